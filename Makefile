@@ -1,0 +1,36 @@
+# Needs Python 3.11 or newer and pip; everything else goes into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+# The CPU build of torch suffices: on Linux it saves gigabytes to say
+#   make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check lint venv clean
+
+demo: venv ## Install, fetch the model, read the sample documents and ask about them.
+	$(BIN)/python tools/demo.py
+
+test: venv ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: lint test ## Everything that has to pass before a commit.
+
+lint: venv ## Format, rules and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+venv: $(INSTALLED) ## Install into $(VENV).
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean: ## Remove what was installed and cached here.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

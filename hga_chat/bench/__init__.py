@@ -1,0 +1,6 @@
+"""Measures this machine: speed, and quality against dense attention on the same text."""
+
+from hga_chat.bench.quality import run_quality
+from hga_chat.bench.speed import run_speed
+
+__all__ = ["run_quality", "run_speed"]

@@ -1,0 +1,96 @@
+"""The commands put together, and what happens when one fails."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from hga_chat import __version__
+from hga_chat.cli import ask, bench, doctor, models, screen
+
+INTERRUPTED = 130
+# Typer brings click along or carries a copy of it; either way this is its base of usage errors.
+UsageError: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="hga-chat",
+    help="Ask questions of repositories, books and PDFs, on your own machine.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("ask")(ask.ask)
+app.command("ingest")(screen.ingest)
+app.command("chat")(screen.chat)
+app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    context.obj["debug"] = debug
+    if version:
+        sys.stdout.write(f"hga-chat {__version__}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors become lines on standard error."""
+    given = {"debug": False}
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_to_encode(stream)
+    try:
+        code = app(list(arguments), prog_name="hga-chat", standalone_mode=False, obj=given)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _closed_pipe()
+    except SystemExit as error:  # Typer's answer to a closed pipe
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:  # noqa: BLE001  # the last place that can tell the user
+        return _failure(error, debug=given["debug"])
+    return code if isinstance(code, int) else 0
+
+
+def _never_fail_to_encode(stream: TextIO) -> None:
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+
+
+def _usage(error: Any) -> int:
+    command = error.ctx.command_path if error.ctx is not None else "hga-chat"
+    sys.stderr.write(f"hga-chat: {error.format_message()}\nTry '{command} --help'.\n")
+    return 2
+
+
+def _closed_pipe() -> int:
+    """Whoever read the output has gone; nothing more can or need be said."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _failure(error: Exception, *, debug: bool) -> int:
+    from hga_chat.cli.errors import describe, exit_code
+    from hga_chat.output import Output
+
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    Output().error(f"hga-chat: {describe(error)}")
+    return exit_code(error)

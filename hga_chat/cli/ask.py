@@ -1,0 +1,187 @@
+"""``ask``: one question, one answer."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hga_chat.cli.options import Json, Paths, with_settings
+from hga_chat.settings import Settings
+
+if TYPE_CHECKING:
+    from hga_chat.cli.prepare import Prepared
+    from hga_chat.conversation import Answer, Conversation
+    from hga_chat.output import Output
+
+INTERRUPTED = 130
+_EXCERPT_CHARS = 72
+
+
+@with_settings()
+def ask(
+    paths: Paths,
+    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    settings: Settings,
+    as_json: Json = False,
+) -> None:
+    """Read documents and answer one question about them."""
+    from hga_chat.cli.prepare import note_skipped, open_conversation, prepare
+    from hga_chat.output import Output
+
+    output = Output(quiet=settings.quiet)
+    prepared = prepare(paths, settings, output, question)
+    prepared.check_budget()
+    note_skipped(prepared, output)
+    started = time.perf_counter()
+    conversation = open_conversation(prepared, settings, output.progress)
+    load_s = time.perf_counter() - started
+    try:
+        with cancel_on_interrupt() as cancel:
+            read_s = _read(conversation, output, cancel)
+            answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
+        if as_json:
+            output.json(_report(prepared, conversation, answer, settings, load_s, read_s))
+        else:
+            _note_answer(conversation, answer, read_s, output)
+    finally:
+        conversation.engine.close()
+    if answer.finished.reason == "cancelled":
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, the second ends the process at once."""
+    cancel = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        cancel.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _read(conversation: "Conversation", output: "Output", cancel: threading.Event) -> float:
+    """Read the documents; how many seconds that took."""
+    started = time.perf_counter()
+    for step in conversation.read(cancel):
+        left = step.seconds / step.fraction - step.seconds if step.fraction else 0
+        output.progress(f"Reading {step.tokens:,} tokens, {left:.0f} s left", step.fraction)
+    output.clear_progress()
+    return time.perf_counter() - started
+
+
+def _answer(
+    conversation: "Conversation",
+    question: str,
+    settings: Settings,
+    output: "Output",
+    cancel: threading.Event,
+    *,
+    stream: bool,
+) -> "Answer":
+    from hga_chat.conversation import Answer
+    from hga_engine.events import TextDelta
+
+    for event in conversation.ask(question, settings.sampling(), cancel):
+        if isinstance(event, Answer):
+            answer = event
+        elif stream and isinstance(event, TextDelta) and event.text:
+            output.write(event.text)
+    if stream and answer.text:
+        output.write("\n")
+    return answer
+
+
+def _note_answer(
+    conversation: "Conversation", answer: "Answer", read_s: float, output: "Output"
+) -> None:
+    """What was read for the answer, and how fast."""
+    finished = answer.finished
+    if finished.reason == "cancelled":
+        output.note("Interrupted.")
+    elif finished.reason == "length":
+        output.note("The answer was cut here; --max-new-tokens allows a longer one.")
+    if answer.sources:
+        output.note("\nRead most for this answer (share of the attention that stands out):")
+        for source in answer.sources:
+            excerpt = " ".join(source.text.split())[:_EXCERPT_CHARS]
+            output.note(f"  {source.score:4.0%}  {source.place}  {excerpt}")
+    tokens = len(conversation.layout.token_ids) if conversation.layout else 0
+    output.note(
+        f"\n{tokens:,} tokens read in {read_s:.1f} s; first token after {finished.ttft_s:.1f} s; "
+        f"{finished.decode_tokens_per_s:.0f} tokens/s over {finished.sparsity:.1%} of them."
+    )
+
+
+def _report(
+    prepared: "Prepared",
+    conversation: "Conversation",
+    answer: "Answer",
+    settings: Settings,
+    load_s: float,
+    read_s: float,
+) -> dict[str, object]:
+    """The object that ``--json`` prints. Times in seconds, first token counted from reading."""
+    engine, finished = conversation.engine, answer.finished
+    memory = engine.memory()
+    documents = prepared.layout.documents if prepared.layout else ()
+    return {
+        "answer": answer.text,
+        "finish_reason": finished.reason,
+        "model": {"name": engine.model_name, "fingerprint": engine.fingerprint},
+        "documents": [
+            {
+                "path": span.document.path,
+                "sections": len(span.document.sections),
+                "tokens": span.tokens,
+            }
+            for span in documents
+        ],
+        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in conversation.skipped],
+        "sources": [
+            {
+                "path": source.path,
+                "label": source.label,
+                "start_line": source.start_line,
+                "end_line": source.end_line,
+                "page": source.page,
+                "score": round(source.score, 4),
+                "text": source.text,
+            }
+            for source in answer.sources
+        ],
+        "usage": {
+            "document_tokens": sum(span.tokens for span in documents),
+            "prompt_tokens": finished.prompt_tokens,
+            "completion_tokens": finished.completion_tokens,
+        },
+        "timing": {
+            "load_s": round(load_s, 3),
+            "prefill_s": round(read_s + finished.prefill_s, 3),
+            "ttft_s": round(read_s + finished.ttft_s, 3),
+            "decode_tokens_per_s": round(finished.decode_tokens_per_s, 2),
+        },
+        "memory": {
+            "weights_bytes": memory.weights_bytes,
+            "index_bytes": memory.index_bytes,
+            "kv_device_bytes": memory.kv_device_bytes,
+            "kv_host_bytes": memory.kv_host_bytes,
+            "kv_disk_bytes": memory.kv_disk_bytes,
+            "device_peak_bytes": memory.device_peak_bytes,
+            "host_peak_bytes": memory.host_peak_bytes,
+        },
+        "routing": {
+            "router": settings.router,
+            "budget_tokens": settings.budget_tokens,
+            "sparsity": round(finished.sparsity, 5),
+        },
+    }

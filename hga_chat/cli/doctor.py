@@ -1,0 +1,110 @@
+"""``doctor``: what this machine has, and what it can run."""
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+from hga_chat.cli.options import Json, with_settings
+from hga_chat.settings import Settings
+
+if TYPE_CHECKING:
+    from hga_chat.models import ListedModel
+
+_PACKAGES = ("torch", "transformers", "textual")
+
+
+@with_settings("context", "budget", "router", "host_budget")
+def doctor(settings: Settings, as_json: Json = False) -> None:
+    """Show what this machine can run, and what is missing."""
+    from hga_chat.output import Output
+
+    output = Output()
+    report = _examine(settings)
+    if as_json:
+        output.json(report)
+    else:
+        output.write(_text(report, settings))
+
+
+def _examine(settings: Settings) -> dict[str, Any]:
+    """The object that ``doctor --json`` prints."""
+    import os
+
+    import torch
+
+    from hga_chat.models import list_models
+    from hga_engine import ledger
+    from hga_engine.status import device_name, kernel_status
+
+    return {
+        "device": device_name(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())],
+        "memory_bytes": ledger.total_memory_bytes(),
+        "memory_available_bytes": ledger.available_memory_bytes(),
+        "kernels": kernel_status(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "models": [_model(model, settings) for model in list_models()],
+    }
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
+    """A model, and whether a full session of it fits; ``problem`` says why not."""
+    from hga_chat.cli.models import as_dict
+
+    needed, problem = None, None
+    if model.directory is None:
+        problem = f"not here; 'hga-chat models pull {model.name}' fetches it"
+    else:
+        needed, problem = _needed(model.name, settings)
+    return as_dict(model) | {"needed_bytes": needed, "problem": problem}
+
+
+def _needed(name: str, settings: Settings) -> tuple[int | None, str | None]:
+    """Bytes of memory that a full session takes, and what stands against it."""
+    import torch
+
+    from hga_chat.models import find_model
+    from hga_engine import ledger
+    from hga_engine.errors import EngineError
+    from hga_engine.model import read_model_config
+
+    needed = None
+    try:
+        config, engine = read_model_config(find_model(name)), settings.engine()
+        weights = ledger.weights_bytes(config, torch.bfloat16)
+        plan = ledger.predict(config, weights, engine, torch.bfloat16)
+        needed = plan.total_host
+        disk = ledger.free_disk_bytes(engine.cache.disk_dir)
+        ledger.check(plan, ledger.available_memory_bytes(), disk)
+    except EngineError as error:
+        return needed, str(error)
+    return needed, None
+
+
+def _text(report: dict[str, Any], settings: Settings) -> str:
+    from hga_chat.output import human_bytes
+
+    available = human_bytes(report["memory_available_bytes"])
+    packages = [f"{name} {version or 'missing'}" for name, version in report["packages"].items()]
+    lines = [
+        f"device    {report['device']}",
+        f"GPU       {', '.join(report['gpus']) or 'none'}",
+        f"memory    {human_bytes(report['memory_bytes'])}, {available} available",
+        *(f"kernels   {device}: {status}" for device, status in report["kernels"].items()),
+        f"packages  Python {report['python']}, {', '.join(packages)}",
+    ]
+    for model in report["models"]:
+        needed = model["needed_bytes"]
+        runs = f"runs; {settings.context:,} tokens take {human_bytes(needed)}" if needed else ""
+        lines.append(f"model     {model['name']}: {model['problem'] or runs}")
+    return "\n".join(lines) + "\n"

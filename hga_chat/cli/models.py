@@ -1,0 +1,75 @@
+"""``models``: what is here, fetching, checking."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hga_chat.cli.options import Json, with_settings
+from hga_chat.settings import Settings
+
+if TYPE_CHECKING:
+    from hga_chat.models import ListedModel
+
+app = typer.Typer(help="List, fetch and check models.", rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(metavar="MODEL")]
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List models, and which of them are here."""
+    from hga_chat.models import list_models
+    from hga_chat.output import Output, human_bytes, table
+
+    output = Output()
+    models = list_models()
+    if as_json:
+        output.json([as_dict(model) for model in models])
+        return
+    rows = [
+        (model.name, human_bytes(model.size_bytes), model.directory or "not here")
+        for model in models
+    ]
+    output.write(table(("model", "size", "where"), rows) + "\n")
+
+
+@app.command("pull")
+@with_settings("quiet")
+def pull(name: Name, settings: Settings, as_json: Json = False) -> None:
+    """Fetch a model and check it."""
+    from hga_chat.models import pull_model
+    from hga_chat.output import Output
+
+    output = Output(quiet=settings.quiet)
+    files = pull_model(name, output.note)
+    if as_json:
+        output.json({"name": files.name, "path": str(files.path)})
+
+
+@app.command("verify")
+@with_settings("quiet")
+def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
+    """Check every byte of a model again."""
+    from hga_chat.models import verify_model
+    from hga_chat.output import Output
+
+    output = Output(quiet=settings.quiet)
+    files = verify_model(name)
+    if as_json:
+        output.json(
+            [
+                {"path": str(file.path), "size_bytes": file.size_bytes, "sha256": file.sha256}
+                for file in files
+            ]
+        )
+        return
+    output.write("".join(f"{file.sha256}  {file.path}\n" for file in files))
+    output.note(f"{name} is whole.")
+
+
+def as_dict(model: "ListedModel") -> dict[str, Any]:
+    """A listed model as JSON."""
+    return {
+        "name": model.name,
+        "directory": str(model.directory) if model.directory else None,
+        "size_bytes": model.size_bytes,
+    }

@@ -1,0 +1,59 @@
+"""Settings as flags of commands."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Annotated, Any
+
+import typer
+
+from hga_chat.settings import Settings, load_settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="Files and folders; - is standard input."),
+]
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags for the settings named, or for all, and pass it ``settings``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        chosen = [setting for setting in fields(Settings) if not names or setting.name in names]
+
+        def run(**given: Any) -> None:
+            flags = {setting.name: given.pop(setting.name) for setting in chosen}
+            command(settings=load_settings(flags), **given)
+
+        signature = inspect.signature(command)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
+            if parameter.name != "settings"
+        ]
+        parameters = [*own, *(_flag(setting) for setting in chosen)]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def _flag(setting: "Field[Any]") -> inspect.Parameter:
+    """The parameter of a command that becomes ``--name``; None if the flag is not given."""
+    kind: Any = setting.metadata["flag"]
+    flag = f"--{setting.name.replace('_', '-')}"
+    text = setting.metadata["help"]
+    if setting.default not in (None, (), False):
+        text += f" Default: {setting.default}."
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            (list[str] if kind is list else kind) | None,
+            typer.Option(flag, *(["-q"] if setting.name == "quiet" else []), help=text),
+        ],
+    )

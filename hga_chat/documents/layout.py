@@ -1,0 +1,173 @@
+"""Documents as one run of tokens in which every token knows its file and line or page."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hga_chat.documents.clean import displayable
+from hga_chat.documents.load import STANDARD_INPUT
+from hga_chat.documents.types import Document, LoadedDocuments, Passage, Section
+
+_MAX_MARGIN_CHARS = 200
+
+
+class DocumentTokenizer(Protocol):
+    """The part of ``hga_engine.tokenizer.Tokenizer`` that is needed here."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, special tokens in it as plain text."""
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids and the range of characters of each."""
+
+
+@dataclass(frozen=True)
+class SectionSpan:
+    """A section's tokens: ``[start, end)``, of which ``[text_start, text_end)`` are its text.
+
+    The others are what introduces it (the document's header, a page marker) or ends it.
+    """
+
+    section: Section
+    start: int
+    text_start: int
+    text_end: int
+    end: int
+    offsets: tuple[tuple[int, int], ...]
+    """Characters of ``section.text`` behind each token of the text."""
+
+
+@dataclass(frozen=True)
+class DocumentSpan:
+    """A document's tokens, ``[start, end)``; its sections cover all of them."""
+
+    document: Document
+    start: int
+    end: int
+    sections: tuple[SectionSpan, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the document has, its header included."""
+        return self.end - self.start
+
+
+class DocumentTokens:
+    """Token ids of all documents one after another, with provenance."""
+
+    def __init__(self, token_ids: list[int], documents: tuple[DocumentSpan, ...]) -> None:
+        self.token_ids = token_ids
+        self.documents = documents
+        self._sections = [section for span in documents for section in span.sections]
+        self._starts = [section.start for section in self._sections]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def locate(self, start: int, end: int) -> list[Passage]:
+        """Tell where the tokens ``[start, end)`` stand, one passage for each section touched.
+
+        Tokens that introduce a section stand for its first line, those that end it for its last.
+        What lies outside the documents is left out.
+        """
+        start, end = max(start, 0), min(end, len(self.token_ids))
+        if start >= end:
+            return []
+        first = bisect_right(self._starts, start) - 1
+        passages = []
+        for span in self._sections[first:]:
+            if span.start >= end:
+                break
+            passages.append(_passage(span, max(start, span.start), min(end, span.end)))
+        return passages
+
+
+def lay_out(loaded: LoadedDocuments, tokenizer: DocumentTokenizer) -> DocumentTokens:
+    """Encode documents one after another, each introduced by a line that names it.
+
+    Sections are encoded separately, so that each token belongs to exactly one of them.
+    """
+    token_ids: list[int] = []
+    documents = []
+    for document in loaded.documents:
+        document_start = len(token_ids)
+        sections = []
+        last = len(document.sections) - 1
+        for index, section in enumerate(document.sections):
+            start = len(token_ids)
+            introduction = _header(document) if index == 0 else ""
+            if section.page is not None:
+                introduction += f"[page {_one_line(section.page)}]\n"
+            if introduction:
+                token_ids += tokenizer.encode(introduction)
+            text_start = len(token_ids)
+            ids, offsets = tokenizer.encode_with_offsets(section.text)
+            token_ids += ids
+            text_end = len(token_ids)
+            ending = _ending(section, is_last=index == last)
+            if ending:
+                token_ids += tokenizer.encode(ending)
+            sections.append(
+                SectionSpan(section, start, text_start, text_end, len(token_ids), tuple(offsets))
+            )
+        documents.append(DocumentSpan(document, document_start, len(token_ids), tuple(sections)))
+    return DocumentTokens(token_ids, tuple(documents))
+
+
+def _header(document: Document) -> str:
+    if document.path == STANDARD_INPUT:
+        return "Text from standard input\n\n"
+    return f"File: {_one_line(document.path)}\n\n"
+
+
+def _one_line(name: str) -> str:
+    return displayable(name).replace("\n", "\u2424").replace("\t", " ")
+
+
+def _ending(section: Section, *, is_last: bool) -> str:
+    """Line ends that keep the next page or document apart."""
+    if not is_last and section.page is None:
+        return ""
+    return "\n" if section.text.endswith("\n") else "\n\n"
+
+
+def _passage(span: SectionSpan, start: int, end: int) -> Passage:
+    section = span.section
+    begin, stop = _characters(span, start, end)
+    start_line = end_line = None
+    if section.start_line is not None:
+        start_line = section.start_line + section.text.count("\n", 0, begin)
+        end_line = start_line + section.text.count("\n", begin, max(begin, stop - 1))
+    text = _with_surroundings(section.text, begin, stop)
+    return Passage(section.path, section.label, start_line, end_line, section.page, text)
+
+
+def _characters(span: SectionSpan, start: int, end: int) -> tuple[int, int]:
+    """The characters of the section's text behind the tokens ``[start, end)``."""
+    text = span.section.text
+    start, end = max(start, span.text_start), min(end, span.text_end)
+    if start < end:
+        touched: Sequence[tuple[int, int]] = span.offsets[
+            start - span.text_start : end - span.text_start
+        ]
+        return min(begin for begin, _ in touched), max(stop for _, stop in touched)
+    if start >= span.text_end > span.text_start:
+        return max(len(text) - 1, 0), len(text)
+    return 0, min(1, len(text))
+
+
+def _with_surroundings(text: str, begin: int, stop: int) -> str:
+    """Widen a range of characters to whole lines, or to whole words where a line is very long."""
+    line_start = text.rfind("\n", 0, begin) + 1
+    if begin - line_start > _MAX_MARGIN_CHARS:
+        line_start = begin - _MAX_MARGIN_CHARS
+        word_start = text.find(" ", line_start, begin)
+        line_start = word_start + 1 if word_start >= 0 else line_start
+    line_end = text.find("\n", max(begin, stop - 1))
+    line_end = len(text) if line_end < 0 else line_end
+    if line_end - stop > _MAX_MARGIN_CHARS:
+        line_end = stop + _MAX_MARGIN_CHARS
+        word_end = text.rfind(" ", stop, line_end)
+        line_end = word_end if word_end >= 0 else line_end
+    return text[line_start:line_end]

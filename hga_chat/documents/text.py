@@ -1,0 +1,65 @@
+"""Plain text and source code: sections of whole lines."""
+
+from collections.abc import Sequence
+
+from hga_chat.documents.decode import decode_text
+from hga_chat.documents.types import Reading, Section
+
+MAX_SECTION_LINES = 200
+MAX_SECTION_CHARS = 20_000
+
+
+def read_text(path: str, data: bytes) -> Reading:
+    """Read a text file into sections of at most 200 lines.
+
+    Raises:
+        UnreadableError: ``data`` is not text.
+    """
+    return Reading(tuple(sections_of(path, split_lines(decode_text(data)), None)))
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split at ``\n`` alone, each line with its end; joined they are ``text`` again."""
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def sections_of(
+    path: str, lines: Sequence[str], label: str | None, first_line: int = 1
+) -> list[Section]:
+    """Cut ``lines`` into sections, between blocks of text where that is possible.
+
+    Args:
+        path: Named in the sections.
+        lines: With their ends; ``lines[0]`` is line ``first_line`` of the file.
+        label: Of every section; None labels each with its lines.
+        first_line: Number of the first line, from 1.
+    """
+    sections = []
+    start = 0
+    while start < len(lines):
+        end = _cut(lines, start)
+        first, last = first_line + start, first_line + end - 1
+        own = f"lines {first}-{last}" if last > first else f"line {first}"
+        sections.append(
+            Section(path, label or own, "".join(lines[start:end]), first, last, page=None)
+        )
+        start = end
+    return sections
+
+
+def _cut(lines: Sequence[str], start: int) -> int:
+    end, chars = start, 0
+    while end < len(lines) and end - start < MAX_SECTION_LINES:
+        chars += len(lines[end])
+        if chars > MAX_SECTION_CHARS and end > start:
+            break
+        end += 1
+    if end == len(lines):
+        return end
+    # The last unindented line after a blank one begins the next section.
+    for index in range(end, start + (end - start) // 2, -1):
+        if lines[index - 1].isspace() and not lines[index][0].isspace():
+            return index
+    return end

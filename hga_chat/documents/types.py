@@ -1,0 +1,77 @@
+"""What documents consist of."""
+
+from dataclasses import dataclass
+
+
+class DocumentError(Exception):
+    """Nothing that was asked for can be read; the text is one line for the user."""
+
+
+class UnreadableError(Exception):
+    """One source cannot be read; the text is the reason given for skipping it."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """An addressable piece of a document.
+
+    The sections of a text file hold all of it: joined they are the file with Unix line ends.
+    Lines count from 1 and ``end_line`` is inclusive; a PDF page has ``page`` instead.
+    """
+
+    path: str
+    label: str
+    text: str
+    start_line: int | None
+    end_line: int | None
+    page: str | None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A loaded source. ``format`` is ``text``, ``markdown`` or ``pdf``."""
+
+    path: str
+    format: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a format's reader makes of one source: its sections, and notes on what it lacks."""
+
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A source, or a part of one that the reason names, that was not read."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoadedDocuments:
+    """What was read, in reading order, and what was not."""
+
+    documents: tuple[Document, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Where a range of tokens stands.
+
+    ``start_line`` to ``end_line`` (inclusive, from 1) are exactly the lines the tokens touch, or
+    ``page`` is the page. ``text`` holds the text of the tokens and what surrounds it on these
+    lines, shortened where a line is very long.
+    """
+
+    path: str
+    label: str
+    start_line: int | None
+    end_line: int | None
+    page: str | None
+    text: str

@@ -1,0 +1,101 @@
+"""Where text goes: answers to standard output, everything else to standard error."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+_SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def human_bytes(count: int) -> str:
+    """``count`` bytes for people: ``93.8 MiB``."""
+    for size, unit in _SIZES:
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns of aligned text, numbers to the right, no line end at the end."""
+    columns = range(len(header))
+    cells = [[*header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in columns]
+    numeric = [
+        bool(rows) and all(isinstance(row[column], int | float) for row in rows)
+        for column in columns
+    ]
+    lines = []
+    for row in cells:
+        parts = [
+            row[column].rjust(widths[column])
+            if numeric[column]
+            else row[column].ljust(widths[column])
+            for column in columns
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+class Output:
+    """Writes to the two streams, safely for terminals and plainly for pipes.
+
+    Progress is one line that is written over and appears on a terminal only.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, stdout: TextIO | None = None, stderr: TextIO | None = None
+    ) -> None:
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self._quiet = quiet
+        self._shows_progress = (
+            not quiet and self._stderr.isatty() and os.environ.get("TERM", "") != "dumb"
+        )
+        self._progress_width = 0
+
+    def note(self, text: str) -> None:
+        """A line for the person at the terminal, unless they asked for quiet."""
+        if not self._quiet:
+            self.error(text)
+
+    def error(self, text: str) -> None:
+        """A line for the person at the terminal, always."""
+        from hga_chat.documents.clean import displayable
+
+        self.clear_progress()
+        self._stderr.write(f"{displayable(text)}\n")
+        self._stderr.flush()
+
+    def progress(self, label: str, fraction: float) -> None:
+        """Say how far something is, from 0 to 1, in place of what was said before."""
+        if not self._shows_progress:
+            return
+        columns = shutil.get_terminal_size().columns
+        line = f"{label} {fraction:4.0%}"[: columns - 1]
+        self._stderr.write("\r" + line.ljust(self._progress_width))
+        self._stderr.flush()
+        self._progress_width = len(line)
+
+    def clear_progress(self) -> None:
+        """Take the progress line away."""
+        if self._progress_width:
+            self._stderr.write("\r" + " " * self._progress_width + "\r")
+            self._stderr.flush()
+            self._progress_width = 0
+
+    def write(self, text: str) -> None:
+        """Part of the result, at once."""
+        self.clear_progress()
+        if self._stdout.isatty():
+            from hga_chat.documents.clean import displayable
+
+            text = displayable(text)
+        self._stdout.write(text)
+        self._stdout.flush()
+
+    def json(self, value: object) -> None:
+        """The result as one JSON object."""
+        self.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""The terminal application: documents, transcript, and what each answer reads while it streams."""

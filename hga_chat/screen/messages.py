@@ -1,0 +1,114 @@
+"""What the engine's thread tells the screen, as plain objects; nothing here needs torch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from hga_chat.conversation import Answer
+    from hga_chat.documents import DocumentTokens, Skipped
+    from hga_engine.events import MemoryFigures
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is being loaded."""
+
+    what: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model is loaded; the documents are about to be read."""
+
+    model_name: str
+    context: int
+    """Tokens the session can hold."""
+    chunk_size: int
+    group_size: int
+    document_start: int
+    """Position in the session of the documents' first token."""
+    layout: "DocumentTokens | None"
+    skipped: "tuple[Skipped, ...]"
+    turns: "tuple[Answer, ...]"
+    """Earlier turns, where the conversation is an old one."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The documents are being read."""
+
+    fraction: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The documents have been read; questions are welcome."""
+
+    tokens: int
+    """Tokens in the session."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReadingQuestion:
+    """A question is being read."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """More of the answer; texts and masses of several tokens are added up."""
+
+    text: str
+    mass: "torch.Tensor"
+    """[groups] attention mass per group of the session, summed over the tokens reported here."""
+    tokens: int
+    """Tokens of the answer so far."""
+    tokens_per_s: float
+    ttft_s: float
+    sparsity: float
+    """Mean share of the visible tokens that were attended to so far."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer is complete, or cancelled."""
+
+    answer: "Answer"
+    tokens: int
+    """Tokens in the session."""
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Where the memory is."""
+
+    figures: "MemoryFigures"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Something went wrong; the text is for the user."""
+
+    text: str
+    fatal: bool
+    """No question can be answered any more."""
+
+
+Report = (
+    Loading
+    | Opened
+    | Reading
+    | Ready
+    | ReadingQuestion
+    | Streamed
+    | Answered
+    | MemoryReport
+    | Failed
+)

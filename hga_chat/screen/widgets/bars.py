@@ -1,0 +1,30 @@
+"""Lines with a bar in them, or with something at each end."""
+
+from textual.content import Content
+
+QUIET = "$foreground 60%"
+"""What is there to be looked up rather than read."""
+
+
+def bar(fraction: float, width: int, style: str = "$accent", track: str = "$panel") -> Content:
+    """A bar from 0 to capacity, as fine as half a cell; anything above 0 shows.
+
+    Args:
+        fraction: 0 to 1.
+        width: cells.
+        style: of the filled part.
+        track: of the rest.
+    """
+    halves = round(min(max(fraction, 0.0), 1.0) * width * 2)
+    if fraction > 0:
+        halves = max(halves, 1)
+    full, half = divmod(halves, 2)
+    filled = "━" * full + "╸" * half
+    return Content.assemble((filled, style), ("━" * (width - len(filled)), track))
+
+
+def two_ends(left: Content, right: Content, width: int) -> Content:
+    """One line with something at each end; the left is shortened where both do not fit."""
+    room = max(width - right.cell_length - 1, 0)
+    left = left.truncate(room, ellipsis=True)
+    return Content.assemble(left, " " * max(width - left.cell_length - right.cell_length, 0), right)

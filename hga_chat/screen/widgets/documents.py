@@ -1,0 +1,163 @@
+"""The documents: how long each is, and how much of the last answer's reading it drew."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+from textual.color import Color
+from textual.content import Content
+from textual.widgets import Tree
+from textual.widgets.tree import TreeNode
+
+from hga_chat.documents.clean import displayable
+from hga_chat.screen.heat import LEVELS, ramp, step
+
+if TYPE_CHECKING:
+    from hga_chat.documents import DocumentTokens
+
+_NUMBERS = 13
+"""Cells for the counts at the right."""
+
+
+@dataclass
+class Entry:
+    """A document or a folder of them."""
+
+    name: str
+    tokens: int = 0
+    share: float = 0.0
+
+
+class DocumentTree(Tree[Entry]):
+    """Folders and documents with token counts; shares are of the last answer's attention."""
+
+    def __init__(self) -> None:
+        super().__init__("", Entry("documents"), id="documents")
+        self.show_root = False
+        self.show_guides = False
+        self.guide_depth = 2
+        self._title = "Documents"
+        self._leaves: list[TreeNode[Entry]] = []
+        self._ramp: list[Color] = []
+
+    def lay_out(self, layout: "DocumentTokens | None") -> None:
+        """Show the documents of a layout, grouped by folder in reading order."""
+        self.root.remove_children()
+        self._leaves = []
+        if layout is None:
+            self.root.add_leaf("", Entry("none: ask about anything"))
+            return
+        folders: dict[tuple[str, ...], TreeNode[Entry]] = {(): self.root}
+        paths = _joined([_shown(span.document.path).split("/") for span in layout.documents])
+        shared = _shared_parents(paths)
+        self._title = "/".join(paths[0][:shared]) or "Documents"
+        self._head()
+        for span, (*parents, name) in zip(layout.documents, paths, strict=True):
+            path: tuple[str, ...] = ()
+            for parent in parents[shared:]:
+                above, path = folders[path], (*path, parent)
+                if path not in folders:
+                    folders[path] = above.add("", Entry(f"{parent}/"), expand=True)
+                _entry(folders[path]).tokens += span.tokens
+            self._leaves.append(folders[path].add_leaf("", Entry(name, span.tokens)))
+
+    def show_shares(self, shares: Sequence[float]) -> None:
+        """Show each document's share of what an answer read."""
+        totals: dict[TreeNode[Entry], float] = {}
+        for leaf, share in zip(self._leaves, shares, strict=True):
+            for node in _upwards(leaf):
+                totals[node] = totals.get(node, 0.0) + share
+        for node, share in totals.items():
+            is_seen = f"{share:.0%}" != f"{_entry(node).share:.0%}"
+            _entry(node).share = share
+            if is_seen:
+                node.refresh()
+
+    def shares(self) -> dict[str, float]:
+        """The share of each document, by name as shown."""
+        return {_entry(leaf).name: _entry(leaf).share for leaf in self._leaves}
+
+    def on_resize(self) -> None:
+        """Numbers stay at the right edge."""
+        self._head()
+        self._invalidate()
+
+    def _head(self) -> None:
+        """Put the heads of the columns into the border, above the numbers."""
+        heads = " tokens  read" if self._leaves or self.root.children else ""
+        room = max(self.scrollable_content_region.width - len(heads) - 1, 4)
+        title = Content(self._title).truncate(room, ellipsis=True)
+        line = "─" * max(room - title.cell_length - 1, 0)
+        self.border_title = Content.assemble(title, (f" {line} ", "$panel"), heads.strip())
+
+    def notify_style_update(self) -> None:
+        """Forget colours of another theme."""
+        super().notify_style_update()
+        self._ramp = []
+
+    def render_label(self, node: TreeNode[Entry], base_style: Style, style: Style) -> Text:
+        """A name at the left, its tokens and share at the right."""
+        entry = _entry(node)
+        depth = len(list(_upwards(node))) - 2
+        mark = ("▾ " if node.is_expanded else "▸ ") if node.allow_expand else "  "
+        # A branch has no guides, but its indentation is there.
+        width = self.scrollable_content_region.width - self.guide_depth * (depth + 1)
+        name = Text(mark + entry.name, style=base_style + style, no_wrap=True)
+        if not entry.tokens:
+            return name
+        name.truncate(max(width - _NUMBERS, 4), overflow="ellipsis", pad=True)
+        name.append(f"{entry.tokens:>8,}", style=base_style + style + Style(dim=not node.is_root))
+        share = f"{entry.share:>5.0%}" if entry.share >= 0.005 else " " * 5
+        name.append(share, style=base_style + style + Style(color=self._colour(entry.share)))
+        return name
+
+    def _colour(self, share: float) -> str:
+        if not self._ramp:
+            theme = self.app.theme_variables
+            cold, hot = Color.parse(theme["foreground"]), Color.parse(theme["accent"])
+            self._ramp = ramp(cold.darken(0.3), hot, self.app.current_theme.dark)
+        bright = step(share**0.5)
+        return self._ramp[max(bright, LEVELS // 2)].rich_color.name
+
+
+def _upwards(node: TreeNode[Entry]) -> Iterator[TreeNode[Entry]]:
+    """The node and all above it."""
+    above: TreeNode[Entry] | None = node
+    while above is not None:
+        yield above
+        above = above.parent
+
+
+def _joined(paths: list[list[str]]) -> list[list[str]]:
+    """Paths in which a folder that holds nothing but one other folder is one with it."""
+    inside = Counter(tuple(path[:depth]) for path in paths for depth in range(1, len(path)))
+    joined = []
+    for path in paths:
+        parts: list[str] = []
+        for depth, part in enumerate(path):
+            is_only = depth and depth < len(path) - 1
+            if is_only and inside[tuple(path[:depth])] == inside[tuple(path[: depth + 1])]:
+                parts[-1] += f"/{part}"
+            else:
+                parts.append(part)
+        joined.append(parts)
+    return joined
+
+
+def _shared_parents(paths: Sequence[Sequence[str]]) -> int:
+    """How many folders all paths begin with."""
+    levels = zip(*(path[:-1] for path in paths), strict=False)
+    return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
+
+
+def _shown(path: str) -> str:
+    return displayable(path).replace("\n", "␤")
+
+
+def _entry(node: TreeNode[Entry]) -> Entry:
+    assert node.data is not None
+    return node.data

@@ -1,0 +1,106 @@
+"""What stands at the top of the transcript: loading, reading, and then what was read."""
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import Static
+
+from hga_chat.documents.clean import displayable
+from hga_chat.screen.messages import Loading, Opened, Reading, Ready
+from hga_chat.screen.widgets.bars import QUIET, bar
+
+if TYPE_CHECKING:
+    from hga_chat.documents import Skipped
+
+_BAR = 30
+_SHOWN_SKIPPED = 5
+
+
+class Opening(Static):
+    """Says what is going on before the first question, and sums it up afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__(Content.styled("Starting …", QUIET), markup=False, id="opening")
+        self._documents = 0
+        self._document_tokens = 0
+        self._skipped: tuple[Skipped, ...] = ()
+
+    def load(self, report: Loading) -> None:
+        """Show how far the model is loaded."""
+        self._progress(displayable(report.what), report.fraction, "")
+
+    def open(self, report: Opened) -> None:
+        """Take note of what will be read."""
+        self._documents = len(report.layout.documents) if report.layout else 0
+        self._document_tokens = len(report.layout.token_ids) if report.layout else 0
+        self._skipped = report.skipped
+
+    def read(self, report: Reading) -> None:
+        """Show how far the documents are read."""
+        if not self._documents:
+            return
+        left = report.seconds * (1 / report.fraction - 1) if report.fraction > 0 else 0.0
+        remaining = f"{duration(left)} left" if report.fraction > 0.02 else ""
+        self._progress(
+            f"Reading {count(self._document_tokens, 'token')} in "
+            f"{count(self._documents, 'document')}",
+            report.fraction,
+            remaining,
+        )
+
+    def ready(self, report: Ready) -> None:
+        """Sum up what was read."""
+        if not self._documents:
+            self.update(Content("No documents are open. Ask about anything."))
+            return
+        pace = self._document_tokens / report.seconds if report.seconds > 0 else 0.0
+        lines = [
+            Content.assemble(
+                ("Read ", QUIET),
+                (count(self._document_tokens, "token"), "bold"),
+                (f" in {count(self._documents, 'document')}", ""),
+                (f" · {duration(report.seconds)} · {pace:,.0f} tok/s", QUIET),
+            )
+        ]
+        if self._skipped:
+            lines.append(
+                Content.styled(f"{count(len(self._skipped), 'source')} skipped:", "$text-warning")
+            )
+            lines += [
+                Content.styled(
+                    displayable(f"  {entry.path}: {entry.reason}").replace("\n", "␤"),
+                    QUIET,
+                )
+                for entry in self._skipped[:_SHOWN_SKIPPED]
+            ]
+            if len(self._skipped) > _SHOWN_SKIPPED:
+                more = len(self._skipped) - _SHOWN_SKIPPED
+                lines.append(Content.styled(f"  and {more:,} more", QUIET))
+        lines.append(Content.styled("Ask about them below; what an answer reads lights up.", QUIET))
+        self.update(Content("\n").join(lines))
+
+    def fail(self, text: str) -> None:
+        """Show what made it impossible to go on."""
+        self.add_class("-error")
+        self.update(
+            Content.assemble(displayable(text), ("\nNothing can be asked. Ctrl+Q leaves.", QUIET))
+        )
+
+    def _progress(self, what: str, fraction: float, remaining: str) -> None:
+        line = Content.assemble(bar(fraction, _BAR), f" {fraction:4.0%}  ", (remaining, QUIET))
+        self.update(Content.assemble(what, "\n", line))
+
+
+def count(number: int, noun: str) -> str:
+    """``1 token``, ``2,048 tokens``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``31 s``, ``2 min 05 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s"

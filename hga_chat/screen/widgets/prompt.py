@@ -1,0 +1,89 @@
+"""Where questions are typed."""
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import TextArea
+
+
+class Prompt(TextArea):
+    """Several lines of input: Enter sends, Ctrl+J or Shift+Enter breaks the line.
+
+    Up in the first line and Down in the last go through what was asked before.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "send", "Send", key_display="enter"),
+        Binding("ctrl+j,shift+enter", "new_line", "New line", key_display="^j"),
+        Binding("pageup", "app.page_transcript(-1)", "Scroll", show=False),
+        Binding("pagedown", "app.page_transcript(1)", "Scroll", show=False),
+    ]
+
+    class Sent(Message):
+        """A question was sent."""
+
+        def __init__(self, question: str) -> None:
+            super().__init__()
+            self.question = question
+
+    def __init__(self) -> None:
+        super().__init__(
+            soft_wrap=True,
+            show_line_numbers=False,
+            tab_behavior="focus",
+            highlight_cursor_line=False,
+            id="prompt",
+        )
+        self._history: list[str] = []
+        self._place = 0
+        self._draft = ""
+
+    def remember(self, question: str) -> None:
+        """Add a question to the history, and go to its end."""
+        if not self._history or self._history[-1] != question:
+            self._history.append(question)
+        self._place = len(self._history)
+        self._draft = ""
+
+    async def _on_key(self, event: events.Key) -> None:
+        # The base class takes Enter for a line end before bindings are asked.
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.action_send()
+            return
+        await super()._on_key(event)
+
+    def action_send(self) -> None:
+        """Hand the question over; whoever takes it clears the prompt."""
+        if self.text.strip():
+            self.post_message(self.Sent(self.text.strip()))
+
+    def action_new_line(self) -> None:
+        """Break the line at the cursor."""
+        self.insert("\n")
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        """Move up, or to the question before from the first line."""
+        if not select and self.navigator.is_first_wrapped_line(self.cursor_location):
+            self._recall(self._place - 1)
+        else:
+            super().action_cursor_up(select)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """Move down, or to the question after from the last line."""
+        if not select and self.navigator.is_last_wrapped_line(self.cursor_location):
+            self._recall(self._place + 1)
+        else:
+            super().action_cursor_down(select)
+
+    def _recall(self, place: int) -> None:
+        if not 0 <= place <= len(self._history) or place == self._place:
+            return
+        if self._place == len(self._history):
+            self._draft = self.text
+        self._place = place
+        self.text = self._history[place] if place < len(self._history) else self._draft
+        self.move_cursor(self.document.end)

@@ -1,0 +1,76 @@
+"""The line at the top, and the line that stands for the panels on a small screen."""
+
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult, RenderResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Static
+
+from hga_chat.output import human_bytes
+from hga_chat.screen.widgets.bars import QUIET, two_ends
+from hga_chat.screen.widgets.block_map import BlockMap
+
+if TYPE_CHECKING:
+    from hga_engine.events import MemoryFigures
+
+
+class TitleLine(Widget):
+    """The model, how full the session is, and what is going on."""
+
+    model = reactive("")
+    tokens = reactive(0)
+    context = reactive(0)
+    state = reactive("starting")
+
+    def __init__(self) -> None:
+        super().__init__(id="title")
+
+    def render(self) -> RenderResult:
+        """Left: what; right: how it stands."""
+        left = Content.assemble((" hga-chat", "bold $text-primary"))
+        if self.model:
+            left = Content.assemble(left, (f"  {self.model}", ""))
+        if self.context:
+            left = Content.assemble(left, (f"  {self.tokens:,} of {self.context:,} tokens", QUIET))
+        colours = {"ready": "$text-success", "failed": "$text-error"}
+        style = colours.get(self.state, "$text-warning")
+        return two_ends(left, Content.styled(f"● {self.state} ", style), self.size.width)
+
+
+class StatusLine(Horizontal):
+    """Map, memory and speed in one line, where there is no room for the panels."""
+
+    def __init__(self) -> None:
+        super().__init__(id="status")
+        self.map = BlockMap(id="strip", lines=1)
+        self._text = Static("", markup=False, id="figures")
+        self._memory = Content("")
+        self._speed = Content("")
+
+    def compose(self) -> ComposeResult:
+        """The map, then figures."""
+        yield self.map
+        yield self._text
+
+    def show_memory(self, figures: "MemoryFigures") -> None:
+        """Show the memory K/V takes and that of the whole process."""
+        stored = figures.kv_host_bytes + figures.kv_disk_bytes + figures.kv_device_bytes
+        self._memory = Content.assemble(
+            ("K/V ", QUIET),
+            human_bytes(stored),
+            ("  process ", QUIET),
+            human_bytes(figures.host_resident_bytes),
+        )
+        self._show()
+
+    def show_speed(self, tokens_per_s: float) -> None:
+        """Show the speed of the answer."""
+        self._speed = Content.assemble(f"{tokens_per_s:.1f}", (" tok/s", QUIET))
+        self._show()
+
+    def _show(self) -> None:
+        pieces = [piece for piece in (self._speed, self._memory) if piece]
+        self._text.update(Content("  ").join(pieces))

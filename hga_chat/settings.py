@@ -1,0 +1,237 @@
+"""Settings: flags over environment over configuration file over defaults, parsed once.
+
+Every setting is one field of ``Settings``: ``max_new_tokens`` is the flag ``--max-new-tokens``, the
+variable ``HGA_CHAT_MAX_NEW_TOKENS`` and the key ``max_new_tokens`` of the configuration file.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from hga_chat.paths import MODELS_DIR_VARIABLE, config_dir
+from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, RouterName, SamplingParams
+
+PREFIX = "HGA_CHAT_"
+LEAST_CONTEXT = 1024
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a value it cannot have; the text names where it stands."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as ``512M`` or ``1.5 GiB``; units are powers of 1024.
+
+    Raises:
+        ValueError: ``text`` is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ValueError("a size such as 512M or 2G")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError("text")
+
+
+def _router(value: object) -> str:
+    if value in ("hga", "paper", "dense"):
+        return str(value)
+    raise ValueError("hga, paper or dense")
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d[\d_]*\s*", value):
+        return int(value)
+    raise ValueError("a whole number")
+
+
+def _number(value: object) -> float:
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+    except ValueError:
+        pass
+    raise ValueError("a number")
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("", "0", "false", "no", "off") and isinstance(value, str):
+        return False
+    raise ValueError("true or false")
+
+
+def _globs(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    raise ValueError("a list of globs")
+
+
+def _size(value: object) -> int:
+    return parse_size(value if isinstance(value, str) else str(value))
+
+
+def _about(parse: Callable[[object], object], flag: type, text: str) -> dict[str, object]:
+    """What goes with a setting: its parser, the type its flag takes, its line of help."""
+    return {"parse": parse, "flag": flag, "help": text}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person can choose. Every command takes those that concern it as flags."""
+
+    model: str = field(
+        default="smollm2-64k", metadata=_about(_text, str, "Model: a name or a directory.")
+    )
+    context: int = field(default=65_536, metadata=_about(_whole, int, "Tokens a session can hold."))
+    budget: int = field(
+        default=64,
+        metadata=_about(
+            _whole,
+            int,
+            "Groups of 16 tokens that an answer token may read per KV head, beside the first and "
+            "the recent tokens. While reading, 64 tokens share twice as many.",
+        ),
+    )
+    router: RouterName = field(
+        default="hga",
+        metadata=_about(
+            _router, str, "What chooses the groups: hga, paper (the paper's rule) or dense."
+        ),
+    )
+    temperature: float = field(
+        default=0.0, metadata=_about(_number, float, "0 takes the likeliest token.")
+    )
+    top_p: float = field(
+        default=1.0, metadata=_about(_number, float, "Draw from the likeliest tokens of this mass.")
+    )
+    top_k: int = field(
+        default=0, metadata=_about(_whole, int, "Draw from this many tokens; 0 is no limit.")
+    )
+    seed: int | None = field(
+        default=None, metadata=_about(_whole, int, "Makes drawing repeatable.")
+    )
+    max_new_tokens: int = field(
+        default=512, metadata=_about(_whole, int, "Tokens of an answer at most.")
+    )
+    include: tuple[str, ...] = field(
+        default=(), metadata=_about(_globs, list, "Read only files that match. Repeatable.")
+    )
+    exclude: tuple[str, ...] = field(
+        default=(), metadata=_about(_globs, list, "Leave out what matches. Repeatable.")
+    )
+    max_tokens: int | None = field(
+        default=None,
+        metadata=_about(
+            _whole, int, "Document tokens at most; by default what the context leaves."
+        ),
+    )
+    host_budget: int | None = field(
+        default=None,
+        metadata=_about(_size, str, "K/V bytes in memory, such as 512M; the rest lives on disk."),
+    )
+    quiet: bool = field(
+        default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")
+    )
+
+    def __post_init__(self) -> None:
+        if self.context < LEAST_CONTEXT:
+            raise SettingsError(f"context must be at least {LEAST_CONTEXT} tokens.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise SettingsError("max_tokens must be at least 1.")
+        try:
+            self.engine()
+            self.sampling()
+        except ValueError as error:
+            raise SettingsError(f"{error}.") from error
+
+    def engine(self) -> EngineConfig:
+        """The engine's part."""
+        router = RouterConfig(
+            router=self.router, decode_budget=self.budget, prefill_budget=2 * self.budget
+        )
+        cache = CacheConfig(context=self.context, host_budget_bytes=self.host_budget)
+        return EngineConfig(router=router, cache=cache)
+
+    @property
+    def budget_tokens(self) -> int:
+        """Tokens the budget stands for, per KV head."""
+        return self.budget * RouterConfig.group_size
+
+    def sampling(self) -> SamplingParams:
+        """How answers are drawn."""
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            seed=self.seed,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+
+def config_path() -> Path:
+    """The configuration file, which need not exist."""
+    return config_dir() / "config.toml"
+
+
+def load_settings(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str] = os.environ,
+    config_file: Path | None = None,
+) -> Settings:
+    """Settings from all places.
+
+    Args:
+        flags: by field name; None and empty lists count as not given.
+        environment: of which names that begin with ``HGA_CHAT_`` count.
+        config_file: TOML; None is the user's own.
+
+    Raises:
+        SettingsError: a key is unknown or a value is not of its kind.
+    """
+    values: dict[str, object] = {}
+    values |= _read_config(config_file or config_path())
+    for variable, text in environment.items():
+        if variable.startswith(PREFIX) and variable != MODELS_DIR_VARIABLE:
+            name = variable.removeprefix(PREFIX).lower()
+            values[name] = _parse(name, text, f"The environment variable {variable}")
+    for name, value in flags.items():
+        if value is not None and value != []:
+            values[name] = _parse(name, value, f"The flag --{name.replace('_', '-')}")
+    return Settings(**values)  # type: ignore[arg-type]  # every value passed its field's parser
+
+
+def _read_config(path: Path) -> dict[str, object]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    return {name: _parse(name, value, f"{name} in {path}") for name, value in table.items()}
+
+
+def _parse(name: str, value: object, where: str) -> object:
+    parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)}
+    if name not in parsers:
+        raise SettingsError(f"{where} is no setting. Settings: {', '.join(parsers)}.")
+    try:
+        return parsers[name](value)
+    except ValueError as error:
+        raise SettingsError(f"{where} must be {error}, not {value!r}.") from error

@@ -1,0 +1,86 @@
+"""Which groups a query may read: one function for prefill and decode, for every router."""
+
+import math
+
+import torch
+from hga_kernels import select_groups
+from hga_kernels.reference import keep_chunks, take_groups
+
+from hga_engine.attention.index import RoutingIndex
+from hga_engine.config import RouterConfig
+
+
+def select(
+    queries: torch.Tensor,
+    index: RoutingIndex,
+    layer: int,
+    first_chunk: int,
+    end_chunks: torch.Tensor,
+    budget: int,
+    kept: int,
+    router: RouterConfig,
+    scale: float,
+) -> torch.Tensor:
+    """Choose the groups that a block of query rows attends to, besides sinks and recent.
+
+    Chunk summaries keep the most promising chunks; then the token index (router ``hga``) or group
+    summaries (router ``paper``) estimate the attention mass of their groups, and the heaviest are
+    taken. Masses are normalised per query row and added over the rows of the block and over the
+    query heads that share the KV head.
+
+    Args:
+        queries: [blocks, rows, query_heads, head_dim], after RoPE: the rows that are scored.
+        index: of the session.
+        layer: layer number.
+        first_chunk: first chunk that may be chosen from.
+        end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
+        budget: groups per block and KV head.
+        kept: chunks that pass the chunk level.
+        router: which levels are used.
+        scale: of the attention scores.
+
+    Returns:
+        [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+    """
+    kv_heads = index.summaries[layer].shape[0]
+    wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
+    # [kv_heads, blocks, rows * heads_per_kv, head_dim]
+    grouped = queries.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4)
+    rows = grouped.to(wide).flatten(2, 3) * scale
+    if router.router == "paper":
+        return _paper_groups(rows, index, layer, first_chunk, end_chunks, budget, kept)
+    groups, _ = select_groups(
+        rows,
+        index.summaries[layer],
+        index.codes[layer],
+        index.scales[layer],
+        first_chunk,
+        end_chunks,
+        kept,
+        budget,
+    )
+    return groups
+
+
+def _paper_groups(
+    rows: torch.Tensor,
+    index: RoutingIndex,
+    layer: int,
+    first_chunk: int,
+    end_chunks: torch.Tensor,
+    budget: int,
+    kept: int,
+) -> torch.Tensor:
+    """The two levels of the paper: chunk summaries, then group summaries."""
+    last = int(end_chunks.max())
+    if last <= first_chunk:
+        return torch.empty(rows.shape[1], rows.shape[0], 0, dtype=torch.int32)
+    summaries = index.summaries[layer][:, None, :last].to(rows.dtype)
+    centre_scores = rows @ summaries.transpose(2, 3)
+    chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
+    heads = torch.arange(chunks.shape[0])[:, None, None]
+    chosen = index.group_summaries[layer][heads, chunks.clamp_min(0).long()].to(rows.dtype)
+    scores = torch.einsum("hbrd,hbcgd->hbrcg", rows, chosen)
+    scores = scores.masked_fill((chunks < 0)[:, :, None, :, None], -math.inf)
+    mass = scores.flatten(3).softmax(-1).sum(2).nan_to_num(0.0)
+    return take_groups(mass, chunks, budget)[0]

@@ -1,0 +1,106 @@
+"""A model's chat template (Jinja, as Hugging Face defines it), taken apart around its messages."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from hga_engine.errors import ModelFileError
+
+
+class ChatTemplate:
+    """The text that a template puts before, between and after messages."""
+
+    def __init__(self, source: str, tokens: Mapping[str, str], origin: str) -> None:
+        """Compile a template; it runs in a sandbox.
+
+        Args:
+            source: Jinja source.
+            tokens: named special tokens, such as ``bos_token``, that it may use.
+            origin: file it is from, for errors.
+
+        Raises:
+            ModelFileError: it is no Jinja template.
+        """
+        self._tokens = dict(tokens)
+        self._origin = origin
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_GenerationBlocks, "jinja2.ext.loopcontrols"],
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ModelFileError(f"{origin}: the chat template is damaged ({error}).") from error
+
+    def around(self, roles: Sequence[str], answer_follows: bool = False) -> list[str]:
+        """The text around the contents of messages: one piece more than there are messages.
+
+        Args:
+            roles: of the messages: system, user, assistant.
+            answer_follows: whether the assistant's message is opened at the end.
+
+        Raises:
+            ModelFileError: the template fails, or does not show every message once, in order.
+        """
+        # Private-use characters: no template looks for them or trims them.
+        marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
+        messages = [
+            {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
+        ]
+        rest = self._render(messages, answer_follows)
+        pieces = []
+        for mark in marks:
+            piece, found, rest = rest.partition(mark)
+            if not found or mark in rest:
+                raise ModelFileError(
+                    f"{self._origin}: the chat template does not show each of the messages "
+                    f"{', '.join(roles)} once."
+                )
+            pieces.append(piece)
+        return [*pieces, rest]
+
+    def _render(self, messages: list[dict[str, str]], answer_follows: bool) -> str:
+        try:
+            return self._template.render(
+                self._tokens,
+                messages=messages,
+                add_generation_prompt=answer_follows,
+                # Models that can think aloud answer at once instead.
+                enable_thinking=False,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise ModelFileError(f"{self._origin}: the chat template fails ({error}).") from error
+
+
+class _GenerationBlocks(jinja2.ext.Extension):
+    """``{% generation %}`` blocks, which mark what a model writes; they show as they are."""
+
+    tags = {"generation"}  # noqa: RUF012  as the base class has it
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    """Unlike Jinja's own, without escapes for HTML."""
+    return json.dumps(value, ensure_ascii=False, **options)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(layout: str) -> str:
+    return datetime.now().astimezone().strftime(layout)

@@ -1,0 +1,129 @@
+"""Frozen configuration of the engine, parsed once and passed down."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+RouterName = Literal["hga", "paper", "dense"]
+Architecture = Literal["llama", "qwen3", "qwen3_moe"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Geometry of a decoder, in the terms of Hugging Face's ``config.json``."""
+
+    architecture: Architecture
+    num_layers: int
+    hidden_size: int
+    num_query_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    rope_base: float
+    rms_norm_eps: float
+    tie_embeddings: bool
+    num_experts: int = 0
+    experts_per_token: int = 0
+    expert_intermediate_size: int = 0
+    normalize_expert_weights: bool = True
+    dense_layers: frozenset[int] = frozenset()
+    """Layers of a mixture-of-experts model that hold a plain MLP instead of experts."""
+
+    @property
+    def has_qk_norm(self) -> bool:
+        """Whether queries and keys pass an RMSNorm per head before RoPE."""
+        return self.architecture != "llama"
+
+    @property
+    def heads_per_kv(self) -> int:
+        """Query heads that share one KV head."""
+        return self.num_query_heads // self.num_kv_heads
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether ``layer`` holds experts rather than a plain MLP."""
+        return self.num_experts > 0 and layer not in self.dense_layers
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """What a query may read. Token counts are multiples of ``chunk_size`` where noted.
+
+    A chunk is the coarse routing unit, a group the fine one. Sinks and recent tokens are always
+    attended; budgets count groups beyond them, per KV head.
+    """
+
+    router: RouterName = "hga"
+    chunk_size: int = 64
+    group_size: int = 16
+    sink_tokens: int = 128
+    """Always attended, from the start; a multiple of ``chunk_size``."""
+    recent_tokens: int = 512
+    """Always attended before the open chunk; a multiple of ``chunk_size``."""
+    decode_budget: int = 64
+    """Groups per query token and KV head (decode rule)."""
+    prefill_budget: int = 128
+    """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
+    decode_kept_chunks: int = 1024
+    """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""
+    prefill_kept_chunks: int = 512
+    """The same under the prefill rule."""
+    paper_kept_chunks: int = 20
+    """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
+    scoring_stride: int = 4
+    """Under the prefill rule every n-th query of a block is scored."""
+
+    def __post_init__(self) -> None:
+        if self.chunk_size % self.group_size:
+            raise ValueError("chunk_size must be a multiple of group_size")
+        if self.sink_tokens % self.chunk_size or self.recent_tokens % self.chunk_size:
+            raise ValueError("sink_tokens and recent_tokens must be multiples of chunk_size")
+        if min(self.decode_budget, self.prefill_budget) < 1:
+            raise ValueError("a budget must be at least one group")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Where K/V may live."""
+
+    context: int = 65_536
+    """Tokens a session can hold."""
+    host_budget_bytes: int | None = None
+    """K/V bytes kept in host memory; the rest lives on disk. None: all in host memory."""
+    disk_dir: Path | None = None
+    """Folder for the disk tier; None: the system's temporary folder."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Everything the engine is built from, besides the model itself."""
+
+    router: RouterConfig = field(default_factory=RouterConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    slice_tokens: int = 1024
+    """Tokens of one prefill step; a multiple of the chunk size."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is drawn. Temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: no limit."""
+    seed: int | None = None
+    max_new_tokens: int = 512
+    ignore_end: bool = False
+    """Go on past the end token, to measure speed."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError("temperature must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError("top_p must be above 0 and at most 1")
+        if self.top_k < 0:
+            raise ValueError("top_k must be 0 (no limit) or more")
+        if self.max_new_tokens < 1:
+            raise ValueError("max_new_tokens must be at least 1")

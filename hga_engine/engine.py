@@ -1,0 +1,471 @@
+"""The engine: reads documents, answers questions, and reports what it does as events.
+
+The way of a token: embed, then per layer project to q, k, v; append k, v to the store; extend the
+index; select; fetch pages; attend; finish the layer; at the end logits and the sampler.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+
+from hga_engine import ledger
+from hga_engine.attention.attention import Reading, RoutedAttention, Rule
+from hga_engine.attention.index import RoutingIndex
+from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
+from hga_engine.errors import ContextFullError
+from hga_engine.events import (
+    Event,
+    Finished,
+    FinishReason,
+    MemoryFigures,
+    PrefillProgress,
+    TextDelta,
+    Trace,
+)
+from hga_engine.kv_store.tiered import TieredKVStore
+from hga_engine.model import load_model
+from hga_engine.model.decoder import Decoder
+from hga_engine.model.files import ModelFiles, fingerprint
+from hga_engine.model.types import ModelWeights
+from hga_engine.sampler import Sampler
+from hga_engine.tokenizer import Detokenizer, Tokenizer, load_tokenizer
+
+
+class Engine:
+    """One model and one session. Owned by one thread; only ``cancel`` events cross threads."""
+
+    def __init__(
+        self,
+        weights: ModelWeights,
+        tokenizer: Tokenizer,
+        config: EngineConfig,
+        model_name: str,
+        model_fingerprint: str,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:
+        """Set up an empty session.
+
+        Args:
+            weights: of the model, on the CPU.
+            tokenizer: of the model.
+            config: routing, context and budgets.
+            model_name: for reports.
+            model_fingerprint: sha256 over the model's files, for reports.
+            kv_dtype: of stored K/V; None: that of the weights.
+
+        Raises:
+            KVStoreError: the disk tier cannot be set up.
+        """
+        self.tokenizer = tokenizer
+        self.config = config
+        self.model_config: ModelConfig = weights.config
+        self.model_name = model_name
+        self.fingerprint = model_fingerprint
+        self._weights_bytes = weights.bytes()
+        self._decoder = Decoder(weights)
+        dtype = kv_dtype or weights.embedding.dtype
+        self._store = TieredKVStore(weights.config, config.router, config.cache, dtype)
+        self._index = RoutingIndex(weights.config, config.router, config.cache.context, dtype)
+        self._attention = RoutedAttention(weights.config, config.router, self._store, self._index)
+        self._pending: list[int] = []
+        """Tokens of the session whose K/V is not computed yet: the end of the last answer."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the session."""
+        return self._stored + len(self._pending)
+
+    @property
+    def _stored(self) -> int:
+        return self._store.length(0)
+
+    def _require_room(self, tokens: int) -> None:
+        room = self.config.cache.context - self.num_tokens
+        if tokens > room:
+            raise ContextFullError(
+                f"{tokens:,} more tokens do not fit: the session holds {self.num_tokens:,} of "
+                f"{self.config.cache.context:,}. Use a larger --context or less text."
+            )
+
+    def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
+        """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
+        positions = torch.arange(start, start + hidden.shape[0])
+        queries, keys, values = self._decoder.project(layer, hidden, positions)
+        self._store.append(layer, keys, values)
+        self._index.extend(layer, self._store)
+        return queries
+
+    def _layer(
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        start: int,
+        rule: Rule,
+        reading: Reading | None = None,
+        with_mass: bool = False,
+    ) -> torch.Tensor:
+        """Take [tokens, hidden_size] at positions from ``start`` on through one layer."""
+        queries = self._project(layer, hidden, start)
+        attended = self._attention.attend(layer, queries, start, rule, reading, with_mass)
+        return self._decoder.finish(layer, hidden, attended)
+
+    def read(
+        self, token_ids: Sequence[int], cancel: threading.Event | None = None
+    ) -> Iterator[PrefillProgress]:
+        """Append known text, layer after layer over all of it, by the prefill rule.
+
+        Each layer's weights are read once, and its K/V is at hand while the layer runs. The last
+        layer gives only its K/V. If ``cancel`` is set or the iterator is closed, the session is as
+        before.
+
+        Args:
+            token_ids: the text.
+            cancel: set by another thread to stop.
+
+        Yields:
+            Progress after each step.
+
+        Raises:
+            ContextFullError: the text does not fit; the session is as before.
+        """
+        if not token_ids:
+            return
+        self._require_room(len(token_ids))
+        tokens, self._pending = [*self._pending, *token_ids], []
+        start = self._stored
+        began = time.perf_counter()
+        finished = False
+        try:
+            with closing(self._read_layers(tokens, start, began)) as steps:
+                for progress in steps:
+                    if cancel is not None and cancel.is_set():
+                        return
+                    finished = progress.done == progress.total
+                    yield progress
+        finally:
+            if not finished:
+                self._cut(start)
+                self._pending = tokens[: len(tokens) - len(token_ids)]
+
+    @torch.inference_mode()
+    def _read_layers(
+        self, tokens: list[int], start: int, began: float
+    ) -> Generator[PrefillProgress, None, None]:
+        slices = self._slices(start, len(tokens))
+        hidden = self._decoder.embed(torch.tensor(tokens))
+        layers = self.model_config.num_layers
+        steps = 0
+        for layer in range(layers):
+            self._store.open_layer(layer)
+            try:
+                for first, last in slices:
+                    part = hidden[first:last]
+                    if layer == layers - 1:
+                        self._project(layer, part, start + first)
+                    else:
+                        hidden[first:last] = self._layer(layer, part, start + first, "prefill")
+                    steps += 1
+                    yield PrefillProgress(
+                        steps, layers * len(slices), len(tokens), time.perf_counter() - began
+                    )
+            finally:
+                self._store.close_layer(layer)
+
+    def _slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
+        """Ranges that end on multiples of the slice size in the session, so on chunk borders."""
+        size = self.config.slice_tokens
+        borders = [*range(size - start % size, tokens, size), tokens]
+        return list(zip([0, *borders[:-1]], borders, strict=True))
+
+    @torch.inference_mode()
+    def logits(
+        self,
+        token_ids: Sequence[int],
+        rule: Rule = "decode",
+        reading: Reading | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """Append tokens slice by slice and give the logits of each: for scoring a known text.
+
+        Args:
+            token_ids: the text; a whole one for the prefill rule.
+            rule: how selections are shared.
+            reading: where to count what was attended to.
+
+        Yields:
+            [tokens of the slice, vocab] at least float32.
+
+        Raises:
+            ContextFullError: the text does not fit.
+        """
+        self._require_room(len(token_ids))
+        tokens, self._pending = [*self._pending, *token_ids], []
+        start = self._stored
+        for first, last in self._slices(start, len(tokens)):
+            hidden = self._append(tokens[first:last], rule, reading)
+            yield self._decoder.logits(hidden)
+
+    def _append(
+        self,
+        tokens: Sequence[int],
+        rule: Rule,
+        reading: Reading | None = None,
+        with_mass: bool = False,
+    ) -> torch.Tensor:
+        """Take one slice through all layers: [tokens, hidden_size]."""
+        start = self._stored
+        hidden = self._decoder.embed(torch.tensor(list(tokens)))
+        try:
+            for layer in range(self.model_config.num_layers):
+                hidden = self._layer(layer, hidden, start, rule, reading, with_mass)
+        except BaseException:
+            # Layers that are done would hold more than the others.
+            self._cut(start)
+            raise
+        return hidden
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        """Append a prompt and generate, both by the decode rule.
+
+        What was generated stays in the session, without the end token. If ``cancel`` is set while
+        the prompt is read, the session is as before; during the answer, its part is kept.
+
+        Args:
+            prompt_ids: the prompt, at least one token.
+            sampling: how tokens are drawn.
+            cancel: set by another thread to stop.
+
+        Yields:
+            PrefillProgress while the prompt is read, a TextDelta a token, then one Finished.
+
+        Raises:
+            ContextFullError: the prompt does not fit; the session is as before.
+        """
+        began = time.perf_counter()
+        # And room for the first token of the answer.
+        self._require_room(len(prompt_ids) + 1)
+        kept_pending, start = self._pending, self._stored
+        tokens, self._pending = [*kept_pending, *prompt_ids], []
+        # The last token is decoded, so that the first word's reading is traced as well.
+        slices = self._slices(start, len(tokens) - 1) if len(tokens) > 1 else []
+        is_read = False
+        try:
+            for done, (first, last) in enumerate(slices, 1):
+                if cancel is not None and cancel.is_set():
+                    break
+                self._append(tokens[first:last], "decode")
+                yield PrefillProgress(done, len(slices), len(tokens), time.perf_counter() - began)
+            is_read = cancel is None or not cancel.is_set()
+        finally:
+            if not is_read:
+                self.truncate(start)
+                self._pending = kept_pending
+        if not is_read:
+            yield self._finished("cancelled", len(prompt_ids), 0, began, None, None)
+            return
+        self._pending = tokens[-1:]
+        yield from self._generate(tokens[-1], len(prompt_ids), sampling, cancel, began)
+
+    def _generate(
+        self,
+        token: int,
+        prompt_tokens: int,
+        sampling: SamplingParams,
+        cancel: threading.Event | None,
+        began: float,
+    ) -> Iterator[Event]:
+        sampler = Sampler(sampling)
+        detokenizer = Detokenizer(self.tokenizer)
+        prefilled = time.perf_counter()
+        first_token: float | None = None
+        reading = Reading(0)
+        generated = 0
+        reason: FinishReason = "length"
+        while True:
+            hidden, trace = self._decode(token, reading)
+            self._pending = []
+            token = sampler.sample(self._decoder.logits(hidden)[0])
+            first_token = first_token or time.perf_counter()
+            if token in self.tokenizer.end_tokens and not sampling.ignore_end:
+                reason = "stop"
+                break
+            generated += 1
+            self._pending = [token]
+            yield TextDelta(detokenizer.push(token), token, trace)
+            if generated == sampling.max_new_tokens or not self._has_room():
+                break
+            if cancel is not None and cancel.is_set():
+                reason = "cancelled"
+                break
+        rest = detokenizer.finish()
+        if rest:
+            yield TextDelta(rest, -1, trace)
+        yield self._finished(
+            reason, prompt_tokens, generated, began, (prefilled, first_token), reading
+        )
+
+    def _has_room(self) -> bool:
+        return self.num_tokens < self.config.cache.context
+
+    def _decode(self, token: int, total: Reading) -> tuple[torch.Tensor, Trace]:
+        """One decode step: the hidden state of ``token`` and what it read."""
+        position = self._stored
+        reading = Reading(position // self.config.router.group_size + 1)
+        hidden = self._append([token], "decode", reading, with_mass=True)
+        total.attended += reading.attended
+        total.visible += reading.visible
+        return hidden, self._trace(position, reading)
+
+    def _trace(self, position: int, reading: Reading) -> Trace:
+        config = self.model_config
+        mass = (reading.group_mass / (config.num_layers * config.num_query_heads)).float()
+        first, last = self._attention.routed_groups(position)
+        if first < last:
+            mass[:first] = 0
+            mass[last:] = 0
+        else:
+            mass[:1] = 0
+        attended = reading.attended / (config.num_layers * config.num_kv_heads)
+        return Trace(position, mass, attended)
+
+    def _finished(
+        self,
+        reason: FinishReason,
+        prompt_tokens: int,
+        generated: int,
+        began: float,
+        marks: tuple[float, float | None] | None,
+        reading: Reading | None,
+    ) -> Finished:
+        now = time.perf_counter()
+        prefilled, first_token = marks or (now, None)
+        steps = generated - 1
+        rate = steps / (now - first_token) if first_token and steps > 0 else 0.0
+        return Finished(
+            reason=reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=generated,
+            prefill_s=prefilled - began,
+            ttft_s=(first_token or now) - began,
+            decode_tokens_per_s=rate,
+            sparsity=reading.sparsity if reading is not None else 1.0,
+        )
+
+    def truncate(self, tokens: int) -> None:
+        """Drop everything from position ``tokens`` on."""
+        stored = self._stored
+        self._pending = self._pending[: max(0, tokens - stored)]
+        if tokens < stored:
+            self._cut(tokens)
+
+    # K/V was written in inference mode, and is only changed there.
+    @torch.inference_mode()
+    def _cut(self, tokens: int) -> None:
+        """Drop K/V and index entries from position ``tokens`` on, in every layer."""
+        self._store.truncate(tokens)
+        self._index.truncate(tokens)
+
+    def memory(self) -> MemoryFigures:
+        """Bytes in use now."""
+        usage = self._store.usage()
+        return MemoryFigures(
+            weights_bytes=self._weights_bytes,
+            index_bytes=self._index.bytes(),
+            kv_device_bytes=usage.device_bytes,
+            kv_host_bytes=usage.host_bytes,
+            kv_disk_bytes=usage.disk_bytes,
+            device_peak_bytes=0,
+            host_peak_bytes=ledger.peak_resident_bytes(),
+            host_resident_bytes=ledger.resident_bytes(),
+            host_total_bytes=ledger.total_memory_bytes(),
+            kv_host_capacity_bytes=usage.host_capacity_bytes,
+            kv_disk_capacity_bytes=usage.disk_capacity_bytes,
+        )
+
+    def page_hit_rate(self) -> float:
+        """Share of the pages fetched so far that were in host memory already."""
+        usage = self._store.usage()
+        fetched = usage.page_hits + usage.page_misses
+        return usage.page_hits / fetched if fetched else 1.0
+
+    def close(self) -> None:
+        """Give K/V memory and files back."""
+        self._store.close()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, from which sessions are opened."""
+
+    weights: ModelWeights
+    tokenizer: Tokenizer
+    name: str
+    fingerprint: str
+
+
+def prepare_model(
+    files: ModelFiles, progress: Callable[[str, float], None] | None = None
+) -> LoadedModel:
+    """Load weights and tokenizer.
+
+    Args:
+        files: where the model is.
+        progress: told what is being done and how far, 0 to 1.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or of an unknown kind.
+    """
+    tokenizer = load_tokenizer(files)
+    weights = load_model(files, _weights_dtype(), progress)
+    return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
+
+
+def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
+    """An engine with an empty session over a model in memory.
+
+    Raises:
+        OutOfMemoryError: the ledger says that the session cannot fit.
+        KVStoreError: the disk tier cannot be set up.
+    """
+    ledger.check(
+        ledger.predict(model.weights.config, model.weights.bytes(), config, torch.bfloat16),
+        ledger.available_memory_bytes() + model.weights.bytes(),
+        ledger.free_disk_bytes(config.cache.disk_dir),
+    )
+    return Engine(
+        model.weights, model.tokenizer, config, model.name, model.fingerprint, torch.bfloat16
+    )
+
+
+def load_engine(
+    files: ModelFiles,
+    config: EngineConfig,
+    progress: Callable[[str, float], None] | None = None,
+) -> Engine:
+    """Load a model and open an empty session on this machine.
+
+    Args:
+        files: where the model is.
+        config: routing, context and budgets.
+        progress: told what is being done and how far, 0 to 1.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or of an unknown kind.
+        OutOfMemoryError: the ledger says that it cannot fit.
+        KVStoreError: the disk tier cannot be set up.
+    """
+    return open_engine(prepare_model(files, progress), config)
+
+
+def _weights_dtype() -> torch.dtype:
+    """bf16 where the CPU multiplies it; elsewhere torch is faster in float32."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32

@@ -1,0 +1,83 @@
+"""What the engine reports while it works, as typed objects."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class PrefillProgress:
+    """Reading goes on: ``done`` of ``total`` steps; a step is one slice through one layer."""
+
+    done: int
+    total: int
+    tokens: int
+    """Tokens being read."""
+    seconds: float
+    """Since reading began."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, 0 to 1."""
+        return self.done / self.total if self.total else 1.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one generated token read."""
+
+    position: int
+    """Position of the query token in the session."""
+    group_mass: torch.Tensor
+    """[groups] float32: attention mass per group of 16 tokens, mean over layers and query heads.
+    Sinks and recent tokens are zero; where there is nothing else, only the first group is."""
+    tokens_attended: float
+    """Mean over layers and KV heads."""
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """One generated token: the text it completes (may be empty) and what it read."""
+
+    text: str
+    token_id: int
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class MemoryFigures:
+    """Bytes in use, by purpose and tier."""
+
+    weights_bytes: int
+    index_bytes: int
+    kv_device_bytes: int
+    kv_host_bytes: int
+    kv_disk_bytes: int
+    device_peak_bytes: int
+    host_peak_bytes: int
+    host_resident_bytes: int
+    host_total_bytes: int
+    kv_host_capacity_bytes: int
+    kv_disk_capacity_bytes: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The answer is complete."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    prefill_s: float
+    """Reading the question."""
+    ttft_s: float
+    """From the call to the first token."""
+    decode_tokens_per_s: float
+    sparsity: float
+    """Mean share of the visible tokens that an answer token attended to."""
+
+
+Event = PrefillProgress | TextDelta | Finished

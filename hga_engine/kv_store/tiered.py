@@ -1,0 +1,410 @@
+"""The K/V store: resident pages, and on disk what exceeds the host budget."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
+from hga_engine.errors import ContextFullError, KVStoreError
+from hga_engine.kv_store import TierUsage
+from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace
+from hga_engine.kv_store.host import HostPages
+
+_BATCH_BYTES = 8 << 20
+"""Pages move to and from disk in portions of this size."""
+
+_CPU = torch.device("cpu")
+
+
+class TieredKVStore:
+    """`KVStore` of a host tier and, under a host budget, a disk tier.
+
+    Who owns what: the host tier owns the resident copy of a page, the disk tier the other one. A
+    page of a closed group never changes, so its copy on disk stays good and is written once, when
+    it first leaves. The page of the open group is always resident and never on disk.
+
+    Who evicts: this class alone. Each layer has an equal share of the budget, at least one page a
+    KV head; a page that has to come in takes the place of the one used least recently. Two things
+    go beyond the share, each for one layer at a time: an open layer holds all its pages, and a
+    `fetch` of more pages than the share (or an `append` after it) is served in full, until another
+    layer is used.
+
+    When it is safe: slots and `pool` are valid until the next call that may move pages (`append`,
+    `fetch`, `open_layer`, `close_layer`, `truncate`), of any layer when there is a budget, but
+    for the open layer. All calls come from one thread. After a `KVStoreError` the store is
+    consistent: `append` has added nothing, `truncate` may have cut only some layers and is to be
+    called again.
+
+    Without a budget nothing ever moves: slot = head * max_groups + group, and fetching is
+    arithmetic. A VRAM tier keeps this interface: its pool is on the device, its misses are read
+    from these pages, and it evicts by itself.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        router: RouterConfig,
+        cache: CacheConfig,
+        dtype: torch.dtype,
+        device: torch.device = _CPU,
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            model: geometry of the model.
+            router: size of a group, and the sinks.
+            cache: context, host budget and folder of the disk tier.
+            dtype: of the stored K/V.
+            device: where the resident pages are.
+
+        Raises:
+            KVStoreError: the file of the disk tier cannot be created.
+        """
+        self._group_size = router.group_size
+        self._sink_groups = router.sink_tokens // router.group_size
+        self._context = cache.context
+        self._kv_heads = model.num_kv_heads
+        self._max_groups = -(-cache.context // router.group_size)
+        space = PageSpace(model.num_layers, self._kv_heads, self._max_groups)
+        page = torch.empty(2, router.group_size, model.head_dim, dtype=dtype, device=device)
+        self._page_bytes = page.numel() * page.element_size()
+        self._pages_per_layer = space.pages_per_layer
+
+        self._share = self._pages_per_layer
+        self._disk: DiskTier | None = None
+        if cache.host_budget_bytes is not None:
+            share = cache.host_budget_bytes // (model.num_layers * self._page_bytes)
+            self._share = min(max(share, self._kv_heads), self._pages_per_layer)
+            if self._share < self._pages_per_layer:
+                self._disk = DiskTier(space, self._page_bytes, cache.disk_dir)
+        self._layers = [
+            HostPages(self._kv_heads, self._max_groups, page, self._share)
+            for _ in range(model.num_layers)
+        ]
+        self._lengths = [0] * model.num_layers
+        # Larger is later. Indexed by layer and page; kept only where there is a disk tier.
+        self._last_used = np.zeros(
+            (model.num_layers if self._disk else 0, self._pages_per_layer), dtype=np.int64
+        )
+        self._clock = 1
+        self._open: int | None = None
+        self._over_share: set[int] = set()
+        self._head_start = np.arange(self._kv_heads)[:, None] * self._max_groups
+        self._slot_start = torch.from_numpy(self._head_start).to(device, torch.int32)
+        self._hits = 0
+        self._misses = 0
+
+    def open_layer(self, layer: int) -> None:
+        """Make and keep all pages of ``layer`` resident until ``close_layer``.
+
+        Raises:
+            RuntimeError: a layer is open.
+            KVStoreError: a page cannot be read back.
+        """
+        if self._open is not None:
+            raise RuntimeError(f"layer {self._open} is open")
+        if self._disk is not None:
+            self._exceed_share(layer)
+            groups = -(-self._lengths[layer] // self._group_size)
+            pages = self._pages(0, groups)
+            self._bring_in(layer, pages[self._layers[layer].table[pages] < 0])
+        self._open = layer
+
+    def close_layer(self, layer: int) -> None:
+        """Let pages of ``layer`` beyond the budget go to disk; sinks and the newest stay.
+
+        Raises:
+            RuntimeError: ``layer`` is not open.
+            KVStoreError: the disk tier could not be written. The layer is closed; its pages stay.
+        """
+        if self._open != layer:
+            raise RuntimeError(f"layer {layer} is not open")
+        self._open = None
+        if self._disk is not None:
+            order = self._clock + np.arange(self._max_groups)
+            order[: self._sink_groups] = self._clock + self._max_groups
+            self._last_used[layer] = np.tile(order, self._kv_heads)
+            self._clock += self._max_groups + 1
+            self._return_to_share()
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Add tokens at the end of ``layer``.
+
+        Args:
+            layer: layer number.
+            keys: [tokens, kv_heads, head_dim], after RoPE.
+            values: [tokens, kv_heads, head_dim].
+
+        Raises:
+            ContextFullError: the layer would hold more than the context.
+            KVStoreError: the disk tier could not be written.
+        """
+        before, tokens = self._lengths[layer], keys.shape[0]
+        if before + tokens > self._context:
+            raise ContextFullError(
+                f"{before + tokens:,} tokens do not fit the context of {self._context:,}. "
+                "Raise --context, or give less text."
+            )
+        try:
+            done = 0
+            while done < tokens:
+                done += self._append_part(layer, keys[done:], values[done:])
+        except KVStoreError:
+            self._cut(layer, before)
+            raise
+
+    def fetch(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
+        """Make pages resident and say where they are.
+
+        A place counts as a miss when its page has to be read from disk, else as a hit.
+
+        Args:
+            layer: layer number.
+            groups: [..., kv_heads, n] int32 group numbers below the layer's length; -1 marks an
+                empty place.
+
+        Returns:
+            [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1.
+
+        Raises:
+            IndexError: under a budget, a group that the layer does not hold.
+            KVStoreError: a page is damaged, or the disk tier could not be read or written.
+        """
+        if self._disk is None or self._open == layer:
+            empty = groups < 0
+            self._hits += groups.numel() - int(torch.count_nonzero(empty))
+            return torch.where(empty, groups, groups + self._slot_start)
+        self._return_to_share(unless=layer)
+        resident = self._layers[layer]
+        numbers = groups.cpu().numpy()
+        pages = numbers + self._head_start
+        wanted = pages[numbers >= 0]
+        missing = np.unique(wanted[resident.table[wanted] < 0])
+        if len(missing):
+            last_group = int((missing % self._max_groups).max())
+            if last_group * self._group_size >= self._lengths[layer]:
+                raise IndexError(f"layer {layer} holds no group {last_group}")
+            self._bring_in(layer, missing, keep=wanted)
+        self._misses += len(missing)
+        self._hits += len(wanted) - len(missing)
+        self._touch(layer, wanted)
+        slots = np.where(numbers < 0, -1, resident.table[pages])
+        return torch.from_numpy(slots).to(groups.device, torch.int32)
+
+    def pool(self, layer: int) -> torch.Tensor:
+        """[slots, 2, group_size, head_dim]: the pages of ``layer`` that are resident.
+
+        Another tensor after a call that moved pages; ask again after each ``fetch``.
+        """
+        return self._layers[layer].pool
+
+    def keys(self, layer: int, start: int, end: int) -> torch.Tensor:
+        """[kv_heads, end - start, head_dim]: keys of a token range, after RoPE.
+
+        Pages on disk are read and stay there.
+
+        Raises:
+            IndexError: the layer does not hold the range.
+            KVStoreError: a page is damaged or cannot be read.
+        """
+        if not 0 <= start <= end <= self._lengths[layer]:
+            raise IndexError(f"layer {layer} holds no tokens {start} to {end}")
+        first, last = start // self._group_size, -(-end // self._group_size)
+        resident = self._layers[layer]
+        if self._disk is None or self._open == layer:
+            found = resident.keys(first, last)
+        else:
+            pool = resident.pool
+            pages = self._pages(first, last)
+            slots = resident.table[pages]
+            found = pool.new_empty(len(pages), *pool.shape[2:])
+            here = torch.from_numpy(slots >= 0)
+            found[here] = pool[torch.from_numpy(slots[slots >= 0]), 0]
+            absent = np.flatnonzero(slots < 0)
+            for part, contents in self._read(layer, pages[absent]):
+                found[torch.from_numpy(absent[part])] = contents[:, 0].to(pool.device)
+        found = found.reshape(self._kv_heads, -1, found.shape[-1])
+        skipped = first * self._group_size
+        return found[:, start - skipped : end - skipped]
+
+    def length(self, layer: int) -> int:
+        """Tokens that ``layer`` holds."""
+        return self._lengths[layer]
+
+    def truncate(self, tokens: int) -> None:
+        """Drop everything from position ``tokens`` on, in every layer.
+
+        Raises:
+            KVStoreError: the page that is open again cannot be read back; its layer then ends
+                before that group.
+        """
+        if tokens < 0:
+            raise ValueError("tokens must be 0 or more")
+        for layer in range(len(self._layers)):
+            self._cut(layer, tokens)
+
+    def usage(self) -> TierUsage:
+        """Bytes per tier now, in whole pages. A page with copies in two tiers counts in both."""
+        resident = sum(layer.num_resident for layer in self._layers) * self._page_bytes
+        capacity = len(self._layers) * self._share * self._page_bytes
+        on_host = self._slot_start.device.type == "cpu"
+        return TierUsage(
+            device_bytes=0 if on_host else resident,
+            host_bytes=resident if on_host else 0,
+            host_capacity_bytes=capacity if on_host else 0,
+            disk_bytes=self._disk.bytes if self._disk else 0,
+            disk_capacity_bytes=self._disk.capacity_bytes if self._disk else 0,
+            page_hits=self._hits,
+            page_misses=self._misses,
+        )
+
+    def close(self) -> None:
+        """Give memory and files back. May be called twice."""
+        self._layers.clear()
+        self._lengths.clear()
+        if self._disk is not None:
+            self._disk.close()
+
+    def _pages(self, first_group: int, last_group: int) -> PageNumbers:
+        """Pages of a range of groups, all heads, ascending."""
+        return (self._head_start + np.arange(first_group, last_group)).ravel()
+
+    def _open_pages(self, layer: int) -> PageNumbers:
+        """Pages of the group that is not full yet."""
+        group, tokens = divmod(self._lengths[layer], self._group_size)
+        return self._pages(group, group + (tokens > 0))
+
+    def _touch(self, layer: int, pages: PageNumbers) -> None:
+        if self._disk is not None:
+            self._last_used[layer, pages] = self._clock
+            self._clock += 1
+
+    def _append_part(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> int:
+        """Append as many of the tokens as there are slots for; returns how many."""
+        size, length = self._group_size, self._lengths[layer]
+        resident = self._layers[layer]
+        if self._open != layer:
+            self._return_to_share(unless=layer)
+        first = length // size
+        end = min(length + len(keys), (first + resident.slots // self._kv_heads) * size)
+        new_pages = self._pages(-(-length // size), -(-end // size))
+        self._make_room(layer, len(new_pages))
+        resident.take(new_pages)
+        self._touch(layer, new_pages)
+
+        # The rest of the open group, then full groups, then the beginning of a new one.
+        bounds = sorted({length, min(-(-length // size) * size, end), end // size * size, end})
+        for start, stop in pairwise(bounds):
+            if start < length:
+                continue
+            shape = (-1, min(stop - start, size), *keys.shape[1:])
+            span = slice(start - length, stop - length)
+            resident.write(
+                start // size, start % size, keys[span].view(shape), values[span].view(shape)
+            )
+        self._lengths[layer] = end
+        return end - length
+
+    def _cut(self, layer: int, tokens: int) -> None:
+        """Drop the tokens of one layer from position ``tokens`` on."""
+        length, size = self._lengths[layer], self._group_size
+        if tokens >= length:
+            return
+        resident = self._layers[layer]
+        self._drop(layer, self._pages(-(-tokens // size), -(-length // size)))
+        self._lengths[layer] = tokens // size * size
+        if tokens % size and self._disk is not None:
+            pages = self._pages(tokens // size, tokens // size + 1)
+            try:
+                self._bring_in(layer, pages[resident.table[pages] < 0], keep=pages)
+            except KVStoreError:
+                self._drop(layer, pages)
+                raise
+            self._disk.forget(layer * self._pages_per_layer + pages)
+        self._lengths[layer] = tokens
+
+    def _drop(self, layer: int, pages: PageNumbers) -> None:
+        self._layers[layer].release(pages)
+        if self._disk is not None:
+            self._disk.forget(layer * self._pages_per_layer + pages)
+
+    def _bring_in(self, layer: int, pages: PageNumbers, keep: PageNumbers | None = None) -> None:
+        """Read pages from disk; ``keep`` are pages that must not leave for them."""
+        resident = self._layers[layer]
+        self._make_room(layer, len(pages), keep)
+        resident.take(pages)
+        try:
+            for part, contents in self._read(layer, pages):
+                resident.copy_in(pages[part], contents)
+        except KVStoreError:
+            resident.release(pages)
+            raise
+
+    def _read(self, layer: int, pages: PageNumbers) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield (part of ``pages``, their contents [n, 2, group_size, head_dim]) from disk."""
+        pool = self._layers[layer].pool
+        for part in self._portions(len(pages)):
+            chosen = layer * self._pages_per_layer + pages[part]
+            contents = torch.empty(len(chosen), *pool.shape[1:], dtype=pool.dtype)
+            if self._disk is not None:
+                self._disk.read(chosen, contents.flatten(1).view(torch.uint8).numpy())
+            yield part, contents
+
+    def _portions(self, num_pages: int) -> Iterator[slice]:
+        step = max(_BATCH_BYTES // self._page_bytes, 1)
+        for start in range(0, num_pages, step):
+            yield slice(start, start + step)
+
+    def _make_room(self, layer: int, pages: int, keep: PageNumbers | None = None) -> None:
+        """Free slots for ``pages`` more pages without moving those in ``keep``."""
+        resident = self._layers[layer]
+        excess = resident.num_resident + pages - resident.slots
+        if excess <= 0:
+            return
+        victims = self._least_recent(layer, excess, keep)
+        if len(victims) < excess:
+            self._exceed_share(layer)
+        else:
+            self._spill(layer, victims)
+
+    def _least_recent(self, layer: int, count: int, keep: PageNumbers | None) -> PageNumbers:
+        """Up to ``count`` resident pages that may leave, least recently used first to go."""
+        may_leave = self._layers[layer].table >= 0
+        may_leave[self._open_pages(layer)] = False
+        if keep is not None:
+            may_leave[keep] = False
+        candidates = np.flatnonzero(may_leave)
+        if count >= len(candidates):
+            return candidates
+        order = np.argpartition(self._last_used[layer, candidates], count - 1)
+        return np.sort(candidates[order[:count]])
+
+    def _spill(self, layer: int, pages: PageNumbers) -> None:
+        """Give up the slots of pages, written first where the disk does not hold them yet."""
+        resident = self._layers[layer]
+        if self._disk is not None:
+            numbers = layer * self._pages_per_layer + pages
+            unsaved = pages[~self._disk.holds(numbers)]
+            for part in self._portions(len(unsaved)):
+                chosen = unsaved[part]
+                self._disk.write(layer * self._pages_per_layer + chosen, resident.copy_out(chosen))
+        resident.release(pages)
+
+    def _exceed_share(self, layer: int) -> None:
+        """Give ``layer`` a slot for every page, after the layer that had them."""
+        self._return_to_share(unless=layer)
+        if not self._layers[layer].is_whole:
+            self._layers[layer].resize(self._pages_per_layer)
+        self._over_share.add(layer)
+
+    def _return_to_share(self, unless: int | None = None) -> None:
+        """Bring layers that exceed their share back to it, but for the open one and ``unless``."""
+        for layer in self._over_share - {unless, self._open}:
+            resident = self._layers[layer]
+            excess = resident.num_resident - self._share
+            if excess > 0:
+                self._spill(layer, self._least_recent(layer, excess, None))
+            resident.resize(self._share)
+            self._over_share.remove(layer)

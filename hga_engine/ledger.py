@@ -1,0 +1,262 @@
+"""The memory ledger: what a session will take, before anything is allocated, and what there is."""
+
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hga_engine.config import EngineConfig, ModelConfig
+from hga_engine.errors import OutOfMemoryError
+
+_MIB = 2**20
+_GIB = 2**30
+_FP8_BLOCK = 128
+_MOVED_AT_A_TIME = 2 * 8 * _MIB
+_CGROUPS = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Bytes that a session with a full context takes, by purpose."""
+
+    weights: int
+    index: int
+    kv_host: int
+    kv_disk: int
+    """At most: pages stay on disk when they are read back."""
+    workspace: int
+    context: int
+    """Tokens the figures are for."""
+
+    @property
+    def total_host(self) -> int:
+        """Bytes of host memory."""
+        return self.weights + self.index + self.kv_host + self.workspace
+
+
+def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of a model's weights by its geometry.
+
+    Args:
+        model: the geometry.
+        dtype: of the linear weights. An FP8 type brings a float32 scale per 128 x 128 block;
+            embeddings, output head, norms and expert gates are then bfloat16.
+    """
+    is_fp8 = dtype.itemsize == 1
+    other = 2 if is_fp8 else dtype.itemsize
+
+    def linear(rows: int, columns: int) -> int:
+        scales = -(-rows // _FP8_BLOCK) * -(-columns // _FP8_BLOCK) * 4 if is_fp8 else 0
+        return rows * columns * dtype.itemsize + scales
+
+    def mlp(width: int) -> int:
+        return 2 * linear(width, hidden) + linear(hidden, width)
+
+    hidden = model.hidden_size
+    queries = model.num_query_heads * model.head_dim
+    kv = model.num_kv_heads * model.head_dim
+    attention = linear(queries, hidden) + 2 * linear(kv, hidden) + linear(hidden, queries)
+    norms = 2 * hidden + (2 * model.head_dim if model.has_qk_norm else 0)
+    total = model.num_layers * (attention + norms * other)
+    for layer in range(model.num_layers):
+        if model.has_experts(layer):
+            total += model.num_experts * (mlp(model.expert_intermediate_size) + hidden * other)
+        else:
+            total += mlp(model.intermediate_size)
+    tables = 1 if model.tie_embeddings else 2
+    return total + (tables * model.vocab_size + 1) * hidden * other
+
+
+def predict(model: ModelConfig, weights: int, config: EngineConfig, dtype: torch.dtype) -> Ledger:
+    """Predict what a session with a full context takes.
+
+    K/V: ``2 * layers * kv_heads * head_dim`` elements a token, in whole groups.
+
+    Index, per layer and KV head: a summary of ``head_dim`` elements a chunk; with the router
+    ``hga`` also ``head_dim / 4`` bytes of codes and a 2-byte scale a token; with ``paper`` a
+    summary a group. None for ``dense``.
+
+    Workspace: the hidden states of a whole context; a slice's activations in float32 (three times
+    the hidden size, queries, keys, values and attention's output, and the MLP's three
+    intermediates, or those of all chosen experts); the scores of one block of queries over the
+    context and its K/V, in float32; logits twice; under a host budget one whole layer of K/V,
+    which is resident while it is open, and the pages in transit.
+
+    Args:
+        model: geometry.
+        weights: bytes of the weights.
+        config: context, slice, router and host budget.
+        dtype: of K/V and hidden states.
+    """
+    router, context = config.router, config.cache.context
+    groups = -(-context // router.group_size)
+    chunks = -(-context // router.chunk_size)
+    places = model.num_layers * model.num_kv_heads
+    summary = model.head_dim * dtype.itemsize
+    kv_layer = 2 * model.num_kv_heads * groups * router.group_size * summary
+    kv = model.num_layers * kv_layer
+
+    index = 0
+    if router.router == "hga":
+        token_entries = router.chunk_size * (model.head_dim // 4 + 2)
+        index = places * chunks * (summary + token_entries)
+    elif router.router == "paper":
+        index = places * chunks * summary * (1 + router.chunk_size // router.group_size)
+
+    budget = config.cache.host_budget_bytes
+    spills = budget is not None and budget < kv
+    smallest = places * 2 * router.group_size * summary
+    kv_host = min(kv, max(budget, smallest)) if budget is not None else kv
+
+    workspace = context * model.hidden_size * dtype.itemsize
+    workspace += 4 * (_slice_elements(model, config) + _block_elements(model, config))
+    workspace += 4 * 2 * model.vocab_size
+    if spills:
+        workspace += kv_layer + _MOVED_AT_A_TIME
+    return Ledger(weights, index, kv_host, kv if spills else 0, workspace, context)
+
+
+def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        ledger: the prediction.
+        available_host_bytes: host memory that can be had, weights included.
+        free_disk_bytes: free space where the disk tier lives.
+
+    Raises:
+        OutOfMemoryError: something does not fit; says what, and what to change.
+    """
+    if ledger.total_host > available_host_bytes:
+        raise OutOfMemoryError(
+            f"Not enough memory: {_gib(ledger.total_host)} needed "
+            f"(weights {_gib(ledger.weights)}, K/V {_gib(ledger.kv_host)}, "
+            f"index {_gib(ledger.index)}, workspace {_gib(ledger.workspace)}), "
+            f"{_gib(available_host_bytes)} available.\n{_advice(ledger, available_host_bytes)}"
+        )
+    if ledger.kv_disk > free_disk_bytes:
+        raise OutOfMemoryError(
+            f"Not enough disk space for K/V beyond the host budget: {_gib(ledger.kv_disk)} "
+            f"needed, {_gib(free_disk_bytes)} free.\nFree space, raise --host-budget, or use a "
+            f"smaller --context (now {ledger.context:,})."
+        )
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is resident now; its peak where the system does not tell."""
+    try:
+        pages = int((_PROC / "self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak_resident_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_resident_bytes() -> int:
+    """The most memory of this process that was ever resident."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def total_memory_bytes() -> int:
+    """Memory of this machine, or of the control group (v2) this process is limited to."""
+    limits = [limit for limit, _ in _cgroup_limits()]
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
+
+
+def available_memory_bytes() -> int:
+    """Memory that can be had without swapping; all there is where the system does not tell."""
+    available = total_memory_bytes()
+    try:
+        for line in (_PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    left = [max(limit - used, 0) for limit, used in _cgroup_limits()]
+    return min([available, *left])
+
+
+def free_disk_bytes(directory: Path | None) -> int:
+    """Free space where a folder is or would be made; None: the system's temporary folder."""
+    folder = Path(tempfile.gettempdir()) if directory is None else directory.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _slice_elements(model: ModelConfig, config: EngineConfig) -> int:
+    """Elements of one slice's activations."""
+    heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
+    expert = 3 * model.expert_intermediate_size + model.hidden_size
+    mlp = max(3 * model.intermediate_size, model.experts_per_token * expert)
+    tokens = min(config.slice_tokens, config.cache.context)
+    return tokens * (3 * model.hidden_size + heads + mlp)
+
+
+def _block_elements(model: ModelConfig, config: EngineConfig) -> int:
+    """Elements of the scores and the gathered K/V of one block of queries."""
+    router, context = config.router, config.cache.context
+    attended = router.sink_tokens + router.recent_tokens + router.chunk_size
+    attended = min(attended + router.prefill_budget * router.group_size, context)
+    if router.router == "dense":
+        attended = context
+    scored = -(-router.chunk_size // router.scoring_stride) * context
+    exact = router.chunk_size * attended
+    gathered = 2 * model.num_kv_heads * attended * model.head_dim
+    return model.num_query_heads * (scored + exact) + gathered
+
+
+def _advice(ledger: Ledger, available: int) -> str:
+    without_kv = ledger.total_host - ledger.kv_host
+    context = f"a smaller --context (now {ledger.context:,})"
+    if ledger.weights >= available:
+        return "The weights alone do not fit: use a smaller model."
+    if ledger.kv_disk:
+        return f"Use a smaller --host-budget or {context}."
+    # Half of what is left for K/V, so that an open layer and the pages in transit fit as well.
+    budget = (available - without_kv) // 2 // _MIB
+    if budget >= 1:
+        return f"Use {context}, or keep part of the K/V on disk with --host-budget {budget}M."
+    return f"Use {context}."
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB"
+
+
+def _cgroup_limits() -> list[tuple[int, int]]:
+    """(limit, used) in bytes of this process's control group (v2) and those above it."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if own is None:
+        return []
+    group = _CGROUPS / own.lstrip("/")
+    limits = []
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(_CGROUPS):
+            break
+        try:
+            limit = int((folder / "memory.max").read_text())  # "max": no limit
+            used = int((folder / "memory.current").read_text())
+            limits.append((limit, used - _reclaimable(folder)))
+        except (OSError, ValueError):
+            continue
+    return limits
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of a control group's file cache that the kernel gives up on demand."""
+    for line in (folder / "memory.stat").read_text().splitlines():
+        name, _, count = line.partition(" ")
+        if name == "inactive_file":
+            return int(count)
+    return 0

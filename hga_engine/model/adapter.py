@@ -1,0 +1,90 @@
+"""Merging of LoRA adapters (Hu et al., arXiv 2106.09685) while a model is read."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hga_engine.config import ModelConfig
+from hga_engine.errors import ModelFileError
+from hga_engine.model.source import TensorSource
+
+_ADAPTED = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.([a-z]+_proj)\.weight")
+_FACTOR = re.compile(r"\d+\.(q|k|v|o|gate|up|down)_proj\.[ab]")
+
+
+class AdaptedSource:
+    """A model's tensors with adapters merged: ``W + b @ a``, computed in float32.
+
+    Adapter files hold ``{layer}.{q,k,v,o,gate,up,down}_proj.a`` [rank, in] and ``.b`` [out, rank];
+    the scale is part of them.
+    """
+
+    def __init__(self, source: TensorSource, adapters: Sequence[Path]) -> None:
+        """Index the adapter files.
+
+        Raises:
+            ModelFileError: a file is missing or damaged, or names what the model does not have.
+        """
+        self._source = source
+        self._files: dict[str, Path] = {}
+        for path in adapters:
+            for name in _names(path):
+                self._check(path, name)
+                self._files[name] = path
+        for name, path in self._files.items():
+            other = name[:-1] + ("b" if name.endswith("a") else "a")
+            if other not in self._files:
+                raise ModelFileError(f"{path}: {name} has no {other} beside it.")
+
+    @property
+    def config(self) -> ModelConfig:
+        """Geometry of the model."""
+        return self._source.config
+
+    def read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """See ``TensorSource.read``."""
+        weight = self._source.read(name, shape)
+        match = _ADAPTED.fullmatch(name)
+        if match is None or f"{match[1]}.{match[2]}.a" not in self._files:
+            return weight
+        first = self._factor(f"{match[1]}.{match[2]}.a")
+        second = self._factor(f"{match[1]}.{match[2]}.b")
+        if first.shape[1:] + second.shape[:1] != (shape[1], shape[0]) or (
+            first.shape[0] != second.shape[1]
+        ):
+            raise ModelFileError(
+                f"{self._files[f'{match[1]}.{match[2]}.a']}: {match[1]}.{match[2]} does not fit "
+                f"{name} of shape {list(shape)}."
+            )
+        return torch.addmm(weight.float(), second, first)
+
+    def _check(self, path: Path, name: str) -> None:
+        match = _FACTOR.fullmatch(name)
+        if match is None or int(name.split(".")[0]) >= self.config.num_layers:
+            raise ModelFileError(f"{path}: {name} is not part of this model's layers.")
+        if name in self._files:
+            raise ModelFileError(f"{path}: {name} is in {self._files[name].name} as well.")
+
+    def _factor(self, name: str) -> torch.Tensor:
+        path = self._files[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                factor: torch.Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"{path}: {name} is damaged ({error}).") from error
+        if factor.dim() != 2:
+            raise ModelFileError(f"{path}: {name} is not a matrix.")
+        return factor.float()
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: the adapter is missing.") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: the adapter is damaged ({error}).") from error

@@ -1,0 +1,133 @@
+"""The decoder's arithmetic for llama, qwen3 and qwen3_moe, without its attention."""
+
+import torch
+from hga_kernels import gated_silu, linear, rms_norm, rotate
+
+from hga_engine.model.moe import mix_experts
+from hga_engine.model.types import ModelWeights
+
+
+class Decoder:
+    """What happens to hidden states before and after attention, layer by layer.
+
+    Works in the dtype and on the device of its weights. The architectures differ in two places:
+    qwen3 and qwen3_moe normalise queries and keys per head, and qwen3_moe has experts.
+    """
+
+    def __init__(self, weights: ModelWeights) -> None:
+        self._weights = weights
+        self._config = weights.config
+        self._rotation = Rotation(
+            weights.config.head_dim,
+            weights.config.rope_base,
+            torch.promote_types(weights.embedding.dtype, torch.float32),
+            weights.embedding.device,
+        )
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states before the first layer.
+
+        Args:
+            token_ids: [tokens] integers.
+
+        Returns:
+            [tokens, hidden].
+        """
+        return self._weights.embedding[token_ids]
+
+    def project(
+        self, layer: int, hidden: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values of one layer, after RoPE.
+
+        Args:
+            layer: layer number.
+            hidden: [tokens, hidden].
+            positions: [tokens] integers.
+
+        Returns:
+            queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
+        """
+        config, weights = self._config, self._weights.layers[layer]
+        normed = rms_norm(hidden, weights.attention_norm, config.rms_norm_eps)
+        heads = linear(normed, weights.qkv).view(hidden.shape[0], -1, config.head_dim)
+        rotated = config.num_query_heads + config.num_kv_heads
+        turning, values = heads[:, :rotated], heads[:, rotated:]
+        if weights.q_norm is not None and weights.k_norm is not None:
+            queries = turning[:, : config.num_query_heads]
+            keys = turning[:, config.num_query_heads :]
+            turning = torch.cat(
+                (
+                    rms_norm(queries, weights.q_norm, config.rms_norm_eps),
+                    rms_norm(keys, weights.k_norm, config.rms_norm_eps),
+                ),
+                1,
+            )
+        turned = rotate(turning, *self._rotation.angles(positions), rotated)
+        return turned[:, : config.num_query_heads], turned[:, config.num_query_heads :], values
+
+    def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Output projection, residual, MLP or experts, residual.
+
+        Args:
+            layer: layer number.
+            hidden: [tokens, hidden]: what ``project`` was given.
+            attended: [tokens, query_heads, head_dim].
+
+        Returns:
+            [tokens, hidden]: input of the next layer.
+        """
+        config, weights = self._config, self._weights.layers[layer]
+        hidden = hidden + linear(attended.flatten(1), weights.output)
+        normed = rms_norm(hidden, weights.mlp_norm, config.rms_norm_eps)
+        if weights.expert_gate is not None:
+            mixed = mix_experts(
+                normed,
+                weights.expert_gate,
+                weights.gate_up,
+                weights.down,
+                config.experts_per_token,
+                config.normalize_expert_weights,
+            )
+            return hidden + mixed
+        return hidden + linear(gated_silu(linear(normed, weights.gate_up)), weights.down)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Next-token scores.
+
+        Args:
+            hidden: [tokens, hidden] after the last layer.
+
+        Returns:
+            [tokens, vocab] float32 (float64 for float64 weights).
+        """
+        normed = rms_norm(hidden, self._weights.final_norm, self._config.rms_norm_eps)
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        return linear(normed, self._weights.lm_head, wide)
+
+
+class Rotation:
+    """Angles of RoPE, for positions as they come."""
+
+    def __init__(
+        self, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim
+        self._frequencies = base**-powers
+        self._cos = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
+        self._sin = self._cos
+
+    def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [tokens, head_dim / 2] for ``positions`` [tokens]."""
+        self._grow(int(positions.max()) + 1)
+        return self._cos[positions], self._sin[positions]
+
+    def _grow(self, positions: int) -> None:
+        held = self._cos.shape[0]
+        if positions <= held:
+            return
+        wanted = torch.arange(
+            max(positions, 2 * held), dtype=torch.float64, device=self._cos.device
+        )
+        angles = torch.outer(wanted, self._frequencies)
+        self._cos, self._sin = angles.cos().to(self._cos.dtype), angles.sin().to(self._sin.dtype)

@@ -1,0 +1,78 @@
+"""What a model is loaded from, and how its files are told apart from any others."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hga_engine.errors import ModelFileError
+
+_BLOCK = 1 << 20
+_WHOLE_FILE_BYTES = 256 << 20
+_SAMPLE_STRIDE = 64
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model is: a directory in the Hugging Face layout, or one GGUF file."""
+
+    name: str
+    directory: Path | None
+    gguf: Path | None
+    adapters: tuple[Path, ...] = ()
+    """LoRA files to merge into the weights."""
+    rope_base: float | None = None
+    """RoPE base that goes with the adapters; None: that of the model."""
+    max_positions: int | None = None
+    """Positions that the adapters make usable; None: those of the model."""
+
+    def __post_init__(self) -> None:
+        if (self.directory is None) == (self.gguf is None):
+            raise ValueError("a model is either a directory or a GGUF file")
+
+    @property
+    def path(self) -> Path:
+        """The directory or the GGUF file."""
+        path = self.directory or self.gguf
+        assert path is not None
+        return path
+
+
+def fingerprint(files: ModelFiles) -> str:
+    """SHA-256 (hex) over everything that decides what a model computes.
+
+    Files of more than 256 MiB count with their size, their first and last MiB and every 64th MiB
+    between, so that 30 GB take about a second.
+
+    Raises:
+        ModelFileError: a file cannot be read.
+    """
+    digest = hashlib.sha256(f"{files.rope_base!r} {files.max_positions!r}".encode())
+    for path in (*_parts(files), *files.adapters):
+        try:
+            size = path.stat().st_size
+            digest.update(f"\0{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                for offset in _offsets(size):
+                    file.seek(offset)
+                    digest.update(file.read(_BLOCK))
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()
+
+
+def _parts(files: ModelFiles) -> list[Path]:
+    if files.directory is None:
+        return [files.path]
+    patterns = ("*.json", "*.jinja", "*.safetensors")
+    parts = sorted(path for pattern in patterns for path in files.directory.glob(pattern))
+    if not parts:
+        raise ModelFileError(f"{files.directory}: holds no model (no config.json).")
+    return parts
+
+
+def _offsets(size: int) -> Iterator[int]:
+    stride = _BLOCK if size <= _WHOLE_FILE_BYTES else _BLOCK * _SAMPLE_STRIDE
+    yield from range(0, size, stride)
+    if stride > _BLOCK:
+        yield size - _BLOCK

@@ -1,0 +1,130 @@
+"""Reading of GGUF files (llama.cpp's format) through the ``gguf`` library."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from hga_engine.errors import ModelFileError
+
+Value = TypeVar("Value", int, float, str, bool)
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError)
+"""What the library raises where a file is not what it says."""
+
+
+class _Reader(gguf.GGUFReader):  # type: ignore[misc]
+    """The library's reader, made to notice the file's end; it would loop over a damaged count."""
+
+    data: npt.NDArray[Any]
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, **options: Any) -> npt.NDArray[Any]:
+        # Slices of a plain array cost a third of those of a memmap.
+        self.data = np.asarray(self.data)
+        found: npt.NDArray[Any] = super()._get(offset, dtype, count, **options)
+        if found.size < count:
+            raise ValueError("the file ends too early")
+        return found
+
+
+class GgufFile:
+    """Metadata and tensors of one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            ModelFileError: the file is missing, truncated or damaged.
+        """
+        self.path = path
+        try:
+            self._reader = _Reader(path)
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
+        except _DAMAGE as error:
+            raise ModelFileError(f"{path}: is damaged or no GGUF file ({error}).") from error
+        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+
+    def value(self, key: str, kind: type[Value], default: Value | None = None) -> Value:
+        """A metadata value; whole numbers pass as ``float``.
+
+        Raises:
+            ModelFileError: it is missing and has no default, or is of another kind.
+        """
+        found = self._contents(key)
+        if found is None and default is not None:
+            return default
+        if kind is float and isinstance(found, int) and not isinstance(found, bool):
+            return kind(found)
+        if isinstance(found, kind) and (kind is bool or not isinstance(found, bool)):
+            return found
+        raise ModelFileError(f"{self.path}: {key} is {'missing' if found is None else 'damaged'}.")
+
+    def values(self, key: str, kind: type[Value]) -> list[Value]:
+        """A metadata array.
+
+        Raises:
+            ModelFileError: it is missing or holds something else.
+        """
+        found = self._contents(key)
+        if isinstance(found, list) and all(isinstance(entry, kind) for entry in found):
+            return found
+        raise ModelFileError(f"{self.path}: {key} is {'missing' if found is None else 'damaged'}.")
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a metadata key."""
+        return key in self._reader.fields
+
+    def has_tensor(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return name in self._tensors
+
+    def tensor_names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._tensors)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A tensor, dequantised into memory of its own.
+
+        Raises:
+            ModelFileError: it is missing, of another shape or of an unknown kind.
+        """
+        entry = self._tensors.get(name)
+        if entry is None:
+            raise ModelFileError(f"{self.path}: tensor {name} is missing.")
+        found = tuple(int(size) for size in reversed(entry.shape))
+        if found != shape:
+            raise ModelFileError(
+                f"{self.path}: tensor {name} has shape {list(found)}, not {list(shape)}."
+            )
+        try:
+            data = gguf.dequantize(entry.data, entry.tensor_type)
+        except NotImplementedError as error:
+            kind = entry.tensor_type.name
+            raise ModelFileError(
+                f"{self.path}: tensor {name} is stored as {kind}, which is not supported."
+            ) from error
+        except _DAMAGE as error:
+            raise ModelFileError(f"{self.path}: tensor {name} is damaged ({error}).") from error
+        return np.array(data, dtype=np.float32).reshape(shape)
+
+    def _contents(self, key: str) -> object:
+        field = self._reader.fields.get(key)
+        if field is None:
+            return None
+        try:
+            return field.contents()
+        except _DAMAGE as error:
+            raise ModelFileError(f"{self.path}: {key} is damaged ({error}).") from error
+
+
+@lru_cache(maxsize=1)
+def open_gguf(path: Path) -> GgufFile:
+    """The file at ``path``; kept, since tokenizer and weights are read one after the other.
+
+    Raises:
+        ModelFileError: the file is missing, truncated or damaged.
+    """
+    return GgufFile(path)

@@ -1,0 +1,84 @@
+"""Drawing the next token from logits."""
+
+import torch
+
+from hga_engine.config import SamplingParams
+from hga_engine.errors import EngineError
+
+_FIRST_LOOK = 1024
+"""Tokens sorted before the whole vocabulary is, which a nucleus seldom needs."""
+
+
+class Sampler:
+    """Draws tokens of one answer; with a seed the same logits give the same tokens."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        """Start an answer.
+
+        Args:
+            params: temperature, top-k, top-p and seed; without a seed the draws differ every time.
+        """
+        self._params = params
+        self._generator = torch.Generator()
+        if params.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(params.seed)
+
+    def sample(self, logits: torch.Tensor) -> int:
+        """Draw a token id.
+
+        Temperature 0 takes the largest logit, the lowest id among equals. Otherwise logits are
+        divided by the temperature, the ``top_k`` largest are kept, and of those the smallest set
+        of most likely tokens that together reach ``top_p`` (Holtzman et al., arXiv 1904.09751).
+
+        Args:
+            logits: [vocab] floating point; -inf excludes a token.
+
+        Returns:
+            The token id.
+
+        Raises:
+            EngineError: a logit is not a number, or none is finite.
+        """
+        logits = logits.detach().float().cpu()
+        largest = logits.max()  # NaN if any logit is
+        if not torch.isfinite(largest):
+            raise EngineError(
+                "The model's output is not a number, so no token can be drawn. "
+                "Its weights may be damaged: run `hga-chat models verify`."
+            )
+        if self._params.temperature == 0:
+            return int(torch.nonzero(logits == largest)[0])
+        scaled = (logits.double() - largest.double()) / self._params.temperature
+        ids, weights = self._candidates(scaled)
+        bounds = weights.cumsum(0)
+        drawn = torch.rand(1, generator=self._generator, dtype=torch.float64) * bounds[-1]
+        place = int(torch.searchsorted(bounds, drawn, right=True))
+        # Rounding can put the draw on the upper end; tokens without weight are never drawn.
+        last = int(torch.nonzero(weights)[-1])
+        return int(ids[min(place, last)])
+
+    def _candidates(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids that may be drawn and their weights, which need not add up to 1."""
+        top_k, top_p = self._params.top_k, self._params.top_p
+        vocab = scaled.shape[0]
+        if top_k == 0 and top_p == 1:
+            return torch.arange(vocab), scaled.exp()
+        if top_k:
+            values, ids = scaled.topk(min(top_k, vocab))
+            weights = values.exp()
+            return _nucleus(ids, weights, top_p * weights.sum())
+        mass = top_p * scaled.exp().sum()
+        values, ids = scaled.topk(min(_FIRST_LOOK, vocab))
+        if values.exp().sum() < mass:
+            values, ids = scaled.sort(descending=True)
+        return _nucleus(ids, values.exp(), mass)
+
+
+def _nucleus(
+    ids: torch.Tensor, weights: torch.Tensor, mass: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first of the tokens, most likely first, that together reach ``mass``."""
+    count = int(torch.count_nonzero(weights.cumsum(0) < mass)) + 1
+    return ids[:count], weights[:count]

@@ -1,0 +1,213 @@
+"""C kernels for the CPU, compiled once for this machine and called through ctypes.
+
+Every function has the signature of its namesake in ``reference``, where it is described, and gives
+None for tensors it does not take.
+"""
+
+import ctypes
+import functools
+import math
+
+import torch
+
+from hga_kernels.cpu.build import BuildError, library_path
+
+_MAX_LINEAR_ROWS = 16
+"""Above this many rows torch's matrix product reads the weight less often than ours."""
+_GROUP = 16
+_CHUNK = 64
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | str:
+    try:
+        library = ctypes.CDLL(str(library_path()))
+    except (BuildError, OSError) as error:
+        return str(error)
+    library.hga_set_threads(torch.get_num_threads())
+    return library
+
+
+def available() -> bool:
+    """Whether the compiled kernels can be used. The first call compiles them."""
+    return not isinstance(_load(), str)
+
+
+def status() -> str:
+    """One line for people: compiled, or why not."""
+    loaded = _load()
+    return f"plain torch ({loaded})" if isinstance(loaded, str) else "compiled"
+
+
+def _takes(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
+    return all(t.dtype == dtype and t.device.type == "cpu" for t in tensors) and available()
+
+
+def _fits(dim: int) -> bool:
+    return dim % 16 == 0 and dim <= 256
+
+
+def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p | None:
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+def _call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
+    library = _load()
+    assert isinstance(library, ctypes.CDLL)
+    converted = [
+        ctypes.c_float(a) if isinstance(a, float) else a if isinstance(a, int) else _pointer(a)
+        for a in arguments
+    ]
+    if getattr(library, name)(*converted):
+        raise MemoryError(f"no memory left for {name}")
+
+
+def linear(
+    inputs: torch.Tensor, weight: torch.Tensor, out_dtype: torch.dtype | None = None
+) -> torch.Tensor | None:
+    """Reads the weight once for a few rows."""
+    rows, size_in = inputs.shape
+    out_dtype = out_dtype or inputs.dtype
+    if rows > _MAX_LINEAR_ROWS or not _takes(torch.bfloat16, inputs, weight):
+        return None
+    if not weight.is_contiguous() or out_dtype not in (torch.bfloat16, torch.float32):
+        return None
+    out = torch.empty(rows, weight.shape[0], dtype=out_dtype)
+    is_float = int(out_dtype == torch.float32)
+    _call(
+        *("hga_linear", inputs.contiguous(), weight, out),
+        *(rows, size_in, weight.shape[0], is_float),
+    )
+    return out
+
+
+def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor | None:
+    """One pass over the rows."""
+    if not _takes(torch.bfloat16, inputs, weight):
+        return None
+    inputs, size = inputs.contiguous(), inputs.shape[-1]
+    out = torch.empty_like(inputs)
+    _call("hga_rms_norm", inputs, weight, out, inputs.numel() // size, size, float(eps))
+    return out
+
+
+def rotate(
+    inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int
+) -> torch.Tensor | None:
+    """One pass over the rows."""
+    if not _takes(torch.bfloat16, inputs) or not _takes(torch.float32, cos, sin):
+        return None
+    rows, _, dim = inputs.shape
+    if inputs.stride()[1:] != (dim, 1):
+        return None
+    out = torch.empty(rows, heads, dim, dtype=torch.bfloat16)
+    _call(
+        *("hga_rotate", inputs, cos.contiguous(), sin.contiguous(), out),
+        *(rows, heads, dim, inputs.stride(0)),
+    )
+    return out
+
+
+def gated_silu(inputs: torch.Tensor) -> torch.Tensor | None:
+    """One pass over the rows."""
+    if not _takes(torch.bfloat16, inputs):
+        return None
+    rows, size = inputs.shape[0], inputs.shape[1] // 2
+    out = torch.empty(rows, size, dtype=torch.bfloat16)
+    _call("hga_gated_silu", inputs.contiguous(), out, rows, size)
+    return out
+
+
+def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor | None:
+    """One pass over the keys."""
+    if not _takes(torch.bfloat16, keys) or not _takes(torch.float32, cos, sin):
+        return None
+    kv_heads, tokens, dim = keys.shape
+    size = cos.shape[0]
+    out = torch.empty(kv_heads, tokens // size, dim)
+    _call(
+        *("hga_summarize", keys.contiguous(), cos.contiguous(), sin.contiguous(), out),
+        *(kv_heads * tokens // size, size, dim),
+    )
+    return out
+
+
+def encode_tokens(
+    keys: torch.Tensor, centres: torch.Tensor, group_size: int
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """One pass over the keys."""
+    kv_heads, chunks, dim = centres.shape
+    if not _takes(torch.bfloat16, keys, centres) or not _fits(dim) or dim & (dim - 1):
+        return None
+    if group_size != _GROUP or keys.shape[1] != chunks * _CHUNK:
+        return None
+    shape = (kv_heads, chunks, _CHUNK // _GROUP, dim // 16, _GROUP, 4)
+    codes = torch.empty(shape, dtype=torch.uint8)
+    scales = torch.empty(kv_heads, chunks, _CHUNK, dtype=torch.bfloat16)
+    _call(
+        *("hga_encode_tokens", keys.contiguous(), centres.contiguous(), codes, scales),
+        *(kv_heads * chunks, dim),
+    )
+    return codes, scales
+
+
+def select_groups(
+    queries: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    first_chunk: int,
+    end_chunks: torch.Tensor,
+    kept: int,
+    budget: int,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Byte products of 8-bit queries and 2-bit codes."""
+    kv_heads, blocks, rows, dim = queries.shape
+    if not _takes(torch.float32, queries) or not _takes(torch.bfloat16, summaries, scales):
+        return None
+    if not _fits(dim) or dim & (dim - 1):
+        return None
+    if codes.shape[2:] != (_CHUNK // _GROUP, dim // 16, _GROUP, 4):
+        return None
+    if not (codes.is_contiguous() and scales.is_contiguous() and summaries.is_contiguous()):
+        return None
+    last = int(end_chunks.max())
+    span = max(last - first_chunk, 0)
+    budget = min(budget, min(kept, span) * codes.shape[2])
+    groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
+    mass = torch.empty(blocks, kv_heads, budget)
+    if budget:
+        _call(
+            *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
+            *(end_chunks.to(torch.int32).contiguous(), groups, mass, blocks, kv_heads, rows, dim),
+            *(codes.shape[1], first_chunk, last, kept, budget),
+        )
+    return groups, mass
+
+
+def attend_pages(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    with_mass: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """Online softmax over tiles of 64 tokens, packed once for all rows of a block."""
+    blocks, rows, heads, dim = queries.shape
+    if not _takes(torch.bfloat16, queries, pool) or not _fits(dim):
+        return None
+    if pool.shape[2] != _GROUP or not pool.is_contiguous():
+        return None
+    kv_heads, pages = groups.shape[1:]
+    queries = queries.contiguous()
+    out = torch.empty_like(queries)
+    mass = torch.empty(blocks, kv_heads, pages) if with_mass else None
+    _call(
+        *("hga_attend_pages", queries, positions.to(torch.int32).contiguous()),
+        *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
+        *(out, mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
+        scale / math.log(2.0),
+    )
+    return out, mass

@@ -1,0 +1,365 @@
+// Exact attention of blocks of query rows over lists of K/V pages.
+//
+// Pages are packed a tile of 64 tokens at a time into the layout the bf16 dot product wants (pairs
+// of dimensions for K, pairs of tokens for V), once for all query rows of the block, with an online
+// softmax over the tiles.
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "exp2.h"
+#include "parallel.h"
+
+enum { GROUP = 16, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, AHEAD = 4 };
+
+typedef struct {
+    const uint16_t *queries;   // [blocks, rows, kv_heads * heads_per_kv, dim] bf16
+    const int32_t *positions;  // [blocks, rows]
+    const int32_t *groups;     // [blocks, kv_heads, pages], -1: none
+    const int32_t *slots;      // [blocks, kv_heads, pages]
+    const uint16_t *pool;      // [slots, 2, GROUP, dim] bf16
+    uint16_t *out;             // [blocks, rows, kv_heads * heads_per_kv, dim] bf16
+    float *mass;               // [blocks, kv_heads, pages], or NULL
+    int blocks, rows, kv_heads, heads_per_kv, pages, dim;
+    float scale;  // of the scores, in log2 units
+    int failed;
+} AttendJob;
+
+typedef struct {
+    uint16_t *queries;  // [padded rows, dim]
+    float *sums;        // [padded rows, dim]
+    float *top;         // [padded rows]: the running maximum
+    float *total;       // [padded rows]: the running sum of weights
+    int32_t *limit;     // [padded rows]: last visible position
+    uint16_t *keys;     // [dim / 2, TILE, 2]
+    uint16_t *values;   // [TILE / 2, dim, 2]
+    uint16_t *weights;  // [ROW_TILE, TILE]
+    float *page_sums;   // [padded rows, pages] for the mass, with
+    float *page_tops;   // [padded rows, pages] the maximum they are relative to
+} Scratch;
+
+#ifdef HGA_AVX512_BF16
+// Writes 16 x 16 pairs transposed: row i of `in` becomes column i of `out`.
+static inline void transpose_pairs(const uint32_t *in, size_t in_stride, uint32_t *out,
+                                   size_t out_stride) {
+    __m512i two[16], four[16];
+    for (int i = 0; i < 16; i += 2) {
+        __m512i even = _mm512_loadu_si512(in + (size_t)i * in_stride);
+        __m512i odd = _mm512_loadu_si512(in + (size_t)(i + 1) * in_stride);
+        two[i] = _mm512_unpacklo_epi32(even, odd);
+        two[i + 1] = _mm512_unpackhi_epi32(even, odd);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        four[i] = _mm512_unpacklo_epi64(two[i], two[i + 2]);
+        four[i + 1] = _mm512_unpackhi_epi64(two[i], two[i + 2]);
+        four[i + 2] = _mm512_unpacklo_epi64(two[i + 1], two[i + 3]);
+        four[i + 3] = _mm512_unpackhi_epi64(two[i + 1], two[i + 3]);
+    }
+    // Lane L of four[4k + j] holds column 4L + j of rows 4k to 4k + 3.
+    for (int j = 0; j < 4; j++) {
+        __m512i even_low = _mm512_shuffle_i32x4(four[j], four[4 + j], 0x88);
+        __m512i even_high = _mm512_shuffle_i32x4(four[8 + j], four[12 + j], 0x88);
+        __m512i odd_low = _mm512_shuffle_i32x4(four[j], four[4 + j], 0xdd);
+        __m512i odd_high = _mm512_shuffle_i32x4(four[8 + j], four[12 + j], 0xdd);
+        uint32_t *column = out + (size_t)j * out_stride;
+        _mm512_storeu_si512(column, _mm512_shuffle_i32x4(even_low, even_high, 0x88));
+        _mm512_storeu_si512(column + 4 * out_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0x88));
+        _mm512_storeu_si512(column + 8 * out_stride,
+                            _mm512_shuffle_i32x4(even_low, even_high, 0xdd));
+        _mm512_storeu_si512(column + 12 * out_stride,
+                            _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd));
+    }
+}
+#endif
+
+static void pack_keys(const uint16_t *page, uint16_t *keys, int tile_page, int dim) {
+    const uint32_t *pairs = (const uint32_t *)page;
+    uint32_t *packed = (uint32_t *)keys + GROUP * tile_page;
+    int half = dim / 2, d = 0;
+#ifdef HGA_AVX512_BF16
+    for (; d + 16 <= half; d += 16) transpose_pairs(pairs + d, half, packed + (size_t)d * TILE, TILE);
+#endif
+    for (; d < half; d++)
+        for (int t = 0; t < GROUP; t++) packed[(size_t)d * TILE + t] = pairs[(size_t)t * half + d];
+}
+
+// Tokens that were never written may hold anything, NaN too: they are packed as zeros.
+static void pack_values(const uint16_t *page, uint16_t *values, int tile_page, int dim,
+                        int written) {
+    uint32_t *packed = (uint32_t *)values + (size_t)tile_page * (GROUP / 2) * dim;
+    for (int t = 0; t < GROUP; t += 2) {
+        const uint16_t *even = page + (size_t)t * dim, *odd = even + dim;
+        uint32_t *row = packed + (size_t)(t / 2) * dim;
+        uint32_t first = t < written ? 0xffff : 0, second = t + 1 < written ? 0xffff : 0;
+        for (int d = 0; d < dim; d++) row[d] = (even[d] & first) | ((odd[d] & second) << 16);
+    }
+}
+
+// Scores, softmax weights and weighted values of one tile for ROW_TILE rows from `row` on.
+static inline __attribute__((always_inline)) void attend_tile(
+    const AttendJob *job, Scratch *scratch, int row, const int32_t *tile_groups,
+    const int *tile_places, int tile_pages, int masked, int dim) {
+    const uint16_t *queries = scratch->queries + (size_t)row * dim;
+    float *page_sums = scratch->page_sums ? scratch->page_sums + (size_t)row * job->pages : NULL;
+    float *page_tops = scratch->page_tops ? scratch->page_tops + (size_t)row * job->pages : NULL;
+#ifdef HGA_AVX512_BF16
+    const __m512 scale = _mm512_set1_ps(job->scale);
+    __m512 scores[ROW_TILE][TILE_PAGES];
+    for (int r = 0; r < ROW_TILE; r++)
+        for (int p = 0; p < TILE_PAGES; p++) scores[r][p] = _mm512_setzero_ps();
+    for (int d = 0; d < dim / 2; d++) {
+        __m512bh keys[TILE_PAGES];
+        for (int p = 0; p < TILE_PAGES; p++)
+            keys[p] = (__m512bh)_mm512_loadu_si512(scratch->keys + ((size_t)d * TILE + GROUP * p) * 2);
+        for (int r = 0; r < ROW_TILE; r++) {
+            int32_t pair;
+            memcpy(&pair, queries + (size_t)r * dim + 2 * d, 4);
+            __m512bh query = (__m512bh)_mm512_set1_epi32(pair);
+            for (int p = 0; p < TILE_PAGES; p++)
+                scores[r][p] = _mm512_dpbf16_ps(scores[r][p], keys[p], query);
+        }
+    }
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512 nothing = _mm512_set1_ps(-INFINITY);
+    for (int r = 0; r < ROW_TILE; r++) {
+        __m512 most = nothing;
+        for (int p = 0; p < TILE_PAGES; p++) {
+            __m512 value = _mm512_mul_ps(scores[r][p], scale);
+            if (p >= tile_pages) value = nothing;
+            else if (masked) {
+                __mmask16 hidden = _mm512_cmpgt_epi32_mask(
+                    _mm512_add_epi32(lanes, _mm512_set1_epi32(GROUP * tile_groups[p])),
+                    _mm512_set1_epi32(scratch->limit[row + r]));
+                value = _mm512_mask_blend_ps(hidden, value, nothing);
+            }
+            scores[r][p] = value;
+            most = _mm512_max_ps(most, value);
+        }
+        float *top = &scratch->top[row + r], *total = &scratch->total[row + r];
+        if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(*top), _CMP_GT_OQ)) {
+            float above = _mm512_reduce_max_ps(most);
+            float shrink = exp2_1(*top - above);
+            *top = above;
+            *total *= shrink;
+            float *sums = scratch->sums + (size_t)(row + r) * dim;
+            for (int d = 0; d < dim; d += 16)
+                _mm512_storeu_ps(sums + d, _mm512_mul_ps(_mm512_loadu_ps(sums + d),
+                                                         _mm512_set1_ps(shrink)));
+        }
+        if (*top == -INFINITY) {  // nothing visible yet
+            memset(scratch->weights + r * TILE, 0, TILE * 2);
+            if (page_sums)
+                for (int p = 0; p < tile_pages; p++) {
+                    page_sums[(size_t)r * job->pages + tile_places[p]] = 0;
+                    page_tops[(size_t)r * job->pages + tile_places[p]] = 0;
+                }
+            continue;
+        }
+        __m512 base = _mm512_set1_ps(*top), sum = _mm512_setzero_ps();
+        for (int p = 0; p < TILE_PAGES; p++) {
+            scores[r][p] = exp2_512(_mm512_sub_ps(scores[r][p], base));
+            sum = _mm512_add_ps(sum, scores[r][p]);
+        }
+        for (int p = 0; p < TILE_PAGES; p += 2)
+            _mm512_storeu_si512(scratch->weights + r * TILE + GROUP * p,
+                                (__m512i)_mm512_cvtne2ps_pbh(scores[r][p + 1], scores[r][p]));
+        *total += _mm512_reduce_add_ps(sum);
+        if (page_sums)
+            for (int p = 0; p < tile_pages; p++) {
+                page_sums[(size_t)r * job->pages + tile_places[p]] =
+                    _mm512_reduce_add_ps(scores[r][p]);
+                page_tops[(size_t)r * job->pages + tile_places[p]] = *top;
+            }
+    }
+    for (int start = 0; start < dim; start += 64) {
+        int vectors = dim - start < 64 ? (dim - start) / 16 : 4;
+        __m512 sums[ROW_TILE][4];
+        for (int r = 0; r < ROW_TILE; r++)
+            for (int v = 0; v < 4; v++)
+                if (v < vectors)
+                    sums[r][v] = _mm512_loadu_ps(scratch->sums + (size_t)(row + r) * dim + start +
+                                                 16 * v);
+        for (int pair = 0; pair < GROUP / 2 * tile_pages; pair++) {
+            __m512bh values[4];
+            for (int v = 0; v < 4; v++)
+                if (v < vectors)
+                    values[v] = (__m512bh)_mm512_loadu_si512(
+                        scratch->values + ((size_t)pair * dim + start + 16 * v) * 2);
+            for (int r = 0; r < ROW_TILE; r++) {
+                int32_t two;
+                memcpy(&two, scratch->weights + r * TILE + 2 * pair, 4);
+                __m512bh weight = (__m512bh)_mm512_set1_epi32(two);
+                for (int v = 0; v < 4; v++)
+                    if (v < vectors) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], values[v], weight);
+            }
+        }
+        for (int r = 0; r < ROW_TILE; r++)
+            for (int v = 0; v < 4; v++)
+                if (v < vectors)
+                    _mm512_storeu_ps(scratch->sums + (size_t)(row + r) * dim + start + 16 * v,
+                                     sums[r][v]);
+    }
+#else
+    for (int r = 0; r < ROW_TILE; r++) {
+        float scores[TILE] = {0};
+        int tokens = GROUP * tile_pages;
+        for (int d = 0; d < dim / 2; d++) {
+            float first = from_bf16(queries[(size_t)r * dim + 2 * d]);
+            float second = from_bf16(queries[(size_t)r * dim + 2 * d + 1]);
+            const uint16_t *keys = scratch->keys + (size_t)d * TILE * 2;
+            for (int t = 0; t < TILE; t++)
+                scores[t] += first * from_bf16(keys[2 * t]) + second * from_bf16(keys[2 * t + 1]);
+        }
+        float most = -INFINITY;
+        for (int t = 0; t < tokens; t++) {
+            int position = GROUP * tile_groups[t / GROUP] + t % GROUP;
+            scores[t] = masked && position > scratch->limit[row + r] ? -INFINITY
+                                                                     : scores[t] * job->scale;
+            most = scores[t] > most ? scores[t] : most;
+        }
+        float *top = &scratch->top[row + r], *total = &scratch->total[row + r];
+        float *sums = scratch->sums + (size_t)(row + r) * dim;
+        if (most > *top) {
+            float shrink = exp2_1(*top - most);
+            *top = most;
+            *total *= shrink;
+            for (int d = 0; d < dim; d++) sums[d] *= shrink;
+        }
+        for (int p = 0; p < tile_pages; p++) {
+            float sum = 0;
+            for (int t = GROUP * p; t < GROUP * (p + 1); t++) {
+                scores[t] = *top == -INFINITY ? 0 : exp2_1(scores[t] - *top);
+                sum += scores[t];
+            }
+            *total += sum;
+            if (page_sums) {
+                page_sums[(size_t)r * job->pages + tile_places[p]] = sum;
+                page_tops[(size_t)r * job->pages + tile_places[p]] = *top == -INFINITY ? 0 : *top;
+            }
+        }
+        for (int pair = 0; pair < tokens / 2; pair++) {
+            const uint16_t *values = scratch->values + (size_t)pair * dim * 2;
+            float first = scores[2 * pair], second = scores[2 * pair + 1];
+            for (int d = 0; d < dim; d++)
+                sums[d] += first * from_bf16(values[2 * d]) + second * from_bf16(values[2 * d + 1]);
+        }
+    }
+#endif
+}
+
+static int allocate(Scratch *scratch, int rows, int dim, int pages, int with_mass) {
+    memset(scratch, 0, sizeof *scratch);
+    scratch->queries = calloc((size_t)rows * dim, 2);
+    scratch->sums = calloc((size_t)rows * dim, 4);
+    scratch->top = malloc(sizeof(float) * rows);
+    scratch->total = calloc(rows, sizeof(float));
+    scratch->limit = calloc(rows, sizeof(int32_t));
+    scratch->keys = calloc((size_t)TILE * dim, 2);
+    scratch->values = calloc((size_t)TILE * dim, 2);
+    scratch->weights = calloc(ROW_TILE * TILE, 2);
+    if (with_mass) {
+        scratch->page_sums = calloc((size_t)rows * pages, sizeof(float));
+        scratch->page_tops = calloc((size_t)rows * pages, sizeof(float));
+    }
+    return scratch->queries && scratch->sums && scratch->top && scratch->total && scratch->limit &&
+           scratch->keys && scratch->values && scratch->weights &&
+           (!with_mass || (scratch->page_sums && scratch->page_tops));
+}
+
+static void release(Scratch *scratch) {
+    free(scratch->queries);
+    free(scratch->sums);
+    free(scratch->top);
+    free(scratch->total);
+    free(scratch->limit);
+    free(scratch->keys);
+    free(scratch->values);
+    free(scratch->weights);
+    free(scratch->page_sums);
+    free(scratch->page_tops);
+}
+
+static void attend_pair(void *context, int item) {
+    AttendJob *job = context;
+    int block = item / job->kv_heads, head = item % job->kv_heads;
+    int dim = job->dim, pages = job->pages, heads = job->kv_heads * job->heads_per_kv;
+    int rows = job->rows * job->heads_per_kv;
+    int padded = (rows + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
+    Scratch scratch;
+    if (!allocate(&scratch, padded, dim, pages, job->mass != NULL)) {
+        job->failed = 1;
+        release(&scratch);
+        return;
+    }
+    int32_t lowest = INT32_MAX, highest = -1;
+    for (int row = 0; row < padded; row++) {
+        int query = row < rows ? row / job->heads_per_kv : 0;
+        int offset = row < rows ? row % job->heads_per_kv : 0;
+        size_t from = ((size_t)(block * job->rows + query) * heads + head * job->heads_per_kv + offset);
+        memcpy(scratch.queries + (size_t)row * dim, job->queries + from * dim, (size_t)dim * 2);
+        scratch.limit[row] = job->positions[block * job->rows + query];
+        scratch.top[row] = -INFINITY;
+        if (scratch.limit[row] < lowest) lowest = scratch.limit[row];
+        if (scratch.limit[row] > highest) highest = scratch.limit[row];
+    }
+    const int32_t *groups = job->groups + (size_t)item * pages;
+    const int32_t *slots = job->slots + (size_t)item * pages;
+    const size_t page_size = (size_t)2 * GROUP * dim;
+    for (int place = 0; place < pages;) {
+        int32_t tile_groups[TILE_PAGES];
+        int tile_places[TILE_PAGES], tile_pages = 0, masked = 0;
+        for (; place < pages && tile_pages < TILE_PAGES; place++) {
+            if (place + AHEAD < pages && groups[place + AHEAD] >= 0) {
+                const char *later = (const char *)(job->pool + slots[place + AHEAD] * page_size);
+                for (size_t line = 0; line < 2 * page_size; line += 64)
+                    __builtin_prefetch(later + line);
+            }
+            if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
+            const uint16_t *page = job->pool + slots[place] * page_size;
+            pack_keys(page, scratch.keys, tile_pages, dim);
+            pack_values(page + (size_t)GROUP * dim, scratch.values, tile_pages, dim,
+                        highest - groups[place] * GROUP + 1);
+            masked |= groups[place] * GROUP + GROUP - 1 > lowest;
+            tile_groups[tile_pages] = groups[place];
+            tile_places[tile_pages++] = place;
+        }
+        if (!tile_pages) break;
+        for (int row = 0; row < padded; row += ROW_TILE) {
+            if (dim == 64)
+                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_pages, masked, 64);
+            else if (dim == 128)
+                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_pages, masked, 128);
+            else
+                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_pages, masked, dim);
+        }
+    }
+    float *mass = job->mass ? job->mass + (size_t)item * pages : NULL;
+    if (mass) memset(mass, 0, sizeof(float) * pages);
+    for (int row = 0; row < rows; row++) {
+        int query = row / job->heads_per_kv, offset = row % job->heads_per_kv;
+        size_t to = ((size_t)(block * job->rows + query) * heads + head * job->heads_per_kv + offset);
+        float share = scratch.total[row] > 0 ? 1.0f / scratch.total[row] : 0.0f;
+        for (int d = 0; d < dim; d++)
+            job->out[to * dim + d] = to_bf16(scratch.sums[(size_t)row * dim + d] * share);
+        if (mass)
+            for (int place = 0; place < pages; place++) {
+                size_t at = (size_t)row * pages + place;
+                if (scratch.page_sums[at] > 0)
+                    mass[place] += scratch.page_sums[at] * share *
+                                   exp2_1(scratch.page_tops[at] - scratch.top[row]);
+            }
+    }
+    release(&scratch);
+}
+
+int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const int32_t *groups,
+                     const int32_t *slots, const uint16_t *pool, uint16_t *out, float *mass,
+                     int blocks, int rows, int kv_heads, int heads_per_kv, int pages, int dim,
+                     float scale) {
+    AttendJob job = {queries, positions, groups, slots, pool, out, mass, blocks, rows, kv_heads,
+                     heads_per_kv, pages, dim, scale, 0};
+    parallel_for(attend_pair, &job, blocks * kv_heads);
+    return job.failed;
+}

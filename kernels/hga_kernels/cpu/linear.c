@@ -1,0 +1,42 @@
+// out = inputs @ weight.T for a few rows of bf16: limited by reading the weight once.
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "parallel.h"
+
+enum { OUTPUTS_PER_ITEM = 64 };
+
+typedef struct {
+    const uint16_t *inputs, *weight;
+    void *out;
+    int rows, size_in, size_out, out_is_float;
+} LinearJob;
+
+static void store(const LinearJob *job, int row, int output, float value) {
+    size_t place = (size_t)row * job->size_out + output;
+    if (job->out_is_float)
+        ((float *)job->out)[place] = value;
+    else
+        ((uint16_t *)job->out)[place] = to_bf16(value);
+}
+
+static void linear_item(void *context, int item) {
+    const LinearJob *job = context;
+    int first = item * OUTPUTS_PER_ITEM;
+    int last = first + OUTPUTS_PER_ITEM < job->size_out ? first + OUTPUTS_PER_ITEM : job->size_out;
+    for (int output = first; output < last; output++) {
+        const uint16_t *weight = job->weight + (size_t)output * job->size_in;
+        for (int row = 0; row < job->rows; row++)
+            store(job, row, output,
+                  dot_bf16(job->inputs + (size_t)row * job->size_in, weight, job->size_in));
+    }
+}
+
+int hga_linear(const uint16_t *inputs, const uint16_t *weight, void *out, int rows, int size_in,
+                int size_out, int out_is_float) {
+    LinearJob job = {inputs, weight, out, rows, size_in, size_out, out_is_float};
+    parallel_for(linear_item, &job, (size_out + OUTPUTS_PER_ITEM - 1) / OUTPUTS_PER_ITEM);
+    return 0;
+}

@@ -1,0 +1,97 @@
+#include "parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stddef.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define RELAX() _mm_pause()
+#else
+#define RELAX() ((void)0)
+#endif
+
+// Workers look for the next job for about a quarter of a millisecond before they sleep: longer than
+// what lies between two kernels of one token, shorter than anyone would notice.
+enum { MAX_THREADS = 256, SPINS = 20000 };
+
+static pthread_mutex_t caller_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+
+static int started = 0;
+
+// A job is open while items may be left. A worker counts itself as active before it looks whether
+// one is open, so a caller that has closed its job and sees no active worker is done: it never
+// waits for a worker that the system has not woken yet.
+static void (*job_task)(void *, int);
+static void *job_context;
+static int job_items;
+static atomic_int next_item;
+static atomic_int open_job;
+static atomic_int active;
+static atomic_uint generation;
+
+static void run_items(void) {
+    for (;;) {
+        int item = atomic_fetch_add(&next_item, 1);
+        if (item >= job_items) return;
+        job_task(job_context, item);
+    }
+}
+
+static void *worker(void *unused) {
+    (void)unused;
+    unsigned seen = atomic_load(&generation);
+    for (;;) {
+        for (int spins = 0; atomic_load(&generation) == seen && spins < SPINS; spins++) RELAX();
+        if (atomic_load(&generation) == seen) {
+            pthread_mutex_lock(&sleep_lock);
+            while (atomic_load(&generation) == seen) pthread_cond_wait(&wake, &sleep_lock);
+            pthread_mutex_unlock(&sleep_lock);
+        }
+        seen = atomic_load(&generation);
+        atomic_fetch_add(&active, 1);
+        if (atomic_load(&open_job)) run_items();
+        atomic_fetch_sub(&active, 1);
+    }
+    return NULL;
+}
+
+void parallel_for(void (*task)(void *, int), void *context, int items) {
+    if (items <= 0) return;
+    if (items == 1 || started == 0) {
+        for (int item = 0; item < items; item++) task(context, item);
+        return;
+    }
+    pthread_mutex_lock(&caller_lock);
+    job_task = task;
+    job_context = context;
+    job_items = items;
+    atomic_store(&next_item, 0);
+    atomic_store(&open_job, 1);
+    pthread_mutex_lock(&sleep_lock);
+    atomic_fetch_add(&generation, 1);
+    pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&sleep_lock);
+    run_items();
+    atomic_store(&open_job, 0);
+    for (int spins = 0; atomic_load(&active) != 0; spins++)
+        if (spins < SPINS) RELAX();
+        else sched_yield();
+    pthread_mutex_unlock(&caller_lock);
+}
+
+int hga_set_threads(int threads) {
+    pthread_mutex_lock(&caller_lock);
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    while (started < threads - 1) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, worker, NULL)) break;
+        pthread_detach(thread);
+        started++;
+    }
+    pthread_mutex_unlock(&caller_lock);
+    return 0;
+}

@@ -1,0 +1,413 @@
+// Chooses the groups a block of queries reads: chunk summaries keep the most promising chunks, the
+// 2-bit token index estimates the attention mass of their groups, the heaviest groups are taken.
+//
+// Codes of a group lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
+// dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
+// 16 tokens x 4 dimensions: the operand of a byte dot product with one lane per token.
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "exp2.h"
+#include "parallel.h"
+
+enum { GROUP = 16, CHUNK = 64, GROUPS = CHUNK / GROUP, MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4 };
+
+// Scores are kept in log2 units, so that a power of two gives the weight.
+static const float LOG2_E = 1.44269504f;
+
+typedef struct {
+    const float *queries;        // [kv_heads, blocks, rows, dim], times the softmax scale
+    const uint16_t *summaries;   // [kv_heads, capacity_chunks, dim] bf16
+    const uint8_t *codes;        // [kv_heads, capacity_chunks, GROUPS, dim * 4]
+    const uint16_t *scales;      // [kv_heads, capacity_chunks, CHUNK] bf16
+    const int32_t *end_chunks;   // [blocks]
+    int32_t *groups;             // [blocks, kv_heads, budget], -1: none
+    float *mass;                 // [blocks, kv_heads, budget]: estimated, of the chosen groups
+    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, kept, budget, parts;
+    // Scratch, per pair of KV head and block; span is the widest range of chunks, kept of those.
+    float *centre_scores;  // [pairs, rows, span]: in log2 units
+    int32_t *chunks;       // [pairs, kept], -1: none
+    float *sums;           // [pairs, rows, kept, GROUPS]
+    float *maxima;         // [pairs, rows, kept]
+    int8_t *bytes;         // [pairs, rows, dim]
+    float *factors;        // [pairs, rows, 2]
+    int failed;
+} SelectJob;
+
+static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
+    float top = 0;
+    for (int d = 0; d < dim; d++) {
+        float size = fabsf(query[d]);
+        top = size > top ? size : top;
+    }
+    float step = top > 0 ? top / 127.0f : 1.0f;
+    int total = 0;
+    for (int d = 0; d < dim; d++) {
+        bytes[d] = (int8_t)lrintf(query[d] / step);
+        total += bytes[d];
+    }
+    factors[0] = LOG2_E * step;
+    factors[1] = -1.5f * LOG2_E * step * (float)total;
+}
+
+#ifdef HGA_AVX512_VNNI
+static inline void unpack_group(const uint8_t *codes, int dim, __m512i *out) {
+    __m512i low = _mm512_set1_epi8(3);
+    for (int m = 0; m < dim / 16; m++) {
+        __m512i packed = _mm512_loadu_si512(codes + 64 * m);
+        out[4 * m] = _mm512_and_si512(packed, low);
+        out[4 * m + 1] = _mm512_and_si512(_mm512_srli_epi16(packed, 2), low);
+        out[4 * m + 2] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+        out[4 * m + 3] = _mm512_and_si512(_mm512_srli_epi16(packed, 6), low);
+    }
+}
+
+static inline __m512 load_scales(const uint16_t *scales) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)scales)), 16));
+}
+
+// Sums of the lanes of four vectors, in one vector of four.
+static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+// A weight below 2^NEGLIGIBLE of the heaviest counts as none.
+static const float NEGLIGIBLE = -24.0f;
+
+// Scores and weights of one chunk for `tile` rows from `row` on. dim and tile are constants where
+// this is called, so that everything stays in registers.
+static inline __attribute__((always_inline)) void score_rows(
+    const SelectJob *job, int pair, int place, int chunk, __m512i unpacked[GROUPS][MAX_DIM / 4],
+    const __m512 *token_scales, float *running, int row, int tile, int dim) {
+    size_t first = (size_t)pair * job->rows + row;
+    const int8_t *bytes = job->bytes + first * dim;
+    const float *factors = job->factors + first * 2;
+    const float *centres = job->centre_scores + first * job->span + chunk - job->first_chunk;
+    __m512 scores[GROUPS][MAX_TILE];
+    for (int g = 0; g < GROUPS; g++) {
+        __m512i sums[MAX_TILE];
+        for (int r = 0; r < tile; r++) sums[r] = _mm512_setzero_si512();
+        for (int step = 0; step < dim / 4; step++)
+            for (int r = 0; r < tile; r++) {
+                int32_t four;
+                memcpy(&four, bytes + (size_t)r * dim + 4 * step, 4);
+                sums[r] = _mm512_dpbusd_epi32(sums[r], unpacked[g][step], _mm512_set1_epi32(four));
+            }
+        for (int r = 0; r < tile; r++) {
+            __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]),
+                                           _mm512_set1_ps(factors[2 * r]),
+                                           _mm512_set1_ps(factors[2 * r + 1]));
+            scores[g][r] = _mm512_fmadd_ps(value, token_scales[g],
+                                           _mm512_set1_ps(centres[(size_t)r * job->span]));
+        }
+    }
+    for (int r = 0; r < tile; r++) {
+        size_t at = (first + r) * job->kept + place;
+        __m512 top = _mm512_max_ps(_mm512_max_ps(scores[0][r], scores[1][r]),
+                                   _mm512_max_ps(scores[2][r], scores[3][r]));
+        float *most = &running[row + r];
+        job->maxima[at] = *most;
+        if (!_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most + NEGLIGIBLE), _CMP_GT_OQ)) {
+            _mm_storeu_ps(job->sums + at * GROUPS, _mm_setzero_ps());
+            continue;
+        }
+        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most), _CMP_GT_OQ))
+            job->maxima[at] = *most = _mm512_reduce_max_ps(top);
+        __m512 base = _mm512_set1_ps(*most);
+        _mm_storeu_ps(job->sums + at * GROUPS,
+                      four_sums(exp2_512(_mm512_sub_ps(scores[0][r], base)),
+                                exp2_512(_mm512_sub_ps(scores[1][r], base)),
+                                exp2_512(_mm512_sub_ps(scores[2][r], base)),
+                                exp2_512(_mm512_sub_ps(scores[3][r], base))));
+    }
+}
+
+static inline __attribute__((always_inline)) void score_chunk(
+    const SelectJob *job, int pair, int place, int chunk, float *running, int dim) {
+    size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
+    const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
+    const uint16_t *scales = job->scales + entry * CHUNK;
+    __m512i unpacked[GROUPS][MAX_DIM / 4];
+    __m512 token_scales[GROUPS];
+    for (int g = 0; g < GROUPS; g++) {
+        unpack_group(codes + (size_t)g * GROUP * (dim / 4), dim, unpacked[g]);
+        token_scales[g] = load_scales(scales + GROUP * g);
+    }
+    int row = 0;
+    for (; row + 8 <= job->rows; row += 8)
+        score_rows(job, pair, place, chunk, unpacked, token_scales, running, row, 8, dim);
+    for (; row + 3 <= job->rows; row += 3)
+        score_rows(job, pair, place, chunk, unpacked, token_scales, running, row, 3, dim);
+    for (; row < job->rows; row++)
+        score_rows(job, pair, place, chunk, unpacked, token_scales, running, row, 1, dim);
+}
+#else
+static void score_chunk(const SelectJob *job, int pair, int place, int chunk, float *running,
+                        int dim) {
+    size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
+    const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
+    const uint16_t *scales = job->scales + entry * CHUNK;
+    for (int row = 0; row < job->rows; row++) {
+        size_t of_row = (size_t)pair * job->rows + row;
+        const int8_t *bytes = job->bytes + of_row * dim;
+        const float *factors = job->factors + of_row * 2;
+        float centre = job->centre_scores[of_row * job->span + chunk - job->first_chunk];
+        float scores[CHUNK], top = running[row];
+        for (int g = 0; g < GROUPS; g++) {
+            const uint8_t *group = codes + (size_t)g * GROUP * (dim / 4);
+            int32_t totals[GROUP] = {0};
+            for (int m = 0; m < dim / 16; m++)
+                for (int i = 0; i < 4; i++) {
+                    const int8_t *four = bytes + 16 * m + 4 * i;
+                    for (int t = 0; t < GROUP; t++)
+                        for (int j = 0; j < 4; j++)
+                            totals[t] += ((group[64 * m + 4 * t + j] >> (2 * i)) & 3) * four[j];
+                }
+            for (int t = 0; t < GROUP; t++) {
+                float value = (float)totals[t] * factors[0] + factors[1];
+                value = value * from_bf16(scales[GROUP * g + t]) + centre;
+                scores[GROUP * g + t] = value;
+                top = value > top ? value : top;
+            }
+        }
+        running[row] = top;
+        size_t at = of_row * job->kept + place;
+        for (int g = 0; g < GROUPS; g++) {
+            float sum = 0;
+            for (int t = 0; t < GROUP; t++) sum += exp2_1(scores[GROUP * g + t] - top);
+            job->sums[at * GROUPS + g] = sum;
+        }
+        job->maxima[at] = top;
+    }
+}
+#endif
+
+static void score_part(void *context, int item) {
+    SelectJob *job = context;
+    int pair = item / job->parts, part = item % job->parts, kept = job->kept;
+    int first = (int)((int64_t)kept * part / job->parts);
+    int last = (int)((int64_t)kept * (part + 1) / job->parts);
+    const int32_t *chunks = job->chunks + (size_t)pair * kept;
+    float *running = malloc(sizeof(float) * job->rows);
+    if (!running) {
+        job->failed = 1;
+        return;
+    }
+    for (int row = 0; row < job->rows; row++) running[row] = -INFINITY;
+    size_t bytes = (size_t)CHUNK * (job->dim / 4);
+    const uint8_t *codes = job->codes + (size_t)(pair / job->blocks) * job->capacity_chunks * bytes;
+    for (int place = first; place < last && chunks[place] >= 0; place++) {
+        if (place + AHEAD < last && chunks[place + AHEAD] >= 0)
+            for (size_t line = 0; line < bytes; line += 64)
+                __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line);
+        if (job->dim == 64)
+            score_chunk(job, pair, place, chunks[place], running, 64);
+        else if (job->dim == 128)
+            score_chunk(job, pair, place, chunks[place], running, 128);
+        else
+            score_chunk(job, pair, place, chunks[place], running, job->dim);
+    }
+    free(running);
+}
+
+// In place and orthonormal.
+static void hadamard(float *values, int dim) {
+    for (int half = 1; half < dim; half *= 2)
+        for (int start = 0; start < dim; start += 2 * half)
+            for (int i = start; i < start + half; i++) {
+                float a = values[i], b = values[i + half];
+                values[i] = a + b;
+                values[i + half] = a - b;
+            }
+    float norm = 1.0f / sqrtf((float)dim);
+    for (int d = 0; d < dim; d++) values[d] *= norm;
+}
+
+static int32_t bits_of(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+// The k-th largest of values that are not negative, whose bits order as they do: narrowed down 11,
+// then 10, then 10 bits at a time.
+static float kth_largest(const float *values, int count, int k) {
+    static const int shifts[] = {20, 10, 0}, widths[] = {11, 10, 10};
+    int32_t found = 0;
+    for (int round = 0; round < 3; round++) {
+        int shift = shifts[round], width = widths[round];
+        int counts[2048] = {0};
+        for (int i = 0; i < count; i++) {
+            int32_t bits = bits_of(values[i]);
+            if (bits >> (shift + width) == found >> (shift + width))
+                counts[bits >> shift & ((1 << width) - 1)]++;
+        }
+        int bin = (1 << width) - 1;
+        while (counts[bin] < k) k -= counts[bin--];
+        found |= bin << shift;
+    }
+    float value;
+    memcpy(&value, &found, 4);
+    return value;
+}
+
+// Places of the k largest values, in order of place; of equal ones the first. -1 beyond count.
+static void largest(const float *values, int count, int k, int32_t *places) {
+    if (count > k) {
+        float least = kth_largest(values, count, k);
+        int above = 0, taken = 0;
+        for (int i = 0; i < count; i++) above += values[i] > least;
+        int equal = k - above;
+        for (int i = 0; i < count && taken < k; i++)
+            if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
+        return;
+    }
+    for (int i = 0; i < k; i++) places[i] = i < count ? i : -1;
+}
+
+static int chunks_of(const SelectJob *job, int pair) {
+    int count = job->end_chunks[pair % job->blocks] - job->first_chunk;
+    return count < 0 ? 0 : count;
+}
+
+// Scores of the summaries of one part of the chunks, for the rows of one pair.
+static void score_centres(void *context, int item) {
+    SelectJob *job = context;
+    int pair = item / job->parts, part = item % job->parts;
+    int dim = job->dim, rows = job->rows, count = chunks_of(job, pair);
+    int first = (int)((int64_t)count * part / job->parts);
+    int last = (int)((int64_t)count * (part + 1) / job->parts);
+    const float *queries = job->queries + (size_t)pair * rows * dim;
+    float *scores = job->centre_scores + (size_t)pair * rows * job->span;
+    size_t head = pair / job->blocks;
+    for (int chunk = first; chunk < last; chunk++) {
+        const uint16_t *summary =
+            job->summaries + (head * job->capacity_chunks + job->first_chunk + chunk) * dim;
+        float wide[MAX_DIM];
+        for (int d = 0; d < dim; d++) wide[d] = from_bf16(summary[d]) * LOG2_E;
+        for (int row = 0; row < rows; row++)
+            scores[(size_t)row * job->span + chunk] =
+                dot_float(queries + (size_t)row * dim, wide, dim);
+    }
+}
+
+// Chunk level of one pair: the chunks that are kept. Also turns its queries to bytes.
+static void keep_chunks(void *context, int pair) {
+    SelectJob *job = context;
+    int dim = job->dim, rows = job->rows, span = job->span, count = chunks_of(job, pair);
+    const float *queries = job->queries + (size_t)pair * rows * dim;
+    const float *scores = job->centre_scores + (size_t)pair * rows * span;
+    int32_t *chunks = job->chunks + (size_t)pair * job->kept;
+    if (count > job->kept) {
+        float *mass = calloc(2 * (size_t)count, sizeof(float));
+        if (!mass) {
+            job->failed = 1;
+            return;
+        }
+        float *weights = mass + count;
+        for (int row = 0; row < rows; row++) {
+            const float *of_row = scores + (size_t)row * span;
+            float top = -INFINITY, total = 0;
+            for (int chunk = 0; chunk < count; chunk++) top = fmaxf(top, of_row[chunk]);
+            for (int chunk = 0; chunk < count; chunk++) {
+                float under = fmaxf(of_row[chunk] - top, -126.0f);
+                weights[chunk] = exp2_finite(under);
+                total += weights[chunk];
+            }
+            for (int chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] / total;
+        }
+        largest(mass, count, job->kept, chunks);
+        free(mass);
+    } else
+        for (int place = 0; place < job->kept; place++) chunks[place] = place < count ? place : -1;
+    for (int place = 0; place < job->kept; place++)
+        if (chunks[place] >= 0) chunks[place] += job->first_chunk;
+
+    for (int row = 0; row < rows; row++) {
+        size_t at = (size_t)pair * rows + row;
+        float turned[MAX_DIM];
+        memcpy(turned, queries + (size_t)row * dim, sizeof(float) * dim);
+        hadamard(turned, dim);
+        quantise_row(turned, job->bytes + at * dim, job->factors + at * 2, dim);
+    }
+}
+
+// Adds up the mass of each group over the rows of one pair and takes the heaviest.
+static void take_groups(void *context, int pair) {
+    SelectJob *job = context;
+    int head = pair / job->blocks, block = pair % job->blocks;
+    int kept = job->kept, budget = job->budget, cells = kept * GROUPS;
+    const int32_t *chunks = job->chunks + (size_t)pair * kept;
+    int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
+    float *chosen = job->mass + ((size_t)block * job->kv_heads + head) * budget;
+    float *mass = calloc(cells, sizeof(float));
+    if (!mass) {
+        job->failed = 1;
+        return;
+    }
+    int present = 0;
+    while (present < kept && chunks[present] >= 0) present++;
+    for (int row = 0; row < job->rows && present; row++) {
+        const float *sums = job->sums + ((size_t)pair * job->rows + row) * cells;
+        float *maxima = job->maxima + ((size_t)pair * job->rows + row) * kept;
+        float top = -INFINITY, total = 0;
+        for (int place = 0; place < present; place++) top = fmaxf(top, maxima[place]);
+        for (int place = 0; place < present; place++) {
+            maxima[place] = exp2_finite(fmaxf(maxima[place] - top, -126.0f));
+            for (int g = 0; g < GROUPS; g++) total += sums[place * GROUPS + g] * maxima[place];
+        }
+        for (int place = 0; place < present; place++)
+            for (int g = 0; g < GROUPS; g++)
+                mass[place * GROUPS + g] += sums[place * GROUPS + g] * (maxima[place] / total);
+    }
+    largest(mass, present * GROUPS, budget, groups);
+    for (int place = 0; place < budget; place++) {
+        int cell = groups[place];
+        chosen[place] = cell < 0 ? 0 : mass[cell];
+        if (cell >= 0) groups[place] = chunks[cell / GROUPS] * GROUPS + cell % GROUPS;
+    }
+    free(mass);
+}
+
+int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
+                      const uint16_t *scales, const int32_t *end_chunks, int32_t *groups,
+                      float *mass, int blocks, int kv_heads, int rows, int dim,
+                      int capacity_chunks, int first_chunk, int last_chunk, int kept, int budget) {
+    int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
+    kept = kept < span ? kept : span;
+    SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
+                     .end_chunks = end_chunks, .groups = groups, .mass = mass, .blocks = blocks,
+                     .kv_heads = kv_heads, .rows = rows, .dim = dim,
+                     .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
+                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1};
+    size_t cells = (size_t)pairs * rows;
+    job.centre_scores = malloc(cells * span * sizeof(float));
+    job.chunks = malloc((size_t)pairs * kept * sizeof(int32_t));
+    job.sums = malloc(cells * kept * GROUPS * sizeof(float));
+    job.maxima = malloc(cells * kept * sizeof(float));
+    job.bytes = malloc(cells * dim);
+    job.factors = malloc(cells * 2 * sizeof(float));
+    if (!job.centre_scores || !job.chunks || !job.sums || !job.maxima || !job.bytes || !job.factors)
+        job.failed = 1;
+    else {
+        parallel_for(score_centres, &job, pairs * job.parts);
+        parallel_for(keep_chunks, &job, pairs);
+        if (!job.failed) parallel_for(score_part, &job, pairs * job.parts);
+        if (!job.failed) parallel_for(take_groups, &job, pairs);
+    }
+    free(job.centre_scores);
+    free(job.chunks);
+    free(job.sums);
+    free(job.maxima);
+    free(job.bytes);
+    free(job.factors);
+    return job.failed;
+}

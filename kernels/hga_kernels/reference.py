@@ -1,0 +1,350 @@
+"""The plain torch definition of every kernel: what the fast paths are held against."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+CODE_LEVELS = 4
+"""A token code is one of 0..3 and stands for (code - 1.5) steps."""
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def linear(
+    inputs: torch.Tensor, weight: torch.Tensor, out_dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """``inputs @ weight.T``.
+
+    Args:
+        inputs: [rows, in].
+        weight: [out, in], same dtype.
+        out_dtype: dtype of the result; None: that of ``inputs``.
+
+    Returns:
+        [rows, out].
+    """
+    return functional.linear(inputs, weight).to(out_dtype or inputs.dtype)
+
+
+def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Root mean square norm over the last dimension, computed in at least float32.
+
+    Args:
+        inputs: [..., size].
+        weight: [size].
+        eps: added to the mean square.
+
+    Returns:
+        [..., size] in the dtype of ``inputs``.
+    """
+    wide = _wide(inputs)
+    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return normed.to(inputs.dtype) * weight
+
+
+def rotate(inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:
+    """RoPE on the first ``heads`` heads of each row, dimension i paired with i + head_dim / 2.
+
+    Args:
+        inputs: [rows, at least heads, head_dim].
+        cos: [rows, head_dim / 2], at least float32.
+        sin: [rows, head_dim / 2].
+        heads: how many heads are turned.
+
+    Returns:
+        [rows, heads, head_dim] in the dtype of ``inputs``.
+    """
+    first, second = _wide(inputs[:, :heads]).chunk(2, -1)
+    cos, sin = cos[:, None], sin[:, None]
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    return turned.to(inputs.dtype)
+
+
+def gated_silu(inputs: torch.Tensor) -> torch.Tensor:
+    """``silu(gate) * up``.
+
+    Args:
+        inputs: [rows, 2 * size]: gate, then up.
+
+    Returns:
+        [rows, size] in the dtype of ``inputs``.
+    """
+    gate, up = _wide(inputs).chunk(2, -1)
+    return (functional.silu(gate) * up).to(inputs.dtype)
+
+
+def hadamard(size: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
+    """[size, size] orthonormal symmetric Hadamard matrix (Sylvester's construction).
+
+    Raises:
+        ValueError: ``size`` is not a power of two.
+    """
+    if size < 1 or size & (size - 1):
+        raise ValueError(f"a Hadamard matrix needs a power of two, not {size}")
+    matrix = torch.ones(1, 1, dtype=dtype, device=device)
+    while matrix.shape[0] < size:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix / math.sqrt(size)
+
+
+def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Mixed-RoPE mean of runs of keys (HGA, arXiv 2606.30709).
+
+    Frequency pairs that turn fast over a run average the keys as they are; slow ones average the
+    keys turned to the run's middle position. ``cos`` and ``sin`` hold that turn for each place in
+    the run and each pair (zero angle for fast pairs), so both are one weighted mean.
+
+    Args:
+        keys: [kv_heads, runs * size, head_dim], after RoPE.
+        cos: [size, head_dim / 2].
+        sin: [size, head_dim / 2].
+
+    Returns:
+        [kv_heads, runs, head_dim], at least float32.
+    """
+    kv_heads, tokens, dim = keys.shape
+    wide = _wide(keys).view(kv_heads, tokens // cos.shape[0], cos.shape[0], dim)
+    first, second = wide[..., : dim // 2], wide[..., dim // 2 :]
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    return turned.mean(2)
+
+
+def encode_tokens(
+    keys: torch.Tensor, centres: torch.Tensor, group_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The 2-bit token index of whole chunks.
+
+    Keys minus their chunk's centre are turned by a Hadamard matrix, which spreads outliers, then
+    each dimension is rounded to four levels; the scale of a token is the one with the least
+    squared error.
+
+    Args:
+        keys: [kv_heads, chunks * chunk_size, head_dim], after RoPE.
+        centres: [kv_heads, chunks, head_dim].
+        group_size: tokens of a group.
+
+    Returns:
+        codes: [kv_heads, chunks, groups, head_dim / 16, group_size, 4] uint8. Byte j of slab m
+            holds dimensions 16m + 4i + j, i = 0..3, in bit pairs from the lowest.
+        scales: [kv_heads, chunks, chunk_size] bfloat16.
+    """
+    kv_heads, chunks, dim = centres.shape
+    chunk_size = keys.shape[1] // chunks
+    wide = _wide(keys).view(kv_heads, chunks, chunk_size, dim) - _wide(centres)[:, :, None]
+    turned = wide @ hadamard(dim, wide.dtype, wide.device)
+    spread = turned.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-30)
+    levels = (turned / spread + CODE_LEVELS // 2).floor().clamp(0, CODE_LEVELS - 1)
+    steps = levels - (CODE_LEVELS - 1) / 2
+    scales = (turned * steps).sum(-1) / steps.square().sum(-1)
+    # dim = 16 m + 4 i + j  ->  [m, i, j]
+    fields = levels.to(torch.uint8).view(
+        kv_heads, chunks, chunk_size // group_size, group_size, dim // 16, 4, 4
+    )
+    codes = fields[..., 0, :].clone()
+    for i in range(1, 4):
+        codes |= fields[..., i, :] << (2 * i)
+    return codes.transpose(3, 4).contiguous(), scales.to(torch.bfloat16)
+
+
+def decode_tokens(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """What the token index holds: keys minus centre in the Hadamard domain.
+
+    Args:
+        codes: [..., groups, head_dim / 16, group_size, 4] as from ``encode_tokens``.
+        scales: [..., groups * group_size].
+
+    Returns:
+        [..., groups * group_size, head_dim] float32.
+    """
+    fields = torch.stack([(codes >> (2 * i)) & 3 for i in range(4)], -2)
+    levels = fields.transpose(-4, -3).float() - (CODE_LEVELS - 1) / 2
+    dim = codes.shape[-3] * 16
+    return levels.reshape(*scales.shape, dim) * scales.float().unsqueeze(-1)
+
+
+def score_groups(
+    queries: torch.Tensor,
+    centre_scores: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    chunks: torch.Tensor,
+) -> torch.Tensor:
+    """Estimated attention mass of every group of the candidate chunks.
+
+    A token's score is its centre's plus the product with its code; a group's is the log-sum-exp of
+    its tokens', normalised over all candidates of the query. Masses of the query rows add up.
+
+    Args:
+        queries: [kv_heads, blocks, rows, head_dim], Hadamard domain, times the softmax scale.
+        centre_scores: [kv_heads, blocks, rows, chunks in the index]: scaled query times centre.
+        codes: [kv_heads, chunks, groups, head_dim / 16, group_size, 4].
+        scales: [kv_heads, chunks, chunk_size].
+        chunks: [kv_heads, blocks, kept] candidate chunks, -1 for none.
+
+    Returns:
+        [kv_heads, blocks, kept * groups] float32 (float64 for float64 queries).
+    """
+    kv_heads, blocks, rows, _ = queries.shape
+    groups = codes.shape[2]
+    wide = _wide(queries)
+    mass = wide.new_zeros(kv_heads, blocks, chunks.shape[2] * groups)
+    for head in range(kv_heads):
+        for block in range(blocks):
+            chosen = chunks[head, block].long()
+            present = chosen >= 0
+            chosen = chosen.clamp_min(0)
+            tokens = decode_tokens(codes[head, chosen], scales[head, chosen]).to(wide.dtype)
+            scores = torch.einsum("rd,ctd->rct", wide[head, block], tokens)
+            scores = scores + _wide(centre_scores)[head, block][:, chosen, None]
+            scores = scores.masked_fill(~present[None, :, None], -math.inf)
+            if present.any():
+                weights = scores.flatten(1).softmax(-1)
+                mass[head, block] = weights.view(rows, chunks.shape[2] * groups, -1).sum((0, 2))
+    return mass
+
+
+def keep_chunks(
+    centre_scores: torch.Tensor, first_chunk: int, end_chunks: torch.Tensor, kept: int
+) -> torch.Tensor:
+    """The chunk level: chunks with the most softmax weight, added over query rows.
+
+    Args:
+        centre_scores: [kv_heads, blocks, rows, chunks]: scaled query times summary.
+        first_chunk: first chunk that may be kept.
+        end_chunks: [blocks]: the chunk after the last that may be kept.
+        kept: chunks per KV head and block.
+
+    Returns:
+        [kv_heads, blocks, n] int32 chunk numbers, n <= kept, -1 for none.
+    """
+    kv_heads, blocks, _, chunks = centre_scores.shape
+    numbers = torch.arange(chunks, dtype=torch.int32, device=centre_scores.device)
+    outside = (numbers < first_chunk) | (numbers >= end_chunks[:, None])  # [blocks, chunks]
+    if chunks - first_chunk <= kept:
+        candidates = numbers.masked_fill(outside, -1)[:, first_chunk:]
+        return candidates.expand(kv_heads, blocks, -1)
+    masked = centre_scores.masked_fill(outside[:, None], -math.inf)
+    # A block without candidates gives NaN; its places are -1 below all the same.
+    mass = masked.softmax(-1).sum(2).nan_to_num_(0.0).masked_fill_(outside, -1.0)
+    best = mass.topk(kept)
+    return best.indices.to(torch.int32).masked_fill_(best.values < 0, -1)
+
+
+def take_groups(
+    mass: torch.Tensor, chunks: torch.Tensor, budget: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The heaviest groups.
+
+    Args:
+        mass: [kv_heads, blocks, kept * groups]: of the groups of ``chunks``.
+        chunks: [kv_heads, blocks, kept], -1 for none.
+        budget: groups per KV head and block.
+
+    Returns:
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+        mass: [blocks, kv_heads, n] of those groups, 0 for none.
+    """
+    per_chunk = mass.shape[2] // max(chunks.shape[2], 1)
+    absent = (chunks < 0)[..., None]
+    mass = mass.unflatten(2, (-1, per_chunk)).masked_fill(absent, -1.0).flatten(2)
+    best = mass.topk(min(budget, mass.shape[2]))
+    chunk_of = chunks.gather(2, best.indices // per_chunk)
+    groups = (chunk_of * per_chunk + best.indices % per_chunk).masked_fill(best.values < 0, -1)
+    return groups.to(torch.int32).transpose(0, 1), best.values.clamp_min(0).transpose(0, 1)
+
+
+def select_groups(
+    queries: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    first_chunk: int,
+    end_chunks: torch.Tensor,
+    kept: int,
+    budget: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The groups a block of query rows reads: chunk summaries, then the token index.
+
+    Args:
+        queries: [kv_heads, blocks, rows, head_dim], times the softmax scale.
+        summaries: [kv_heads, chunks, head_dim].
+        codes: of the token index, as from ``encode_tokens``.
+        scales: of the token index.
+        first_chunk: first chunk that may be chosen from.
+        end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
+        kept: chunks that pass the chunk level.
+        budget: groups per KV head and block.
+
+    Returns:
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+        mass: [blocks, kv_heads, n] their estimated attention mass, added over rows.
+    """
+    kv_heads, blocks = queries.shape[:2]
+    last = int(end_chunks.max())
+    if last <= first_chunk:
+        empty = torch.empty(blocks, kv_heads, 0, dtype=torch.int32, device=queries.device)
+        return empty, empty.to(queries.dtype)
+    rows = _wide(queries)
+    centres = summaries[:, None, :last].to(rows.dtype)
+    centre_scores = rows @ centres.transpose(2, 3)
+    chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
+    turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
+    return take_groups(score_groups(turned, centre_scores, codes, scales, chunks), chunks, budget)
+
+
+def attend_pages(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    with_mass: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Exact causal attention over the listed pages.
+
+    Args:
+        queries: [blocks, rows, query_heads, head_dim], after RoPE.
+        positions: [blocks, rows] of the queries; a query sees tokens up to its own position.
+        groups: [blocks, kv_heads, pages] group numbers, -1 for none; no group twice.
+        slots: [blocks, kv_heads, pages]: where those pages are in ``pool``.
+        pool: [slots, 2, group_size, head_dim].
+        scale: of the scores.
+        with_mass: whether to add up the attention weights per page.
+
+    Returns:
+        out: like ``queries``.
+        mass: [blocks, kv_heads, pages] sum of the weights over rows and the query heads that
+            share the KV head; None unless asked for.
+    """
+    blocks, _, heads, dim = queries.shape
+    kv_heads, pages = groups.shape[1:]
+    size = pool.shape[2]
+    out = torch.empty_like(queries)
+    mass = (
+        torch.empty(blocks, kv_heads, pages, dtype=torch.float32, device=queries.device)
+        if with_mass
+        else None
+    )
+    step = max(1, 2**24 // max(1, kv_heads * pages * size * dim))
+    for first in range(0, blocks, step):
+        part = slice(first, first + step)
+        gathered = _wide(pool[slots[part].clamp_min(0).long()])  # [b, h, pages, 2, size, dim]
+        keys = gathered[:, :, :, 0].flatten(2, 3)
+        values = gathered[:, :, :, 1].flatten(2, 3)
+        grouped = _wide(queries[part]).unflatten(2, (kv_heads, heads // kv_heads))
+        scores = torch.einsum("brhqd,bhtd->bhqrt", grouped, keys) * scale
+        tokens = groups[part, :, :, None] * size + torch.arange(size, device=groups.device)
+        tokens = tokens.masked_fill(groups[part, :, :, None] < 0, torch.iinfo(tokens.dtype).max)
+        hidden = tokens.flatten(2)[:, :, None] > positions[part, None, :, None]
+        weights = scores.masked_fill(hidden[:, :, None], -math.inf).softmax(-1)
+        # Places no query of the block sees may hold anything, NaN too.
+        values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
+        attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
+        out[part] = attended.flatten(2, 3).to(out.dtype)
+        if mass is not None:
+            mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
+    return out, mass

@@ -1,0 +1,50 @@
+"""A screen over a scripted engine, and waiting for what it shows."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from scripted import ScriptedAnswer
+from scripted_conversation import ScriptedConversation
+
+from hga_chat.screen.app import ChatApp
+from hga_engine.config import SamplingParams
+
+PATIENCE_S = 10.0
+
+
+@pytest.fixture
+def scripted():
+    return ScriptedConversation
+
+
+@pytest.fixture
+def answer():
+    return ScriptedAnswer
+
+
+@pytest.fixture
+def until():
+    async def wait(pilot, predicate):
+        end = time.monotonic() + PATIENCE_S
+        while not predicate():
+            assert time.monotonic() < end, f"never came true; state: {pilot.app._state}"
+            await asyncio.sleep(0.01)
+        await pilot.pause()
+
+    return wait
+
+
+@pytest.fixture
+def opened():
+    """An app under test; when it is left, its engine thread must have ended."""
+
+    @asynccontextmanager
+    async def open_app(make, size=(120, 40), sampling=None):
+        app = ChatApp(make, sampling or SamplingParams())
+        async with app.run_test(size=size, notifications=True) as pilot:
+            yield app, pilot
+        assert await asyncio.to_thread(app.engine.join, PATIENCE_S)
+
+    return open_app

@@ -1,0 +1,417 @@
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from hga_chat.documents import Document, LoadedDocuments, Section
+from hga_chat.screen.widgets.block_map import BlockMap
+from hga_chat.screen.widgets.documents import DocumentTree
+from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine
+from hga_chat.screen.widgets.opening import Opening
+from hga_chat.screen.widgets.prompt import Prompt
+from hga_chat.screen.widgets.status import StatusLine, TitleLine
+from hga_chat.screen.widgets.transcript import Transcript
+from hga_engine.config import SamplingParams
+from hga_engine.errors import ContextFullError, ModelFileError
+
+SIZES = [(80, 24), (120, 40), (200, 60)]
+LONG = " ".join(f"word{n}" for n in range(60))
+
+
+def is_ready(app):
+    return lambda: app.query_one(TitleLine).state == "ready"
+
+
+def turns(app):
+    return app.query_one(Transcript).turns
+
+
+def is_done(app, count=1):
+    return lambda: len(turns(app)) == count and turns(app)[-1].state == "done"
+
+
+def shown(app):
+    """The screen as lines of plain text."""
+    return [
+        "".join(segment.text for segment in strip)
+        for strip in app.screen._compositor.render_strips()
+    ]
+
+
+async def ask(pilot, question="sea"):
+    await pilot.press(*question, "enter")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_question_answer_and_sources_at_every_size(size, scripted, answer, opened, until):
+    script = scripted()
+    script.engine._answers.append(
+        answer(
+            "Calm **seas**.", {script.group_of(" 50 of"): 3.0, script.group_of("The whale"): 1.0}
+        )
+    )
+    async with opened(script.make, size) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot, "sea")
+        await until(pilot, is_done(app))
+        (turn,) = turns(app)
+        assert turn.text == "Calm **seas**."
+        found = re.search(r"75% .* logs/sea\.txt:(\d+)–(\d+)", turn.sources)
+        first, last = int(found[1]), int(found[2])
+        assert first <= 51 <= last <= first + 3  # "line 50" is the 51st; a group is 16 tokens
+        assert "logs/book.pdf, page 7" in turn.sources
+        screen = "\n".join(shown(app))
+        assert "Calm seas." in screen
+        assert "logs/book.pdf, page 7" in screen
+        assert "40.0 tok/s" in screen
+        assert app.query_one(Prompt).text == ""
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_line_fills_the_screen_exactly(size, scripted, opened, until):
+    async with opened(scripted(["Yes."]).make, size) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        assert [len(line) for line in shown(app)] == [size[0]] * size[1]
+
+
+@pytest.mark.parametrize(("size", "has_panels"), [((80, 24), False), ((120, 40), True)])
+async def test_panels_give_way_to_one_line_on_a_small_screen(
+    size, has_panels, scripted, opened, until
+):
+    async with opened(scripted().make, size) as (app, pilot):
+        await until(pilot, is_ready(app))
+        assert (app.query_one(MemoryPanel).size.height > 0) is has_panels
+        assert (app.query_one(StatusLine).size.height > 0) is not has_panels
+        assert any("K/V" in line for line in shown(app))
+
+
+async def test_screen_follows_the_terminal(scripted, opened, until):
+    async with opened(scripted(["Yes."]).make, (120, 40)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: app.query_one(StatusLine).size.height == 1)
+        await pilot.resize_terminal(200, 60)
+        await until(pilot, lambda: app.query_one(MemoryPanel).size.height > 0)
+
+
+async def test_typing_goes_on_while_the_answer_streams(scripted, answer, opened, until):
+    script = scripted([answer(LONG, hold_after=20), "Next answer."])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, lambda: turns(app) and "word8" in turns(app)[0].text)
+        await pilot.press(*"next")
+        assert app.query_one(Prompt).text == "next"
+        assert turns(app)[0].state == "streaming"
+        await pilot.press("enter")
+        await until(pilot, lambda: len(turns(app)) == 2)
+        assert "waiting" in turns(app)[1].note
+        script.engine.release.set()
+        await until(pilot, is_done(app, 2))
+        assert turns(app)[0].text == LONG
+        assert turns(app)[1].text == "Next answer."
+
+
+async def test_escape_keeps_the_part(scripted, answer, opened, until):
+    script = scripted([answer(LONG, hold_after=5), "More."])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, lambda: turns(app) and turns(app)[0].text.startswith("word0"))
+        await pilot.press("escape")
+        await until(pilot, is_done(app))
+        assert turns(app)[0].text == "word0 word1 word2 word3 word4"
+        assert turns(app)[0].note.startswith("cancelled")
+        await ask(pilot, "more")
+        await until(pilot, is_done(app, 2))
+        assert turns(app)[1].text == "More."
+
+
+async def test_escape_withdraws_the_question_that_waits(scripted, answer, opened, until):
+    script = scripted([answer(LONG, hold_after=5)])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot, "one")
+        await until(pilot, lambda: turns(app) and turns(app)[0].state == "streaming")
+        await ask(pilot, "two")
+        await pilot.press("escape")
+        assert turns(app)[1].note == "withdrawn"
+        assert turns(app)[0].state == "streaming"
+        await ask(pilot, "three")  # there is room for one again
+        assert "waiting" in turns(app)[2].note
+
+
+async def test_only_one_question_waits(scripted, opened, until):
+    script = scripted(["First.", "Second."], hold_read_after=1)
+    async with opened(script.make) as (app, pilot):
+        await ask(pilot, "one")
+        await ask(pilot, "two")
+        assert len(turns(app)) == 1
+        assert app.query_one(Prompt).text == "two"
+        await until(pilot, lambda: "One question waits already" in "\n".join(shown(app)))
+        script.engine.release.set()
+        await until(pilot, is_done(app))
+        assert turns(app)[0].text == "First."
+
+
+async def test_block_map_and_documents_light_up_where_the_answer_reads(
+    scripted, answer, opened, until
+):
+    script = scripted()
+    group = script.group_of("The whale")
+    script.engine._answers.append(answer(LONG, {group: 2.0}, hold_after=30))
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        block_map = app.query_one("#map", BlockMap)
+        assert not any(block_map.levels)
+        await ask(pilot)
+        await until(pilot, lambda: any(block_map.levels))
+        levels = block_map.levels
+        assert [n for n, level in enumerate(levels) if level] == [group // 4]
+        shares = app.query_one(DocumentTree).shares()
+        assert shares == {"sea.txt": 0.0, "book.pdf": pytest.approx(1.0)}
+        # What was read last is brightest and fades to what the answer read in all.
+        await until(pilot, lambda: 0 < max(block_map.levels) < 0.75)
+        script.engine.release.set()
+        await until(pilot, is_done(app))
+        assert max(block_map.levels) > 0.5
+
+
+async def test_block_under_the_mouse_is_named(scripted, opened, until):
+    async with opened(scripted().make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await pilot.hover("#map", offset=(2, 1))
+        await until(pilot, lambda: "  sea.txt:1–" in str(app.query_one("#map").border_title))
+        await pilot.hover("#prompt")
+        await until(pilot, lambda: "sea" not in str(app.query_one("#map").border_title))
+
+
+async def test_next_question_darkens_the_map(scripted, answer, opened, until):
+    script = scripted()
+    script.engine._answers += [answer("One.", {3: 1.0}), answer("Two.", hold_after=0)]
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        assert any(app.query_one("#map", BlockMap).levels)
+        await ask(pilot)
+        await until(pilot, lambda: len(turns(app)) == 2)
+        assert not any(app.query_one("#map", BlockMap).levels)
+
+
+async def test_prefill_progress_fills_the_map(scripted, opened, until):
+    script = scripted(hold_read_after=3)
+    async with opened(script.make) as (app, pilot):
+        block_map = app.query_one("#map", BlockMap)
+        await until(pilot, lambda: block_map.filled == 0.75)
+        assert app.query_one(TitleLine).state == "reading 75%"
+        assert "75%" in str(app.query_one(Opening).content)
+        script.engine.release.set()
+        await until(pilot, is_ready(app))
+        assert block_map.filled == 1.0
+        opening = str(app.query_one(Opening).content)
+        assert "2 documents" in opening
+        assert "logs/crew.jpg: binary" in opening
+
+
+async def test_documents_are_listed_with_their_tokens(scripted, opened, until):
+    script = scripted()
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        for span in script.layout.documents:
+            name = span.document.path.removeprefix("logs/")
+            (line,) = [line for line in shown(app) if name in line]
+            assert f"{span.tokens:,}" in line
+
+
+async def test_folders_that_hold_one_folder_share_its_line(scripted, opened, until):
+    paths = ["a/b/c/one.py", "a/b/c/two.py", "a/b/d/e/three.py", "f/four.py"]
+    loaded = LoadedDocuments(
+        tuple(Document(p, "text", (Section(p, p, "calm sea\n", 1, 1, None),)) for p in paths), ()
+    )
+    async with opened(scripted(loaded=loaded).make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        tree = [line[:24].strip(" ▾▕") for line in shown(app)[2:11]]
+        assert [name for name in tree if name] == [
+            *["a/b/", "c/", "one.py", "two.py"],
+            *["d/e/", "three.py", "f/", "four.py"],
+        ]
+
+
+async def test_memory_and_speed_are_shown(scripted, opened, until):
+    async with opened(scripted(["Yes."]).make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        screen = "\n".join(shown(app))
+        assert "625.0 MiB" in screen  # the capacity for K/V in host memory
+        assert "95.4 MiB" in screen  # the weights
+        speed = app.query_one(SpeedLine)
+        assert (speed.tokens_per_s, speed.ttft_s, speed.sparsity) == (40.0, 0.05, 0.03)
+
+
+async def test_engine_error_in_an_answer_is_shown_and_the_next_question_works(
+    scripted, answer, opened, until
+):
+    script = scripted([answer("", error=ContextFullError("The session is full.")), "Yes."])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        assert turns(app)[0].note == "The session is full."
+        await ask(pilot)
+        await until(pilot, is_done(app, 2))
+        assert turns(app)[1].text == "Yes."
+
+
+async def test_model_that_does_not_load_is_shown(opened, until):
+    asked = threading.Event()
+
+    def make(progress):
+        assert asked.wait(10)
+        raise ModelFileError("model.gguf is damaged. Run 'hga-chat models pull'.")
+
+    async with opened(make) as (app, pilot):
+        await ask(pilot, "hm")
+        asked.set()
+        await until(pilot, lambda: app.query_one(TitleLine).state == "failed")
+        assert "model.gguf is damaged." in str(app.query_one(Opening).content)
+        assert turns(app)[0].note == "never asked"
+        await ask(pilot, "hm")
+        assert len(turns(app)) == 1
+
+
+@pytest.mark.parametrize("keys", [["ctrl+q"], ["ctrl+c"]])
+async def test_quit_while_documents_are_read(keys, scripted, opened, until):
+    script = scripted(hold_read_after=2)
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, lambda: app.query_one(TitleLine).state.startswith("reading"))
+        await pilot.press(*keys)
+        await until(pilot, lambda: not app.is_running)
+    assert script.engine.closed
+
+
+async def test_first_interrupt_cancels_and_the_second_quits(scripted, answer, opened, until):
+    script = scripted([answer(LONG, hold_after=5)])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, lambda: turns(app) and turns(app)[0].state == "streaming")
+        await pilot.press("ctrl+c")
+        await until(pilot, is_done(app))
+        assert app.is_running
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: not app.is_running)
+    assert script.engine.closed
+
+
+async def test_text_of_documents_and_answers_is_never_interpreted(scripted, answer, opened, until):
+    evil = "\x1b]0;title\x07[bold]b[/bold] \x1b[31mred\u202e"
+    name = "a[red]\x1b[2J.txt"
+    loaded = LoadedDocuments(
+        (Document(name, "text", (Section(name, name, f"{evil} calm\n", 1, 1, None),)),), ()
+    )
+    script = scripted(loaded=loaded)
+    script.engine._answers.append(answer(evil, {0: 1.0}))
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot, "[red]?")
+        await until(pilot, is_done(app))
+        lines = shown(app)
+        screen = "\n".join(lines)
+        assert not any(ord(sign) < 32 or sign == "\u202e" for line in lines for sign in line)
+        assert "␛]0;title␇[bold]b[/bold] ␛[31mred<U+202E>" in screen
+        assert "[red]?" in screen
+        assert "a[red]␛[2J.txt:1" in screen
+
+
+async def test_without_documents(scripted, opened, until):
+    async with opened(scripted(["Hello."], with_documents=False).make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        assert "No documents" in str(app.query_one(Opening).content)
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        assert turns(app)[0].text == "Hello."
+        assert turns(app)[0].sources == ""
+
+
+async def test_prompt_breaks_lines_and_remembers(scripted, opened, until):
+    async with opened(scripted(["One.", "Two."]).make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        prompt = app.query_one(Prompt)
+        await pilot.press("a", "ctrl+j", "b", "shift+enter", "c")
+        assert prompt.text == "a\nb\nc"
+        await pilot.press("enter")
+        await until(pilot, is_done(app))
+        await ask(pilot, "two")
+        await until(pilot, is_done(app, 2))
+        await pilot.press("d", "up")
+        assert prompt.text == "two"
+        await pilot.press("up")
+        assert prompt.text == "a\nb\nc"
+        await pilot.press("down", "down")
+        assert prompt.text == "d"
+
+
+async def test_empty_question_is_not_asked(scripted, opened, until):
+    async with opened(scripted().make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await pilot.press("space", "enter")
+        assert turns(app) == []
+
+
+async def test_transcript_stays_where_it_was_scrolled_to(scripted, answer, opened, until):
+    lines = "\n\n".join(f"word{n}" for n in range(60))
+    script = scripted([answer(lines, hold_after=110)])
+    async with opened(script.make, (80, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        transcript = app.query_one(Transcript)
+        await until(pilot, lambda: "word30" in turns(app)[0].text)
+        await until(pilot, lambda: transcript.max_scroll_y > 0)
+        assert transcript.scroll_y == transcript.max_scroll_y
+        await pilot.press("pageup", "pageup")
+        await until(pilot, lambda: transcript.scroll_y < transcript.max_scroll_y)
+        place, end = transcript.scroll_y, transcript.max_scroll_y
+        script.engine.release.set()
+        await until(pilot, lambda: transcript.max_scroll_y > end)
+        await until(pilot, is_done(app))
+        assert transcript.scroll_y == place
+
+
+async def test_end_of_a_long_answer_and_its_sources_are_in_sight(scripted, answer, opened, until):
+    words = " ".join(f"word{n} and more of it" for n in range(120))
+    script = scripted([answer(f"{words}\n\n{words}", {3: 1.0}, hold_after=300)])
+    async with opened(script.make, (80, 24), SamplingParams(max_new_tokens=2000)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, lambda: turns(app) and "word50" in turns(app)[0].text)
+        await pilot.resize_terminal(90, 20)
+        await until(pilot, lambda: app.size.width == 90)
+        transcript = app.query_one(Transcript)
+        await until(pilot, lambda: transcript.scroll_y == transcript.max_scroll_y > 0)
+        script.engine.release.set()
+        await until(pilot, is_done(app))
+        await until(pilot, lambda: "100% " in "\n".join(shown(app)))
+        assert transcript.scroll_y == transcript.max_scroll_y
+
+
+async def test_selected_text_is_unwrapped_and_without_bullets(scripted, opened, until):
+    script = scripted([f"- {LONG}\n- last"])
+    async with opened(script.make, (80, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        frozen = app.query(".frozen").first()
+        frozen.text_select_all()
+        await pilot.pause()
+        assert app.screen.get_selected_text() == f"{LONG}\nlast"
+
+
+def test_screen_comes_up_without_torch():
+    code = "import sys, hga_chat.screen.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,138 @@
+"""The screen in a real terminal: what it leaves behind when it ends, however it ends."""
+
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 30.0
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import sys
+sys.path[:0] = [{root!r}, {kernels!r}, {tests!r}]
+from scripted import ScriptedAnswer
+from scripted_conversation import ScriptedConversation
+from hga_chat.screen import app
+from hga_engine.config import SamplingParams
+
+text = "The sea is **calm** today. " + "and calm " * 400
+script = ScriptedConversation([ScriptedAnswer(text, {{3: 1.0}}, hold_after=40)])
+{extra}
+app.run_screen(script.make, SamplingParams(max_new_tokens=2000))
+print("closed:", script.engine.closed)
+"""
+CRASH = """
+def crash(self, report):
+    raise RuntimeError("the screen broke")
+app.ChatApp._stream = crash
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Terminal:
+    """A tmux session of its own server, so that nobody else's is touched."""
+
+    def __init__(self, directory):
+        self._socket = f"hga-{uuid.uuid4().hex[:12]}"
+        self._tmux("-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "40", "-c", directory)
+
+    def _tmux(self, *arguments):
+        done = subprocess.run(
+            ["tmux", "-L", self._socket, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def run(self, program):
+        self.send(f"PS1='$ '; clear; {sys.executable} {program}; echo \"left with $?\"", "Enter")
+
+    def send(self, *keys):
+        self._tmux("send-keys", *keys)
+
+    def shows(self):
+        return self._tmux("capture-pane", "-p")
+
+    def wait(self, *texts):
+        end = time.monotonic() + PATIENCE_S
+        while not all(text in self.shows() for text in texts):
+            assert time.monotonic() < end, f"never showed {texts}:\n{self.shows()}"
+            time.sleep(0.05)
+        return self.shows()
+
+    def is_clean(self):
+        """Whether the usual screen is back, with a cursor and without mouse reports."""
+        modes = "#{alternate_on} #{mouse_any_flag} #{cursor_flag}"
+        return self._tmux("display-message", "-p", modes).split() == ["0", "0", "1"]
+
+    def process(self):
+        """The process that runs in the foreground of the shell."""
+        shell = self._tmux("display-message", "-p", "#{pane_pid}").strip()
+        return subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", shell], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def close(self):
+        self._tmux("kill-server")
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    terminal = Terminal(tmp_path)
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def program(tmp_path):
+    def write(extra=""):
+        path = tmp_path / "program.py"
+        path.write_text(
+            PROGRAM.format(
+                root=str(ROOT),
+                kernels=str(ROOT / "kernels"),
+                tests=str(ROOT / "tests"),
+                extra=extra,
+            )
+        )
+        return path
+
+    return write
+
+
+def test_question_cancel_and_quit(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready", "sea.txt", "host K/V")
+    terminal.send("How is it?", "Enter")
+    screen = terminal.wait("The sea is calm today.", "answering")
+    assert "How is it?" in screen
+    terminal.send("typed meanwhile")
+    terminal.wait("typed meanwhile")
+    terminal.send("Escape")
+    terminal.wait("cancelled", "ready", "logs/sea.txt:")
+    terminal.send("C-q")
+    terminal.wait("closed: True", "left with 0")
+    assert terminal.is_clean()
+
+
+def test_terminal_is_clean_when_the_process_is_told_to_end(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready")
+    assert not terminal.is_clean()
+    subprocess.run(["kill", "-TERM", terminal.process()], check=True)
+    terminal.wait("closed: True", "left with")
+    assert terminal.is_clean()
+
+
+def test_terminal_is_clean_after_a_crash(terminal, program):
+    terminal.run(program(CRASH))
+    terminal.wait("ready")
+    terminal.send("How is it?", "Enter")
+    terminal.wait("the screen broke", "left with 1")
+    assert terminal.is_clean()

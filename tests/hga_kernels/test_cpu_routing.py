@@ -1,0 +1,167 @@
+"""The compiled selection and attention against their plain definitions.
+
+Expected values come from the definition in float64 on the same bf16 numbers. All memory that the
+wrappers ask for is filled with NaN (or large numbers) first, so that what is not written shows.
+"""
+
+import math
+
+import pytest
+import torch
+from hga_kernels import cpu, reference
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from kernel_cases import BF16_STEP, assert_near, exact, index_of, page_case, random, ratios, seeds
+
+compiled = pytest.mark.usefixtures("compiled")
+
+
+# Selection
+
+
+def eight_bits(turned: torch.Tensor) -> torch.Tensor:
+    """Each row rounded to 127 steps up to its largest number."""
+    step = turned.abs().amax(-1, keepdim=True) / 127
+    return (turned / step).round() * step
+
+
+@compiled
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
+    st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 10),
+    st.integers(1, 50), seeds, st.data(),
+)  # fmt: skip
+def test_select_groups(
+    dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
+    first: int, kept: int, budget: int, seed: int, data: st.DataObject,
+) -> None:  # fmt: skip
+    ends = torch.tensor(
+        data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
+        dtype=torch.int32,
+    )
+    centres, codes, scales = index_of(heads, chunks, dim, seed)
+    rows = queries_a_block * ratio
+    queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
+    found = cpu.select_groups(queries, centres, codes, scales, first, ends, kept, budget)
+    assert found is not None
+    groups, mass = found
+    span = max(int(ends.max()) - first, 0)
+    assert groups.shape == mass.shape == (blocks, heads, min(budget, min(kept, span) * 4))
+    if span == 0:
+        return
+
+    centre_scores = queries.double() @ centres[:, None, : first + span].double().transpose(2, 3)
+    candidates = reference.keep_chunks(centre_scores, first, ends, kept)
+    assume(chunk_level_is_clear(centre_scores, first, ends, kept))
+    turned = eight_bits(queries.double() @ reference.hadamard(dim, torch.float64))
+    all_mass = reference.score_groups(turned, centre_scores, codes, scales, candidates)
+    for block in range(blocks):
+        for head in range(heads):
+            numbers = candidates[head, block].repeat_interleave(4) * 4
+            numbers += torch.arange(4).repeat(candidates.shape[2])
+            of_group = {
+                int(n): float(m)
+                for n, m in zip(numbers, all_mass[head, block], strict=True)
+                if n >= 0
+            }
+            chosen = [g for g in groups[block, head].tolist() if g >= 0]
+            assert groups[block, head].tolist() == chosen + [-1] * (groups.shape[2] - len(chosen))
+            assert len(chosen) == len(set(chosen)) == min(groups.shape[2], len(of_group))
+            assert set(chosen) <= set(of_group)
+            for place, group in enumerate(chosen):
+                assert float(mass[block, head, place]) == pytest.approx(
+                    of_group[group], rel=2e-3, abs=1e-5
+                )
+            assert not mass[block, head, len(chosen) :].any()
+            left_out = [of_group[g] for g in set(of_group) - set(chosen)]
+            if left_out:
+                least = min(of_group[g] for g in chosen)
+                assert max(left_out) <= least * (1 + 2e-3) + 1e-5
+
+
+def chunk_level_is_clear(scores: torch.Tensor, first: int, ends: torch.Tensor, kept: int) -> bool:
+    """Whether no chunk is so near the border of being kept that float32 could decide otherwise."""
+    for block, end in enumerate(ends.tolist()):
+        if end - first > kept:
+            weights = scores[:, block, :, first:end].softmax(-1).sum(1).sort(-1, descending=True)
+            border = weights.values[:, kept - 1] - weights.values[:, kept]
+            if bool((border < 1e-5 * weights.values[:, kept - 1]).any()):
+                return False
+    return True
+
+
+@compiled
+def test_selection_of_eight_bits_loses_little() -> None:
+    """Against the definition without rounding of queries: nearly the same groups."""
+    centres, codes, scales = index_of(2, 60, 64, seed=7)
+    queries = random(2, 4, 3, 64, seed=9).float() / 4
+    ends = torch.full((4,), 60, dtype=torch.int32)
+    found = cpu.select_groups(queries, centres, codes, scales, 2, ends, 30, 24)
+    assert found is not None
+    groups, mass = found
+    best, best_mass = reference.select_groups(queries, centres, codes, scales, 2, ends, 30, 24)
+    pairs = zip(groups.flatten(0, 1).tolist(), best.flatten(0, 1).tolist(), strict=True)
+    shared = [len(set(a) & set(b)) for a, b in pairs]
+    assert sum(shared) >= 0.97 * best.numel()
+    torch.testing.assert_close(mass.sum(-1), best_mass.sum(-1), rtol=5e-3, atol=0)
+
+
+@compiled
+def test_scores_of_any_size_are_selected_from() -> None:
+    """Far apart scores: weights that underflow count as nothing, and nothing is NaN."""
+    centres, codes, scales = index_of(1, 6, 64, seed=3)
+    queries = random(1, 1, 2, 64, seed=4).float() * 100
+    ends = torch.tensor([6], dtype=torch.int32)
+    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 4, 5)
+    assert found is not None
+    best, best_mass = reference.select_groups(
+        queries.double(), centres, codes, scales, 0, ends, 4, 5
+    )
+    assert bool(found[1].isfinite().all())
+    assert int(found[0][0, 0, found[1][0, 0].argmax()]) == int(best[0, 0, best_mass[0, 0].argmax()])
+    assert float(found[1].sum()) == pytest.approx(2.0, rel=1e-3)
+
+
+# Attention
+
+
+@compiled
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([16, 32, 48, 64, 80, 96, 128, 256]), st.integers(1, 3), ratios,
+    st.integers(1, 3), st.integers(1, 9), st.integers(3, 11), st.integers(17, 150),
+    st.booleans(), st.sampled_from([0.3, 1.0, 4.0]), seeds,
+)  # fmt: skip
+def test_attend_pages(
+    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
+    with_mass: bool, size: float, seed: int,
+) -> None:  # fmt: skip
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size)
+    scale = 1 / math.sqrt(dim)
+    found = cpu.attend_pages(*case, scale, with_mass)
+    assert found is not None
+    expected = reference.attend_pages(*exact(case), scale, with_mass)
+    # Weights may be rounded to bf16 as well as the result.
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, size)
+    if not with_mass:
+        assert found[1] is None
+        return
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
+    total = torch.full((blocks, heads), float(rows * ratio), dtype=torch.float64)
+    assert_near(found[1].sum(-1), total, 1e-4, 1)
+
+
+@compiled
+def test_attend_pages_with_weights_far_apart() -> None:
+    """Scores in the hundreds: nearly one-hot, and a maximum that grows from tile to tile."""
+    case = page_case(64, 2, 3, 2, 5, 12, 180, seed=11, size=8)
+    found = cpu.attend_pages(*case, 1.0, True)
+    expected = reference.attend_pages(*exact(case), 1.0, True)
+    assert found is not None
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, 8)
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-2, 1e-2)

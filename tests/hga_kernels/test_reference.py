@@ -1,0 +1,355 @@
+"""The plain definitions of the kernels against hand values, loops and torch's own attention."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hga_kernels import reference
+from torch.nn import functional
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+# Linear, norms, RoPE and gate
+
+
+def test_linear_is_the_product_with_the_transposed_weight() -> None:
+    inputs = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    weight = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -1.0]])
+    expected = torch.tensor([[1.0, 3.0, -2.0], [3.0, 7.0, -4.0]])
+    assert torch.equal(reference.linear(inputs, weight), expected)
+    wide = reference.linear(inputs.bfloat16(), weight.bfloat16(), torch.float32)
+    assert wide.dtype == torch.float32
+    assert torch.equal(wide, expected)
+
+
+def test_rms_norm_divides_by_the_root_mean_square() -> None:
+    # Mean square of (3, 4, 0, 0) is 25 / 4; with eps 11/4 the root is 3.
+    normed = reference.rms_norm(torch.tensor([[3.0, 4.0, 0.0, 0.0]]), torch.ones(4) * 2, 11 / 4)
+    torch.testing.assert_close(normed, torch.tensor([[2.0, 8 / 3, 0.0, 0.0]]))
+
+
+def test_rotate_turns_the_first_half_with_the_second() -> None:
+    quarter = torch.tensor([[math.pi / 2, 0.0]])
+    inputs = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]])
+    turned = reference.rotate(inputs, quarter.cos(), quarter.sin(), heads=1)
+    # (1, 3) by a quarter turn is (-3, 1); (2, 4) stays; the second head is left out.
+    torch.testing.assert_close(turned, torch.tensor([[[-3.0, 2.0, 1.0, 4.0]]]))
+
+
+def test_gated_silu_gates_the_second_half_by_the_first() -> None:
+    out = reference.gated_silu(torch.tensor([[0.0, math.log(3.0), 5.0, 4.0]]))
+    # silu(ln 3) = ln 3 * 3/4.
+    torch.testing.assert_close(out, torch.tensor([[0.0, 3 * math.log(3.0)]]))
+
+
+# Hadamard
+
+
+def test_hadamard_of_four_by_hand() -> None:
+    expected = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+    assert torch.equal(reference.hadamard(4, torch.float32), expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 16, 64, 128, 256])
+def test_hadamard_is_orthonormal_and_symmetric(size: int) -> None:
+    matrix = reference.hadamard(size, torch.float64)
+    identity = torch.eye(size, dtype=torch.float64)
+    torch.testing.assert_close(matrix @ matrix.T, identity, atol=1e-12, rtol=0)
+    assert torch.equal(matrix, matrix.T)
+    torch.testing.assert_close(matrix.abs(), torch.full_like(matrix, size**-0.5))
+
+
+@pytest.mark.parametrize("size", [0, 3, 96])
+def test_hadamard_needs_a_power_of_two(size: int) -> None:
+    with pytest.raises(ValueError, match=str(size)):
+        reference.hadamard(size, torch.float32)
+
+
+# Summaries
+
+
+def test_summary_of_two_keys_by_hand() -> None:
+    # Pair 0 is averaged as it is; pair 1 turns the first key by +90 and the second by -90 degrees.
+    angles = torch.tensor([[0.0, math.pi / 2], [0.0, -math.pi / 2]])
+    keys = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [3.0, 6.0, 5.0, 8.0]]])
+    summary = reference.summarize(keys, angles.cos(), angles.sin())
+    # (2, 4) -> (-4, 2) and (6, 8) -> (8, -6).
+    torch.testing.assert_close(summary, torch.tensor([[[2.0, 2.0, 4.0, -2.0]]]))
+
+
+def test_runs_are_summarised_on_their_own() -> None:
+    keys, angles = random(2, 24, 8), random(6, 4, seed=1)
+    whole = reference.summarize(keys, angles.cos(), angles.sin())
+    assert whole.shape == (2, 4, 8)
+    for run in range(4):
+        part = reference.summarize(keys[:, 6 * run : 6 * run + 6], angles.cos(), angles.sin())
+        torch.testing.assert_close(whole[:, run : run + 1], part)
+
+
+# The 2-bit token index
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def unpack(codes: Bytes) -> npt.NDArray[np.int64]:
+    """Levels [tokens, dim] of the codes of one chunk, [groups, dim / 16, group_size, 4]."""
+    groups, slabs, group_size, _ = codes.shape
+    levels = np.full((groups * group_size, slabs * 16), -1)
+    for group in range(groups):
+        for token in range(group_size):
+            for slab in range(slabs):
+                for byte in range(4):
+                    value = int(codes[group, slab, token, byte])
+                    for pair in range(4):
+                        place = 16 * slab + 4 * pair + byte
+                        levels[group * group_size + token, place] = (value >> 2 * pair) & 3
+    return levels
+
+
+def levels_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Level of each dimension of one token: borders at -1, 0 and 1 root mean squares."""
+    spread = np.sqrt(np.mean(values**2))
+    return np.digitize(values, [-spread, 0.0, spread])
+
+
+def sylvester(size: int) -> npt.NDArray[np.float64]:
+    signs = [[(-1) ** (i & j).bit_count() for j in range(size)] for i in range(size)]
+    return np.array(signs) / math.sqrt(size)
+
+
+@pytest.mark.parametrize(("dim", "chunk", "group"), [(16, 8, 4), (64, 64, 16), (128, 32, 32)])
+def test_codes_are_the_levels_of_the_turned_keys(dim: int, chunk: int, group: int) -> None:
+    keys, centres = random(2, 3 * chunk, dim), random(2, 3, dim, seed=1)
+    codes, scales = reference.encode_tokens(keys, centres, group)
+    assert codes.shape == (2, 3, chunk // group, dim // 16, group, 4)
+    assert codes.dtype == torch.uint8
+    assert scales.shape == (2, 3, chunk)
+    for head in range(2):
+        for number in range(3):
+            own = keys[head, number * chunk : (number + 1) * chunk] - centres[head, number]
+            turned = own.numpy() @ sylvester(dim)
+            levels = unpack(codes[head, number].numpy())
+            for token in range(chunk):
+                assert np.array_equal(levels[token], levels_of(turned[token]))
+                # The scale with the least squared error, by numpy's own solver.
+                steps = (levels[token] - 1.5)[:, None]
+                best = np.linalg.lstsq(steps, turned[token], rcond=None)[0][0]
+                assert float(scales[head, number, token]) == pytest.approx(best, rel=2**-8)
+
+
+def test_decoding_gives_scale_times_step() -> None:
+    keys, centres = random(2, 128, 32), random(2, 2, 32, seed=1)
+    codes, scales = reference.encode_tokens(keys, centres, 16)
+    decoded = reference.decode_tokens(codes, scales)
+    assert decoded.shape == (2, 2, 64, 32)
+    for head in range(2):
+        for chunk in range(2):
+            steps = unpack(codes[head, chunk].numpy()) - 1.5
+            expected = steps * scales[head, chunk].double().numpy()[:, None]
+            np.testing.assert_allclose(decoded[head, chunk].numpy(), expected, rtol=1e-6)
+
+
+def test_error_is_that_of_the_best_uniform_quantiser() -> None:
+    """Four uniform levels leave 0.1188 of a Gaussian's variance (Max, 1960, table II)."""
+    # So many dimensions that the scale of its own gives a token no more to speak of.
+    keys = random(1, 64 * 8, 1024)
+    centres = torch.zeros(1, 8, 1024, dtype=torch.float64)
+    codes, scales = reference.encode_tokens(keys, centres, 16)
+    decoded = reference.decode_tokens(codes, scales).flatten(1, 2)
+    turned = keys @ reference.hadamard(1024, torch.float64)
+    error = (decoded - turned).square().mean() / keys.square().mean()
+    assert float(error) == pytest.approx(0.1188, rel=0.004)
+
+
+def test_the_turn_spreads_an_outlier_over_all_dimensions() -> None:
+    keys = random(1, 64, 64)
+    keys[:, :, 5] *= 30
+    centres = torch.zeros(1, 1, 64, dtype=torch.float64)
+    decoded = reference.decode_tokens(*reference.encode_tokens(keys, centres, 16))[0, 0].double()
+    back = decoded @ reference.hadamard(64, torch.float64)
+    query = random(64, seed=3)
+    wanted, found = keys[0] @ query, back @ query
+    assert torch.corrcoef(torch.stack((wanted, found)))[0, 1] > 0.9
+
+
+def test_keys_equal_to_their_centre_have_scale_zero() -> None:
+    keys = torch.ones(1, 16, 16)
+    codes, scales = reference.encode_tokens(keys, torch.ones(1, 1, 16), 4)
+    assert torch.equal(reference.decode_tokens(codes, scales), torch.zeros(1, 1, 16, 16))
+
+
+# Group scores and selection
+
+
+def make_index(
+    kv_heads: int, chunks: int, dim: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    keys, centres = random(kv_heads, chunks * 8, dim, seed=seed), random(kv_heads, chunks, dim)
+    return centres, *reference.encode_tokens(keys, centres, 4)
+
+
+def estimated_mass(
+    queries: torch.Tensor,
+    index: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    candidates: list[int],
+) -> dict[int, float]:
+    """Softmax mass per group over decoded keys of one head; queries [rows, dim], unturned."""
+    centres, codes, scales = index
+    groups = codes.shape[1]
+    keys = reference.decode_tokens(codes, scales).double()
+    keys = keys @ reference.hadamard(keys.shape[-1], torch.float64) + centres[:, None]
+    weights = (queries @ keys[candidates].flatten(0, 1).T).softmax(-1).sum(0)
+    masses = weights.view(len(candidates) * groups, -1).sum(1).tolist()
+    numbers = [chunk * groups + group for chunk in candidates for group in range(groups)]
+    return dict(zip(numbers, masses, strict=True))
+
+
+def test_group_scores_are_the_softmax_over_decoded_keys() -> None:
+    centres, codes, scales = make_index(2, 6, 32)
+    queries = random(2, 3, 5, 32, seed=2) / 2
+    chunks = torch.tensor(
+        [[[0, 3, 4], [5, -1, 2], [-1, -1, -1]], [[1, 2, 3], [0, 1, -1], [4, 5, 0]]]
+    )
+    turned = queries @ reference.hadamard(32, torch.float64)
+    centre_scores = queries @ centres[:, None].transpose(2, 3)
+    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
+    assert mass.shape == (2, 3, 6)
+    for head in range(2):
+        index = (centres[head], codes[head], scales[head])
+        for block in range(3):
+            present = [c for c in chunks[head, block].tolist() if c >= 0]
+            expected = estimated_mass(queries[head, block], index, present) if present else {}
+            for place, chunk in enumerate(chunks[head, block].tolist()):
+                for group in range(2):
+                    found = float(mass[head, block, 2 * place + group])
+                    assert found == pytest.approx(expected.get(2 * chunk + group, 0.0), abs=1e-6)
+    torch.testing.assert_close(mass[0, 0].sum(), torch.tensor(5.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kept", [1, 3, 7, 50])
+def test_chunks_with_most_softmax_weight_are_kept(kept: int) -> None:
+    scores = random(2, 3, 4, 9, seed=3)
+    ends = torch.tensor([9, 4, 1])
+    chunks = reference.keep_chunks(scores, 2, ends, kept)
+    for head in range(2):
+        for block, end in enumerate(ends.tolist()):
+            weight = scores[head, block, :, 2:end].softmax(-1).sum(0)
+            best = weight.argsort(descending=True)[:kept] + 2 if end > 2 else torch.empty(0)
+            found = [c for c in chunks[head, block].tolist() if c >= 0]
+            assert len(found) == len(set(found))
+            assert set(found) == set(best.tolist())
+
+
+def test_the_heaviest_groups_are_taken() -> None:
+    mass = torch.tensor([[[0.1, 0.5, 0.0, 0.3]], [[0.2, 0.0, 9.0, 9.0]]])
+    chunks = torch.tensor([[[7, 2]], [[3, -1]]])
+    groups, of_groups = reference.take_groups(mass, chunks, 3)
+    assert groups.tolist() == [[[15, 5, 14], [6, 7, -1]]]
+    torch.testing.assert_close(of_groups, torch.tensor([[[0.5, 0.3, 0.1], [0.2, 0.0, 0.0]]]))
+
+
+def test_selection_is_by_estimated_mass_within_the_kept_chunks() -> None:
+    centres, codes, scales = make_index(2, 12, 32)
+    queries = random(2, 3, 5, 32, seed=4)
+    ends = torch.tensor([12, 7, 2], dtype=torch.int32)
+    groups, mass = reference.select_groups(queries, centres, codes, scales, 2, ends, 4, 5)
+    assert groups.shape == mass.shape == (3, 2, 5)
+    for block, end in enumerate(ends.tolist()):
+        for head in range(2):
+            present = [g for g in groups[block, head].tolist() if g >= 0]
+            if end == 2:
+                assert present == []
+                continue
+            rows = queries[head, block]
+            weight = (rows @ centres[head, 2:end].T).softmax(-1).sum(0)
+            kept = (weight.argsort(descending=True)[:4] + 2).tolist()
+            expected = estimated_mass(rows, (centres[head], codes[head], scales[head]), kept)
+            best = sorted(expected, key=lambda g: -expected[g])[:5]
+            assert present == best
+            for place, group in enumerate(best):
+                found = float(mass[block, head, place])
+                assert found == pytest.approx(expected[group], abs=1e-6)
+
+
+def test_nothing_to_choose_from_gives_nothing() -> None:
+    centres, codes, scales = make_index(2, 3, 16)
+    ends = torch.tensor([2, 0, -4], dtype=torch.int32)
+    groups, mass = reference.select_groups(
+        random(2, 3, 1, 16), centres, codes, scales, 2, ends, 4, 5
+    )
+    assert groups.shape == mass.shape == (3, 2, 0)
+
+
+# Attention over pages
+
+
+def paged(
+    keys: torch.Tensor, values: torch.Tensor, size: int, spare: int = 3
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A pool with the pages of [kv_heads, tokens, dim] in random order, and where they are.
+
+    What holds no token is NaN, in spare pages as well. Slots: [kv_heads, groups].
+    """
+    kv_heads, tokens, dim = keys.shape
+    groups = -(-tokens // size)
+    pool = keys.new_full((kv_heads * groups + spare, 2, size, dim), math.nan)
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(5))
+    slots = order[: kv_heads * groups].view(kv_heads, groups)
+    for head in range(kv_heads):
+        for token in range(tokens):
+            page = pool[slots[head, token // size]]
+            page[0, token % size] = keys[head, token]
+            page[1, token % size] = values[head, token]
+    return pool, slots
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 8])
+def test_attention_over_pages_is_masked_attention(ratio: int) -> None:
+    kv_heads, tokens, dim, size, blocks, rows = 2, 37, 16, 8, 3, 4
+    keys, values = random(kv_heads, tokens, dim), random(kv_heads, tokens, dim, seed=1)
+    queries = random(blocks, rows, kv_heads * ratio, dim, seed=2)
+    positions = torch.tensor([[4, 5, 6, 7], [17, 18, 19, 20], [33, 34, 35, 36]])
+    pool, where = paged(keys, values, size)
+    groups = torch.tensor(
+        [
+            [[0, -1, -1, -1], [-1, -1, -1, 0]],
+            [[2, 0, -1, 1], [-1, 1, 2, -1]],
+            [[4, 1, -1, 0], [3, 4, 0, 2]],
+        ]
+    )
+    heads = torch.arange(kv_heads)[:, None]
+    slots = torch.where(groups < 0, -1, where[heads, groups.clamp_min(0)])
+    out, mass = reference.attend_pages(queries, positions, groups, slots, pool, 0.3, with_mass=True)
+    assert mass is not None
+    for block in range(blocks):
+        for head in range(kv_heads):
+            listed = {g for g in groups[block, head].tolist() if g >= 0}
+            mask = torch.zeros(rows, tokens, dtype=torch.bool)
+            for row in range(rows):
+                for token in range(int(positions[block, row]) + 1):
+                    mask[row, token] = token // size in listed
+            own = queries[block, :, head * ratio : (head + 1) * ratio].transpose(0, 1)
+            expected = functional.scaled_dot_product_attention(
+                own, keys[head].expand(ratio, -1, -1), values[head].expand(ratio, -1, -1), mask,
+                scale=0.3,
+            )  # fmt: skip
+            found = out[block, :, head * ratio : (head + 1) * ratio].transpose(0, 1)
+            torch.testing.assert_close(found, expected)
+            scores = (own @ keys[head].T * 0.3).masked_fill(~mask, -math.inf)
+            weights = functional.pad(scores.softmax(-1).sum((0, 1)), (0, -tokens % size))
+            of_groups = weights.view(-1, size).sum(1)
+            for place, group in enumerate(groups[block, head].tolist()):
+                expected_mass = float(of_groups[group]) if group >= 0 else 0.0
+                assert float(mass[block, head, place]) == pytest.approx(expected_mass, abs=1e-6)
+
+
+def test_attention_gives_no_mass_unless_asked() -> None:
+    pool, slots = paged(random(1, 4, 16), random(1, 4, 16), 4)
+    arguments = (random(1, 1, 1, 16), torch.tensor([[3]]), torch.tensor([[[0]]]), slots[None])
+    assert reference.attend_pages(*arguments, pool, 1.0)[1] is None

@@ -1,0 +1,213 @@
+"""An engine without a model: scripted answers with scripted traces, for tests of what uses one."""
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, SamplingParams
+from hga_engine.errors import ContextFullError
+from hga_engine.events import (
+    Event,
+    Finished,
+    FinishReason,
+    MemoryFigures,
+    PrefillProgress,
+    TextDelta,
+    Trace,
+)
+
+GROUP = 16
+WORD = re.compile(r"\s?\w+|\s|[^\w\s]")
+MODEL = ModelConfig(
+    architecture="llama",
+    num_layers=2,
+    hidden_size=8,
+    num_query_heads=2,
+    num_kv_heads=1,
+    head_dim=4,
+    intermediate_size=16,
+    vocab_size=100_000,
+    max_positions=65_536,
+    rope_base=10_000.0,
+    rms_norm_eps=1e-5,
+    tie_embeddings=True,
+)
+
+
+class ScriptedTokenizer:
+    """One token a word (with the blank before it) or sign; ids in order of first appearance."""
+
+    vocab_size = 100_000
+    end_tokens = frozenset({2})
+
+    def __init__(self) -> None:
+        self._words = ["<user>", "<assistant>", "<end>"]
+        self._ids = {word: number for number, word in enumerate(self._words)}
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_with_offsets(text)[0]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        ids, offsets = [], []
+        for match in WORD.finditer(text):
+            word = match.group()
+            if word not in self._ids:
+                self._ids[word] = len(self._words)
+                self._words.append(word)
+            ids.append(self._ids[word])
+            offsets.append(match.span())
+        return ids, offsets
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(self._words[number] for number in ids if number > 2)
+
+    def opening(self, system: str | None) -> list[int]:
+        return [*(self.encode(system) if system else []), 0]
+
+    def to_answer(self) -> list[int]:
+        return [2, 1]
+
+    def to_next_question(self) -> list[int]:
+        return [2, 0]
+
+
+@dataclass(frozen=True)
+class ScriptedAnswer:
+    """What the engine says to one question."""
+
+    text: str
+    reads: Mapping[int, float] = field(default_factory=dict)
+    """Attention mass per group of the session, the same for every token of the answer."""
+    reason: FinishReason = "stop"
+    hold_after: int | None = None
+    """Tokens after which the answer waits for ``ScriptedEngine.release`` or the cancel event."""
+    error: Exception | None = None
+    """Raised after the prompt has been added, before the first token."""
+
+
+class ScriptedEngine:
+    """Has the interface of ``hga_engine.engine.Engine``; answers in the order given.
+
+    ``session`` holds the token ids of the session, ``prompts`` what each question added.
+    """
+
+    def __init__(
+        self,
+        answers: Sequence[ScriptedAnswer | str] = (),
+        *,
+        context: int = 65_536,
+        tokenizer: ScriptedTokenizer | None = None,
+        hold_read_after: int | None = None,
+        read_steps: int = 4,
+    ) -> None:
+        self.tokenizer = tokenizer or ScriptedTokenizer()
+        self.config = EngineConfig(cache=CacheConfig(context=context))
+        self.model_config = MODEL
+        self.model_name = "scripted"
+        self.fingerprint = "0" * 64
+        self.session: list[int] = []
+        self.prompts: list[list[int]] = []
+        self.truncations: list[int] = []
+        self.release = threading.Event()
+        self.closed = False
+        self._answers = [ScriptedAnswer(a) if isinstance(a, str) else a for a in answers]
+        self._hold_read_after = hold_read_after
+        self._read_steps = read_steps
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.session)
+
+    def read(
+        self, token_ids: Sequence[int], cancel: threading.Event | None = None
+    ) -> Iterator[PrefillProgress]:
+        self._check_room(len(token_ids))
+        for step in range(1, self._read_steps + 1):
+            if self._is_cancelled(cancel, hold=step - 1 == self._hold_read_after):
+                return
+            yield PrefillProgress(step, self._read_steps, len(token_ids), 0.25 * step)
+        if not self._is_cancelled(cancel):
+            self.session.extend(token_ids)
+
+    def answer(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingParams,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Event]:
+        self._check_room(len(prompt_ids))
+        self.prompts.append(list(prompt_ids))
+        yield PrefillProgress(1, 2, len(prompt_ids), 0.01)
+        if self._is_cancelled(cancel):
+            yield self._finished("cancelled", len(prompt_ids), 0)
+            return
+        yield PrefillProgress(2, 2, len(prompt_ids), 0.02)
+        self.session.extend(prompt_ids)
+        script = self._answers.pop(0)
+        if script.error is not None:
+            raise script.error
+        said = 0
+        reason = script.reason
+        for token in self.tokenizer.encode(script.text):
+            if self._is_cancelled(cancel, hold=said == script.hold_after):
+                reason = "cancelled"
+                break
+            if said == sampling.max_new_tokens:
+                reason = "length"
+                break
+            mass = torch.zeros(len(self.session) // GROUP + 1)
+            for group, share in script.reads.items():
+                mass[group] = share
+            self.session.append(token)
+            said += 1
+            trace = Trace(len(self.session) - 1, mass, tokens_attended=1_000.0)
+            yield TextDelta(self.tokenizer.decode([token]), token, trace)
+        yield self._finished(reason, len(prompt_ids), said)
+
+    def truncate(self, tokens: int) -> None:
+        self.truncations.append(tokens)
+        del self.session[tokens:]
+
+    def memory(self) -> MemoryFigures:
+        return MemoryFigures(
+            weights_bytes=100_000_000,
+            index_bytes=1_000 * len(self.session),
+            kv_device_bytes=0,
+            kv_host_bytes=10_000 * len(self.session),
+            kv_disk_bytes=0,
+            device_peak_bytes=0,
+            host_peak_bytes=900_000_000,
+            host_resident_bytes=800_000_000,
+            host_total_bytes=8_000_000_000,
+            kv_host_capacity_bytes=655_360_000,
+            kv_disk_capacity_bytes=0,
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _check_room(self, tokens: int) -> None:
+        context = self.config.cache.context
+        if len(self.session) + tokens > context:
+            raise ContextFullError(f"The session holds {context:,} tokens; it is full.")
+
+    def _is_cancelled(self, cancel: threading.Event | None, *, hold: bool = False) -> bool:
+        while hold and not self.release.wait(0.005):
+            if cancel is not None and cancel.is_set():
+                break
+        return cancel is not None and cancel.is_set()
+
+    @staticmethod
+    def _finished(reason: FinishReason, prompt_tokens: int, said: int) -> Finished:
+        return Finished(
+            reason=reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=said,
+            prefill_s=0.02,
+            ttft_s=0.05,
+            decode_tokens_per_s=40.0,
+            sparsity=0.03,
+        )
