@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from textual.pilot import Pilot
+
 from hga_chat.cli.prepare import open_conversation, prepare
 from hga_chat.output import Output
 from hga_chat.screen.app import ChatApp
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.settings import load_settings
-from textual.pilot import Pilot
 
 HANDBOOK = Path(__file__).parents[1] / "assets" / "samples" / "handbook.pdf"
 QUESTIONS = (
