@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 
