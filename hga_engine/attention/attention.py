@@ -9,6 +9,7 @@ from hga_kernels import attend_pages
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.router import select
 from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.events import Trace
 from hga_engine.kv_store import KVStore
 
 Rule = Literal["decode", "prefill"]
@@ -49,6 +50,7 @@ class RoutedAttention:
         self._router = router
         self._store = store
         self._index = index
+        self._model = model
         self._kv_heads = model.num_kv_heads
         self._scale = 1 / math.sqrt(model.head_dim)
         self._sink_chunks = router.sink_tokens // router.chunk_size
@@ -66,6 +68,18 @@ class RoutedAttention:
             first * self._groups_per_chunk,
             max(first, chunk - self._recent_chunks) * self._groups_per_chunk,
         )
+
+    def trace(self, position: int, reading: Reading) -> Trace:
+        """What one query at ``position`` read in all layers, with its attention mass."""
+        layers, heads = self._model.num_layers, self._model.num_query_heads
+        mass = (reading.group_mass / (layers * heads)).float()
+        first, last = self.routed_groups(position)
+        if first < last:
+            mass[:first] = 0
+            mass[last:] = 0
+        else:
+            mass[:1] = 0
+        return Trace(position, mass, reading.attended / (layers * self._kv_heads))
 
     def attend(
         self,

@@ -22,6 +22,13 @@ def read_model_config(files: ModelFiles) -> "ModelConfig":
     return _with_overrides(_open(files).config, files)
 
 
+def weights_dtype() -> "torch.dtype":
+    """bf16 where the CPU multiplies it; elsewhere torch is faster in float32."""
+    import torch
+
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
 def load_model(
     files: ModelFiles,
     dtype: "torch.dtype",
