@@ -73,6 +73,9 @@ class Engine:
         self._store = TieredKVStore(weights.config, config.router, config.cache, dtype)
         self._index = RoutingIndex(weights.config, config.router, config.cache.context, dtype)
         self._attention = RoutedAttention(weights.config, config.router, self._store, self._index)
+        # Positions of the slice under way, the same for every layer.
+        self._span = (0, 0)
+        self._positions = torch.empty(0, dtype=torch.int64)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
@@ -150,8 +153,10 @@ class Engine:
 
     def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
         """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
-        positions = torch.arange(start, start + hidden.shape[0])
-        queries, keys, values = self._decoder.project(layer, hidden, positions)
+        span = (start, start + hidden.shape[0])
+        if span != self._span:
+            self._span, self._positions = span, torch.arange(*span)
+        queries, keys, values = self._decoder.project(layer, hidden, self._positions)
         self._store.append(layer, keys, values)
         self._index.extend(layer, self._store)
         return queries

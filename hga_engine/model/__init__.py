@@ -51,12 +51,13 @@ def load_model(
     from hga_engine.model import prepared
     from hga_engine.model.adapter import AdaptedSource
     from hga_engine.model.gguf_file import open_gguf
+    from hga_engine.model.placement import side_by_side
     from hga_engine.model.source import assemble
 
     kept = prepared.load_weights(files, dtype)
     if kept is not None:
         open_gguf.cache_clear()
-        return kept
+        return side_by_side(kept)
     source = _open(files)
     if files.adapters:
         source = AdaptedSource(source, files.adapters)
@@ -64,7 +65,7 @@ def load_model(
     open_gguf.cache_clear()
     weights = replace(weights, config=_with_overrides(weights.config, files))
     prepared.keep_weights(files, weights)
-    return weights
+    return side_by_side(weights)
 
 
 def _open(files: ModelFiles) -> "TensorSource":
