@@ -115,6 +115,13 @@ static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
+
+// Four values, each in four neighbouring lanes.
+static inline __m512 four_times_each(const float *values) {
+    const __m512i places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(values)));
+}
+
 // A weight below 2^NEGLIGIBLE of the heaviest counts as none.
 static const float NEGLIGIBLE = -24.0f;
 
@@ -288,14 +295,18 @@ static int32_t bits_of(float value) {
     return bits;
 }
 
-// The k-th largest of values that are not negative, whose bits order as they do: found bit by bit.
-static float kth_largest(const float *values, int count, int k) {
+// A bound that k of the values reach, or, among equal ones, more: the k-th largest or a little below.
+// Values that are not negative order as their bits do; it is found bit by bit.
+static float bound_of_largest(const float *values, int count, int k) {
     int32_t found = 0;
-    for (int bit = 30; bit >= 0; bit--) {
+    int reach = count;
+    for (int bit = 30; bit >= 0 && reach != k; bit--) {
         int32_t least = found | 1 << bit;
         int above = 0;
         for (int i = 0; i < count; i++) above += bits_of(values[i]) >= least;
-        if (above >= k) found = least;
+        if (above < k) continue;
+        found = least;
+        reach = above;
     }
     float value;
     memcpy(&value, &found, 4);
@@ -305,7 +316,7 @@ static float kth_largest(const float *values, int count, int k) {
 // Places of the k largest values, in order of place; of equal ones the first. -1 beyond count.
 static void largest(const float *values, int count, int k, int32_t *places) {
     if (count > k) {
-        float least = kth_largest(values, count, k);
+        float least = bound_of_largest(values, count, k);
         int above = 0, taken = 0;
         for (int i = 0; i < count; i++) above += values[i] > least;
         int equal = k - above;
@@ -420,25 +431,33 @@ static void take_groups(void *context, int pair) {
     for (int row = 0; row < job->rows && present; row++) {
         const float *sums = job->sums + ((size_t)pair * job->rows + row) * cells;
         float *maxima = job->maxima + ((size_t)pair * job->rows + row) * kept;
-        float top = largest_of(maxima, present), lanes[LANES] = {0};
+        float top = largest_of(maxima, present), total = 0;
         for (int place = 0; place < present; place++) {
             float under = maxima[place] - top;
             maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
         }
-        int whole = present / (LANES / GROUPS) * (LANES / GROUPS);
-        for (int place = 0; place < whole; place += LANES / GROUPS)
-            for (int j = 0; j < LANES; j++)
-                lanes[j] += sums[place * GROUPS + j] * maxima[place + j / GROUPS];
-        float total = 0;
-        for (int j = 0; j < LANES; j++) total += lanes[j];
+        int whole = 0;
+#ifdef HGA_AVX512_VNNI
+        whole = present / 4 * 4;
+        __m512 totals = _mm512_setzero_ps();
+        for (int place = 0; place < whole; place += 4)
+            totals = _mm512_fmadd_ps(_mm512_loadu_ps(sums + place * GROUPS),
+                                     four_times_each(maxima + place), totals);
+        total = _mm512_reduce_add_ps(totals);
+#endif
         for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
             total += sums[cell] * maxima[cell / GROUPS];
         float inverse = 1.0f / total;
-        for (int place = 0; place < present; place++) {
-            float share = maxima[place] * inverse;
-            for (int g = 0; g < GROUPS; g++)
-                mass[place * GROUPS + g] += sums[place * GROUPS + g] * share;
+#ifdef HGA_AVX512_VNNI
+        for (int place = 0; place < whole; place += 4) {
+            __m512 share = _mm512_mul_ps(four_times_each(maxima + place), _mm512_set1_ps(inverse));
+            float *of_four = mass + place * GROUPS;
+            _mm512_storeu_ps(of_four, _mm512_fmadd_ps(_mm512_loadu_ps(sums + place * GROUPS), share,
+                                                      _mm512_loadu_ps(of_four)));
         }
+#endif
+        for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
+            mass[cell] += sums[cell] * (maxima[cell / GROUPS] * inverse);
     }
     largest(mass, present * GROUPS, budget, groups);
     for (int place = 0; place < budget; place++) {
