@@ -270,7 +270,7 @@ static void score_part(void *context, int item) {
     for (int place = first; place < last && chunks[place] >= 0; place++) {
         if (place + AHEAD < last && chunks[place + AHEAD] >= 0)
             for (size_t line = 0; line < bytes; line += 64)
-                __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line);
+                __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line, 0, 1);
         if (job->dim == 64)
             score_chunk(job, pair, place, chunks[place], running, 64);
         else if (job->dim == 128)
@@ -411,8 +411,14 @@ static void keep_chunks(void *context, int pair) {
                 float under = of_row[chunk] - top;
                 weights[chunk] = exp2_finite(under > -126.0f ? under : -126.0f);
             }
-            for (int chunk = 0; chunk < count; chunk++) total += weights[chunk];
-            for (int chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] / total;
+            float lanes[LANES] = {0};
+            int chunk = 0;
+            for (; chunk + LANES <= count; chunk += LANES)
+                for (int j = 0; j < LANES; j++) lanes[j] += weights[chunk + j];
+            for (; chunk < count; chunk++) total += weights[chunk];
+            for (int j = 0; j < LANES; j++) total += lanes[j];
+            float inverse = 1.0f / total;
+            for (chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] * inverse;
         }
         largest(mass, count, job->kept, chunks);
         free(mass);
