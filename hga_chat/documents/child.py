@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,16 @@ def extract(worker: Path, data: bytes, what: str, limits: Limits) -> dict[str, A
     return answer
 
 
-def end_children() -> None:
-    """End the workers that wait for documents."""
-    with _lock:
-        for child in _children.values():
-            child.end()
-        _children.clear()
+@contextlib.contextmanager
+def children_ended() -> Iterator[None]:
+    """End the workers that wait for documents, when there are no more documents for them."""
+    try:
+        yield
+    finally:
+        with _lock:
+            for child in _children.values():
+                child.end()
+            _children.clear()
 
 
 class _Child:

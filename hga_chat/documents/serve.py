@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _LENGTH_BYTES = 8
@@ -30,14 +31,15 @@ def _limit_memory(count: int) -> None:
         return  # not on this system; the limits on sizes and time remain
 
 
-def _load(worker: str) -> Callable[[bytes], dict[str, Any]]:
-    spec = importlib.util.spec_from_file_location("worker", worker)
+def _load(name: str, file: Path, folder: Path | None = None) -> ModuleType:
+    """Import a module, or the package in ``folder``, from its file, whatever the path holds."""
+    folders = [str(folder)] if folder else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
     if spec is None or spec.loader is None:
-        raise ImportError(worker)
-    module = importlib.util.module_from_spec(spec)
+        raise ImportError(str(file))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    extract: Callable[[bytes], dict[str, Any]] = module.extract
-    return extract
+    return module
 
 
 def _answer(extract: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, Any]:
@@ -59,9 +61,9 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.disable()
     _limit_memory(int(memory_bytes))
-    # At the end of the path: it may be a folder of other packages, which must hide nothing.
-    sys.path.append(str(Path(__file__).parents[2]))
-    extract = _load(worker)
+    package = Path(__file__).parents[1]
+    _load(package.name, package / "__init__.py", package)
+    extract = _load(f"{package.name}.documents.{Path(worker).stem}", Path(worker)).extract
     while header := requests.read(_LENGTH_BYTES):
         data = requests.read(int.from_bytes(header))
         # The parent keeps the time; this is for when the parent is gone.
