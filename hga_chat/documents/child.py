@@ -21,6 +21,7 @@ from hga_chat.documents.types import UnreadableError
 
 _PROGRAM = Path(__file__).with_name("serve.py")
 _LENGTH_BYTES = 8
+_EXIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class _Child:
         if self._timed_out:
             return {"failure": f"not read within {self._limits.seconds:.0f} s"}
         if body is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_S)
             self.end()
             return {"failure": f"the parser ended with {self._process.returncode}"}
         answer: dict[str, Any] = json.loads(body)

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import re
 
+from hga_chat.documents.alphabets import european_encoding
 from hga_chat.documents.types import UnreadableError
 
 PROBE_BYTES = 8192
@@ -28,14 +29,15 @@ _ENCODING_PROBE_BYTES = 8192
 _SEARCHED_BYTES = 1 << 18
 _MIN_HIGH_BYTES = 24
 _MIN_UTF16_BYTES = 128
+_MIN_WESTERN_UTF16_BYTES = 8
 _MAX_PLANES = 8
 # Between ASCII these stand alone in western and central European languages, in runs elsewhere.
 _MIN_PAIRED_SHARE = 0.5
-_EUROPEAN = ("cp1252", "cp1250", "iso8859_2", "cp1254")
+_MIN_KANA_SHARE = 0.6
 _OTHER = (
     *("cp1251", "koi8_r", "cp866", "iso8859_5", "mac_cyrillic"),
     *("cp1253", "cp1255", "cp1256", "cp874"),
-    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+    *("cp932", "euc_jp", "gb18030", "big5", "euc_kr"),
 )
 
 
@@ -91,7 +93,8 @@ def _unmarked_utf16(head: bytes) -> str | None:
     Half of the bytes of a western text are NUL. Another one is printable throughout, with a few
     characters of ASCII; other bytes read like this are not, or are ASCII from all of the planes.
     """
-    head = head[: len(head) // 2 * 2]
+    if len(head) % 2 or len(head) < _MIN_WESTERN_UTF16_BYTES:
+        return None
     found = []
     for encoding, high in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
         western = high.count(0) > 0.7 * len(high)
@@ -141,21 +144,26 @@ def _decode_legacy(data: bytes) -> str:
 
 
 def _told_by_content(data: bytes) -> str | None:
-    """The encoding that charset-normalizer tells from the lines that are not ASCII."""
+    """The encoding of which the lines that are not ASCII make most sense."""
     probe = _lines_beyond_ascii(data)
     high = len(_HIGH.findall(probe))
+    paired = sum(len(run) for run in _HIGH_PAIRS.findall(probe))
+    if paired < _MIN_PAIRED_SHARE * high:
+        return european_encoding(probe) or ("cp932" if _is_kana(probe) else None)
     if high < _MIN_HIGH_BYTES:
         return None
     from charset_normalizer import from_bytes
 
-    paired = sum(len(run) for run in _HIGH_PAIRS.findall(probe))
-    # The second bytes of katakana in Shift-JIS are ASCII.
-    likely = _OTHER if paired >= _MIN_PAIRED_SHARE * high else (*_EUROPEAN, "cp932")
-    best = from_bytes(probe, cp_isolation=list(likely)).best()
-    if best is None:
-        return None
-    # Where they agree on the text the most common one is as good for the rest of it.
-    return next((name for name in _EUROPEAN if name in best.could_be_from_charset), best.encoding)
+    best = from_bytes(probe, cp_isolation=list(_OTHER)).best()
+    return best.encoding if best is not None else None
+
+
+def _is_kana(probe: bytes) -> bool:
+    """Whether this is Shift-JIS with many katakana, the second bytes of which are ASCII."""
+    text = probe.decode("cp932", "ignore")
+    beyond = [char for char in text if char > "\x7f"]
+    kana = sum("\u3040" <= char <= "\u30ff" for char in beyond)
+    return len(beyond) >= _MIN_HIGH_BYTES / 2 and kana >= _MIN_KANA_SHARE * len(beyond)
 
 
 def _lines_beyond_ascii(data: bytes) -> bytes:

@@ -121,6 +121,8 @@ class _Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         """Close an element and what was left open in it."""
         if not self._counts[tag]:
+            if tag == "p" and self._hidden_at is None and self._heading is None:
+                self._break(tag)
             return
         while True:
             name = self._open.pop()

@@ -42,6 +42,22 @@ def _load(name: str, file: Path, folder: Path | None = None) -> ModuleType:
     return module
 
 
+class _Worker:
+    """The worker's function, loaded when it is needed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._extract: Callable[[bytes], dict[str, Any]] | None = None
+
+    def __call__(self, data: bytes) -> dict[str, Any]:
+        if self._extract is None:
+            package = Path(__file__).parents[1]
+            _load(package.name, package / "__init__.py", package)
+            name = f"{package.name}.documents.{self._file.stem}"
+            self._extract = _load(name, self._file).extract
+        return self._extract(data)
+
+
 def _answer(extract: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, Any]:
     try:
         return extract(data)
@@ -61,9 +77,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.disable()
     _limit_memory(int(memory_bytes))
-    package = Path(__file__).parents[1]
-    _load(package.name, package / "__init__.py", package)
-    extract = _load(f"{package.name}.documents.{Path(worker).stem}", Path(worker)).extract
+    extract = _Worker(Path(worker))
     while header := requests.read(_LENGTH_BYTES):
         data = requests.read(int.from_bytes(header))
         # The parent keeps the time; this is for when the parent is gone.
