@@ -51,6 +51,15 @@ class _Flow:
     """Whether there is more in it than a line can hold."""
 
 
+@dataclass
+class _Row:
+    """The cells of a row that is open."""
+
+    level: int
+    """How many flows are around it."""
+    cells: list[_Flow] = field(default_factory=list)
+
+
 def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True) -> Outline:
     """Return the text of an HTML page, its headings and where its anchors are.
 
@@ -84,7 +93,7 @@ class _Page(HTMLParser):
         self._counts: Counter[str] = Counter()
         self._hidden_at: int | None = None
         self._flows = [_Flow()]
-        self._rows: list[list[_Flow]] = []
+        self._rows: list[_Row] = []
         self._cells_apart: list[bool] = []
         self._begins_pre = False
         self._line: list[str] = []
@@ -224,7 +233,7 @@ class _Page(HTMLParser):
         elif tag == "blockquote":
             flow.quotes += 1
         elif tag == "tr":
-            self._rows.append([])
+            self._rows.append(_Row(len(self._flows)))
         elif tag in CELLS:
             is_apart = bool(self._rows) and len(self._flows) <= _MAX_TABLE_DEPTH
             self._cells_apart.append(is_apart)
@@ -246,9 +255,9 @@ class _Page(HTMLParser):
         elif tag == "blockquote" and flow.quotes:
             flow.quotes -= 1
         elif tag in CELLS and self._cells_apart.pop():
-            self._rows[-1].append(self._flows.pop())
+            self._rows[-1].cells.append(self._flows.pop())
         elif tag == "tr":
-            self._end_row(self._rows.pop())
+            self._end_row(self._rows.pop().cells)
 
     def _close_within(self, tags: set[str], borders: set[str]) -> None:
         """Close the elements ``tags`` that are open inside the innermost of ``borders``."""
@@ -292,6 +301,11 @@ class _Page(HTMLParser):
             self._write("", self._flows[-1].numbers[-1])
 
     def _write(self, text: str, number: int) -> None:
+        row = self._rows[-1] if self._rows else None
+        if row and row.cells and row.level == len(self._flows):
+            # Text between cells, which no row has, comes after those before it.
+            cells, row.cells = row.cells, []
+            self._end_row(cells)
         flow = self._flows[-1]
         if flow.wants_blank and flow.lines and flow.lines[-1]:
             flow.lines.append("")

@@ -34,12 +34,12 @@ def read_notebook(path: str, data: bytes) -> Reading:
         raise UnreadableError("a notebook without cells; open and save it in Jupyter first")
     sections: list[Section] = []
     for number, cell in enumerate(notebook["cells"], start=1):
-        kind = _field(cell, "cell_type") or "unknown"
+        kind = _field(cell, "cell_type")
         source = _text(_field(cell, "source")).rstrip("\n")
         output = "\n".join(_outputs(_field(cell, "outputs"))) if kind == "code" else ""
         if not (source.strip() or output):
             continue
-        named = kind if kind in {"code", "markdown", "raw"} else "unknown"
+        named = kind if kind in ("code", "markdown", "raw") else "unknown"
         body = f"[cell {number}, {named}]\n{source}\n"
         if output:
             body += f"[output]\n{output}\n"

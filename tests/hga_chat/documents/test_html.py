@@ -36,6 +36,7 @@ def lines(html: str) -> list[str]:
         ("<table><tr><th>a<td>b<tr><td>c<td></table>", ["a | b", "c |"]),
         ("<table><tr><td><h1>A</h1><p>b</table>", ["# A", "", "b"]),
         ("<table><tr><td>a<table><tr><td>b<td>c</table>d</table>", ["a", "", "b | c", "", "d"]),
+        ("<table><tr><td>a</td>b<td>c</table>", ["a", "b", "c"]),
         ("a<script>'<p>b</p>'</script>c", ["ac"]),
         ("<div style='display: none'>a</div><p hidden>b</p><p aria-hidden=true>c</p>d", ["d"]),
         ("<div><nav>a</div>b", ["b"]),

@@ -33,6 +33,13 @@ def test_a_long_cell_is_cut_into_parts() -> None:
     assert [s.label for s in sections] == ["cell 1 (markdown)", "cell 1 (markdown), part 2"]
 
 
+def test_fields_of_another_kind_are_no_text() -> None:
+    cell = {"cell_type": ["code"], "source": {"a": 1}}
+    other = {"cell_type": {"a": 1}, "source": ["x", 3, None, "y"]}
+    (section,) = read_notebook("a.ipynb", notebook(cell, other)).sections
+    assert section.text == "[cell 2, unknown]\nxy\n\n"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
