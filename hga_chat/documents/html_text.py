@@ -5,9 +5,9 @@ Follows the tags as they come, so that no nesting is too deep and no markup too 
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+from hga_chat.documents.html_flow import Flow, Row
 from hga_chat.documents.html_tags import (
     BLOCKS,
     CELLS,
@@ -28,36 +28,7 @@ _INVISIBLE = dict.fromkeys((0x00AD, 0x200B, 0x2060, 0xFEFF))
 _CLOSED_AT_ONCE = re.compile(r"<([a-zA-Z][a-zA-Z0-9]*)((?:\s[^<>]*)?)/>")
 
 _CDATA = "<![CDATA["
-_MAX_INDENTS = 8
 _MAX_TABLE_DEPTH = 8
-_MAX_CELL_CHARS = 400
-
-
-@dataclass
-class _Flow:
-    """A run of blocks: the page, or a cell of a table."""
-
-    lines: list[str] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    headings: list[tuple[int, int, str]] = field(default_factory=list)
-    anchors: dict[str, int] = field(default_factory=dict)
-    lists: list[int | None] = field(default_factory=list)
-    """For each list around, the number of its next item; None where items have no numbers."""
-    quotes: int = 0
-    marker: str = ""
-    """What begins the next line: the sign of a list item."""
-    wants_blank: bool = False
-    has_blocks: bool = False
-    """Whether there is more in it than a line can hold."""
-
-
-@dataclass
-class _Row:
-    """The cells of a row that is open."""
-
-    level: int
-    """How many flows are around it."""
-    cells: list[_Flow] = field(default_factory=list)
 
 
 def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True) -> Outline:
@@ -92,8 +63,8 @@ class _Page(HTMLParser):
         self._open: list[str] = []
         self._counts: Counter[str] = Counter()
         self._hidden_at: int | None = None
-        self._flows = [_Flow()]
-        self._rows: list[_Row] = []
+        self._flows = [Flow()]
+        self._rows: list[Row] = []
         self._cells_apart: list[bool] = []
         self._begins_pre = False
         self._line: list[str] = []
@@ -233,12 +204,12 @@ class _Page(HTMLParser):
         elif tag == "blockquote":
             flow.quotes += 1
         elif tag == "tr":
-            self._rows.append(_Row(len(self._flows)))
+            self._rows.append(Row(len(self._flows)))
         elif tag in CELLS:
             is_apart = bool(self._rows) and len(self._flows) <= _MAX_TABLE_DEPTH
             self._cells_apart.append(is_apart)
             if is_apart:
-                self._flows.append(_Flow())
+                self._flows.append(Flow())
 
     def _leave(self, tag: str) -> None:
         if tag in HEADINGS:
@@ -257,7 +228,7 @@ class _Page(HTMLParser):
         elif tag in CELLS and self._cells_apart.pop():
             self._rows[-1].cells.append(self._flows.pop())
         elif tag == "tr":
-            self._end_row(self._rows.pop().cells)
+            self._flows[-1].write_row(self._rows.pop().cells)
 
     def _close_within(self, tags: set[str], borders: set[str]) -> None:
         """Close the elements ``tags`` that are open inside the innermost of ``borders``."""
@@ -305,36 +276,5 @@ class _Page(HTMLParser):
         if row and row.cells and row.level == len(self._flows):
             # Text between cells, which no row has, comes after those before it.
             cells, row.cells = row.cells, []
-            self._end_row(cells)
-        flow = self._flows[-1]
-        if flow.wants_blank and flow.lines and flow.lines[-1]:
-            flow.lines.append("")
-            flow.numbers.append(flow.numbers[-1])
-        flow.wants_blank = False
-        depth = min(max(len(flow.lists) - bool(flow.marker), 0), _MAX_INDENTS)
-        prefix = "> " * min(flow.quotes, _MAX_INDENTS) + "  " * depth + flow.marker
-        flow.marker = ""
-        flow.lines.append((prefix + text).rstrip())
-        flow.numbers.append(number)
-
-    def _end_row(self, cells: list[_Flow]) -> None:
-        """A line for a row of a table; cells with blocks in them one after another."""
-        texts = [" ".join(line.strip() for line in cell.lines if line) for cell in cells]
-        flow = self._flows[-1]
-        if not any(texts):
-            return
-        if not any(cell.has_blocks for cell in cells) and max(map(len, texts)) <= _MAX_CELL_CHARS:
-            number = next(cell.numbers[0] for cell in cells if cell.lines)
-            self._write(" | ".join(texts).strip(), number)
-            for cell in cells:
-                flow.anchors.update(dict.fromkeys(cell.anchors, len(flow.lines) - 1))
-            return
-        flow.has_blocks = True
-        for cell in cells:
-            if not cell.lines:
-                continue
-            offset = len(flow.lines)
-            flow.lines += cell.lines
-            flow.numbers += cell.numbers
-            flow.headings += ((i + offset, level, title) for i, level, title in cell.headings)
-            flow.anchors.update((name, index + offset) for name, index in cell.anchors.items())
+            self._flows[-1].write_row(cells)
+        self._flows[-1].write(text, number)
