@@ -44,10 +44,11 @@ def read_docx(members: Members) -> tuple[Outline, list[str]]:
         raise UnreadableError("damaged Word document: it has no body")
     notes: list[str] = []
     styles: dict[str, int | None] = {}
-    try:
-        styles = _heading_styles(members.read_xml(f"{folder}/styles.xml"))
-    except UnreadableError as error:
-        notes.append(f"headings are not told from text: {error}")
+    if f"{folder}/styles.xml" in members:
+        try:
+            styles = _heading_styles(members.read_xml(f"{folder}/styles.xml"))
+        except UnreadableError as error:
+            notes.append(f"headings are not told from text: {error}")
     text = _Text(styles)
     text.add(body)
     for name, kind, title in _NOTE_PARTS:

@@ -204,6 +204,7 @@ class _Page(HTMLParser):
         elif tag == "blockquote":
             flow.quotes += 1
         elif tag == "tr":
+            self._write_cells()
             self._rows.append(Row(len(self._flows)))
         elif tag in CELLS:
             is_apart = bool(self._rows) and len(self._flows) <= _MAX_TABLE_DEPTH
@@ -254,7 +255,7 @@ class _Page(HTMLParser):
         level, self._heading = self._heading, None
         if level is None:
             return
-        title = " ".join("".join(self._line).split()).rstrip("¶ ")
+        title = " ".join("".join(self._line).split()).strip("¶§ ")
         self._line.clear()
         if title:
             flow = self._flows[-1]
@@ -272,9 +273,12 @@ class _Page(HTMLParser):
             self._write("", self._flows[-1].numbers[-1])
 
     def _write(self, text: str, number: int) -> None:
+        self._write_cells()
+        self._flows[-1].write(text, number)
+
+    def _write_cells(self) -> None:
+        """Write the cells of the open row: what comes now stands between cells, as nothing may."""
         row = self._rows[-1] if self._rows else None
         if row and row.cells and row.level == len(self._flows):
-            # Text between cells, which no row has, comes after those before it.
             cells, row.cells = row.cells, []
             self._flows[-1].write_row(cells)
-        self._flows[-1].write(text, number)

@@ -95,8 +95,11 @@ class Members:
         )
         try:
             return etree.fromstring(self.read(name), parser)
-        except (etree.XMLSyntaxError, ValueError) as error:
-            raise UnreadableError(f"damaged: {_named(name)}: {_cause(error)}") from None
+        except etree.XMLSyntaxError as error:
+            cause = f"not valid XML in line {error.lineno}"
+            if "amplification" in str(error):
+                cause = "entities made to fill the memory"
+            raise UnreadableError(f"damaged: {_named(name)}: {cause}") from None
 
 
 def _named(name: str) -> str:

@@ -30,7 +30,7 @@ def extract(data: bytes) -> dict[str, Any]:
     except UnreadableError as error:
         return {"error": str(error)}
     if not any(line.strip() for line in outline.lines):
-        return {"error": f"no text in this {kind.upper()} file"}
+        return {"error": notes[0] if notes else f"no text in this {kind.upper()} file"}
     if sum(map(len, outline.lines)) > MAX_TEXT_CHARS:
         return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
     return {"format": kind, "notes": notes, **outline.answer()}

@@ -37,6 +37,7 @@ def lines(html: str) -> list[str]:
         ("<table><tr><td><h1>A</h1><p>b</table>", ["# A", "", "b"]),
         ("<table><tr><td>a<table><tr><td>b<td>c</table>d</table>", ["a", "", "b | c", "", "d"]),
         ("<table><tr><td>a</td>b<td>c</table>", ["a", "b", "c"]),
+        ("<table><tr><td>a</td><table><tr><td>b</td></table></table>", ["a", "b"]),
         ("a<script>'<p>b</p>'</script>c", ["ac"]),
         ("<div style='display: none'>a</div><p hidden>b</p><p aria-hidden=true>c</p>d", ["d"]),
         ("<div><nav>a</div>b", ["b"]),
@@ -145,6 +146,7 @@ def test_any_markup(html: str) -> None:
     assert numbers is not None
     assert len(numbers) == len(outline.lines)
     assert all(1 <= number <= html.count("\n") + 1 for number in numbers)
+    assert list(numbers) == sorted(numbers)
     assert not any("\n" in line for line in outline.lines)
     for index, level, title in outline.headings:
         assert outline.lines[index].endswith(f"{'#' * level} {title}")
