@@ -29,6 +29,13 @@ class Section:
     lines: tuple[int, ...] | None = None
     """Line of the file in which each line of ``text`` begins, where they do not just count on."""
 
+    def line_at(self, index: int) -> int | None:
+        """Return the line of the file for the character ``index`` of ``text``, if it has lines."""
+        if self.start_line is None:
+            return None
+        row = self.text.count("\n", 0, index)
+        return self.lines[row] if self.lines else self.start_line + row
+
 
 @dataclass(frozen=True)
 class Document:
