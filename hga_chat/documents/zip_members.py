@@ -74,7 +74,7 @@ class Members:
                     size += len(block)
                     if size > limit:
                         raise UnreadableError(
-                            f"{_named(name)} unpacks to more than {limit // 1_000_000} MB "
+                            f"{_named(name)} unpacks to more than {limit / 1_000_000:.0f} MB "
                             "(made to fill the memory?)"
                         )
         except _DAMAGE as error:

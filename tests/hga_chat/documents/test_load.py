@@ -88,9 +88,16 @@ def test_globs_that_leave_nothing(tmp_path: Path) -> None:
 def test_files_over_the_limit_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "fits.txt").write_bytes(b"x" * 4_999_999 + b"\n")
     (tmp_path / "huge.txt").write_bytes(b"x" * 5_000_000 + b"\n")
+    (tmp_path / "huge.html").write_bytes(b"<p>x" * 1_250_001)
+    (tmp_path / "huge.zip").write_bytes(b"PK\x03\x04")
+    os.truncate(tmp_path / "huge.zip", 100_000_001)
     loaded = load_documents([str(tmp_path)])
     assert [d.path for d in loaded.documents] == ["fits.txt"]
-    assert loaded.skipped == (Skipped("huge.txt", "larger than 5 MB"),)
+    assert loaded.skipped == (
+        Skipped("huge.html", "larger than 5 MB"),
+        Skipped("huge.txt", "larger than 5 MB"),
+        Skipped("huge.zip", "larger than 100 MB"),
+    )
 
 
 def test_files_are_named_as_given_and_folders_by_prefix(
