@@ -135,10 +135,7 @@ def _ending(section: Section, *, is_last: bool) -> str:
 def _passage(span: SectionSpan, start: int, end: int) -> Passage:
     section = span.section
     begin, stop = _characters(span, start, end)
-    start_line = end_line = None
-    if section.start_line is not None:
-        start_line = section.start_line + section.text.count("\n", 0, begin)
-        end_line = start_line + section.text.count("\n", begin, max(begin, stop - 1))
+    start_line, end_line = section.line_at(begin), section.line_at(max(begin, stop - 1))
     text = _with_surroundings(section.text, begin, stop)
     return Passage(section.path, section.label, start_line, end_line, section.page, text)
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from hga_chat.documents.child import children_ended
 from hga_chat.documents.decode import PROBE_BYTES, is_binary
 from hga_chat.documents.ignore import Globs
+from hga_chat.documents.magic import foreign_kind
 from hga_chat.documents.readers import MEGABYTE, format_of
 from hga_chat.documents.types import (
     Document,
@@ -21,6 +23,7 @@ from hga_chat.documents.walk import Found, reason_of, shown, walk
 STANDARD_INPUT = "-"
 
 
+@children_ended()
 def load_documents(
     paths: Sequence[str],
     include: Sequence[str] = (),
@@ -120,6 +123,9 @@ def _load(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]]:
     if not head:
         raise UnreadableError("empty")
     kind = format_of(path, head)
+    foreign = foreign_kind(path, head) if kind.is_text else None
+    if foreign is not None:
+        raise UnreadableError(foreign)
     if kind.is_text and is_binary(head):
         raise UnreadableError("binary")
     data = head + stream.read(kind.max_bytes + 1 - len(head))
@@ -128,7 +134,7 @@ def _load(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]]:
     reading = kind.read(path, data)
     if not any(section.text.strip() for section in reading.sections):
         raise UnreadableError("empty")
-    return Document(path, kind.name, reading.sections), reading.notes
+    return Document(path, reading.format or kind.name, reading.sections), reading.notes
 
 
 def _nothing_readable(paths: Sequence[str], skipped: Sequence[Skipped], *, narrowed: bool) -> str:
@@ -136,6 +142,6 @@ def _nothing_readable(paths: Sequence[str], skipped: Sequence[Skipped], *, narro
         return f"{paths[0]}: {skipped[0].reason}"
     where = paths[0] if len(paths) == 1 else f"{len(paths)} paths"
     counts = Counter(entry.reason for entry in skipped).most_common(4)
-    detail = ", ".join(f"{count} {reason}" for reason, count in counts)
+    detail = ", ".join(f"{reason}: {count}" for reason, count in counts)
     hint = "; see --include and --exclude" if narrowed else ""
     return f"{where}: nothing readable" + (f" (skipped: {detail})" if detail else "") + hint

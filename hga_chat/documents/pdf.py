@@ -1,11 +1,9 @@
 """PDF, parsed in a process of its own so that no file can hang this one or eat its memory."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TypedDict
 
+from hga_chat.documents.child import Limits, extract
 from hga_chat.documents.types import Reading, Section, UnreadableError
 
 TIMEOUT_S = 120.0
@@ -27,7 +25,7 @@ def read_pdf(path: str, data: bytes) -> Reading:
         UnreadableError: The file is encrypted, damaged, without pages or text, or beyond the
             limits on pages, text, memory or time.
     """
-    pages = _extract(data)
+    pages: list[_Page] = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))["pages"]
     sections = []
     empty, failed = [], []
     for number, page in enumerate(pages, start=1):
@@ -58,26 +56,3 @@ def read_pdf(path: str, data: bytes) -> Reading:
 def _name_pages(labels: list[str]) -> str:
     shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
     return f"{len(labels)} pages ({shown})" if len(labels) > 1 else f"page {shown}"
-
-
-def _extract(data: bytes) -> list[_Page]:
-    try:
-        # By its file and with -P: nothing is imported from the folder the user stands in.
-        worker = subprocess.run(
-            [sys.executable, "-P", str(_WORKER)],
-            input=data,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnreadableError(f"damaged PDF: not read within {TIMEOUT_S:.0f} s") from None
-    if worker.returncode != 0:
-        lines = worker.stderr.decode("utf-8", "replace").strip().splitlines()
-        cause = lines[-1][:200] if lines else f"the parser ended with {worker.returncode}"
-        raise UnreadableError(f"damaged PDF: {cause}")
-    answer = json.loads(worker.stdout)
-    if "error" in answer:
-        raise UnreadableError(str(answer["error"]))
-    pages: list[_Page] = answer["pages"]
-    return pages
