@@ -1,0 +1,229 @@
+"""Passwords and keys that stand in documents by mistake: finding them and taking them out.
+
+Better precise than eager: keys have the forms that their issuers document, and a password counts
+only where it is assigned as a literal and looks like neither a word nor a placeholder.
+"""
+
+import math
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from hga_chat.documents.types import Document
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Where something stands that should not be shared; what it is, is not kept."""
+
+    path: str
+    line: int | None
+    page: str | None
+    kind: str
+
+    @property
+    def place(self) -> str:
+        """Path with line or page."""
+        if self.line is not None:
+            return f"{self.path}:{self.line}"
+        return self.path if self.page is None else f"{self.path}, page {self.page}"
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a kind of secret looks: ``pattern`` matches where one of ``hints`` stands.
+
+    A group ``secret`` is the part to take out; without one it is all of the match.
+    """
+
+    kind: str
+    hints: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+def _form(kind: str, hints: str, pattern: str) -> _Form:
+    return _Form(kind, tuple(hints.split()), re.compile(rf"(?<![A-Za-z0-9_]){pattern}"))
+
+
+_END = r"(?![A-Za-z0-9_-])"
+_FORMS = (
+    _form(
+        "private key",
+        "-----BEGIN",
+        r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:"
+        r"(?:[^-]|-(?!----)){16,20000}-----END [A-Z0-9 ]{0,40}-----"
+        r"|(?:[\s\"'+,\\]{0,20}[A-Za-z0-9+/=]{16,100}){1,400})",
+    ),
+    _form("AWS key", "AKIA ASIA", rf"A[KS]IA[A-Z2-7]{{16}}{_END}"),
+    _form("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", rf"gh._[A-Za-z0-9]{{36,251}}{_END}"),
+    _form("GitHub token", "github_pat_", rf"github_pat_\w{{82}}{_END}"),
+    _form("GitLab token", "glpat-", rf"glpat-[\w.-]{{20,60}}{_END}"),
+    _form("Slack token", "xox", rf"xox[abeoprs]-(?:\d+-){{1,4}}[A-Za-z0-9-]{{16,200}}{_END}"),
+    _form(
+        "Slack webhook",
+        "https://hooks.slack.com/",
+        r"https://hooks\.slack\.com/(?:services|workflows)/T\w{6,20}/[AB]\w{6,20}/\w{16,60}",
+    ),
+    _form("Stripe key", "sk_live_ rk_live_", rf"[sr]k_live_[A-Za-z0-9]{{16,247}}{_END}"),
+    _form("Anthropic key", "sk-ant-", rf"sk-ant-[a-z]+\d\d-[\w-]{{80,120}}{_END}"),
+    _form("OpenAI key", "sk-", rf"sk-[\w-]{{20,160}}T3BlbkFJ[\w-]{{20,160}}{_END}"),
+    _form("Google key", "AIza", rf"AIza[\w-]{{35}}{_END}"),
+    _form("Hugging Face token", "hf_", rf"hf_[A-Za-z]{{34}}{_END}"),
+    _form("npm token", "npm_", rf"npm_[A-Za-z0-9]{{36}}{_END}"),
+    _form("PyPI token", "pypi-AgEI", rf"pypi-AgEI[\w-]{{50,1000}}{_END}"),
+    _form(
+        "JSON web token",
+        "eyJ",
+        rf"eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,8000}}\.[\w-]{{20,2000}}{_END}",
+    ),
+)
+_URL = re.compile(
+    r"://[^\s:@/?#'\"<>()\[\]{}$%*,;|`\\]{0,80}:(?P<secret>[^\s:@/?#'\"<>()\[\]{}$*,;|`\\]{3,80})"
+    r"@(?P<host>[\w.-]+)"
+)
+_BODY = re.compile(r"[A-Za-z0-9+/]{32}")
+_NAMES = ("passw", "pwd", "secret", "token", "api_key", "apikey", "access_key")
+_ASSIGNED = re.compile(
+    r"[\w-]{1,40}[\"']?\]?\s{0,8}(?::=|=>|[:=])\s{0,8}(?P<quote>[\"'])"
+    r"(?P<secret>[^\s\"'`\\<>{}$%()\[\]]{8,120})(?P=quote)"
+)
+_PLACEHOLDER = re.compile(
+    r"abc|bar|change|default|dummy|example|fake|foo|insert|pass|pw|qwer|redact|sample|secret|test"
+    r"|token|user|your|xxx|012|123|\*|\.\.\.|[.:/].*[.:/]",
+    re.IGNORECASE,
+)
+_EXAMPLE_HOST = re.compile(
+    r"(?:[\w.-]+\.)?(?:example(?:\.\w+)?|host(?:name)?|localhost|server|domain)\b", re.IGNORECASE
+)
+_SHOWN = 3
+_LEAST_BITS = 3.0
+"""Shannon entropy of a password, a character; that of most words lies below it."""
+_TOKEN_CHARS, _TOKEN_BITS = 16, 3.5
+"""Length and entropy of what is assigned to something that is not called a password."""
+
+
+def find_secrets(document: Document) -> tuple[Secret, ...]:
+    """Tell where a document seems to hold secrets, in order."""
+    text, starts = _joined(document)
+    found = []
+    for start, _, kind in _spans(text):
+        index = bisect_right(starts, start) - 1
+        section = document.sections[index]
+        line = section.start_line
+        if line is not None:
+            line += section.text.count("\n", 0, start - starts[index])
+        found.append(Secret(section.path, line, section.page, kind))
+    return tuple(found)
+
+
+def redact(document: Document) -> Document:
+    """Return the document with ``[redacted AWS key]`` or the like in place of every secret.
+
+    Every line stays where it is.
+    """
+    text, starts = _joined(document)
+    spans = _spans(text)
+    if not spans:
+        return document
+    sections = []
+    for section, start in zip(document.sections, starts, strict=True):
+        end = position = start + len(section.text)
+        pieces = []
+        for first, last, kind in reversed(spans):
+            if first < end and last > start:
+                pieces.append(text[min(last, end) : position])
+                pieces.append("\n" * text.count("\n", max(first, start), min(last, end)))
+                # What began in the section before has its name there.
+                pieces.append(f"[redacted {kind}]" if first >= start else "")
+                position = max(first, start)
+        pieces.append(text[start:position])
+        sections.append(replace(section, text="".join(reversed(pieces))))
+    return replace(document, sections=tuple(sections))
+
+
+def secrets_note(secrets: Sequence[Secret], *, redacted: bool) -> str:
+    """One line for people: how many, where the first ones stand, what has been or can be done."""
+    places = [f"{secret.place} ({secret.kind})" for secret in secrets[:_SHOWN]]
+    listed = ", ".join(places) + ", …" * (len(secrets) > _SHOWN)
+    what = f"{len(secrets)} possible secret{'s' * (len(secrets) > 1)}"
+    if redacted:
+        return f"{what} taken out: {listed}"
+    return f"{what}: {listed}; --redact takes {'them' if len(secrets) > 1 else 'it'} out"
+
+
+def _joined(document: Document) -> tuple[str, list[int]]:
+    """The text of all sections, and where each begins in it."""
+    starts, pieces, length = [], [], 0
+    for section in document.sections:
+        starts.append(length)
+        # Words of two pages do not run into one another.
+        piece = section.text if section.text.endswith("\n") else section.text + "\n"
+        pieces.append(piece)
+        length += len(piece)
+    return "".join(pieces), starts
+
+
+def _spans(text: str) -> list[tuple[int, int, str]]:
+    """Begin, end and kind of every secret, in order and apart from one another."""
+    spans = sorted(chain(_with_known_form(text), _in_urls(text), _assigned(text)))
+    # The same key may also be what a variable called token is set to.
+    apart: list[tuple[int, int, str]] = []
+    for span in spans:
+        if not apart or span[0] >= apart[-1][1]:
+            apart.append(span)
+    return apart
+
+
+def _with_known_form(text: str) -> Iterator[tuple[int, int, str]]:
+    for form in _FORMS:
+        for hint in form.hints:
+            for position in _places(text, hint):
+                match = form.pattern.match(text, position)
+                if match and (form.kind != "private key" or _BODY.search(match[0])):
+                    yield *match.span(), form.kind
+
+
+def _in_urls(text: str) -> Iterator[tuple[int, int, str]]:
+    for position in _places(text, "://"):
+        match = _URL.match(text, position)
+        if (
+            match
+            and not _PLACEHOLDER.search(match["secret"])
+            and not _EXAMPLE_HOST.match(match["host"])
+        ):
+            yield *match.span("secret"), "password in a URL"
+
+
+def _assigned(text: str) -> Iterator[tuple[int, int, str]]:
+    lowered = text.lower()
+    if len(lowered) != len(text):  # some letters have more than one in lower case
+        lowered = text
+    for name in _NAMES:
+        is_password = name in ("passw", "pwd")
+        for position in _places(lowered, name):
+            match = _ASSIGNED.match(text, position)
+            if match and _is_random(match["secret"], is_password=is_password):
+                yield *match.span("secret"), "password" if is_password else "token"
+
+
+def _places(text: str, word: str) -> Iterator[int]:
+    position = text.find(word)
+    while position >= 0:
+        yield position
+        position = text.find(word, position + len(word))
+
+
+def _is_random(value: str, *, is_password: bool) -> bool:
+    """Whether a value looks drawn rather than written."""
+    if _PLACEHOLDER.search(value):
+        return False
+    if not (any(map(str.isdigit, value)) and any(map(str.isalpha, value))):
+        return False
+    shares = [count / len(value) for count in Counter(value).values()]
+    bits = -sum(share * math.log2(share) for share in shares)
+    if is_password:
+        return bits >= _LEAST_BITS
+    return len(value) >= _TOKEN_CHARS and bits >= _TOKEN_BITS
