@@ -7,7 +7,7 @@ every token is what its own text encodes to; merges that break this are left out
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tiktoken
@@ -48,20 +48,18 @@ class FastCounter:
         return len(ids) if max(ids, default=0) < self._known else None
 
 
-def fast_counter(definition: Mapping[str, Any]) -> FastCounter | None:
-    """Make a counter for a tokenizer, if there is one that agrees with it.
-
-    Args:
-        definition: The contents of ``tokenizer.json``, without added tokens.
-    """
+def fast_counter(tokenizer: tokenizers.Tokenizer) -> FastCounter | None:
+    """Make a counter for a tokenizer without added tokens, if there is one that agrees with it."""
+    definition = json.loads(tokenizer.to_str())
     model, split = definition["model"], _split_of(definition.get("pre_tokenizer"))
     normalizer = definition.get("normalizer")
     composes = normalizer == {"type": "NFC"}
     if split is None or (normalizer is not None and not composes):
         return None
-    if model["type"] != "BPE" or model.get("byte_fallback") or model.get("dropout"):
+    unlike = ("byte_fallback", "dropout", "ignore_merges")
+    if model["type"] != "BPE" or any(model.get(option) for option in unlike):
         return None
-    ranks = _ranks(model)
+    ranks = _ranks(model, _never_alone(tokenizer, list(model["vocab"])))
     if ranks is None:
         return None
     known = len(ranks)
@@ -85,7 +83,7 @@ def _split_of(pre_tokenizer: Mapping[str, Any] | None) -> str | None:
     return _QWEN if before == [split | {"pattern": {"Regex": _QWEN_AS_PUBLISHED}}] else None
 
 
-def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
+def _ranks(model: Mapping[str, Any], never_alone: Collection[str]) -> dict[bytes, int] | None:
     """The order in which tokens are made; None if it takes more than an order to say."""
     ranks: dict[bytes, int] = {}
     if not BYTE_OF.keys() >= set("".join(model["vocab"])):
@@ -93,10 +91,9 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     for token in model["vocab"]:
         if len(token) == 1:
             ranks[bytes([BYTE_OF[token]])] = len(ranks)
-    lonely = _never_alone(model)
     for merge in model["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
-        if left + right in lonely:
+        if left + right in never_alone:
             continue
         parts = _bytes_of(left), _bytes_of(right)
         token = b"".join(parts)
@@ -106,11 +103,9 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     return ranks
 
 
-def _never_alone(model: Mapping[str, Any]) -> frozenset[str]:
+def _never_alone(tokenizer: tokenizers.Tokenizer, tokens: Sequence[str]) -> frozenset[str]:
     """Tokens that no text is encoded to, since earlier merges take their parts away."""
-    definition = json.dumps({"version": "1.0", "model": {**model, "ignore_merges": False}})
-    tokens = list(model["vocab"])
-    encoded = tokenizers.Tokenizer.from_str(definition).encode_batch_fast(tokens)
+    encoded = tokenizers.Tokenizer(tokenizer.model).encode_batch_fast(tokens)
     return frozenset(t for t, e in zip(tokens, encoded, strict=True) if len(e.ids) != 1)
 
 

@@ -145,7 +145,7 @@ class Tokenizer:
             if not self._counter_is_made:
                 from hga_engine.token_counts import fast_counter
 
-                self._counter = fast_counter(json.loads(self._pieces.to_str()))
+                self._counter = fast_counter(self._pieces)
                 self._counter_is_made = True
         return self._counter
 
