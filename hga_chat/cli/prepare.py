@@ -70,7 +70,7 @@ def prepare(
     tokenizer = load_tokenizer(files)
     room = room_for_documents(tokenizer, settings.context, settings.max_new_tokens, question)
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)
-    survey = documents.survey(
+    survey = documents.survey_documents(
         entries, tokenizer, budget, fit=settings.fit, without_secrets=settings.redact
     )
     if survey.secrets:

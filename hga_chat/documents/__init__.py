@@ -5,7 +5,7 @@ from hga_chat.documents.clean import displayable
 from hga_chat.documents.layout import DocumentSpan, DocumentTokens, SectionSpan, lay_out
 from hga_chat.documents.load import load_documents, read_documents
 from hga_chat.documents.secrets import Secret, secrets_note
-from hga_chat.documents.survey import Counted, Survey, survey
+from hga_chat.documents.survey import Counted, Survey, survey_documents
 from hga_chat.documents.types import (
     Document,
     DocumentError,
@@ -35,5 +35,5 @@ __all__ = [
     "over_budget",
     "read_documents",
     "secrets_note",
-    "survey",
+    "survey_documents",
 ]

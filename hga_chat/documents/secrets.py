@@ -32,60 +32,58 @@ class Secret:
         return self.path if self.page is None else f"{self.path}, page {self.page}"
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How a kind of secret looks: ``pattern`` matches where one of ``hints`` stands.
-
-    A group ``secret`` is the part to take out; without one it is all of the match.
-    """
-
-    kind: str
-    hints: tuple[str, ...]
-    pattern: re.Pattern[str]
-
-
-def _form(kind: str, hints: str, pattern: str) -> _Form:
-    return _Form(kind, tuple(hints.split()), re.compile(rf"(?<![A-Za-z0-9_]){pattern}"))
+def _form(kind: str, pattern: str) -> tuple[str, re.Pattern[str]]:
+    return kind, re.compile(rf"(?<![A-Za-z0-9_]){pattern}")
 
 
 _END = r"(?![A-Za-z0-9_-])"
-_FORMS = (
-    _form(
-        "private key",
-        "-----BEGIN",
-        r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:"
-        r"(?:[^-]|-(?!----)){16,20000}-----END [A-Z0-9 ]{0,40}-----"
-        r"|(?:[\s\"'+,\\]{0,20}[A-Za-z0-9+/=]{16,100}){1,400})",
-    ),
-    _form("AWS key", "AKIA ASIA", rf"A[KS]IA[A-Z2-7]{{16}}{_END}"),
-    _form("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", rf"gh._[A-Za-z0-9]{{36,251}}{_END}"),
-    _form("GitHub token", "github_pat_", rf"github_pat_\w{{82}}{_END}"),
-    _form("GitLab token", "glpat-", rf"glpat-[\w.-]{{20,60}}{_END}"),
-    _form("Slack token", "xox", rf"xox[abeoprs]-(?:\d+-){{1,4}}[A-Za-z0-9-]{{16,200}}{_END}"),
-    _form(
-        "Slack webhook",
-        "https://hooks.slack.com/",
-        r"https://hooks\.slack\.com/(?:services|workflows)/T\w{6,20}/[AB]\w{6,20}/\w{16,60}",
-    ),
-    _form("Stripe key", "sk_live_ rk_live_", rf"[sr]k_live_[A-Za-z0-9]{{16,247}}{_END}"),
-    _form("Anthropic key", "sk-ant-", rf"sk-ant-[a-z]+\d\d-[\w-]{{80,120}}{_END}"),
-    _form("OpenAI key", "sk-", rf"sk-[\w-]{{20,160}}T3BlbkFJ[\w-]{{20,160}}{_END}"),
-    _form("Google key", "AIza", rf"AIza[\w-]{{35}}{_END}"),
-    _form("Hugging Face token", "hf_", rf"hf_[A-Za-z]{{34}}{_END}"),
-    _form("npm token", "npm_", rf"npm_[A-Za-z0-9]{{36}}{_END}"),
-    _form("PyPI token", "pypi-AgEI", rf"pypi-AgEI[\w-]{{50,1000}}{_END}"),
-    _form(
-        "JSON web token",
-        "eyJ",
-        rf"eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,8000}}\.[\w-]{{20,2000}}{_END}",
-    ),
-)
+_AWS = _form("AWS key", rf"A[KS]IA[A-Z2-7]{{16}}{_END}")
+_STRIPE = _form("Stripe key", rf"[sr]k_live_[A-Za-z0-9]{{16,247}}{_END}")
+_FORMS = {
+    "-----BEGIN": [
+        _form(
+            "private key",
+            r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:"
+            r"(?:[^-]|-(?!----)){16,20000}-----END [A-Z0-9 ]{0,40}-----"
+            r"|(?:[\s\"'+,\\]{0,20}[A-Za-z0-9+/=]{16,100}){1,400})",
+        )
+    ],
+    "AKIA": [_AWS],
+    "ASIA": [_AWS],
+    "gh": [_form("GitHub token", rf"gh[oprsu]_[A-Za-z0-9]{{36,251}}{_END}")],
+    "github_pat_": [_form("GitHub token", rf"github_pat_\w{{82}}{_END}")],
+    "glpat-": [_form("GitLab token", rf"glpat-[\w.-]{{20,60}}{_END}")],
+    "xox": [_form("Slack token", rf"xox[abeoprs]-(?:\d+-){{1,4}}[A-Za-z0-9-]{{16,200}}{_END}")],
+    "https://hooks.slack.com/": [
+        _form(
+            "Slack webhook",
+            r"https://hooks\.slack\.com/(?:services|workflows)/T\w{6,20}/[AB]\w{6,20}/\w{16,60}",
+        )
+    ],
+    "sk_live_": [_STRIPE],
+    "rk_live_": [_STRIPE],
+    "sk-": [
+        _form("Anthropic key", rf"sk-ant-[a-z]+\d\d-[\w-]{{80,120}}{_END}"),
+        _form("OpenAI key", rf"sk-[\w-]{{20,160}}T3BlbkFJ[\w-]{{20,160}}{_END}"),
+    ],
+    "AIza": [_form("Google key", rf"AIza[\w-]{{35}}{_END}")],
+    "hf_": [_form("Hugging Face token", rf"hf_[A-Za-z]{{34}}{_END}")],
+    "npm_": [_form("npm token", rf"npm_[A-Za-z0-9]{{36}}{_END}")],
+    "pypi-AgEI": [_form("PyPI token", rf"pypi-AgEI[\w-]{{50,1000}}{_END}")],
+    "eyJ": [
+        _form(
+            "JSON web token",
+            rf"eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,8000}}\.[\w-]{{20,2000}}{_END}",
+        )
+    ],
+}
+"""Kinds of keys and their forms, by what stands at the beginning of each."""
 _URL = re.compile(
     r"://[^\s:@/?#'\"<>()\[\]{}$%*,;|`\\]{0,80}:(?P<secret>[^\s:@/?#'\"<>()\[\]{}$*,;|`\\]{3,80})"
     r"@(?P<host>[\w.-]+)"
 )
 _BODY = re.compile(r"[A-Za-z0-9+/]{32}")
-_NAMES = ("passw", "pwd", "secret", "token", "api_key", "apikey", "access_key")
+_NAMES = ("passw", "pwd", "secret", "token", "_key", "apikey")
 _ASSIGNED = re.compile(
     r"[\w-]{1,40}[\"']?\]?\s{0,8}(?::=|=>|[:=])\s{0,8}(?P<quote>[\"'])"
     r"(?P<secret>[^\s\"'`\\<>{}$%()\[\]]{8,120})(?P=quote)"
@@ -178,12 +176,12 @@ def _spans(text: str) -> list[tuple[int, int, str]]:
 
 
 def _with_known_form(text: str) -> Iterator[tuple[int, int, str]]:
-    for form in _FORMS:
-        for hint in form.hints:
-            for position in _places(text, hint):
-                match = form.pattern.match(text, position)
-                if match and (form.kind != "private key" or _BODY.search(match[0])):
-                    yield *match.span(), form.kind
+    for beginning, forms in _FORMS.items():
+        for position in _places(text, beginning):
+            for kind, pattern in forms:
+                match = pattern.match(text, position)
+                if match and (kind != "private key" or _BODY.search(match[0])):
+                    yield *match.span(), kind
 
 
 def _in_urls(text: str) -> Iterator[tuple[int, int, str]]:

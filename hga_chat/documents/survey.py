@@ -52,7 +52,7 @@ class Survey:
         return tuple(secret for document in self.counted for secret in document.secrets)
 
 
-def survey(
+def survey_documents(
     entries: Iterable[Read | Skipped],
     tokenizer: DocumentTokenizer,
     budget: int,
