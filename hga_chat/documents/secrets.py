@@ -67,7 +67,7 @@ _FORMS = {
         _form("OpenAI key", rf"sk-[\w-]{{20,160}}T3BlbkFJ[\w-]{{20,160}}{_END}"),
     ],
     "AIza": [_form("Google key", rf"AIza[\w-]{{35}}{_END}")],
-    "hf_": [_form("Hugging Face token", rf"hf_[A-Za-z]{{34}}{_END}")],
+    "hf_": [_form("Hugging Face token", rf"hf_[A-Za-z0-9]{{34}}{_END}")],
     "npm_": [_form("npm token", rf"npm_[A-Za-z0-9]{{36}}{_END}")],
     "pypi-AgEI": [_form("PyPI token", rf"pypi-AgEI[\w-]{{50,1000}}{_END}")],
     "eyJ": [
@@ -93,6 +93,7 @@ _PLACEHOLDER = re.compile(
     r"|token|user|your|xxx|012|123|\*|\.\.\.|[.:/].*[.:/]",
     re.IGNORECASE,
 )
+_CONSTANT = re.compile(r"[A-Z]+(?:_[A-Z0-9]+)+")
 _EXAMPLE_HOST = re.compile(
     r"(?:[\w.-]+\.)?(?:example(?:\.\w+)?|host(?:name)?|localhost|server|domain)\b", re.IGNORECASE
 )
@@ -216,7 +217,7 @@ def _places(text: str, word: str) -> Iterator[int]:
 
 def _is_random(value: str, *, is_password: bool) -> bool:
     """Whether a value looks drawn rather than written."""
-    if _PLACEHOLDER.search(value):
+    if _PLACEHOLDER.search(value) or _CONSTANT.fullmatch(value):
         return False
     if not (any(map(str.isdigit, value)) and any(map(str.isalpha, value))):
         return False

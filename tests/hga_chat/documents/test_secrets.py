@@ -54,7 +54,7 @@ SECRETS = [
     ("OpenAI key", "sk-" + _drawn(20) + "T3Blbk" + "FJ" + _drawn(20)),
     ("OpenAI key", "sk-proj-" + _drawn(74) + "T3Blbk" + "FJ" + _drawn(74)),
     ("Google key", "AIza" + _drawn(35)),
-    ("Hugging Face token", "hf_" + _drawn(34, string.ascii_letters)),
+    ("Hugging Face token", "hf_" + _drawn(34)),
     ("npm token", "npm_" + _drawn(36)),
     ("PyPI token", "pypi-" + "AgEI" + _drawn(150)),
     ("JSON web token", _JWT),
@@ -143,6 +143,7 @@ def test_assigned_tokens() -> None:
     [
         'password = "correcthorsebattery"',
         'password = "changeme123"',
+        'password = "FORBIDDEN_VALUE2"',
         'password = "your-password-1"',
         'password = "<password>"',
         'password = "${DB_PASSWORD_1}"',
