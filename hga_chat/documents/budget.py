@@ -83,7 +83,7 @@ def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str
             left, total = kept, size
     # The last one always stays: excluding everything helps nobody.
     for document in left[:-1]:
-        if total <= budget:
+        if total <= budget or len(globs) > _MOST_GLOBS:
             break
         total -= document.tokens
         # A bare name would leave out its namesakes in folders as well.

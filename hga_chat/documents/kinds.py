@@ -57,9 +57,12 @@ _DATA = frozenset(
     }
 )
 _TEST_STEM = re.compile(r"conftest|test_.*|.*[._-](test|tests|spec)|.*[a-z](Test|Tests|Spec)")
-_LANGUAGE = r"[a-z]{2}([-_][A-Za-z]{2,4})?"
-_TRANSLATED_FOLDER = re.compile(rf"(doc|docs|documentation)/(?!en\b){_LANGUAGE}/")
-_TRANSLATED_README = re.compile(rf"readme[._-](?!en\b)({_LANGUAGE})\.(md|rst|txt|adoc)", re.I)
+_LANGUAGE = (
+    r"(ar|bg|bn|ca|cs|da|de|el|es|et|fa|fi|fr|he|hi|hr|hu|id|it|ja|ko|lt|lv|nl|no|pl|pt|ro|ru|sk"
+    r"|sl|sr|sv|th|tr|uk|vi|zh)([-_][A-Za-z]{2,4})?"
+)
+_TRANSLATED_FOLDER = re.compile(rf"(?:^|/)(doc|docs|documentation)/{_LANGUAGE}/", re.I)
+_TRANSLATED_README = re.compile(rf"readme[._-]{_LANGUAGE}\.(md|rst|txt|adoc)", re.I)
 _MAX_ENTRY_DEPTH = 2
 
 

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hga_chat.documents.fit import Fitting
-from hga_chat.documents.kinds import Kind
 from hga_chat.documents.layout import DocumentTokenizer, count_tokens
 from hga_chat.documents.load import Read
 from hga_chat.documents.secrets import Secret, find_secrets, redact
@@ -27,7 +26,6 @@ class Counted:
     sections: int
     tokens: int
     """Its header included."""
-    kind: Kind
     secrets: tuple[Secret, ...]
 
 
@@ -79,9 +77,7 @@ def survey_documents(
             document = read.document
             fitting.add(len(counted), document, read.kind, count)
             sections = len(document.sections)
-            counted.append(
-                Counted(document.path, document.format, sections, count, read.kind, secrets)
-            )
+            counted.append(Counted(document.path, document.format, sections, count, secrets))
     documents, reasons = fitting.choose()
     if fit:
         skipped += (

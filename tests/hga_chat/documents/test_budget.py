@@ -1,10 +1,9 @@
 from hga_chat.documents.budget import over_budget
-from hga_chat.documents.kinds import Kind
 from hga_chat.documents.survey import Counted
 
 
 def _counted(sizes: dict[str, int]) -> list[Counted]:
-    return [Counted(path, "text", 1, tokens, Kind.FILE, ()) for path, tokens in sizes.items()]
+    return [Counted(path, "text", 1, tokens, ()) for path, tokens in sizes.items()]
 
 
 def test_within_the_budget() -> None:
