@@ -18,7 +18,8 @@ from hga_chat.documents.kinds import Kind, is_generated, kind_of, project_of
         (
             Kind.FILE,
             "a/b/c/main.py src/util/lib.rs other/__init__.py pages/index.ts guide.md main.md "
-            "docs/en/guide.md docs/db/guide.md mydocs/de/a.md history.py docs/api/guide.md contest.py spec.md openapi-spec.md",
+            "docs/en/guide.md docs/db/guide.md mydocs/de/a.md history.py docs/api/guide.md "
+            "contest.py spec.md openapi-spec.md",
         ),
         (
             Kind.TEST,
