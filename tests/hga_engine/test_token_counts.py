@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from hga_engine.model.files import ModelFiles
-from hga_engine.token_counts import fast_counter
+from hga_engine.token_counts import _BETWEEN, fast_counter
 from hga_engine.tokenizer import load_tokenizer
 
 QWEN = (
@@ -103,14 +103,14 @@ def code():
 def test_prose_in_many_scripts(kind, text, kinds):
     tokenizer, counter = kinds[kind]
     for part in (text, text * 3, f" {text}", f"{text}\n", text.replace(" ", "\n"), text[::-1]):
-        assert counter.count(part) == len(tokenizer.encode(part).ids)
+        assert counter.count([part])[0] == len(tokenizer.encode(part).ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_code(kind, kinds):
     tokenizer, counter = kinds[kind]
     for text in code()[:12]:
-        assert counter.count(text) == len(tokenizer.encode(text).ids)
+        assert counter.count([text])[0] == len(tokenizer.encode(text).ids)
 
 
 CHARACTERS = st.characters(exclude_categories=("Cs", "Cn"))
@@ -127,7 +127,7 @@ def test_any_text(kind, kinds, text):
     tokenizer, counter = kinds[kind]
     if kind == "Qwen":  # of what Unicode composes the two libraries know different versions
         text = unicodedata.normalize("NFC", text)
-    assert counter.count(text) == len(tokenizer.encode(text).ids)
+    assert counter.count([text])[0] == len(tokenizer.encode(text).ids)
 
 
 @pytest.mark.weights
@@ -141,16 +141,25 @@ def test_the_embedded_tokenizer_on_any_text(embedded, text):
 def test_the_embedded_tokenizer_on_code_and_prose(embedded):
     texts = [*code(), *PROSE.values(), "\n\n".join(PROSE.values()), ""]
     assert embedded.count(texts) == [len(embedded.encode(text)) for text in texts]
-    counter = embedded._fast_counter()
-    assert sum(counter.count(text) is None for text in texts) == 0
+    assert None not in embedded._fast_counter().count(texts)
 
 
 @pytest.mark.weights
 def test_what_the_embedded_tokenizer_has_no_tokens_for(embedded):
     """Such bytes vanish, and what stood beside them may join: only the tokenizer can tell."""
     for text in ("a\x04b", "\x06\x13", "in\x14g \U000f0000!", "\x16"):
-        assert embedded._fast_counter().count(text) is None
-        assert embedded.count([text]) == [len(embedded.encode(text))]
+        texts = ["fine", text, ""]
+        assert embedded._fast_counter().count(texts) == [len(embedded.encode("fine")), None, 0]
+        assert embedded.count(texts) == [len(embedded.encode(text)) for text in texts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_texts_at_once_are_counted_apart(kind, kinds):
+    tokenizer, counter = kinds[kind]
+    texts = ["", "a", " ", "  ", "b\n", "", "\n7", "'s", *PROSE.values(), "x" + _BETWEEN, _BETWEEN]
+    expected = [len(tokenizer.encode(text).ids) for text in texts[:-2]]
+    assert counter.count(texts) == [*expected, None, None]
+    assert counter.count([]) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,8 +172,8 @@ def test_very_long_words_and_blanks(kind, kinds):
         "ab" * 40_000,
         "漢" * 9_000,
     ):
-        assert counter.count(text) == len(tokenizer.encode(text).ids)
-    assert counter.count(" " * 2_000_000 + "x") is None
+        assert counter.count([text])[0] == len(tokenizer.encode(text).ids)
+    assert counter.count([" " * 2_000_000 + "x", "a b"])[0] is None
 
 
 def test_tokens_that_no_text_gives_are_never_counted():
@@ -175,7 +184,7 @@ def test_tokens_that_no_text_gives_are_never_counted():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     counter = fast_counter(tokenizer)
     for text in ("abc", "abcabc ab abc", "ab", "xabc"):
-        assert counter.count(text) == len(tokenizer.encode(text).ids)
+        assert counter.count([text])[0] == len(tokenizer.encode(text).ids)
 
 
 @pytest.mark.parametrize(
