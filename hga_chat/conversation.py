@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hga_chat.prompts import first_question, next_question
 from hga_chat.sources import Source, add_mass, find_sources, standing_out
 from hga_engine.config import SamplingParams
 from hga_engine.events import Finished, PrefillProgress, TextDelta
@@ -15,10 +16,6 @@ from hga_engine.events import Finished, PrefillProgress, TextDelta
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_engine.engine import Engine
-    from hga_engine.tokenizer import Tokenizer
-
-QUESTION_ROOM = 512
-"""Tokens that a document leaves free for the question, besides those of the answer."""
 
 
 @dataclass(frozen=True)
@@ -31,34 +28,6 @@ class Answer:
     finished: Finished
     group_mass: torch.Tensor
     """[groups] float32: attention mass per group of the session, summed over the answer."""
-
-
-def first_question(tokenizer: "Tokenizer", question: str, *, after_documents: bool) -> list[int]:
-    """Tokens of the first question, which ends the user message that holds the documents."""
-    text = f"\n\n{question}" if after_documents else question
-    return [*tokenizer.encode(text), *tokenizer.to_answer()]
-
-
-def next_question(tokenizer: "Tokenizer", question: str) -> list[int]:
-    """Tokens of a further question, which close the answer before it, however that ended."""
-    return [
-        *tokenizer.to_next_question(),
-        *tokenizer.encode(question),
-        *tokenizer.to_answer(),
-    ]
-
-
-def room_for_documents(
-    tokenizer: "Tokenizer",
-    context: int,
-    max_new_tokens: int,
-    question: str = "",
-    system: str | None = None,
-) -> int:
-    """Document tokens that fit ``context`` beside the question and its answer."""
-    asking = len(first_question(tokenizer, question, after_documents=True))
-    opening = len(tokenizer.opening(system))
-    return max(context - opening - max(asking, QUESTION_ROOM) - max_new_tokens, 0)
 
 
 class Conversation:

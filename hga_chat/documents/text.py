@@ -1,6 +1,8 @@
 """Plain text and source code: sections of whole lines."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from hga_chat.documents.decode import decode_text
 from hga_chat.documents.types import Reading, Section
@@ -58,12 +60,8 @@ def sections_of(
 
 
 def _cut(lines: Sequence[str], start: int) -> int:
-    end, chars = start, 0
-    while end < len(lines) and end - start < MAX_SECTION_LINES:
-        chars += len(lines[end])
-        if chars > MAX_SECTION_CHARS and end > start:
-            break
-        end += 1
+    sizes = accumulate(map(len, lines[start : start + MAX_SECTION_LINES]))
+    end = start + max(bisect_right([*sizes], MAX_SECTION_CHARS), 1)
     if end == len(lines):
         return end
     # The last unindented line after a blank one begins the next section.
