@@ -93,6 +93,8 @@ class CacheConfig:
     """K/V bytes kept in host memory; the rest lives on disk. None: all in host memory."""
     disk_dir: Path | None = None
     """Folder for the disk tier; None: the system's temporary folder."""
+    saved_dir: Path | None = None
+    """Folder of this session's saved state, which is then the disk tier's; None: none is kept."""
 
 
 @dataclass(frozen=True)

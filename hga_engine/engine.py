@@ -32,6 +32,7 @@ from hga_engine.model.decoder import Decoder
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.types import ModelWeights
 from hga_engine.sampler import Sampler
+from hga_engine.saved_state.state import SavedState, geometry
 from hga_engine.tokenizer import Detokenizer, Tokenizer, load_tokenizer
 
 
@@ -47,18 +48,19 @@ class Engine:
         model_fingerprint: str,
         kv_dtype: torch.dtype | None = None,
     ) -> None:
-        """Set up an empty session.
+        """Set up a session: the one saved in ``config.cache.saved_dir``, else an empty one.
 
         Args:
             weights: of the model, on the CPU.
             tokenizer: of the model.
             config: routing, context and budgets.
             model_name: for reports.
-            model_fingerprint: sha256 over the model's files, for reports.
+            model_fingerprint: sha256 over the model's files, for reports and saved states.
             kv_dtype: of stored K/V; None: that of the weights.
 
         Raises:
             KVStoreError: the disk tier cannot be set up.
+            SavedStateError: the saved state is damaged, or of another model, geometry or format.
         """
         self.tokenizer = tokenizer
         self.config = config
@@ -71,8 +73,32 @@ class Engine:
         self._store = TieredKVStore(weights.config, config.router, config.cache, dtype)
         self._index = RoutingIndex(weights.config, config.router, config.cache.context, dtype)
         self._attention = RoutedAttention(weights.config, config.router, self._store, self._index)
+        self._stored_ids: list[int] = []
+        """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
         """Tokens of the session whose K/V is not computed yet: the end of the last answer."""
+        self._saved: SavedState | None = None
+        if config.cache.saved_dir is not None:
+            self._saved = SavedState(
+                config.cache.saved_dir,
+                model_name,
+                model_fingerprint,
+                config.router,
+                geometry(weights.config, config.router, config.cache.context, dtype),
+                self._store,
+                self._index,
+            )
+            try:
+                token_ids, stored = self._saved.resume()
+            except BaseException:
+                self.close()
+                raise
+            self._stored_ids, self._pending = token_ids[:stored], token_ids[stored:]
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All tokens of the session, in order."""
+        return [*self._stored_ids, *self._pending]
 
     @property
     def num_tokens(self) -> int:
@@ -90,6 +116,37 @@ class Engine:
                 f"{tokens:,} more tokens do not fit: the session holds {self.num_tokens:,} of "
                 f"{self.config.cache.context:,}. Use a larger --context or less text."
             )
+
+    def check(self) -> None:
+        """Wait until a resumed session has been read from disk and checked.
+
+        ``read``, ``logits``, ``answer`` and ``save`` do so first by themselves.
+
+        Raises:
+            SavedStateError: a file is damaged or cannot be read; the session cannot be used.
+        """
+        if self._saved is not None:
+            self._saved.wait()
+
+    def save(self) -> None:
+        """Make the state in ``saved_dir`` that of the session; without one nothing is done.
+
+        Only pages that are not on disk yet are written. Not to be called while ``read`` or
+        ``answer`` go on.
+
+        Raises:
+            SavedStateError: what was resumed turns out to be damaged.
+            KVStoreError: the state cannot be written. What was saved last is whole, and the
+                session goes on.
+        """
+        if self._saved is not None:
+            self._saved.save(self.token_ids, self._stored)
+
+    def _prepare(self) -> None:
+        """Before K/V is used and grows."""
+        if self._saved is not None:
+            self._saved.wait()
+            self._saved.before_growth()
 
     def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
         """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
@@ -131,9 +188,11 @@ class Engine:
 
         Raises:
             ContextFullError: the text does not fit; the session is as before.
+            SavedStateError: what was resumed is damaged.
         """
         if not token_ids:
             return
+        self._prepare()
         self._require_room(len(token_ids))
         tokens, self._pending = [*self._pending, *token_ids], []
         start = self._stored
@@ -147,7 +206,9 @@ class Engine:
                     finished = progress.done == progress.total
                     yield progress
         finally:
-            if not finished:
+            if finished:
+                self._stored_ids += tokens
+            else:
                 self._cut(start)
                 self._pending = tokens[: len(tokens) - len(token_ids)]
 
@@ -200,7 +261,9 @@ class Engine:
 
         Raises:
             ContextFullError: the text does not fit.
+            SavedStateError: what was resumed is damaged.
         """
+        self._prepare()
         self._require_room(len(token_ids))
         tokens, self._pending = [*self._pending, *token_ids], []
         start = self._stored
@@ -225,6 +288,7 @@ class Engine:
             # Layers that are done would hold more than the others.
             self._cut(start)
             raise
+        self._stored_ids += tokens
         return hidden
 
     @torch.inference_mode()
@@ -249,8 +313,10 @@ class Engine:
 
         Raises:
             ContextFullError: the prompt does not fit; the session is as before.
+            SavedStateError: what was resumed is damaged.
         """
         began = time.perf_counter()
+        self._prepare()
         # And room for the first token of the answer.
         self._require_room(len(prompt_ids) + 1)
         kept_pending, start = self._pending, self._stored
@@ -371,6 +437,9 @@ class Engine:
     @torch.inference_mode()
     def _cut(self, tokens: int) -> None:
         """Drop K/V and index entries from position ``tokens`` on, in every layer."""
+        del self._stored_ids[tokens:]
+        if self._saved is not None:
+            self._saved.cut(tokens)
         self._store.truncate(tokens)
         self._index.truncate(tokens)
 
@@ -398,7 +467,9 @@ class Engine:
         return usage.page_hits / fetched if fetched else 1.0
 
     def close(self) -> None:
-        """Give K/V memory and files back."""
+        """Give K/V memory and files back; what was saved stays."""
+        if self._saved is not None:
+            self._saved.close()
         self._store.close()
 
 
@@ -430,16 +501,17 @@ def prepare_model(
 
 
 def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
-    """An engine with an empty session over a model in memory.
+    """An engine over a model in memory, with the saved session or an empty one.
 
     Raises:
         OutOfMemoryError: the ledger says that the session cannot fit.
         KVStoreError: the disk tier cannot be set up.
+        SavedStateError: the saved state is damaged, or of another model, geometry or format.
     """
     ledger.check(
         ledger.predict(model.weights.config, model.weights.bytes(), config, torch.bfloat16),
         ledger.available_memory_bytes() + model.weights.bytes(),
-        ledger.free_disk_bytes(config.cache.disk_dir),
+        ledger.available_disk_bytes(config.cache),
     )
     return Engine(
         model.weights, model.tokenizer, config, model.name, model.fingerprint, torch.bfloat16
@@ -451,7 +523,7 @@ def load_engine(
     config: EngineConfig,
     progress: Callable[[str, float], None] | None = None,
 ) -> Engine:
-    """Load a model and open an empty session on this machine.
+    """Load a model and open a session on this machine, as ``open_engine`` does.
 
     Args:
         files: where the model is.
@@ -462,6 +534,7 @@ def load_engine(
         ModelFileError: a file is missing, damaged or of an unknown kind.
         OutOfMemoryError: the ledger says that it cannot fit.
         KVStoreError: the disk tier cannot be set up.
+        SavedStateError: the saved state is damaged, or of another model, geometry or format.
     """
     return open_engine(prepare_model(files, progress), config)
 

@@ -19,3 +19,7 @@ class OutOfMemoryError(EngineError):
 
 class KVStoreError(EngineError):
     """A K/V tier could not be read or written."""
+
+
+class SavedStateError(EngineError):
+    """A saved state is damaged, cannot be read, or belongs to another model or version."""

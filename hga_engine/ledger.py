@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from hga_engine.config import EngineConfig, ModelConfig
+from hga_engine.config import CacheConfig, EngineConfig, ModelConfig
 from hga_engine.errors import OutOfMemoryError
+from hga_engine.saved_state.manifest import PAGES
 
 _MIB = 2**20
 _GIB = 2**30
@@ -33,6 +34,9 @@ class Ledger:
     workspace: int
     context: int
     """Tokens the figures are for."""
+    kv_saved: int = 0
+    """K/V on disk when the session is saved, in the same file as ``kv_disk``. Not required to
+    fit: where it does not, saving fails and the session goes on."""
 
     @property
     def total_host(self) -> int:
@@ -119,7 +123,8 @@ def predict(model: ModelConfig, weights: int, config: EngineConfig, dtype: torch
     workspace += 4 * 2 * model.vocab_size
     if spills:
         workspace += kv_layer + _MOVED_AT_A_TIME
-    return Ledger(weights, index, kv_host, kv if spills else 0, workspace, context)
+    kv_saved = kv if config.cache.saved_dir is not None else 0
+    return Ledger(weights, index, kv_host, kv if spills else 0, workspace, context, kv_saved)
 
 
 def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> None:
@@ -188,6 +193,17 @@ def free_disk_bytes(directory: Path | None) -> int:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def available_disk_bytes(cache: CacheConfig) -> int:
+    """Room for a session's K/V on disk: what is free, and what its file of pages takes already."""
+    if cache.saved_dir is None:
+        return free_disk_bytes(cache.disk_dir)
+    try:
+        taken = (cache.saved_dir / PAGES).stat().st_blocks * 512
+    except OSError:
+        taken = 0
+    return free_disk_bytes(cache.saved_dir) + taken
 
 
 def _slice_elements(model: ModelConfig, config: EngineConfig) -> int:

@@ -1,7 +1,10 @@
 """What the router scores queries against, kept for every layer of a session."""
 
+from pathlib import Path
+
 import torch
 from hga_kernels import encode_tokens, summarize
+from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.kv_store import KVStore
@@ -97,11 +100,52 @@ class RoutingIndex:
         whole = tokens // self._router.chunk_size
         self._closed = [min(closed, whole) for closed in self._closed]
 
+    @property
+    def closed(self) -> int:
+        """Chunks that every layer has indexed."""
+        return min(self._closed)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The entries of the chunks that every layer has indexed, by layer and array."""
+        return {
+            f"{layer}.{name}": array[:, : self.closed].contiguous()
+            for name, arrays in self._arrays().items()
+            for layer, array in enumerate(arrays)
+        }
+
+    def resume(self, chunks: int) -> None:
+        """Count the first chunks of every layer as indexed; ``load`` brings their entries."""
+        self._closed = [chunks] * self._model.num_layers
+
+    def load(self, path: Path, chunks: int) -> None:
+        """Read entries that ``tensors`` gave.
+
+        Args:
+            path: safetensors file that holds them.
+            chunks: how many chunks of them.
+
+        Raises:
+            OSError, SafetensorError, KeyError: the file is not what was saved.
+            RuntimeError: it is of another geometry.
+        """
+        with safe_open(path, framework="pt") as file:
+            for name, arrays in self._arrays().items():
+                for layer, array in enumerate(arrays):
+                    array[:, :chunks] = file.get_slice(f"{layer}.{name}")[:, :chunks]
+
+    def _arrays(self) -> dict[str, list[torch.Tensor]]:
+        return {
+            "summaries": self.summaries,
+            "codes": self.codes,
+            "scales": self.scales,
+            "group_summaries": self.group_summaries,
+        }
+
     def bytes(self) -> int:
         """Memory of the entries in use."""
         total = 0
         for layer, closed in enumerate(self._closed):
-            for arrays in (self.summaries, self.codes, self.scales, self.group_summaries):
+            for arrays in self._arrays().values():
                 if arrays:
                     entry = arrays[layer][:, 0]
                     total += closed * entry.numel() * entry.element_size()

@@ -47,32 +47,46 @@ class PageSpace:
 class DiskTier:
     """Pages at fixed places of a sparse file, each with a checksum.
 
-    The file is readable by its owner alone and has no name in the file system where the system
-    allows that, so that nothing stays behind when the process is killed. Pages are copied in and
-    out; the tier never keeps a reference to a caller's buffer. It decides nothing: the store says
-    what is written, read and forgotten.
+    The file is readable by its owner alone. It has no name in the file system where the system
+    allows that, so that nothing stays behind when the process is killed; or the name of a saved
+    session's file, which stays. Pages are copied in and out; the tier never keeps a reference to a
+    caller's buffer. It decides nothing: the store says what is written, read and forgotten.
     """
 
-    def __init__(self, space: PageSpace, page_bytes: int, directory: Path | None) -> None:
-        """Create the file.
+    def __init__(
+        self, space: PageSpace, page_bytes: int, directory: Path | None, path: Path | None = None
+    ) -> None:
+        """Set up an empty tier; its file is made by ``open`` or the first write.
 
         Args:
             space: numbering of the pages.
             page_bytes: size of one page.
-            directory: folder of the file; None: the system's temporary folder.
-
-        Raises:
-            KVStoreError: the file cannot be created.
+            directory: folder of a file without a name; None: the system's temporary folder.
+            path: name of the file, if it is to stay; ``directory`` is then not used.
         """
         self._space = space
         self._page_bytes = page_bytes
         self._directory = Path(tempfile.gettempdir()) if directory is None else directory
+        self.path = path
+        if path is not None:
+            self._directory = path.parent
         self._held = np.zeros(space.num_pages, dtype=np.bool_)
+        self._unsynced = np.zeros(space.num_pages, dtype=np.bool_)
+        self._lost = np.zeros(space.num_pages, dtype=np.bool_)
         self._checksums = np.zeros(space.num_pages, dtype=np.uint32)
+        self._file: int | None = None
+
+    def open(self) -> None:
+        """Create the file, or open it where pages of it were adopted.
+
+        Raises:
+            KVStoreError: the file cannot be created.
+        """
+        if self._file is not None:
+            return
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            # Unnamed, or unlinked at once, and mode 0600.
-            self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = self._create()
         except OSError as error:
             raise self._failure("cannot create a file", error) from error
 
@@ -86,9 +100,18 @@ class DiskTier:
         """Bytes it would hold with every page of a full context."""
         return self._space.num_pages * self._page_bytes
 
-    def holds(self, pages: PageNumbers) -> npt.NDArray[np.bool_]:
-        """Which of ``pages`` it holds: a bool for each."""
-        return self._held[pages]
+    def adopt(self, pages: PageNumbers, checksums: npt.NDArray[np.uint32]) -> None:
+        """Hold pages that a saved file has already, with their checksums; before ``open``."""
+        self._held[pages] = True
+        self._checksums[pages] = checksums
+
+    def unsaved(self, pages: PageNumbers) -> PageNumbers:
+        """Those of ``pages`` that it does not hold, or that a failed ``flush`` may have lost."""
+        return pages[~self._held[pages] | self._lost[pages]]
+
+    def checksums(self, pages: PageNumbers) -> npt.NDArray[np.uint32]:
+        """CRC-32 of each of ``pages``; all are held."""
+        return self._checksums[pages]
 
     def write(self, pages: PageNumbers, data: PageBytes) -> None:
         """Store pages. On an error those of them that were not held before still are not.
@@ -100,6 +123,7 @@ class DiskTier:
         Raises:
             KVStoreError: the disk is full or failed.
         """
+        self.open()
         try:
             for first, last in _runs(pages):
                 self._write_at(int(pages[first]) * self._page_bytes, data[first:last])
@@ -107,6 +131,24 @@ class DiskTier:
             raise self._failure("cannot write", error) from error
         self._checksums[pages] = [zlib.crc32(page) for page in data]
         self._held[pages] = True
+        self._unsynced[pages] = True
+        self._lost[pages] = False
+
+    def flush(self) -> None:
+        """Bring what was written down to the disk itself.
+
+        Raises:
+            KVStoreError: the disk failed; what may be lost is ``unsaved`` again.
+        """
+        if self._file is None:
+            return
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._lost |= self._unsynced
+            raise self._failure("cannot write", error) from error
+        finally:
+            self._unsynced[:] = False
 
     def read(self, pages: PageNumbers, out: PageBytes) -> None:
         """Read pages into ``out`` and check them.
@@ -118,6 +160,7 @@ class DiskTier:
         Raises:
             KVStoreError: the disk failed, or a page is not what was written.
         """
+        self.open()
         try:
             for first, last in _runs(pages):
                 self._read_at(int(pages[first]) * self._page_bytes, out[first:last])
@@ -135,26 +178,45 @@ class DiskTier:
         self._held[pages] = False
 
     def close(self) -> None:
-        """Remove the file. May be called twice."""
-        self._file.close()
+        """Close the file, which removes it if it has no name. May be called twice."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
         self._held[:] = False
 
+    def _create(self) -> int:
+        if self.path is None:
+            # Unnamed, or unlinked at once, and mode 0600.
+            with tempfile.TemporaryFile(dir=self._directory, buffering=0) as unnamed:
+                return os.dup(unnamed.fileno())
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not self._held.any():
+                os.ftruncate(file, 0)
+            os.ftruncate(file, self.capacity_bytes)
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
     def _write_at(self, offset: int, data: PageBytes) -> None:
+        assert self._file is not None
         rest = data.data.cast("B")
         while rest:
-            written = os.pwrite(self._file.fileno(), rest, offset)
+            written = os.pwrite(self._file, rest, offset)
             rest, offset = rest[written:], offset + written
 
     def _read_at(self, offset: int, out: PageBytes) -> None:
-        rest = out.data.cast("B")
-        while rest:
-            read = os.preadv(self._file.fileno(), [rest], offset)
-            if read == 0:
-                raise OSError(errno.EIO, "the file is shorter than what was written")
-            rest, offset = rest[read:], offset + read
+        assert self._file is not None
+        read_at(self._file, offset, out)
 
     def _failure(self, what: str, error: OSError) -> KVStoreError:
         if error.errno in _NO_ROOM:
+            if self.path is not None:
+                return KVStoreError(
+                    f"Disk tier: no room for the session's K/V in {self._directory}. "
+                    "Free space there."
+                )
             return KVStoreError(
                 f"Disk tier: no room for K/V in {self._directory}. Free space there, choose "
                 "another folder, raise --host-budget, or lower --context."
@@ -163,6 +225,20 @@ class DiskTier:
             f"Disk tier: {what} in {self._directory}: {error.strerror or error}. "
             "Check the folder, or choose another one."
         )
+
+
+def read_at(file: int, offset: int, out: PageBytes) -> None:
+    """Fill ``out``, contiguous, from a place in a file.
+
+    Raises:
+        OSError: the file ends before, or cannot be read.
+    """
+    rest = out.data.cast("B")
+    while rest:
+        read = os.preadv(file, [rest], offset)
+        if read == 0:
+            raise OSError(errno.EIO, "the file is shorter than what was written")
+        rest, offset = rest[read:], offset + read
 
 
 def _runs(pages: PageNumbers) -> Iterator[tuple[int, int]]:

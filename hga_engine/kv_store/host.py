@@ -122,6 +122,11 @@ class HostPages:
         slots = torch.from_numpy(self.table[pages]).to(self.pool.device)
         self.pool[slots] = contents.to(self.pool.device)
 
+    def bytes_by_head(self) -> PageBytes:
+        """[kv_heads, max_groups, page bytes]: the memory of a whole pool on the host."""
+        pages = self.pool.view(torch.uint8).view(self._kv_heads, self._max_groups, -1)
+        return pages.numpy()
+
     def _by_head(self) -> torch.Tensor:
         """[kv_heads, max_groups, 2, group_size, head_dim]: a whole pool."""
         return self.pool.view(self._kv_heads, self._max_groups, *self.pool.shape[1:])

@@ -1,9 +1,10 @@
 """The K/V store: resident pages, and on disk what exceeds the host budget."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
@@ -11,6 +12,8 @@ from hga_engine.errors import ContextFullError, KVStoreError
 from hga_engine.kv_store import TierUsage
 from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace
 from hga_engine.kv_store.host import HostPages
+from hga_engine.kv_store.restore import Checksums, PageReader
+from hga_engine.saved_state.manifest import PAGES
 
 _BATCH_BYTES = 8 << 20
 """Pages move to and from disk in portions of this size."""
@@ -67,26 +70,30 @@ class TieredKVStore:
         self._context = cache.context
         self._kv_heads = model.num_kv_heads
         self._max_groups = -(-cache.context // router.group_size)
-        space = PageSpace(model.num_layers, self._kv_heads, self._max_groups)
+        space = self._space = PageSpace(model.num_layers, self._kv_heads, self._max_groups)
         page = torch.empty(2, router.group_size, model.head_dim, dtype=dtype, device=device)
         self._page_bytes = page.numel() * page.element_size()
         self._pages_per_layer = space.pages_per_layer
 
         self._share = self._pages_per_layer
-        self._disk: DiskTier | None = None
         if cache.host_budget_bytes is not None:
             share = cache.host_budget_bytes // (model.num_layers * self._page_bytes)
             self._share = min(max(share, self._kv_heads), self._pages_per_layer)
-            if self._share < self._pages_per_layer:
-                self._disk = DiskTier(space, self._page_bytes, cache.disk_dir)
+        self._spills = self._share < self._pages_per_layer
+        path = None if cache.saved_dir is None else cache.saved_dir / PAGES
+        self._disk: DiskTier | None = None
+        if self._spills or path is not None:
+            self._disk = DiskTier(space, self._page_bytes, cache.disk_dir, path)
+            if path is None:
+                self._disk.open()
         self._layers = [
             HostPages(self._kv_heads, self._max_groups, page, self._share)
             for _ in range(model.num_layers)
         ]
         self._lengths = [0] * model.num_layers
-        # Larger is later. Indexed by layer and page; kept only where there is a disk tier.
+        # Larger is later. Indexed by layer and page; kept only where pages spill.
         self._last_used = np.zeros(
-            (model.num_layers if self._disk else 0, self._pages_per_layer), dtype=np.int64
+            (model.num_layers if self._spills else 0, self._pages_per_layer), dtype=np.int64
         )
         self._clock = 1
         self._open: int | None = None
@@ -105,7 +112,7 @@ class TieredKVStore:
         """
         if self._open is not None:
             raise RuntimeError(f"layer {self._open} is open")
-        if self._disk is not None:
+        if self._spills:
             self._exceed_share(layer)
             groups = -(-self._lengths[layer] // self._group_size)
             pages = self._pages(0, groups)
@@ -122,7 +129,7 @@ class TieredKVStore:
         if self._open != layer:
             raise RuntimeError(f"layer {layer} is not open")
         self._open = None
-        if self._disk is not None:
+        if self._spills:
             order = self._clock + np.arange(self._max_groups)
             order[: self._sink_groups] = self._clock + self._max_groups
             self._last_used[layer] = np.tile(order, self._kv_heads)
@@ -172,7 +179,7 @@ class TieredKVStore:
             IndexError: under a budget, a group that the layer does not hold.
             KVStoreError: a page is damaged, or the disk tier could not be read or written.
         """
-        if self._disk is None or self._open == layer:
+        if not self._spills or self._open == layer:
             empty = groups < 0
             self._hits += groups.numel() - int(torch.count_nonzero(empty))
             return torch.where(empty, groups, groups + self._slot_start)
@@ -213,7 +220,7 @@ class TieredKVStore:
             raise IndexError(f"layer {layer} holds no tokens {start} to {end}")
         first, last = start // self._group_size, -(-end // self._group_size)
         resident = self._layers[layer]
-        if self._disk is None or self._open == layer:
+        if not self._spills or self._open == layer:
             found = resident.keys(first, last)
         else:
             pool = resident.pool
@@ -244,6 +251,72 @@ class TieredKVStore:
             raise ValueError("tokens must be 0 or more")
         for layer in range(len(self._layers)):
             self._cut(layer, tokens)
+
+    def write_closed(self) -> None:
+        """Write the pages of full groups that the disk tier does not hold; none of them moves.
+
+        Raises:
+            KVStoreError: the disk is full or failed; to be called again.
+        """
+        if self._disk is None:
+            return
+        for layer, resident in enumerate(self._layers):
+            pages = self._pages(0, self._lengths[layer] // self._group_size)
+            self._write(layer, pages[resident.table[pages] >= 0])
+        self._disk.flush()
+
+    def closed_checksums(self) -> Checksums:
+        """[layers, kv_heads, groups]: CRC-32 of the pages of full groups, all on disk."""
+        assert self._disk is not None
+        pages = self._pages(0, self._lengths[0] // self._group_size)
+        starts = np.arange(len(self._layers))[:, None] * self._pages_per_layer
+        return self._disk.checksums(starts + pages).reshape(len(starts), self._kv_heads, -1)
+
+    def open_pages(self) -> npt.NDArray[np.uint8]:
+        """[layers, kv_heads, page bytes]: pages of the group that is not full; [0, …] if none."""
+        pages = [
+            resident.copy_out(self._open_pages(layer))
+            for layer, resident in enumerate(self._layers)
+            if self._lengths[layer] % self._group_size
+        ]
+        return np.array(pages, np.uint8).reshape(-1, self._kv_heads, self._page_bytes)
+
+    def resume(
+        self, tokens: int, checksums: Checksums, open_pages: npt.NDArray[np.uint8]
+    ) -> Iterator[Callable[[], None]]:
+        """Fill an empty store with what a saved file holds.
+
+        Args:
+            tokens: in every layer.
+            checksums: [layers, kv_heads, groups], of the pages of full groups.
+            open_pages: [layers, kv_heads, page bytes], of the group that is not full.
+
+        Returns:
+            Work that reads and checks the pages, to be done on any threads before K/V is used; it
+            raises ``SavedStateError``.
+        """
+        assert self._disk is not None
+        assert self._disk.path is not None
+        closed, size = tokens // self._group_size, self._group_size
+        for layer, resident in enumerate(self._layers):
+            pages = self._pages(0, closed)
+            self._disk.adopt(layer * self._pages_per_layer + pages, checksums[layer].ravel())
+            if not self._spills:
+                resident.take(pages)
+            self._lengths[layer] = tokens
+            if tokens % size:
+                contents = torch.from_numpy(open_pages[layer]).view(resident.pool.dtype)
+                resident.take(self._open_pages(layer))
+                resident.copy_in(
+                    self._open_pages(layer), contents.view(-1, *resident.pool.shape[1:])
+                )
+        pools = None if self._spills else [layer.bytes_by_head() for layer in self._layers]
+        return PageReader(self._disk.path, self._space, self._page_bytes, checksums, pools).tasks()
+
+    @property
+    def spills(self) -> bool:
+        """Whether pages leave host memory for the disk as the session grows."""
+        return self._spills
 
     def usage(self) -> TierUsage:
         """Bytes per tier now, in whole pages. A page with copies in two tiers counts in both."""
@@ -277,7 +350,7 @@ class TieredKVStore:
         return self._pages(group, group + (tokens > 0))
 
     def _touch(self, layer: int, pages: PageNumbers) -> None:
-        if self._disk is not None:
+        if self._spills:
             self._last_used[layer, pages] = self._clock
             self._clock += 1
 
@@ -383,14 +456,18 @@ class TieredKVStore:
 
     def _spill(self, layer: int, pages: PageNumbers) -> None:
         """Give up the slots of pages, written first where the disk does not hold them yet."""
-        resident = self._layers[layer]
-        if self._disk is not None:
-            numbers = layer * self._pages_per_layer + pages
-            unsaved = pages[~self._disk.holds(numbers)]
-            for part in self._portions(len(unsaved)):
-                chosen = unsaved[part]
-                self._disk.write(layer * self._pages_per_layer + chosen, resident.copy_out(chosen))
-        resident.release(pages)
+        self._write(layer, pages)
+        self._layers[layer].release(pages)
+
+    def _write(self, layer: int, pages: PageNumbers) -> None:
+        """Write those of some resident pages that the disk does not hold yet."""
+        if self._disk is None:
+            return
+        first = layer * self._pages_per_layer
+        unsaved = self._disk.unsaved(first + pages) - first
+        for part in self._portions(len(unsaved)):
+            chosen = unsaved[part]
+            self._disk.write(first + chosen, self._layers[layer].copy_out(chosen))
 
     def _exceed_share(self, layer: int) -> None:
         """Give ``layer`` a slot for every page, after the layer that had them."""
