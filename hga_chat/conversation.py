@@ -187,10 +187,11 @@ class Conversation:
         if self.saved is None:
             return []
         turns = tuple(map(saved_turn, self.turns))
-        removed = self.saved.save(self.engine.save, self._documents(), turns)
+        with self._noticing_damage():
+            removed = self.saved.save(self.engine.save, self._documents(), turns)
         return [
-            f"The K/V of session {entry.id} ({entry.title}, {human_bytes(entry.bytes)}) was removed "
-            "to keep within --disk-limit; it is read again when the session is opened."
+            f"The K/V of session {entry.id} ({entry.title}, {human_bytes(entry.bytes)}) was "
+            "removed to keep within --disk-limit; it is read again when the session is opened."
             for entry in removed
         ]
 
@@ -225,7 +226,7 @@ class Conversation:
                 raise
             self.saved.drop_state()
             raise SavedStateError(
-                f"{error}\nIt was removed. Open the session again, and its documents are read again."
+                f"{error}\nIt was removed; the session opens again, and reads its documents anew."
             ) from error
 
     def close(self) -> None:

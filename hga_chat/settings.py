@@ -148,7 +148,9 @@ class Settings:
     )
     no_save: bool = field(
         default=False,
-        metadata=_about(_switch, bool, "Keep nothing of this on disk, and use nothing kept."),
+        metadata=_about(
+            _switch, bool, "Keep nothing on disk, and read documents whatever is kept of them."
+        ),
     )
     disk_limit: int = field(
         default=20 << 30,

@@ -29,7 +29,9 @@ def ask(
     settings: Settings,
     session: Annotated[
         str | None,
-        typer.Option("--session", metavar="SESSION", help="Ask in a saved session, after its turns."),
+        typer.Option(
+            "--session", metavar="SESSION", help="Ask in a saved session, after its turns."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

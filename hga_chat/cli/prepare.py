@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hga_chat import documents
-from hga_chat.cli.errors import OverBudgetError
+from hga_chat.cli.errors import OverBudgetError, describe
 from hga_chat.output import Output
 from hga_chat.settings import Settings
 
@@ -136,7 +136,8 @@ def _find_keeping(
     origin = origin_of(paths, prepared.files, settings)
     saved = None
     try:
-        found = find_reading(store, origin, prepared.loaded.documents if prepared.loaded else ())
+        documents_now = prepared.loaded.documents if prepared.loaded else ()
+        found = find_reading(store, origin, documents_now, output.note)
         saved = store.open(found) if found else None
     except SessionInUseError as error:
         if not for_one_answer:
@@ -144,7 +145,7 @@ def _find_keeping(
         output.note(f"{error} The documents are read for this answer alone.")
         return None
     except (OSError, SessionError) as error:
-        output.note(f"A saved reading cannot be used: {error}")
+        output.note(f"A saved reading cannot be used: {describe(error)}")
     return Keeping(store, tuple(paths), origin, saved)
 
 
@@ -162,6 +163,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
 
     store = SessionStore(settings.disk_limit)
     saved = store.open(store.find(name))
+    saved.is_written = not settings.no_save
     own = settings_of(saved.info, settings)
     if own != settings:
         output.note(

@@ -72,7 +72,9 @@ def chat(
 
     output = Output(quiet=settings.quiet)
     if session is None:
-        _open_screen(start_on_documents(prepare([], settings, output), [], settings, output), output)
+        _open_screen(
+            start_on_documents(prepare([], settings, output), [], settings, output), output
+        )
         return
     try:
         start = start_on_session(session, settings, output)
@@ -128,7 +130,9 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
             output.note(note)
         saved, unread = conversation.saved, conversation.unread
         if saved is None:
-            raise SessionError("Nothing was read, because nothing can be kept; 'ask' needs no disk.")
+            raise SessionError(
+                "Nothing was read, because nothing can be kept; 'ask' needs no disk."
+            )
         with cancel_on_interrupt() as cancel:
             read_s = read_documents(conversation, output, cancel)
         if not conversation.is_read:

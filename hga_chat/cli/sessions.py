@@ -81,7 +81,9 @@ def show(name: Name, as_json: Json = False) -> None:
         ("disk", human_bytes(on_disk)),
     ]
     output.write("".join(f"{label:<9} {value}\n" for label, value in rows) + "\n")
-    documents = [(entry["tokens"], entry["format"], entry["path"]) for entry in summary["documents"]]
+    documents = [
+        (entry["tokens"], entry["format"], entry["path"]) for entry in summary["documents"]
+    ]
     output.write(table(("tokens", "format", "path"), documents) + "\n")
     for number, turn in enumerate(summary["turns"], 1):
         question = " ".join(turn["question"].split())

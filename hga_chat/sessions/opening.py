@@ -1,6 +1,6 @@
 """Conversations over saved sessions: what of a session still holds, and what is read again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from hga_chat.sessions.store import SessionStore
 from hga_chat.sessions.types import Origin, SessionError, SessionInfo
 from hga_chat.settings import Settings
 from hga_engine import saved_state
-from hga_engine.engine import open_engine
 from hga_engine.errors import EngineError, KVStoreError, SavedStateError
 
 if TYPE_CHECKING:
@@ -59,9 +58,19 @@ def settings_of(info: SessionInfo, settings: Settings) -> Settings:
 
 
 def find_reading(
-    store: SessionStore, origin: Origin, documents: Sequence[Document]
+    store: SessionStore,
+    origin: Origin,
+    documents: Sequence[Document],
+    note: Callable[[str], None],
 ) -> str | None:
-    """The session of this origin whose documents agree longest with these; the latest of equals."""
+    """The session of this origin whose documents agree longest with these; the latest of equals.
+
+    Args:
+        store: all sessions.
+        origin: of the reading.
+        documents: as they are now.
+        note: told of sessions that would do but are damaged.
+    """
     if STANDARD_INPUT in origin.paths:
         return None
     best, most = None, -1
@@ -70,7 +79,9 @@ def find_reading(
             if store.info(id_).origin != origin:
                 continue
             saved = store.documents(id_)
-        except SessionError:  # 'sessions list' names it
+            store.turns(id_)
+        except SessionError as error:
+            note(f"{error} 'hga-chat sessions rm {id_}' removes what is left of the session.")
             continue
         same = sum(saved.tokens[: _equal_documents(saved.loaded.documents, documents)])
         whole = saved.loaded.documents == tuple(documents)
@@ -132,6 +143,8 @@ def open_documents(
     """
     if keeping is None:
         return _converse(model, settings, layout, skipped, None)
+    from hga_chat.cli.errors import describe
+
     notes: list[str] = []
     saved = keeping.saved
     try:
@@ -148,7 +161,7 @@ def open_documents(
             saved = _fork(keeping, model, saved, layout, notes)
     except OSError as error:
         saved = None
-        notes.append(f"The reading cannot be kept: {error.filename}: {error.strerror}.")
+        notes.append(f"The reading cannot be kept: {describe(error)}.")
     conversation = _converse(model, settings, layout, skipped, saved, with_turns=with_turns)
     conversation.notes[:0] = notes
     return conversation
@@ -165,9 +178,7 @@ def _is_unchanged(saved: SavedSession, layout: DocumentTokens) -> bool:
 
 def _create(keeping: Keeping, model: "LoadedModel") -> SavedSession:
     title = title_of(keeping.origin.paths)
-    return keeping.store.create(
-        title, keeping.given, keeping.origin, model.name, model.fingerprint
-    )
+    return keeping.store.create(title, keeping.given, keeping.origin, model.name, model.fingerprint)
 
 
 def title_of(paths: Sequence[str]) -> str:
@@ -228,6 +239,8 @@ def _open_engine(
     model: "LoadedModel", settings: Settings, saved: SavedSession | None, notes: list[str]
 ) -> "Engine":
     """An engine that holds what K/V was saved, as far as it is whole and of the same making."""
+    from hga_engine.engine import open_engine
+
     config = settings.engine()
     if saved is None:
         return open_engine(model, config)

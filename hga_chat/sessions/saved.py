@@ -28,6 +28,7 @@ class SavedSession:
         info: what the session is.
         documents: as they stand on the disk; None: nothing was saved yet.
         turns: as they stand on the disk.
+        is_written: whether saving writes anything.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SavedSession:
         self.kv_folder = kv_folder
         self.info = info
         self.documents = documents
+        self.is_written = True
         self._saved_turns = turns
         self._lock = lock
         self._make_room = make_room
@@ -77,6 +79,8 @@ class SavedSession:
         Raises:
             OSError, KVStoreError: something could not be written; what was saved before still is.
         """
+        if not self.is_written:
+            return []
         is_new = self.is_new
         if documents != self.documents:
             write_sealed(self.folder / DOCUMENTS, as_json.documents_as_json(documents))
