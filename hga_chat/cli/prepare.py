@@ -1,6 +1,7 @@
 """From settings and paths to a conversation: the one place that puts them together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from hga_chat.settings import Settings
 if TYPE_CHECKING:
     from hga_chat.conversation import Conversation
     from hga_chat.sessions.opening import Keeping
+    from hga_chat.sessions.saved import SavedSession
     from hga_engine.model.files import ModelFiles
 
     Progress = Callable[[str, float], None]
@@ -111,10 +113,11 @@ def start_on_documents(
         from hga_chat.sessions.opening import open_documents
         from hga_engine.engine import prepare_model
 
-        model = prepare_model(prepared.files, progress)
-        return open_documents(
-            model, settings, prepared.layout, skipped, keeping, with_turns=not for_one_answer
-        )
+        with _closing_on_failure(keeping.saved if keeping else None):
+            model = prepare_model(prepared.files, progress)
+            return open_documents(
+                model, settings, prepared.layout, skipped, keeping, with_turns=not for_one_answer
+            )
 
     return Start(settings, open_)
 
@@ -175,9 +178,21 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
     def open_(progress: "Progress") -> "Conversation":
         from hga_engine.engine import prepare_model
 
-        return open_session(prepare_model(files, progress), own, saved)
+        with _closing_on_failure(saved):
+            return open_session(prepare_model(files, progress), own, saved)
 
     return Start(own, open_)
+
+
+@contextmanager
+def _closing_on_failure(saved: "SavedSession | None") -> Iterator[None]:
+    """Let others open the session if this process cannot."""
+    try:
+        yield
+    except BaseException:
+        if saved is not None:
+            saved.close()
+        raise
 
 
 def note_skipped(prepared: Prepared, output: Output) -> None:
