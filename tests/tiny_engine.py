@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,8 +120,9 @@ def make_engine(
     seed: int = 0,
     context: int = CONTEXT,
     host_budget_bytes: int | None = None,
+    saved_dir: Path | None = None,
 ) -> Engine:
-    cache = CacheConfig(context=context, host_budget_bytes=host_budget_bytes)
+    cache = CacheConfig(context, host_budget_bytes, saved_dir=saved_dir)
     config = EngineConfig(router=router, cache=cache, slice_tokens=slice_tokens)
     tokenizer: Any = FakeTokenizer(end_tokens)
     return Engine(random_weights(model, seed), tokenizer, config, "tiny", "0" * 64)

@@ -85,7 +85,7 @@ class PageReader:
         Each may run on a thread of its own; it raises ``SavedStateError`` if a page is damaged or
         cannot be read.
         """
-        for layer in range(self._space.num_layers):
+        for layer in range(self._space.num_layers if self._checksums.size else 0):
             for head in range(self._space.kv_heads):
                 yield partial(self._read_head, layer, head)
 

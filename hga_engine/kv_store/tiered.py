@@ -260,6 +260,7 @@ class TieredKVStore:
         """
         if self._disk is None:
             return
+        self._disk.open()
         for layer, resident in enumerate(self._layers):
             pages = self._pages(0, self._lengths[layer] // self._group_size)
             self._write(layer, pages[resident.table[pages] >= 0])
