@@ -18,17 +18,20 @@ QUESTIONS = ("What is the total of the year?", "And what does the dome cost?")
 
 def test_killed_at_any_moment_nothing_is_damaged_or_lost():
     """A few kills; ``python tools/crash_sessions.py`` goes on for as long as one likes."""
-    command = [sys.executable, str(ROOT / "tools" / "crash_sessions.py"), "--kills", "4"]
+    command = [sys.executable, str(ROOT / "tools" / "crash_sessions.py"), "--kills", "3"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["kills"] == 4
+    assert json.loads(ran.stdout)["kills"] == 3
 
 
 @pytest.mark.weights
-def test_a_session_answers_as_if_it_had_never_been_closed(cli, embedded_model):
+def test_a_session_answers_as_if_it_had_never_been_closed(
+    cli, embedded_model, single_thread, monkeypatch
+):
     from hga_engine.engine import open_engine, prepare_model
 
     model = prepare_model(embedded_model)
+    monkeypatch.setattr("hga_engine.engine.prepare_model", lambda *_: model)  # once is enough
     layout = lay_out(load_documents([str(HANDBOOK)]), model.tokenizer)
     uninterrupted = Conversation(open_engine(model, EngineConfig()), layout)
     greedy = SamplingParams(max_new_tokens=24)
