@@ -184,7 +184,7 @@ class Conversation:
         Raises:
             OSError, EngineError: something could not be written; the conversation can go on.
         """
-        if self.saved is None:
+        if self.saved is None or not self.is_read:
             return []
         turns = tuple(map(saved_turn, self.turns))
         with self._noticing_damage():

@@ -11,8 +11,12 @@ from hga_chat.sessions.types import SessionInUseError, SessionMissingError
 class SessionLock:
     """Holds a lock file, which names the process; the system lets go of it when that ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_use: bool = True) -> None:
         """Take the lock.
+
+        Args:
+            path: the file, made if it is not there.
+            is_use: whether that counts as using the session.
 
         Raises:
             SessionInUseError: somebody else holds it.
@@ -24,7 +28,8 @@ class SessionLock:
             fcntl.flock(self._opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._opened).st_nlink == 0:
                 raise SessionMissingError(f"Session {path.parent.name} has just been removed.")
-            self._sign()
+            if is_use:
+                self._sign()
         except BlockingIOError:
             holder = os.pread(self._opened, 32, 0).decode("ascii", "replace").strip()
             os.close(self._opened)

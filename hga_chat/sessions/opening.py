@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_chat.conversation import Conversation, common_prefix, kept_answer
-from hga_chat.documents import Document, DocumentTokens, Skipped, lay_out
+from hga_chat.documents import Document, DocumentTokens, Skipped, displayable, lay_out
 from hga_chat.documents.load import STANDARD_INPUT
 from hga_chat.sessions.saved import SavedSession
 from hga_chat.sessions.store import SessionStore
@@ -184,6 +184,7 @@ def _create(keeping: Keeping, model: "LoadedModel") -> SavedSession:
 def title_of(paths: Sequence[str]) -> str:
     """A name for people: that of the first path, and how many others there are."""
     first = "standard input" if paths[0] == STANDARD_INPUT else Path(paths[0]).name or paths[0]
+    first = " ".join(displayable(first).split())
     return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
 

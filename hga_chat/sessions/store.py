@@ -152,7 +152,8 @@ class SessionStore:
                 (self._sessions / id_).mkdir(mode=0o700)
                 lock = SessionLock(self._sessions / id_ / LOCK)
             except (FileExistsError, FileNotFoundError, SessionInUseError, SessionMissingError):
-                continue  # taken, or swept away at this moment as a left-over
+                # Taken, or swept away at this moment as a left-over.
+                continue
             break
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         title = self._free_title(title)
@@ -197,13 +198,16 @@ class SessionStore:
         lock = self._lock(id_)
         try:
             freed = self.disk_bytes(id_)
-            _remove_folder(self._kv / id_)
-            # Without this file there is no session, whatever becomes of the rest.
-            (self._sessions / id_ / INFO).unlink(missing_ok=True)
-            _remove_folder(self._sessions / id_)
+            self._remove_locked(id_)
         finally:
             lock.release()
         return freed
+
+    def _remove_locked(self, id_: str) -> None:
+        _remove_folder(self._kv / id_)
+        # Without this file there is no session, whatever becomes of the rest.
+        (self._sessions / id_ / INFO).unlink(missing_ok=True)
+        _remove_folder(self._sessions / id_)
 
     def total_bytes(self) -> int:
         """Bytes that all sessions take on the disk."""
@@ -224,8 +228,9 @@ class SessionStore:
                 break
             freed = disk_bytes(self._kv / id_)
             try:
-                lock = self._lock(id_) if (self._sessions / id_).exists() else None
-            except SessionInUseError:
+                is_there = (self._sessions / id_).exists()
+                lock = self._lock(id_, is_use=False) if is_there else None
+            except (SessionInUseError, SessionMissingError, FileNotFoundError):
                 continue
             try:
                 _remove_folder(self._kv / id_)
@@ -238,11 +243,17 @@ class SessionStore:
     def _sweep(self) -> None:
         """Remove what killed processes left of sessions that were never saved."""
         for folder in _folders(self._sessions):
-            if not (folder / INFO).exists():
-                try:
-                    self.remove(folder.name)
-                except (SessionInUseError, SessionMissingError, FileNotFoundError):
-                    continue
+            if (folder / INFO).exists():
+                continue
+            try:
+                lock = self._lock(folder.name, is_use=False)
+            except (SessionInUseError, SessionMissingError, FileNotFoundError):
+                continue
+            try:
+                if not (folder / INFO).exists():  # saved and closed at this moment
+                    self._remove_locked(folder.name)
+            finally:
+                lock.release()
 
     def _kv_by_last_use(self) -> list[str]:
         """Sessions with K/V, those used longest ago first, those long gone before them."""
@@ -254,8 +265,8 @@ class SessionStore:
         except OSError:
             return 0.0
 
-    def _lock(self, id_: str) -> SessionLock:
-        return SessionLock(self._sessions / id_ / LOCK)
+    def _lock(self, id_: str, *, is_use: bool = True) -> SessionLock:
+        return SessionLock(self._sessions / id_ / LOCK, is_use=is_use)
 
     def title(self, id_: str) -> str:
         """A session's title; of one that is damaged, that it is."""

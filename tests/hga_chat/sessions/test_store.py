@@ -201,6 +201,7 @@ def test_the_limit_takes_kv_used_longest_ago_and_never_what_is_open(save, tmp_pa
     assert all(300_000 <= entry.bytes < 310_000 for entry in removed)
     assert [folder.name for folder in (tmp_path / "kv").iterdir()] == [oldest]
     assert store.turns(middle).turns == (TURN,)
+    assert store.ids() == [newest, middle, oldest]  # removing is no use of a session
     session.close()
 
 
