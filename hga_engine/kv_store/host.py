@@ -111,11 +111,13 @@ class HostPages:
         """[kv_heads, groups, group_size, head_dim]: keys of resident groups of a whole pool."""
         return self._by_head()[:, first_group:last_group, 0]
 
-    def copy_out(self, pages: PageNumbers) -> PageBytes:
-        """[n, page bytes]: contents of resident pages."""
+    def contents(self, pages: PageNumbers) -> PageBytes:
+        """[n, page bytes]: contents of resident pages; of a run in a whole pool, its memory."""
+        if self.is_whole and len(pages) and pages[-1] - pages[0] == len(pages) - 1:
+            run = self.pool[pages[0] : pages[-1] + 1].cpu()
+            return run.flatten(1).view(torch.uint8).numpy()
         slots = torch.from_numpy(self.table[pages]).to(self.pool.device)
-        contents = self.pool[slots].cpu().flatten(1).view(torch.uint8)
-        return contents.numpy()
+        return self.pool[slots].cpu().flatten(1).view(torch.uint8).numpy()
 
     def copy_in(self, pages: PageNumbers, contents: torch.Tensor) -> None:
         """Write ``contents``, [n, 2, group_size, head_dim], to pages that have slots."""

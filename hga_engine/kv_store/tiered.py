@@ -10,7 +10,7 @@ import torch
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError, KVStoreError
 from hga_engine.kv_store import TierUsage
-from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace
+from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace, runs
 from hga_engine.kv_store.host import HostPages
 from hga_engine.kv_store.restore import Checksums, PageReader
 from hga_engine.saved_state.manifest import PAGES
@@ -276,7 +276,7 @@ class TieredKVStore:
     def open_pages(self) -> npt.NDArray[np.uint8]:
         """[layers, kv_heads, page bytes]: pages of the group that is not full; [0, …] if none."""
         pages = [
-            resident.copy_out(self._open_pages(layer))
+            resident.contents(self._open_pages(layer))
             for layer, resident in enumerate(self._layers)
             if self._lengths[layer] % self._group_size
         ]
@@ -466,9 +466,12 @@ class TieredKVStore:
             return
         first = layer * self._pages_per_layer
         unsaved = self._disk.unsaved(first + pages) - first
-        for part in self._portions(len(unsaved)):
+        resident = self._layers[layer]
+        # Runs of a whole pool are written from where they are; others are copied together.
+        parts = runs(unsaved) if resident.is_whole else self._portions(len(unsaved))
+        for part in parts:
             chosen = unsaved[part]
-            self._disk.write(first + chosen, self._layers[layer].copy_out(chosen))
+            self._disk.write(first + chosen, resident.contents(chosen))
 
     def _exceed_share(self, layer: int) -> None:
         """Give ``layer`` a slot for every page, after the layer that had them."""

@@ -29,6 +29,8 @@ def load_model(
 ) -> "ModelWeights":
     """Load weights into host memory, merging adapters, a tensor at a time.
 
+    What was merged and converted before is taken from where it was kept.
+
     Args:
         files: where the model is.
         dtype: of the weights.
@@ -39,16 +41,23 @@ def load_model(
     """
     from dataclasses import replace
 
+    from hga_engine.model import prepared
     from hga_engine.model.adapter import AdaptedSource
     from hga_engine.model.gguf_file import open_gguf
     from hga_engine.model.source import assemble
 
+    kept = prepared.load_weights(files, dtype)
+    if kept is not None:
+        open_gguf.cache_clear()
+        return kept
     source = _open(files)
     if files.adapters:
         source = AdaptedSource(source, files.adapters)
     weights = assemble(source, dtype, progress)
     open_gguf.cache_clear()
-    return replace(weights, config=_with_overrides(weights.config, files))
+    weights = replace(weights, config=_with_overrides(weights.config, files))
+    prepared.keep_weights(files, weights)
+    return weights
 
 
 def _open(files: ModelFiles) -> "TensorSource":

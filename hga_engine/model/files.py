@@ -25,6 +25,8 @@ class ModelFiles:
     """RoPE base that goes with the adapters; None: that of the model."""
     max_positions: int | None = None
     """Positions that the adapters make usable; None: those of the model."""
+    prepared: Path | None = None
+    """Folder where what is slow to make of the files is kept; None: it is made each time."""
 
     def __post_init__(self) -> None:
         if (self.directory is None) == (self.gguf is None):

@@ -201,6 +201,18 @@ def write_file(path: Path, data: bytes) -> FileRecord:
     return FileRecord(path.name, len(data), zlib.crc32(data))
 
 
+def sync_file(path: Path) -> FileRecord:
+    """Bring a file that was written down to the disk.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    with path.open("rb+", buffering=0) as file:
+        os.fsync(file.fileno())
+    checksum, size = _sum(path)
+    return FileRecord(path.name, size, checksum)
+
+
 def check_file(folder: Path, record: FileRecord) -> Path:
     """The path of a file that is as it was written.
 
@@ -208,11 +220,8 @@ def check_file(folder: Path, record: FileRecord) -> Path:
         SavedStateError: it is missing, damaged or cannot be read.
     """
     path = folder / Path(record.name).name
-    checksum = size = 0
     try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
-                checksum, size = zlib.crc32(block, checksum), size + len(block)
+        checksum, size = _sum(path)
     except OSError as error:
         raise SavedStateError(
             f"{path}: cannot be read ({error.strerror}). Read the document again."
@@ -259,6 +268,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _sum(path: Path) -> tuple[int, int]:
+    """CRC-32 and length of a file."""
+    checksum = size = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            checksum, size = zlib.crc32(block, checksum), size + len(block)
+    return checksum, size
 
 
 def _checksum(body: dict[str, Any]) -> int:

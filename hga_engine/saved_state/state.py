@@ -23,10 +23,12 @@ from hga_engine.saved_state.manifest import (
     IndexRecord,
     Manifest,
     check_file,
+    create,
     damaged,
     index_name,
     read_manifest,
     remove_others,
+    sync_file,
     write_file,
     write_manifest,
 )
@@ -195,8 +197,16 @@ class SavedState:
         chunks = 0 if index is None else index.chunks
         if self._index.closed - chunks < _INDEX_GROWTH:
             return index
-        data = safetensors.torch.save(self._index.tensors())
-        record = write_file(self._folder / index_name(generation), data)
+        path = self._folder / index_name(generation)
+        with create(path):
+            pass
+        try:
+            safetensors.torch.save_file(self._index.tensors(), path)
+            path.chmod(0o600)
+            record = sync_file(path)
+        except (OSError, SafetensorError) as error:
+            path.unlink(missing_ok=True)
+            raise self._failure(error) from error
         return replace(self._no_index(), file=record, chunks=self._index.closed)
 
     def _release(self) -> None:
@@ -243,9 +253,10 @@ class SavedState:
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise damaged(path, str(error)) from error
 
-    def _failure(self, error: OSError) -> KVStoreError:
+    def _failure(self, error: Exception) -> KVStoreError:
+        reason = getattr(error, "strerror", None) or error
         return KVStoreError(
-            f"{self._folder}: the session cannot be saved there ({error.strerror or error}). "
+            f"{self._folder}: the session cannot be saved there ({reason}). "
             "Check the folder and its free space; what was saved before is kept."
         )
 

@@ -1,0 +1,132 @@
+"""What is slow to make of a model's files, kept so that it is made once.
+
+Dequantising a GGUF file and merging adapters takes seconds, reading its vocabulary another one.
+Where ``ModelFiles.prepared`` names a folder, the results are kept there. They can be made again at
+any time: what does not fit the model or cannot be read is not used, and a folder that cannot be
+written is left alone.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from hga_engine.config import ModelConfig
+from hga_engine.model.files import ModelFiles, fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+    from hga_engine.model.types import ModelWeights
+
+_WEIGHTS = "weights.safetensors"
+_VOCABULARY = "vocabulary.json"
+_FORMAT = "1"
+"""To be raised when the same files come to be loaded as something else."""
+
+
+def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | None":
+    """Weights that ``keep_weights`` kept of the same files in the same type.
+
+    Raises:
+        ModelFileError: a file of the model is missing.
+    """
+    from safetensors import safe_open
+
+    from hga_engine.model.types import LayerWeights, ModelWeights
+
+    if files.prepared is None:
+        return None
+    mark = _mark(files)
+    try:
+        with safe_open(files.prepared / _WEIGHTS, framework="pt") as file:
+            found = file.metadata() or {}
+            if (found.get("mark"), found.get("dtype")) != (mark, str(dtype)):
+                return None
+            config = json.loads(found["config"])
+            config["dense_layers"] = frozenset(config["dense_layers"])
+            # Copied out of the file, whose tensors begin anywhere.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        model = ModelConfig(**config)
+        layers: list[dict[str, torch.Tensor]] = [{} for _ in range(model.num_layers)]
+        for name in [name for name in tensors if "." in name]:
+            layer, _, field = name.partition(".")
+            layers[int(layer)][field] = tensors.pop(name)
+        lm_head = tensors.get("lm_head", tensors["embedding"])
+        return ModelWeights(
+            model,
+            tensors["embedding"],
+            tuple(LayerWeights(**fields) for fields in layers),
+            tensors["final_norm"],
+            lm_head,
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:
+    """Keep weights for ``load_weights``, where there is a folder for them and room."""
+    from safetensors.torch import save_file
+
+    if files.prepared is None:
+        return
+    config = asdict(weights.config)
+    config["dense_layers"] = sorted(weights.config.dense_layers)
+    dtype = str(weights.embedding.dtype)
+    metadata = {"mark": _mark(files), "dtype": dtype, "config": json.dumps(config)}
+    tensors = {"embedding": weights.embedding, "final_norm": weights.final_norm}
+    if weights.lm_head is not weights.embedding:
+        tensors["lm_head"] = weights.lm_head
+    for number, layer in enumerate(weights.layers):
+        for field, tensor in vars(layer).items():
+            if tensor is not None:
+                tensors[f"{number}.{field}"] = tensor
+    _replace(files.prepared / _WEIGHTS, lambda beside: save_file(tensors, beside, metadata))
+
+
+def load_vocabulary(files: ModelFiles) -> dict[str, Any] | None:
+    """What ``keep_vocabulary`` kept of the same files.
+
+    Raises:
+        ModelFileError: a file of the model is missing.
+    """
+    if files.prepared is None:
+        return None
+    try:
+        kept = json.loads((files.prepared / _VOCABULARY).read_text("utf-8"))
+        vocabulary = kept["vocabulary"] if kept["mark"] == _mark(files) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return vocabulary if isinstance(vocabulary, dict) else None
+
+
+def keep_vocabulary(files: ModelFiles, vocabulary: dict[str, Any]) -> None:
+    """Keep what a tokenizer is made of, where there is a folder for it and room."""
+    if files.prepared is None:
+        return
+    text = json.dumps({"mark": _mark(files), "vocabulary": vocabulary})
+    _replace(files.prepared / _VOCABULARY, lambda beside: beside.write_text(text, "utf-8"))
+
+
+def _mark(files: ModelFiles) -> str:
+    return f"{_FORMAT} {fingerprint(files)}"
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Put a file in place as a whole, or not at all if the folder cannot be written."""
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        beside = Path(name)
+        os.close(file)
+        write(beside)
+        beside.replace(path)
+    except (OSError, SafetensorError):
+        if beside is not None:
+            beside.unlink(missing_ok=True)
