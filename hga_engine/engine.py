@@ -19,7 +19,6 @@ from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import (
     Event,
-    Finished,
     FinishReason,
     MemoryFigures,
     PrefillProgress,
@@ -27,12 +26,13 @@ from hga_engine.events import (
     Trace,
 )
 from hga_engine.kv_store.tiered import TieredKVStore
-from hga_engine.model import load_model
+from hga_engine.model import load_model, weights_dtype
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.types import ModelWeights
 from hga_engine.sampler import Sampler
 from hga_engine.saved_state.state import SavedState, geometry
+from hga_engine.timing import AnswerClock
 from hga_engine.tokenizer import Detokenizer, Tokenizer, load_tokenizer
 
 
@@ -73,6 +73,9 @@ class Engine:
         self._store = TieredKVStore(weights.config, config.router, config.cache, dtype)
         self._index = RoutingIndex(weights.config, config.router, config.cache.context, dtype)
         self._attention = RoutedAttention(weights.config, config.router, self._store, self._index)
+        # Positions of the slice under way, the same for every layer.
+        self._span = (0, 0)
+        self._positions = torch.empty(0, dtype=torch.int64)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
@@ -150,8 +153,10 @@ class Engine:
 
     def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
         """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
-        positions = torch.arange(start, start + hidden.shape[0])
-        queries, keys, values = self._decoder.project(layer, hidden, positions)
+        span = (start, start + hidden.shape[0])
+        if span != self._span:
+            self._span, self._positions = span, torch.arange(*span)
+        queries, keys, values = self._decoder.project(layer, hidden, self._positions)
         self._store.append(layer, keys, values)
         self._index.extend(layer, self._store)
         return queries
@@ -315,7 +320,7 @@ class Engine:
             ContextFullError: the prompt does not fit; the session is as before.
             SavedStateError: what was resumed is damaged.
         """
-        began = time.perf_counter()
+        clock = AnswerClock()
         self._prepare()
         # And room for the first token of the answer.
         self._require_room(len(prompt_ids) + 1)
@@ -329,17 +334,18 @@ class Engine:
                 if cancel is not None and cancel.is_set():
                     break
                 self._append(tokens[first:last], "decode")
-                yield PrefillProgress(done, len(slices), len(tokens), time.perf_counter() - began)
+                yield PrefillProgress(done, len(slices), len(tokens), clock.seconds)
             is_read = cancel is None or not cancel.is_set()
         finally:
             if not is_read:
                 self.truncate(start)
                 self._pending = kept_pending
         if not is_read:
-            yield self._finished("cancelled", len(prompt_ids), 0, began, None, None)
+            yield clock.finished("cancelled", len(prompt_ids), 0, 1.0)
             return
         self._pending = tokens[-1:]
-        yield from self._generate(tokens[-1], len(prompt_ids), sampling, cancel, began)
+        clock.prompt_read()
+        yield from self._generate(tokens[-1], len(prompt_ids), sampling, cancel, clock)
 
     def _generate(
         self,
@@ -347,12 +353,10 @@ class Engine:
         prompt_tokens: int,
         sampling: SamplingParams,
         cancel: threading.Event | None,
-        began: float,
+        clock: AnswerClock,
     ) -> Iterator[Event]:
         sampler = Sampler(sampling)
         detokenizer = Detokenizer(self.tokenizer)
-        prefilled = time.perf_counter()
-        first_token: float | None = None
         reading = Reading(0)
         generated = 0
         reason: FinishReason = "length"
@@ -360,7 +364,7 @@ class Engine:
             hidden, trace = self._decode(token, reading)
             self._pending = []
             token = sampler.sample(self._decoder.logits(hidden)[0])
-            first_token = first_token or time.perf_counter()
+            clock.token_sampled()
             if token in self.tokenizer.end_tokens and not sampling.ignore_end:
                 reason = "stop"
                 break
@@ -375,9 +379,7 @@ class Engine:
         rest = detokenizer.finish()
         if rest:
             yield TextDelta(rest, -1, trace)
-        yield self._finished(
-            reason, prompt_tokens, generated, began, (prefilled, first_token), reading
-        )
+        yield clock.finished(reason, prompt_tokens, generated, reading.sparsity)
 
     def _has_room(self) -> bool:
         return self.num_tokens < self.config.cache.context
@@ -389,42 +391,7 @@ class Engine:
         hidden = self._append([token], "decode", reading, with_mass=True)
         total.attended += reading.attended
         total.visible += reading.visible
-        return hidden, self._trace(position, reading)
-
-    def _trace(self, position: int, reading: Reading) -> Trace:
-        config = self.model_config
-        mass = (reading.group_mass / (config.num_layers * config.num_query_heads)).float()
-        first, last = self._attention.routed_groups(position)
-        if first < last:
-            mass[:first] = 0
-            mass[last:] = 0
-        else:
-            mass[:1] = 0
-        attended = reading.attended / (config.num_layers * config.num_kv_heads)
-        return Trace(position, mass, attended)
-
-    def _finished(
-        self,
-        reason: FinishReason,
-        prompt_tokens: int,
-        generated: int,
-        began: float,
-        marks: tuple[float, float | None] | None,
-        reading: Reading | None,
-    ) -> Finished:
-        now = time.perf_counter()
-        prefilled, first_token = marks or (now, None)
-        steps = generated - 1
-        rate = steps / (now - first_token) if first_token and steps > 0 else 0.0
-        return Finished(
-            reason=reason,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=generated,
-            prefill_s=prefilled - began,
-            ttft_s=(first_token or now) - began,
-            decode_tokens_per_s=rate,
-            sparsity=reading.sparsity if reading is not None else 1.0,
-        )
+        return hidden, self._attention.trace(position, reading)
 
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on."""
@@ -462,9 +429,7 @@ class Engine:
 
     def page_hit_rate(self) -> float:
         """Share of the pages fetched so far that were in host memory already."""
-        usage = self._store.usage()
-        fetched = usage.page_hits + usage.page_misses
-        return usage.page_hits / fetched if fetched else 1.0
+        return self._store.usage().hit_rate
 
     def close(self) -> None:
         """Give K/V memory and files back; what was saved stays."""
@@ -496,7 +461,7 @@ def prepare_model(
         ModelFileError: a file is missing, damaged or of an unknown kind.
     """
     tokenizer = load_tokenizer(files)
-    weights = load_model(files, _weights_dtype(), progress)
+    weights = load_model(files, weights_dtype(), progress)
     return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
 
 
@@ -537,8 +502,3 @@ def load_engine(
         SavedStateError: the saved state is damaged, or of another model, geometry or format.
     """
     return open_engine(prepare_model(files, progress), config)
-
-
-def _weights_dtype() -> torch.dtype:
-    """bf16 where the CPU multiplies it; elsewhere torch is faster in float32."""
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32

@@ -42,14 +42,16 @@ class Sampler:
             EngineError: a logit is not a number, or none is finite.
         """
         logits = logits.detach().float().cpu()
-        largest = logits.max()  # NaN if any logit is
+        # numpy's: the first of equals, a NaN if there is one, and no thread pool to wake.
+        likeliest = int(logits.numpy().argmax())
+        largest = logits[likeliest]
         if not torch.isfinite(largest):
             raise EngineError(
                 "The model's output is not a number, so no token can be drawn. "
                 "Its weights may be damaged: run `hga-chat models verify`."
             )
         if self._params.temperature == 0:
-            return int(torch.nonzero(logits == largest)[0])
+            return likeliest
         scaled = (logits.double() - largest.double()) / self._params.temperature
         ids, weights = self._candidates(scaled)
         bounds = weights.cumsum(0)

@@ -1,8 +1,6 @@
 """Inputs for the compiled kernels, and how near their results have to be."""
 
-import ctypes
 import math
-from pathlib import Path
 
 import torch
 from hga_kernels import reference
@@ -17,12 +15,6 @@ PageCase = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.T
 
 seeds = st.integers(0, 2**16)
 ratios = st.sampled_from([1, 3, 8])
-
-
-def open_library(path: Path, threads: int) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.hga_set_threads(threads)
-    return library
 
 
 def random(*shape: int, seed: int = 0, size: float = 1.0) -> torch.Tensor:

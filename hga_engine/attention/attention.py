@@ -1,6 +1,7 @@
 """Attention of new tokens over a session: select, fetch the pages, attend exactly."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,12 +10,30 @@ from hga_kernels import attend_pages
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.router import select
 from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.events import Trace
 from hga_engine.kv_store import KVStore
 
 Rule = Literal["decode", "prefill"]
 
 _MAX_PAGES = 2**20
 """Pages listed at a time; bounds the workspace."""
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of query rows, and what they attend to whatever is selected.
+
+    Everything visible for ``dense``; else sinks and recent tokens.
+    """
+
+    positions: torch.Tensor  # [blocks, rows] int32
+    sinks: torch.Tensor  # [blocks, kv_heads, n] int32 groups, -1 for none
+    recent: torch.Tensor  # [blocks, kv_heads, n] int32 groups, -1 for none
+    end_chunks: torch.Tensor  # [blocks] int32: the chunk after the last selectable one
+    attended: int
+    """Tokens of sinks and recent, summed over queries and KV heads."""
+    visible: int
+    """All tokens that may be seen, likewise."""
 
 
 class Reading:
@@ -49,14 +68,15 @@ class RoutedAttention:
         self._router = router
         self._store = store
         self._index = index
+        self._model = model
         self._kv_heads = model.num_kv_heads
         self._scale = 1 / math.sqrt(model.head_dim)
         self._sink_chunks = router.sink_tokens // router.chunk_size
         self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
-        # The same for every layer, so that of the last positions is kept.
-        self._window: tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]
-        self._window_of: tuple[int, int, int] | None = None
+        # The same for every layer, so those of the last positions are kept.
+        self._blocks: _Blocks
+        self._blocks_of: tuple[int, int, int] | None = None
 
     def routed_groups(self, position: int) -> tuple[int, int]:
         """The groups, from and to, that a query at ``position`` reads only if they are selected."""
@@ -66,6 +86,18 @@ class RoutedAttention:
             first * self._groups_per_chunk,
             max(first, chunk - self._recent_chunks) * self._groups_per_chunk,
         )
+
+    def trace(self, position: int, reading: Reading) -> Trace:
+        """What one query at ``position`` read in all layers, with its attention mass."""
+        layers, heads = self._model.num_layers, self._model.num_query_heads
+        mass = (reading.group_mass / (layers * heads)).float()
+        first, last = self.routed_groups(position)
+        if first < last:
+            mass[:first] = 0
+            mass[last:] = 0
+        else:
+            mass[:1] = 0
+        return Trace(position, mass, reading.attended / (layers * self._kv_heads))
 
     def attend(
         self,
@@ -90,7 +122,9 @@ class RoutedAttention:
             [tokens, query_heads, head_dim].
         """
         tokens = queries.shape[0]
-        out = torch.empty_like(queries)
+        if tokens == 0:
+            return torch.empty_like(queries)
+        parts = []
         size = self._router.chunk_size
         pages = self._pages_per_block(start + tokens)
         rows = 1 if rule == "decode" else size
@@ -104,20 +138,14 @@ class RoutedAttention:
                 count = min(count, size - inside)
             elif rule == "prefill":
                 count -= count % size
-            part = slice(first, first + count)
             block_rows = 1 if rule == "decode" else min(size, count)
-            out[part] = self._attend_blocks(
-                layer,
-                queries[part].unflatten(0, (-1, block_rows)),
-                torch.arange(start + first, start + first + count, dtype=torch.int32).view(
-                    -1, block_rows
-                ),
-                rule,
-                reading,
-                with_mass,
-            ).flatten(0, 1)
+            span = (start + first, count, block_rows)
+            if span != self._blocks_of:
+                self._blocks, self._blocks_of = self._blocks_at(*span), span
+            part = queries[first : first + count].unflatten(0, (-1, block_rows))
+            parts.append(self._attend_blocks(layer, part, rule, reading, with_mass).flatten(0, 1))
             first += count
-        return out
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _pages_per_block(self, length: int) -> int:
         if self._router.router == "dense":
@@ -130,71 +158,59 @@ class RoutedAttention:
         self,
         layer: int,
         queries: torch.Tensor,
-        positions: torch.Tensor,
         rule: Rule,
         reading: Reading | None,
         with_mass: bool,
     ) -> torch.Tensor:
-        """Attend from queries [blocks, rows, heads, dim] at positions [blocks, rows]."""
-        groups, attended = self._page_groups(layer, queries, positions, rule)
+        """Attend from the queries [blocks, rows, heads, dim] of ``self._blocks``."""
+        blocks = self._blocks
+        groups = blocks.recent
+        if self._router.router != "dense":
+            selected = self._select(layer, queries, rule)
+            groups = torch.cat((blocks.sinks, selected, blocks.recent), 2)
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
-            queries.to(pool.dtype), positions, groups, slots, pool, self._scale, with_mass
+            queries.to(pool.dtype), blocks.positions, groups, slots, pool, self._scale, with_mass
         )
         if reading is not None:
-            reading.attended += attended
-            reading.visible += (int(positions.sum()) + positions.numel()) * self._kv_heads
+            reading.attended += blocks.attended
+            reading.visible += blocks.visible
+            if self._router.router != "dense":
+                chosen = int(torch.count_nonzero(selected >= 0))
+                reading.attended += chosen * self._router.group_size * queries.shape[1]
             if mass is not None:
-                present = groups >= 0
-                reading.group_mass.index_add_(0, groups[present].long(), mass[present].double())
+                # Places of no group have no mass.
+                places = groups.clamp_min(0).flatten()
+                reading.group_mass.index_add_(0, places, mass.flatten().double())
         return out.to(queries.dtype)
 
-    def _page_groups(
-        self, layer: int, queries: torch.Tensor, positions: torch.Tensor, rule: Rule
-    ) -> tuple[torch.Tensor, int]:
-        """Groups that each block attends to, -1 for none, and how many tokens that is.
-
-        Returns:
-            [blocks, kv_heads, pages] int32, and tokens summed over queries and KV heads.
-        """
-        span = (int(positions[0, 0]), int(positions[-1, -1]), positions.shape[1])
-        if span != self._window_of:
-            self._window, self._window_of = self._always_attended(positions), span
-        sinks, recent, window_tokens, end_chunks = self._window
-        if self._router.router == "dense":
-            return recent, window_tokens
+    def _select(self, layer: int, queries: torch.Tensor, rule: Rule) -> torch.Tensor:
+        """[blocks, kv_heads, n] int32: the groups chosen for each block, -1 for none."""
         router, scored = self._router, queries
         budget, kept = router.decode_budget, router.decode_kept_chunks
         if rule == "prefill":
-            stride = self._router.scoring_stride
+            stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
-            offset = (stride - 1 - span[0] % self._router.chunk_size) % stride
+            place = int(self._blocks.positions[0, 0]) % router.chunk_size
+            offset = (stride - 1 - place) % stride
             scored = queries[:, offset::stride] if offset < queries.shape[1] else queries[:, -1:]
             budget, kept = router.prefill_budget, router.prefill_kept_chunks
-        selected = select(
+        return select(
             scored,
             self._index,
             layer,
             self._sink_chunks,
-            end_chunks,
+            self._blocks.end_chunks,
             budget,
             router.paper_kept_chunks if router.router == "paper" else kept,
             router,
             self._scale,
         )
-        chosen = int((selected >= 0).sum()) * self._router.group_size * positions.shape[1]
-        return torch.cat((sinks, selected, recent), 2), window_tokens + chosen
 
-    def _always_attended(
-        self, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
-        """What blocks attend to whatever is selected; all that is visible for ``dense``.
-
-        Returns:
-            sinks, recent: [blocks, kv_heads, n] int32 groups, -1 for none; the tokens that is,
-            summed over queries and KV heads; [blocks] the chunk after the last selectable one.
-        """
+    def _blocks_at(self, start: int, count: int, rows: int) -> _Blocks:
+        """Blocks of ``rows`` queries each, ``count`` in all, from position ``start`` on."""
+        positions = torch.arange(start, start + count, dtype=torch.int32).view(-1, rows)
         blocks, size = positions.shape[0], self._router.group_size
         per_chunk = self._groups_per_chunk
         last = positions[:, -1:] // size  # [blocks, 1]
@@ -211,11 +227,12 @@ class RoutedAttention:
         always = torch.cat((sinks, recent), 1)
         always = always.masked_fill(always > last, -1)
         seen = (positions[:, :, None] - always[:, None] * size + 1).clamp(0, size)
-        tokens = int(seen.masked_fill(always[:, None] < 0, 0).sum()) * self._kv_heads
         wide = always[:, None].expand(-1, self._kv_heads, -1)
-        return (
-            wide[:, :, : sinks.shape[1]],
-            wide[:, :, sinks.shape[1] :],
-            tokens,
-            chunks - self._recent_chunks,
+        return _Blocks(
+            positions=positions,
+            sinks=wide[:, :, : sinks.shape[1]],
+            recent=wide[:, :, sinks.shape[1] :],
+            end_chunks=chunks - self._recent_chunks,
+            attended=int(seen.masked_fill(always[:, None] < 0, 0).sum()) * self._kv_heads,
+            visible=(int(positions.sum()) + positions.numel()) * self._kv_heads,
         )

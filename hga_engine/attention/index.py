@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from hga_kernels import encode_tokens, summarize
+from hga_kernels import empty_on_huge_pages, encode_tokens, summarize
 from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
@@ -66,14 +66,17 @@ class RoutingIndex:
         chunks = -(-context // size)
         groups = size // router.group_size
         heads = model.num_kv_heads
-        for _ in range(model.num_layers):
-            self.summaries.append(torch.empty(heads, chunks, dim, dtype=dtype))
-            if router.router == "paper":
-                self.group_summaries.append(torch.empty(heads, chunks, groups, dim, dtype=dtype))
-            else:
-                shape = (heads, chunks, groups, dim // 16, router.group_size, 4)
-                self.codes.append(torch.empty(shape, dtype=torch.uint8))
-                self.scales.append(torch.empty(heads, chunks, size, dtype=torch.bfloat16))
+
+        def by_layer(entry: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
+            shape = (model.num_layers, heads, chunks, *entry)
+            return list(empty_on_huge_pages(shape, dtype).unbind())
+
+        self.summaries = by_layer((dim,), dtype)
+        if router.router == "paper":
+            self.group_summaries = by_layer((groups, dim), dtype)
+        else:
+            self.codes = by_layer((groups, dim // 16, router.group_size, 4), torch.uint8)
+            self.scales = by_layer((size,), torch.bfloat16)
 
     def extend(self, layer: int, store: KVStore) -> None:
         """Index the chunks of ``layer`` that ``store`` has closed since the last call."""

@@ -18,6 +18,12 @@ class TierUsage:
     page_hits: int
     page_misses: int
 
+    @property
+    def hit_rate(self) -> float:
+        """Share of the pages fetched so far that were at hand."""
+        fetched = self.page_hits + self.page_misses
+        return self.page_hits / fetched if fetched else 1.0
+
 
 class KVStore(Protocol):
     """Pages of K/V for every layer of one session.

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from hga_kernels import empty_on_huge_pages
 
 from hga_engine.kv_store.disk import PageBytes, PageNumbers
 
@@ -38,7 +39,7 @@ class HostPages:
         self._kv_heads = kv_heads
         self._max_groups = max_groups
         self._num_pages = kv_heads * max_groups
-        self.pool = page.new_empty(slots, *page.shape)
+        self.pool = _new_pool(page, slots)
         self.table = np.full(self._num_pages, -1, dtype=np.int32)
         self._used = np.zeros(slots, dtype=np.bool_)
         self.num_resident = 0
@@ -75,7 +76,7 @@ class HostPages:
         """Move the resident pages, at most ``slots`` of them, to a pool of another size."""
         pages = self.resident()
         old, old_slots = self.pool, torch.from_numpy(self.table[pages]).to(self.pool.device)
-        self.pool = old.new_empty(slots, *old.shape[1:])
+        self.pool = _new_pool(old[0], slots)
         self.table[:] = -1
         self._used = np.zeros(slots, dtype=np.bool_)
         self.num_resident = 0
@@ -132,3 +133,9 @@ class HostPages:
     def _by_head(self) -> torch.Tensor:
         """[kv_heads, max_groups, 2, group_size, head_dim]: a whole pool."""
         return self.pool.view(self._kv_heads, self._max_groups, *self.pool.shape[1:])
+
+
+def _new_pool(page: torch.Tensor, slots: int) -> torch.Tensor:
+    """[slots, *page]: uninitialised. Pages of the pool are read at random."""
+    shape = (slots, *page.shape)
+    return empty_on_huge_pages(shape, page.dtype) if page.is_cpu else page.new_empty(shape)

@@ -22,6 +22,13 @@ def read_model_config(files: ModelFiles) -> "ModelConfig":
     return _with_overrides(_open(files).config, files)
 
 
+def weights_dtype() -> "torch.dtype":
+    """bf16 where the CPU multiplies it; elsewhere torch is faster in float32."""
+    import torch
+
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
 def load_model(
     files: ModelFiles,
     dtype: "torch.dtype",
@@ -44,12 +51,13 @@ def load_model(
     from hga_engine.model import prepared
     from hga_engine.model.adapter import AdaptedSource
     from hga_engine.model.gguf_file import open_gguf
+    from hga_engine.model.placement import side_by_side
     from hga_engine.model.source import assemble
 
     kept = prepared.load_weights(files, dtype)
     if kept is not None:
         open_gguf.cache_clear()
-        return kept
+        return side_by_side(kept)
     source = _open(files)
     if files.adapters:
         source = AdaptedSource(source, files.adapters)
@@ -57,7 +65,7 @@ def load_model(
     open_gguf.cache_clear()
     weights = replace(weights, config=_with_overrides(weights.config, files))
     prepared.keep_weights(files, weights)
-    return weights
+    return side_by_side(weights)
 
 
 def _open(files: ModelFiles) -> "TensorSource":

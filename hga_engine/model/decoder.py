@@ -116,11 +116,17 @@ class Rotation:
         self._frequencies = base**-powers
         self._cos = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
         self._sin = self._cos
+        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [tokens, head_dim / 2] for ``positions`` [tokens]."""
-        self._grow(int(positions.max()) + 1)
-        return self._cos[positions], self._sin[positions]
+        """Cosines and sines [tokens, head_dim / 2] for ``positions`` [tokens].
+
+        Those of the last tensor are kept: every layer asks with the same.
+        """
+        if self._last is None or self._last[0] is not positions:
+            self._grow(int(positions.max()) + 1)
+            self._last = positions, self._cos[positions], self._sin[positions]
+        return self._last[1:]
 
     def _grow(self, positions: int) -> None:
         held = self._cos.shape[0]

@@ -9,11 +9,13 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from hga_kernels import cpu, reference
+from hga_kernels.memory import empty_on_huge_pages
 from hga_kernels.reference import decode_tokens, hadamard
 
 __all__ = [
     "attend_pages",
     "decode_tokens",
+    "empty_on_huge_pages",
     "encode_tokens",
     "gated_silu",
     "hadamard",

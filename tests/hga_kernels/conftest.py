@@ -9,7 +9,6 @@ import pytest
 import torch
 from hga_kernels import cpu
 from hga_kernels.cpu import build
-from kernel_cases import open_library
 
 ON_X86 = platform.machine() in ("x86_64", "AMD64")
 VARIANTS = [
@@ -30,7 +29,7 @@ def poisoned(create: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 @pytest.fixture(scope="module", params=VARIANTS)
 def compiled(request: pytest.FixtureRequest) -> Iterator[None]:
     """Wrappers use one library, and all memory they ask for is NaN or 123 at first."""
-    library = open_library(build.library_path(request.param), 2)
+    library = cpu.open_library(build.library_path(request.param), 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "_load", lambda: library)
         patch.setattr(torch, "empty", poisoned(torch.empty))

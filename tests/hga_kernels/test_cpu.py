@@ -24,7 +24,6 @@ from kernel_cases import (
     GROUP,
     assert_near,
     index_of,
-    open_library,
     page_case,
     random,
     seeds,
@@ -212,7 +211,7 @@ def private_library(tmp_path: Path) -> Callable[[int], ctypes.CDLL]:
     def open_copy(threads: int) -> ctypes.CDLL:
         path = tmp_path / f"{threads}.so"
         shutil.copy(build.library_path(), path)
-        return open_library(path, threads)
+        return cpu.open_library(path, threads)
 
     return open_copy
 

@@ -7,6 +7,7 @@ None for tensors it does not take.
 import ctypes
 import functools
 import math
+from pathlib import Path
 
 import torch
 
@@ -18,14 +19,43 @@ _GROUP = 16
 _CHUNK = 64
 
 
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+_SIGNATURES = {
+    "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
+    "hga_rms_norm": (*3 * [_POINTER], *2 * [_INT], _FLOAT),
+    "hga_rotate": (*4 * [_POINTER], *4 * [_INT]),
+    "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
+    "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
+    "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
+    "hga_select_groups": (*7 * [_POINTER], *9 * [_INT]),
+    "hga_attend_pages": (*7 * [_POINTER], *6 * [_INT], _FLOAT),
+}
+
+
+def open_library(path: Path, threads: int) -> ctypes.CDLL:
+    """Load compiled kernels.
+
+    Args:
+        path: of the shared library.
+        threads: that its kernels run on.
+
+    Raises:
+        OSError: it cannot be loaded.
+    """
+    library = ctypes.CDLL(str(path))
+    for name, types in _SIGNATURES.items():
+        getattr(library, name).argtypes = types
+    library.hga_set_threads(threads)
+    return library
+
+
 @functools.cache
 def _load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
     try:
-        library = ctypes.CDLL(str(library_path()))
-    except (BuildError, OSError) as error:
+        return open_library(library_path(), torch.get_num_threads())
+    except (BuildError, OSError, AttributeError) as error:
         return str(error)
-    library.hga_set_threads(torch.get_num_threads())
-    return library
 
 
 def available() -> bool:
@@ -40,25 +70,19 @@ def status() -> str:
 
 
 def _takes(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
-    return all(t.dtype == dtype and t.device.type == "cpu" for t in tensors) and available()
+    for tensor in tensors:
+        if tensor.dtype is not dtype or not tensor.is_cpu:
+            return False
+    return available()
 
 
 def _fits(dim: int) -> bool:
     return dim % 16 == 0 and dim <= 256
 
 
-def _pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p | None:
-    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
-
-
 def _call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
-    library = _load()
-    assert isinstance(library, ctypes.CDLL)
-    converted = [
-        ctypes.c_float(a) if isinstance(a, float) else a if isinstance(a, int) else _pointer(a)
-        for a in arguments
-    ]
-    if getattr(library, name)(*converted):
+    plain = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
+    if getattr(_load(), name)(*plain):
         raise MemoryError(f"no memory left for {name}")
 
 

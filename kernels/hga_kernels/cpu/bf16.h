@@ -62,9 +62,10 @@ static inline float dot_bf16(const uint16_t *a, const uint16_t *b, int size) {
 
 // The sum is kept in 16 lanes, so that it vectorises. size is a multiple of 16.
 static inline float dot_float(const float *a, const float *b, int size) {
-    float lanes[16] = {0}, sum = 0;
+    float lanes[16] = {0};
     for (int i = 0; i < size; i += 16)
         for (int j = 0; j < 16; j++) lanes[j] += a[i + j] * b[i + j];
-    for (int j = 0; j < 16; j++) sum += lanes[j];
-    return sum;
+    for (int half = 8; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    return lanes[0];
 }

@@ -14,7 +14,8 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { GROUP = 16, CHUNK = 64, GROUPS = CHUNK / GROUP, MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4 };
+enum { GROUP = 16, CHUNK = 64, GROUPS = CHUNK / GROUP, MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4,
+       LANES = 16 };
 
 // Scores are kept in log2 units, so that a power of two gives the weight.
 static const float LOG2_E = 1.44269504f;
@@ -55,20 +56,55 @@ static void quantise_row(const float *query, int8_t *bytes, float *factors, int 
 }
 
 #ifdef HGA_AVX512_VNNI
-static inline void unpack_group(const uint8_t *codes, int dim, __m512i *out) {
-    __m512i low = _mm512_set1_epi8(3);
+// Pair i of a slab: the codes of dimensions 16m + 4i to 16m + 4i + 3 of 16 tokens.
+static inline __m512i unpack(__m512i slab, int i) {
+    return _mm512_and_si512(_mm512_srli_epi16(slab, 2 * i), _mm512_set1_epi8(3));
+}
+
+static inline __m512i of_query(const int8_t *bytes) {
+    int32_t four;
+    memcpy(&four, bytes, 4);
+    return _mm512_set1_epi32(four);
+}
+
+// Products of `tile` queries with the tokens of one chunk, unpacked on the way: for few rows.
+static inline __attribute__((always_inline)) void packed_products(
+    const uint8_t *codes, const int8_t *bytes, int dim, int tile, __m512i sums[GROUPS][MAX_TILE]) {
+    for (int g = 0; g < GROUPS; g++)
+        for (int r = 0; r < tile; r++) sums[g][r] = _mm512_setzero_si512();
     for (int m = 0; m < dim / 16; m++) {
-        __m512i packed = _mm512_loadu_si512(codes + 64 * m);
-        out[4 * m] = _mm512_and_si512(packed, low);
-        out[4 * m + 1] = _mm512_and_si512(_mm512_srli_epi16(packed, 2), low);
-        out[4 * m + 2] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
-        out[4 * m + 3] = _mm512_and_si512(_mm512_srli_epi16(packed, 6), low);
+        __m512i slabs[GROUPS];
+        for (int g = 0; g < GROUPS; g++)
+            slabs[g] = _mm512_loadu_si512(codes + (size_t)g * GROUP * (dim / 4) + 64 * m);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            __m512i of_pair[GROUPS];
+            for (int g = 0; g < GROUPS; g++) of_pair[g] = unpack(slabs[g], i);
+            for (int r = 0; r < tile; r++) {
+                __m512i query = of_query(bytes + (size_t)r * dim + 16 * m + 4 * i);
+                for (int g = 0; g < GROUPS; g++)
+                    sums[g][r] = _mm512_dpbusd_epi32(sums[g][r], of_pair[g], query);
+            }
+        }
     }
 }
 
-static inline __m512 load_scales(const uint16_t *scales) {
+// The same with codes that were unpacked for all rows.
+static inline __attribute__((always_inline)) void unpacked_products(
+    __m512i (*unpacked)[MAX_DIM / 4], const int8_t *bytes, int dim, int tile,
+    __m512i sums[GROUPS][MAX_TILE]) {
+    for (int g = 0; g < GROUPS; g++) {
+        for (int r = 0; r < tile; r++) sums[g][r] = _mm512_setzero_si512();
+        for (int step = 0; step < dim / 4; step++)
+            for (int r = 0; r < tile; r++)
+                sums[g][r] = _mm512_dpbusd_epi32(sums[g][r], unpacked[g][step],
+                                                 of_query(bytes + (size_t)r * dim + 4 * step));
+    }
+}
+
+static inline __m512 load_bf16(const uint16_t *values) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(
-        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)scales)), 16));
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)values)), 16));
 }
 
 // Sums of the lanes of four vectors, in one vector of four.
@@ -79,40 +115,44 @@ static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
+
+// Four values, each in four neighbouring lanes.
+static inline __m512 four_times_each(const float *values) {
+    const __m512i places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(values)));
+}
+
 // A weight below 2^NEGLIGIBLE of the heaviest counts as none.
 static const float NEGLIGIBLE = -24.0f;
 
 // Scores and weights of one chunk for `tile` rows from `row` on. dim and tile are constants where
-// this is called, so that everything stays in registers.
+// this is called, so that everything stays in registers. Where there are more rows than a tile the
+// codes have been unpacked for all of them.
 static inline __attribute__((always_inline)) void score_rows(
-    const SelectJob *job, int pair, int place, int chunk, __m512i unpacked[GROUPS][MAX_DIM / 4],
-    const __m512 *token_scales, float *running, int row, int tile, int dim) {
+    const SelectJob *job, int pair, int place, int chunk, const uint8_t *codes,
+    __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales, float *running, int row, int tile,
+    int dim) {
     size_t first = (size_t)pair * job->rows + row;
     const int8_t *bytes = job->bytes + first * dim;
     const float *factors = job->factors + first * 2;
     const float *centres = job->centre_scores + first * job->span + chunk - job->first_chunk;
-    __m512 scores[GROUPS][MAX_TILE];
-    for (int g = 0; g < GROUPS; g++) {
-        __m512i sums[MAX_TILE];
-        for (int r = 0; r < tile; r++) sums[r] = _mm512_setzero_si512();
-        for (int step = 0; step < dim / 4; step++)
-            for (int r = 0; r < tile; r++) {
-                int32_t four;
-                memcpy(&four, bytes + (size_t)r * dim + 4 * step, 4);
-                sums[r] = _mm512_dpbusd_epi32(sums[r], unpacked[g][step], _mm512_set1_epi32(four));
-            }
-        for (int r = 0; r < tile; r++) {
-            __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r]),
+    __m512i sums[GROUPS][MAX_TILE];
+    if (unpacked)
+        unpacked_products(unpacked, bytes, dim, tile, sums);
+    else
+        packed_products(codes, bytes, dim, tile, sums);
+    for (int r = 0; r < tile; r++) {
+        __m512 scores[GROUPS];
+        for (int g = 0; g < GROUPS; g++) {
+            __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g][r]),
                                            _mm512_set1_ps(factors[2 * r]),
                                            _mm512_set1_ps(factors[2 * r + 1]));
-            scores[g][r] = _mm512_fmadd_ps(value, token_scales[g],
-                                           _mm512_set1_ps(centres[(size_t)r * job->span]));
+            scores[g] = _mm512_fmadd_ps(value, token_scales[g],
+                                        _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
-    }
-    for (int r = 0; r < tile; r++) {
         size_t at = (first + r) * job->kept + place;
-        __m512 top = _mm512_max_ps(_mm512_max_ps(scores[0][r], scores[1][r]),
-                                   _mm512_max_ps(scores[2][r], scores[3][r]));
+        __m512 top = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]),
+                                   _mm512_max_ps(scores[2], scores[3]));
         float *most = &running[row + r];
         job->maxima[at] = *most;
         if (!_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most + NEGLIGIBLE), _CMP_GT_OQ)) {
@@ -123,10 +163,10 @@ static inline __attribute__((always_inline)) void score_rows(
             job->maxima[at] = *most = _mm512_reduce_max_ps(top);
         __m512 base = _mm512_set1_ps(*most);
         _mm_storeu_ps(job->sums + at * GROUPS,
-                      four_sums(exp2_512(_mm512_sub_ps(scores[0][r], base)),
-                                exp2_512(_mm512_sub_ps(scores[1][r], base)),
-                                exp2_512(_mm512_sub_ps(scores[2][r], base)),
-                                exp2_512(_mm512_sub_ps(scores[3][r], base))));
+                      four_sums(exp2_near(_mm512_sub_ps(scores[0], base)),
+                                exp2_near(_mm512_sub_ps(scores[1], base)),
+                                exp2_near(_mm512_sub_ps(scores[2], base)),
+                                exp2_near(_mm512_sub_ps(scores[3], base))));
     }
 }
 
@@ -135,19 +175,25 @@ static inline __attribute__((always_inline)) void score_chunk(
     size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
     const uint16_t *scales = job->scales + entry * CHUNK;
-    __m512i unpacked[GROUPS][MAX_DIM / 4];
     __m512 token_scales[GROUPS];
-    for (int g = 0; g < GROUPS; g++) {
-        unpack_group(codes + (size_t)g * GROUP * (dim / 4), dim, unpacked[g]);
-        token_scales[g] = load_scales(scales + GROUP * g);
+    for (int g = 0; g < GROUPS; g++) token_scales[g] = load_bf16(scales + GROUP * g);
+    if (job->rows == 3) {  // an answer token of a model with three query heads a KV head
+        score_rows(job, pair, place, chunk, codes, NULL, token_scales, running, 0, 3, dim);
+        return;
     }
+    __m512i unpacked[GROUPS][MAX_DIM / 4];
+    for (int g = 0; g < GROUPS; g++)
+        for (int step = 0; step < dim / 4; step++)
+            unpacked[g][step] = unpack(
+                _mm512_loadu_si512(codes + (size_t)g * GROUP * (dim / 4) + 64 * (step / 4)),
+                step % 4);
     int row = 0;
     for (; row + 8 <= job->rows; row += 8)
-        score_rows(job, pair, place, chunk, unpacked, token_scales, running, row, 8, dim);
+        score_rows(job, pair, place, chunk, codes, unpacked, token_scales, running, row, 8, dim);
     for (; row + 3 <= job->rows; row += 3)
-        score_rows(job, pair, place, chunk, unpacked, token_scales, running, row, 3, dim);
+        score_rows(job, pair, place, chunk, codes, unpacked, token_scales, running, row, 3, dim);
     for (; row < job->rows; row++)
-        score_rows(job, pair, place, chunk, unpacked, token_scales, running, row, 1, dim);
+        score_rows(job, pair, place, chunk, codes, unpacked, token_scales, running, row, 1, dim);
 }
 #else
 static void score_chunk(const SelectJob *job, int pair, int place, int chunk, float *running,
@@ -231,28 +277,36 @@ static void hadamard(float *values, int dim) {
     for (int d = 0; d < dim; d++) values[d] *= norm;
 }
 
+static float largest_of(const float *values, int count) {
+    float lanes[LANES], top = values[0];
+    for (int j = 0; j < LANES; j++) lanes[j] = top;
+    int i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; j++)
+            lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
+    for (; i < count; i++) top = values[i] > top ? values[i] : top;
+    for (int j = 0; j < LANES; j++) top = lanes[j] > top ? lanes[j] : top;
+    return top;
+}
+
 static int32_t bits_of(float value) {
     int32_t bits;
     memcpy(&bits, &value, 4);
     return bits;
 }
 
-// The k-th largest of values that are not negative, whose bits order as they do: narrowed down 11,
-// then 10, then 10 bits at a time.
-static float kth_largest(const float *values, int count, int k) {
-    static const int shifts[] = {20, 10, 0}, widths[] = {11, 10, 10};
+// A bound that k of the values reach, or, among equal ones, more: the k-th largest or a little below.
+// Values that are not negative order as their bits do; it is found bit by bit.
+static float bound_of_largest(const float *values, int count, int k) {
     int32_t found = 0;
-    for (int round = 0; round < 3; round++) {
-        int shift = shifts[round], width = widths[round];
-        int counts[2048] = {0};
-        for (int i = 0; i < count; i++) {
-            int32_t bits = bits_of(values[i]);
-            if (bits >> (shift + width) == found >> (shift + width))
-                counts[bits >> shift & ((1 << width) - 1)]++;
-        }
-        int bin = (1 << width) - 1;
-        while (counts[bin] < k) k -= counts[bin--];
-        found |= bin << shift;
+    int reach = count;
+    for (int bit = 30; bit >= 0 && reach != k; bit--) {
+        int32_t least = found | 1 << bit;
+        int above = 0;
+        for (int i = 0; i < count; i++) above += bits_of(values[i]) >= least;
+        if (above < k) continue;
+        found = least;
+        reach = above;
     }
     float value;
     memcpy(&value, &found, 4);
@@ -262,7 +316,7 @@ static float kth_largest(const float *values, int count, int k) {
 // Places of the k largest values, in order of place; of equal ones the first. -1 beyond count.
 static void largest(const float *values, int count, int k, int32_t *places) {
     if (count > k) {
-        float least = kth_largest(values, count, k);
+        float least = bound_of_largest(values, count, k);
         int above = 0, taken = 0;
         for (int i = 0; i < count; i++) above += values[i] > least;
         int equal = k - above;
@@ -288,14 +342,34 @@ static void score_centres(void *context, int item) {
     const float *queries = job->queries + (size_t)pair * rows * dim;
     float *scores = job->centre_scores + (size_t)pair * rows * job->span;
     size_t head = pair / job->blocks;
-    for (int chunk = first; chunk < last; chunk++) {
-        const uint16_t *summary =
-            job->summaries + (head * job->capacity_chunks + job->first_chunk + chunk) * dim;
+    const uint16_t *summaries =
+        job->summaries + (head * job->capacity_chunks + job->first_chunk) * dim;
+    int chunk = first;
+#ifdef HGA_AVX512_VNNI
+    for (; chunk + 4 <= last; chunk += 4) {
+        float wide[4 * MAX_DIM];
+        for (int d = 0; d < 4 * dim; d += 16)
+            _mm512_storeu_ps(wide + d, load_bf16(summaries + (size_t)chunk * dim + d));
+        for (int row = 0; row < rows; row++) {
+            __m512 sums[4];
+            for (int c = 0; c < 4; c++) sums[c] = _mm512_setzero_ps();
+            for (int d = 0; d < dim; d += 16) {
+                __m512 query = _mm512_loadu_ps(queries + (size_t)row * dim + d);
+                for (int c = 0; c < 4; c++)
+                    sums[c] = _mm512_fmadd_ps(query, _mm512_loadu_ps(wide + c * dim + d), sums[c]);
+            }
+            _mm_storeu_ps(scores + (size_t)row * job->span + chunk,
+                          _mm_mul_ps(four_sums(sums[0], sums[1], sums[2], sums[3]),
+                                     _mm_set1_ps(LOG2_E)));
+        }
+    }
+#endif
+    for (; chunk < last; chunk++) {
         float wide[MAX_DIM];
-        for (int d = 0; d < dim; d++) wide[d] = from_bf16(summary[d]) * LOG2_E;
+        for (int d = 0; d < dim; d++) wide[d] = from_bf16(summaries[(size_t)chunk * dim + d]);
         for (int row = 0; row < rows; row++)
             scores[(size_t)row * job->span + chunk] =
-                dot_float(queries + (size_t)row * dim, wide, dim);
+                dot_float(queries + (size_t)row * dim, wide, dim) * LOG2_E;
     }
 }
 
@@ -315,13 +389,12 @@ static void keep_chunks(void *context, int pair) {
         float *weights = mass + count;
         for (int row = 0; row < rows; row++) {
             const float *of_row = scores + (size_t)row * span;
-            float top = -INFINITY, total = 0;
-            for (int chunk = 0; chunk < count; chunk++) top = fmaxf(top, of_row[chunk]);
+            float top = largest_of(of_row, count), total = 0;
             for (int chunk = 0; chunk < count; chunk++) {
-                float under = fmaxf(of_row[chunk] - top, -126.0f);
-                weights[chunk] = exp2_finite(under);
-                total += weights[chunk];
+                float under = of_row[chunk] - top;
+                weights[chunk] = exp2_finite(under > -126.0f ? under : -126.0f);
             }
+            for (int chunk = 0; chunk < count; chunk++) total += weights[chunk];
             for (int chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] / total;
         }
         largest(mass, count, job->kept, chunks);
@@ -358,15 +431,33 @@ static void take_groups(void *context, int pair) {
     for (int row = 0; row < job->rows && present; row++) {
         const float *sums = job->sums + ((size_t)pair * job->rows + row) * cells;
         float *maxima = job->maxima + ((size_t)pair * job->rows + row) * kept;
-        float top = -INFINITY, total = 0;
-        for (int place = 0; place < present; place++) top = fmaxf(top, maxima[place]);
+        float top = largest_of(maxima, present), total = 0;
         for (int place = 0; place < present; place++) {
-            maxima[place] = exp2_finite(fmaxf(maxima[place] - top, -126.0f));
-            for (int g = 0; g < GROUPS; g++) total += sums[place * GROUPS + g] * maxima[place];
+            float under = maxima[place] - top;
+            maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
         }
-        for (int place = 0; place < present; place++)
-            for (int g = 0; g < GROUPS; g++)
-                mass[place * GROUPS + g] += sums[place * GROUPS + g] * (maxima[place] / total);
+        int whole = 0;
+#ifdef HGA_AVX512_VNNI
+        whole = present / 4 * 4;
+        __m512 totals = _mm512_setzero_ps();
+        for (int place = 0; place < whole; place += 4)
+            totals = _mm512_fmadd_ps(_mm512_loadu_ps(sums + place * GROUPS),
+                                     four_times_each(maxima + place), totals);
+        total = _mm512_reduce_add_ps(totals);
+#endif
+        for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
+            total += sums[cell] * maxima[cell / GROUPS];
+        float inverse = 1.0f / total;
+#ifdef HGA_AVX512_VNNI
+        for (int place = 0; place < whole; place += 4) {
+            __m512 share = _mm512_mul_ps(four_times_each(maxima + place), _mm512_set1_ps(inverse));
+            float *of_four = mass + place * GROUPS;
+            _mm512_storeu_ps(of_four, _mm512_fmadd_ps(_mm512_loadu_ps(sums + place * GROUPS), share,
+                                                      _mm512_loadu_ps(of_four)));
+        }
+#endif
+        for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
+            mass[cell] += sums[cell] * (maxima[cell / GROUPS] * inverse);
     }
     largest(mass, present * GROUPS, budget, groups);
     for (int place = 0; place < budget; place++) {
