@@ -2,19 +2,25 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 
+from hga_chat.documents import LoadedDocuments
+from hga_chat.output import human_bytes
 from hga_chat.prompts import first_question, next_question
+from hga_chat.sessions.types import SavedDocuments, SavedTurn
 from hga_chat.sources import Source, add_mass, find_sources, standing_out
 from hga_engine.config import SamplingParams
+from hga_engine.errors import EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Skipped
+    from hga_chat.sessions.saved import SavedSession
     from hga_engine.engine import Engine
 
 
@@ -27,7 +33,30 @@ class Answer:
     sources: tuple[Source, ...]
     finished: Finished
     group_mass: torch.Tensor
-    """[groups] float32: attention mass per group of the session, summed over the answer."""
+    """[groups] float32: attention mass per group of the session, summed over the answer; none
+    where the turn was saved."""
+    token_ids: tuple[int, ...] = ()
+    """The turn in the session: the question with what introduces it, and the answer."""
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    shorter = min(len(one), len(other))
+    return next((n for n in range(shorter) if one[n] != other[n]), shorter)
+
+
+def saved_turn(answer: Answer) -> SavedTurn:
+    """What is kept of a turn."""
+    return SavedTurn(
+        answer.question, answer.text, answer.sources, answer.finished, answer.token_ids
+    )
+
+
+def kept_answer(turn: SavedTurn) -> Answer:
+    """A turn that was kept."""
+    return Answer(
+        turn.question, turn.text, turn.sources, turn.finished, torch.zeros(0), turn.token_ids
+    )
 
 
 class Conversation:
@@ -39,6 +68,8 @@ class Conversation:
         skipped: what was not read, and why.
         turns: the answers that stand in the session, in order.
         document_start: session position of the documents' first token.
+        saved: where the session is kept, or None.
+        notes: what the person should know about how it was opened.
     """
 
     def __init__(
@@ -47,37 +78,131 @@ class Conversation:
         layout: "DocumentTokens | None",
         skipped: "Sequence[Skipped]" = (),
         system: str | None = None,
+        turns: Sequence[Answer] = (),
+        saved: "SavedSession | None" = None,
     ) -> None:
+        """Go on with what of documents and turns the engine holds; the rest is still to be read."""
         self.engine = engine
         self.layout = layout
         self.skipped = tuple(skipped)
-        self.turns: list[Answer] = []
+        self.turns = list(turns)
+        self.saved = saved
+        self.notes: list[str] = []
         self._opening = engine.tokenizer.opening(system)
         self.document_start = len(self._opening)
+        held = self._held()
+        if held < engine.num_tokens:
+            engine.truncate(held)
+
+    @property
+    def document_end(self) -> int:
+        """Session position after the documents' last token."""
+        return self.document_start + (len(self.layout.token_ids) if self.layout else 0)
+
+    @property
+    def unread(self) -> int:
+        """Tokens of documents and turns that are still to be read."""
+        turns = sum(len(turn.token_ids) for turn in self.turns)
+        return max(self.document_end + turns - self.engine.num_tokens, 0)
 
     @property
     def is_read(self) -> bool:
-        """Whether the documents stand in the session."""
-        return self.engine.num_tokens > 0
+        """Whether the documents and all turns stand in the session."""
+        return not self.unread
+
+    def _text(self) -> list[int]:
+        """All tokens the session is to hold."""
+        documents = self.layout.token_ids if self.layout else []
+        turns = [token for turn in self.turns for token in turn.token_ids]
+        return [*self._opening, *documents, *turns]
+
+    def _held(self) -> int:
+        """How many tokens that the engine holds can stay.
+
+        While documents are read, the queries of a chunk share a selection, so a chunk in which
+        something changed is read again as a whole.
+        """
+        same = common_prefix(self.engine.token_ids, self._text())
+        if same >= self.document_end:
+            return same
+        return same - same % self.engine.config.router.chunk_size
 
     def read(self, cancel: threading.Event | None = None) -> Iterator[PrefillProgress]:
-        """Read the documents into the engine, unless that is done.
+        """Read what is unread into the engine.
 
-        Cancelled, it ends early and nothing has been read.
+        Cancelled, it ends early and the session is as before.
 
         Raises:
             ContextFullError: the documents are longer than the context.
         """
         if not self.is_read:
-            documents = self.layout.token_ids if self.layout else []
-            yield from self.engine.read([*self._opening, *documents], cancel)
+            with self._noticing_damage():
+                yield from self.engine.read(self._text()[self.engine.num_tokens :], cancel)
 
     def rewind(self) -> None:
         """Forget every turn; the documents stay read."""
-        if self.is_read:
-            documents = len(self.layout.token_ids) if self.layout else 0
-            self.engine.truncate(self.document_start + documents)
+        self.engine.truncate(self.document_end)
         self.turns.clear()
+
+    def save(self) -> list[str]:
+        """Save documents, turns and K/V, where the session is kept.
+
+        Returns:
+            What the person should know of it.
+
+        Raises:
+            OSError, EngineError: something could not be written; the conversation can go on.
+        """
+        if self.saved is None or not self.is_read:
+            return []
+        turns = tuple(map(saved_turn, self.turns))
+        with self._noticing_damage():
+            removed = self.saved.save(self.engine.save, self._documents(), turns)
+        return [
+            f"The K/V of session {entry.id} ({entry.title}, {human_bytes(entry.bytes)}) was "
+            "removed to keep within --disk-limit; it is read again when the session is opened."
+            for entry in removed
+        ]
+
+    def save_if_possible(self) -> list[str]:
+        """Save; where that fails, say so and go on."""
+        try:
+            return self.save()
+        except (OSError, EngineError) as error:
+            from hga_chat.cli.errors import describe
+
+            return [f"The session could not be saved: {describe(error)}"]
+
+    def save_reading(self) -> list[str]:
+        """Save what was read, and nothing of the turns since; where that fails, say so."""
+        self.rewind()
+        if self.saved is not None:
+            self.turns += map(kept_answer, self.saved.turns)
+        return self.save_if_possible()
+
+    def _documents(self) -> SavedDocuments:
+        spans = self.layout.documents if self.layout else ()
+        loaded = LoadedDocuments(tuple(span.document for span in spans), self.skipped)
+        return SavedDocuments(loaded, tuple(span.tokens for span in spans))
+
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """K/V that turns out to be damaged is removed, and computed again at the next opening."""
+        try:
+            yield
+        except SavedStateError as error:
+            if self.saved is None:
+                raise
+            self.saved.drop_state()
+            raise SavedStateError(
+                f"{error}\nIt was removed; the session opens again, and reads its documents anew."
+            ) from error
+
+    def close(self) -> None:
+        """Give the engine's memory back, and let others open the session."""
+        self.engine.close()
+        if self.saved is not None:
+            self.saved.close()
 
     def ask(
         self, question: str, sampling: SamplingParams, cancel: threading.Event | None = None
@@ -103,15 +228,16 @@ class Conversation:
         said: list[str] = []
         read: list[torch.Tensor] = []
         try:
-            for event in self.engine.answer(prompt, sampling, cancel):
-                if isinstance(event, Finished):
-                    finished = event
-                else:
-                    if isinstance(event, TextDelta):
-                        said.append(event.text)
-                        if event.token_id >= 0:  # else the rest of a character, not a token
-                            read.append(event.trace.group_mass)
-                    yield event
+            with self._noticing_damage():
+                for event in self.engine.answer(prompt, sampling, cancel):
+                    if isinstance(event, Finished):
+                        finished = event
+                    else:
+                        if isinstance(event, TextDelta):
+                            said.append(event.text)
+                            if event.token_id >= 0:  # else the rest of a character, not a token
+                                read.append(event.trace.group_mass)
+                        yield event
         except BaseException:
             self.engine.truncate(before)
             raise
@@ -121,7 +247,8 @@ class Conversation:
             # Where every token read the same, nothing stands out and all of it counts.
             sources = find_sources(standing_out(read), self.layout, self.document_start)
             sources = sources or find_sources(mass, self.layout, self.document_start)
-        answer = Answer(question, "".join(said), sources, finished, mass)
+        turn = tuple(self.engine.token_ids[before:])
+        answer = Answer(question, "".join(said), sources, finished, mass, turn)
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)
         else:

@@ -22,6 +22,13 @@ def sessions_dir() -> Path:
     return user_data_path(_APP, appauthor=False) / "sessions"
 
 
+def kv_dir() -> Path:
+    """K/V of saved sessions, which can be computed again."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path(_APP, appauthor=False) / "kv"
+
+
 def models_dir() -> Path:
     """Fetched models, which can be fetched again."""
     from platformdirs import user_cache_path

@@ -160,6 +160,18 @@ class Settings:
         default=None,
         metadata=_about(_size, str, "K/V bytes in memory, such as 512M; the rest lives on disk."),
     )
+    no_save: bool = field(
+        default=False,
+        metadata=_about(
+            _switch, bool, "Keep nothing on disk, and read documents whatever is kept of them."
+        ),
+    )
+    disk_limit: int = field(
+        default=20 << 30,
+        metadata=_about(
+            _size, str, "Disk for saved sessions; beyond it K/V used longest ago is removed."
+        ),
+    )
     quiet: bool = field(
         default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")
     )

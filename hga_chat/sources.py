@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
+
     from hga_chat.documents import DocumentTokens, Passage
 
 GROUP_SIZE = 16
@@ -54,7 +54,7 @@ class _Run:
     mass: float
 
 
-def add_mass(total: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+def add_mass(total: "torch.Tensor", mass: "torch.Tensor") -> "torch.Tensor":
     """Sum two [groups] tensors of which the later one may be longer, as a session grows."""
     longer, shorter = (mass, total) if mass.numel() > total.numel() else (total, mass)
     summed = longer.clone()
@@ -62,7 +62,7 @@ def add_mass(total: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
     return summed
 
 
-def standing_out(per_token: Sequence[torch.Tensor]) -> torch.Tensor:
+def standing_out(per_token: "Sequence[torch.Tensor]") -> "torch.Tensor":
     """Attention mass above what the answer reads whatever it says.
 
     Some groups, at the start and the end above all, are read for every token alike. What was read
@@ -75,6 +75,8 @@ def standing_out(per_token: Sequence[torch.Tensor]) -> torch.Tensor:
     Returns:
         [groups] float32, the mass above the median summed over tokens; of a single token its mass.
     """
+    import torch
+
     if not per_token:
         return torch.zeros(0)
     stacked = torch.nn.utils.rnn.pad_sequence(list(per_token), batch_first=True)
@@ -84,7 +86,7 @@ def standing_out(per_token: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def find_sources(
-    group_mass: torch.Tensor, layout: "DocumentTokens", document_start: int
+    group_mass: "torch.Tensor", layout: "DocumentTokens", document_start: int
 ) -> tuple[Source, ...]:
     """The passages that drew most attention, heaviest first, at most ``MAX_SOURCES``.
 

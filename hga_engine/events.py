@@ -1,9 +1,10 @@
 """What the engine reports while it works, as typed objects."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -31,7 +32,7 @@ class Trace:
 
     position: int
     """Position of the query token in the session."""
-    group_mass: torch.Tensor
+    group_mass: "torch.Tensor"
     """[groups] float32: attention mass per group of 16 tokens, mean over layers and query heads.
     Sinks and recent tokens are zero; where there is nothing else, only the first group is."""
     tokens_attended: float

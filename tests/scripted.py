@@ -1,14 +1,17 @@
 """An engine without a model: scripted answers with scripted traces, for tests of what uses one."""
 
+import json
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, SamplingParams
-from hga_engine.errors import ContextFullError
+from hga_engine.errors import ContextFullError, SavedStateError
 from hga_engine.events import (
     Event,
     Finished,
@@ -94,7 +97,9 @@ class ScriptedAnswer:
 class ScriptedEngine:
     """Has the interface of ``hga_engine.engine.Engine``; answers in the order given.
 
-    ``session`` holds the token ids of the session, ``prompts`` what each question added.
+    ``session`` holds the token ids of the session, ``prompts`` what each question added, ``reads``
+    how many tokens each reading added. ``open`` does what opening an engine with a configuration
+    does; ``save_error`` is raised by the next savings.
     """
 
     def __init__(
@@ -115,10 +120,42 @@ class ScriptedEngine:
         self.prompts: list[list[int]] = []
         self.truncations: list[int] = []
         self.release = threading.Event()
+        self.reads: list[int] = []
+        self.save_error: Exception | None = None
         self.closed = False
         self._answers = [ScriptedAnswer(a) if isinstance(a, str) else a for a in answers]
         self._hold_read_after = hold_read_after
         self._read_steps = read_steps
+
+    def open(self, config: EngineConfig) -> "ScriptedEngine":
+        """Begin a session with this configuration, with what its folder holds."""
+        self.config = config
+        self.closed = False
+        self.session = []
+        state = self._state
+        if state is not None and state.exists():
+            try:
+                self.session = json.loads(state.read_text())["tokens"]
+            except ValueError:
+                raise SavedStateError(f"{state}: is damaged.") from None
+        return self
+
+    @property
+    def _state(self) -> Path | None:
+        folder = self.config.cache.saved_dir
+        return folder and folder / "state.json"
+
+    def save(self) -> None:
+        if self.save_error is not None:
+            raise self.save_error
+        assert self._state is not None
+        self._state.parent.mkdir(exist_ok=True)
+        state = {"tokens": self.session, "router": asdict(self.config.router)}
+        self._state.write_text(json.dumps(state))
+
+    @property
+    def token_ids(self) -> list[int]:
+        return list(self.session)
 
     @property
     def num_tokens(self) -> int:
@@ -128,6 +165,7 @@ class ScriptedEngine:
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
     ) -> Iterator[PrefillProgress]:
         self._check_room(len(token_ids))
+        self.reads.append(len(token_ids))
         for step in range(1, self._read_steps + 1):
             if self._is_cancelled(cancel, hold=step - 1 == self._hold_read_after):
                 return
@@ -214,3 +252,23 @@ class ScriptedEngine:
             decode_tokens_per_s=40.0,
             sparsity=0.03,
         )
+
+
+def scripted_info(folder: Path) -> SimpleNamespace | None:
+    """What a scripted engine saved, as ``saved_state.read_info`` tells it."""
+    path = folder / "state.json"
+    if not path.exists():
+        return None
+    try:
+        state = json.loads(path.read_text())
+    except ValueError:
+        raise SavedStateError(f"{path}: is damaged.") from None
+    return SimpleNamespace(tokens=len(state["tokens"]), router=state["router"])
+
+
+def scripted_fork(source: Path, target: Path, tokens: int) -> None:
+    """Copy the beginning of what a scripted engine saved."""
+    state = json.loads((source / "state.json").read_text())
+    target.mkdir()
+    shorter = {**state, "tokens": state["tokens"][:tokens]}
+    (target / "state.json").write_text(json.dumps(shorter))

@@ -1,9 +1,12 @@
 """A conversation about two documents, over a scripted engine."""
 
+from dataclasses import replace
+
 from scripted import ScriptedEngine, ScriptedTokenizer
 
 from hga_chat.conversation import Conversation
 from hga_chat.documents import Document, LoadedDocuments, Section, Skipped, lay_out
+from hga_chat.sessions.types import Origin
 
 
 def section(path, text, **place):
@@ -54,3 +57,14 @@ class ScriptedConversation:
         tokens = self.layout.token_ids
         start = next(n for n in range(len(tokens)) if tokens[n : n + len(ids)] == ids)
         return (start + 1) // 16  # one token opens the session
+
+
+def keep(conversation, store):
+    """Gives a conversation a new saved session."""
+    origin = Origin(("/logs",), (), (), "scripted", 65_536, "hga", 64)
+    saved = store.create("logs", ("logs",), origin, "scripted", conversation.engine.fingerprint)
+    engine = conversation.engine
+    cache = replace(engine.config.cache, saved_dir=saved.kv_folder)
+    engine.config = replace(engine.config, cache=cache)
+    conversation.saved = saved
+    return conversation

@@ -95,6 +95,15 @@ def test_starting_up_does_not_import_what_is_slow(argument: str) -> None:
     assert loaded & {"torch", "transformers", "textual", "triton", "numpy", "pypdf"} == set()
 
 
+def test_listing_sessions_does_not_import_what_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    loaded = modules_after("from hga_chat.__main__ import main; main(['sessions', 'list'])")
+    assert loaded & {"torch", "transformers", "textual", "triton", "numpy", "pypdf"} == set()
+
+
 def test_hugging_faces_kernels_package_is_found_beside_this_project(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("import this_is_theirs")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from hga_chat import __version__
-from hga_chat.cli import ask, bench, doctor, models, screen
+from hga_chat.cli import ask, bench, doctor, models, screen, sessions
 
 INTERRUPTED = 130
 # Typer brings click along or carries a copy of it; either way this is its base of usage errors.
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("ingest")(screen.ingest)
 app.command("chat")(screen.chat)
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)

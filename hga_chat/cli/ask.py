@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hga_chat.cli.options import Json, Paths, with_settings
+from hga_chat.cli.options import Json, OptionalPaths, with_settings
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
-    from hga_chat.cli.prepare import Prepared
+    from hga_chat.cli.prepare import Start
     from hga_chat.conversation import Answer, Conversation
     from hga_chat.output import Output
 
@@ -23,34 +23,65 @@ _EXCERPT_CHARS = 72
 
 @with_settings()
 def ask(
-    paths: Paths,
+    *,
+    paths: OptionalPaths = None,
     question: Annotated[str, typer.Argument(metavar="QUESTION")],
     settings: Settings,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            "--session", metavar="SESSION", help="Ask in a saved session, after its turns."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read documents and answer one question about them."""
-    from hga_chat.cli.prepare import note_skipped, open_conversation, prepare
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
+    start = _start(paths or [], session, question, settings, output)
+    started = time.perf_counter()
+    conversation = start.open(output.progress)
+    load_s = time.perf_counter() - started
+    try:
+        for note in conversation.notes:
+            output.note(note)
+        unread = conversation.unread
+        with cancel_on_interrupt() as cancel:
+            read_s = read_documents(conversation, output, cancel)
+            answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
+        if as_json:
+            output.json(_report(conversation, answer, start.settings, load_s, read_s))
+        else:
+            _note_answer(conversation, answer, read_s if unread else None, output)
+        # Only now, so that nobody waits for the disk.
+        if conversation.is_read and (unread or session is not None):
+            save = conversation.save_reading if session is None else conversation.save_if_possible
+            for note in save():
+                output.note(note)
+    finally:
+        conversation.close()
+    if answer.finished.reason == "cancelled":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _start(
+    paths: list[str], session: str | None, question: str, settings: Settings, output: "Output"
+) -> "Start":
+    """What the question is about: a saved session or documents."""
+    from hga_chat.cli.errors import UsageError
+    from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents, start_on_session
+
+    if session is not None:
+        if paths:
+            raise UsageError("--session takes only a question; its documents have been read.")
+        return start_on_session(session, settings, output)
+    if not paths:
+        raise UsageError("Missing argument 'PATH': give documents and a question, or --session.")
     prepared = prepare(paths, settings, output, question)
     prepared.check_budget()
     note_skipped(prepared, output)
-    started = time.perf_counter()
-    conversation = open_conversation(prepared, settings, output.progress)
-    load_s = time.perf_counter() - started
-    try:
-        with cancel_on_interrupt() as cancel:
-            read_s = _read(conversation, output, cancel)
-            answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
-        if as_json:
-            output.json(_report(prepared, conversation, answer, settings, load_s, read_s))
-        else:
-            _note_answer(conversation, answer, read_s, output)
-    finally:
-        conversation.engine.close()
-    if answer.finished.reason == "cancelled":
-        raise typer.Exit(INTERRUPTED)
+    return start_on_documents(prepared, paths, settings, output, for_one_answer=True)
 
 
 @contextmanager
@@ -69,8 +100,10 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read(conversation: "Conversation", output: "Output", cancel: threading.Event) -> float:
-    """Read the documents; how many seconds that took."""
+def read_documents(
+    conversation: "Conversation", output: "Output", cancel: threading.Event
+) -> float:
+    """Read what is unread; how many seconds that took."""
     started = time.perf_counter()
     for step in conversation.read(cancel):
         left = step.seconds / step.fraction - step.seconds if step.fraction else 0
@@ -102,9 +135,9 @@ def _answer(
 
 
 def _note_answer(
-    conversation: "Conversation", answer: "Answer", read_s: float, output: "Output"
+    conversation: "Conversation", answer: "Answer", read_s: float | None, output: "Output"
 ) -> None:
-    """What was read for the answer, and how fast."""
+    """What was read for the answer, and how fast; ``read_s`` is None where nothing was unread."""
     finished = answer.finished
     if finished.reason == "cancelled":
         output.note("Interrupted.")
@@ -116,14 +149,14 @@ def _note_answer(
             excerpt = " ".join(source.text.split())[:_EXCERPT_CHARS]
             output.note(f"  {source.score:4.0%}  {source.place}  {excerpt}")
     tokens = len(conversation.layout.token_ids) if conversation.layout else 0
+    how = "had been read before" if read_s is None else f"read in {read_s:.1f} s"
     output.note(
-        f"\n{tokens:,} tokens read in {read_s:.1f} s; first token after {finished.ttft_s:.1f} s; "
+        f"\n{tokens:,} tokens {how}; first token after {finished.ttft_s:.1f} s; "
         f"{finished.decode_tokens_per_s:.0f} tokens/s over {finished.sparsity:.1%} of them."
     )
 
 
 def _report(
-    prepared: "Prepared",
     conversation: "Conversation",
     answer: "Answer",
     settings: Settings,
@@ -133,7 +166,7 @@ def _report(
     """The object that ``--json`` prints. Times in seconds, first token counted from reading."""
     engine, finished = conversation.engine, answer.finished
     memory = engine.memory()
-    documents = prepared.layout.documents if prepared.layout else ()
+    documents = conversation.layout.documents if conversation.layout else ()
     return {
         "answer": answer.text,
         "finish_reason": finished.reason,

@@ -14,6 +14,10 @@ Paths = Annotated[
     list[str],
     typer.Argument(metavar="PATH", help="Files and folders; - is standard input."),
 ]
+OptionalPaths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH", help="Files and folders; - is standard input."),
+]
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -1,17 +1,22 @@
 """From settings and paths to a conversation: the one place that puts them together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hga_chat import documents
-from hga_chat.cli.errors import OverBudgetError
+from hga_chat.cli.errors import OverBudgetError, describe
 from hga_chat.output import Output
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.conversation import Conversation
+    from hga_chat.sessions.opening import Keeping
+    from hga_chat.sessions.saved import SavedSession
     from hga_engine.model.files import ModelFiles
+
+    Progress = Callable[[str, float], None]
 
 _SKIPPED_SHOWN = 3
 
@@ -80,19 +85,125 @@ def prepare(
     return Prepared(files, survey, layout, budget)
 
 
-def open_conversation(
-    prepared: Prepared, settings: Settings, progress: Callable[[str, float], None]
-) -> "Conversation":
-    """Load the model. Nothing has been read yet.
+@dataclass(frozen=True)
+class Start:
+    """A conversation that is opened when there is somebody to wait for the model."""
+
+    settings: Settings
+    """The person's, or those of the saved session."""
+    open: "Callable[[Progress], Conversation]"
+    """Loads the model; tells what is being loaded and which share of it is done."""
+
+
+def start_on_documents(
+    prepared: Prepared,
+    paths: Sequence[str],
+    settings: Settings,
+    output: Output,
+    *,
+    for_one_answer: bool = False,
+) -> Start:
+    """A conversation about documents, which goes on from a saved reading of them.
+
+    Args:
+        prepared: the documents.
+        paths: where they are from; none: there are no documents, and nothing is kept.
+        settings: the person's.
+        output: told what stands in the way of keeping the reading.
+        for_one_answer: leave the turns of the saved reading aside, and do without it where it is
+            in use; standard input is not kept.
 
     Raises:
-        EngineError: the model is damaged or does not fit the memory.
+        SessionInUseError: another process has the saved reading open.
     """
-    from hga_chat.conversation import Conversation
-    from hga_engine.engine import load_engine
+    keeping = None
+    if paths and not settings.no_save and not (for_one_answer and "-" in paths):
+        keeping = _find_keeping(prepared, paths, settings, output, for_one_answer=for_one_answer)
+    skipped = prepared.loaded.skipped
 
-    engine = load_engine(prepared.files, settings.engine(), progress)
-    return Conversation(engine, prepared.layout, prepared.loaded.skipped)
+    def open_(progress: "Progress") -> "Conversation":
+        from hga_chat.sessions.opening import open_documents
+        from hga_engine.engine import prepare_model
+
+        with _closing_on_failure(keeping.saved if keeping else None):
+            model = prepare_model(prepared.files, progress)
+            return open_documents(
+                model, settings, prepared.layout, skipped, keeping, with_turns=not for_one_answer
+            )
+
+    return Start(settings, open_)
+
+
+def _find_keeping(
+    prepared: Prepared,
+    paths: Sequence[str],
+    settings: Settings,
+    output: Output,
+    *,
+    for_one_answer: bool,
+) -> "Keeping | None":
+    """Where the reading is kept; None: nowhere, because the saved one is in use."""
+    from hga_chat.sessions.opening import Keeping, find_reading, origin_of
+    from hga_chat.sessions.store import SessionStore
+    from hga_chat.sessions.types import SessionError, SessionInUseError
+
+    store = SessionStore(settings.disk_limit)
+    origin = origin_of(paths, prepared.files, settings)
+    saved = None
+    try:
+        found = find_reading(store, origin, prepared.loaded.documents, output.note)
+        saved = store.open(found) if found else None
+    except SessionInUseError as error:
+        if not for_one_answer:
+            raise
+        output.note(f"{error} The documents are read for this answer alone.")
+        return None
+    except (OSError, SessionError) as error:
+        output.note(f"A saved reading cannot be used: {describe(error)}")
+    return Keeping(store, tuple(paths), origin, saved)
+
+
+def start_on_session(name: str, settings: Settings, output: Output) -> Start:
+    """A conversation that goes on with a saved session, found by its id or title.
+
+    Raises:
+        SessionMissingError: there is none like this, or more than one.
+        SessionInUseError: another process has it open.
+        SessionError: it is damaged.
+        EngineError: its model is missing or damaged.
+    """
+    from hga_chat.sessions.opening import open_session, settings_of
+    from hga_chat.sessions.store import SessionStore
+
+    store = SessionStore(settings.disk_limit)
+    saved = store.open(store.find(name))
+    saved.is_written = not settings.no_save
+    own = settings_of(saved.info, settings)
+    if own != settings:
+        output.note(
+            f"The session keeps its own settings: model {own.model}, context {own.context:,}, "
+            f"router {own.router}, budget {own.budget}."
+        )
+    files = find_or_pull(own, output)
+
+    def open_(progress: "Progress") -> "Conversation":
+        from hga_engine.engine import prepare_model
+
+        with _closing_on_failure(saved):
+            return open_session(prepare_model(files, progress), own, saved)
+
+    return Start(own, open_)
+
+
+@contextmanager
+def _closing_on_failure(saved: "SavedSession | None") -> Iterator[None]:
+    """Let others open the session if this process cannot."""
+    try:
+        yield
+    except BaseException:
+        if saved is not None:
+            saved.close()
+        raise
 
 
 def note_skipped(prepared: Prepared, output: Output) -> None:

@@ -1,7 +1,9 @@
 """``ingest`` and ``chat``: the terminal application."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,9 @@ from hga_chat.cli.options import Json, Paths, with_settings
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
+    from hga_chat.cli.prepare import Start
     from hga_chat.conversation import Conversation
+    from hga_chat.output import Output
 
 
 @with_settings()
@@ -20,31 +24,70 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be read, and its tokens.")
     ] = False,
+    no_chat: Annotated[
+        bool, typer.Option("--no-chat", help="Read and save, and print the session's id.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read documents and open the chat about them."""
+    """Read documents, save the session and open the chat about it."""
     from hga_chat.cli.errors import UsageError
 
     if dry_run:
         _list_documents(paths, settings, as_json=as_json)
-    elif as_json:
-        raise UsageError("--json goes with --dry-run; for an answer as JSON use 'hga-chat ask'.")
+        return
+    if as_json and not no_chat:
+        raise UsageError("--json goes with --dry-run or --no-chat; 'hga-chat ask' answers as JSON.")
+    if no_chat and settings.no_save:
+        raise UsageError("--no-chat saves a session, and --no-save keeps none.")
+    if not no_chat:
+        _require_terminal()
+    from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents
+    from hga_chat.output import Output
+
+    output = Output(quiet=settings.quiet)
+    prepared = prepare(paths, settings, output)
+    prepared.check_budget()
+    note_skipped(prepared, output)
+    start = start_on_documents(prepared, paths, settings, output)
+    if no_chat:
+        _save_only(start, output, as_json=as_json)
     else:
-        _open_screen(paths, settings)
+        _open_screen(start, output)
 
 
 @with_settings()
 def chat(
+    *,
     settings: Settings,
-    paths: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH", help="Documents to talk about.")
+    session: Annotated[
+        str | None,
+        typer.Argument(metavar="SESSION", help="Id or title of a saved session to go on with."),
     ] = None,
 ) -> None:
-    """Open the chat, with or without documents."""
-    _open_screen(paths or [], settings)
+    """Open the chat, on a saved session or without documents."""
+    _require_terminal()
+    from hga_chat.cli.prepare import prepare, start_on_documents, start_on_session
+    from hga_chat.output import Output
+    from hga_chat.sessions.types import SessionMissingError
+
+    output = Output(quiet=settings.quiet)
+    if session is None:
+        _open_screen(
+            start_on_documents(prepare([], settings, output), [], settings, output), output
+        )
+        return
+    try:
+        start = start_on_session(session, settings, output)
+    except SessionMissingError as error:
+        if not Path(session).exists():
+            raise
+        raise SessionMissingError(
+            f"{error}\nTo read what is there and chat about it: 'hga-chat ingest {session}'"
+        ) from error
+    _open_screen(start, output)
 
 
-def _open_screen(paths: Sequence[str], settings: Settings) -> None:
+def _require_terminal() -> None:
     from hga_chat.cli.errors import UsageError
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -52,19 +95,92 @@ def _open_screen(paths: Sequence[str], settings: Settings) -> None:
             "The chat needs a terminal for input and output.\n"
             "For one answer without it use 'hga-chat ask PATH QUESTION'."
         )
-    from hga_chat.cli.prepare import note_skipped, open_conversation, prepare
-    from hga_chat.output import Output
+
+
+def _open_screen(start: "Start", output: "Output") -> None:
     from hga_chat.screen.app import run_screen
 
-    output = Output(quiet=settings.quiet)
-    prepared = prepare(paths, settings, output)
-    prepared.check_budget()
-    note_skipped(prepared, output)
+    opened: list[Conversation] = []
 
     def make_conversation(progress: Callable[[str, float], None]) -> "Conversation":
-        return open_conversation(prepared, settings, progress)
+        opened.append(start.open(progress))
+        return opened[0]
 
-    run_screen(make_conversation, settings.sampling())
+    run_screen(make_conversation, start.settings.sampling())
+    saved = opened[0].saved if opened else None
+    if saved is not None and not saved.is_new:
+        output.note(
+            f"Session {saved.info.id} ({saved.info.title}) is saved; "
+            f"'hga-chat chat {saved.info.id}' goes on with it."
+        )
+
+
+def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
+    """Read and save; the id goes to standard output."""
+    from hga_chat.cli.ask import INTERRUPTED, cancel_on_interrupt, read_documents
+    from hga_chat.output import human_bytes
+    from hga_chat.sessions.files import disk_bytes
+    from hga_chat.sessions.types import SessionError
+
+    started = time.perf_counter()
+    conversation = start.open(output.progress)
+    load_s = time.perf_counter() - started
+    try:
+        for note in conversation.notes:
+            output.note(note)
+        saved, unread = conversation.saved, conversation.unread
+        if saved is None:
+            raise SessionError(
+                "Nothing was read, because nothing can be kept; 'ask' needs no disk."
+            )
+        with cancel_on_interrupt() as cancel:
+            read_s = read_documents(conversation, output, cancel)
+        if not conversation.is_read:
+            raise typer.Exit(INTERRUPTED)
+        started = time.perf_counter()
+        for note in conversation.save():
+            output.note(note)
+        save_s = time.perf_counter() - started
+        on_disk = disk_bytes(saved.folder) + disk_bytes(saved.kv_folder)
+        if as_json:
+            seconds = {"load_s": load_s, "prefill_s": read_s, "save_s": save_s}
+            output.json(
+                {
+                    "session": saved.info.id,
+                    "title": saved.info.title,
+                    **_listing_of(conversation),
+                    "read_tokens": unread,
+                    "turns": len(conversation.turns),
+                    "timing": {name: round(value, 3) for name, value in seconds.items()},
+                    "disk_bytes": on_disk,
+                }
+            )
+        else:
+            output.write(f"{saved.info.id}\n")
+            output.note(
+                f"{saved.info.title}: {unread:,} of {conversation.engine.num_tokens:,} tokens read "
+                f"in {read_s:.1f} s, saved in {save_s:.1f} s; {human_bytes(on_disk)} on disk."
+            )
+    finally:
+        conversation.close()
+
+
+def _listing_of(conversation: "Conversation") -> dict[str, object]:
+    """Documents as in the listing of ``--dry-run``."""
+    documents = conversation.layout.documents if conversation.layout else ()
+    return {
+        "documents": [
+            {
+                "path": span.document.path,
+                "format": span.document.format,
+                "sections": len(span.document.sections),
+                "tokens": span.tokens,
+            }
+            for span in documents
+        ],
+        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in conversation.skipped],
+        "tokens": sum(span.tokens for span in documents),
+    }
 
 
 def _list_documents(paths: Sequence[str], settings: Settings, *, as_json: bool) -> None:

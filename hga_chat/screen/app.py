@@ -18,6 +18,7 @@ from hga_chat.screen.messages import (
     Failed,
     Loading,
     MemoryReport,
+    Note,
     Opened,
     Reading,
     ReadingQuestion,
@@ -160,6 +161,8 @@ class ChatApp(App[None]):
             case MemoryReport():
                 self.query_one(MemoryPanel).figures = report.figures
                 self.query_one(StatusLine).show_memory(report.figures)
+            case Note():
+                self.query_one(Transcript).note(report.text)
             case Failed():
                 self._fail(report)
 

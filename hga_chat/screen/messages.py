@@ -34,6 +34,8 @@ class Opened:
     skipped: "tuple[Skipped, ...]"
     turns: "tuple[Answer, ...]"
     """Earlier turns, where the conversation is an old one."""
+    notes: tuple[str, ...]
+    """What the user should know about how it was opened."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Ready:
 
     tokens: int
     """Tokens in the session."""
+    read_tokens: int
+    """Of them read just now; the others had been read before."""
     seconds: float
 
 
@@ -93,6 +97,13 @@ class MemoryReport:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something that the user should know and that stands in the way of nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """Something went wrong; the text is for the user."""
 
@@ -110,5 +121,6 @@ Report = (
     | Streamed
     | Answered
     | MemoryReport
+    | Note
     | Failed
 )

@@ -12,6 +12,7 @@ from hga_chat.screen.messages import (
     Failed,
     Loading,
     MemoryReport,
+    Note,
     Opened,
     Reading,
     ReadingQuestion,
@@ -144,7 +145,7 @@ class EngineThread:
             self._fail(error, fatal=True)
         finally:
             if conversation is not None:
-                conversation.engine.close()
+                conversation.close()
 
     def _loading(self, what: str, fraction: float) -> None:
         if self._stopping.is_set():
@@ -163,16 +164,19 @@ class EngineThread:
                 layout=conversation.layout,
                 skipped=conversation.skipped,
                 turns=tuple(conversation.turns),
+                notes=tuple(conversation.notes),
             )
         )
         self._report_memory(conversation)
+        unread = conversation.unread
         began = time.perf_counter()
         for progress in conversation.read(self._stopping):
             self._outbox.put(Reading(progress.fraction, progress.tokens, progress.seconds))
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
             self._report_memory(conversation)
-            self._outbox.put(Ready(engine.num_tokens, time.perf_counter() - began))
+            self._outbox.put(Ready(engine.num_tokens, unread, time.perf_counter() - began))
+            self._save(conversation)
 
     def _answer(self, conversation: "Conversation", question: _Question) -> None:
         from hga_chat.conversation import Answer
@@ -191,6 +195,13 @@ class EngineThread:
                 self._report_memory(conversation, now=False)
         except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
             self._fail(error, fatal=False)
+        else:
+            self._save(conversation)
+
+    def _save(self, conversation: "Conversation") -> None:
+        for note in conversation.save_if_possible():
+            self._outbox.put(Note(note))
+        self._report_memory(conversation)
 
     def _report_memory(self, conversation: "Conversation", *, now: bool = True) -> None:
         moment = time.perf_counter()

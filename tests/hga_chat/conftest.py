@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-from scripted import ScriptedEngine
+from scripted import ScriptedEngine, scripted_fork, scripted_info
 
 from hga_chat.__main__ import main
+from hga_chat.paths import MODELS_DIR_VARIABLE, models_dir
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,13 @@ class Ran:
 
 @pytest.fixture
 def cli(monkeypatch, capsys, tmp_path):
-    """Runs a command line with no settings but its flags."""
+    """Runs a command line with no settings but its flags, and nothing saved before."""
+    models = models_dir()
     for name in [name for name in os.environ if name.startswith("HGA_CHAT_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
+    monkeypatch.setenv(MODELS_DIR_VARIABLE, str(models))
+    for kind in ("config", "data", "cache"):
+        monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(tmp_path / f"xdg-{kind}"))
 
     def run(*arguments):
         code = main([str(argument) for argument in arguments])
@@ -38,19 +42,24 @@ def use_engine(monkeypatch):
     def use(*answers, **options):
         import hga_chat.models
         import hga_engine.engine
+        import hga_engine.saved_state
         import hga_engine.tokenizer
 
         engine = ScriptedEngine(answers, **options)
 
-        def load_engine(files, config, progress=None):
+        def prepare_model(files, progress=None):
             progress("Loading", 1.0)
-            engine.config = config
-            return engine
+            return SimpleNamespace(
+                tokenizer=engine.tokenizer, name=engine.model_name, fingerprint=engine.fingerprint
+            )
 
-        files = SimpleNamespace(name="scripted")
+        files = SimpleNamespace(name="scripted", directory=None)
         monkeypatch.setattr(hga_chat.models, "find_model", lambda name: files)
         monkeypatch.setattr(hga_engine.tokenizer, "load_tokenizer", lambda _: engine.tokenizer)
-        monkeypatch.setattr(hga_engine.engine, "load_engine", load_engine)
+        monkeypatch.setattr(hga_engine.engine, "prepare_model", prepare_model)
+        monkeypatch.setattr(hga_engine.engine, "open_engine", lambda _, c: engine.open(c))
+        monkeypatch.setattr(hga_engine.saved_state, "read_info", scripted_info)
+        monkeypatch.setattr(hga_engine.saved_state, "fork", scripted_fork)
         return engine
 
     return use

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
 from scripted import ScriptedAnswer
@@ -92,7 +93,7 @@ def test_json_is_exactly_the_documented_object(cli, use_engine, repository):
         "prompt_tokens": prompt,
         "completion_tokens": answer,
     }
-    assert len(engine.session) == 1 + tokens + prompt + answer
+    assert engine.reads == [1 + tokens]
     assert set(report["timing"]) == {"load_s", "prefill_s", "ttft_s", "decode_tokens_per_s"}
     assert report["timing"]["decode_tokens_per_s"] == 40
     assert set(report["memory"]) == {
@@ -175,7 +176,7 @@ def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monk
     def refuse(*_):
         raise OutOfMemoryError("2.0 GiB are needed and 1.0 GiB is free. Use a smaller --context.")
 
-    monkeypatch.setattr("hga_engine.engine.load_engine", refuse)
+    monkeypatch.setattr("hga_engine.engine.open_engine", refuse)
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == (
@@ -193,7 +194,10 @@ def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monk
         raise hga_chat.models.ModelMissingError(f"{name} is not here")
 
     monkeypatch.setattr(hga_chat.models, "find_model", missing)
-    monkeypatch.setattr(hga_chat.models, "pull_model", lambda name, note: fetched.append(name))
+    files = SimpleNamespace(name="scripted", directory=None)
+    monkeypatch.setattr(
+        hga_chat.models, "pull_model", lambda name, note: fetched.append(name) or files
+    )
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (0, "Yes.\n")
     assert fetched == ["smollm2-64k"]

@@ -19,7 +19,7 @@ from hga_chat.models import (
     pull_model,
     verify_model,
 )
-from hga_chat.paths import config_dir, logs_dir, models_dir, sessions_dir
+from hga_chat.paths import config_dir, kv_dir, logs_dir, models_dir, sessions_dir
 from hga_chat.settings import Settings, load_settings
 from hga_engine.errors import EngineError, ModelFileError
 
@@ -278,6 +278,7 @@ def test_directories_follow_the_environment(tmp_path, monkeypatch):
     assert config_dir() == tmp_path / "CONFIG" / "hga-chat"
     assert sessions_dir() == tmp_path / "DATA" / "hga-chat" / "sessions"
     assert models_dir() == tmp_path / "CACHE" / "hga-chat" / "models"
+    assert kv_dir() == tmp_path / "CACHE" / "hga-chat" / "kv"
     assert logs_dir().is_relative_to(tmp_path / "STATE" / "hga-chat")
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", "~/elsewhere")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -24,6 +24,7 @@ class Opening(Static):
         self._documents = 0
         self._document_tokens = 0
         self._skipped: tuple[Skipped, ...] = ()
+        self._notes: tuple[str, ...] = ()
 
     def load(self, report: Loading) -> None:
         """Show how far the model is loaded."""
@@ -34,6 +35,7 @@ class Opening(Static):
         self._documents = len(report.layout.documents) if report.layout else 0
         self._document_tokens = len(report.layout.token_ids) if report.layout else 0
         self._skipped = report.skipped
+        self._notes = report.notes
 
     def read(self, report: Reading) -> None:
         """Show how far the documents are read."""
@@ -42,7 +44,7 @@ class Opening(Static):
         left = report.seconds * (1 / report.fraction - 1) if report.fraction > 0 else 0.0
         remaining = f"{duration(left)} left" if report.fraction > 0.02 else ""
         self._progress(
-            f"Reading {count(self._document_tokens, 'token')} in "
+            f"Reading {count(min(report.tokens, self._document_tokens), 'token')} in "
             f"{count(self._documents, 'document')}",
             report.fraction,
             remaining,
@@ -53,15 +55,19 @@ class Opening(Static):
         if not self._documents:
             self.update(Content("No documents are open. Ask about anything."))
             return
-        pace = self._document_tokens / report.seconds if report.seconds > 0 else 0.0
+        how = ""
+        if report.read_tokens:
+            pace = report.read_tokens / report.seconds if report.seconds > 0 else 0.0
+            how = f" · {duration(report.seconds)} · {pace:,.0f} tok/s"
         lines = [
             Content.assemble(
-                ("Read ", QUIET),
+                ("Read " if report.read_tokens else "Open: ", QUIET),
                 (count(self._document_tokens, "token"), "bold"),
                 (f" in {count(self._documents, 'document')}", ""),
-                (f" · {duration(report.seconds)} · {pace:,.0f} tok/s", QUIET),
+                (how, QUIET),
             )
         ]
+        lines += [Content.styled(displayable(note), QUIET) for note in self._notes]
         if self._skipped:
             lines.append(
                 Content.styled(f"{count(len(self._skipped), 'source')} skipped:", "$text-warning")

@@ -180,6 +180,7 @@ class Transcript(VerticalScroll):
         super().__init__(id="transcript")
         self._goes_to_end = False
         self._last_end = 0
+        self._noted = ""
 
     @property
     def turns(self) -> list[Turn]:
@@ -191,6 +192,13 @@ class Transcript(VerticalScroll):
         self._goes_to_end = True
         self.mount(turn)
         return turn
+
+    def note(self, text: str) -> None:
+        """Append a line that stays in sight; the same again only after something else."""
+        if text != self._noted:
+            self._noted = text
+            line = Static(displayable(text), markup=False, classes="notice")
+            self.mount(line)
 
     # Not Textual's own anchor: it pushes a transcript shorter than the screen to the bottom, and
     # may leave it scrolled beyond its end.

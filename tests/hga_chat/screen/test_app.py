@@ -4,7 +4,9 @@ import sys
 import threading
 
 import pytest
+from scripted_conversation import keep
 
+from hga_chat.conversation import Conversation, kept_answer, saved_turn
 from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
@@ -13,8 +15,9 @@ from hga_chat.screen.widgets.opening import Opening
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
 from hga_chat.screen.widgets.transcript import Transcript
+from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
-from hga_engine.errors import ContextFullError, ModelFileError
+from hga_engine.errors import ContextFullError, KVStoreError, ModelFileError
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 LONG = " ".join(f"word{n}" for n in range(60))
@@ -415,3 +418,48 @@ async def test_selected_text_is_unwrapped_and_without_bullets(scripted, opened, 
 def test_screen_comes_up_without_torch():
     code = "import sys, hga_chat.screen.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, opened, until):
+    script = scripted([answer("Calm.", {10: 1.0}), "Still calm."])
+
+    def make(progress):
+        first = script.make(progress)
+        list(first.read())
+        list(first.ask("sea", SamplingParams()))
+        turns = [kept_answer(saved_turn(turn)) for turn in first.turns]
+        conversation = Conversation(script.engine, script.layout, script.skipped, turns=turns)
+        conversation.notes.append("Resumed; nothing had to be read again.")
+        return conversation
+
+    async with opened(make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        (turn,) = turns(app)
+        assert (turn.question, turn.text) == ("sea", "Calm.")
+        assert "logs/sea.txt" in turn.sources
+        opening = str(app.query_one(Opening).content)
+        assert "Resumed; nothing had to be read again." in opening
+        assert "tok/s" not in opening
+        await ask(pilot, "now")
+        await until(pilot, is_done(app, 2))
+        assert turns(app)[1].text == "Still calm."
+        assert script.engine.prompts[1][:2] == [2, 0]  # a further question
+        await pilot.press("up")
+        await pilot.press("up")
+        assert app.query_one(Prompt).text == "sea"
+
+
+async def test_what_could_not_be_saved_stays_in_sight(scripted, opened, until, tmp_path):
+    script = scripted(["Calm.", "Rough."])
+    script.engine.save_error = KVStoreError("The disk is full.")
+    store = SessionStore(1 << 30, tmp_path / "sessions", tmp_path / "kv")
+
+    def make(progress):
+        return keep(script.make(progress), store)
+
+    async with opened(make) as (app, pilot):
+        await until(pilot, lambda: "The disk is full." in "\n".join(shown(app)))
+        for count in (1, 2):
+            await ask(pilot)
+            await until(pilot, is_done(app, count))
+        assert len(app.query(".notice")) == 1

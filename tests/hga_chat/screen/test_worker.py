@@ -2,20 +2,23 @@ import threading
 import time
 
 import torch
+from scripted_conversation import keep
 
 from hga_chat.screen.messages import (
     Answered,
     Failed,
     Loading,
     MemoryReport,
+    Note,
     Opened,
     Reading,
     Ready,
     Streamed,
 )
 from hga_chat.screen.worker import EngineThread, Outbox
+from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
-from hga_engine.errors import ContextFullError, ModelFileError
+from hga_engine.errors import ContextFullError, KVStoreError, ModelFileError
 
 PATIENCE_S = 10.0
 
@@ -199,3 +202,28 @@ def test_unexpected_error_names_its_kind(scripted, answer):
     assert "RuntimeError" in failed.text
     assert "shapes differ" in failed.text
     assert ended(thread)
+
+
+def test_every_turn_is_saved_after_it_is_told(scripted, tmp_path):
+    script = scripted(["Calm.", "Rough."])
+    store, made = SessionStore(1 << 30, tmp_path / "sessions", tmp_path / "kv"), []
+
+    def make(progress):
+        made.append(keep(script.make(progress), store))
+        return made[0]
+
+    thread = EngineThread(make, SamplingParams())
+    thread.start()
+    collect(thread, Ready)
+    thread.ask("How?")
+    collect(thread, Answered)
+    script.engine.save_error = KVStoreError("The disk is full.")
+    thread.ask("And now?")
+    note = next(r for r in collect(thread, Note) if isinstance(r, Note))
+    assert note.text == "The session could not be saved: The disk is full."
+    assert ended(thread)
+    (id_,) = store.ids()
+    assert [turn.text for turn in store.turns(id_).turns] == ["Calm.", "Rough."]
+    saved = store.open(id_)  # the thread has let go of it
+    assert saved.kv_folder.exists()
+    saved.close()

@@ -1,0 +1,229 @@
+"""``sessions``: what is saved, and looking at it, taking it along, copying and removing it."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hga_chat.cli.options import Json, with_settings
+from hga_chat.settings import Settings
+
+if TYPE_CHECKING:
+    from hga_chat.output import Output
+    from hga_chat.sessions.store import SessionStore
+
+app = typer.Typer(help="List, show, export, fork and remove saved sessions.", rich_markup_mode=None)
+Name = Annotated[
+    str, typer.Argument(metavar="SESSION", help="Id, how an id begins, or title of a session.")
+]
+
+
+@app.command("list")
+@with_settings("disk_limit")
+def list_(settings: Settings, as_json: Json = False) -> None:
+    """List saved sessions, those used last first, and the disk they take."""
+    from hga_chat.output import Output, human_bytes, table
+    from hga_chat.sessions.store import SessionStore
+
+    output, store = Output(), SessionStore(settings.disk_limit)
+    sessions = [_summary(store, id_) for id_ in store.ids()]
+    total = store.total_bytes()
+    if as_json:
+        output.json(
+            {
+                "sessions": sessions,
+                "disk_bytes": total,
+                "disk_limit_bytes": settings.disk_limit,
+            }
+        )
+        return
+    rows = [
+        (
+            entry["session"],
+            entry["tokens"],
+            entry["turns"],
+            _local_time(entry["updated"]),
+            human_bytes(entry["disk_bytes"]),
+            entry["problem"] or entry["title"],
+        )
+        for entry in sessions
+    ]
+    if rows:
+        header = ("session", "tokens", "turns", "updated", "disk", "title")
+        output.write(table(header, rows) + "\n\n")
+    output.write(
+        f"{len(rows)} sessions take {human_bytes(total)} of {human_bytes(settings.disk_limit)}\n"
+    )
+
+
+@app.command("show")
+def show(name: Name, as_json: Json = False) -> None:
+    """Show what a session holds: documents, questions, settings, disk."""
+    from hga_chat.output import Output, human_bytes, table
+
+    output, store, id_ = _find(name)
+    summary = _content(store, id_)
+    on_disk = store.disk_bytes(id_)
+    if as_json:
+        turns = [{"question": turn["question"]} for turn in summary["turns"]]
+        output.json({**summary, "turns": turns, "disk_bytes": on_disk})
+        return
+    assert isinstance(output, Output)
+    settings, model = summary["settings"], summary["model"]
+    rows = [
+        ("session", id_),
+        ("title", summary["title"]),
+        ("paths", ", ".join(summary["paths"])),
+        ("model", f"{model['name']} ({model['fingerprint'][:12]})"),
+        ("settings", ", ".join(f"{key} {value}" for key, value in settings.items() if value)),
+        ("updated", _local_time(summary["updated"])),
+        ("disk", human_bytes(on_disk)),
+    ]
+    output.write("".join(f"{label:<9} {value}\n" for label, value in rows) + "\n")
+    documents = [
+        (entry["tokens"], entry["format"], entry["path"]) for entry in summary["documents"]
+    ]
+    output.write(table(("tokens", "format", "path"), documents) + "\n")
+    for number, turn in enumerate(summary["turns"], 1):
+        question = " ".join(turn["question"].split())
+        output.write(("\n" if number == 1 else "") + f"{number}. {question}\n")
+
+
+@app.command("export")
+def export(
+    name: Name,
+    to: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export questions, answers and sources as Markdown, or as JSON."""
+    import json
+
+    from hga_chat.sessions import export as forms
+
+    output, store, id_ = _find(name)
+    parts = (store.info(id_), store.documents(id_), store.turns(id_))
+    if as_json:
+        text = json.dumps(forms.as_object(*parts), ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = forms.as_markdown(*parts)
+    if to is None:
+        output.write(text)
+    else:
+        to.write_bytes(text.encode("utf-8", "replace"))
+
+
+@app.command("fork")
+@with_settings("disk_limit", "quiet")
+def fork(
+    name: Name,
+    settings: Settings,
+    turns: Annotated[
+        int | None, typer.Option("--turns", metavar="N", help="Keep only the first N turns.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a session, to ask on differently; prints the id of the copy."""
+    from hga_chat.cli.errors import UsageError
+    from hga_chat.output import Output
+    from hga_chat.sessions.store import SessionStore
+
+    output, store = Output(quiet=settings.quiet), SessionStore(settings.disk_limit)
+    id_ = store.find(name)
+    if turns is not None and turns < 0:
+        raise UsageError("--turns must be 0 or more.")
+    old = store.open(id_)
+    try:
+        new = store.fork(old, turns)
+        try:
+            kept = len(new.turns)
+        finally:
+            new.close()
+    finally:
+        old.close()
+    if as_json:
+        output.json({"session": new.info.id, "title": new.info.title, "turns": kept})
+        return
+    output.write(f"{new.info.id}\n")
+    output.note(f"{new.info.title}: a copy of {id_} with {kept} of its {len(old.turns)} turns.")
+
+
+@app.command("rm")
+@with_settings("quiet")
+def remove(
+    settings: Settings,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="SESSION", help="Ids or titles of sessions.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Remove all sessions.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove sessions and everything kept of them."""
+    from hga_chat.cli.errors import UsageError
+    from hga_chat.output import Output, human_bytes
+    from hga_chat.sessions.store import SessionStore
+
+    if bool(names) == all_:
+        raise UsageError("Give the sessions to remove, or --all.")
+    output, store = Output(quiet=settings.quiet), SessionStore(settings.disk_limit)
+    # All names are looked up before anything is removed.
+    ids = store.ids() if all_ else list(dict.fromkeys(store.find(name) for name in names or []))
+    removed = []
+    for id_ in ids:
+        title = store.title(id_)
+        freed = store.remove(id_)
+        removed.append({"session": id_, "title": title, "disk_bytes": freed})
+        output.note(f"Removed {id_} ({title}), {human_bytes(freed)}.")
+    if as_json:
+        output.json({"removed": removed})
+
+
+def _find(name: str) -> "tuple[Output, SessionStore, str]":
+    from hga_chat.output import Output
+    from hga_chat.sessions.store import SessionStore
+
+    store = SessionStore(Settings.disk_limit)
+    return Output(), store, store.find(name)
+
+
+def _content(store: "SessionStore", id_: str) -> dict[str, Any]:
+    from hga_chat.sessions.export import as_object
+
+    return as_object(store.info(id_), store.documents(id_), store.turns(id_))
+
+
+def _summary(store: "SessionStore", id_: str) -> dict[str, Any]:
+    """A session in the list; one that is damaged says so."""
+    from hga_chat.sessions.files import disk_bytes
+    from hga_chat.sessions.types import SessionError
+
+    entry: dict[str, Any] = {
+        "session": id_,
+        "title": None,
+        "paths": [],
+        "tokens": None,
+        "turns": None,
+        "updated": None,
+        "disk_bytes": store.disk_bytes(id_),
+        "kv_bytes": disk_bytes(store.kv_folder(id_)),
+        "problem": None,
+    }
+    try:
+        content = _content(store, id_)
+    except SessionError as error:
+        return {**entry, "problem": str(error).splitlines()[0]}
+    held = sum(len(turn.token_ids) for turn in store.turns(id_).turns)
+    return {
+        **entry,
+        "title": content["title"],
+        "paths": content["paths"],
+        "tokens": content["tokens"] + held,
+        "turns": len(content["turns"]),
+        "updated": content["updated"],
+    }
+
+
+def _local_time(utc: str | None) -> str:
+    return datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M") if utc else "-"

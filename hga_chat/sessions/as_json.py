@@ -1,0 +1,104 @@
+"""Parts of a session as JSON values, and back."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hga_chat.documents import Document, LoadedDocuments, Section, Skipped
+from hga_chat.sessions.files import read_sealed
+from hga_chat.sessions.types import (
+    Origin,
+    SavedDocuments,
+    SavedTurn,
+    SavedTurns,
+    SessionError,
+    SessionInfo,
+)
+from hga_chat.sources import Source
+from hga_engine.events import Finished
+
+_T = TypeVar("_T")
+
+
+def load(path: Path, build: Callable[[Any], _T]) -> _T:
+    """Read a sealed file and build what it describes.
+
+    Raises:
+        SessionError: it is missing, damaged or of another version; the text names it.
+    """
+    content = read_sealed(path)
+    try:
+        return build(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SessionError(f"{path}: was saved by another version ({error!r}).") from error
+
+
+def info_as_json(info: SessionInfo) -> dict[str, Any]:
+    """The content of ``session.json``."""
+    return asdict(info)
+
+
+def info_from_json(content: Any) -> SessionInfo:
+    """What ``info_as_json`` made a value of."""
+    origin = Origin(**_with_tuples(content["origin"], "paths", "include", "exclude"))
+    return SessionInfo(**{**_with_tuples(content, "given"), "origin": origin})
+
+
+def documents_as_json(documents: SavedDocuments) -> dict[str, Any]:
+    """The content of ``documents.json``."""
+    entries = [
+        {
+            "path": document.path,
+            "format": document.format,
+            "tokens": tokens,
+            **_size_and_sum(document),
+            "sections": [asdict(section) for section in document.sections],
+        }
+        for document, tokens in zip(documents.loaded.documents, documents.tokens, strict=True)
+    ]
+    return {"documents": entries, "skipped": [asdict(entry) for entry in documents.loaded.skipped]}
+
+
+def _size_and_sum(document: Document) -> dict[str, Any]:
+    text = "".join(section.text for section in document.sections).encode("utf-8", "surrogatepass")
+    return {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+
+
+def documents_from_json(content: Any) -> SavedDocuments:
+    """What ``documents_as_json`` made a value of."""
+    entries = content["documents"]
+    documents = tuple(
+        Document(
+            entry["path"],
+            entry["format"],
+            tuple(Section(**section) for section in entry["sections"]),
+        )
+        for entry in entries
+    )
+    skipped = tuple(Skipped(**entry) for entry in content["skipped"])
+    loaded = LoadedDocuments(documents, skipped)
+    return SavedDocuments(loaded, tuple(entry["tokens"] for entry in entries))
+
+
+def turns_as_json(saved: SavedTurns) -> dict[str, Any]:
+    """The content of ``turns.json``."""
+    return asdict(saved)
+
+
+def turns_from_json(content: Any) -> SavedTurns:
+    """What ``turns_as_json`` made a value of."""
+    return SavedTurns(content["updated"], tuple(map(_turn, content["turns"])))
+
+
+def _turn(entry: Any) -> SavedTurn:
+    parts = {
+        "sources": tuple(Source(**source) for source in entry["sources"]),
+        "finished": Finished(**entry["finished"]),
+    }
+    return SavedTurn(**{**_with_tuples(entry, "token_ids"), **parts})
+
+
+def _with_tuples(entry: Any, *names: str) -> dict[str, Any]:
+    return {**entry, **{name: tuple(entry[name]) for name in names}}

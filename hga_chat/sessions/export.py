@@ -1,0 +1,128 @@
+"""A session to take along: Markdown for people, an object for programs."""
+
+from typing import Any
+
+from hga_chat.documents import displayable
+from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
+from hga_chat.sources import Source
+
+_EXCERPT_CHARS = 400
+
+
+def as_object(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -> dict[str, Any]:
+    """Everything but the documents' text, as JSON values."""
+    return {
+        "session": info.id,
+        "title": info.title,
+        "created": info.created,
+        "updated": turns.updated,
+        "paths": list(info.origin.paths),
+        "model": {"name": info.model_name, "fingerprint": info.fingerprint},
+        "settings": {
+            "context": info.origin.context,
+            "router": info.origin.router,
+            "budget": info.origin.budget,
+            "include": list(info.origin.include),
+            "exclude": list(info.origin.exclude),
+        },
+        "documents": [
+            {
+                "path": document.path,
+                "format": document.format,
+                "sections": len(document.sections),
+                "tokens": tokens,
+            }
+            for document, tokens in zip(documents.loaded.documents, documents.tokens, strict=True)
+        ],
+        "skipped": [
+            {"path": entry.path, "reason": entry.reason} for entry in documents.loaded.skipped
+        ],
+        "tokens": sum(documents.tokens),
+        "turns": [_turn_as_object(turn) for turn in turns.turns],
+    }
+
+
+def _turn_as_object(turn: SavedTurn) -> dict[str, Any]:
+    finished = turn.finished
+    return {
+        "question": turn.question,
+        "answer": turn.text,
+        "finish_reason": finished.reason,
+        "sources": [
+            {
+                "path": source.path,
+                "label": source.label,
+                "start_line": source.start_line,
+                "end_line": source.end_line,
+                "page": source.page,
+                "score": round(source.score, 4),
+                "text": source.text,
+            }
+            for source in turn.sources
+        ],
+        "usage": {
+            "prompt_tokens": finished.prompt_tokens,
+            "completion_tokens": finished.completion_tokens,
+        },
+        "timing": {
+            "prefill_s": round(finished.prefill_s, 3),
+            "ttft_s": round(finished.ttft_s, 3),
+            "decode_tokens_per_s": round(finished.decode_tokens_per_s, 2),
+        },
+        "sparsity": round(finished.sparsity, 5),
+    }
+
+
+def as_markdown(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -> str:
+    """The turns as one reads them, with the passages that were read for each."""
+    lines = [
+        f"# {_one_line(info.title)}",
+        "",
+        f"{sum(documents.tokens):,} tokens in {len(documents.tokens)} documents, read by "
+        f"{info.model_name}; last changed {turns.updated}.",
+        "",
+        *(
+            f"- {_code(document.path)}, {tokens:,} tokens"
+            for document, tokens in zip(documents.loaded.documents, documents.tokens, strict=True)
+        ),
+    ]
+    for number, turn in enumerate(turns.turns, 1):
+        lines += ["", f"## Question {number}", "", *_quote(turn.question), "", turn.text.strip()]
+        if turn.finished.reason != "stop":
+            ends = {"length": "The answer was cut here.", "cancelled": "The answer was cancelled."}
+            lines += ["", f"*{ends[turn.finished.reason]}*"]
+        if turn.sources:
+            lines += ["", "Read most for this answer:", ""]
+            for source in turn.sources:
+                lines += [f"- {source.score:.0%} {_code(source.place)}", *_excerpt(source)]
+    return displayable("\n".join(lines)) + "\n"
+
+
+def _quote(text: str) -> list[str]:
+    return [f"> {line}" for line in text.strip().splitlines()]
+
+
+def _excerpt(source: Source) -> list[str]:
+    """The passage below its entry, indented and fenced by more backticks than it holds."""
+    text = source.text[:_EXCERPT_CHARS].strip("\n")
+    fence = "`" * (max(2, _longest_run_of_backticks(text)) + 1)
+    return ["", *(f"  {line}" for line in (fence, *text.splitlines(), fence)), ""]
+
+
+def _code(name: str) -> str:
+    """A name between backticks, more of them than it holds."""
+    fence = "`" * (_longest_run_of_backticks(name) + 1)
+    space = " " if "`" in name else ""
+    return f"{fence}{space}{_one_line(name)}{space}{fence}"
+
+
+def _longest_run_of_backticks(text: str) -> int:
+    longest = run = 0
+    for character in text:
+        run = run + 1 if character == "`" else 0
+        longest = max(longest, run)
+    return longest
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())

@@ -1,0 +1,83 @@
+"""Files that are replaced in one step and that notice when they are damaged."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hga_chat.sessions.types import SessionError
+
+FORMAT = "hga-chat session"
+VERSION = 1
+
+
+def write_sealed(path: Path, content: object) -> None:
+    """Replace a JSON file in one step, with its checksum; it is for its owner alone.
+
+    Killed at any moment, the file is the old one or the new one.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the old file is as it was.
+    """
+    sealed = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": hashlib.sha256(_encode(content)).hexdigest(),
+        "content": content,
+    }
+    beside = path.with_name(f".{path.name}.new")
+    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(opened, "wb") as file:
+        file.write(_encode(sealed))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync_folder(path.parent)
+
+
+def read_sealed(path: Path) -> Any:
+    """The content of a file that ``write_sealed`` wrote.
+
+    Raises:
+        SessionError: it is missing, damaged or of another version; the text names it.
+    """
+    try:
+        sealed = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        is_ours = sealed["format"] == FORMAT
+        version, digest, content = sealed["version"], sealed["sha256"], sealed["content"]
+    except OSError as error:
+        raise SessionError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise SessionError(f"{path}: is damaged.") from None
+    if is_ours and version != VERSION:
+        raise SessionError(f"{path}: is of format {version}; this version reads {VERSION}.")
+    if not is_ours or hashlib.sha256(_encode(content)).hexdigest() != digest:
+        raise SessionError(f"{path}: is damaged (its checksum differs).")
+    return content
+
+
+def _encode(value: object) -> bytes:
+    # Text stays exactly as it was read, half characters of broken file names included.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes that the files of a folder take on the disk, holes left out."""
+    total = 0
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+            except OSError:  # removed meanwhile
+                continue
+    return total

@@ -1,0 +1,299 @@
+"""All saved sessions: finding, making, opening and removing them, and the disk they take."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hga_chat.paths import kv_dir, sessions_dir
+from hga_chat.sessions import as_json
+from hga_chat.sessions.files import disk_bytes
+from hga_chat.sessions.lock import SessionLock
+from hga_chat.sessions.saved import DOCUMENTS, INFO, LOCK, TURNS, SavedSession
+from hga_chat.sessions.types import (
+    Origin,
+    SavedDocuments,
+    SavedTurns,
+    SessionError,
+    SessionInfo,
+    SessionInUseError,
+    SessionMissingError,
+)
+
+_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32: nothing that is mistaken for something else."""
+_ID_LETTERS = 6
+
+
+@dataclass(frozen=True)
+class Removed:
+    """K/V that was removed to make room."""
+
+    id: str
+    title: str
+    bytes: int
+
+
+class SessionStore:
+    """Sessions in one folder, their K/V in another, both with a folder for each session."""
+
+    def __init__(self, limit: int, sessions: Path | None = None, kv: Path | None = None) -> None:
+        """Say where sessions are and how much disk they may take.
+
+        Args:
+            limit: bytes, held when a session is saved.
+            sessions: folder of documents and turns; None: the person's own.
+            kv: folder of K/V; None: the person's own.
+        """
+        self._limit = limit
+        self._sessions = sessions or sessions_dir()
+        self._kv = kv or kv_dir()
+
+    def ids(self) -> list[str]:
+        """All sessions, damaged ones included, those used last first."""
+        found = [folder.name for folder in _folders(self._sessions) if (folder / INFO).exists()]
+        return sorted(found, key=self._last_used, reverse=True)
+
+    def find(self, name: str) -> str:
+        """The id of the session with this id, this title or an id that begins like this.
+
+        Raises:
+            SessionMissingError: there is none, or more than one.
+        """
+        ids = self.ids()
+        if name in ids:
+            return name
+        titles = {id_: self.title(id_) for id_ in ids}
+        found = [id_ for id_ in ids if titles[id_] == name]
+        found = found or [id_ for id_ in ids if name and id_.startswith(name.lower())]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            named = ", ".join(f"{id_} ({titles[id_]})" for id_ in found[:5])
+            raise SessionMissingError(f"{name!r} could be {named}. More of the id tells.")
+        raise SessionMissingError(
+            f"There is no saved session {name!r}. 'hga-chat sessions list' shows those there are."
+        )
+
+    def info(self, id_: str) -> SessionInfo:
+        """What a session is.
+
+        Raises:
+            SessionError: its file is damaged.
+        """
+        return as_json.load(self._sessions / id_ / INFO, as_json.info_from_json)
+
+    def documents(self, id_: str) -> SavedDocuments:
+        """A session's documents.
+
+        Raises:
+            SessionError: their file is damaged.
+        """
+        return as_json.load(self._sessions / id_ / DOCUMENTS, as_json.documents_from_json)
+
+    def turns(self, id_: str) -> SavedTurns:
+        """A session's turns.
+
+        Raises:
+            SessionError: their file is damaged.
+        """
+        return as_json.load(self._sessions / id_ / TURNS, as_json.turns_from_json)
+
+    def kv_folder(self, id_: str) -> Path:
+        """Where a session's K/V is, if it is kept."""
+        return self._kv / id_
+
+    def disk_bytes(self, id_: str) -> int:
+        """Bytes a session takes on the disk, its K/V included."""
+        return disk_bytes(self._sessions / id_) + disk_bytes(self._kv / id_)
+
+    def open(self, id_: str) -> SavedSession:
+        """A session, for this process alone until it is closed.
+
+        Raises:
+            SessionInUseError: another process has it open.
+            SessionError: it is damaged; the text names the file and says what to do.
+            OSError: it cannot be locked.
+        """
+        lock = self._lock(id_)
+        try:
+            info, documents, turns = self.info(id_), self.documents(id_), self.turns(id_)
+        except SessionError as error:
+            lock.release()
+            raise SessionError(
+                f"{error}\n'hga-chat sessions rm {id_}' removes the session; "
+                "'hga-chat ingest' reads its documents into another."
+            ) from error
+        return self._saved(lock, info, documents, turns)
+
+    def create(
+        self, title: str, given: tuple[str, ...], origin: Origin, model_name: str, fingerprint: str
+    ) -> SavedSession:
+        """A new session, open; it is on the disk for good once it is saved.
+
+        Args:
+            title: its name for people, which a number is added to where it is taken.
+            given: the paths as they were typed.
+            origin: what its reading follows from.
+            model_name: for reports.
+            fingerprint: SHA-256 over the model's files.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        os.makedirs(self._sessions, mode=0o700, exist_ok=True)
+        os.makedirs(self._kv, mode=0o700, exist_ok=True)
+        while True:
+            id_ = "".join(secrets.choice(_LETTERS) for _ in range(_ID_LETTERS))
+            try:
+                (self._sessions / id_).mkdir(mode=0o700)
+                lock = SessionLock(self._sessions / id_ / LOCK)
+            except (FileExistsError, FileNotFoundError, SessionInUseError, SessionMissingError):
+                # Taken, or swept away at this moment as a left-over.
+                continue
+            break
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        title = self._free_title(title)
+        info = SessionInfo(id_, title, created, given, origin, model_name, fingerprint)
+        return self._saved(lock, info)
+
+    def _saved(
+        self,
+        lock: SessionLock,
+        info: SessionInfo,
+        documents: SavedDocuments | None = None,
+        turns: SavedTurns | None = None,
+    ) -> SavedSession:
+        folder, kv_folder = self._sessions / info.id, self._kv / info.id
+        return SavedSession(folder, kv_folder, lock, info, documents, turns, self.make_room)
+
+    def fork(self, old: SavedSession, turns: int | None) -> SavedSession:
+        """A copy of a session with its first turns, open; None: with all of them.
+
+        Raises:
+            OSError, EngineError: it cannot be copied.
+        """
+        assert old.documents is not None
+        info = old.info
+        kept, dropped = old.turns[:turns], () if turns is None else old.turns[turns:]
+        new = self.create(info.title, info.given, info.origin, info.model_name, info.fingerprint)
+        try:
+            old.copy_state_to(new, dropped=sum(len(turn.token_ids) for turn in dropped))
+            new.save(lambda: None, old.documents, kept)
+        except BaseException:
+            new.close()
+            raise
+        return new
+
+    def remove(self, id_: str) -> int:
+        """Remove a session and its K/V; how many bytes that freed.
+
+        Raises:
+            SessionInUseError: another process has it open.
+            OSError: a file cannot be removed.
+        """
+        lock = self._lock(id_)
+        try:
+            freed = self.disk_bytes(id_)
+            self._remove_locked(id_)
+        finally:
+            lock.release()
+        return freed
+
+    def _remove_locked(self, id_: str) -> None:
+        _remove_folder(self._kv / id_)
+        # Without this file there is no session, whatever becomes of the rest.
+        (self._sessions / id_ / INFO).unlink(missing_ok=True)
+        _remove_folder(self._sessions / id_)
+
+    def total_bytes(self) -> int:
+        """Bytes that all sessions take on the disk."""
+        return disk_bytes(self._sessions) + disk_bytes(self._kv)
+
+    def make_room(self) -> list[Removed]:
+        """Remove K/V until everything is within the limit; used longest ago goes first.
+
+        Documents and turns stay, and so does everything of a session that is open.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        self._sweep()
+        removed: list[Removed] = []
+        for id_ in self._kv_by_last_use():
+            if self.total_bytes() <= self._limit:
+                break
+            freed = disk_bytes(self._kv / id_)
+            try:
+                is_there = (self._sessions / id_).exists()
+                lock = self._lock(id_, is_use=False) if is_there else None
+            except (SessionInUseError, SessionMissingError, FileNotFoundError):
+                continue
+            try:
+                _remove_folder(self._kv / id_)
+            finally:
+                if lock is not None:
+                    lock.release()
+            removed.append(Removed(id_, self.title(id_), freed))
+        return removed
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left of sessions that were never saved."""
+        for folder in _folders(self._sessions):
+            if (folder / INFO).exists():
+                continue
+            try:
+                lock = self._lock(folder.name, is_use=False)
+            except (SessionInUseError, SessionMissingError, FileNotFoundError):
+                continue
+            try:
+                if not (folder / INFO).exists():  # saved and closed at this moment
+                    self._remove_locked(folder.name)
+            finally:
+                lock.release()
+
+    def _kv_by_last_use(self) -> list[str]:
+        """Sessions with K/V, those used longest ago first, those long gone before them."""
+        return sorted((folder.name for folder in _folders(self._kv)), key=self._last_used)
+
+    def _last_used(self, id_: str) -> float:
+        try:
+            return (self._sessions / id_ / LOCK).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def _lock(self, id_: str, *, is_use: bool = True) -> SessionLock:
+        return SessionLock(self._sessions / id_ / LOCK, is_use=is_use)
+
+    def title(self, id_: str) -> str:
+        """A session's title; of one that is damaged, that it is."""
+        try:
+            return self.info(id_).title
+        except SessionError:
+            return "damaged"
+
+    def _free_title(self, title: str) -> str:
+        taken = {self.title(id_) for id_ in self.ids()}
+        number, free = 1, title
+        while free in taken:
+            number += 1
+            free = f"{title} {number}"
+        return free
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    """The folders of sessions; none where nothing was saved yet."""
+    try:
+        yield from (entry for entry in sorted(parent.iterdir()) if entry.is_dir())
+    except FileNotFoundError:
+        return
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
