@@ -12,14 +12,17 @@ _WORKER = Path(__file__).with_name("pdf_worker.py")
 
 class _Page(TypedDict):
     label: str
+    heading: str | None
     text: str
+    images: bool
     problem: str | None
 
 
 def read_pdf(path: str, data: bytes) -> Reading:
     """Read a PDF into one section a page that has text.
 
-    Pages are named by their labels; pages without text are told in the notes.
+    Pages are named by their labels and by the outline's heading in force where they begin, or
+    else the first that begins on them; pages without text are told in the notes.
 
     Raises:
         UnreadableError: The file is encrypted, damaged, without pages or text, or beyond the
@@ -27,15 +30,19 @@ def read_pdf(path: str, data: bytes) -> Reading:
     """
     pages: list[_Page] = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))["pages"]
     sections = []
-    empty, failed = [], []
+    empty, scanned, failed = [], [], []
     for number, page in enumerate(pages, start=1):
         if page["text"]:
             label = f"page {page['label']}"
             if page["label"] != str(number):
                 label += f" (sheet {number} of {len(pages)})"
+            if page["heading"]:
+                label += f", {page['heading']}"
             sections.append(Section(path, label, page["text"], None, None, page["label"]))
         elif page["problem"]:
             failed.append(page["label"])
+        elif page["images"]:
+            scanned.append(page["label"])
         else:
             empty.append(page["label"])
     if not sections and failed:
@@ -46,8 +53,10 @@ def read_pdf(path: str, data: bytes) -> Reading:
             f"no text on any of {len(pages)} pages (a scan?); make it searchable with OCR first"
         )
     notes = []
+    if scanned:
+        notes.append(f"{_name_pages(scanned)}: no text but images (a scan); OCR makes it readable")
     if empty:
-        notes.append(f"{_name_pages(empty)}: no text (blank or a scan)")
+        notes.append(f"{_name_pages(empty)}: no text (blank or drawn)")
     if failed:
         notes.append(f"{_name_pages(failed)}: damaged")
     return Reading(tuple(sections), tuple(notes))

@@ -202,7 +202,7 @@ class _Gatherer:
                 self._advance = 0.0
             self._last = at
             if number == 0:
-                begin = self._advance
+                begin = self._advance + _lead(what) * size * along
             self._advance += self._fonts.width(what, font) * size * along
             moved = math.hypot(at[4] - m[4], at[5] - m[5]) if at is not None else 0.0
             length = max(length, moved + self._advance - begin)
@@ -213,6 +213,12 @@ class _Gatherer:
             quarter = round(math.atan2(m[1], m[0]) / (math.pi / 2)) % 4
             name = str(font.get("/BaseFont", "")) if font is not None else ""
             self.found.append((text, (x, y), length, abs(size) * across, quarter, name))
+
+
+def _lead(shown: Any) -> float:
+    """The way to the first string of what ``TJ`` shows, in units of the font size."""
+    leads = isinstance(shown, ArrayObject) and shown and isinstance(shown[0], int | float)
+    return -float(shown[0]) / 1000 if leads else 0.0
 
 
 def _collect(page: PageObject, fonts: Fonts, *, apart: bool) -> list[_Collected]:

@@ -94,28 +94,28 @@ def extract(data: bytes) -> dict[str, Any]:
     chars = 0
     labels = _labels(reader, count)
     for index, label in enumerate(labels):
-        lines: list[Line] = []
+        read: list[Line] = []
         problem = None
         try:
-            lines = read_lines(reader.pages[index], fonts)
+            read = read_lines(reader.pages[index], fonts)
         except Exception as error:  # noqa: BLE001 - a damaged page raises anything
             problem = f"{type(error).__name__}: {plain(str(error))[:200]}"
-        chars += sum(len(line.text) for line in lines)
+        chars += sum(len(line.text) for line in read)
         if chars > MAX_TEXT_CHARS:
             return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
-        images = not lines and not problem and _has_images(reader.pages[index])
-        pages.append({"label": label, "images": images, "problem": problem})
-        written.append(lines)
+        pages.append({"label": label, "problem": problem})
+        written.append(read)
     headings = read_headings(reader)
     kept = without_running_lines(written, labels, headings)
     ordered = [in_reading_order(lines) for lines in kept]
     titles = headings_of_pages(headings, ordered)
-    texts = [[plain(line.text).rstrip() for line in lines] for lines in ordered]
+    texts = [[plain(line.text).rstrip() for line in page] for page in ordered]
     vocabulary = Vocabulary.of(texts)
-    for page, title, text in zip(pages, titles, texts, strict=True):
-        joined = "\n".join(vocabulary.mended(text)).strip("\n")
-        page["text"] = joined if joined.strip() else ""
-        page["heading"] = title
+    for index, (page, lines) in enumerate(zip(pages, texts, strict=True)):
+        text = "\n".join(vocabulary.mended(lines)).strip("\n")
+        page["text"] = text if text.strip() else ""
+        page["heading"] = titles[index]
+        page["images"] = not page["text"] and _has_images(reader.pages[index])
     return {"pages": pages}
 
 
