@@ -9,27 +9,25 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from pypdf import PageObject
 from pypdf.generic import (
     ArrayObject,
     ContentStream,
-    DecodedStreamObject,
     DictionaryObject,
     FloatObject,
     NameObject,
-    NumberObject,
 )
-from pypdf.generic._font import Font
+
+from hga_chat.documents.pdf_fonts import Fonts
 
 _SHOW_TEXT = frozenset({b"Tj", b"TJ", b"'", b'"'})
 # Changes nothing, but pypdf hands over what it has gathered so far.
 _HAND_OVER = ([FloatObject(value) for value in (1, 0, 0, 1, 0, 0)], b"cm")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _MAX_GAP_EM = 1.0
-_UNUSED_CODE = 0xFFFF
-_SPACE_WIDTH = 250
+_LEAST_SPACE_EM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,8 @@ class Piece:
     """Text of one line without a wide gap in it.
 
     Places are in points, in the frame in which most of the page's text is upright: x to the
-    right, y upwards. ``quarter`` counts the quarter turns against that text.
+    right, y upwards. ``quarter`` counts the quarter turns against that text. ``spaced`` tells that
+    the last space is pypdf's guess, made without the space that justified text adds to spaces.
     """
 
     text: str
@@ -47,6 +46,7 @@ class Piece:
     size: float
     font: str
     quarter: int = 0
+    spaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,83 +71,8 @@ class Line:
         return max(self.pieces, key=lambda piece: len(piece.text))
 
 
-class Fonts:
-    """The fonts of a document; each is looked at once."""
-
-    def __init__(self) -> None:
-        self._fonts: dict[int, tuple[DictionaryObject, Font | None]] = {}
-
-    def prepare(self, page: PageObject) -> None:
-        """Give a space to the page's fonts that have none, so that pypdf sees where words part.
-
-        Without one it takes for the width of a space that of whatever glyph has its number.
-        """
-        try:
-            resources = page.get("/Resources", {}).get_object().get("/Font", {}).get_object()
-            for resource in resources.values():
-                font = resource.get_object()
-                if id(font) not in self._fonts and font.get("/Subtype") == "/Type0":
-                    _add_space(font)
-                self._font(font)
-        except Exception:  # noqa: BLE001 - damaged resources raise anything
-            return
-
-    def width(self, shown: Any, resource: DictionaryObject | None) -> float:
-        """Width of what ``Tj`` or ``TJ`` shows, in units of the font size."""
-        font = self._font(resource)
-        width = 0.0
-        for item in shown if isinstance(shown, ArrayObject) else (shown,):
-            if isinstance(item, int | float):
-                width -= float(item)
-            elif isinstance(item, str):
-                width += 500.0 * len(item)
-            elif isinstance(item, bytes):
-                width += _width_of_codes(item, font)
-        return width / 1000
-
-    def _font(self, resource: DictionaryObject | None) -> Font | None:
-        if resource is None:
-            return None
-        known = self._fonts.get(id(resource))
-        if known is None:
-            try:
-                font = Font.from_font_resource(resource)
-            except Exception:  # noqa: BLE001 - a damaged font raises anything
-                font = None
-            # The resource is kept so that no other object gets its identity.
-            known = self._fonts[id(resource)] = (resource, font)
-        return known[1]
-
-
-def _add_space(font: DictionaryObject) -> None:
-    known = Font.from_font_resource(font)
-    if " " in known.character_map.values() or "/ToUnicode" not in font:
-        return
-    names: bytes = cast(Any, font["/ToUnicode"]).get_data()
-    named = DecodedStreamObject()
-    space = b"1 beginbfchar <%04X> <0020> endbfchar endcmap" % _UNUSED_CODE
-    named.set_data(names.replace(b"endcmap", space, 1))
-    font[NameObject("/ToUnicode")] = named
-    descendant = cast(Any, font["/DescendantFonts"])[0].get_object()
-    widths = list(descendant.get("/W", ArrayObject()).get_object())
-    own = [NumberObject(_UNUSED_CODE), ArrayObject([NumberObject(_SPACE_WIDTH)])]
-    descendant[NameObject("/W")] = ArrayObject(widths + own)
-
-
-def _width_of_codes(codes: bytes, font: Font | None) -> float:
-    if font is None:
-        return 500.0 * len(codes)
-    if isinstance(font.encoding, str):
-        characters = codes.decode(font.encoding, "replace")
-    else:
-        characters = codes.decode("latin-1")
-    widths = font.character_widths
-    default = widths.get("default", 500)
-    return float(sum(widths.get(character, default) for character in characters))
-
-
 def read_lines(page: PageObject, fonts: Fonts) -> list[Line]:
-    """Return the lines of a page in pypdf's order, joined by line ends exactly pypdf's text.
+    """Return the lines of a page in pypdf's order and, but for spaces, in its words.
 
     Lines at an angle to most of the text, as in a stamp on the margin, come last.
 
@@ -156,7 +81,7 @@ def read_lines(page: PageObject, fonts: Fonts) -> list[Line]:
     """
     fonts.prepare(page)
     collected = _collect(page, fonts, apart=True)
-    if any(_RIGHT_TO_LEFT.search(text) for text, *_ in collected):
+    if any(_RIGHT_TO_LEFT.search(shown.text) for shown in collected):
         # pypdf puts these scripts in order only within what it hands over together.
         collected = _collect(page, fonts, apart=False)
     lines = list(_lines(_upright(collected)))
@@ -164,25 +89,44 @@ def read_lines(page: PageObject, fonts: Fonts) -> list[Line]:
     return [line for line in lines if not line.pieces[0].quarter] + turned
 
 
-_Collected = tuple[str, tuple[float, float], float, float, int, str]
-"""Text, place of its start, length, size, quarter turns and font."""
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Text with the place of its start on the page as it is written."""
+
+    text: str
+    x: float
+    y: float
+    length: float
+    size: float
+    quarter: int
+    font: str
+    spaced: bool
 
 
 class _Gatherer:
     """Visitors of pypdf that note what is shown where."""
 
     def __init__(self, fonts: Fonts) -> None:
-        self.found: list[_Collected] = []
+        self.found: list[_Shown] = []
         self._fonts = fonts
-        self._shown: list[tuple[Any, list[float] | None]] = []
+        self._waiting: list[tuple[Any, list[float] | None, float]] = []
         self._last: list[float] | None = None
         self._advance = 0.0
+        self._word_space = 0.0
+        self._saved: list[float] = []
 
     def before(self, operator: bytes, operands: Any, cm: list[float], tm: list[float]) -> None:
-        """Note a string that will be shown; None for its place if it begins a line."""
+        """Note a string that will be shown, where, and what is added to its spaces."""
+        if operator in (b"Tw", b'"') and operands and isinstance(operands[0], int | float):
+            self._word_space = float(operands[0])
+        elif operator == b"q":
+            self._saved.append(self._word_space)
+        elif operator == b"Q" and self._saved:
+            self._word_space = self._saved.pop()
         if operator in _SHOW_TEXT and operands:
+            # The others move to the next line first.
             at = _product(tm, cm) if operator in (b"Tj", b"TJ") else None
-            self._shown.append((operands[-1], at))
+            self._waiting.append((operands[-1], at, self._word_space))
 
     def text(
         self,
@@ -195,24 +139,29 @@ class _Gatherer:
         """Note text with the strings shown for it."""
         m = _product(tm, cm)
         along, across = math.hypot(m[0], m[1]), math.hypot(m[2], m[3])
-        begin, length = 0.0, 0.0
-        for number, (what, at) in enumerate(self._shown):
+        begin, length, spaced = 0.0, 0.0, False
+        for number, (what, at, word_space) in enumerate(self._waiting):
             # Without a move between, a string begins where the last one ended.
             if at is None or at != self._last:
                 self._advance = 0.0
             self._last = at
             if number == 0:
                 begin = self._advance + _lead(what) * size * along
-            self._advance += self._fonts.width(what, font) * size * along
+            self._advance += self._fonts.width(what, font, size, word_space) * along
             moved = math.hypot(at[4] - m[4], at[5] - m[5]) if at is not None else 0.0
             length = max(length, moved + self._advance - begin)
-        self._shown.clear()
-        if text:
-            x = m[4] + begin * (m[0] / along if along else 1.0)
-            y = m[5] + begin * (m[1] / along if along else 0.0)
-            quarter = round(math.atan2(m[1], m[0]) / (math.pi / 2)) % 4
-            name = str(font.get("/BaseFont", "")) if font is not None else ""
-            self.found.append((text, (x, y), length, abs(size) * across, quarter, name))
+            spaced = word_space > 0 and text.endswith(" ") and not _ends_with_space(what)
+        self._waiting.clear()
+        if not text:
+            return
+        x = m[4] + begin * (m[0] / along if along else 1.0)
+        y = m[5] + begin * (m[1] / along if along else 0.0)
+        name = str(font.get("/BaseFont", "")) if font is not None else ""
+        height = abs(size) * across
+        if not all(map(math.isfinite, (x, y, length, height, m[0], m[1]))):
+            x = y = length = height = m[0] = m[1] = 0.0
+        quarter = round(math.atan2(m[1], m[0]) / (math.pi / 2)) % 4
+        self.found.append(_Shown(text, x, y, length, height, quarter, name, spaced))
 
 
 def _lead(shown: Any) -> float:
@@ -221,7 +170,13 @@ def _lead(shown: Any) -> float:
     return -float(shown[0]) / 1000 if leads else 0.0
 
 
-def _collect(page: PageObject, fonts: Fonts, *, apart: bool) -> list[_Collected]:
+def _ends_with_space(shown: Any) -> bool:
+    items = shown if isinstance(shown, ArrayObject) else [shown]
+    strings = [item for item in items if isinstance(item, str | bytes)]
+    return bool(strings) and strings[-1][-1:] in (b" ", " ")
+
+
+def _collect(page: PageObject, fonts: Fonts, *, apart: bool) -> list[_Shown]:
     gatherer = _Gatherer(fonts)
     if not apart:
         page.extract_text(visitor_operand_before=gatherer.before, visitor_text=gatherer.text)
@@ -271,15 +226,20 @@ def _product(m: Sequence[float], n: Sequence[float]) -> list[float]:
     ]
 
 
-def _upright(collected: Sequence[_Collected]) -> Iterator[Piece]:
+def _upright(collected: Sequence[_Shown]) -> Iterator[Piece]:
     """Turn the page so that most of its characters are upright."""
     characters: Counter[int] = Counter()
-    for text, *_, quarter, _font in collected:
-        characters[quarter] += len(text.strip())
+    for shown in collected:
+        characters[shown.quarter] += len(shown.text.strip())
     main = characters.most_common(1)[0][0] if characters else 0
-    for text, (x, y), length, size, quarter, font in collected:
+    for shown in collected:
+        x, y = shown.x, shown.y
         left, baseline = ((x, y), (y, -x), (-x, -y), (-y, x))[main]
-        yield Piece(text, left, left + length, baseline, size, font, (quarter - main) % 4)
+        quarter = (shown.quarter - main) % 4
+        right = left + shown.length
+        yield Piece(
+            shown.text, left, right, baseline, shown.size, shown.font, quarter, shown.spaced
+        )
 
 
 def _lines(pieces: Iterator[Piece]) -> Iterator[Line]:
@@ -310,12 +270,11 @@ def _append(line: list[Piece], piece: Piece) -> None:
         line.append(piece)
         return
     main = max(last, piece, key=lambda part: len(part.text))
-    line[-1] = Piece(
-        last.text + piece.text,
-        min(last.left, piece.left),
-        max(last.right, piece.right),
-        main.baseline,
-        main.size,
-        main.font,
-        last.quarter,
+    closes_up = last.spaced and piece.left - last.right < _LEAST_SPACE_EM * last.size
+    line[-1] = replace(
+        main,
+        text=(last.text[:-1] if closes_up else last.text) + piece.text,
+        left=min(last.left, piece.left),
+        right=max(last.right, piece.right),
+        spaced=piece.spaced,
     )

@@ -131,7 +131,7 @@ def _edges(page: int, lines: Sequence[Line], usual: float) -> list[list[_Row]]:
     if not grouped:
         return []
     heights = [group[0].main.baseline for group in grouped]
-    pitch = median([upper - lower for upper, lower in pairwise(heights)] or [1.0])
+    pitch = median([upper - lower for upper, lower in pairwise(heights)] or [0.0]) or 1.0
     largest = _MAX_SIZE_OF_BODY * max(usual, _usual(_sizes(upright)))
     return [
         list(_outermost(page, edge, ordered, pitch, largest))

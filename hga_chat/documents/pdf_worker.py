@@ -21,7 +21,8 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hga_chat.documents.pdf_columns import in_reading_order
-from hga_chat.documents.pdf_lines import Fonts, Line, read_lines
+from hga_chat.documents.pdf_fonts import Fonts
+from hga_chat.documents.pdf_lines import Line, read_lines
 from hga_chat.documents.pdf_margins import without_running_lines
 from hga_chat.documents.pdf_outline import headings_of_pages, read_headings
 from hga_chat.documents.pdf_words import Vocabulary, plain
