@@ -72,7 +72,7 @@ class Fonts:
 def _add_space(font: DictionaryObject) -> None:
     """Map a code that no glyph has to a space, in a font of two-byte codes without one."""
     try:
-        if font["/Subtype"] != "/Type0" or "/ToUnicode" not in font:
+        if font.get("/Subtype") != "/Type0" or "/ToUnicode" not in font:
             return
         if " " in Font.from_font_resource(font).character_map.values():
             return

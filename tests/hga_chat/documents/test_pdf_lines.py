@@ -125,6 +125,6 @@ def test_a_page_is_left_as_it_was() -> None:
 
 
 def test_numbers_beyond_all_bounds() -> None:
-    grow = b"%b 0 0 1 0 0 cm " % (b"9" * 60)
-    (line,) = _lines(grow * 6 + b"BT /F 10 Tf 100 700 Td (far) Tj ET")
+    grow = b"%b 0 0 1 0 0 cm " % (b"9" * 40)
+    (line,) = _lines(grow * 9 + b"BT /F 10 Tf 100 700 Td (far) Tj ET")
     assert (line.text, line.pieces[0].left) == ("far", 0)
