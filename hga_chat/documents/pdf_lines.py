@@ -26,6 +26,8 @@ _SHOW_TEXT = frozenset({b"Tj", b"TJ", b"'", b'"'})
 # Changes nothing, but pypdf hands over what it has gathered so far.
 _HAND_OVER = ([FloatObject(value) for value in (1, 0, 0, 1, 0, 0)], b"cm")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_DOUBLE_SPACE = re.compile(r"(?<=\S)  (?=\S)")
+_LEAST_GAP = -100
 _MAX_GAP_EM = 1.0
 _LEAST_SPACE_EM = 0.1
 
@@ -140,6 +142,9 @@ class _Gatherer:
         m = _product(tm, cm)
         along, across = math.hypot(m[0], m[1]), math.hypot(m[2], m[3])
         begin, length, spaced = 0.0, 0.0, False
+        if any(_stretches(what) for what, _, _ in self._waiting):
+            # Justified text has its own spaces, and pypdf adds others for the gaps beside them.
+            text = _DOUBLE_SPACE.sub(" ", text)
         for number, (what, at, word_space) in enumerate(self._waiting):
             # Without a move between, a string begins where the last one ended.
             if at is None or at != self._last:
@@ -168,6 +173,12 @@ def _lead(shown: Any) -> float:
     """The way to the first string of what ``TJ`` shows, in units of the font size."""
     leads = isinstance(shown, ArrayObject) and shown and isinstance(shown[0], int | float)
     return -float(shown[0]) / 1000 if leads else 0.0
+
+
+def _stretches(shown: Any) -> bool:
+    """Whether there are gaps within what ``TJ`` shows."""
+    items = shown if isinstance(shown, ArrayObject) else ()
+    return any(isinstance(item, int | float) and item < _LEAST_GAP for item in items)
 
 
 def _ends_with_space(shown: Any) -> bool:

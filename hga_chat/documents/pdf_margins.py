@@ -12,7 +12,7 @@ from hga_chat.documents.pdf_outline import Heading, squeezed
 
 _LEAST_PAGES = 3
 _MAX_ROWS = 3
-_MAX_SIZE_OF_BODY = 1.15
+_MAX_SIZE_OF_BODY = 1.25
 _LEAST_GAP_OF_PITCH = 1.3
 _SAME_HEIGHT_POINTS = 3.0
 _PAGE_NUMBER = re.compile(
@@ -79,11 +79,11 @@ def without_running_lines(
 ) -> list[list[Line]]:
     """Return the pages without their running heads and feet.
 
-    Only the outermost three rows at the top and at the bottom of a page come into question, no
-    larger than the text, and only if a gap parts them from it, as none parts a repeated table
+    Only the outermost three rows at the top and at the bottom of a page come into question, not
+    in the size of titles, and only if a gap parts them from it, as none parts a repeated table
     head. On at least three pages one of these has to hold: the same text stands at the same
     height; or in the same place and font the page's label, or a number that counts with the
-    pages, or the title of a heading that began earlier.
+    pages, or the title of a heading that began earlier, beside what always stands there.
     """
     sizes = sum((_sizes(lines) for lines in pages), Counter[float]())
     edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
@@ -161,6 +161,7 @@ def _running(
 ) -> set[int]:
     """Identities of the rows with a sign that at least three pages agree on."""
     begun = _first_pages(headings)
+    standing = _standing_parts(rows)
     shown: defaultdict[Hashable, set[int]] = defaultdict(set)
     signs: list[tuple[_Row, list[Hashable]]] = []
     for row in rows:
@@ -173,7 +174,9 @@ def _running(
             own.append((row.place, number.value - row.page))
             if number.text.casefold() == labels[row.page].casefold():
                 own.append((row.place, "label"))
-        if _names_headings(number.beside if number else parts, row, begun, pages[row.page]):
+        beside = [part for part in (number.beside if number else parts) if part]
+        changing = [part for part in beside if (row.place, part) not in standing]
+        if _are_titles(changing, row, begun, pages[row.page], alone=changing == beside):
             own.append((row.place, "heading"))
         own += [(row.edge, form, row.height) for form in forms]
         signs.append((row, own))
@@ -195,17 +198,32 @@ def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
     return begun
 
 
-def _names_headings(
-    parts: Sequence[str], row: _Row, begun: dict[str, int], lines: Sequence[Line]
+def _standing_parts(rows: Sequence[_Row]) -> set[Hashable]:
+    """Parts of rows that stand in the same place on several pages, with that place."""
+    pages: defaultdict[Hashable, set[int]] = defaultdict(set)
+    for row in rows:
+        for part in row.parts():
+            pages[row.place, part].add(row.page)
+    return {part for part, found in pages.items() if len(found) >= _LEAST_PAGES}
+
+
+def _are_titles(
+    parts: Sequence[str],
+    row: _Row,
+    begun: dict[str, int],
+    lines: Sequence[Line],
+    *,
+    alone: bool,
 ) -> bool:
-    """Whether there is nothing but titles of headings that began before the row's own page."""
+    """Whether all parts are titles of headings, if ``alone`` of such as began before the page.
+
+    On its own page a title by itself may be what stands on top, unless it is there again.
+    """
     cores = [core for core in map(_core, parts) if core]
-    body = {_core(line.text) for line in lines if line not in row.lines}
-    # On its own page the title itself may be what stands on top, unless it is there again.
-    return bool(cores) and all(
-        core in begun and (begun[core] < row.page or (begun[core] == row.page and core in body))
-        for core in cores
-    )
+    if not cores or any(begun.get(core, row.page + 1) > row.page for core in cores):
+        return False
+    here = {core for core in cores if begun[core] == row.page}
+    return not (here and alone) or here <= {_core(x.text) for x in lines if x not in row.lines}
 
 
 def _core(text: str) -> str:

@@ -51,6 +51,10 @@ def _labels(reader: PdfReader, count: int) -> list[str]:
     return [label or str(number) for number, label in enumerate(labels, start=1)]
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(plain(str(error)).split())[:200]
+
+
 def _has_images(holder: PageObject | DictionaryObject, depth: int = 0) -> bool:
     """Whether a page or form shows an image; damage counts as none."""
     try:
@@ -81,10 +85,14 @@ def extract(data: bytes) -> dict[str, Any]:
         count = len(reader.pages)
     except EmptyFileError:
         return {"error": "empty"}
-    except DependencyError as error:
-        return {"error": f"encrypted PDF: {error}"}
+    except (DependencyError, NotImplementedError) as error:
+        return {"error": f"encrypted PDF: {_one_line(error)}"}
     except PyPdfError as error:
-        return {"error": f"damaged PDF: {plain(str(error))[:200]}"}
+        return {"error": f"damaged PDF: {_one_line(error)}"}
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+        return {"error": f"damaged PDF: {type(error).__name__}: {_one_line(error)}"}
     if count == 0:
         return {"error": "a PDF without pages"}
     if count > MAX_PAGES:
@@ -100,7 +108,7 @@ def extract(data: bytes) -> dict[str, Any]:
         try:
             read = read_lines(reader.pages[index], fonts)
         except Exception as error:  # noqa: BLE001 - a damaged page raises anything
-            problem = f"{type(error).__name__}: {plain(str(error))[:200]}"
+            problem = f"{type(error).__name__}: {_one_line(error)}"
         chars += sum(len(line.text) for line in read)
         if chars > MAX_TEXT_CHARS:
             return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}

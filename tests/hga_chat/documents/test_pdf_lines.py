@@ -85,6 +85,13 @@ def test_justified_text_has_no_spaces_within_words(move: int, text: str) -> None
     assert line.text == f"a b {text}"
 
 
+def test_justified_text_has_single_spaces() -> None:
+    justified, typed = _lines(
+        b"BT /F 10 Tf 100 700 Td [(and) -400 ( so) -400 ( on)] TJ 0 -12 Td (a  b) Tj ET"
+    )
+    assert (justified.text, typed.text) == ("and so on", "a  b")
+
+
 def test_sideways_text_reads_upright() -> None:
     down, up = (
         [line.text for line in _lines(b"BT /F 10 Tf %b Tm 12 TL (one) Tj T* (two) Tj ET" % matrix)]

@@ -102,6 +102,12 @@ def test_a_title_in_the_head_and_on_the_page_itself() -> None:
     assert kept(pages, *headings) == [["Tides"], ["Moons"], ["Sun"]]
 
 
+def test_titles_beside_what_always_stands_there() -> None:
+    headings = [Heading(title, n, None) for n, title in enumerate(("Tides", "Moons", "Sun"))]
+    pages = [page(line(f"Almanac|{h.title}", 700)) for h in headings]
+    assert kept(pages, *headings) == [[], [], []]
+
+
 def test_pages_with_nothing_else() -> None:
     pages = [page(line("Annual Report", 700)), [line("Annual Report", 700)], [], []]
     pages.append(page(line("Annual Report", 700)))
