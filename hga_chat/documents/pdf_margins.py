@@ -11,6 +11,7 @@ from hga_chat.documents.pdf_lines import Line
 from hga_chat.documents.pdf_outline import Heading, squeezed
 
 _LEAST_PAGES = 3
+_AROUND = 4
 _MAX_ROWS = 3
 _MAX_SIZE_OF_BODY = 1.25
 _LEAST_GAP_OF_PITCH = 1.3
@@ -32,6 +33,8 @@ class _Row:
     page: int
     edge: str
     lines: tuple[Line, ...]
+    depth: int
+    """How many rows are further out."""
     gap: float
     """Way to the next row inwards, over the usual way on this page."""
 
@@ -81,9 +84,10 @@ def without_running_lines(
 
     Only the outermost three rows at the top and at the bottom of a page come into question, not
     in the size of titles, and only if a gap parts them from it, as none parts a repeated table
-    head. On at least three pages one of these has to hold: the same text stands at the same
-    height; or in the same place and font the page's label, or a number that counts with the
-    pages, or the title of a heading that began earlier, beside what always stands there.
+    head. On three of the nine pages around, or half of them for all but the outermost row, one of
+    these has to hold: the same text stands at the same height; or in the same place and font the
+    page's label, or a number that counts with the pages, or the title of a heading that began
+    earlier, by itself or beside what always stands there.
     """
     sizes = sum((_sizes(lines) for lines in pages), Counter[float]())
     edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
@@ -150,7 +154,7 @@ def _outermost(
             gap = abs(group[0].main.baseline - grouped[at + 1][0].main.baseline) / pitch
         # Whatever was written first, a row reads from left to right.
         lines = tuple(sorted(group, key=lambda line: line.pieces[0].left))
-        yield _Row(page, edge, lines, gap)
+        yield _Row(page, edge, lines, at, gap)
 
 
 def _running(
@@ -175,7 +179,9 @@ def _running(
             if number.text.casefold() == labels[row.page].casefold():
                 own.append((row.place, "label"))
         beside = [part for part in (number.beside if number else parts) if part]
-        changing = [part for part in beside if (row.place, part) not in standing]
+        changing = [
+            part for part in beside if not _agree(standing[row.place, part], row, len(pages))
+        ]
         if _are_titles(changing, row, begun, pages[row.page], alone=changing == beside):
             own.append((row.place, "heading"))
         own += [(row.edge, form, row.height) for form in forms]
@@ -186,7 +192,9 @@ def _running(
         for form in forms:
             shown[row.edge, form, row.height - 1].add(row.page)
             shown[row.edge, form, row.height + 1].add(row.page)
-    return {id(row) for row, own in signs if any(len(shown[sign]) >= _LEAST_PAGES for sign in own)}
+    return {
+        id(row) for row, own in signs if any(_agree(shown[sign], row, len(pages)) for sign in own)
+    }
 
 
 def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
@@ -198,13 +206,23 @@ def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
     return begun
 
 
-def _standing_parts(rows: Sequence[_Row]) -> set[Hashable]:
-    """Parts of rows that stand in the same place on several pages, with that place."""
+def _agree(shown: set[int], row: _Row, count: int) -> bool:
+    """Whether enough of the pages around a row's page are among ``shown``.
+
+    Three are enough for an outermost row; of the others it has to be about half.
+    """
+    around = range(max(row.page - _AROUND, 0), min(row.page + _AROUND + 1, count))
+    least = max(_LEAST_PAGES, len(around) // 2 if row.depth else 0)
+    return sum(number in shown for number in around) >= least
+
+
+def _standing_parts(rows: Sequence[_Row]) -> defaultdict[Hashable, set[int]]:
+    """The pages of every part of a row in its place."""
     pages: defaultdict[Hashable, set[int]] = defaultdict(set)
     for row in rows:
         for part in row.parts():
             pages[row.place, part].add(row.page)
-    return {part for part, found in pages.items() if len(found) >= _LEAST_PAGES}
+    return pages
 
 
 def _are_titles(

@@ -67,6 +67,11 @@ def test_two_pages_are_too_few() -> None:
     assert kept([*pages, page()]) == [["Annual Report"], ["Annual Report"], []]
 
 
+def test_pages_far_from_each_other_do_not_agree() -> None:
+    pages = [page(line("Example:", 700)) if number % 6 == 0 else page() for number in range(30)]
+    assert [text for left in kept(pages) for text in left] == ["Example:"] * 5
+
+
 def test_a_table_head_has_no_gap() -> None:
     pages = [page(line("Annual Report", 700), line("Port|Time", 612)) for _ in range(4)]
     assert kept(pages) == [["PortTime"]] * 4
