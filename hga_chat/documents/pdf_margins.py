@@ -15,7 +15,7 @@ _AROUND = 4
 _MAX_ROWS = 3
 _MAX_SIZE_OF_BODY = 1.25
 _LEAST_GAP_OF_PITCH = 1.3
-_SAME_HEIGHT_POINTS = 3.0
+_SAME_HEIGHT_POINTS = 1.0
 _PAGE_NUMBER = re.compile(
     r"\W*(?:page|p\.|pg\.|seite|sheet|slide)?\s*(?P<before>(?:[A-Z]|\d{1,2})[-–.])?"
     r"(?P<number>\d{1,5}|[ivxlc]{1,8}|[IVXLC]{1,8})(?:\s*(?:/|of|von)\s*\d+)?\W*",
