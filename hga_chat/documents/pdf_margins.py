@@ -33,8 +33,6 @@ class _Row:
     page: int
     edge: str
     lines: tuple[Line, ...]
-    depth: int
-    """How many rows are further out."""
     gap: float
     """Way to the next row inwards, over the usual way on this page."""
 
@@ -84,10 +82,10 @@ def without_running_lines(
 
     Only the outermost three rows at the top and at the bottom of a page come into question, not
     in the size of titles, and only if a gap parts them from it, as none parts a repeated table
-    head. On three of the nine pages around, or half of them for all but the outermost row, one of
-    these has to hold: the same text stands at the same height; or in the same place and font the
-    page's label, or a number that counts with the pages, or the title of a heading that began
-    earlier, by itself or beside what always stands there.
+    head. On three of the nine pages around one of these has to hold: the same text stands at the
+    same height; or in the same place and font the page's label, or a number that counts with the
+    pages, or the title of a heading that began earlier, by itself or beside what always stands
+    there. And no more than half of the pages around have other lines in that place and font.
     """
     sizes = sum((_sizes(lines) for lines in pages), Counter[float]())
     edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
@@ -154,7 +152,7 @@ def _outermost(
             gap = abs(group[0].main.baseline - grouped[at + 1][0].main.baseline) / pitch
         # Whatever was written first, a row reads from left to right.
         lines = tuple(sorted(group, key=lambda line: line.pieces[0].left))
-        yield _Row(page, edge, lines, at, gap)
+        yield _Row(page, edge, lines, gap)
 
 
 def _running(
@@ -179,9 +177,7 @@ def _running(
             if number.text.casefold() == labels[row.page].casefold():
                 own.append((row.place, "label"))
         beside = [part for part in (number.beside if number else parts) if part]
-        changing = [
-            part for part in beside if not _agree(standing[row.place, part], row, len(pages))
-        ]
+        changing = [part for part in beside if not _agree(standing[row.place, part], row.page)]
         if _are_titles(changing, row, begun, pages[row.page], alone=changing == beside):
             own.append((row.place, "heading"))
         own += [(row.edge, form, row.height) for form in forms]
@@ -192,8 +188,19 @@ def _running(
         for form in forms:
             shown[row.edge, form, row.height - 1].add(row.page)
             shown[row.edge, form, row.height + 1].add(row.page)
+    likely = [row for row, own in signs if any(_agree(shown[sign], row.page) for sign in own)]
+    taken: defaultdict[Hashable, set[int]] = defaultdict(set)
+    agreed: defaultdict[Hashable, set[int]] = defaultdict(set)
+    for row in rows:
+        taken[row.place].add(row.page)
+    for row in likely:
+        agreed[row.place].add(row.page)
+    # Where other pages have lines of their text in the same place, it is no margin.
     return {
-        id(row) for row, own in signs if any(_agree(shown[sign], row, len(pages)) for sign in own)
+        id(row)
+        for row in likely
+        if 2 * len(agreed[row.place].intersection(_around(row.page)))
+        >= len(taken[row.place].intersection(_around(row.page)))
     }
 
 
@@ -206,14 +213,13 @@ def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
     return begun
 
 
-def _agree(shown: set[int], row: _Row, count: int) -> bool:
-    """Whether enough of the pages around a row's page are among ``shown``.
+def _agree(shown: set[int], page: int) -> bool:
+    """Whether at least three of the pages around ``page`` are among ``shown``."""
+    return len(shown.intersection(_around(page))) >= _LEAST_PAGES
 
-    Three are enough for an outermost row; of the others it has to be about half.
-    """
-    around = range(max(row.page - _AROUND, 0), min(row.page + _AROUND + 1, count))
-    least = max(_LEAST_PAGES, len(around) // 2 if row.depth else 0)
-    return sum(number in shown for number in around) >= least
+
+def _around(page: int) -> range:
+    return range(page - _AROUND, page + _AROUND + 1)
 
 
 def _standing_parts(rows: Sequence[_Row]) -> defaultdict[Hashable, set[int]]:

@@ -72,6 +72,11 @@ def test_pages_far_from_each_other_do_not_agree() -> None:
     assert [text for left in kept(pages) for text in left] == ["Example:"] * 5
 
 
+def test_where_others_have_text_is_no_margin() -> None:
+    heads = ["Example:", "a line", "Example:", "one more", "and another", "Example:", "the last"]
+    assert kept([page(line(head, 700)) for head in heads]) == [[head] for head in heads]
+
+
 def test_a_table_head_has_no_gap() -> None:
     pages = [page(line("Annual Report", 700), line("Port|Time", 612)) for _ in range(4)]
     assert kept(pages) == [["PortTime"]] * 4
