@@ -14,7 +14,7 @@ _LEAST_PAGES = 3
 _AROUND = 4
 _MAX_ROWS = 3
 _MAX_SIZE_OF_BODY = 1.25
-_LEAST_GAP_OF_PITCH = 1.3
+_LEAST_GAP_OF_PITCH = 1.5
 _SAME_HEIGHT_POINTS = 1.0
 _PAGE_NUMBER = re.compile(
     r"\W*(?:page|p\.|pg\.|seite|sheet|slide)?\s*(?P<before>(?:[A-Z]|\d{1,2})[-–.])?"
