@@ -1,24 +1,11 @@
-"""Extracts the text of a PDF, page by page; run as a program under limits.
-
-Reads the file from standard input and writes one JSON object: ``{"pages": [{"label", "heading",
-"text", "images", "problem"}]}`` or ``{"error": reason}``. ``heading`` is the outline's title to
-name the page by, ``images`` whether a page without text shows any.
-"""
+"""Reads PDF in a process of its own; a worker for ``child``."""
 
 import io
-import json
-import logging
-import sys
-from pathlib import Path
 from typing import Any
 
 from pypdf import PageObject, PdfReader
 from pypdf.errors import DependencyError, EmptyFileError, PyPdfError
 from pypdf.generic import DictionaryObject
-
-if not __package__:
-    # Run by its file: what stands beside it is found from the folder of the package.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hga_chat.documents.pdf_columns import in_reading_order
 from hga_chat.documents.pdf_fonts import Fonts
@@ -29,17 +16,7 @@ from hga_chat.documents.pdf_words import Vocabulary, plain
 
 MAX_PAGES = 2_000
 MAX_TEXT_CHARS = 5_000_000
-MAX_MEMORY_BYTES = 2 << 30
 _MAX_FORM_DEPTH = 5
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    except (ImportError, ValueError, OSError):
-        return  # not on this system; the limits on streams and time remain
 
 
 def _labels(reader: PdfReader, count: int) -> list[str]:
@@ -77,7 +54,13 @@ def _operations(page: Any) -> list[tuple[Any, bytes]]:
 
 
 def extract(data: bytes) -> dict[str, Any]:
-    """Return the pages of a PDF, or the reason why there are none."""
+    """Return the pages of a PDF, or the reason why there are none.
+
+    Returns:
+        ``{"pages": [{"label", "heading", "text", "images", "problem"}]}`` or ``{"error": reason}``.
+        ``heading`` is the outline's title to name the page by, ``images`` whether a page without
+        text shows any.
+    """
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
@@ -126,14 +109,3 @@ def extract(data: bytes) -> dict[str, Any]:
         page["heading"] = titles[index]
         page["images"] = not page["text"] and _has_images(reader.pages[index])
     return {"pages": pages}
-
-
-def main() -> None:
-    """Read a PDF from standard input, write JSON to standard output."""
-    logging.disable()
-    _limit_memory()
-    json.dump(extract(sys.stdin.buffer.read()), sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
