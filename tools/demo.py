@@ -5,6 +5,7 @@ documents and nothing else; the answers are checked against phrases that stand i
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def say(text: str) -> None:
 
 def ask_about(model: LoadedModel, path: Path, questions: Sequence[tuple[str, str]]) -> int:
     """Read one path and ask; how many answers hold the phrase they should."""
-    layout = lay_out(load_documents([str(path)]), model.tokenizer)
+    layout = lay_out(load_documents([os.path.relpath(path)]), model.tokenizer)
     conversation = Conversation(open_engine(model, EngineConfig()), layout)
     began = time.perf_counter()
     for step in conversation.read():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from hga_chat.cli.prepare import open_conversation, prepare
+from hga_chat.cli.prepare import prepare, start_on_documents
 from hga_chat.output import Output
 from hga_chat.screen.app import ChatApp
 from hga_chat.screen.widgets.prompt import Prompt
@@ -39,11 +39,10 @@ def in_state(app: ChatApp, state: str) -> bool:
 
 async def take(name: str, size: tuple[int, int], folder: Path) -> None:
     """One session at one size: while it reads, while it answers, and at the end."""
-    settings = load_settings({})
-    prepared = prepare([str(HANDBOOK)], settings, Output(quiet=True))
-    app = ChatApp(
-        lambda progress: open_conversation(prepared, settings, progress), settings.sampling()
-    )
+    settings, output = load_settings({"no_save": True}), Output(quiet=True)
+    prepared = prepare([str(HANDBOOK)], settings, output)
+    start = start_on_documents(prepared, [str(HANDBOOK)], settings, output)
+    app = ChatApp(start.open, settings.sampling())
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: in_state(app, "reading"))
         await pilot.pause(12)
