@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint venv clean
+.PHONY: demo test check lint fuzz venv clean
 
 demo: venv ## Install, fetch the model, read the sample documents and ask about them.
 	$(BIN)/python tools/demo.py
@@ -22,6 +22,9 @@ lint: venv ## Format, rules and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: venv ## Feed damaged input to every reader; takes minutes.
+	$(BIN)/python tools/fuzz_readers.py
 
 venv: $(INSTALLED) ## Install into $(VENV).
 

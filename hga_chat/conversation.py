@@ -11,6 +11,7 @@ import torch
 
 from hga_chat.documents import LoadedDocuments
 from hga_chat.output import human_bytes
+from hga_chat.prompts import first_question, next_question
 from hga_chat.sessions.types import SavedDocuments, SavedTurn
 from hga_chat.sources import Source, add_mass, find_sources, standing_out
 from hga_engine.config import SamplingParams
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_chat.sessions.saved import SavedSession
     from hga_engine.engine import Engine
-    from hga_engine.tokenizer import Tokenizer
-
-QUESTION_ROOM = 512
-"""Tokens that a document leaves free for the question, besides those of the answer."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +37,6 @@ class Answer:
     where the turn was saved."""
     token_ids: tuple[int, ...] = ()
     """The turn in the session: the question with what introduces it, and the answer."""
-
-
-def first_question(tokenizer: "Tokenizer", question: str, *, after_documents: bool) -> list[int]:
-    """Tokens of the first question, which ends the user message that holds the documents."""
-    text = f"\n\n{question}" if after_documents else question
-    return [*tokenizer.encode(text), *tokenizer.to_answer()]
-
-
-def next_question(tokenizer: "Tokenizer", question: str) -> list[int]:
-    """Tokens of a further question, which close the answer before it, however that ended."""
-    return [
-        *tokenizer.to_next_question(),
-        *tokenizer.encode(question),
-        *tokenizer.to_answer(),
-    ]
-
-
-def room_for_documents(
-    tokenizer: "Tokenizer",
-    context: int,
-    max_new_tokens: int,
-    question: str = "",
-    system: str | None = None,
-) -> int:
-    """Document tokens that fit ``context`` beside the question and its answer."""
-    asking = len(first_question(tokenizer, question, after_documents=True))
-    opening = len(tokenizer.opening(system))
-    return max(context - opening - max(asking, QUESTION_ROOM) - max_new_tokens, 0)
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

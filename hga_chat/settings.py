@@ -142,6 +142,20 @@ class Settings:
             _whole, int, "Document tokens at most; by default what the context leaves."
         ),
     )
+    fit: bool = field(
+        default=False,
+        metadata=_about(
+            _switch,
+            bool,
+            "Read what fits: first readmes, manifests and entry points, then other files, "
+            "examples and translations, tests, and last data, logs, change logs and generated "
+            "files; of each the smaller first. What is left out is named.",
+        ),
+    )
+    redact: bool = field(
+        default=False,
+        metadata=_about(_switch, bool, "Take passwords and keys out of what is read."),
+    )
     host_budget: int | None = field(
         default=None,
         metadata=_about(_size, str, "K/V bytes in memory, such as 512M; the rest lives on disk."),

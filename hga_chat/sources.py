@@ -34,11 +34,11 @@ class Source:
 
     @property
     def place(self) -> str:
-        """Path with lines or page, as in ``src/app.py:10-24`` and ``book.pdf, page iv``."""
+        """Path with lines, page or label: ``app.py:10-24``, ``a.pdf, page iv``, ``b.epub, II``."""
         if self.page is not None:
             return f"{self.path}, page {self.page}"
         if self.start_line is None:
-            return self.path
+            return f"{self.path}, {self.label}" if self.label else self.path
         lines = f"{self.path}:{self.start_line}"
         return lines if self.end_line == self.start_line else f"{lines}-{self.end_line}"
 

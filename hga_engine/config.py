@@ -65,7 +65,7 @@ class RouterConfig:
     """Groups per query token and KV head (decode rule)."""
     prefill_budget: int = 128
     """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
-    decode_kept_chunks: int = 1024
+    decode_kept_chunks: int = 768
     """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""
     prefill_kept_chunks: int = 512
     """The same under the prefill rule."""
@@ -77,6 +77,8 @@ class RouterConfig:
     def __post_init__(self) -> None:
         if self.chunk_size % self.group_size:
             raise ValueError("chunk_size must be a multiple of group_size")
+        if self.group_size % 2:
+            raise ValueError("group_size must be even")
         if self.sink_tokens % self.chunk_size or self.recent_tokens % self.chunk_size:
             raise ValueError("sink_tokens and recent_tokens must be multiples of chunk_size")
         if min(self.decode_budget, self.prefill_budget) < 1:

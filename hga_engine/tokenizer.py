@@ -7,21 +7,26 @@ model's chat template alone.
 import codecs
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 from tokenizers import decoders, pre_tokenizers
 
+from hga_engine.byte_level import BYTE_OF
 from hga_engine.chat_template import ChatTemplate
 from hga_engine.errors import ModelFileError
 from hga_engine.model import prepared
 from hga_engine.model.config_json import read_json
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.gguf_file import GgufFile, open_gguf
+
+if TYPE_CHECKING:
+    from hga_engine.token_counts import FastCounter
 
 _CONTROL, _NORMAL = 3, 1
 """Token types in GGUF files."""
@@ -65,6 +70,9 @@ class Tokenizer:
         closing = self.to_next_question()[:1]
         self.end_tokens = vocabulary.end_tokens | self._control.intersection(closing)
         self.vocab_size = max(self._tokens) + 1
+        self._counter: FastCounter | None = None
+        self._counter_is_made = False
+        self._making_counter = threading.Lock()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; what looks like a control token in it is text as well."""
@@ -79,6 +87,14 @@ class Tokenizer:
         """
         encoded = self._pieces.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens ``encode`` makes of each text; many times as fast, and thread safe."""
+        counter = self._fast_counter()
+        fast = counter.count(texts) if counter else [None] * len(texts)
+        left = [text for text, count in zip(texts, fast, strict=True) if count is None]
+        exact = iter(self._pieces.encode_batch_fast(left, add_special_tokens=False))
+        return [len(next(exact).ids) if count is None else count for count in fast]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without control tokens; broken UTF-8 becomes U+FFFD."""
@@ -119,10 +135,19 @@ class Tokenizer:
         if token_id in self._added_ids:
             return token.encode()
         if self._is_byte_level:
-            return bytes(_BYTE_OF[character] for character in token)
+            return bytes(BYTE_OF[character] for character in token)
         if re.fullmatch("<0x[0-9A-F]{2}>", token):
             return bytes.fromhex(token[3:5])
         return token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+
+    def _fast_counter(self) -> "FastCounter | None":
+        with self._making_counter:
+            if not self._counter_is_made:
+                from hga_engine.token_counts import fast_counter
+
+                self._counter = fast_counter(self._pieces)
+                self._counter_is_made = True
+        return self._counter
 
     def _encode_markup(self, text: str) -> list[int]:
         """Token ids of text from the chat template, whose control tokens are meant."""
@@ -304,15 +329,3 @@ def _template_source(directory: Path, config: Mapping[str, Any]) -> tuple[str, s
             "has one."
         )
     return source, str(directory / "tokenizer_config.json")
-
-
-def _byte_alphabet(printable: Iterable[int]) -> dict[str, int]:
-    """GPT-2's characters for bytes: printable bytes as they are, the rest from U+0100 on."""
-    plain = frozenset(printable)
-    hidden = (byte for byte in range(256) if byte not in plain)
-    return {chr(byte): byte for byte in plain} | {
-        chr(0x100 + place): byte for place, byte in enumerate(hidden)
-    }
-
-
-_BYTE_OF = _byte_alphabet([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])

@@ -265,7 +265,8 @@ def plain_selection(
                 start = number * router.group_size
                 scores[number] = queries @ plain_summary(keys[chunk][part], start)[:, None]
             else:
-                scores[number] = queries @ estimated[part].T
+                first_half, second_half = (queries @ estimated[part].T).chunk(2, -1)
+                scores[number] = torch.maximum(first_half, second_half)
     return heaviest(mass(scores), budget)
 
 

@@ -64,6 +64,9 @@ class ScriptedTokenizer:
             offsets.append(match.span())
         return ids, offsets
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(WORD.findall(text)) for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self._words[number] for number in ids if number > 2)
 

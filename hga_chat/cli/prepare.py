@@ -26,14 +26,20 @@ class Prepared:
     """Documents as tokens of a model that is there but not loaded."""
 
     files: "ModelFiles"
-    loaded: documents.LoadedDocuments | None
+    survey: documents.Survey
     layout: documents.DocumentTokens | None
+    """None without documents, and where they are too long."""
     budget: int
     """Document tokens there is room for."""
 
+    @property
+    def loaded(self) -> documents.LoadedDocuments:
+        """What is read, and what is not."""
+        return self.survey.loaded
+
     def check_budget(self) -> None:
         """Raise ``OverBudgetError`` if the documents are too long."""
-        over = documents.over_budget(self.layout, self.budget) if self.layout else None
+        over = documents.over_budget(self.survey.counted, self.budget)
         if over is not None:
             raise OverBudgetError(over)
 
@@ -60,17 +66,23 @@ def prepare(
         DocumentError: nothing can be read.
         EngineError: the model is missing or damaged.
     """
-    # What can be wrong with the paths is said before torch is imported.
-    loaded = documents.load_documents(paths, settings.include, settings.exclude) if paths else None
-    from hga_chat.conversation import room_for_documents
+    # What can be wrong with the paths is said before the model is looked for.
+    entries = documents.read_documents(paths, settings.include, settings.exclude) if paths else ()
+    from hga_chat.prompts import room_for_documents
     from hga_engine.tokenizer import load_tokenizer
 
     files = find_or_pull(settings, output)
     tokenizer = load_tokenizer(files)
     room = room_for_documents(tokenizer, settings.context, settings.max_new_tokens, question)
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)
-    layout = documents.lay_out(loaded, tokenizer) if loaded else None
-    return Prepared(files, loaded, layout, budget)
+    survey = documents.survey_documents(
+        entries, tokenizer, budget, fit=settings.fit, without_secrets=settings.redact
+    )
+    if survey.secrets:
+        output.note(documents.secrets_note(survey.secrets, redacted=settings.redact))
+    is_laid_out = paths and survey.tokens <= budget
+    layout = documents.lay_out(survey.loaded, tokenizer) if is_laid_out else None
+    return Prepared(files, survey, layout, budget)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ def start_on_documents(
     keeping = None
     if paths and not settings.no_save and not (for_one_answer and "-" in paths):
         keeping = _find_keeping(prepared, paths, settings, output, for_one_answer=for_one_answer)
-    skipped = prepared.loaded.skipped if prepared.loaded else ()
+    skipped = prepared.loaded.skipped
 
     def open_(progress: "Progress") -> "Conversation":
         from hga_chat.sessions.opening import open_documents
@@ -139,8 +151,7 @@ def _find_keeping(
     origin = origin_of(paths, prepared.files, settings)
     saved = None
     try:
-        documents_now = prepared.loaded.documents if prepared.loaded else ()
-        found = find_reading(store, origin, documents_now, output.note)
+        found = find_reading(store, origin, prepared.loaded.documents, output.note)
         saved = store.open(found) if found else None
     except SessionInUseError as error:
         if not for_one_answer:
@@ -197,7 +208,7 @@ def _closing_on_failure(saved: "SavedSession | None") -> Iterator[None]:
 
 def note_skipped(prepared: Prepared, output: Output) -> None:
     """Say what was not read: the first few, and how many more."""
-    skipped = prepared.loaded.skipped if prepared.loaded else ()
+    skipped = prepared.loaded.skipped
     for entry in skipped[:_SKIPPED_SHOWN]:
         output.note(f"Skipped {entry.path}: {entry.reason}")
     if len(skipped) > _SKIPPED_SHOWN:

@@ -12,7 +12,7 @@ from hga_chat.cli.options import Json, Paths, with_settings
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
-    from hga_chat.cli.prepare import Prepared, Start
+    from hga_chat.cli.prepare import Start
     from hga_chat.conversation import Conversation
     from hga_chat.output import Output
 
@@ -184,50 +184,14 @@ def _listing_of(conversation: "Conversation") -> dict[str, object]:
 
 
 def _list_documents(paths: Sequence[str], settings: Settings, *, as_json: bool) -> None:
+    from hga_chat.cli.listing import as_object, as_text
     from hga_chat.cli.prepare import prepare
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
     prepared = prepare(paths, settings, output)
     if as_json:
-        output.json(_listing(prepared))
+        output.json(as_object(prepared.survey, prepared.budget))
     else:
-        _write_listing(prepared, output)
+        output.write(as_text(prepared.survey, prepared.budget))
     prepared.check_budget()
-
-
-def _listing(prepared: "Prepared") -> dict[str, object]:
-    """The object that ``ingest --dry-run --json`` prints."""
-    documents = prepared.layout.documents if prepared.layout else ()
-    skipped = prepared.loaded.skipped if prepared.loaded else ()
-    return {
-        "documents": [
-            {
-                "path": span.document.path,
-                "format": span.document.format,
-                "sections": len(span.document.sections),
-                "tokens": span.tokens,
-            }
-            for span in documents
-        ],
-        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in skipped],
-        "tokens": sum(span.tokens for span in documents),
-        "budget": prepared.budget,
-    }
-
-
-def _write_listing(prepared: "Prepared", output: "Output") -> None:
-    from hga_chat.output import table
-
-    documents = prepared.layout.documents if prepared.layout else ()
-    skipped = prepared.loaded.skipped if prepared.loaded else ()
-    rows = [
-        (span.tokens, len(span.document.sections), span.document.format, span.document.path)
-        for span in documents
-    ]
-    output.write(table(("tokens", "sections", "format", "path"), rows) + "\n")
-    if skipped:
-        rows_skipped = [(entry.reason, entry.path) for entry in skipped]
-        output.write("\n" + table(("skipped because", "path"), rows_skipped) + "\n")
-    total = sum(span.tokens for span in documents)
-    output.write(f"\n{total:,} of {prepared.budget:,} tokens\n")

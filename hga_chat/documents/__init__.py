@@ -1,9 +1,11 @@
 """From paths to sections of text, and from sections to tokens that know where they came from."""
 
-from hga_chat.documents.budget import OverBudget, over_budget, token_counts
+from hga_chat.documents.budget import OverBudget, over_budget
 from hga_chat.documents.clean import displayable
 from hga_chat.documents.layout import DocumentSpan, DocumentTokens, SectionSpan, lay_out
-from hga_chat.documents.load import load_documents
+from hga_chat.documents.load import load_documents, read_documents
+from hga_chat.documents.secrets import Secret, secrets_note
+from hga_chat.documents.survey import Counted, Survey, survey_documents
 from hga_chat.documents.types import (
     Document,
     DocumentError,
@@ -14,6 +16,7 @@ from hga_chat.documents.types import (
 )
 
 __all__ = [
+    "Counted",
     "Document",
     "DocumentError",
     "DocumentSpan",
@@ -21,12 +24,16 @@ __all__ = [
     "LoadedDocuments",
     "OverBudget",
     "Passage",
+    "Secret",
     "Section",
     "SectionSpan",
     "Skipped",
+    "Survey",
     "displayable",
     "lay_out",
     "load_documents",
     "over_budget",
-    "token_counts",
+    "read_documents",
+    "secrets_note",
+    "survey_documents",
 ]

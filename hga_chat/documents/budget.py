@@ -1,11 +1,18 @@
-"""How many tokens documents take, and what to leave out when they are too many."""
+"""What to leave out when documents take more tokens than there is room for."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from hga_chat.documents.layout import DocumentTokens
+from hga_chat.documents.kinds import FOLDERS_OF, Kind
+from hga_chat.documents.survey import Counted
 
-_LARGEST = 8
+_MOST_GLOBS = 8
+_NAMED = 5
+_WORTHWHILE = 0.02
+_ASIDE = frozenset().union(*FOLDERS_OF.values())
 _SPECIAL = re.compile(r"[\\*?\[\]!#]")
 
 
@@ -17,38 +24,94 @@ class OverBudget:
     budget: int
     largest: tuple[tuple[str, int], ...]
     """Path and tokens of the largest documents, largest first."""
-    exclude: tuple[str, ...]
-    """Globs that leave out enough of the largest documents, if leaving out some is enough."""
+    folders: tuple[tuple[str, int], ...]
+    """Path and tokens of the largest folders that are not all there is, largest first."""
+    options: tuple[str, ...]
+    """What to add to the command so that the rest fits; empty if nothing short does."""
 
     def __str__(self) -> str:
-        """Return the message for the user: the figures, the largest files and what to do."""
-        named = ", ".join(f"{path} ({tokens:,})" for path, tokens in self.largest[:5])
-        message = f"{self.total:,} tokens are over the budget of {self.budget:,}; largest: {named}"
-        if self.exclude:
-            options = " ".join(f"--exclude '{glob}'" for glob in self.exclude)
-            return f"{message}\nLeave some out, for example with {options}"
-        return f"{message}\nName fewer files or a smaller part"
+        """Return the message for the user: the figures, what is largest and what to do."""
+        message = f"{self.total:,} tokens are over the budget of {self.budget:,}; largest: "
+        message += _listed(self.largest)
+        if self.folders:
+            message += f"; folders: {_listed(self.folders)}"
+        if self.options:
+            return f"{message}\nFor example {' '.join(self.options)} makes it fit; --fit chooses."
+        return f"{message}\nName fewer files or a smaller part; --fit leaves out what it can."
 
 
-def token_counts(layout: DocumentTokens) -> tuple[tuple[str, int], ...]:
-    """Return path and tokens of each document, in reading order."""
-    return tuple((span.document.path, span.tokens) for span in layout.documents)
-
-
-def over_budget(layout: DocumentTokens, budget: int) -> OverBudget | None:
-    """Return what to report if the documents take more than ``budget`` tokens, else None."""
-    total = len(layout)
+def over_budget(counted: Sequence[Counted], budget: int) -> OverBudget | None:
+    """Return what to report if documents take more than ``budget`` tokens, else None."""
+    total = sum(document.tokens for document in counted)
     if total <= budget:
         return None
-    by_size = sorted(token_counts(layout), key=lambda entry: (-entry[1], entry[0]))
-    left, globs = total, []
+    by_size = sorted(counted, key=lambda document: (-document.tokens, document.path))
+    folders = [entry for entry in _folders(counted).most_common() if entry[1] < total]
+    return OverBudget(
+        total,
+        budget,
+        tuple((document.path, document.tokens) for document in by_size[:_NAMED]),
+        tuple(folders[:_NAMED]),
+        _excluding(by_size, total, budget) or _including(folders, budget),
+    )
+
+
+def _listed(sizes: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{path} ({tokens:,})" for path, tokens in sizes)
+
+
+def _folders(counted: Sequence[Counted]) -> Counter[str]:
+    """Tokens below each folder, whose path ends with a slash."""
+    tokens: Counter[str] = Counter()
+    for document in counted:
+        for folder in list(PurePosixPath(document.path).parents)[:-1]:
+            tokens[f"{folder}/"] += document.tokens
+    return tokens
+
+
+def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str, ...]:
+    """Globs of tests, examples and translations, then of the largest files, if few suffice."""
+    globs: list[str] = []
+    left = list(by_size)
+    for name in _folder_names(by_size):
+        kept = [
+            document for document in left if name not in PurePosixPath(document.path).parts[:-1]
+        ]
+        size = sum(document.tokens for document in kept)
+        if kept and total - size >= _WORTHWHILE * total and total > budget:
+            globs.append(f"{_escaped(name)}/")
+            left, total = kept, size
     # The last one always stays: excluding everything helps nobody.
-    for path, tokens in by_size[:-1]:
-        if left <= budget:
+    for document in left[:-1]:
+        if total <= budget or len(globs) > _MOST_GLOBS:
             break
-        left -= tokens
+        total -= document.tokens
         # A bare name would leave out its namesakes in folders as well.
-        alike = any(other.endswith(f"/{path}") for other, _ in by_size)
-        globs.append("/" * alike + _SPECIAL.sub(r"\\\g<0>", path))
-    exclude = tuple(globs) if left <= budget and len(globs) <= _LARGEST else ()
-    return OverBudget(total, budget, tuple(by_size[:_LARGEST]), exclude)
+        alike = any(other.path.endswith(f"/{document.path}") for other in by_size)
+        globs.append("/" * alike + _escaped(document.path))
+    if total > budget or len(globs) > _MOST_GLOBS:
+        return ()
+    return tuple(f"--exclude '{glob}'" for glob in globs)
+
+
+def _folder_names(counted: Sequence[Counted]) -> list[str]:
+    """Names of folders of tests, examples and translations, in the order in which they go."""
+    parts = {part for document in counted for part in PurePosixPath(document.path).parts[:-1]}
+    return [
+        name
+        for kind in (Kind.TEST, Kind.EXAMPLE, Kind.TRANSLATION)
+        for name in sorted(parts)
+        if name.lower() in FOLDERS_OF[kind]
+    ]
+
+
+def _including(folders: Sequence[tuple[str, int]], budget: int) -> tuple[str, ...]:
+    """The largest folder that fits and is what the tree is about."""
+    for path, tokens in folders:
+        if tokens <= budget and not _ASIDE.intersection(path.lower().split("/")):
+            return (f"--include '/{_escaped(path)}'",)
+    return ()
+
+
+def _escaped(path: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", path)

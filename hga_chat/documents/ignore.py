@@ -1,4 +1,4 @@
-"""Which files of a tree are left out: ignore files, globs and folders nobody reads."""
+"""Which files of a tree are left out: ignore files and globs."""
 
 import os
 import re
@@ -11,43 +11,6 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from hga_chat.documents.types import DocumentError
 
-SKIPPED_FOLDERS = frozenset(
-    {".git", ".hg", ".svn", "__pycache__", "node_modules", "bower_components", "site-packages"}
-)
-_SKIPPED_SUFFIXES = (".egg-info", ".dist-info")
-_GENERATED_NAMES = frozenset(
-    {
-        "bun.lock",
-        "cargo.lock",
-        "composer.lock",
-        "gemfile.lock",
-        "go.sum",
-        "package-lock.json",
-        "pdm.lock",
-        "pipfile.lock",
-        "pnpm-lock.yaml",
-        "poetry.lock",
-        "uv.lock",
-        "yarn.lock",
-    }
-)
-_GENERATED_SUFFIXES = (".min.js", ".min.css", ".js.map", ".css.map")
-
-
-def is_skipped_folder(folder: Path) -> bool:
-    """Whether a folder holds caches, version control, dependencies or a virtual environment."""
-    return (
-        folder.name in SKIPPED_FOLDERS
-        or folder.name.endswith(_SKIPPED_SUFFIXES)
-        or os.path.exists(folder / "pyvenv.cfg")
-    )
-
-
-def is_generated(name: str) -> bool:
-    """Whether a file is a lock file or minified, by its name."""
-    lowered = name.lower()
-    return lowered in _GENERATED_NAMES or lowered.endswith(_GENERATED_SUFFIXES)
-
 
 @dataclass(frozen=True)
 class IgnoreRules:
@@ -59,9 +22,12 @@ class IgnoreRules:
 
     levels: tuple[tuple[Path, tuple[GitIgnoreSpecPattern, ...]], ...] = ()
 
-    def entering(self, folder: Path) -> "IgnoreRules":
-        """Return the rules inside ``folder``: these and its own."""
-        return self.reading(folder / ".gitignore", folder)
+    def entering(self, folder: Path, *, is_repository: bool = False) -> "IgnoreRules":
+        """Return the rules inside ``folder``: these and its own; a repository has only its own."""
+        rules = self
+        if is_repository:
+            rules = IgnoreRules().reading(folder / ".git" / "info" / "exclude", folder)
+        return rules.reading(folder / ".gitignore", folder)
 
     def ignores(self, path: Path, *, is_folder: bool) -> bool:
         """Whether ``path``, which stands in a folder that is not ignored, is ignored."""
@@ -78,7 +44,9 @@ class IgnoreRules:
     def reading(self, file: Path, folder: Path) -> "IgnoreRules":
         """Return these rules and those that ``file`` sets in ``folder``."""
         try:
-            lines = file.read_text("utf-8", "replace").split("\n") if file.is_file() else []
+            # As in git, ignore files are not read through links.
+            is_file = file.is_file() and not file.is_symlink()
+            lines = file.read_text("utf-8", "replace").split("\n") if is_file else []
         except OSError:
             lines = []
         patterns = _compile(lines)
@@ -94,10 +62,9 @@ def rules_around(folder: Path) -> IgnoreRules:
     rules = IgnoreRules()
     if root is None:
         return rules
-    rules = rules.reading(root / ".git" / "info" / "exclude", root)
     current = root
     for part in folder.relative_to(root).parts:
-        rules = rules.entering(current)
+        rules = rules.entering(current, is_repository=current == root)
         current /= part
         if rules.ignores(current, is_folder=True):
             return IgnoreRules()
@@ -142,6 +109,8 @@ class Globs:
     include: GitIgnoreSpec | None
     hidden: GitIgnoreSpec
     exclude: GitIgnoreSpec
+    named: frozenset[str]
+    """Names that stand in the include globs."""
 
     @classmethod
     def parse(cls, include: Sequence[str], exclude: Sequence[str]) -> "Globs":
@@ -155,6 +124,7 @@ class Globs:
             _compile_globs(include, "--include") if include else None,
             _compile_globs(hidden, "--include"),
             _compile_globs(exclude, "--exclude"),
+            frozenset(part for glob in include for part in Path(glob).parts),
         )
 
     def enters(self, path: str, relative: Path) -> bool:

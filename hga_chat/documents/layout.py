@@ -1,8 +1,9 @@
 """Documents as one run of tokens in which every token knows its file and line or page."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from hga_chat.documents.clean import displayable
@@ -20,6 +21,9 @@ class DocumentTokenizer(Protocol):
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids and the range of characters of each."""
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens ``encode`` makes of each text; may be called from several threads."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +97,14 @@ def lay_out(loaded: LoadedDocuments, tokenizer: DocumentTokenizer) -> DocumentTo
     for document in loaded.documents:
         document_start = len(token_ids)
         sections = []
-        last = len(document.sections) - 1
-        for index, section in enumerate(document.sections):
+        for section, introduction, ending in _framed(document):
             start = len(token_ids)
-            introduction = _header(document) if index == 0 else ""
-            if section.page is not None:
-                introduction += f"[page {_one_line(section.page)}]\n"
             if introduction:
                 token_ids += tokenizer.encode(introduction)
             text_start = len(token_ids)
             ids, offsets = tokenizer.encode_with_offsets(section.text)
             token_ids += ids
             text_end = len(token_ids)
-            ending = _ending(section, is_last=index == last)
             if ending:
                 token_ids += tokenizer.encode(ending)
             sections.append(
@@ -113,6 +112,30 @@ def lay_out(loaded: LoadedDocuments, tokenizer: DocumentTokenizer) -> DocumentTo
             )
         documents.append(DocumentSpan(document, document_start, len(token_ids), tuple(sections)))
     return DocumentTokens(token_ids, tuple(documents))
+
+
+def count_tokens(documents: Sequence[Document], tokenizer: DocumentTokenizer) -> list[int]:
+    """Return how many tokens each document has when it is laid out."""
+    texts = [
+        [
+            text
+            for section, before, after in _framed(document)
+            for text in (before, section.text, after)
+        ]
+        for document in documents
+    ]
+    counts = iter(tokenizer.count([text for pieces in texts for text in pieces]))
+    return [sum(islice(counts, len(pieces))) for pieces in texts]
+
+
+def _framed(document: Document) -> Iterator[tuple[Section, str, str]]:
+    """Each section with the text that introduces it and the text that ends it."""
+    last = len(document.sections) - 1
+    for index, section in enumerate(document.sections):
+        introduction = _header(document) if index == 0 else ""
+        if section.page is not None:
+            introduction += f"[page {_one_line(section.page)}]\n"
+        yield section, introduction, _ending(section, is_last=index == last)
 
 
 def _header(document: Document) -> str:
@@ -135,10 +158,7 @@ def _ending(section: Section, *, is_last: bool) -> str:
 def _passage(span: SectionSpan, start: int, end: int) -> Passage:
     section = span.section
     begin, stop = _characters(span, start, end)
-    start_line = end_line = None
-    if section.start_line is not None:
-        start_line = section.start_line + section.text.count("\n", 0, begin)
-        end_line = start_line + section.text.count("\n", begin, max(begin, stop - 1))
+    start_line, end_line = section.line_at(begin), section.line_at(max(begin, stop - 1))
     text = _with_surroundings(section.text, begin, stop)
     return Passage(section.path, section.label, start_line, end_line, section.page, text)
 

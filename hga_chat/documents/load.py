@@ -3,11 +3,17 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from hga_chat.documents.child import children_ended
 from hga_chat.documents.decode import PROBE_BYTES, is_binary
+from hga_chat.documents.generated import generated_by
 from hga_chat.documents.ignore import Globs
+from hga_chat.documents.kinds import Kind, kind_of
+from hga_chat.documents.magic import foreign_kind
 from hga_chat.documents.readers import MEGABYTE, format_of
 from hga_chat.documents.types import (
     Document,
@@ -21,17 +27,47 @@ from hga_chat.documents.walk import Found, reason_of, shown, walk
 STANDARD_INPUT = "-"
 
 
+@dataclass(frozen=True)
+class Read:
+    """A document that was read, and what it is to the reader."""
+
+    document: Document
+    kind: Kind
+
+
 def load_documents(
     paths: Sequence[str],
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     stdin: BinaryIO | None = None,
 ) -> LoadedDocuments:
-    """Read files, folders and standard input.
+    """Read files, folders and standard input, all of them; see ``read_documents``.
 
-    What is named itself is read even if it is hidden, ignored or a link; ``include`` chooses
-    within folders, ``exclude`` everywhere. Documents of a single folder are named relative to
-    it, of several folders with the folder before, files as they were given.
+    Raises:
+        DocumentError: A path does not exist or nothing could be read.
+    """
+    documents, skipped = [], []
+    for entry in read_documents(paths, include, exclude, stdin):
+        if isinstance(entry, Read):
+            documents.append(entry.document)
+        else:
+            skipped.append(entry)
+    return LoadedDocuments(tuple(documents), tuple(skipped))
+
+
+def read_documents(
+    paths: Sequence[str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    stdin: BinaryIO | None = None,
+) -> Iterator[Read | Skipped]:
+    """Read files, folders and standard input one by one, in reading order.
+
+    What is named itself is read even if it is hidden, ignored, generated or a link; ``include``
+    chooses within folders, ``exclude`` everywhere. Documents of a single folder are named relative
+    to it, of several folders with the folder before, files as they were given.
+
+    Everything up to the first document happens at once, so that errors are raised here.
 
     Args:
         paths: Files, folders, or ``-`` for standard input.
@@ -43,26 +79,45 @@ def load_documents(
         DocumentError: A path does not exist or nothing could be read.
     """
     globs = Globs.parse(include, exclude)
-    documents: list[Document] = []
-    skipped: list[Skipped] = []
-    for entry in _named(paths, globs):
-        if isinstance(entry, Skipped):
-            skipped.append(entry)
-            continue
-        path = entry if isinstance(entry, str) else entry.path
-        try:
-            if isinstance(entry, Found):
-                document, notes = _load_file(entry)
-            else:
-                document, notes = _load(entry, stdin or sys.stdin.buffer)
-        except UnreadableError as error:
-            skipped.append(Skipped(path, str(error)))
-            continue
-        documents.append(document)
-        skipped += (Skipped(path, note) for note in notes)
-    if not documents:
-        raise DocumentError(_nothing_readable(paths, skipped, narrowed=bool(include or exclude)))
-    return LoadedDocuments(tuple(documents), tuple(skipped))
+    named = list(_named(paths, globs))
+    entries = _read(named, stdin or sys.stdin.buffer, choose_by_content=globs.include is None)
+    before: list[Read | Skipped] = []
+    for entry in entries:
+        before.append(entry)
+        if isinstance(entry, Read):
+            return chain(before, entries)
+    skipped = [entry for entry in before if isinstance(entry, Skipped)]
+    raise DocumentError(_nothing_readable(paths, skipped, narrowed=bool(include or exclude)))
+
+
+def _read(
+    named: Iterable[Found | Skipped | str], stdin: BinaryIO, *, choose_by_content: bool
+) -> Iterator[Read | Skipped]:
+    with children_ended():
+        for entry in named:
+            if isinstance(entry, Skipped):
+                yield entry
+                continue
+            path = entry if isinstance(entry, str) else entry.path
+            try:
+                if isinstance(entry, Found):
+                    document, notes = _load_file(entry)
+                    if choose_by_content and not entry.is_named:
+                        _refuse_generated(document)
+                else:
+                    document, notes = _load(entry, stdin)
+            except UnreadableError as error:
+                yield Skipped(path, str(error))
+                continue
+            yield Read(document, entry.kind if isinstance(entry, Found) else Kind.FILE)
+            yield from (Skipped(path, note) for note in notes)
+
+
+def _refuse_generated(document: Document) -> None:
+    """Raise ``UnreadableError`` for what a program wrote."""
+    how = generated_by(document.path, document.sections[0].text)
+    if how is not None:
+        raise UnreadableError(f"{how}; name it with --include to read it")
 
 
 def _named(paths: Sequence[str], globs: Globs) -> Iterator[Found | Skipped | str]:
@@ -99,7 +154,7 @@ def _find(path: str, globs: Globs, *, alone: bool) -> tuple[list[Found], list[Sk
         return [], [Skipped(named, "excluded")]
     if not resolved.is_file():
         return [], [Skipped(named, "not a regular file; pass it on standard input with -")]
-    return [Found(resolved, named)], []
+    return [Found(resolved, named, kind_of(PurePath(named)), is_named=True)], []
 
 
 def _load_file(found: Found) -> tuple[Document, tuple[str, ...]]:
@@ -120,6 +175,9 @@ def _load(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]]:
     if not head:
         raise UnreadableError("empty")
     kind = format_of(path, head)
+    foreign = foreign_kind(path, head) if kind.is_text else None
+    if foreign is not None:
+        raise UnreadableError(foreign)
     if kind.is_text and is_binary(head):
         raise UnreadableError("binary")
     data = head + stream.read(kind.max_bytes + 1 - len(head))
@@ -128,7 +186,7 @@ def _load(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]]:
     reading = kind.read(path, data)
     if not any(section.text.strip() for section in reading.sections):
         raise UnreadableError("empty")
-    return Document(path, kind.name, reading.sections), reading.notes
+    return Document(path, reading.format or kind.name, reading.sections), reading.notes
 
 
 def _nothing_readable(paths: Sequence[str], skipped: Sequence[Skipped], *, narrowed: bool) -> str:
@@ -136,6 +194,6 @@ def _nothing_readable(paths: Sequence[str], skipped: Sequence[Skipped], *, narro
         return f"{paths[0]}: {skipped[0].reason}"
     where = paths[0] if len(paths) == 1 else f"{len(paths)} paths"
     counts = Counter(entry.reason for entry in skipped).most_common(4)
-    detail = ", ".join(f"{count} {reason}" for reason, count in counts)
+    detail = ", ".join(f"{reason}: {count}" for reason, count in counts)
     hint = "; see --include and --exclude" if narrowed else ""
     return f"{where}: nothing readable" + (f" (skipped: {detail})" if detail else "") + hint

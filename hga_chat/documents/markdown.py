@@ -6,8 +6,9 @@ from itertools import pairwise
 from markdown_it import MarkdownIt
 
 from hga_chat.documents.decode import decode_text
-from hga_chat.documents.text import sections_of, split_lines
-from hga_chat.documents.types import Reading, Section
+from hga_chat.documents.outline import sections_under
+from hga_chat.documents.text import split_lines
+from hga_chat.documents.types import Reading
 
 _FRONT_MATTER = "---"
 
@@ -22,16 +23,8 @@ def read_markdown(path: str, data: bytes) -> Reading:
         UnreadableError: ``data`` is not text.
     """
     lines = split_lines(decode_text(data))
-    sections: list[Section] = []
-    headings = _headings(lines)
-    starts = [start for start, _, _ in headings] + [len(lines)]
-    sections += sections_of(path, lines[: starts[0]], None)
-    trail: list[tuple[int, str]] = []
-    for (start, level, title), end in zip(headings, starts[1:], strict=True):
-        trail = [entry for entry in trail if entry[0] < level] + [(level, title)]
-        label = " > ".join(title for _, title in trail)
-        sections += sections_of(path, lines[start:end], label, first_line=start + 1)
-    return Reading(tuple(sections))
+    numbers = range(1, len(lines) + 1)
+    return Reading(tuple(sections_under(path, lines, _headings(lines), None, numbers)))
 
 
 def _headings(lines: Sequence[str]) -> list[tuple[int, int, str]]:

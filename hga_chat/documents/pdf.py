@@ -1,11 +1,9 @@
 """PDF, parsed in a process of its own so that no file can hang this one or eat its memory."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TypedDict
 
+from hga_chat.documents.child import Limits, extract
 from hga_chat.documents.types import Reading, Section, UnreadableError
 
 TIMEOUT_S = 120.0
@@ -14,30 +12,37 @@ _WORKER = Path(__file__).with_name("pdf_worker.py")
 
 class _Page(TypedDict):
     label: str
+    heading: str | None
     text: str
+    images: bool
     problem: str | None
 
 
 def read_pdf(path: str, data: bytes) -> Reading:
     """Read a PDF into one section a page that has text.
 
-    Pages are named by their labels; pages without text are told in the notes.
+    Pages are named by their labels and by the outline's heading in force where they begin, or
+    else the first that begins on them; pages without text are told in the notes.
 
     Raises:
         UnreadableError: The file is encrypted, damaged, without pages or text, or beyond the
             limits on pages, text, memory or time.
     """
-    pages = _extract(data)
+    pages: list[_Page] = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))["pages"]
     sections = []
-    empty, failed = [], []
+    empty, scanned, failed = [], [], []
     for number, page in enumerate(pages, start=1):
         if page["text"]:
             label = f"page {page['label']}"
             if page["label"] != str(number):
                 label += f" (sheet {number} of {len(pages)})"
+            if page["heading"]:
+                label += f", {page['heading']}"
             sections.append(Section(path, label, page["text"], None, None, page["label"]))
         elif page["problem"]:
             failed.append(page["label"])
+        elif page["images"]:
+            scanned.append(page["label"])
         else:
             empty.append(page["label"])
     if not sections and failed:
@@ -48,8 +53,10 @@ def read_pdf(path: str, data: bytes) -> Reading:
             f"no text on any of {len(pages)} pages (a scan?); make it searchable with OCR first"
         )
     notes = []
+    if scanned:
+        notes.append(f"{_name_pages(scanned)}: no text but images (a scan); OCR makes it readable")
     if empty:
-        notes.append(f"{_name_pages(empty)}: no text (blank or a scan)")
+        notes.append(f"{_name_pages(empty)}: no text (blank or drawn)")
     if failed:
         notes.append(f"{_name_pages(failed)}: damaged")
     return Reading(tuple(sections), tuple(notes))
@@ -58,26 +65,3 @@ def read_pdf(path: str, data: bytes) -> Reading:
 def _name_pages(labels: list[str]) -> str:
     shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
     return f"{len(labels)} pages ({shown})" if len(labels) > 1 else f"page {shown}"
-
-
-def _extract(data: bytes) -> list[_Page]:
-    try:
-        # By its file and with -P: nothing is imported from the folder the user stands in.
-        worker = subprocess.run(
-            [sys.executable, "-P", str(_WORKER)],
-            input=data,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnreadableError(f"damaged PDF: not read within {TIMEOUT_S:.0f} s") from None
-    if worker.returncode != 0:
-        lines = worker.stderr.decode("utf-8", "replace").strip().splitlines()
-        cause = lines[-1][:200] if lines else f"the parser ended with {worker.returncode}"
-        raise UnreadableError(f"damaged PDF: {cause}")
-    answer = json.loads(worker.stdout)
-    if "error" in answer:
-        raise UnreadableError(str(answer["error"]))
-    pages: list[_Page] = answer["pages"]
-    return pages

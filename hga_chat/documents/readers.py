@@ -4,16 +4,39 @@ A format is a name, how its files are recognised, a size limit and one function 
 sections. A new format is one more entry in ``FORMATS``.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from hga_chat.documents.decode import is_binary
+from hga_chat.documents.html import read_html
 from hga_chat.documents.markdown import read_markdown
+from hga_chat.documents.notebook import read_notebook
+from hga_chat.documents.packed import read_packed
 from hga_chat.documents.pdf import read_pdf
+from hga_chat.documents.table import read_table
 from hga_chat.documents.text import read_text
 from hga_chat.documents.types import Reading
 
 MEGABYTE = 1_000_000
+
+_PDF_MARK = b"%PDF-"
+_PDF_MARK_BYTES = 1024
+_ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
+_HTML_BEGINNING = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!--(?:(?!-->).){0,1000}-->\s*){0,4}"
+    rb"(?:<!doctype\s+html\b|<html[\s>])",
+    re.IGNORECASE | re.DOTALL,
+)
+# A page with instructions for a server is the source code of one.
+_TEMPLATE = re.compile(rb"<\?php|<\?=|<%|\{%")
+_NOTEBOOK_BEGINNING = re.compile(rb"""(?:\xef\xbb\xbf)?\s*\{\s*"(?:cells|nbformat|metadata)"\s*:""")
+_NOTEBOOK_FIELDS = re.compile(rb""""(?:nbformat|cell_type)"\s*:""")
+
+
+def _never(head: bytes) -> bool:  # noqa: ARG001
+    return False
 
 
 @dataclass(frozen=True)
@@ -25,23 +48,71 @@ class Format:
     """Takes the path to name in the sections and the file's bytes; raises ``UnreadableError``."""
     max_bytes: int
     suffixes: frozenset[str] = frozenset()
-    magic: bytes | None = None
-    """Bytes that files of this format begin with."""
+    begins: Callable[[bytes], bool] = _never
+    """Whether the first bytes of a file say that it is of this format, whatever its name."""
+    may_begin: Callable[[bytes], bool] = lambda _: True
+    """Whether a file with one of ``suffixes`` that begins like this may be what its name says."""
     is_text: bool = True
 
 
-PDF = Format("pdf", read_pdf, 100 * MEGABYTE, frozenset({".pdf"}), b"%PDF-", is_text=False)
+def _begins_as_notebook(head: bytes) -> bool:
+    return bool(_NOTEBOOK_BEGINNING.match(head) and _NOTEBOOK_FIELDS.search(head))
+
+
+def _begins_as_html(head: bytes) -> bool:
+    return bool(_HTML_BEGINNING.match(head)) and not _TEMPLATE.search(head)
+
+
+def _may_begin_pdf(head: bytes) -> bool:
+    return _PDF_MARK in head[:_PDF_MARK_BYTES] or is_binary(head)
+
+
+PDF = Format(
+    "pdf",
+    read_pdf,
+    100 * MEGABYTE,
+    frozenset({".pdf"}),
+    begins=lambda head: head.startswith(_PDF_MARK),
+    may_begin=_may_begin_pdf,
+    is_text=False,
+)
+PACKED = Format(
+    "zip",
+    read_packed,
+    100 * MEGABYTE,
+    begins=lambda head: head.startswith(_ZIP_MARKS),
+    is_text=False,
+)
+NOTEBOOK = Format(
+    "notebook",
+    read_notebook,
+    50 * MEGABYTE,
+    frozenset({".ipynb"}),
+    begins=_begins_as_notebook,
+    may_begin=lambda head: head.lstrip().startswith((b"{", b"\xef\xbb\xbf{")),
+)
+HTML = Format(
+    "html",
+    read_html,
+    5 * MEGABYTE,
+    frozenset({".html", ".htm", ".xhtml"}),
+    begins=_begins_as_html,
+)
 MARKDOWN = Format(
     "markdown", read_markdown, 5 * MEGABYTE, frozenset({".md", ".markdown", ".mdown", ".mkd"})
 )
+TABLE = Format("table", read_table, 50 * MEGABYTE, frozenset({".csv", ".tsv"}))
 TEXT = Format("text", read_text, 5 * MEGABYTE)
-FORMATS = (PDF, MARKDOWN)
+FORMATS = (PDF, PACKED, NOTEBOOK, HTML, MARKDOWN, TABLE)
 
 
 def format_of(path: str, head: bytes) -> Format:
     """Tell the format of a file by its first bytes, else by its name; else it is text."""
     for candidate in FORMATS:
-        if candidate.magic is not None and head.startswith(candidate.magic):
+        if candidate.begins(head):
             return candidate
     suffix = PurePath(path).suffix.lower()
-    return next((candidate for candidate in FORMATS if suffix in candidate.suffixes), TEXT)
+    for candidate in FORMATS:
+        if suffix in candidate.suffixes and candidate.may_begin(head):
+            return candidate
+    return TEXT

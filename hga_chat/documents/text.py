@@ -1,6 +1,8 @@
 """Plain text and source code: sections of whole lines."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from hga_chat.documents.decode import decode_text
 from hga_chat.documents.types import Reading, Section
@@ -15,7 +17,8 @@ def read_text(path: str, data: bytes) -> Reading:
     Raises:
         UnreadableError: ``data`` is not text.
     """
-    return Reading(tuple(sections_of(path, split_lines(decode_text(data)), None)))
+    lines = split_lines(decode_text(data))
+    return Reading(tuple(sections_of(path, lines, None, range(1, len(lines) + 1))))
 
 
 def split_lines(text: str) -> list[str]:
@@ -26,36 +29,39 @@ def split_lines(text: str) -> list[str]:
 
 
 def sections_of(
-    path: str, lines: Sequence[str], label: str | None, first_line: int = 1
+    path: str, lines: Sequence[str], label: str | None, numbers: Sequence[int] | None
 ) -> list[Section]:
     """Cut ``lines`` into sections, between blocks of text where that is possible.
 
     Args:
         path: Named in the sections.
-        lines: With their ends; ``lines[0]`` is line ``first_line`` of the file.
-        label: Of every section; None labels each with its lines.
-        first_line: Number of the first line, from 1.
+        lines: With their ends.
+        label: Of every section; None labels each with its lines. Without lines, the second and
+            later ones are numbered as parts.
+        numbers: Line of the file in which each of ``lines`` begins, from 1; None for a format
+            without lines, which then needs a label.
     """
-    sections = []
+    sections: list[Section] = []
     start = 0
     while start < len(lines):
         end = _cut(lines, start)
-        first, last = first_line + start, first_line + end - 1
-        own = f"lines {first}-{last}" if last > first else f"line {first}"
-        sections.append(
-            Section(path, label or own, "".join(lines[start:end]), first, last, page=None)
-        )
+        text = "".join(lines[start:end])
+        if numbers is None:
+            part = f", part {len(sections) + 1}" if sections else ""
+            sections.append(Section(path, f"{label}{part}", text, None, None, page=None))
+        else:
+            first, last = numbers[start], numbers[end - 1]
+            own = f"lines {first}-{last}" if last > first else f"line {first}"
+            follow = list(numbers[start:end])
+            lines_of_text = None if follow == list(range(first, last + 1)) else tuple(follow)
+            sections.append(Section(path, label or own, text, first, last, None, lines_of_text))
         start = end
     return sections
 
 
 def _cut(lines: Sequence[str], start: int) -> int:
-    end, chars = start, 0
-    while end < len(lines) and end - start < MAX_SECTION_LINES:
-        chars += len(lines[end])
-        if chars > MAX_SECTION_CHARS and end > start:
-            break
-        end += 1
+    sizes = accumulate(map(len, lines[start : start + MAX_SECTION_LINES]))
+    end = start + max(bisect_right([*sizes], MAX_SECTION_CHARS), 1)
     if end == len(lines):
         return end
     # The last unindented line after a blank one begins the next section.

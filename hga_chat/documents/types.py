@@ -16,7 +16,8 @@ class Section:
     """An addressable piece of a document.
 
     The sections of a text file hold all of it: joined they are the file with Unix line ends.
-    Lines count from 1 and ``end_line`` is inclusive; a PDF page has ``page`` instead.
+    Lines count from 1 and ``end_line`` is inclusive; a PDF page has ``page`` instead; formats
+    with neither are addressed by the label.
     """
 
     path: str
@@ -25,11 +26,20 @@ class Section:
     start_line: int | None
     end_line: int | None
     page: str | None
+    lines: tuple[int, ...] | None = None
+    """Line of the file in which each line of ``text`` begins, where they do not just count on."""
+
+    def line_at(self, index: int) -> int | None:
+        """Return the line of the file for the character ``index`` of ``text``, if it has lines."""
+        if self.start_line is None:
+            return None
+        row = self.text.count("\n", 0, index)
+        return self.lines[row] if self.lines else self.start_line + row
 
 
 @dataclass(frozen=True)
 class Document:
-    """A loaded source. ``format`` is ``text``, ``markdown`` or ``pdf``."""
+    """A loaded source. ``format`` is the name of one of the formats that can be read."""
 
     path: str
     format: str
@@ -42,6 +52,8 @@ class Reading:
 
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
+    format: str | None = None
+    """The format's name, where it takes the whole file to tell."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,8 @@ class Passage:
     """Where a range of tokens stands.
 
     ``start_line`` to ``end_line`` (inclusive, from 1) are exactly the lines the tokens touch, or
-    ``page`` is the page. ``text`` holds the text of the tokens and what surrounds it on these
-    lines, shortened where a line is very long.
+    ``page`` is the page, or the format has neither. ``text`` holds the text of the tokens and
+    what surrounds it on these lines, shortened where a line is very long.
     """
 
     path: str

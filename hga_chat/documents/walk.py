@@ -5,50 +5,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hga_chat.documents.ignore import (
-    Globs,
-    is_generated,
-    is_skipped_folder,
-    rules_around,
+from hga_chat.documents.folders import (
+    NOT_CHECKED_OUT,
+    is_cache,
+    not_written_here,
+    submodules,
 )
+from hga_chat.documents.ignore import Globs, rules_around
+from hga_chat.documents.kinds import Kind, is_generated, kind_of, project_of, reading_order
 from hga_chat.documents.types import DocumentError, Skipped
 
 MAX_FILES = 20_000
 
-_MANIFESTS = frozenset(
-    {
-        "build.gradle",
-        "build.gradle.kts",
-        "cargo.toml",
-        "cmakelists.txt",
-        "composer.json",
-        "gemfile",
-        "go.mod",
-        "makefile",
-        "package.json",
-        "pom.xml",
-        "pyproject.toml",
-        "requirements.txt",
-        "setup.cfg",
-        "setup.py",
-    }
-)
-_LAST = ("changelog", "changes", "copying", "history", "licence", "license", "news", "notice")
-
 
 @dataclass(frozen=True)
 class Found:
-    """A file to read and what to call it."""
+    """A file to read, what to call it and what it is to the reader."""
 
     file: Path
     path: str
+    kind: Kind
+    is_named: bool = False
+    """Whether the user named it themselves, so that it is read whatever it is."""
 
 
 def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipped]]:
     """List the files below ``root`` worth reading, in reading order, and what is passed over.
 
     Links are not followed: what they point to inside the tree is read at its own place. Ignored
-    and hidden files and what the globs leave out are not mentioned.
+    and hidden files, caches and what the globs leave out are not mentioned.
 
     Args:
         root: The folder.
@@ -74,9 +59,11 @@ def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipp
             raise DocumentError(
                 f"{root}: more than {MAX_FILES:,} files; name a smaller folder or use --include"
             )
-    found.sort(key=_reading_order)
+    project = project_of(resolved)
+    kinds = {path: kind_of(path, project) for path in found}
+    found.sort(key=lambda path: reading_order(path, kinds[path]))
     skipped.sort(key=lambda entry: entry.path)
-    return [Found(resolved / path, prefix + shown(path)) for path in found], skipped
+    return [Found(resolved / path, prefix + shown(path), kinds[path]) for path in found], skipped
 
 
 def shown(path: Path) -> str:
@@ -92,29 +79,40 @@ def reason_of(error: OSError) -> str:
 def _entries(root: Path, prefix: str, globs: Globs) -> Iterator[Path | Skipped]:
     """Files relative to ``root``, and what is skipped, in no particular order."""
     folders = [(root, rules_around(root))]
+    missing: set[Path] = set()
     while folders:
         folder, outside = folders.pop()
-        rules = outside.entering(folder)
+        relative = folder.relative_to(root)
+        name = prefix + shown(relative)
         try:
             entries = list(os.scandir(folder))
         except OSError as error:
-            yield Skipped(prefix + shown(folder.relative_to(root)), reason_of(error))
+            yield Skipped(name, reason_of(error))
             continue
+        names = {entry.name for entry in entries}
+        if folder in missing and not names:
+            yield Skipped(f"{name}/", NOT_CHECKED_OUT)
+        if ".gitmodules" in names:
+            missing.update(submodules(folder))
+        what = not_written_here(folder.name, names)
+        if what is not None and folder != root and folder.name not in globs.named:
+            yield Skipped(f"{name}/", f"{what}; name it with --include to read it")
+            continue
+        rules = outside.entering(folder, is_repository=".git" in names)
         for entry in entries:
-            path = folder / entry.name
-            relative = path.relative_to(root)
-            name = prefix + shown(relative)
+            path, below = folder / entry.name, relative / entry.name
+            name = prefix + shown(below)
             if entry.is_dir(follow_symlinks=False):
                 if (
-                    globs.enters(name, relative)
-                    and not is_skipped_folder(path)
+                    globs.enters(name, below)
+                    and not is_cache(entry.name)
                     and not rules.ignores(path, is_folder=True)
                 ):
                     folders.append((path, rules))
-            elif globs.takes(name, relative) and not rules.ignores(path, is_folder=False):
+            elif globs.takes(name, below) and not rules.ignores(path, is_folder=False):
                 reason = _passed_over(entry, path, root, globs)
                 if reason is None:
-                    yield relative
+                    yield below
                 elif reason:
                     yield Skipped(name, reason)
 
@@ -135,17 +133,3 @@ def _points_into(link: Path, root: Path) -> bool:
         return link.resolve().is_relative_to(root)
     except (OSError, RuntimeError):
         return True  # a link to itself points nowhere
-
-
-def _reading_order(path: Path) -> tuple[tuple[int, str, str], ...]:
-    """Sort key: readme, manifests, files, folders, and at the end licences and change logs."""
-    *folders, name = path.parts
-    lowered = name.lower()
-    stem = lowered.split(".")[0]
-    if stem == "readme":
-        rank = 0
-    elif lowered in _MANIFESTS:
-        rank = 1
-    else:
-        rank = 4 if not folders and stem in _LAST else 2
-    return (*((3, folder.lower(), folder) for folder in folders), (rank, lowered, name))

@@ -298,8 +298,9 @@ class ChatApp(App[None]):
         if found is None:
             block_map.point("")
             return
-        name = displayable(found.path).rsplit("/", 1)[-1]
-        block_map.point(where(name, found.start_line, found.end_line, found.page))
+        name = found.path.rsplit("/", 1)[-1]
+        place = where(name, found.start_line, found.end_line, found.page, found.label)
+        block_map.point(displayable(place).replace("\n", "␤"))
 
     def _set_state(self, state: str) -> None:
         if state != self._state:

@@ -73,13 +73,18 @@ def documents_from_json(content: Any) -> SavedDocuments:
         Document(
             entry["path"],
             entry["format"],
-            tuple(Section(**section) for section in entry["sections"]),
+            tuple(map(_section, entry["sections"])),
         )
         for entry in entries
     )
     skipped = tuple(Skipped(**entry) for entry in content["skipped"])
     loaded = LoadedDocuments(documents, skipped)
     return SavedDocuments(loaded, tuple(entry["tokens"] for entry in entries))
+
+
+def _section(entry: Any) -> Section:
+    lines = entry["lines"]
+    return Section(**{**entry, "lines": None if lines is None else tuple(lines)})
 
 
 def turns_as_json(saved: SavedTurns) -> dict[str, Any]:

@@ -154,6 +154,12 @@ class TieredKVStore:
                 f"{before + tokens:,} tokens do not fit the context of {self._context:,}. "
                 "Raise --context, or give less text."
             )
+        group, place = divmod(before, self._group_size)
+        if place and place + tokens <= self._group_size and not self._spills:
+            # Most tokens of an answer: their page is there.
+            self._layers[layer].write(group, place, keys[None], values[None])
+            self._lengths[layer] += tokens
+            return
         try:
             done = 0
             while done < tokens:

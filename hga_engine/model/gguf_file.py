@@ -1,5 +1,6 @@
 """Reading of GGUF files (llama.cpp's format) through the ``gguf`` library."""
 
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +11,13 @@ import numpy.typing as npt
 
 from hga_engine.errors import ModelFileError
 
+_Parts = tuple[int, list[npt.NDArray[Any]], list[int], list[gguf.GGUFValueType]]
+_LENGTH = struct.Struct("=Q")
 Value = TypeVar("Value", int, float, str, bool)
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError)
+_DAMAGE = (
+    *(ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError),
+    struct.error,
+)
 """What the library raises where a file is not what it says."""
 
 
@@ -27,6 +33,32 @@ class _Reader(gguf.GGUFReader):  # type: ignore[misc]
         if found.size < count:
             raise ValueError("the file ends too early")
         return found
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> _Parts:
+        """Like the library's, which takes a second for the arrays of a vocabulary."""
+        kind = None
+        if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
+            kind = gguf.GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
+        if kind in (None, gguf.GGUFValueType.ARRAY):
+            parts: _Parts = super()._get_field_parts(orig_offs, raw_type)
+            return parts
+        count = int(self._get(orig_offs + 4, np.uint64)[0])
+        start = orig_offs + 12
+        types = [gguf.GGUFValueType.ARRAY, *[kind] * bool(count)]
+        scalar = self.gguf_scalar_to_np.get(kind)
+        if scalar is not None:
+            values = self._get(start, scalar, count)
+            return 12 + values.nbytes, [values], [0], types
+        strings = []
+        offset = start
+        for _ in range(count):
+            (length,) = _LENGTH.unpack_from(self.data.data, offset)
+            offset += _LENGTH.size
+            strings.append(self.data[offset : offset + length])
+            offset += length
+            if offset > self.data.size:
+                raise ValueError("the file ends too early")
+        return offset - orig_offs, strings, list(range(count)), types
 
 
 class GgufFile:

@@ -174,8 +174,10 @@ def score_groups(
 ) -> torch.Tensor:
     """Estimated attention mass of every group of the candidate chunks.
 
-    A token's score is its centre's plus the product with its code; a group's is the log-sum-exp of
-    its tokens', normalised over all candidates of the query. Masses of the query rows add up.
+    A token's score is its centre's plus the product with its code. The two halves of a group are
+    laid over each other, and of two tokens that meet the larger score counts: noise in the codes
+    raises sums of many small scores, and half of them suffice. A group's mass is the sum of the
+    exponentials, normalised over all candidates of the query. Masses of the query rows add up.
 
     Args:
         queries: [kv_heads, blocks, rows, head_dim], Hadamard domain, times the softmax scale.
@@ -201,7 +203,8 @@ def score_groups(
             scores = scores + _wide(centre_scores)[head, block][:, chosen, None]
             scores = scores.masked_fill(~present[None, :, None], -math.inf)
             if present.any():
-                weights = scores.flatten(1).softmax(-1)
+                halves = scores.unflatten(-1, (groups, 2, -1)).amax(-2)
+                weights = halves.flatten(1).softmax(-1)
                 mass[head, block] = weights.view(rows, chunks.shape[2] * groups, -1).sum((0, 2))
     return mass
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scripted import ScriptedAnswer, ScriptedEngine
 
-from hga_chat.conversation import Answer, Conversation, room_for_documents
+from hga_chat.conversation import Answer, Conversation
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import PrefillProgress, TextDelta
@@ -142,12 +142,3 @@ def test_attention_mass_is_summed_over_the_answer(engine):
     engine = ScriptedEngine([ScriptedAnswer("one two three", reads={0: 0.25})])
     answer, _ = ask(Conversation(engine, None), "Count.")
     torch.testing.assert_close(answer.group_mass[0], torch.tensor(0.75))
-
-
-def test_room_for_documents_leaves_question_and_answer_their_place(engine):
-    # Opening 1 token; 512 for the question; 100 for the answer.
-    assert room_for_documents(engine.tokenizer, 1_000, 100) == 1_000 - 1 - 512 - 100
-    # 600 words (the first with the second line end), a line end, two tokens to open the answer.
-    long = " ".join(["word"] * 600)
-    assert room_for_documents(engine.tokenizer, 1_000, 100, long) == 1_000 - 1 - 603 - 100
-    assert room_for_documents(engine.tokenizer, 100, 100) == 0

@@ -89,11 +89,16 @@ def test_mass_of_a_growing_session_is_summed():
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "page", "place"),
-    [(10, 24, None, "f:10-24"), (3, 3, None, "f:3"), (None, None, "iv", "f, page iv")],
+    ("label", "start", "end", "page", "place"),
+    [
+        ("lines 1-99", 10, 24, None, "f:10-24"),
+        ("Part One", 3, 3, None, "f:3"),
+        ("page iv", None, None, "iv", "f, page iv"),
+        ("Part One > Chapter 3", None, None, None, "f, Part One > Chapter 3"),
+    ],
 )
-def test_place_for_people(start, end, page, place):
-    assert Source("f", "", start, end, page, 1.0, "", 0, 1).place == place
+def test_place_for_people(label, start, end, page, place):
+    assert Source("f", label, start, end, page, 1.0, "", 0, 1).place == place
 
 
 def test_what_every_token_reads_does_not_stand_out() -> None:

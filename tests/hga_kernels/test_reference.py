@@ -199,12 +199,20 @@ def estimated_mass(
     index: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     candidates: list[int],
 ) -> dict[int, float]:
-    """Softmax mass per group over decoded keys of one head; queries [rows, dim], unturned."""
+    """Softmax mass per group over the larger of decoded keys' scores in pairs; queries unturned.
+
+    Of one head; queries [rows, dim].
+    """
     centres, codes, scales = index
     groups = codes.shape[1]
     keys = reference.decode_tokens(codes, scales).double()
     keys = keys @ reference.hadamard(keys.shape[-1], torch.float64) + centres[:, None]
-    weights = (queries @ keys[candidates].flatten(0, 1).T).softmax(-1).sum(0)
+    scores = torch.einsum("rd,ctd->rct", queries, keys[candidates])
+    half = scores.shape[2] // groups // 2
+    starts = [2 * half * group for group in range(groups)]
+    pairs = [(t, t + half) for start in starts for t in range(start, start + half)]
+    larger = torch.stack([scores[:, :, pair].max(-1).values for pair in pairs], -1)
+    weights = larger.flatten(1).softmax(-1).sum(0)
     masses = weights.view(len(candidates) * groups, -1).sum(1).tolist()
     numbers = [chunk * groups + group for chunk in candidates for group in range(groups)]
     return dict(zip(numbers, masses, strict=True))

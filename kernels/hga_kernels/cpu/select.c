@@ -1,5 +1,6 @@
 // Chooses the groups a block of queries reads: chunk summaries keep the most promising chunks, the
-// 2-bit token index estimates the attention mass of their groups, the heaviest groups are taken.
+// 2-bit token index estimates the attention mass of their groups (of tokens t and t + 8 of a group
+// the larger counts), the heaviest groups are taken.
 //
 // Codes of a group lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
 // dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
@@ -116,6 +117,20 @@ static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
+// Of 16 tokens of each of two groups the larger ones of tokens t and t + 8.
+static inline __m512 larger_halves(__m512 a, __m512 b) {
+    return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+// Sums of the halves of two vectors, in one vector of four.
+static inline __m128 sums_of_halves(__m512 a, __m512 b) {
+    __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xb1));
+    sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0x4e));
+    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, sums));
+}
+
 // Four values, each in four neighbouring lanes.
 static inline __m512 four_times_each(const float *values) {
     const __m512i places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
@@ -151,8 +166,9 @@ static inline __attribute__((always_inline)) void score_rows(
                                         _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
         size_t at = (first + r) * job->kept + place;
-        __m512 top = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]),
-                                   _mm512_max_ps(scores[2], scores[3]));
+        __m512 first_two = larger_halves(scores[0], scores[1]);
+        __m512 last_two = larger_halves(scores[2], scores[3]);
+        __m512 top = _mm512_max_ps(first_two, last_two);
         float *most = &running[row + r];
         job->maxima[at] = *most;
         if (!_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most + NEGLIGIBLE), _CMP_GT_OQ)) {
@@ -163,10 +179,8 @@ static inline __attribute__((always_inline)) void score_rows(
             job->maxima[at] = *most = _mm512_reduce_max_ps(top);
         __m512 base = _mm512_set1_ps(*most);
         _mm_storeu_ps(job->sums + at * GROUPS,
-                      four_sums(exp2_near(_mm512_sub_ps(scores[0], base)),
-                                exp2_near(_mm512_sub_ps(scores[1], base)),
-                                exp2_near(_mm512_sub_ps(scores[2], base)),
-                                exp2_near(_mm512_sub_ps(scores[3], base))));
+                      sums_of_halves(exp2_near(_mm512_sub_ps(first_two, base)),
+                                     exp2_near(_mm512_sub_ps(last_two, base))));
     }
 }
 
@@ -228,7 +242,10 @@ static void score_chunk(const SelectJob *job, int pair, int place, int chunk, fl
         size_t at = of_row * job->kept + place;
         for (int g = 0; g < GROUPS; g++) {
             float sum = 0;
-            for (int t = 0; t < GROUP; t++) sum += exp2_1(scores[GROUP * g + t] - top);
+            for (int t = GROUP * g; t < GROUP * g + GROUP / 2; t++) {
+                float other = scores[t + GROUP / 2];
+                sum += exp2_1((scores[t] > other ? scores[t] : other) - top);
+            }
             job->sums[at * GROUPS + g] = sum;
         }
         job->maxima[at] = top;
@@ -253,7 +270,7 @@ static void score_part(void *context, int item) {
     for (int place = first; place < last && chunks[place] >= 0; place++) {
         if (place + AHEAD < last && chunks[place + AHEAD] >= 0)
             for (size_t line = 0; line < bytes; line += 64)
-                __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line);
+                __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line, 0, 1);
         if (job->dim == 64)
             score_chunk(job, pair, place, chunks[place], running, 64);
         else if (job->dim == 128)
@@ -394,8 +411,14 @@ static void keep_chunks(void *context, int pair) {
                 float under = of_row[chunk] - top;
                 weights[chunk] = exp2_finite(under > -126.0f ? under : -126.0f);
             }
-            for (int chunk = 0; chunk < count; chunk++) total += weights[chunk];
-            for (int chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] / total;
+            float lanes[LANES] = {0};
+            int chunk = 0;
+            for (; chunk + LANES <= count; chunk += LANES)
+                for (int j = 0; j < LANES; j++) lanes[j] += weights[chunk + j];
+            for (; chunk < count; chunk++) total += weights[chunk];
+            for (int j = 0; j < LANES; j++) total += lanes[j];
+            float inverse = 1.0f / total;
+            for (chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] * inverse;
         }
         largest(mass, count, job->kept, chunks);
         free(mass);

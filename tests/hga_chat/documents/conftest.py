@@ -31,6 +31,9 @@ class ByteTokenizer:
                 offsets.append(match.span())
         return ids, offsets
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ByteTokenizer().encode(text)) for text in texts]
+
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self._pieces[i] for i in ids).decode("utf-8", "replace")
 

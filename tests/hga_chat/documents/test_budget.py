@@ -1,49 +1,74 @@
-from hga_chat.documents.budget import over_budget, token_counts
-from hga_chat.documents.layout import lay_out
-from hga_chat.documents.text import read_text
-from hga_chat.documents.types import Document, LoadedDocuments
+from hga_chat.documents.budget import over_budget
+from hga_chat.documents.survey import Counted
 
 
-def _layout(tokenizer, sizes: dict[str, int]):
-    documents = [
-        Document(path, "text", read_text(path, b"word\n" * words).sections)
-        for path, words in sizes.items()
-    ]
-    return lay_out(LoadedDocuments(tuple(documents), ()), tokenizer)
+def _counted(sizes: dict[str, int]) -> list[Counted]:
+    return [Counted(path, "text", 1, tokens, ()) for path, tokens in sizes.items()]
 
 
-def test_counts_sum_to_the_whole(tokenizer) -> None:
-    layout = _layout(tokenizer, {"a": 10, "b": 500})
-    counts = token_counts(layout)
-    assert [path for path, _ in counts] == ["a", "b"]
-    assert sum(tokens for _, tokens in counts) == len(layout)
-    assert counts[1][1] > 1000  # a word and a line end each
+def test_within_the_budget() -> None:
+    assert over_budget(_counted({"a": 10}), 10) is None
+    assert over_budget([], 0) is None
 
 
-def test_within_the_budget(tokenizer) -> None:
-    layout = _layout(tokenizer, {"a": 10})
-    assert over_budget(layout, len(layout)) is None
-
-
-def test_the_largest_files_are_named_and_excluded(tokenizer) -> None:
-    layout = _layout(tokenizer, {"small": 10, "src/[x]*.py": 300, "huge.txt": 900, "mid": 50})
-    report = over_budget(layout, 400)
+def test_the_largest_files_are_named_and_excluded() -> None:
+    sizes = {"small": 10, "src/[x]*.py": 300, "huge.txt": 900, "mid": 50}
+    report = over_budget(_counted(sizes), 400)
     assert report is not None
-    assert (report.total, report.budget) == (len(layout), 400)
-    assert [path for path, _ in report.largest] == ["huge.txt", "src/[x]*.py", "mid", "small"]
-    assert report.exclude == ("huge.txt", r"src/\[x\]\*.py")
-    assert f"{len(layout):,} tokens are over the budget of 400; largest: huge.txt (" in str(report)
-    assert "--exclude 'huge.txt'" in str(report)
-
-
-def test_one_file_over_the_budget_has_nothing_to_exclude(tokenizer) -> None:
-    report = over_budget(_layout(tokenizer, {"book.txt": 900}), 100)
+    assert (report.total, report.budget) == (1260, 400)
+    assert report.largest == (
+        ("huge.txt", 900),
+        ("src/[x]*.py", 300),
+        ("mid", 50),
+        ("small", 10),
+    )
+    assert report.folders == (("src/", 300),)
+    assert report.options == ("--exclude 'huge.txt'",)
+    assert str(report) == (
+        "1,260 tokens are over the budget of 400; largest: huge.txt (900), src/[x]*.py (300), "
+        "mid (50), small (10); folders: src/ (300)\n"
+        "For example --exclude 'huge.txt' makes it fit; --fit chooses."
+    )
+    report = over_budget(_counted(sizes), 100)
     assert report is not None
-    assert report.exclude == ()
-    assert str(report).endswith("Name fewer files or a smaller part")
+    assert report.options == ("--exclude 'huge.txt'", r"--exclude 'src/\[x\]\*.py'")
 
 
-def test_a_namesake_in_a_folder_is_kept(tokenizer) -> None:
-    report = over_budget(_layout(tokenizer, {"a.py": 900, "lib/a.py": 10, "b.py": 10}), 200)
+def test_one_file_over_the_budget_has_nothing_to_exclude() -> None:
+    report = over_budget(_counted({"book.txt": 900}), 100)
     assert report is not None
-    assert report.exclude == ("/a.py",)
+    assert report.options == ()
+    assert str(report).endswith("Name fewer files or a smaller part; --fit leaves out what it can.")
+
+
+def test_a_namesake_in_a_folder_is_kept() -> None:
+    report = over_budget(_counted({"a.py": 900, "lib/a.py": 10, "b.py": 10}), 200)
+    assert report is not None
+    assert report.options == ("--exclude '/a.py'",)
+
+
+def test_folders_of_tests_examples_and_translations_go_before_files() -> None:
+    sizes = {
+        "src/app.py": 500,
+        "src/Tests/test_app.py": 300,
+        "pkg/Tests/test_pkg.py": 200,
+        "examples/one.py": 100,
+        "locale/de.po": 5,
+    }
+    report = over_budget(_counted(sizes), 505)
+    assert report is not None
+    # The translations are too small to be worth a glob.
+    assert report.options == ("--exclude 'Tests/'", "--exclude 'examples/'")
+    report = over_budget(_counted(sizes), 700)
+    assert report is not None
+    assert report.options == ("--exclude 'Tests/'",)
+
+
+def test_where_many_files_would_have_to_go_the_largest_folder_that_fits_is_named() -> None:
+    sizes = {f"big/{n}.py": 50 for n in range(100)}
+    sizes |= {f"lib/{n}.py": 20 for n in range(10)}
+    sizes |= {"tests/test_x.py": 250, "lib/deep/x.py": 30}
+    report = over_budget(_counted(sizes), 300)
+    assert report is not None
+    assert report.folders == (("big/", 5000), ("tests/", 250), ("lib/", 230), ("lib/deep/", 30))
+    assert report.options == ("--include '/lib/'",)

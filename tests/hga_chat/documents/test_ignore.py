@@ -37,8 +37,8 @@ def test_nested_ignore_files_and_negation(tmp_path: Path) -> None:
     assert _paths(tmp_path) == [
         "secret.txt",
         "data/keep.csv",
-        "logs/important.log",
         "src/build/out.py",
+        "logs/important.log",
     ]
 
 
@@ -71,6 +71,29 @@ def test_an_ignored_folder_named_itself_is_read(tmp_path: Path) -> None:
     assert rules_around(tmp_path / "build") == IgnoreRules()
     assert _paths(tmp_path / "build") == ["lib/a.py"]
     assert _paths(tmp_path / "build/lib") == ["a.py"]
+
+
+def test_a_repository_within_has_its_own_rules(tmp_path: Path) -> None:
+    _write(tmp_path / ".gitignore", "*.txt\n")
+    _write(tmp_path / "inner/.git/info/exclude", "*.private\n")
+    _write(tmp_path / "inner/.gitignore", "*.log\n")
+    _write(tmp_path / "linked/.git", "gitdir: ../.git/modules/linked\n")
+    _write(tmp_path / "linked/.gitignore", "*.py\n")
+    for name in ("a.txt", "a.log", "a.private", "a.py"):
+        for folder in ("", "inner", "linked"):
+            _write(tmp_path / folder / name)
+    assert sorted(_paths(tmp_path)) == [
+        *("a.log", "a.private", "a.py"),
+        *("inner/a.py", "inner/a.txt"),
+        *("linked/a.log", "linked/a.private", "linked/a.txt"),
+    ]
+
+
+def test_ignore_files_are_not_read_through_links(tmp_path: Path) -> None:
+    _write(tmp_path / "outside", "*\n")
+    _write(tmp_path / "tree/a.txt")
+    (tmp_path / "tree/.gitignore").symlink_to("../outside")
+    assert _paths(tmp_path / "tree") == ["a.txt"]
 
 
 def test_include_and_exclude(tmp_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_locate_gives_exact_lines(tokenizer) -> None:
     assert passage == Passage("b.py", "lines 201-400", 321, 321, None, "value_321 = 2541999")
 
 
+def test_locate_gives_the_lines_that_a_section_names(tokenizer) -> None:
+    section = Section("a.html", "Lamp", "one\ntwo\n\nthree\n", 4, 90, None, lines=(4, 17, 17, 90))
+    layout = lay_out(_loaded(Document("a.html", "html", (section,))), tokenizer)
+    (passage,) = layout.locate(*_find(layout, tokenizer, "two"))
+    assert (passage.start_line, passage.end_line, passage.text) == (17, 17, "two")
+    (passage,) = layout.locate(*_find(layout, tokenizer, "two\n\nthree"))
+    assert (passage.start_line, passage.end_line) == (17, 90)
+    (passage,) = layout.locate(0, len(layout))
+    assert (passage.start_line, passage.end_line) == (4, 90)
+
+
+def test_a_section_without_lines_and_pages_is_located_by_its_label(tokenizer) -> None:
+    section = Section("a.epub", "Part One > Chapter 3", "The lamp.\n", None, None, None)
+    layout = lay_out(_loaded(Document("a.epub", "epub", (section,))), tokenizer)
+    (passage,) = layout.locate(*_find(layout, tokenizer, "lamp"))
+    assert passage == Passage("a.epub", "Part One > Chapter 3", None, None, None, "The lamp.")
+
+
 def test_locate_gives_pages(tokenizer) -> None:
     layout = lay_out(_loaded(_pages("b.pdf", "Page one", "The code\nis 4711\nhere")), tokenizer)
     (passage,) = layout.locate(*_find(layout, tokenizer, "4711"))

@@ -16,8 +16,8 @@ def _texts(loaded: LoadedDocuments) -> dict[str, str]:
     return {d.path: "".join(s.text for s in d.sections) for d in loaded.documents}
 
 
-def test_the_corpus() -> None:
-    loaded = load_documents([str(DATA)])
+def test_the_files_beside_the_corpus() -> None:
+    loaded = load_documents([str(DATA)], exclude=["*/", "expected.json"])
     assert [(d.path, d.format, len(d.sections)) for d in loaded.documents] == [
         ("README.md", "markdown", 2),
         ("labelled.pdf", "pdf", 3),
@@ -26,11 +26,11 @@ def test_the_corpus() -> None:
         ("windows.txt", "text", 1),
     ]
     assert loaded.skipped == (
-        Skipped("binary.dat", "binary"),
+        Skipped("binary.dat", "an ELF program or library"),
         Skipped("damaged.pdf", "damaged PDF: Stream has ended unexpectedly"),
         Skipped("empty.txt", "empty"),
         Skipped("encrypted.pdf", "encrypted PDF; save a copy without the password first"),
-        Skipped("labelled.pdf", "page 2: no text (blank or a scan)"),
+        Skipped("labelled.pdf", "page 2: no text (blank or drawn)"),
         Skipped(
             "scan.pdf", "no text on any of 2 pages (a scan?); make it searchable with OCR first"
         ),
@@ -44,7 +44,7 @@ def test_the_corpus() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("binary.dat", "binary"),
+        ("binary.dat", "an ELF program or library"),
         ("damaged.pdf", "damaged PDF"),
         ("empty.txt", "empty"),
         ("encrypted.pdf", "encrypted PDF"),
@@ -71,11 +71,11 @@ def test_a_missing_path_among_several_is_an_error() -> None:
 
 
 def test_a_folder_without_text(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\0\0")
-    (tmp_path / "b.png").write_bytes(b"\x89PNG\0\0")
+    (tmp_path / "a.dat").write_bytes(b"a\0\0")
+    (tmp_path / "b.dat").write_bytes(b"b\0\0")
     (tmp_path / "empty").touch()
     (tmp_path / "blank").write_text(" \n\n")
-    with pytest.raises(DocumentError, match=r"nothing readable \(skipped: 2 binary, 2 empty\)"):
+    with pytest.raises(DocumentError, match=r"nothing readable \(skipped: binary: 2, empty: 2\)"):
         load_documents([str(tmp_path)])
 
 
@@ -88,9 +88,16 @@ def test_globs_that_leave_nothing(tmp_path: Path) -> None:
 def test_files_over_the_limit_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "fits.txt").write_bytes(b"x" * 4_999_999 + b"\n")
     (tmp_path / "huge.txt").write_bytes(b"x" * 5_000_000 + b"\n")
+    (tmp_path / "huge.html").write_bytes(b"<p>x" * 1_250_001)
+    (tmp_path / "huge.zip").write_bytes(b"PK\x03\x04")
+    os.truncate(tmp_path / "huge.zip", 100_000_001)
     loaded = load_documents([str(tmp_path)])
     assert [d.path for d in loaded.documents] == ["fits.txt"]
-    assert loaded.skipped == (Skipped("huge.txt", "larger than 5 MB"),)
+    assert loaded.skipped == (
+        Skipped("huge.html", "larger than 5 MB"),
+        Skipped("huge.txt", "larger than 5 MB"),
+        Skipped("huge.zip", "larger than 100 MB"),
+    )
 
 
 def test_files_are_named_as_given_and_folders_by_prefix(

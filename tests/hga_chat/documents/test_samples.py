@@ -22,8 +22,22 @@ def _plain(text: str) -> str:
 def test_pages_carry_their_printed_numbers(handbook: Document) -> None:
     labels = [section.page for section in handbook.sections]
     assert labels == ["i", "ii", "iii", *map(str, range(1, 35))]
-    for section in handbook.sections[1:]:
-        assert section.text.split("\n")[-1] == section.page
+
+
+def test_running_heads_and_page_numbers_are_left_out(handbook: Document) -> None:
+    titles = [section.text.split("\n")[0] for section in handbook.sections]
+    for section in handbook.sections[3:]:
+        lines = section.text.split("\n")
+        assert lines[-1] != section.page
+        # A chapter's title stands on top of its first page and of no other.
+        assert titles.count(lines[0]) == 1
+
+
+def test_pages_are_named_by_their_headings(handbook: Document) -> None:
+    labels = {section.page: section.label for section in handbook.sections}
+    assert labels["i"] == "page i (sheet 1 of 37)"
+    assert labels["5"] == "page 5 (sheet 8 of 37), 3 The Halloran telescope"
+    assert labels["6"] == "page 6 (sheet 9 of 37), Balance"
 
 
 def test_every_answer_stands_on_its_page(handbook: Document) -> None:
@@ -35,7 +49,7 @@ def test_every_answer_stands_on_its_page(handbook: Document) -> None:
 
 
 def test_the_pdf_is_made_from_the_texts(handbook: Document) -> None:
-    words = set("".join(section.text for section in handbook.sections).split())
+    words = set("\n".join(section.text for section in handbook.sections).split())
     for source in (SAMPLES / "handbook").glob("*.md"):
         written = {word for word in source.read_text("utf-8").split() if word.isalnum()}
         assert written <= words, source.name

@@ -17,40 +17,97 @@ def _write(path: Path, text: str = "text\n") -> None:
 
 
 def test_reading_order(tmp_path: Path) -> None:
+    root = tmp_path / "My-App-1.2"
     expected = [
         "README.md",
         "pyproject.toml",
+        "src/my_app/__init__.py",
+        "src/my_app/__main__.py",
         "a.py",
         "z.py",
         "docs/readme.rst",
         "docs/a.rst",
         "docs/deep/b.rst",
-        "src/a.py",
+        "examples/app.py",
         "src/LICENSE",
-        "CHANGELOG.md",
+        "src/my_app/engine.py",
+        "src/my_app/deep/__init__.py",
+        "src/my_app/test_engine.py",
+        "tests/conftest.py",
+        "tests/main.py",
+        "tests/README.md",
         "LICENSE",
+        "CHANGELOG.md",
+        "docs/changes.rst",
+        "logs/run.log",
     ]
     for name in reversed(expected):
-        _write(tmp_path / name)
-    found, skipped = walk(tmp_path, "", EVERYTHING)
+        _write(root / name)
+    found, skipped = walk(root, "", EVERYTHING)
     assert [entry.path for entry in found] == expected
     assert not skipped
 
 
-def test_folders_nobody_reads_are_left_out(tmp_path: Path) -> None:
+def test_folders_nobody_wrote_are_left_out_with_the_reason(tmp_path: Path) -> None:
     for name in (
         "node_modules/x/index.js",
         "pkg/__pycache__/x.py",
+        "pkg.egg-info/SOURCES.txt",
         "env/pyvenv.cfg",
         "env/lib/x.py",
         "lib/site-packages/x.py",
-        "pkg.egg-info/SOURCES.txt",
+        "cache/CACHEDIR.TAG",
+        "third_party/zlib/zlib.c",
+        "assets/vendor/jquery.js",
+        "build/lib/x.py",
+        "build/bdist.linux-x86_64/x.py",
+        "dist/app-1.0.tar.gz",
     ):
         _write(tmp_path / name)
     _write(tmp_path / "main.py")
     found, skipped = walk(tmp_path, "", EVERYTHING)
     assert [entry.path for entry in found] == ["main.py"]
+    hint = "; name it with --include to read it"
+    assert {entry.path: entry.reason.removesuffix(hint) for entry in skipped} == {
+        "assets/vendor/": "vendored code",
+        "build/": "build output",
+        "cache/": "a cache",
+        "dist/": "build output",
+        "env/": "a virtual environment",
+        "lib/site-packages/": "installed dependencies",
+        "node_modules/": "installed dependencies",
+        "third_party/": "vendored code",
+    }
+    found, skipped = walk(tmp_path, "", Globs.parse(["third_party/", "dist/*.gz"], []))
+    assert [entry.path for entry in found] == ["dist/app-1.0.tar.gz", "third_party/zlib/zlib.c"]
+    found, _ = walk(tmp_path, "", Globs.parse(["*.c", "*.py"], []))
+    assert [entry.path for entry in found] == ["main.py"]
+
+
+def test_folders_that_only_sound_like_it_are_read(tmp_path: Path) -> None:
+    for name in ("build/release.py", "dist/notes.md", "shop/vendor/__init__.py"):
+        _write(tmp_path / name)
+    found, skipped = walk(tmp_path, "", EVERYTHING)
+    assert len(found) == 3
     assert not skipped
+    _write(tmp_path / "shop/vendor/vendor.txt")
+    _, (vendored,) = walk(tmp_path, "", EVERYTHING)
+    assert vendored.path == "shop/vendor/"
+
+
+def test_submodules_that_are_not_checked_out_are_named(tmp_path: Path) -> None:
+    paths = ("libs/there", "libs/missing", "../outside", "/etc")
+    text = "".join(f'[submodule "{n}"]\n\tpath = {p}\n\turl = u\n' for n, p in enumerate(paths))
+    _write(tmp_path / "tree/.gitmodules", text)
+    _write(tmp_path / "tree/libs/there/.git", "gitdir: ../../.git/modules/there\n")
+    _write(tmp_path / "tree/libs/there/a.py")
+    (tmp_path / "tree/libs/missing").mkdir()
+    (tmp_path / "tree/empty").mkdir()
+    (tmp_path / "outside").mkdir()
+    found, skipped = walk(tmp_path / "tree", "", EVERYTHING)
+    assert [entry.path for entry in found] == ["libs/there/a.py"]
+    assert [entry.path for entry in skipped] == ["libs/missing/"]
+    assert "git submodule update" in skipped[0].reason
 
 
 def test_such_a_folder_named_itself_is_read(tmp_path: Path) -> None:

@@ -162,6 +162,50 @@ def test_truncated_anywhere(reference_model, tmp_path):
             load(path)
 
 
+ARRAYS = {
+    "strings": ["", "a", "\u0120the", "e\u0301", "x" * 300],
+    "numbers": [1, 2, -3],
+    "fractions": [0.5, -1.25],
+    "flags": [True, False],
+    "lists": [[1, 2], [3, 4]],
+    "one": ["only"],
+}
+
+
+def write_arrays(path):
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, values in ARRAYS.items():
+        writer.add_array(key, values)
+    writer.add_string("last", "end")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_arrays_are_what_the_library_reads(tmp_path):
+    write_arrays(tmp_path / "a.gguf")
+    file = GgufFile(tmp_path / "a.gguf")
+    library = gguf.GGUFReader(tmp_path / "a.gguf")
+    for key in (*ARRAYS, "last"):
+        assert file._contents(key) == library.fields[key].contents()
+    assert file.values("strings", str) == ARRAYS["strings"]
+    assert file.value("last", str) == "end"
+
+
+def test_damaged_arrays(tmp_path):
+    write_arrays(tmp_path / "a.gguf")
+    data = (tmp_path / "a.gguf").read_bytes()
+    place = data.index(b"strings") + len("strings") + 4
+    count, first_length = place + 4, place + 12
+    for offset in (count, count + 7, first_length, first_length + 7):
+        damaged = bytearray(data)
+        damaged[offset] = 255
+        (tmp_path / "b.gguf").write_bytes(damaged)
+        with pytest.raises(ModelFileError, match="is damaged or no GGUF file"):
+            GgufFile(tmp_path / "b.gguf")
+
+
 def test_damage_in_the_header_is_an_error_or_harmless(reference_model, tmp_path):
     path = tmp_path / "model.gguf"
     write_gguf(reference_model("llama"), path)

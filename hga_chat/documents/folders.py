@@ -1,0 +1,65 @@
+"""Folders of a tree that are not looked into, and the submodules in it."""
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+_CACHES = frozenset({".git", ".hg", ".svn", "__pycache__"})
+_CACHE_SUFFIXES = (".egg-info", ".dist-info")
+_INSTALLED = frozenset({"bower_components", "node_modules", "site-packages"})
+_VENDORED = frozenset(
+    {"3rdparty", "_vendor", "_vendored", "third-party", "third_party", "thirdparty", "vendored"}
+)
+_BUILT = frozenset({"_build", "build", "dist", "out", "target"})
+_BUILT_NAMES = frozenset({"CMakeCache.txt", "build.ninja", "classes", "doctrees"})
+_BUILT_STARTS = ("bdist.", "lib.linux-", "lib.macosx-", "lib.win", "temp.")
+_BUILT_ENDS = (
+    *(".a", ".class", ".egg", ".jar", ".js.map", ".min.css", ".min.js", ".o", ".tar.gz", ".whl"),
+)
+_SUBMODULE = re.compile(r"^\s*path\s*=\s*\"?(.+?)\"?\s*$", re.MULTILINE)
+
+NOT_CHECKED_OUT = "a submodule that is not checked out; 'git submodule update --init' fetches it"
+
+
+def is_cache(name: str) -> bool:
+    """Whether a folder of this name holds what nobody misses: caches, version control."""
+    return name in _CACHES or name.endswith(_CACHE_SUFFIXES)
+
+
+def not_written_here(name: str, entries: Collection[str]) -> str | None:
+    """Say what a folder holds if not the work of the tree's authors.
+
+    Args:
+        name: Of the folder.
+        entries: Names of what stands in it.
+    """
+    if name in _INSTALLED:
+        return "installed dependencies"
+    if "pyvenv.cfg" in entries:
+        return "a virtual environment"
+    if "CACHEDIR.TAG" in entries:
+        return "a cache"
+    # A Python package called vendor is about vendors, unless it says what it has copied.
+    is_vendor = name == "vendor" and ("__init__.py" not in entries or "vendor.txt" in entries)
+    if name in _VENDORED or is_vendor:
+        return "vendored code"
+    return "build output" if name in _BUILT and any(map(_is_built, entries)) else None
+
+
+def submodules(folder: Path) -> Iterator[Path]:
+    """The folders that ``.gitmodules`` in ``folder`` names and that lie in it."""
+    file = folder / ".gitmodules"
+    try:
+        text = file.read_text("utf-8", "replace") if file.is_file() else ""
+    except OSError:
+        return
+    for match in _SUBMODULE.finditer(text):
+        path = PurePosixPath(match[1])
+        if not path.is_absolute() and ".." not in path.parts:
+            yield folder / path
+
+
+def _is_built(name: str) -> bool:
+    return (
+        name in _BUILT_NAMES or name.startswith(_BUILT_STARTS) or name.lower().endswith(_BUILT_ENDS)
+    )

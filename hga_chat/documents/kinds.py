@@ -1,0 +1,175 @@
+"""What a file of a tree is to its reader, told by its path; the order of reading follows."""
+
+import re
+from enum import IntEnum
+from pathlib import Path, PurePath
+
+_MANIFESTS = frozenset(
+    {
+        "build.gradle",
+        "build.gradle.kts",
+        "cargo.toml",
+        "cmakelists.txt",
+        "composer.json",
+        "gemfile",
+        "go.mod",
+        "makefile",
+        "package.json",
+        "pom.xml",
+        "pyproject.toml",
+        "requirements.txt",
+        "setup.cfg",
+        "setup.py",
+    }
+)
+_LOCKS = frozenset(
+    {
+        "bun.lock",
+        "cargo.lock",
+        "composer.lock",
+        "gemfile.lock",
+        "go.sum",
+        "package-lock.json",
+        "pdm.lock",
+        "pipfile.lock",
+        "pnpm-lock.yaml",
+        "poetry.lock",
+        "uv.lock",
+        "yarn.lock",
+    }
+)
+_GENERATED_SUFFIXES = (".min.js", ".min.css", ".js.map", ".css.map")
+_LICENCES = frozenset({"copying", "licence", "license", "notice"})
+_CHANGES = frozenset({"changelog", "changes", "history", "news", "releases"})
+_PROSE = frozenset({"", ".md", ".rst", ".txt", ".adoc"})
+_ENTRIES = frozenset({"__main__", "app", "cli", "main"})
+_CODE = frozenset(
+    {
+        *(".c", ".cc", ".clj", ".cpp", ".cs", ".cxx", ".dart", ".ex", ".go", ".hs", ".java"),
+        *(".jl", ".js", ".jsx", ".kt", ".lua", ".mjs", ".ml", ".php", ".pl", ".py", ".r", ".rb"),
+        *(".rs", ".scala", ".sh", ".swift", ".ts", ".tsx", ".vue", ".zig"),
+    }
+)
+_DATA = frozenset(
+    {
+        *(".csv", ".dat", ".geojson", ".json", ".jsonl", ".lock", ".map", ".ndjson", ".pem"),
+        *(".sql", ".svg", ".tsv", ".xml"),
+    }
+)
+_TEST_STEM = re.compile(r"conftest|test_.*|.*[._-](test|tests|spec)|.*[a-z](Test|Tests|Spec)")
+_LANGUAGE = (
+    r"(ar|bg|bn|ca|cs|da|de|el|es|et|fa|fi|fr|he|hi|hr|hu|id|it|ja|ko|lt|lv|nl|no|pl|pt|ro|ru|sk"
+    r"|sl|sr|sv|th|tr|uk|vi|zh)([-_][A-Za-z]{2,4})?"
+)
+_TRANSLATED_FOLDER = re.compile(rf"(?:^|/)(doc|docs|documentation)/{_LANGUAGE}/", re.I)
+_TRANSLATED_README = re.compile(rf"readme[._-]{_LANGUAGE}\.(md|rst|txt|adoc)", re.I)
+_MAX_ENTRY_DEPTH = 2
+
+
+class Kind(IntEnum):
+    """What a file is, in the order of reading; ``FILE`` is whatever has no kind of its own."""
+
+    README = 0
+    MANIFEST = 1
+    ENTRY = 2
+    FILE = 3
+    EXAMPLE = 4
+    DATA = 5
+    TRANSLATION = 6
+    TEST = 7
+    LICENCE = 8
+    CHANGES = 9
+    LOG = 10
+    GENERATED = 11
+
+
+FOLDERS_OF = {
+    Kind.TEST: frozenset(
+        {"__tests__", "e2e", "fixtures", "spec", "specs", "test", "testdata", "tests"}
+    ),
+    Kind.EXAMPLE: frozenset(
+        {"benchmarks", "demo", "demos", "example", "examples", "sample", "samples", "tutorials"}
+    ),
+    Kind.TRANSLATION: frozenset({"i18n", "locale", "locales", "translations"}),
+}
+"""Names of folders, in lower case, that make all files below them of one kind."""
+
+
+def kind_of(path: PurePath, project: str = "") -> Kind:
+    """Tell the kind of a file.
+
+    Args:
+        path: Relative to its tree.
+        project: The name that the tree's main module would have, see ``project_of``.
+    """
+    name, stem, suffix = path.name.lower(), path.name.lower().split(".")[0], path.suffix.lower()
+    if is_generated(name):
+        return Kind.GENERATED
+    folders = [folder.lower() for folder in path.parts[:-1]]
+    is_code = suffix in _CODE
+    if FOLDERS_OF[Kind.TEST].intersection(folders) or (is_code and _TEST_STEM.fullmatch(path.stem)):
+        return Kind.TEST
+    if _is_translation(path, folders):
+        return Kind.TRANSLATION
+    if stem == "readme":
+        return Kind.README
+    if name in _MANIFESTS:
+        return Kind.MANIFEST
+    if suffix == ".log":
+        return Kind.LOG
+    if stem in _CHANGES and suffix in _PROSE:
+        return Kind.CHANGES
+    if stem in _LICENCES and not folders:
+        return Kind.LICENCE
+    if FOLDERS_OF[Kind.EXAMPLE].intersection(folders):
+        return Kind.EXAMPLE
+    if is_code and _is_entry(stem, suffix, folders, project):
+        return Kind.ENTRY
+    return Kind.DATA if suffix in _DATA else Kind.FILE
+
+
+def is_generated(name: str) -> bool:
+    """Whether a file is a lock file or minified, by its name."""
+    lowered = name.lower()
+    return lowered in _LOCKS or lowered.endswith(_GENERATED_SUFFIXES)
+
+
+def project_of(root: Path) -> str:
+    """The name that the main module of a tree would have: ``my_app`` for ``My-App-1.2``."""
+    return re.sub(r"[-_.]v?\d[\w.+-]*$", "", root.name.lower()).replace("-", "_")
+
+
+def reading_order(path: PurePath, kind: Kind) -> tuple[tuple[int, str, str], ...]:
+    """Sort key of a file in its tree.
+
+    First the readme and the manifests of the tree, then entry points, then folder by folder with
+    a folder's files before those of the folders in it, then tests, and at the end what often
+    changes: an edit there leaves all that was read before it as it was.
+    """
+    *folders, name = path.parts
+    part = kind
+    if Kind.FILE < kind < Kind.TEST or (kind < Kind.ENTRY and folders):
+        part = Kind.FILE
+    # A folder sorts after the files beside it.
+    places = [(Kind.FILE + 1, folder.lower(), folder) for folder in folders]
+    return ((part, "", ""), *places, (min(kind, Kind.FILE), name.lower(), name))
+
+
+def _is_translation(path: PurePath, folders: list[str]) -> bool:
+    return bool(
+        path.suffix.lower() in (".po", ".pot")
+        or FOLDERS_OF[Kind.TRANSLATION].intersection(folders)
+        or _TRANSLATED_FOLDER.search("".join(f"{folder}/" for folder in path.parts[:-1]))
+        or _TRANSLATED_README.fullmatch(path.name)
+    )
+
+
+def _is_entry(stem: str, suffix: str, folders: list[str], project: str) -> bool:
+    """Whether a source file is where a program starts or a library is entered."""
+    if len(folders) > _MAX_ENTRY_DEPTH:
+        return False
+    if stem in _ENTRIES or stem == project or (stem == "index" and not folders):
+        return True
+    if stem == "lib" and suffix == ".rs":
+        return folders == ["src"]
+    return stem == "__init__" and folders[-1:] == [project] and folders[:-1] in ([], ["src"])

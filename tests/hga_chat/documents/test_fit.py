@@ -1,0 +1,87 @@
+import random
+
+import pytest
+
+from hga_chat.documents.fit import Fitting
+from hga_chat.documents.kinds import Kind
+from hga_chat.documents.types import Document
+
+_FILES = [
+    ("README.md", Kind.README, 10),
+    ("main.py", Kind.ENTRY, 10),
+    ("a.py", Kind.FILE, 30),
+    ("b.py", Kind.FILE, 20),
+    ("examples/e.py", Kind.EXAMPLE, 15),
+    ("locale/de.po", Kind.TRANSLATION, 16),
+    ("data.csv", Kind.DATA, 5),
+    ("big.json", Kind.DATA, 40),
+    ("tests/t.py", Kind.TEST, 12),
+    ("tests/u.py", Kind.TEST, 12),
+    ("CHANGES", Kind.CHANGES, 6),
+]
+
+
+def _left_out(budget: int, files=None) -> dict[str, str]:
+    """What is left out, with the reasons, in reading order."""
+    files = _FILES if files is None else files
+    fitting = Fitting(budget)
+    for number, (path, kind, tokens) in enumerate(files):
+        fitting.add(number, Document(path, "text", ()), kind, tokens)
+    chosen, reasons = fitting.choose()
+    left = {files[number][0]: why for number, why in reasons.items()}
+    assert [path for path, *_ in files if path not in left] == [d.path for d in chosen]
+    return left
+
+
+def test_everything_is_read_if_it_fits() -> None:
+    assert _left_out(176) == {}
+
+
+@pytest.mark.parametrize(
+    ("budget", "left_out"),
+    [
+        (175, "big.json"),  # 136 and not 40 more
+        (135, "big.json CHANGES"),  # 125 without data; 5 of it still fit
+        (124, "big.json tests/u.py"),  # of two alike the later one; 11 of data still fit
+        (100, "big.json CHANGES data.csv tests/u.py locale/de.po"),  # 70, then 15, 12
+        (60, "big.json CHANGES tests/t.py tests/u.py locale/de.po a.py"),  # 40, then 15, 5
+        (
+            20,
+            "big.json CHANGES data.csv tests/t.py tests/u.py locale/de.po examples/e.py a.py b.py",
+        ),
+    ],
+)
+def test_the_order_of_choice(budget: int, left_out: str) -> None:
+    assert set(_left_out(budget)) == set(left_out.split())
+
+
+def test_reasons() -> None:
+    assert _left_out(30) == {
+        "a.py": "among the largest",
+        "b.py": "among the largest",
+        "examples/e.py": "an example",
+        "locale/de.po": "a translation",
+        "big.json": "longer than all there is room for",
+        "tests/t.py": "a test",
+        "tests/u.py": "a test",
+        "CHANGES": "a change log",
+    }
+
+
+def test_what_has_to_stay_and_does_not_fit_has_no_reason() -> None:
+    files = [("README.md", Kind.README, 80), ("a.py", Kind.FILE, 10), ("main.py", Kind.ENTRY, 30)]
+    assert _left_out(100, files) == {"README.md": ""}
+    assert _left_out(50, files) == {"README.md": ""}
+
+
+def test_the_choice_depends_neither_on_the_order_of_coming_nor_on_what_was_let_go() -> None:
+    choose = random.Random(5)
+    sizes = choose.sample(range(1, 701), 700)  # none alike, so no earlier one is preferred
+    files = [(str(size), choose.choice(list(Kind)), size) for size in sizes]
+    files = [entry for entry in files if entry[1] > Kind.ENTRY or entry[2] < 40]
+    assert sum(sizes) > 16 * 700  # far more than is held
+    expected = _left_out(700, files)
+    assert 5 < len(files) - len(expected) < 60
+    for _ in range(5):
+        choose.shuffle(files)
+        assert _left_out(700, files) == expected
