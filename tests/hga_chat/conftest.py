@@ -8,7 +8,7 @@ import pytest
 from scripted import ScriptedEngine, scripted_fork, scripted_info
 
 from hga_chat.__main__ import main
-from hga_chat.paths import MODELS_DIR_VARIABLE, models_dir
+from hga_chat.paths import MODELS_DIR_VARIABLE, kv_dir, models_dir
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,12 @@ class Ran:
 @pytest.fixture
 def cli(monkeypatch, capsys, tmp_path):
     """Runs a command line with no settings but its flags, and nothing saved before."""
-    models = models_dir()
+    models, kernels = models_dir(), kv_dir().with_name("kernels")
     for name in [name for name in os.environ if name.startswith("HGA_CHAT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv(MODELS_DIR_VARIABLE, str(models))
+    if "HGA_KERNELS_CACHE" not in os.environ:  # compiled once, not for every test
+        monkeypatch.setenv("HGA_KERNELS_CACHE", str(kernels))
     for kind in ("config", "data", "cache"):
         monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(tmp_path / f"xdg-{kind}"))
 
