@@ -267,10 +267,15 @@ static void score_part(void *context, int item) {
     for (int row = 0; row < job->rows; row++) running[row] = -INFINITY;
     size_t bytes = (size_t)CHUNK * (job->dim / 4);
     const uint8_t *codes = job->codes + (size_t)(pair / job->blocks) * job->capacity_chunks * bytes;
+    const uint16_t *scales =
+        job->scales + (size_t)(pair / job->blocks) * job->capacity_chunks * CHUNK;
     for (int place = first; place < last && chunks[place] >= 0; place++) {
-        if (place + AHEAD < last && chunks[place + AHEAD] >= 0)
+        if (place + AHEAD < last && chunks[place + AHEAD] >= 0) {
             for (size_t line = 0; line < bytes; line += 64)
                 __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line, 0, 1);
+            for (int t = 0; t < CHUNK; t += 32)
+                __builtin_prefetch(scales + chunks[place + AHEAD] * CHUNK + t, 0, 1);
+        }
         if (job->dim == 64)
             score_chunk(job, pair, place, chunks[place], running, 64);
         else if (job->dim == 128)
