@@ -314,7 +314,7 @@ static void attend_pair(void *context, int item) {
             if (place + AHEAD < pages && groups[place + AHEAD] >= 0) {
                 const char *later = (const char *)(job->pool + slots[place + AHEAD] * page_size);
                 for (size_t line = 0; line < 2 * page_size; line += 64)
-                    __builtin_prefetch(later + line);
+                    __builtin_prefetch(later + line, 0, 1);
             }
             if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
             const uint16_t *page = job->pool + slots[place] * page_size;
