@@ -52,9 +52,8 @@ def list_(settings: Settings, as_json: Json = False) -> None:
     if rows:
         header = ("session", "tokens", "turns", "updated", "disk", "title")
         output.write(table(header, rows) + "\n\n")
-    output.write(
-        f"{len(rows)} sessions take {human_bytes(total)} of {human_bytes(settings.disk_limit)}\n"
-    )
+    subject = "1 session takes" if len(rows) == 1 else f"{len(rows)} sessions take"
+    output.write(f"{subject} {human_bytes(total)} of {human_bytes(settings.disk_limit)}\n")
 
 
 @app.command("show")
