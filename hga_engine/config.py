@@ -65,7 +65,7 @@ class RouterConfig:
     """Groups per query token and KV head (decode rule)."""
     prefill_budget: int = 128
     """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
-    decode_kept_chunks: int = 1024
+    decode_kept_chunks: int = 768
     """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""
     prefill_kept_chunks: int = 512
     """The same under the prefill rule."""
