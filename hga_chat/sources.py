@@ -42,6 +42,18 @@ class Source:
         lines = f"{self.path}:{self.start_line}"
         return lines if self.end_line == self.start_line else f"{lines}-{self.end_line}"
 
+    def as_object(self) -> dict[str, object]:
+        """What is printed and exported of it as JSON."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "start_line": self.start_line,
+            "end_line": self.end_line,
+            "page": self.page,
+            "score": round(self.score, 4),
+            "text": self.text,
+        }
+
 
 @dataclass
 class _Run:

@@ -180,18 +180,7 @@ def _report(
             for span in documents
         ],
         "skipped": [{"path": entry.path, "reason": entry.reason} for entry in conversation.skipped],
-        "sources": [
-            {
-                "path": source.path,
-                "label": source.label,
-                "start_line": source.start_line,
-                "end_line": source.end_line,
-                "page": source.page,
-                "score": round(source.score, 4),
-                "text": source.text,
-            }
-            for source in answer.sources
-        ],
+        "sources": [source.as_object() for source in answer.sources],
         "usage": {
             "document_tokens": sum(span.tokens for span in documents),
             "prompt_tokens": finished.prompt_tokens,

@@ -48,18 +48,7 @@ def _turn_as_object(turn: SavedTurn) -> dict[str, Any]:
         "question": turn.question,
         "answer": turn.text,
         "finish_reason": finished.reason,
-        "sources": [
-            {
-                "path": source.path,
-                "label": source.label,
-                "start_line": source.start_line,
-                "end_line": source.end_line,
-                "page": source.page,
-                "score": round(source.score, 4),
-                "text": source.text,
-            }
-            for source in turn.sources
-        ],
+        "sources": [source.as_object() for source in turn.sources],
         "usage": {
             "prompt_tokens": finished.prompt_tokens,
             "completion_tokens": finished.completion_tokens,
