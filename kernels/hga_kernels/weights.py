@@ -1,0 +1,32 @@
+"""Weights that are more than one tensor."""
+
+from dataclasses import dataclass
+
+import torch
+
+FP8_BLOCK = 128
+"""Rows and columns that share a scale in the FP8 checkpoints of DeepSeek-V3 and Qwen3."""
+
+
+@dataclass(frozen=True)
+class BlockScaled:
+    """FP8 weights with one scale a block of 128 x 128 (``weight_scale_inv`` of a checkpoint).
+
+    The weight is ``values * scales``, the scales spread over their blocks. Leading dimensions, as
+    of stacked experts, are the same in both.
+    """
+
+    values: torch.Tensor  # [..., out, in] float8_e4m3fn
+    scales: torch.Tensor  # [..., ceil(out / 128), ceil(in / 128)] float32
+
+    @property
+    def shape(self) -> torch.Size:
+        """[..., out, in]."""
+        return self.values.shape
+
+    def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
+        """[..., out, in]: the weight, multiplied in float32 and rounded once."""
+        rows, columns = self.values.shape[-2:]
+        spread = self.scales.repeat_interleave(FP8_BLOCK, -2)[..., :rows, :]
+        spread = spread.repeat_interleave(FP8_BLOCK, -1)[..., :columns]
+        return (self.values.float() * spread).to(dtype)
