@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from hga_chat.paths import MODELS_DIR_VARIABLE, config_dir
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, RouterName, SamplingParams
+from hga_engine.config import (
+    CacheConfig,
+    DeviceName,
+    EngineConfig,
+    RouterConfig,
+    RouterName,
+    SamplingParams,
+)
 
 PREFIX = "HGA_CHAT_"
 LEAST_CONTEXT = 1024
@@ -45,6 +52,12 @@ def _router(value: object) -> str:
     if value in ("hga", "paper", "dense"):
         return str(value)
     raise ValueError("hga, paper or dense")
+
+
+def _device(value: object) -> str:
+    if value in ("auto", "cpu", "cuda"):
+        return str(value)
+    raise ValueError("auto, cpu or cuda")
 
 
 def _whole(value: object) -> int:
@@ -156,6 +169,18 @@ class Settings:
         default=False,
         metadata=_about(_switch, bool, "Take passwords and keys out of what is read."),
     )
+    device: DeviceName = field(
+        default="auto",
+        metadata=_about(
+            _device, str, "Where to compute: cpu, cuda, or auto: a GPU that fits, else the CPU."
+        ),
+    )
+    device_limit: int | None = field(
+        default=None,
+        metadata=_about(
+            _size, str, "GPU memory that may be in use in all, such as 31G; by default all of it."
+        ),
+    )
     host_budget: int | None = field(
         default=None,
         metadata=_about(_size, str, "K/V bytes in memory, such as 512M; the rest lives on disk."),
@@ -192,7 +217,11 @@ class Settings:
         router = RouterConfig(
             router=self.router, decode_budget=self.budget, prefill_budget=2 * self.budget
         )
-        cache = CacheConfig(context=self.context, host_budget_bytes=self.host_budget)
+        cache = CacheConfig(
+            context=self.context,
+            host_budget_bytes=self.host_budget,
+            device_limit_bytes=self.device_limit,
+        )
         return EngineConfig(router=router, cache=cache)
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 RouterName = Literal["hga", "paper", "dense"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
 
@@ -97,6 +98,8 @@ class CacheConfig:
     """Folder for the disk tier; None: the system's temporary folder."""
     saved_dir: Path | None = None
     """Folder of this session's saved state, which is then the disk tier's; None: none is kept."""
+    device_limit_bytes: int | None = None
+    """Memory of the GPU, as its driver counts it, that may be in use; None: all there is."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,13 @@ class EngineConfig:
 
     router: RouterConfig = field(default_factory=RouterConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
-    slice_tokens: int = 1024
-    """Tokens of one prefill step; a multiple of the chunk size."""
+    slice_tokens: int | None = None
+    """Tokens of one prefill step, a multiple of the chunk size; None: what suits the device."""
+
+    def slice_on(self, device_type: str) -> int:
+        """Tokens of one prefill step on a device: "cpu" or "cuda"."""
+        # On a GPU enough for the weights of every expert to be worth reading.
+        return self.slice_tokens or (1024 if device_type == "cpu" else 4096)
 
 
 @dataclass(frozen=True)

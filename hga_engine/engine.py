@@ -6,9 +6,9 @@ index; select; fetch pages; attend; finish the layer; at the end logits and the 
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +16,7 @@ from hga_engine import ledger
 from hga_engine.attention.attention import Reading, RoutedAttention, Rule
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
+from hga_engine.device_memory import DevicePlan, device_memory, plan_device
 from hga_engine.errors import ContextFullError
 from hga_engine.events import (
     Event,
@@ -25,15 +26,20 @@ from hga_engine.events import (
     TextDelta,
     Trace,
 )
+from hga_engine.kv_store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
-from hga_engine.model import load_model, weights_dtype
 from hga_engine.model.decoder import Decoder
-from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.types import ModelWeights
+from hga_engine.pace import Pace
 from hga_engine.sampler import Sampler
 from hga_engine.saved_state.state import SavedState, geometry
 from hga_engine.timing import AnswerClock
-from hga_engine.tokenizer import Detokenizer, Tokenizer, load_tokenizer
+from hga_engine.tokenizer import Detokenizer, Tokenizer
+
+
+if TYPE_CHECKING:
+    from hga_engine.decode_graph import DecodeGraph
+    from hga_engine.kv_store.device import DeviceKVStore
 
 
 class Engine:
@@ -51,7 +57,7 @@ class Engine:
         """Set up a session: the one saved in ``config.cache.saved_dir``, else an empty one.
 
         Args:
-            weights: of the model, on the CPU.
+            weights: of the model; where they are, the engine computes.
             tokenizer: of the model.
             config: routing, context and budgets.
             model_name: for reports.
@@ -69,13 +75,40 @@ class Engine:
         self.fingerprint = model_fingerprint
         self._weights_bytes = weights.bytes()
         self._decoder = Decoder(weights)
+        model, router = weights.config, config.router
+        self._device = device = weights.final_norm.device
         dtype = kv_dtype or weights.embedding.dtype
-        self._store = TieredKVStore(weights.config, config.router, config.cache, dtype)
-        self._index = RoutingIndex(weights.config, config.router, config.cache.context, dtype)
-        self._attention = RoutedAttention(weights.config, config.router, self._store, self._index)
-        # Positions of the slice under way, the same for every layer.
-        self._span = (0, 0)
-        self._positions = torch.empty(0, dtype=torch.int64)
+        self._slice_tokens = config.slice_on(device.type)
+        self._host_store = TieredKVStore(
+            model, router, config.cache, dtype, is_pinned=device.type == "cuda"
+        )
+        self._index = RoutingIndex(model, router, config.cache.context, dtype, device)
+        self._store: KVStore = self._host_store
+        self._plan: DevicePlan | None = None
+        self._device_store: DeviceKVStore | None = None
+        self._graph: DecodeGraph | None = None
+        if device.type == "cuda":
+            # Not to be imported where there is no GPU.
+            from hga_engine.decode_graph import DecodeGraph
+            from hga_engine.kv_store.device import DeviceKVStore
+
+            before = device_memory(device)
+            self._plan = plan_device(
+                model,
+                config,
+                self._slice_tokens,
+                weights.device_bytes(),
+                before.used_bytes - weights.device_bytes(),
+                before.total_bytes,
+                dtype,
+            )
+            store = DeviceKVStore(
+                model, router, self._host_store, dtype, device, self._plan.cached_pages
+            )
+            self._store = self._device_store = store
+            if router.router == "hga":
+                self._graph = DecodeGraph(weights, router, store, self._index, self._decoder)
+        self._attention = RoutedAttention(model, router, self._store, self._index, device)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
@@ -88,14 +121,17 @@ class Engine:
                 model_fingerprint,
                 config.router,
                 geometry(weights.config, config.router, config.cache.context, dtype),
-                self._store,
+                self._host_store,
                 self._index,
+                self._store,
             )
             try:
                 token_ids, stored = self._saved.resume()
             except BaseException:
                 self.close()
                 raise
+            if self._device_store is not None:
+                self._device_store.take_host_lengths()
             self._stored_ids, self._pending = token_ids[:stored], token_ids[stored:]
 
     @property
@@ -143,6 +179,8 @@ class Engine:
                 session goes on.
         """
         if self._saved is not None:
+            if self._device_store is not None:
+                self._device_store.flush()
             self._saved.save(self.token_ids, self._stored)
 
     def _prepare(self) -> None:
@@ -153,10 +191,7 @@ class Engine:
 
     def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
         """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
-        span = (start, start + hidden.shape[0])
-        if span != self._span:
-            self._span, self._positions = span, torch.arange(*span)
-        queries, keys, values = self._decoder.project(layer, hidden, self._positions)
+        queries, keys, values = self._decoder.project(layer, hidden, start)
         self._store.append(layer, keys, values)
         self._index.extend(layer, self._store)
         return queries
@@ -225,6 +260,7 @@ class Engine:
         hidden = self._decoder.embed(torch.tensor(tokens))
         layers = self.model_config.num_layers
         steps = 0
+        pace = Pace(self._device)
         for layer in range(layers):
             self._store.open_layer(layer)
             try:
@@ -235,6 +271,9 @@ class Engine:
                     else:
                         hidden[first:last] = self._layer(layer, part, start + first, "prefill")
                     steps += 1
+                    pace.step()
+                    if steps == layers * len(slices):
+                        pace.finish()
                     yield PrefillProgress(
                         steps, layers * len(slices), len(tokens), time.perf_counter() - began
                     )
@@ -243,7 +282,7 @@ class Engine:
 
     def _slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
         """Ranges that end on multiples of the slice size in the session, so on chunk borders."""
-        size = self.config.slice_tokens
+        size = self._slice_tokens
         borders = [*range(size - start % size, tokens, size), tokens]
         return list(zip([0, *borders[:-1]], borders, strict=True))
 
@@ -355,27 +394,25 @@ class Engine:
         cancel: threading.Event | None,
         clock: AnswerClock,
     ) -> Iterator[Event]:
-        sampler = Sampler(sampling)
         detokenizer = Detokenizer(self.tokenizer)
         reading = Reading(0)
         generated = 0
         reason: FinishReason = "length"
-        while True:
-            hidden, trace = self._decode(token, reading)
-            self._pending = []
-            token = sampler.sample(self._decoder.logits(hidden)[0])
-            clock.token_sampled()
-            if token in self.tokenizer.end_tokens and not sampling.ignore_end:
-                reason = "stop"
-                break
-            generated += 1
-            self._pending = [token]
-            yield TextDelta(detokenizer.push(token), token, trace)
-            if generated == sampling.max_new_tokens or not self._has_room():
-                break
-            if cancel is not None and cancel.is_set():
-                reason = "cancelled"
-                break
+        steps = self._steps if self._graph is None else self._graph_steps
+        with closing(steps(token, sampling, reading)) as tokens:
+            for token, trace in tokens:
+                clock.token_sampled()
+                if token in self.tokenizer.end_tokens and not sampling.ignore_end:
+                    reason = "stop"
+                    break
+                generated += 1
+                self._pending = [token]
+                yield TextDelta(detokenizer.push(token), token, trace)
+                if generated == sampling.max_new_tokens or not self._has_room():
+                    break
+                if cancel is not None and cancel.is_set():
+                    reason = "cancelled"
+                    break
         rest = detokenizer.finish()
         if rest:
             yield TextDelta(rest, -1, trace)
@@ -384,14 +421,38 @@ class Engine:
     def _has_room(self) -> bool:
         return self.num_tokens < self.config.cache.context
 
-    def _decode(self, token: int, total: Reading) -> tuple[torch.Tensor, Trace]:
-        """One decode step: the hidden state of ``token`` and what it read."""
-        position = self._stored
-        reading = Reading(position // self.config.router.group_size + 1)
-        hidden = self._append([token], "decode", reading, with_mass=True)
-        total.attended += reading.attended
-        total.visible += reading.visible
-        return hidden, self._attention.trace(position, reading)
+    def _steps(
+        self, token: int, sampling: SamplingParams, total: Reading
+    ) -> Generator[tuple[int, Trace], None, None]:
+        """Decode from ``token`` on, one step after the other: each next token and what was read."""
+        sampler = Sampler(sampling)
+        while True:
+            position = self._stored
+            reading = Reading(position // self.config.router.group_size + 1)
+            hidden = self._append([token], "decode", reading, with_mass=True)
+            self._pending = []
+            total.attended += reading.attended
+            total.visible += reading.visible
+            token = sampler.sample(self._decoder.logits(hidden)[0])
+            yield token, self._attention.trace(position, reading)
+
+    def _graph_steps(
+        self, token: int, sampling: SamplingParams, total: Reading
+    ) -> Generator[tuple[int, Trace], None, None]:
+        """``_steps`` as a CUDA graph."""
+        assert self._graph is not None
+        room = min(sampling.max_new_tokens, self.config.cache.context - self._stored)
+        with closing(self._graph.run(token, self._stored, room, sampling)) as results:
+            for following, mass in results:
+                position = self._stored
+                self._graph.advance()
+                self._stored_ids.append(token)
+                self._pending = []
+                token = following
+                reading = self._attention.decode_reading(position, mass)
+                total.attended += reading.attended
+                total.visible += reading.visible
+                yield token, self._attention.trace(position, reading)
 
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on."""
@@ -413,13 +474,19 @@ class Engine:
     def memory(self) -> MemoryFigures:
         """Bytes in use now."""
         usage = self._store.usage()
+        device = device_memory(self._device)
         return MemoryFigures(
             weights_bytes=self._weights_bytes,
             index_bytes=self._index.bytes(),
             kv_device_bytes=usage.device_bytes,
             kv_host_bytes=usage.host_bytes,
             kv_disk_bytes=usage.disk_bytes,
-            device_peak_bytes=0,
+            device_peak_bytes=device.peak_bytes,
+            device_used_bytes=device.used_bytes,
+            device_reserved_bytes=device.reserved_bytes,
+            device_allocated_bytes=device.allocated_bytes,
+            device_total_bytes=device.total_bytes,
+            device_planned_bytes=0 if self._plan is None else self._plan.total,
             host_peak_bytes=ledger.peak_resident_bytes(),
             host_resident_bytes=ledger.resident_bytes(),
             host_total_bytes=ledger.total_memory_bytes(),
@@ -436,69 +503,3 @@ class Engine:
         if self._saved is not None:
             self._saved.close()
         self._store.close()
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model in memory, from which sessions are opened."""
-
-    weights: ModelWeights
-    tokenizer: Tokenizer
-    name: str
-    fingerprint: str
-
-
-def prepare_model(
-    files: ModelFiles, progress: Callable[[str, float], None] | None = None
-) -> LoadedModel:
-    """Load weights and tokenizer.
-
-    Args:
-        files: where the model is.
-        progress: told what is being done and how far, 0 to 1.
-
-    Raises:
-        ModelFileError: a file is missing, damaged or of an unknown kind.
-    """
-    tokenizer = load_tokenizer(files)
-    weights = load_model(files, weights_dtype(), progress)
-    return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
-
-
-def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
-    """An engine over a model in memory, with the saved session or an empty one.
-
-    Raises:
-        OutOfMemoryError: the ledger says that the session cannot fit.
-        KVStoreError: the disk tier cannot be set up.
-        SavedStateError: the saved state is damaged, or of another model, geometry or format.
-    """
-    ledger.check(
-        ledger.predict(model.weights.config, model.weights.bytes(), config, torch.bfloat16),
-        ledger.available_memory_bytes() + model.weights.bytes(),
-        ledger.available_disk_bytes(config.cache),
-    )
-    return Engine(
-        model.weights, model.tokenizer, config, model.name, model.fingerprint, torch.bfloat16
-    )
-
-
-def load_engine(
-    files: ModelFiles,
-    config: EngineConfig,
-    progress: Callable[[str, float], None] | None = None,
-) -> Engine:
-    """Load a model and open a session on this machine, as ``open_engine`` does.
-
-    Args:
-        files: where the model is.
-        config: routing, context and budgets.
-        progress: told what is being done and how far, 0 to 1.
-
-    Raises:
-        ModelFileError: a file is missing, damaged or of an unknown kind.
-        OutOfMemoryError: the ledger says that it cannot fit.
-        KVStoreError: the disk tier cannot be set up.
-        SavedStateError: the saved state is damaged, or of another model, geometry or format.
-    """
-    return open_engine(prepare_model(files, progress), config)

@@ -63,6 +63,15 @@ class MemoryFigures:
     host_total_bytes: int
     kv_host_capacity_bytes: int
     kv_disk_capacity_bytes: int
+    device_used_bytes: int = 0
+    """Of the GPU, as its driver counts it, by all programs."""
+    device_total_bytes: int = 0
+    device_reserved_bytes: int = 0
+    """Of the GPU, by torch's allocator."""
+    device_allocated_bytes: int = 0
+    """Of those, in use."""
+    device_planned_bytes: int = 0
+    """What was predicted before anything was allocated."""
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,14 @@ def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
     return total + (tables * model.vocab_size + 1) * hidden * other
 
 
-def predict(model: ModelConfig, weights: int, config: EngineConfig, dtype: torch.dtype) -> Ledger:
-    """Predict what a session with a full context takes.
+def predict(
+    model: ModelConfig,
+    weights: int,
+    config: EngineConfig,
+    dtype: torch.dtype,
+    device_type: str = "cpu",
+) -> Ledger:
+    """Predict what a session with a full context takes of the host's memory, and of the disk.
 
     K/V: ``2 * layers * kv_heads * head_dim`` elements a token, in whole groups.
 
@@ -94,9 +100,10 @@ def predict(model: ModelConfig, weights: int, config: EngineConfig, dtype: torch
 
     Args:
         model: geometry.
-        weights: bytes of the weights.
+        weights: bytes of the weights in host memory.
         config: context, slice, router and host budget.
         dtype: of K/V and hidden states.
+        device_type: what computes; of a GPU's memory `plan_device` tells.
     """
     router, context = config.router, config.cache.context
     groups = -(-context // router.group_size)
@@ -123,6 +130,8 @@ def predict(model: ModelConfig, weights: int, config: EngineConfig, dtype: torch
     workspace += 4 * 2 * model.vocab_size
     if spills:
         workspace += kv_layer + _MOVED_AT_A_TIME
+    if device_type != "cpu":
+        index, workspace = 0, _MOVED_AT_A_TIME
     kv_saved = kv if config.cache.saved_dir is not None else 0
     return Ledger(weights, index, kv_host, kv if spills else 0, workspace, context, kv_saved)
 
@@ -211,7 +220,7 @@ def _slice_elements(model: ModelConfig, config: EngineConfig) -> int:
     heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
     expert = 3 * model.expert_intermediate_size + model.hidden_size
     mlp = max(3 * model.intermediate_size, model.experts_per_token * expert)
-    tokens = min(config.slice_tokens, config.cache.context)
+    tokens = min(config.slice_on("cpu"), config.cache.context)
     return tokens * (3 * model.hidden_size + heads + mlp)
 
 

@@ -2,12 +2,18 @@
 
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-
-def device_name() -> str:
-    """The processor, and how many threads the engine computes with."""
+if TYPE_CHECKING:
     import torch
 
+
+def device_name(device: "torch.device | None" = None) -> str:
+    """A GPU by its name; else the processor, and how many threads the engine computes with."""
+    import torch
+
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -150,8 +150,9 @@ class Layer:
         self.text = text
         self.router = router
         self.store = TieredKVStore(model, router, cache, text.keys.dtype)
-        self.index = RoutingIndex(model, router, cache.context, text.keys.dtype)
-        self.attention = RoutedAttention(model, router, self.store, self.index)
+        cpu = torch.device("cpu")
+        self.index = RoutingIndex(model, router, cache.context, text.keys.dtype, cpu)
+        self.attention = RoutedAttention(model, router, self.store, self.index, cpu)
 
     def add(self, end: int) -> int:
         """Store and index the text up to ``end``; gives where that began."""

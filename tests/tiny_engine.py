@@ -182,10 +182,9 @@ def dense_pass(
     """
     decoder = Decoder(random_weights(model, seed))
     hidden = decoder.embed(torch.tensor(list(tokens)))
-    positions = torch.arange(len(tokens))
     all_weights = []
     for layer in range(model.num_layers):
-        queries, keys, values = decoder.project(layer, hidden, positions)
+        queries, keys, values = decoder.project(layer, hidden, 0)
         keys, values = (t.repeat_interleave(model.heads_per_kv, 1) for t in (keys, values))
         scores = torch.einsum("qhd,khd->hqk", queries, keys) / math.sqrt(model.head_dim)
         hidden_later = torch.ones(len(tokens), len(tokens), dtype=torch.bool).triu(1)

@@ -83,7 +83,7 @@ def check() -> int:
     from hga_chat.sessions.opening import open_session, settings_of
     from hga_chat.sessions.store import SessionStore
     from hga_chat.settings import load_settings
-    from hga_engine.engine import open_engine, prepare_model
+    from hga_engine.opening import open_engine, prepare_model
 
     torch.set_num_threads(1)
     settings, store = load_settings({}), SessionStore(1 << 40)

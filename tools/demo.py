@@ -17,7 +17,7 @@ from hga_chat.documents import lay_out, load_documents
 from hga_chat.documents.clean import displayable
 from hga_chat.models import pull_model
 from hga_engine.config import EngineConfig, SamplingParams
-from hga_engine.engine import LoadedModel, open_engine, prepare_model
+from hga_engine.opening import LoadedModel, open_engine, prepare_model
 
 SAMPLES = Path(__file__).parents[1] / "assets" / "samples"
 HANDBOOK_QUESTIONS = 6

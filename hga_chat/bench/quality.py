@@ -11,9 +11,10 @@ import torch
 from hga_chat.bench.text import Needle, make_needles, plant
 from hga_engine.attention.attention import Reading, Rule
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
-from hga_engine.engine import Engine, open_engine, prepare_model
+from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
 from hga_engine.model.files import ModelFiles
+from hga_engine.opening import open_engine, prepare_model
 
 _ANSWER_TOKENS = 24
 _QUESTION_ROOM = 128

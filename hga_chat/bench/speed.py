@@ -1,42 +1,47 @@
 """How fast this machine reads and answers, at several context lengths."""
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-from hga_chat.bench.text import standard_text
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
-from hga_engine.engine import open_engine, prepare_model
+import torch
+
+from hga_engine.config import EngineConfig, SamplingParams
+from hga_engine.device_memory import device_memory
 from hga_engine.events import Finished
-from hga_engine.model.files import ModelFiles
+from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.status import device_name
 
 ANSWER_TOKENS = 128
 QUESTION_TOKENS = 64
+_WATCH_SECONDS = 0.01
 
 
 def run_speed(
-    files: ModelFiles,
+    model: LoadedModel,
+    tokens: Sequence[int],
     contexts: Sequence[int],
-    router: RouterConfig,
+    config: EngineConfig,
     note: Callable[[str], None],
-    host_budget_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Read, answer and ask again at each context length.
 
     A context holds the text, two questions of 64 tokens and two answers of 128.
 
     Args:
-        files: the model.
+        model: in memory.
+        tokens: the text; repeated where a context is longer.
         contexts: tokens, each measured in a session of its own, in this order.
-        router: which router, and its budgets.
+        config: of the engine, for each of the contexts.
         note: told what is going on.
-        host_budget_bytes: K/V kept in host memory; None: all.
 
     Returns:
-        The object that ``bench speed --json`` prints. Times are seconds; peaks are those of the
-        process up to then.
+        The object that ``bench speed --json`` prints. Times are seconds; the host's peak is that of
+        the process up to then, the device's what its driver reported while the context was used.
 
     Raises:
         ValueError: a context is too short to hold the questions and answers.
@@ -44,45 +49,71 @@ def run_speed(
     asked = 2 * (QUESTION_TOKENS + ANSWER_TOKENS)
     if min(contexts) <= asked:
         raise ValueError(f"a context must be above {asked} tokens")
-    model = prepare_model(files)
-    tokens = model.tokenizer.encode(standard_text())
-    while len(tokens) < max(contexts):
-        tokens = tokens + tokens
-    question = tokens[:QUESTION_TOKENS]
-    sampling = SamplingParams(max_new_tokens=ANSWER_TOKENS, ignore_end=True)
+    text = list(tokens)
+    while len(text) < max(contexts):
+        text += text
+    device = model.weights.final_norm.device
     results: dict[int, Any] = {}
     for context in contexts:
         note(f"{context:,} tokens")
-        engine = open_engine(
-            model,
-            EngineConfig(
-                router=router,
-                cache=CacheConfig(context=context, host_budget_bytes=host_budget_bytes),
-            ),
+        with _watched(device) as peak:
+            cache = replace(config.cache, context=context)
+            results[context] = _one_context(
+                model, text[: context - asked], replace(config, cache=cache)
+            )
+        results[context]["device_peak_bytes"] = peak[0]
+        note(
+            f"{context:,} tokens: read at {results[context]['prefill_tokens_per_s']:,.0f} tok/s, "
+            f"answered at {results[context]['decode_tokens_per_s']:.1f} tok/s"
         )
-        document = tokens[: context - asked]
+    return {"device": device_name(device), "model": model.name, "context": results}
+
+
+def _one_context(model: LoadedModel, document: list[int], config: EngineConfig) -> dict[str, Any]:
+    engine = open_engine(model, config)
+    try:
         began = time.perf_counter()
         for _ in engine.read(document):
             pass
         prefill_s = time.perf_counter() - began
+        sampling = SamplingParams(max_new_tokens=ANSWER_TOKENS, ignore_end=True)
+        question = document[:QUESTION_TOKENS]
         answers = []
         for _ in range(2):
             finished = [e for e in engine.answer(question, sampling) if isinstance(e, Finished)]
             answers.extend(finished)
         memory = engine.memory()
-        hits = engine.page_hit_rate()
-        engine.close()
-        results[context] = {
+        return {
             "prefill_tokens_per_s": len(document) / prefill_s,
             "ttft_s": prefill_s + answers[0].ttft_s,
             "decode_tokens_per_s": mean(answer.decode_tokens_per_s for answer in answers),
             "follow_up_ttft_s": answers[1].ttft_s,
-            "device_peak_bytes": memory.device_peak_bytes,
             "host_peak_bytes": memory.host_peak_bytes,
-            "page_hit_rate": hits,
+            "kv_host_bytes": memory.kv_host_bytes,
+            "device_planned_bytes": memory.device_planned_bytes,
+            "page_hit_rate": engine.page_hit_rate(),
         }
-        note(
-            f"{context:,} tokens: read at {results[context]['prefill_tokens_per_s']:,.0f} tok/s, "
-            f"answered at {results[context]['decode_tokens_per_s']:.1f} tok/s"
-        )
-    return {"device": device_name(), "model": files.name, "context": results}
+    finally:
+        engine.close()
+
+
+@contextmanager
+def _watched(device: torch.device) -> Iterator[list[int]]:
+    """Looks all the time how much of a GPU's memory its driver says is in use; the most of it."""
+    peak = [0]
+    if device.type == "cpu":
+        yield peak
+        return
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_WATCH_SECONDS):
+            peak[0] = max(peak[0], device_memory(device).used_bytes)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()

@@ -36,7 +36,7 @@ def _told_as_usage() -> Iterator[None]:
 
 
 @app.command("speed")
-@with_settings("model", "budget", "router", "host_budget", "quiet")
+@with_settings("model", "budget", "router", "device", "device_limit", "host_budget", "quiet")
 def speed(
     settings: Settings,
     context: Annotated[
@@ -46,16 +46,16 @@ def speed(
 ) -> None:
     """Measure reading, first token, answering and memory."""
     contexts = _contexts(context)
-    from hga_chat.bench import run_speed
+    from hga_chat.bench import run_speed, standard_text
     from hga_chat.cli.prepare import find_or_pull
     from hga_chat.output import Output, human_bytes, table
+    from hga_engine.opening import prepare_model
 
     output = Output(quiet=settings.quiet)
-    files = find_or_pull(settings, output)
+    model = prepare_model(find_or_pull(settings, output), device=settings.device)
+    tokens = model.tokenizer.encode(standard_text())
     with _told_as_usage():
-        result = run_speed(
-            files, contexts, settings.engine().router, output.note, settings.host_budget
-        )
+        result = run_speed(model, tokens, contexts, settings.engine(), output.note)
     if as_json:
         output.json(result)
         return
@@ -66,11 +66,20 @@ def speed(
             f"{row['ttft_s']:.2f}",
             f"{row['decode_tokens_per_s']:.1f}",
             f"{row['follow_up_ttft_s']:.2f}",
+            human_bytes(row["device_peak_bytes"]),
             human_bytes(row["host_peak_bytes"]),
         )
         for tokens, row in result["context"].items()
     ]
-    header = ("context", "read tok/s", "first token s", "answer tok/s", "next first s", "host peak")
+    header = (
+        "context",
+        "read tok/s",
+        "first token s",
+        "answer tok/s",
+        "next first s",
+        "GPU peak",
+        "host peak",
+    )
     output.write(f"{result['model']} on {result['device']}\n{table(header, rows)}\n")
 
 

@@ -123,10 +123,10 @@ def start_on_documents(
 
     def open_(progress: "Progress") -> "Conversation":
         from hga_chat.sessions.opening import open_documents
-        from hga_engine.engine import prepare_model
+        from hga_engine.opening import prepare_model
 
         with _closing_on_failure(keeping.saved if keeping else None):
-            model = prepare_model(prepared.files, progress)
+            model = prepare_model(prepared.files, progress, settings.device)
             return open_documents(
                 model, settings, prepared.layout, skipped, keeping, with_turns=not for_one_answer
             )
@@ -187,10 +187,10 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
     files = find_or_pull(own, output)
 
     def open_(progress: "Progress") -> "Conversation":
-        from hga_engine.engine import prepare_model
+        from hga_engine.opening import prepare_model
 
         with _closing_on_failure(saved):
-            return open_session(prepare_model(files, progress), own, saved)
+            return open_session(prepare_model(files, progress, own.device), own, saved)
 
     return Start(own, open_)
 

@@ -16,7 +16,8 @@ from hga_engine import saved_state
 from hga_engine.errors import EngineError, KVStoreError, SavedStateError
 
 if TYPE_CHECKING:
-    from hga_engine.engine import Engine, LoadedModel
+    from hga_engine.engine import Engine
+    from hga_engine.opening import LoadedModel
     from hga_engine.model.files import ModelFiles
 
 
@@ -240,7 +241,7 @@ def _open_engine(
     model: "LoadedModel", settings: Settings, saved: SavedSession | None, notes: list[str]
 ) -> "Engine":
     """An engine that holds what K/V was saved, as far as it is whole and of the same making."""
-    from hga_engine.engine import open_engine
+    from hga_engine.opening import open_engine
 
     config = settings.engine()
     if saved is None:

@@ -18,6 +18,8 @@ Rule = Literal["decode", "prefill"]
 _MAX_PAGES = 2**20
 """Pages listed at a time; bounds the workspace."""
 
+_KEPT_BLOCKS = 64
+
 
 @dataclass(frozen=True)
 class _Blocks:
@@ -30,6 +32,10 @@ class _Blocks:
     sinks: torch.Tensor  # [blocks, kv_heads, n] int32 groups, -1 for none
     recent: torch.Tensor  # [blocks, kv_heads, n] int32 groups, -1 for none
     end_chunks: torch.Tensor  # [blocks] int32: the chunk after the last selectable one
+    last_chunk: int
+    """The largest of them."""
+    place: int
+    """Of the first query in its chunk."""
     attended: int
     """Tokens of sinks and recent, summed over queries and KV heads."""
     visible: int
@@ -63,9 +69,15 @@ class RoutedAttention:
     """
 
     def __init__(
-        self, model: ModelConfig, router: RouterConfig, store: KVStore, index: RoutingIndex
+        self,
+        model: ModelConfig,
+        router: RouterConfig,
+        store: KVStore,
+        index: RoutingIndex,
+        device: torch.device,
     ) -> None:
         self._router = router
+        self._device = device
         self._store = store
         self._index = index
         self._model = model
@@ -74,9 +86,9 @@ class RoutedAttention:
         self._sink_chunks = router.sink_tokens // router.chunk_size
         self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
-        # The same for every layer, so those of the last positions are kept.
         self._blocks: _Blocks
-        self._blocks_of: tuple[int, int, int] | None = None
+        self._kept_blocks: dict[tuple[int, int, int], _Blocks] = {}
+        """By position, queries and rows: every layer asks for the same."""
 
     def routed_groups(self, position: int) -> tuple[int, int]:
         """The groups, from and to, that a query at ``position`` reads only if they are selected."""
@@ -98,6 +110,23 @@ class RoutedAttention:
         else:
             mass[:1] = 0
         return Trace(position, mass, reading.attended / (layers * self._kv_heads))
+
+    def decode_reading(self, position: int, group_mass: torch.Tensor) -> Reading:
+        """What one query at ``position`` read in all layers, by the decode rule.
+
+        Args:
+            position: of the query.
+            group_mass: [groups] attention mass, summed over layers and query heads.
+        """
+        size = self._router.group_size
+        first, last = self.routed_groups(position)
+        left_out = max(0, last - first - self._router.decode_budget) * size
+        reading = Reading(0)
+        reading.group_mass = group_mass[: position // size + 1].double()
+        places = self._model.num_layers * self._kv_heads
+        reading.visible = (position + 1) * places
+        reading.attended = (position + 1 - left_out) * places
+        return reading
 
     def attend(
         self,
@@ -139,9 +168,7 @@ class RoutedAttention:
             elif rule == "prefill":
                 count -= count % size
             block_rows = 1 if rule == "decode" else min(size, count)
-            span = (start + first, count, block_rows)
-            if span != self._blocks_of:
-                self._blocks, self._blocks_of = self._blocks_at(*span), span
+            self._blocks = self._blocks_of(start + first, count, block_rows)
             part = queries[first : first + count].unflatten(0, (-1, block_rows))
             parts.append(self._attend_blocks(layer, part, rule, reading, with_mass).flatten(0, 1))
             first += count
@@ -181,8 +208,8 @@ class RoutedAttention:
                 reading.attended += chosen * self._router.group_size * queries.shape[1]
             if mass is not None:
                 # Places of no group have no mass.
-                places = groups.clamp_min(0).flatten()
-                reading.group_mass.index_add_(0, places, mass.flatten().double())
+                places = groups.clamp_min(0).flatten().cpu()
+                reading.group_mass.index_add_(0, places, mass.flatten().double().cpu())
         return out.to(queries.dtype)
 
     def _select(self, layer: int, queries: torch.Tensor, rule: Rule) -> torch.Tensor:
@@ -192,8 +219,7 @@ class RoutedAttention:
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
-            place = int(self._blocks.positions[0, 0]) % router.chunk_size
-            offset = (stride - 1 - place) % stride
+            offset = (stride - 1 - self._blocks.place) % stride
             scored = queries[:, offset::stride] if offset < queries.shape[1] else queries[:, -1:]
             budget, kept = router.prefill_budget, router.prefill_kept_chunks
         return select(
@@ -202,11 +228,20 @@ class RoutedAttention:
             layer,
             self._sink_chunks,
             self._blocks.end_chunks,
+            self._blocks.last_chunk,
             budget,
             router.paper_kept_chunks if router.router == "paper" else kept,
             router,
             self._scale,
         )
+
+    def _blocks_of(self, *span: int) -> _Blocks:
+        blocks = self._kept_blocks.get(span)
+        if blocks is None:
+            if len(self._kept_blocks) == _KEPT_BLOCKS:
+                self._kept_blocks.clear()
+            blocks = self._kept_blocks[span] = self._blocks_at(*span)
+        return blocks
 
     def _blocks_at(self, start: int, count: int, rows: int) -> _Blocks:
         """Blocks of ``rows`` queries each, ``count`` in all, from position ``start`` on."""
@@ -228,11 +263,16 @@ class RoutedAttention:
         always = always.masked_fill(always > last, -1)
         seen = (positions[:, :, None] - always[:, None] * size + 1).clamp(0, size)
         wide = always[:, None].expand(-1, self._kv_heads, -1)
+        end_chunks = chunks - self._recent_chunks
+        # Made on the host, where their size is known without waiting for the device.
+        wide = wide.to(self._device)
         return _Blocks(
-            positions=positions,
+            positions=positions.to(self._device),
             sinks=wide[:, :, : sinks.shape[1]],
             recent=wide[:, :, sinks.shape[1] :],
-            end_chunks=chunks - self._recent_chunks,
+            end_chunks=end_chunks.to(self._device),
+            last_chunk=int(end_chunks.max()),
+            place=start % self._router.chunk_size,
             attended=int(seen.masked_fill(always[:, None] < 0, 0).sum()) * self._kv_heads,
             visible=(int(positions.sum()) + positions.numel()) * self._kv_heads,
         )

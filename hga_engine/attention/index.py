@@ -48,7 +48,12 @@ class RoutingIndex:
     """
 
     def __init__(
-        self, model: ModelConfig, router: RouterConfig, context: int, dtype: torch.dtype
+        self,
+        model: ModelConfig,
+        router: RouterConfig,
+        context: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self._router = router
         self._model = model
@@ -69,7 +74,9 @@ class RoutingIndex:
 
         def by_layer(entry: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
             shape = (model.num_layers, heads, chunks, *entry)
-            return list(empty_on_huge_pages(shape, dtype).unbind())
+            if device.type == "cpu":
+                return list(empty_on_huge_pages(shape, dtype).unbind())
+            return list(torch.empty(shape, dtype=dtype, device=device).unbind())
 
         self.summaries = by_layer((dim,), dtype)
         if router.router == "paper":

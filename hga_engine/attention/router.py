@@ -16,6 +16,7 @@ def select(
     layer: int,
     first_chunk: int,
     end_chunks: torch.Tensor,
+    last_chunk: int,
     budget: int,
     kept: int,
     router: RouterConfig,
@@ -34,6 +35,7 @@ def select(
         layer: layer number.
         first_chunk: first chunk that may be chosen from.
         end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
+        last_chunk: the largest of them.
         budget: groups per block and KV head.
         kept: chunks that pass the chunk level.
         router: which levels are used.

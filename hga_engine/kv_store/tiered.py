@@ -41,8 +41,8 @@ class TieredKVStore:
     called again.
 
     Without a budget nothing ever moves: slot = head * max_groups + group, and fetching is
-    arithmetic. A VRAM tier keeps this interface: its pool is on the device, its misses are read
-    from these pages, and it evicts by itself.
+    arithmetic. The VRAM tier (`DeviceKVStore`) stands on such a store in pinned memory: it writes
+    pages by itself and says with `grow` how many there are.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class TieredKVStore:
         cache: CacheConfig,
         dtype: torch.dtype,
         device: torch.device = _CPU,
+        is_pinned: bool = False,
     ) -> None:
         """Make an empty store.
 
@@ -61,13 +62,14 @@ class TieredKVStore:
             cache: context, host budget and folder of the disk tier.
             dtype: of the stored K/V.
             device: where the resident pages are.
+            is_pinned: whether a GPU shall read and write them where they are.
 
         Raises:
             KVStoreError: the file of the disk tier cannot be created.
         """
         self._group_size = router.group_size
         self._sink_groups = router.sink_tokens // router.group_size
-        self._context = cache.context
+        self.context = cache.context
         self._kv_heads = model.num_kv_heads
         self._max_groups = -(-cache.context // router.group_size)
         space = self._space = PageSpace(model.num_layers, self._kv_heads, self._max_groups)
@@ -87,7 +89,7 @@ class TieredKVStore:
             if path is None:
                 self._disk.open()
         self._layers = [
-            HostPages(self._kv_heads, self._max_groups, page, self._share)
+            HostPages(self._kv_heads, self._max_groups, page, self._share, is_pinned)
             for _ in range(model.num_layers)
         ]
         self._lengths = [0] * model.num_layers
@@ -149,9 +151,9 @@ class TieredKVStore:
             KVStoreError: the disk tier could not be written.
         """
         before, tokens = self._lengths[layer], keys.shape[0]
-        if before + tokens > self._context:
+        if before + tokens > self.context:
             raise ContextFullError(
-                f"{before + tokens:,} tokens do not fit the context of {self._context:,}. "
+                f"{before + tokens:,} tokens do not fit the context of {self.context:,}. "
                 "Raise --context, or give less text."
             )
         group, place = divmod(before, self._group_size)
@@ -257,6 +259,19 @@ class TieredKVStore:
             raise ValueError("tokens must be 0 or more")
         for layer in range(len(self._layers)):
             self._cut(layer, tokens)
+
+    def grow(self, layer: int, tokens: int) -> None:
+        """Count tokens that somebody else has written to the pool of ``layer``.
+
+        Args:
+            layer: layer number; every page has a slot, so the store has no budget.
+            tokens: that the layer holds from now on.
+        """
+        size = self._group_size
+        first, last = -(-self._lengths[layer] // size), -(-tokens // size)
+        if first < last:
+            self._layers[layer].take(self._pages(first, last))
+        self._lengths[layer] = tokens
 
     def write_closed(self) -> None:
         """Write the pages of full groups that the disk tier does not hold; none of them moves.

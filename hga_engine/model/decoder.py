@@ -21,8 +21,12 @@ class Decoder:
             weights.config.head_dim,
             weights.config.rope_base,
             torch.promote_types(weights.embedding.dtype, torch.float32),
-            weights.embedding.device,
+            weights.final_norm.device,
         )
+
+    def angles(self, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [context, head_dim / 2] of RoPE, at least float32."""
+        return self._rotation.angles(0, context)
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Hidden states before the first layer.
@@ -36,14 +40,14 @@ class Decoder:
         return self._weights.embedding[token_ids]
 
     def project(
-        self, layer: int, hidden: torch.Tensor, positions: torch.Tensor
+        self, layer: int, hidden: torch.Tensor, start: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values of one layer, after RoPE.
 
         Args:
             layer: layer number.
             hidden: [tokens, hidden].
-            positions: [tokens] integers.
+            start: position of the first token; the others follow.
 
         Returns:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
@@ -63,7 +67,7 @@ class Decoder:
                 ),
                 1,
             )
-        turned = rotate(turning, *self._rotation.angles(positions), rotated)
+        turned = rotate(turning, *self._rotation.angles(start, start + hidden.shape[0]), rotated)
         return turned[:, : config.num_query_heads], turned[:, config.num_query_heads :], values
 
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -112,28 +116,27 @@ class Rotation:
     def __init__(
         self, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
     ) -> None:
+        """Make an empty table.
+
+        Args:
+            head_dim: of queries and keys.
+            base: of the model.
+            dtype: of cosines and sines.
+            device: where they are.
+        """
         powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim
         self._frequencies = base**-powers
         self._cos = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
         self._sin = self._cos
-        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [tokens, head_dim / 2] for ``positions`` [tokens].
-
-        Those of the last tensor are kept: every layer asks with the same.
-        """
-        if self._last is None or self._last[0] is not positions:
-            self._grow(int(positions.max()) + 1)
-            self._last = positions, self._cos[positions], self._sin[positions]
-        return self._last[1:]
-
-    def _grow(self, positions: int) -> None:
+    def angles(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [end - start, head_dim / 2] for positions from ``start`` on."""
         held = self._cos.shape[0]
-        if positions <= held:
-            return
-        wanted = torch.arange(
-            max(positions, 2 * held), dtype=torch.float64, device=self._cos.device
-        )
-        angles = torch.outer(wanted, self._frequencies)
-        self._cos, self._sin = angles.cos().to(self._cos.dtype), angles.sin().to(self._sin.dtype)
+        if end > held:
+            positions = torch.arange(
+                max(end, 2 * held), dtype=torch.float64, device=self._frequencies.device
+            )
+            angles = torch.outer(positions, self._frequencies)
+            self._cos = angles.cos().to(self._cos.dtype)
+            self._sin = angles.sin().to(self._sin.dtype)
+        return self._cos[start:end], self._sin[start:end]

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.errors import KVStoreError, SavedStateError
+from hga_engine.kv_store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_engine.saved_state import token_file
 from hga_engine.saved_state.manifest import (
@@ -55,6 +56,7 @@ class SavedState:
         geometry: Geometry,
         store: TieredKVStore,
         index: RoutingIndex,
+        used: KVStore,
     ) -> None:
         """Say where the state is and what it belongs to.
 
@@ -66,7 +68,9 @@ class SavedState:
             geometry: of the store.
             store: holds the session's K/V; its disk tier is the folder's file of pages.
             index: of the session.
+            used: what the engine reads K/V through: ``store``, or a tier above it.
         """
+        self._used = used
         self._folder = folder
         self._model_name = model_name
         self._fingerprint = fingerprint
@@ -125,7 +129,7 @@ class SavedState:
             self._threads.shutdown()
             self._threads = None
             for layer in range(self._geometry.layers):
-                self._index.extend(layer, self._store)
+                self._index.extend(layer, self._used)
 
     def cut(self, tokens: int) -> None:
         """Note that the session was cut to ``tokens``; what is on disk stays as it is."""

@@ -43,14 +43,15 @@ def use_engine(monkeypatch):
 
     def use(*answers, **options):
         import hga_chat.models
-        import hga_engine.engine
+        import hga_engine.opening
         import hga_engine.saved_state
         import hga_engine.tokenizer
 
         engine = ScriptedEngine(answers, **options)
 
-        def prepare_model(files, progress=None):
-            progress("Loading", 1.0)
+        def prepare_model(files, progress=None, device="auto"):
+            if progress is not None:
+                progress("Loading", 1.0)
             return SimpleNamespace(
                 tokenizer=engine.tokenizer, name=engine.model_name, fingerprint=engine.fingerprint
             )
@@ -58,8 +59,8 @@ def use_engine(monkeypatch):
         files = SimpleNamespace(name="scripted", directory=None)
         monkeypatch.setattr(hga_chat.models, "find_model", lambda name: files)
         monkeypatch.setattr(hga_engine.tokenizer, "load_tokenizer", lambda _: engine.tokenizer)
-        monkeypatch.setattr(hga_engine.engine, "prepare_model", prepare_model)
-        monkeypatch.setattr(hga_engine.engine, "open_engine", lambda _, c: engine.open(c))
+        monkeypatch.setattr(hga_engine.opening, "prepare_model", prepare_model)
+        monkeypatch.setattr(hga_engine.opening, "open_engine", lambda _, c: engine.open(c))
         monkeypatch.setattr(hga_engine.saved_state, "read_info", scripted_info)
         monkeypatch.setattr(hga_engine.saved_state, "fork", scripted_fork)
         return engine

@@ -176,7 +176,7 @@ def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monk
     def refuse(*_):
         raise OutOfMemoryError("2.0 GiB are needed and 1.0 GiB is free. Use a smaller --context.")
 
-    monkeypatch.setattr("hga_engine.engine.open_engine", refuse)
+    monkeypatch.setattr("hga_engine.opening.open_engine", refuse)
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == (

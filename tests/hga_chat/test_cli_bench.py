@@ -53,12 +53,15 @@ def passed(monkeypatch, use_engine):
 
 
 def test_speed(cli, passed):
-    ran = cli("bench", "speed", "--context", "4096,8192", "--budget", "16", "--host-budget", "1G")
-    contexts, router, _, host_budget = passed[0]
-    assert (contexts, router.decode_budget, host_budget) == ([4096, 8192], 16, 2**30)
+    flags = ("--budget", "16", "--host-budget", "1G", "--device-limit", "31G")
+    ran = cli("bench", "speed", "--context", "4096,8192", *flags)
+    tokens, contexts, config, _ = passed[0]
+    assert len(tokens) > 8192
+    assert (contexts, config.router.decode_budget) == ([4096, 8192], 16)
+    assert (config.cache.host_budget_bytes, config.cache.device_limit_bytes) == (2**30, 31 * 2**30)
     assert ran.out.splitlines()[0] == "scripted on a processor"
     assert ran.out.splitlines()[2].split() == [
-        *("4,096", "1,234", "3.25", "41.3", "0.12", "1.0", "GiB")
+        *("4,096", "1,234", "3.25", "41.3", "0.12", "0", "B", "1.0", "GiB")
     ]
 
 

@@ -28,10 +28,10 @@ def test_killed_at_any_moment_nothing_is_damaged_or_lost():
 def test_a_session_answers_as_if_it_had_never_been_closed(
     cli, embedded_model, single_thread, monkeypatch
 ):
-    from hga_engine.engine import open_engine, prepare_model
+    from hga_engine.opening import open_engine, prepare_model
 
     model = prepare_model(embedded_model)
-    monkeypatch.setattr("hga_engine.engine.prepare_model", lambda *_: model)  # once is enough
+    monkeypatch.setattr("hga_engine.opening.prepare_model", lambda *_: model)  # once is enough
     layout = lay_out(load_documents([str(HANDBOOK)]), model.tokenizer)
     uninterrupted = Conversation(open_engine(model, EngineConfig()), layout)
     greedy = SamplingParams(max_new_tokens=24)

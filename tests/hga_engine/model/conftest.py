@@ -66,7 +66,7 @@ def dense_logits():
         hidden = decoder.embed(torch.as_tensor(token_ids))
         hides = positions[None, :] > positions[:, None]
         for layer in range(config.num_layers):
-            queries, keys, values = decoder.project(layer, hidden, positions)
+            queries, keys, values = decoder.project(layer, hidden, 0)
             keys = keys.repeat_interleave(config.heads_per_kv, 1)
             values = values.repeat_interleave(config.heads_per_kv, 1)
             scores = torch.einsum("qhd,khd->hqk", queries, keys) * config.head_dim**-0.5

@@ -65,21 +65,27 @@ def test_a_token_is_projected_alike_alone_and_among_others(loaded):
     _, weights = loaded("qwen3")
     decoder = Decoder(weights)
     hidden = decoder.embed(prompt(50))
-    whole = decoder.project(1, hidden, torch.arange(300, 350))
-    alone = decoder.project(1, hidden[17:18], torch.tensor([317]))
+    whole = decoder.project(1, hidden, 300)
+    alone = decoder.project(1, hidden[17:18], 317)
     for among, single in zip(whole, alone, strict=True):
         torch.testing.assert_close(among[17:18], single)
 
 
-def turn(rotation: Rotation, heads: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    return rotate(heads, *rotation.angles(positions), heads.shape[1])
+def turn(rotation: Rotation, heads: torch.Tensor, positions: list[int]) -> torch.Tensor:
+    cos, sin = (
+        torch.cat(rows)
+        for rows in zip(*(rotation.angles(p, p + 1) for p in positions), strict=True)
+    )
+    return rotate(heads, cos, sin, heads.shape[1])
 
 
 def test_rotation_multiplies_complex_numbers():
     heads = torch.randn(3, 2, 8, dtype=torch.float64)
-    positions = torch.tensor([60_001, 0, 5])
+    positions = [60_001, 0, 5]
     turned = turn(Rotation(8, 1e6, torch.float64, torch.device("cpu")), heads, positions)
-    angles = positions[:, None, None] * torch.tensor([1.0, 1e6**-0.25, 1e6**-0.5, 1e6**-0.75])
+    angles = torch.tensor(positions)[:, None, None] * torch.tensor(
+        [1.0, 1e6**-0.25, 1e6**-0.5, 1e6**-0.75]
+    )
     numbers = torch.complex(heads[..., :4], heads[..., 4:])
     expected = numbers * torch.polar(torch.ones_like(angles.double()), angles.double())
     torch.testing.assert_close(turned[..., :4], expected.real, atol=1e-2, rtol=0)
@@ -89,9 +95,9 @@ def test_rotation_multiplies_complex_numbers():
 
 def test_rotation_far_out_is_exact_to_float32():
     rotation = Rotation(64, 1_749_695.854, torch.float32, torch.device("cpu"))
-    near = turn(rotation, torch.ones(1, 1, 64), torch.tensor([3]))
-    far = turn(rotation, torch.ones(1, 1, 64), torch.tensor([65_535]))[0, 0]
-    again = turn(rotation, torch.ones(1, 1, 64), torch.tensor([3]))
+    near = turn(rotation, torch.ones(1, 1, 64), [3])
+    far = turn(rotation, torch.ones(1, 1, 64), [65_535])[0, 0]
+    again = turn(rotation, torch.ones(1, 1, 64), [3])
     torch.testing.assert_close(near, again, atol=0, rtol=0)
     for pair in (0, 13, 31):
         angle = 65_535 * 1_749_695.854 ** (-pair / 32)

@@ -1,0 +1,219 @@
+"""Decoding on a GPU: one CUDA graph a token, without the host in between."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from hga_kernels import linear, norm_linear, select_groups
+from hga_kernels.gpu.attention import attend_resident
+from hga_kernels.gpu.pages import gather_rows, resolve_pages, write_token
+from hga_kernels.gpu.index import index_closed_chunk
+from hga_kernels.gpu.sampling import sample
+from hga_kernels.gpu.step import finish_step
+
+from hga_engine.attention.index import RoutingIndex
+from hga_engine.config import RouterConfig, SamplingParams
+from hga_engine.errors import EngineError
+from hga_engine.kv_store.device import DeviceKVStore
+from hga_engine.model.decoder import Decoder
+from hga_engine.model.types import ModelWeights
+
+_RING = 4
+"""Results that the host may still have to read."""
+_AHEAD = 2
+"""Steps queued while the host waits for the first of them."""
+
+
+class DecodeGraph:
+    """The decode step of one session.
+
+    A step takes a token at a position through the model and draws the next one, which the
+    following step finds on the device, together with its position: whatever changes from step to
+    step is in device memory, so the same graph serves a history that grows. The host only reads
+    results, from pinned memory, while later steps are under way. A step queued after the last
+    token that is wanted writes to a place that the next one to be used overwrites.
+    """
+
+    def __init__(
+        self,
+        weights: ModelWeights,
+        router: RouterConfig,
+        store: DeviceKVStore,
+        index: RoutingIndex,
+        decoder: Decoder,
+    ) -> None:
+        """Set up the state; the graph is captured when it is first used.
+
+        Args:
+            weights: of the model, on the GPU.
+            router: which groups a query may read.
+            store: of the session.
+            index: of the session.
+            decoder: over ``weights``.
+        """
+        self._weights = weights
+        self._model = weights.config
+        self._router = router
+        self._store = store
+        self._index = index
+        self._decoder = decoder
+        self._device = device = weights.final_norm.device
+        self._graph: torch.cuda.CUDAGraph | None = None
+        groups = store.cache.table.shape[2]
+        self._token = torch.zeros(1, dtype=torch.int64, device=device)
+        self._position = torch.zeros(1, dtype=torch.int32, device=device)
+        self._end_chunk = torch.zeros(1, dtype=torch.int32, device=device)
+        self._step = torch.zeros(1, dtype=torch.int32, device=device)
+        self._replays = 0
+        self._mass = torch.zeros(groups, dtype=torch.float32, device=device)
+        self._settings = torch.zeros(2, dtype=torch.float32, device=device)
+        self._top_k = torch.zeros(1, dtype=torch.int32, device=device)
+        self._seed = torch.zeros(1, dtype=torch.int64, device=device)
+        self._tokens_out = torch.zeros(_RING, dtype=torch.int64, pin_memory=True)
+        self._masses_out = torch.zeros(_RING, groups, dtype=torch.float32, pin_memory=True)
+        self._done = [torch.cuda.Event() for _ in range(_RING)]
+
+    def run(
+        self, token: int, position: int, room: int, sampling: SamplingParams
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Decode from ``token`` on.
+
+        Args:
+            token: the last token of the session, which has no K/V yet.
+            position: its place.
+            room: steps at most.
+            sampling: how tokens are drawn.
+
+        Yields:
+            The next token, and [groups] float32: attention mass per group, summed over layers and
+            query heads. Each result that is taken has to be counted with ``advance``.
+
+        Raises:
+            EngineError: the model gives no numbers.
+        """
+        self._store.prepare_decoding()
+        if self._graph is None:
+            self._set(token, position, sampling)
+            self._graph = self._capture()
+        self._set(token, position, sampling)
+        first = self._replays
+        try:
+            for number in range(first, first + room):
+                while self._replays < min(number + _AHEAD, first + room):
+                    self._graph.replay()
+                    self._done[self._replays % _RING].record()
+                    self._replays += 1
+                place = number % _RING
+                self._done[place].synchronize()
+                drawn = int(self._tokens_out[place])
+                if drawn < 0:
+                    raise EngineError(
+                        "The model's output is not a number, so no token can be drawn. "
+                        "Its weights may be damaged: run `hga-chat models verify`."
+                    )
+                yield drawn, self._masses_out[place].clone()
+        finally:
+            torch.cuda.current_stream(self._device).synchronize()
+
+    def advance(self) -> None:
+        """Count one token that ``run`` has given K/V."""
+        self._store.advance(1)
+        length = self._store.length(0)
+        self._index.count((length - 1) // self._router.chunk_size)
+
+    def _set(self, token: int, position: int, sampling: SamplingParams) -> None:
+        """Where the next step begins."""
+        self._token.fill_(token)
+        self._position.fill_(position)
+        self._step.fill_(self._replays)
+        self._mass.zero_()
+        self._settings[0] = sampling.temperature
+        self._settings[1] = sampling.top_p
+        self._top_k.fill_(sampling.top_k)
+        seed = torch.seed() if sampling.seed is None else sampling.seed
+        self._seed.fill_(seed % 2**31)
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            # Compiles the kernels; what it writes the first replay writes again.
+            self._run_step()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        torch.cuda.synchronize(self._device)
+        self._store.cache.counts.zero_()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self._run_step()
+        return graph
+
+    def _run_step(self) -> None:
+        """Queue one step."""
+        model, router, index = self._model, self._router, self._index
+        cache, hosts = self._store.cache, self._store.host_pages()
+        context = cache.table.shape[2] * router.group_size
+        cos, sin = self._decoder.angles(context)
+        scale = 1 / math.sqrt(model.head_dim)
+        chunks = index.summaries[0].shape[1]
+        hidden = gather_rows(self._weights.embedding, self._token)
+        torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
+        self._end_chunk.sub_(router.recent_tokens // router.chunk_size)
+        index_closed_chunk(self._position, cache.resident, *index.stacked())
+        for layer, weights in enumerate(self._weights.layers):
+            heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
+            queries = write_token(
+                heads,
+                weights.q_norm,
+                weights.k_norm,
+                model.rms_norm_eps,
+                cos,
+                sin,
+                self._position,
+                cache.resident[layer],
+                hosts[layer],
+                model.num_query_heads,
+                model.num_kv_heads,
+            )
+            rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
+            groups, _ = select_groups(
+                rows.float() * scale,
+                index.summaries[layer],
+                index.codes[layer],
+                index.scales[layer],
+                router.sink_tokens // router.chunk_size,
+                self._end_chunk,
+                chunks,
+                router.decode_budget,
+                chunks,
+            )
+            places = resolve_pages(
+                groups[0],
+                cache.table[layer],
+                cache.owner[layer],
+                cache.stamps[layer],
+                self._step,
+                cache.counts,
+            )
+            attended = attend_resident(
+                queries,
+                groups[0],
+                places,
+                self._position,
+                cache.resident[layer],
+                hosts[layer],
+                scale,
+                self._mass,
+            )
+            hidden = self._decoder.finish(layer, hidden, attended[None])
+        logits = self._decoder.logits(hidden)
+        drawn = sample(logits, self._settings, self._top_k, self._seed, self._position)
+        finish_step(
+            drawn,
+            self._token,
+            self._position,
+            self._step,
+            self._mass,
+            self._tokens_out,
+            self._masses_out,
+        )

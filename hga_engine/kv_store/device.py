@@ -1,0 +1,286 @@
+"""The VRAM tier: a layer's pages while it runs, and a cache of pages for decoding."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from hga_kernels.gpu.pages import forget_pages, load_window
+
+from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.errors import ContextFullError
+from hga_engine.kv_store import TierUsage
+from hga_engine.kv_store.tiered import TieredKVStore
+
+
+@dataclass(frozen=True)
+class PageCache:
+    """Pages that decoding keeps on the device, and where they are.
+
+    Each KV head of each layer has ``sinks + recent groups + cached pages`` places of its own: the
+    sinks, the recent window as a ring, and pages that queries chose, least recently used first to
+    go. The kernels that use it change it; no decision is made on the host.
+    """
+
+    resident: torch.Tensor  # [layers, kv_heads, places, 2, group_size, head_dim]
+    table: torch.Tensor  # [layers, kv_heads, groups] int32: cached page of a group, -1 for none
+    owner: torch.Tensor  # [layers, kv_heads, cached pages] int32: its group, -1 for none
+    stamps: torch.Tensor  # [layers, kv_heads, cached pages] int32: step of last use
+    counts: torch.Tensor  # [2] int64: hits and misses
+
+    def bytes(self) -> int:
+        """Memory it takes."""
+        parts = (self.resident, self.table, self.owner, self.stamps, self.counts)
+        return sum(part.numel() * part.element_size() for part in parts)
+
+
+def window_places(router: RouterConfig) -> int:
+    """Groups per KV head that decoding always holds on the device: sinks and the recent window."""
+    recent = router.recent_tokens + router.chunk_size
+    return (router.sink_tokens + recent) // router.group_size
+
+
+class DeviceKVStore:
+    """`KVStore` on a GPU, over a host store that holds the truth in pinned memory.
+
+    The layer that is being computed has all its pages in one of two pools on the device, where
+    slot = head * max_groups + group; the other pool takes the next layer's pages meanwhile. New
+    K/V goes back to the host when another layer comes, on a stream of its own, so that copies and
+    computing overlap.
+
+    Decoding does not use the pools: it reads ``cache`` and, for pages that are not there, pinned
+    host memory, and writes each new token to both; ``advance`` tells how many tokens it added.
+
+    Who evicts: kernels, in ``cache`` alone. When it is safe: pool and slots are valid until another
+    layer is used. ``flush`` has to be called before the host store is read or decoding starts.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        router: RouterConfig,
+        host: TieredKVStore,
+        dtype: torch.dtype,
+        device: torch.device,
+        cached_pages: int,
+    ) -> None:
+        """Make the tier over an empty or a filled host store.
+
+        Args:
+            model: geometry of the model.
+            router: sizes of groups and windows.
+            host: holds every page in pinned memory.
+            dtype: of K/V.
+            device: the GPU.
+            cached_pages: places per layer and KV head for chosen pages.
+        """
+        self.host = host
+        self._device = device
+        self._layers = model.num_layers
+        self._kv_heads = model.num_kv_heads
+        self._group_size = router.group_size
+        self._context = host.context
+        self._max_groups = -(-self._context // router.group_size)
+        page = (2, router.group_size, model.head_dim)
+        slots = self._kv_heads * self._max_groups
+        self._pools = [torch.empty(slots, *page, dtype=dtype, device=device) for _ in range(2)]
+        self._in_pool: list[int | None] = [None, None]
+        """Layer whose pages a pool holds, complete up to that layer's length."""
+        self._ready = [torch.cuda.Event() for _ in range(2)]
+        """Set when the copies to a pool are done."""
+        self._stream = torch.cuda.Stream(device)
+        self._current: int | None = None
+        """Pool of the layer in use."""
+        self._flushed = [host.length(layer) for layer in range(self._layers)]
+        """Tokens of each layer that the host store has."""
+        self._lengths = list(self._flushed)
+        self._slot_start = (
+            torch.arange(self._kv_heads, device=device, dtype=torch.int32)[:, None]
+            * self._max_groups
+        )
+        places = window_places(router) + cached_pages
+        heads = (self._layers, self._kv_heads)
+
+        def empty(*shape: int, fill: int) -> torch.Tensor:
+            return torch.full((*heads, *shape), fill, dtype=torch.int32, device=device)
+
+        self.cache = PageCache(
+            resident=torch.empty(*heads, places, *page, dtype=dtype, device=device),
+            table=empty(self._max_groups, fill=-1),
+            owner=empty(cached_pages, fill=-1),
+            stamps=empty(cached_pages, fill=0),
+            counts=torch.zeros(2, dtype=torch.int64, device=device),
+        )
+        self._window_end = -1
+        """Length of the session that the window in the cache is for; -1 where there is none."""
+
+    def open_layer(self, layer: int) -> None:
+        """Bring all pages of ``layer`` to the device, and those of the next one behind it."""
+        self._enter(layer)
+
+    def close_layer(self, layer: int) -> None:
+        """Send new pages of ``layer`` to the host."""
+        if self._current is not None and self._in_pool[self._current] == layer:
+            self._send(layer)
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Add tokens at the end of ``layer``.
+
+        Args:
+            layer: layer number.
+            keys: [tokens, kv_heads, head_dim] on the device, after RoPE.
+            values: [tokens, kv_heads, head_dim].
+
+        Raises:
+            ContextFullError: the layer would hold more than the context.
+        """
+        start, tokens = self._lengths[layer], keys.shape[0]
+        if start + tokens > self._context:
+            raise ContextFullError(
+                f"{start + tokens:,} tokens do not fit the context of {self._context:,}. "
+                "Raise --context, or give less text."
+            )
+        pages = self._by_head(self._pools[self._enter(layer)])
+        positions = torch.arange(start, start + tokens, device=self._device)
+        groups, places = positions // self._group_size, positions % self._group_size
+        pages[:, groups, 0, places] = keys.transpose(0, 1).to(pages.dtype)
+        pages[:, groups, 1, places] = values.transpose(0, 1).to(pages.dtype)
+        self._lengths[layer] = start + tokens
+
+    def fetch(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
+        """Slots of pages, as the interface says; all are in the pool of ``layer``."""
+        self._enter(layer)
+        return torch.where(groups < 0, groups, groups + self._slot_start)
+
+    def pool(self, layer: int) -> torch.Tensor:
+        """[kv_heads * max_groups, 2, group_size, head_dim]: the pages of ``layer``."""
+        return self._pools[self._enter(layer)]
+
+    def keys(self, layer: int, start: int, end: int) -> torch.Tensor:
+        """[kv_heads, end - start, head_dim]: keys of a token range, after RoPE."""
+        first, last = start // self._group_size, -(-end // self._group_size)
+        found = self._by_head(self._pools[self._enter(layer)])[:, first:last, 0].flatten(1, 2)
+        skipped = first * self._group_size
+        return found[:, start - skipped : end - skipped]
+
+    def length(self, layer: int) -> int:
+        """Tokens that ``layer`` holds."""
+        return self._lengths[layer]
+
+    def truncate(self, tokens: int) -> None:
+        """Drop everything from position ``tokens`` on, in every layer."""
+        self.flush()
+        self.host.truncate(tokens)
+        self._lengths = [min(length, tokens) for length in self._lengths]
+        self._flushed = list(self._lengths)
+        self._window_end = -1
+        cache = self.cache
+        # A page that is open again will change.
+        forget_pages(cache.table, cache.owner, cache.stamps, tokens // self._group_size)
+
+    def flush(self) -> None:
+        """Wait until the host store has everything; the pools are given up."""
+        for layer in range(self._layers):
+            self._send(layer)
+        self._stream.synchronize()
+        self._in_pool = [None, None]
+        self._current = None
+
+    def take_host_lengths(self) -> None:
+        """Take the lengths of the host store, which has been filled by itself."""
+        self._lengths = [self.host.length(layer) for layer in range(self._layers)]
+        self._flushed = list(self._lengths)
+        self._in_pool, self._current, self._window_end = [None, None], None, -1
+
+    def host_pages(self) -> list[torch.Tensor]:
+        """[kv_heads * max_groups, 2, group_size, head_dim] a layer: pinned, for kernels to read."""
+        return [self.host.pool(layer) for layer in range(self._layers)]
+
+    def prepare_decoding(self) -> None:
+        """Bring sinks and recent tokens to ``cache``, where they are not there already."""
+        length = self._lengths[0]
+        if self._window_end == length:
+            return
+        self.flush()
+        load_window(self.host_pages(), self.cache.resident, length)
+        self._window_end = length
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens that decoding has written to host memory and ``cache``."""
+        length = self._lengths[0] + tokens
+        for layer in range(self._layers):
+            self.host.grow(layer, length)
+        self._lengths = [length] * self._layers
+        self._flushed = list(self._lengths)
+        self._window_end = length
+        self._in_pool, self._current = [None, None], None
+
+    def usage(self) -> TierUsage:
+        """Bytes per tier now."""
+        hits, misses = self.cache.counts.tolist()
+        pools = sum(pool.numel() * pool.element_size() for pool in self._pools)
+        return replace(
+            self.host.usage(),
+            device_bytes=pools + self.cache.bytes(),
+            page_hits=hits,
+            page_misses=misses,
+        )
+
+    def close(self) -> None:
+        """Give memory back."""
+        self._stream.synchronize()
+        self._pools.clear()
+        self.host.close()
+
+    def _by_head(self, pool: torch.Tensor) -> torch.Tensor:
+        """[kv_heads, max_groups, 2, group_size, head_dim]."""
+        return pool.view(self._kv_heads, self._max_groups, *pool.shape[1:])
+
+    def _enter(self, layer: int) -> int:
+        """Make ``layer`` the one in use; the number of its pool."""
+        if self._current is not None and self._in_pool[self._current] == layer:
+            return self._current
+        if self._current is not None:
+            used = self._in_pool[self._current]
+            assert used is not None
+            self._send(used)
+        if layer not in self._in_pool:
+            self._bring(layer, 0 if self._current is None else 1 - self._current)
+        number = self._in_pool.index(layer)
+        torch.cuda.current_stream(self._device).wait_event(self._ready[number])
+        self._current = number
+        following = (layer + 1) % self._layers
+        if following not in self._in_pool:
+            self._bring(following, 1 - number)
+        return number
+
+    def _bring(self, layer: int, number: int) -> None:
+        """Copy the pages of ``layer`` to a pool, once what is queued no longer reads it."""
+        groups = -(-self._flushed[layer] // self._group_size)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            source, target = (
+                self._by_head(self.host.pool(layer)),
+                self._by_head(self._pools[number]),
+            )
+            for head in range(self._kv_heads if groups else 0):
+                target[head, :groups].copy_(source[head, :groups], non_blocking=True)
+            self._ready[number].record(self._stream)
+        self._in_pool[number] = layer
+
+    def _send(self, layer: int) -> None:
+        """Copy new pages of ``layer`` to the host, once they are computed."""
+        start, end = self._flushed[layer], self._lengths[layer]
+        if start == end:
+            return
+        first, last = start // self._group_size, -(-end // self._group_size)
+        self.host.grow(layer, end)
+        number = self._in_pool.index(layer)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            source, target = (
+                self._by_head(self._pools[number]),
+                self._by_head(self.host.pool(layer)),
+            )
+            for head in range(self._kv_heads):
+                target[head, first:last].copy_(source[head, first:last], non_blocking=True)
+        self._flushed[layer] = end
+        self._window_end = -1

@@ -1,0 +1,146 @@
+"""From model files to an engine on a device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hga_engine import ledger
+from hga_engine.config import DeviceName, EngineConfig
+from hga_engine.engine import Engine
+from hga_engine.errors import OutOfMemoryError
+from hga_engine.model import load_model, read_model_config, weights_dtype
+from hga_engine.model.files import ModelFiles, fingerprint
+from hga_engine.model.types import ModelWeights
+from hga_engine.tokenizer import Tokenizer, load_tokenizer
+
+_CPU = torch.device("cpu")
+_LEAST_CAPABILITY = (8, 9)
+"""FP8 numbers in hardware: Ada Lovelace and later."""
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, from which sessions are opened."""
+
+    weights: ModelWeights
+    tokenizer: Tokenizer
+    name: str
+    fingerprint: str
+
+
+def usable_gpu() -> torch.device | None:
+    """A GPU that the kernels run on."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
+        return None
+    return torch.device("cuda")
+
+
+def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
+    """Where a model is to run.
+
+    Args:
+        files: of the model.
+        wanted: "auto" takes the GPU if the weights fit beside what is in use there.
+
+    Raises:
+        ModelFileError: the files say too little of the model.
+        OutOfMemoryError: the GPU that is asked for is missing or too small.
+    """
+    gpu = None if wanted == "cpu" else usable_gpu()
+    if gpu is None:
+        if wanted == "cuda":
+            raise OutOfMemoryError(
+                "There is no GPU that can be used: NVIDIA, compute capability 8.9 or later, with "
+                "a CUDA build of torch. 'hga-chat doctor' shows what there is; --device cpu works "
+                "everywhere."
+            )
+        return _CPU
+    free, _ = torch.cuda.mem_get_info(gpu)
+    needed = _weights_bytes(files)
+    if needed <= free:
+        return gpu
+    if wanted == "cuda":
+        raise OutOfMemoryError(
+            f"The weights take {needed / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB of GPU memory "
+            "are free. Close other programs that use it, or use --device cpu."
+        )
+    return _CPU
+
+
+def _weights_bytes(files: ModelFiles) -> int:
+    """What the weights will take on a GPU, at most."""
+    if files.directory is None:
+        return ledger.weights_bytes(read_model_config(files), torch.bfloat16)
+    return sum(path.stat().st_size for path in files.directory.glob("*.safetensors"))
+
+
+def prepare_model(
+    files: ModelFiles,
+    progress: Callable[[str, float], None] | None = None,
+    device: DeviceName = "auto",
+) -> LoadedModel:
+    """Load weights and tokenizer.
+
+    Args:
+        files: where the model is.
+        progress: told what is being done and how far, 0 to 1.
+        device: where the weights go.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or of an unknown kind.
+        OutOfMemoryError: the GPU that is asked for is missing or too small.
+    """
+    tokenizer = load_tokenizer(files)
+    chosen = choose_device(files, device)
+    dtype = weights_dtype() if chosen == _CPU else torch.bfloat16
+    weights = load_model(files, dtype, progress, chosen)
+    return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
+
+
+def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
+    """An engine over a model in memory, with the saved session or an empty one.
+
+    Raises:
+        OutOfMemoryError: the ledger says that the session cannot fit.
+        KVStoreError: the disk tier cannot be set up.
+        SavedStateError: the saved state is damaged, or of another model, geometry or format.
+    """
+    ledger.check(
+        ledger.predict(
+            model.weights.config,
+            model.weights.host_bytes(),
+            config,
+            torch.bfloat16,
+            model.weights.final_norm.device.type,
+        ),
+        ledger.available_memory_bytes() + model.weights.host_bytes(),
+        ledger.available_disk_bytes(config.cache),
+    )
+    return Engine(
+        model.weights, model.tokenizer, config, model.name, model.fingerprint, torch.bfloat16
+    )
+
+
+def load_engine(
+    files: ModelFiles,
+    config: EngineConfig,
+    progress: Callable[[str, float], None] | None = None,
+    device: DeviceName = "auto",
+) -> Engine:
+    """Load a model and open a session, as ``prepare_model`` and ``open_engine`` do.
+
+    Args:
+        files: where the model is.
+        config: routing, context and budgets.
+        progress: told what is being done and how far, 0 to 1.
+        device: where to compute.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or of an unknown kind.
+        OutOfMemoryError: the ledger says that it cannot fit.
+        KVStoreError: the disk tier cannot be set up.
+        SavedStateError: the saved state is damaged, or of another model, geometry or format.
+    """
+    return open_engine(prepare_model(files, progress, device), config)

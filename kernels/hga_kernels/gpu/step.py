@@ -1,0 +1,83 @@
+"""The end of a decode step: results to the host, and the state of the next step."""
+
+import torch
+import triton
+import triton.language as tl
+
+from hga_kernels.gpu.build import Build, Launch, capability, pick
+
+LAUNCHES = {90: Launch({"BLOCK": 2048}, warps=8), 120: Launch({"BLOCK": 2048}, warps=8)}
+
+
+@triton.jit
+def finish_step_kernel(
+    drawn,
+    token,
+    position,
+    step,
+    mass,
+    tokens_out,
+    masses_out,
+    ring,
+    groups,
+    BLOCK: tl.constexpr,
+):
+    """One program: the step that all the others of the graph have led to."""
+    number = tl.load(step)
+    place = number % ring
+    chosen = tl.load(drawn)
+    for first in range(0, groups, BLOCK):
+        offsets = first + tl.arange(0, BLOCK)
+        inside = offsets < groups
+        tl.store(masses_out + place * groups + offsets, tl.load(mass + offsets, inside), inside)
+        tl.store(mass + offsets, 0.0, inside)
+    tl.store(tokens_out + place, chosen)
+    tl.store(token, tl.maximum(chosen, 0))
+    tl.store(position, tl.load(position) + 1)
+    tl.store(step, number + 1)
+
+
+def finish_step(
+    drawn: torch.Tensor,
+    token: torch.Tensor,
+    position: torch.Tensor,
+    step: torch.Tensor,
+    mass: torch.Tensor,
+    tokens_out: torch.Tensor,
+    masses_out: torch.Tensor,
+) -> None:
+    """See ``reference_step.finish_step``; the results may be in pinned host memory."""
+    ring, groups = masses_out.shape
+    launch = pick(LAUNCHES, capability())
+    finish_step_kernel[(1,)](
+        drawn,
+        token,
+        position,
+        step,
+        mass,
+        tokens_out,
+        masses_out,
+        ring,
+        groups,
+        **launch.options(),
+    )
+
+
+BUILDS = (
+    Build(
+        "finish_step",
+        finish_step_kernel,
+        {
+            "drawn": "*i64",
+            "token": "*i64",
+            "position": "*i32",
+            "step": "*i32",
+            "mass": "*fp32",
+            "tokens_out": "*i64",
+            "masses_out": "*fp32",
+            "ring": "i32",
+            "groups": "i32",
+        },
+        LAUNCHES,
+    ),
+)

@@ -1,0 +1,310 @@
+"""The engine on a GPU, against the engine on the CPU and against itself without a graph."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hga_kernels.weights import BlockScaled
+
+from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig, SamplingParams
+from hga_engine.engine import Engine
+from hga_engine.events import Finished, TextDelta
+from hga_engine.model.types import LayerWeights, ModelWeights
+from tiny_engine import random_weights
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+CONTEXT = 4096
+ROUTER = RouterConfig(
+    decode_budget=8, prefill_budget=16, decode_kept_chunks=64, prefill_kept_chunks=24
+)
+LLAMA = ModelConfig(
+    architecture="llama",
+    num_layers=3,
+    hidden_size=192,
+    num_query_heads=6,
+    num_kv_heads=2,
+    head_dim=64,
+    intermediate_size=384,
+    vocab_size=640,
+    max_positions=CONTEXT,
+    rope_base=100_000.0,
+    rms_norm_eps=1e-5,
+    tie_embeddings=False,
+)
+MOE = replace(
+    LLAMA,
+    architecture="qwen3_moe",
+    hidden_size=256,
+    num_query_heads=8,
+    head_dim=128,
+    num_experts=16,
+    experts_per_token=4,
+    expert_intermediate_size=128,
+)
+
+
+class Letters:
+    """A tokenizer of which only the end tokens matter."""
+
+    vocab_size = LLAMA.vocab_size
+    strips_first_space = False
+    end_tokens: frozenset[int] = frozenset()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([0x21 + token_id % 90])
+
+
+def quantized(weight: torch.Tensor) -> BlockScaled:
+    """FP8 with a scale a block of 128 x 128."""
+    *lead, rows, columns = weight.shape
+    blocks = weight.float().view(*lead, rows // 128, 128, columns // 128, 128)
+    scales = blocks.abs().amax((-3, -1)) / 448
+    values = blocks / scales[..., :, None, :, None]
+    return BlockScaled(values.view(weight.shape).to(torch.float8_e4m3fn), scales)
+
+
+def on_gpu(weights: ModelWeights, fp8: bool) -> ModelWeights:
+    def moved(layer: LayerWeights) -> LayerWeights:
+        tensors: dict[str, Any] = {}
+        for name, tensor in vars(layer).items():
+            if tensor is None:
+                tensors[name] = None
+            elif fp8 and name in ("qkv", "output", "gate_up", "down"):
+                scaled = quantized(tensor)
+                tensors[name] = BlockScaled(scaled.values.cuda(), scaled.scales.cuda())
+            else:
+                tensors[name] = tensor.cuda()
+        return LayerWeights(**tensors)
+
+    return ModelWeights(
+        weights.config,
+        weights.embedding.pin_memory(),
+        tuple(moved(layer) for layer in weights.layers),
+        weights.final_norm.cuda(),
+        weights.lm_head.cuda(),
+    )
+
+
+def plain(weights: ModelWeights) -> ModelWeights:
+    """The same numbers in float64 on the CPU, FP8 weights multiplied out."""
+
+    def wide(tensor: Any) -> Any:
+        if isinstance(tensor, BlockScaled):
+            return tensor.dequantize(torch.float64).cpu()
+        return None if tensor is None else tensor.cpu().double()
+
+    return ModelWeights(
+        weights.config,
+        wide(weights.embedding),
+        tuple(LayerWeights(**{k: wide(v) for k, v in vars(l).items()}) for l in weights.layers),
+        wide(weights.final_norm),
+        wide(weights.lm_head),
+    )
+
+
+def make(weights: ModelWeights, router: RouterConfig = ROUTER, **cache: Any) -> Engine:
+    config = EngineConfig(router, CacheConfig(CONTEXT, **cache), slice_tokens=512)
+    tokenizer: Any = Letters()
+    return Engine(weights, tokenizer, config, "tiny", "0" * 64)
+
+
+MODELS = [("llama", LLAMA, False), ("moe", MOE, False), ("moe-fp8", MOE, True)]
+
+
+@pytest.fixture(params=MODELS, ids=[name for name, _, _ in MODELS])
+def weights(request: pytest.FixtureRequest) -> ModelWeights:
+    _, config, fp8 = request.param
+    return on_gpu(random_weights(config, 3, torch.bfloat16), fp8)
+
+
+@pytest.fixture
+def moe() -> Iterator[ModelWeights]:
+    yield on_gpu(random_weights(MOE, 4, torch.bfloat16), True)
+
+
+def text(count: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(LLAMA.vocab_size, (count,), generator=generator).tolist()
+
+
+def read(engine: Engine, tokens: list[int]) -> Engine:
+    for _ in engine.read(tokens):
+        pass
+    return engine
+
+
+def answer(engine: Engine, prompt: list[int], count: int, **given: Any) -> list[int]:
+    params = SamplingParams(max_new_tokens=count, ignore_end=True, **given)
+    events = list(engine.answer(prompt, params))
+    assert isinstance(events[-1], Finished)
+    return [e.token_id for e in events if isinstance(e, TextDelta) and e.token_id >= 0]
+
+
+def scores(engine: Engine, tokens: list[int], rule: Any = "decode") -> torch.Tensor:
+    return torch.cat([part.double().cpu() for part in engine.logits(tokens, rule)])
+
+
+def error(ours: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((ours - truth).norm() / truth.norm())
+
+
+@pytest.mark.parametrize("router", ["hga", "paper", "dense"])
+@pytest.mark.parametrize("rule", ["decode", "prefill"])
+def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule: Any) -> None:
+    tokens = text(1500)
+    # A full budget, so that rounding does not choose other groups.
+    wide = replace(
+        ROUTER,
+        router=router,
+        decode_budget=200,
+        prefill_budget=200,
+        prefill_kept_chunks=64,
+        paper_kept_chunks=64,
+    )
+    ours = scores(make(weights, wide), tokens, rule)
+    truth = scores(make(plain(weights), wide), tokens, rule)
+    assert error(ours, truth) < 0.03
+
+
+def test_partial_budgets_read_nearly_the_same(weights: ModelWeights) -> None:
+    tokens = text(2600)
+    for rule in ("decode", "prefill"):
+        ours = scores(make(weights), tokens, rule)
+        truth = scores(make(plain(weights)), tokens, rule)
+        assert error(ours, truth) < 0.12
+
+
+def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Tensor) -> None:
+    """Two greedy answers differ first where the two best logits lie close together."""
+    for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine != other:
+            best = logits[place].topk(2).values
+            assert best[0] - best[1] < 0.03 * logits[place].std(), f"differs at {place}"
+            return
+
+
+@pytest.mark.parametrize("length", [5, 700, 1279, 2111])
+def test_the_graph_decodes_as_single_steps_do(weights: ModelWeights, length: int) -> None:
+    with_graph, without = make(weights), make(weights)
+    without._graph = None
+    document, question = text(length, 1), text(9, 2)
+    for engine in (with_graph, without):
+        read(engine, document)
+    ours, theirs = (answer(engine, question, 200) for engine in (with_graph, without))
+    check = make(weights)
+    read(check, document)
+    assert_same_until_a_tie(ours, theirs, scores(check, [*question, *theirs])[len(question) - 1 :])
+    assert with_graph.num_tokens == without.num_tokens == length + 9 + 200
+
+
+def test_a_replayed_graph_sees_history_grow(moe: ModelWeights) -> None:
+    """Turn after turn on one graph gives what an engine that begins anew gives."""
+    engine = read(make(moe), text(1100, 5))
+    asked = 0
+    for turn in range(4):
+        question = text(20 + turn, 50 + turn)
+        history = engine.token_ids
+        ours = answer(engine, question, 90)
+        fresh = make(moe)
+        fresh._graph = None
+        # Everything before was read by the same rules: the document, then questions and answers.
+        read(fresh, history[:1100])
+        rest = history[1100:]
+        if rest:
+            for _ in fresh.logits(rest):
+                pass
+        theirs = answer(fresh, question, 90)
+        check = make(moe)
+        read(check, history[:1100])
+        logits = scores(check, [*rest, *question, *theirs])[len(rest) + len(question) - 1 :]
+        assert_same_until_a_tie(ours, theirs, logits)
+        asked += len(question) + len(ours)
+        assert engine.num_tokens == 1100 + asked
+
+
+def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
+    large, small = read(make(moe), text(2500, 6)), read(make(moe), text(2500, 6))
+    store = small._device_store
+    assert store is not None
+    cut = ROUTER.decode_budget
+    window = store.cache.resident.shape[2] - store.cache.owner.shape[2]
+    store.cache = replace(
+        store.cache,
+        resident=store.cache.resident[:, :, : window + cut].contiguous(),
+        owner=store.cache.owner[:, :, :cut].contiguous(),
+        stamps=store.cache.stamps[:, :, :cut].contiguous(),
+    )
+    ours, theirs = answer(large, text(5, 7), 64), answer(small, text(5, 7), 64)
+    assert ours == theirs
+    assert small.page_hit_rate() < large.page_hit_rate() <= 1
+
+
+def test_full_budget_equals_dense(moe: ModelWeights) -> None:
+    tokens = text(2000, 8)
+    full = replace(ROUTER, decode_budget=256, prefill_budget=256, prefill_kept_chunks=64)
+    routed = read(make(moe, full), tokens)
+    dense = read(make(moe, replace(ROUTER, router="dense")), tokens)
+    ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)
+    check = read(make(moe, replace(ROUTER, router="dense")), tokens)
+    assert_same_until_a_tie(ours, theirs, scores(check, [*text(6, 9), *theirs])[5:])
+
+
+def test_cancel_keeps_the_part_and_truncate_goes_back(moe: ModelWeights) -> None:
+    import threading
+
+    engine = read(make(moe), text(1300, 10))
+    cancel, seen = threading.Event(), []
+    for event in engine.answer(text(4, 11), SamplingParams(max_new_tokens=50), cancel):
+        if isinstance(event, TextDelta):
+            seen.append(event.token_id)
+            if len(seen) == 7:
+                cancel.set()
+    assert len(seen) == 7
+    assert engine.token_ids[-7:] == seen
+    engine.truncate(1300)
+    again = answer(engine, text(4, 11), 30)
+    assert again == answer(read(make(moe), text(1300, 10)), text(4, 11), 30)
+
+
+def test_sampling_follows_its_seed(moe: ModelWeights) -> None:
+    def drawn(seed: int) -> list[int]:
+        return answer(read(make(moe), text(800)), [1], 40, temperature=1.0, top_p=0.9, seed=seed)
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_a_saved_session_goes_on(moe: ModelWeights, tmp_path: Path) -> None:
+    whole = read(make(moe), text(1450, 12))
+    saved = read(make(moe, saved_dir=tmp_path / "state"), text(1450, 12))
+    first = answer(whole, text(5, 13), 33)
+    assert answer(saved, text(5, 13), 33) == first
+    saved.save()
+    saved.close()
+    resumed = make(moe, saved_dir=tmp_path / "state")
+    resumed.check()
+    assert resumed.token_ids == whole.token_ids
+    assert answer(resumed, text(5, 14), 40) == answer(whole, text(5, 14), 40)
+
+
+def test_traces_hold_all_attention(moe: ModelWeights) -> None:
+    engine = read(make(moe), text(1700, 15))
+    ours = [
+        e.trace
+        for e in engine.answer([3], SamplingParams(max_new_tokens=6, ignore_end=True))
+        if isinstance(e, TextDelta)
+    ]
+    other = read(make(moe), text(1700, 15))
+    other._graph = None
+    theirs = [
+        e.trace
+        for e in other.answer([3], SamplingParams(max_new_tokens=6, ignore_end=True))
+        if isinstance(e, TextDelta)
+    ]
+    for mine, plain_trace in zip(ours, theirs, strict=True):
+        assert mine.position == plain_trace.position
+        assert mine.tokens_attended == plain_trace.tokens_attended
+        torch.testing.assert_close(mine.group_mass, plain_trace.group_mass, rtol=0.1, atol=2e-3)
