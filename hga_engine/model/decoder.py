@@ -1,9 +1,8 @@
 """The decoder's arithmetic for llama, qwen3 and qwen3_moe, without its attention."""
 
 import torch
-from hga_kernels import gated_silu, linear, rms_norm, rotate
+from hga_kernels import experts, linear, mlp, norm_linear, split_heads
 
-from hga_engine.model.moe import mix_experts
 from hga_engine.model.types import ModelWeights
 
 
@@ -21,7 +20,8 @@ class Decoder:
             weights.config.head_dim,
             weights.config.rope_base,
             torch.promote_types(weights.embedding.dtype, torch.float32),
-            weights.embedding.device,
+            # The embedding may be in host memory.
+            weights.final_norm.device,
         )
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -49,22 +49,13 @@ class Decoder:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
         """
         config, weights = self._config, self._weights.layers[layer]
-        normed = rms_norm(hidden, weights.attention_norm, config.rms_norm_eps)
-        heads = linear(normed, weights.qkv).view(hidden.shape[0], -1, config.head_dim)
-        rotated = config.num_query_heads + config.num_kv_heads
-        turning, values = heads[:, :rotated], heads[:, rotated:]
-        if weights.q_norm is not None and weights.k_norm is not None:
-            queries = turning[:, : config.num_query_heads]
-            keys = turning[:, config.num_query_heads :]
-            turning = torch.cat(
-                (
-                    rms_norm(queries, weights.q_norm, config.rms_norm_eps),
-                    rms_norm(keys, weights.k_norm, config.rms_norm_eps),
-                ),
-                1,
-            )
-        turned = rotate(turning, *self._rotation.angles(positions), rotated)
-        return turned[:, : config.num_query_heads], turned[:, config.num_query_heads :], values
+        # A graph of the GPU replays what is computed here: angles are new in the first layer.
+        cos, sin = self._rotation.angles(positions, again=layer == 0)
+        eps = config.rms_norm_eps
+        heads = norm_linear(hidden, weights.attention_norm, eps, weights.qkv)
+        norms = weights.q_norm, weights.k_norm
+        counts = config.num_query_heads, config.num_kv_heads
+        return split_heads(heads, *norms, eps, cos, sin, *counts)
 
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Output projection, residual, MLP or experts, residual.
@@ -78,19 +69,15 @@ class Decoder:
             [tokens, hidden]: input of the next layer.
         """
         config, weights = self._config, self._weights.layers[layer]
-        hidden = hidden + linear(attended.flatten(1), weights.output)
-        normed = rms_norm(hidden, weights.mlp_norm, config.rms_norm_eps)
-        if weights.expert_gate is not None:
-            mixed = mix_experts(
-                normed,
-                weights.expert_gate,
-                weights.gate_up,
-                weights.down,
-                config.experts_per_token,
-                config.normalize_expert_weights,
-            )
-            return hidden + mixed
-        return hidden + linear(gated_silu(linear(normed, weights.gate_up)), weights.down)
+        hidden = linear(attended.flatten(1), weights.output, residual=hidden)
+        norm, eps = weights.mlp_norm, config.rms_norm_eps
+        if weights.expert_gate is None:
+            return mlp(hidden, norm, eps, weights.gate_up, weights.down)
+        return experts(
+            *(hidden, norm, eps, weights.expert_gate, weights.gate_up, weights.down),
+            config.experts_per_token,
+            config.normalize_expert_weights,
+        )
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token scores.
@@ -101,9 +88,9 @@ class Decoder:
         Returns:
             [tokens, vocab] float32 (float64 for float64 weights).
         """
-        normed = rms_norm(hidden, self._weights.final_norm, self._config.rms_norm_eps)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        return linear(normed, self._weights.lm_head, wide)
+        norm, eps = self._weights.final_norm, self._config.rms_norm_eps
+        return norm_linear(hidden, norm, eps, self._weights.lm_head, wide)
 
 
 class Rotation:
@@ -118,15 +105,28 @@ class Rotation:
         self._sin = self._cos
         self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def angles(
+        self, positions: torch.Tensor, again: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines [tokens, head_dim / 2] for ``positions`` [tokens].
 
         Those of the last tensor are kept: every layer asks with the same.
+
+        Args:
+            positions: integers.
+            again: whether ``positions`` may have been given other values since it was seen.
         """
-        if self._last is None or self._last[0] is not positions:
-            self._grow(int(positions.max()) + 1)
-            self._last = positions, self._cos[positions], self._sin[positions]
+        if again or self._last is None or self._last[0] is not positions:
+            self._last = positions, *self._computed(positions)
         return self._last[1:]
+
+    def _computed(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if positions.is_cuda:
+            # Neither a table as long as the context nor a look at the largest position.
+            angles = torch.outer(positions.double(), self._frequencies)
+            return angles.cos().to(self._cos.dtype), angles.sin().to(self._sin.dtype)
+        self._grow(int(positions.max()) + 1)
+        return self._cos[positions], self._sin[positions]
 
     def _grow(self, positions: int) -> None:
         held = self._cos.shape[0]
