@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
-from hga_kernels import linear, norm_linear, select_groups
+from hga_kernels import norm_linear, sample, select_groups
 from hga_kernels.gpu.attention import attend_resident
-from hga_kernels.gpu.pages import gather_rows, resolve_pages, write_token
 from hga_kernels.gpu.index import index_closed_chunk
-from hga_kernels.gpu.sampling import sample
+from hga_kernels.gpu.pages import resolve_pages, write_token
 from hga_kernels.gpu.step import finish_step
 
 from hga_engine.attention.index import RoutingIndex
@@ -156,7 +154,7 @@ class DecodeGraph:
         cos, sin = self._decoder.angles(context)
         scale = 1 / math.sqrt(model.head_dim)
         chunks = index.summaries[0].shape[1]
-        hidden = gather_rows(self._weights.embedding, self._token)
+        hidden = self._decoder.embed(self._token)
         torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
         self._end_chunk.sub_(router.recent_tokens // router.chunk_size)
         index_closed_chunk(self._position, cache.resident, *index.stacked())

@@ -117,12 +117,18 @@ def plan_device(
     pages = min(left // (heads * (page + 8)), groups)
     if pages < _LEAST_PAGES_PER_CHOICE * min(router.decode_budget, groups):
         needed = limit - left + router.decode_budget * heads * (page + 8)
+        parts = {
+            "weights": weights_bytes,
+            "index": index,
+            "K/V": pools + window,
+            "workspace": workspace,
+            "in use before": driver_bytes,
+        }
+        listed = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items())
         raise OutOfMemoryError(
-            f"Not enough GPU memory: {needed / _GIB:.2f} GiB needed (weights "
-            f"{weights_bytes / _GIB:.2f}, index {index / _GIB:.2f}, K/V {(pools + window) / _GIB:.2f}"
-            f", workspace {workspace / _GIB:.2f}, in use before {driver_bytes / _GIB:.2f}), "
-            f"{limit / _GIB:.2f} GiB may be used.\nUse a smaller --context (now {context:,}), close "
-            "other programs that use the GPU, or use --device cpu."
+            f"Not enough GPU memory: {needed / _GIB:.2f} GiB needed ({listed}), "
+            f"{limit / _GIB:.2f} GiB may be used.\nUse a smaller --context (now {context:,}), "
+            "close other programs that use the GPU, or use --device cpu."
         )
     return DevicePlan(
         driver=driver_bytes,

@@ -36,7 +36,6 @@ from hga_engine.saved_state.state import SavedState, geometry
 from hga_engine.timing import AnswerClock
 from hga_engine.tokenizer import Detokenizer, Tokenizer
 
-
 if TYPE_CHECKING:
     from hga_engine.decode_graph import DecodeGraph
     from hga_engine.kv_store.device import DeviceKVStore
@@ -82,32 +81,13 @@ class Engine:
         self._host_store = TieredKVStore(
             model, router, config.cache, dtype, is_pinned=device.type == "cuda"
         )
+        self._plan = self._plan_device(weights, dtype) if device.type == "cuda" else None
         self._index = RoutingIndex(model, router, config.cache.context, dtype, device)
         self._store: KVStore = self._host_store
-        self._plan: DevicePlan | None = None
         self._device_store: DeviceKVStore | None = None
         self._graph: DecodeGraph | None = None
-        if device.type == "cuda":
-            # Not to be imported where there is no GPU.
-            from hga_engine.decode_graph import DecodeGraph
-            from hga_engine.kv_store.device import DeviceKVStore
-
-            before = device_memory(device)
-            self._plan = plan_device(
-                model,
-                config,
-                self._slice_tokens,
-                weights.device_bytes(),
-                before.used_bytes - weights.device_bytes(),
-                before.total_bytes,
-                dtype,
-            )
-            store = DeviceKVStore(
-                model, router, self._host_store, dtype, device, self._plan.cached_pages
-            )
-            self._store = self._device_store = store
-            if router.router == "hga":
-                self._graph = DecodeGraph(weights, router, store, self._index, self._decoder)
+        if self._plan is not None:
+            self._use_device(weights, dtype, self._plan.cached_pages)
         self._attention = RoutedAttention(model, router, self._store, self._index, device)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
@@ -133,6 +113,31 @@ class Engine:
             if self._device_store is not None:
                 self._device_store.take_host_lengths()
             self._stored_ids, self._pending = token_ids[:stored], token_ids[stored:]
+
+    def _plan_device(self, weights: ModelWeights, dtype: torch.dtype) -> DevicePlan:
+        """What the session will take of the GPU's memory, beside the weights that are there."""
+        now, weights_bytes = device_memory(self._device), weights.device_bytes()
+        return plan_device(
+            weights.config,
+            self.config,
+            self._slice_tokens,
+            weights_bytes,
+            now.used_bytes - weights_bytes,
+            now.total_bytes,
+            dtype,
+        )
+
+    def _use_device(self, weights: ModelWeights, dtype: torch.dtype, cached_pages: int) -> None:
+        """Put a tier on the GPU before the host's, and decode there."""
+        # Not to be imported where there is no GPU.
+        from hga_engine.decode_graph import DecodeGraph
+        from hga_engine.kv_store.device import DeviceKVStore
+
+        model, router = weights.config, self.config.router
+        store = DeviceKVStore(model, router, self._host_store, dtype, self._device, cached_pages)
+        self._store = self._device_store = store
+        if router.router == "hga":
+            self._graph = DecodeGraph(weights, router, store, self._index, self._decoder)
 
     @property
     def token_ids(self) -> list[int]:

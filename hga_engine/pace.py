@@ -8,7 +8,7 @@ _AHEAD = 3
 
 
 class Pace:
-    """Lets a few steps be queued on a GPU, so that it never idles and progress is true all the same.
+    """Lets a few steps be queued on a GPU: it never idles, and progress is true all the same.
 
     On a CPU, which has done a step when its call returns, there is nothing to wait for.
     """

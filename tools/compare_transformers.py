@@ -16,8 +16,8 @@ import torch
 from hga_chat.bench.text import standard_text
 from hga_chat.models import pull_model
 from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
-from hga_engine.opening import LoadedModel, open_engine, prepare_model
 from hga_engine.events import Finished
+from hga_engine.opening import LoadedModel, open_engine, prepare_model
 
 DECODED = 16
 ROOM = 256

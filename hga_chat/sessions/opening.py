@@ -17,8 +17,8 @@ from hga_engine.errors import EngineError, KVStoreError, SavedStateError
 
 if TYPE_CHECKING:
     from hga_engine.engine import Engine
-    from hga_engine.opening import LoadedModel
     from hga_engine.model.files import ModelFiles
+    from hga_engine.opening import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """The decoder's arithmetic for llama, qwen3 and qwen3_moe, without its attention."""
 
 import torch
-from hga_kernels import gated_silu, linear, rms_norm, rotate
+from hga_kernels import experts, linear, mlp, norm_linear, split_heads
 
-from hga_engine.model.moe import mix_experts
 from hga_engine.model.types import ModelWeights
 
 
@@ -21,6 +20,7 @@ class Decoder:
             weights.config.head_dim,
             weights.config.rope_base,
             torch.promote_types(weights.embedding.dtype, torch.float32),
+            # The embedding may be in host memory.
             weights.final_norm.device,
         )
 
@@ -37,7 +37,14 @@ class Decoder:
         Returns:
             [tokens, hidden].
         """
-        return self._weights.embedding[token_ids]
+        embedding, device = self._weights.embedding, self._weights.final_norm.device
+        token_ids = token_ids.to(device)
+        if embedding.device == device:
+            return embedding[token_ids]
+        # Not to be imported where there is no GPU.
+        from hga_kernels.gpu.pages import gather_rows
+
+        return gather_rows(embedding, token_ids)
 
     def project(
         self, layer: int, hidden: torch.Tensor, start: int
@@ -53,22 +60,12 @@ class Decoder:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
         """
         config, weights = self._config, self._weights.layers[layer]
-        normed = rms_norm(hidden, weights.attention_norm, config.rms_norm_eps)
-        heads = linear(normed, weights.qkv).view(hidden.shape[0], -1, config.head_dim)
-        rotated = config.num_query_heads + config.num_kv_heads
-        turning, values = heads[:, :rotated], heads[:, rotated:]
-        if weights.q_norm is not None and weights.k_norm is not None:
-            queries = turning[:, : config.num_query_heads]
-            keys = turning[:, config.num_query_heads :]
-            turning = torch.cat(
-                (
-                    rms_norm(queries, weights.q_norm, config.rms_norm_eps),
-                    rms_norm(keys, weights.k_norm, config.rms_norm_eps),
-                ),
-                1,
-            )
-        turned = rotate(turning, *self._rotation.angles(start, start + hidden.shape[0]), rotated)
-        return turned[:, : config.num_query_heads], turned[:, config.num_query_heads :], values
+        cos, sin = self._rotation.angles(start, start + hidden.shape[0])
+        eps = config.rms_norm_eps
+        heads = norm_linear(hidden, weights.attention_norm, eps, weights.qkv)
+        norms = weights.q_norm, weights.k_norm
+        counts = config.num_query_heads, config.num_kv_heads
+        return split_heads(heads, *norms, eps, cos, sin, *counts)
 
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Output projection, residual, MLP or experts, residual.
@@ -82,19 +79,15 @@ class Decoder:
             [tokens, hidden]: input of the next layer.
         """
         config, weights = self._config, self._weights.layers[layer]
-        hidden = hidden + linear(attended.flatten(1), weights.output)
-        normed = rms_norm(hidden, weights.mlp_norm, config.rms_norm_eps)
-        if weights.expert_gate is not None:
-            mixed = mix_experts(
-                normed,
-                weights.expert_gate,
-                weights.gate_up,
-                weights.down,
-                config.experts_per_token,
-                config.normalize_expert_weights,
-            )
-            return hidden + mixed
-        return hidden + linear(gated_silu(linear(normed, weights.gate_up)), weights.down)
+        hidden = linear(attended.flatten(1), weights.output, residual=hidden)
+        norm, eps = weights.mlp_norm, config.rms_norm_eps
+        if weights.expert_gate is None:
+            return mlp(hidden, norm, eps, weights.gate_up, weights.down)
+        return experts(
+            *(hidden, norm, eps, weights.expert_gate, weights.gate_up, weights.down),
+            config.experts_per_token,
+            config.normalize_expert_weights,
+        )
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token scores.
@@ -105,9 +98,9 @@ class Decoder:
         Returns:
             [tokens, vocab] float32 (float64 for float64 weights).
         """
-        normed = rms_norm(hidden, self._weights.final_norm, self._config.rms_norm_eps)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        return linear(normed, self._weights.lm_head, wide)
+        norm, eps = self._weights.final_norm, self._config.rms_norm_eps
+        return norm_linear(hidden, norm, eps, self._weights.lm_head, wide)
 
 
 class Rotation:

@@ -4,11 +4,9 @@ Every function here has the signature and meaning of its namesake in ``reference
 fastest path that fits the tensors it is given.
 """
 
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
-
 from hga_kernels import cpu, reference
+from hga_kernels.cpu import layers
+from hga_kernels.dispatch import dispatch
 from hga_kernels.memory import empty_on_huge_pages, pin
 from hga_kernels.reference import decode_tokens, hadamard
 
@@ -17,43 +15,30 @@ __all__ = [
     "decode_tokens",
     "empty_on_huge_pages",
     "encode_tokens",
-    "gated_silu",
+    "experts",
     "hadamard",
     "linear",
+    "mlp",
+    "norm_linear",
     "pin",
     "reference",
-    "rms_norm",
-    "rotate",
+    "sample",
     "select_groups",
+    "split_heads",
     "status",
     "summarize",
 ]
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def _fastest(
-    fast: Callable[Arguments, Result | None], plain: Callable[Arguments, Result]
-) -> Callable[Arguments, Result]:
-    """The fast path where it applies (it gives None elsewhere), else the plain one."""
-
-    @wraps(plain)
-    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        result = fast(*args, **kwargs)
-        return plain(*args, **kwargs) if result is None else result
-
-    return run
-
-
-linear = _fastest(cpu.linear, reference.linear)
-rms_norm = _fastest(cpu.rms_norm, reference.rms_norm)
-rotate = _fastest(cpu.rotate, reference.rotate)
-gated_silu = _fastest(cpu.gated_silu, reference.gated_silu)
-summarize = _fastest(cpu.summarize, reference.summarize)
-encode_tokens = _fastest(cpu.encode_tokens, reference.encode_tokens)
-select_groups = _fastest(cpu.select_groups, reference.select_groups)
-attend_pages = _fastest(cpu.attend_pages, reference.attend_pages)
+linear = dispatch(reference.linear, cpu.linear, "linear")
+norm_linear = dispatch(reference.norm_linear, layers.norm_linear, "linear")
+split_heads = dispatch(reference.split_heads, layers.split_heads, "norm")
+mlp = dispatch(reference.mlp, layers.mlp, "experts")
+experts = dispatch(reference.experts, layers.experts, "experts")
+sample = dispatch(reference.sample, None, "sampling")
+summarize = dispatch(reference.summarize, cpu.summarize)
+encode_tokens = dispatch(reference.encode_tokens, cpu.encode_tokens)
+select_groups = dispatch(reference.select_groups, cpu.select_groups)
+attend_pages = dispatch(reference.attend_pages, cpu.attend_pages)
 
 
 def status() -> dict[str, str]:

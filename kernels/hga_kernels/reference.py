@@ -3,77 +3,47 @@
 import math
 
 import torch
-from torch.nn import functional
+
+from hga_kernels.reference_model import (
+    experts,
+    gated_silu,
+    keep_tokens,
+    linear,
+    mlp,
+    norm_linear,
+    quantize,
+    rms_norm,
+    rotate,
+    sample,
+    split_heads,
+)
+from hga_kernels.reference_model import widen as _wide
+
+__all__ = [
+    "attend_pages",
+    "decode_tokens",
+    "encode_tokens",
+    "experts",
+    "gated_silu",
+    "hadamard",
+    "keep_chunks",
+    "keep_tokens",
+    "linear",
+    "mlp",
+    "norm_linear",
+    "quantize",
+    "rms_norm",
+    "rotate",
+    "sample",
+    "score_groups",
+    "select_groups",
+    "split_heads",
+    "summarize",
+    "take_groups",
+]
 
 CODE_LEVELS = 4
 """A token code is one of 0..3 and stands for (code - 1.5) steps."""
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def linear(
-    inputs: torch.Tensor, weight: torch.Tensor, out_dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """``inputs @ weight.T``.
-
-    Args:
-        inputs: [rows, in].
-        weight: [out, in], same dtype.
-        out_dtype: dtype of the result; None: that of ``inputs``.
-
-    Returns:
-        [rows, out].
-    """
-    return functional.linear(inputs, weight).to(out_dtype or inputs.dtype)
-
-
-def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root mean square norm over the last dimension, computed in at least float32.
-
-    Args:
-        inputs: [..., size].
-        weight: [size].
-        eps: added to the mean square.
-
-    Returns:
-        [..., size] in the dtype of ``inputs``.
-    """
-    wide = _wide(inputs)
-    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return normed.to(inputs.dtype) * weight
-
-
-def rotate(inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:
-    """RoPE on the first ``heads`` heads of each row, dimension i paired with i + head_dim / 2.
-
-    Args:
-        inputs: [rows, at least heads, head_dim].
-        cos: [rows, head_dim / 2], at least float32.
-        sin: [rows, head_dim / 2].
-        heads: how many heads are turned.
-
-    Returns:
-        [rows, heads, head_dim] in the dtype of ``inputs``.
-    """
-    first, second = _wide(inputs[:, :heads]).chunk(2, -1)
-    cos, sin = cos[:, None], sin[:, None]
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-    return turned.to(inputs.dtype)
-
-
-def gated_silu(inputs: torch.Tensor) -> torch.Tensor:
-    """``silu(gate) * up``.
-
-    Args:
-        inputs: [rows, 2 * size]: gate, then up.
-
-    Returns:
-        [rows, size] in the dtype of ``inputs``.
-    """
-    gate, up = _wide(inputs).chunk(2, -1)
-    return (functional.silu(gate) * up).to(inputs.dtype)
 
 
 def hadamard(size: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:

@@ -24,9 +24,17 @@ class BlockScaled:
         """[..., out, in]."""
         return self.values.shape
 
+    def __getitem__(self, index: int) -> "BlockScaled":
+        """One of stacked weights."""
+        return BlockScaled(self.values[index], self.scales[index])
+
     def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
         """[..., out, in]: the weight, multiplied in float32 and rounded once."""
         rows, columns = self.values.shape[-2:]
         spread = self.scales.repeat_interleave(FP8_BLOCK, -2)[..., :rows, :]
         spread = spread.repeat_interleave(FP8_BLOCK, -1)[..., :columns]
         return (self.values.float() * spread).to(dtype)
+
+
+Weight = torch.Tensor | BlockScaled
+"""[..., out, in]."""

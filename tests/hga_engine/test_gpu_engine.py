@@ -1,6 +1,5 @@
 """The engine on a GPU, against the engine on the CPU and against itself without a graph."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from hga_kernels.weights import BlockScaled
+from tiny_engine import random_weights
 
 from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import Finished, TextDelta
 from hga_engine.model.types import LayerWeights, ModelWeights
-from tiny_engine import random_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -100,7 +99,9 @@ def plain(weights: ModelWeights) -> ModelWeights:
     return ModelWeights(
         weights.config,
         wide(weights.embedding),
-        tuple(LayerWeights(**{k: wide(v) for k, v in vars(l).items()}) for l in weights.layers),
+        tuple(
+            LayerWeights(**{k: wide(v) for k, v in vars(layer).items()}) for layer in weights.layers
+        ),
         wide(weights.final_norm),
         wide(weights.lm_head),
     )
@@ -122,8 +123,8 @@ def weights(request: pytest.FixtureRequest) -> ModelWeights:
 
 
 @pytest.fixture
-def moe() -> Iterator[ModelWeights]:
-    yield on_gpu(random_weights(MOE, 4, torch.bfloat16), True)
+def moe() -> ModelWeights:
+    return on_gpu(random_weights(MOE, 4, torch.bfloat16), True)
 
 
 def text(count: int, seed: int = 0) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from hga_kernels.cpu.build import BuildError, library_path
+from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16
 """Above this many rows torch's matrix product reads the weight less often than ours."""
@@ -87,12 +88,17 @@ def _call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
 
 
 def linear(
-    inputs: torch.Tensor, weight: torch.Tensor, out_dtype: torch.dtype | None = None
+    inputs: torch.Tensor,
+    weight: Weight,
+    out_dtype: torch.dtype | None = None,
+    residual: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Reads the weight once for a few rows."""
     rows, size_in = inputs.shape
     out_dtype = out_dtype or inputs.dtype
-    if rows > _MAX_LINEAR_ROWS or not _takes(torch.bfloat16, inputs, weight):
+    if rows > _MAX_LINEAR_ROWS or isinstance(weight, BlockScaled):
+        return None
+    if not _takes(torch.bfloat16, inputs, weight):
         return None
     if not weight.is_contiguous() or out_dtype not in (torch.bfloat16, torch.float32):
         return None
@@ -102,7 +108,7 @@ def linear(
         *("hga_linear", inputs.contiguous(), weight, out),
         *(rows, size_in, weight.shape[0], is_float),
     )
-    return out
+    return out if residual is None else residual + out
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor | None:

@@ -25,8 +25,8 @@ from tiny_engine import (
 from hga_engine import saved_state
 from hga_engine.config import CacheConfig, EngineConfig
 from hga_engine.engine import Engine
-from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.errors import KVStoreError, SavedStateError
+from hga_engine.opening import LoadedModel, open_engine
 
 ROUTERS = ["hga", "paper", "dense"]
 

@@ -1,0 +1,84 @@
+"""Parts of a layer on the CPU, composed of the compiled kernels or torch where those do not fit."""
+
+import torch
+from torch.nn import functional
+
+from hga_kernels import cpu, reference
+from hga_kernels.dispatch import dispatch
+from hga_kernels.weights import Weight
+
+_linear = dispatch(reference.linear, cpu.linear)
+_rms_norm = dispatch(reference.rms_norm, cpu.rms_norm)
+_rotate = dispatch(reference.rotate, cpu.rotate)
+_gated_silu = dispatch(reference.gated_silu, cpu.gated_silu)
+
+
+def norm_linear(
+    inputs: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    weight: Weight,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """See the reference."""
+    return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype)
+
+
+def split_heads(
+    heads: torch.Tensor,
+    q_norm: torch.Tensor | None,
+    k_norm: torch.Tensor | None,
+    eps: float,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    num_query_heads: int,
+    num_kv_heads: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries and keys are turned in one go; values are a view."""
+    rotated = num_query_heads + num_kv_heads
+    split = heads.unflatten(1, (rotated + num_kv_heads, -1))
+    turning = split[:, :rotated]
+    if q_norm is not None and k_norm is not None:
+        queries, keys = turning[:, :num_query_heads], turning[:, num_query_heads:]
+        turning = torch.cat((_rms_norm(queries, q_norm, eps), _rms_norm(keys, k_norm, eps)), 1)
+    turned = _rotate(turning, cos, sin, rotated)
+    return turned[:, :num_query_heads], turned[:, num_query_heads:], split[:, rotated:]
+
+
+def mlp(
+    hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
+) -> torch.Tensor:
+    """See the reference."""
+    gated = _gated_silu(norm_linear(hidden, norm, eps, gate_up))
+    return _linear(gated, down, residual=hidden)
+
+
+def experts(
+    hidden: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    expert_gate: torch.Tensor,
+    gate_up: Weight,
+    down: Weight,
+    experts_per_token: int,
+    normalize: bool,
+) -> torch.Tensor:
+    """An expert after the other, with the rows that chose it."""
+    normed = _rms_norm(hidden, norm, eps)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    shares = _linear(normed, expert_gate, wide).softmax(-1)
+    weights, chosen = shares.topk(experts_per_token, -1)
+    if normalize:
+        weights = weights / weights.sum(-1, keepdim=True)
+    mixed = torch.zeros_like(hidden, dtype=wide)
+    # Assignments sorted by expert, so that each expert's weights are read once.
+    order = chosen.flatten().argsort(stable=True)
+    counts = chosen.flatten().bincount(minlength=expert_gate.shape[0]).tolist()
+    for expert, assigned in enumerate(torch.split(order, counts)):
+        if not assigned.numel():
+            continue
+        rows = assigned // experts_per_token
+        gate, up = _linear(normed[rows], gate_up[expert]).chunk(2, -1)
+        out = _linear(functional.silu(gate) * up, down[expert], wide)
+        mixed.index_add_(0, rows, out * weights.flatten()[assigned].unsqueeze(1))
+    return hidden + mixed.to(hidden.dtype)

@@ -1,0 +1,41 @@
+"""Which of the functions of one name runs: the GPU's, the CPU's, or the plain definition."""
+
+import importlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def dispatch(
+    plain: Callable[Arguments, Result],
+    cpu: Callable[Arguments, Result | None] | None = None,
+    gpu: str | None = None,
+) -> Callable[Arguments, Result]:
+    """The fast function for the device of the first tensor, or the plain one where it gives None.
+
+    Args:
+        plain: the definition.
+        cpu: its namesake for tensors on the CPU.
+        gpu: the module of ``hga_kernels.gpu`` with its namesake, imported when it is needed.
+    """
+
+    @wraps(plain)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        fast: Any = cpu
+        if isinstance(args[0], torch.Tensor) and args[0].is_cuda:
+            fast = _on_gpu(gpu, plain.__name__) if gpu else None
+        result: Result | None = fast(*args, **kwargs) if fast else None
+        return plain(*args, **kwargs) if result is None else result
+
+    return run
+
+
+def _on_gpu(module: str, name: str) -> Callable[..., Any]:
+    # Python keeps imported modules, so this is a look-up after the first call.
+    found: Callable[..., Any] = getattr(importlib.import_module(f"hga_kernels.gpu.{module}"), name)
+    return found
