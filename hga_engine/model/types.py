@@ -1,10 +1,15 @@
 """Weights of a decoder as the engine holds them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from hga_kernels.weights import BlockScaled
 
 from hga_engine.config import ModelConfig
+
+Weight = torch.Tensor | BlockScaled
+"""Of a linear layer, or of one for each expert."""
 
 
 @dataclass(frozen=True)
@@ -12,11 +17,11 @@ class LayerWeights:
     """One decoder layer. Linear weights are [out, in]."""
 
     attention_norm: torch.Tensor  # [hidden]
-    qkv: torch.Tensor  # [(query_heads + 2 * kv_heads) * head_dim, hidden]: rows of q, k, v
-    output: torch.Tensor  # [hidden, query_heads * head_dim]
+    qkv: Weight  # [(query_heads + 2 * kv_heads) * head_dim, hidden]: rows of q, k, v
+    output: Weight  # [hidden, query_heads * head_dim]
     mlp_norm: torch.Tensor  # [hidden]
-    gate_up: torch.Tensor  # [2 * intermediate, hidden], or [experts, 2 * width, hidden]
-    down: torch.Tensor  # [hidden, intermediate], or [experts, hidden, width]
+    gate_up: Weight  # [2 * intermediate, hidden], or [experts, 2 * width, hidden]
+    down: Weight  # [hidden, intermediate], or [experts, hidden, width]
     q_norm: torch.Tensor | None = None  # [head_dim]
     k_norm: torch.Tensor | None = None  # [head_dim]
     expert_gate: torch.Tensor | None = None  # [experts, hidden]
@@ -24,7 +29,11 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """All weights of a decoder."""
+    """All weights of a decoder.
+
+    They are on one device, except for the embedding: where the device is a GPU and the embedding
+    is not the output head as well, it is in host memory that the GPU can read.
+    """
 
     config: ModelConfig
     embedding: torch.Tensor  # [vocab, hidden]
@@ -34,10 +43,25 @@ class ModelWeights:
 
     def bytes(self) -> int:
         """Memory the weights take, counting tied tensors once."""
-        tensors = {self.embedding.data_ptr(): self.embedding, self.lm_head.data_ptr(): self.lm_head}
-        tensors[self.final_norm.data_ptr()] = self.final_norm
+        return self.device_bytes() + self.host_bytes()
+
+    def device_bytes(self) -> int:
+        """Those of them in the memory of a GPU."""
+        return sum(t.numel() * t.element_size() for t in self._tensors() if not t.is_cpu)
+
+    def host_bytes(self) -> int:
+        """Those of them in host memory."""
+        return sum(t.numel() * t.element_size() for t in self._tensors() if t.is_cpu)
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        yield self.embedding
+        if self.lm_head is not self.embedding:
+            yield self.lm_head
+        yield self.final_norm
         for layer in self.layers:
-            for tensor in vars(layer).values():
-                if tensor is not None:
-                    tensors[tensor.data_ptr()] = tensor
-        return sum(t.numel() * t.element_size() for t in tensors.values())
+            for weight in vars(layer).values():
+                if isinstance(weight, BlockScaled):
+                    yield weight.values
+                    yield weight.scales
+                elif weight is not None:
+                    yield weight

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from hga_kernels import cpu, reference
-from hga_kernels.memory import empty_on_huge_pages
+from hga_kernels.memory import empty_on_huge_pages, pin
 from hga_kernels.reference import decode_tokens, hadamard
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "gated_silu",
     "hadamard",
     "linear",
+    "pin",
     "reference",
     "rms_norm",
     "rotate",

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import math
 import sys
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +34,23 @@ def empty_on_huge_pages(shape: Sequence[int], dtype: torch.dtype) -> torch.Tenso
     # Where the system refuses, the memory is as good as any other.
     advise(memory.data_ptr() + start, whole, _MADV_HUGEPAGE)
     return memory[start : start + size].view(dtype).view(tuple(shape))
+
+
+def pin(tensor: torch.Tensor, owner: object) -> None:
+    """Lock a CPU tensor in memory, so that GPUs read and write it where it is.
+
+    Args:
+        tensor: contiguous.
+        owner: it is unlocked when this object goes, which has to be before the tensor does.
+
+    Raises:
+        MemoryError: the system or the driver refuses.
+    """
+    runtime = torch.cuda.cudart()
+    address, size = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+    if int(runtime.cudaHostRegister(address, size, 0)):
+        raise MemoryError(f"{size:,} bytes of host memory cannot be locked for the GPU")
+    weakref.finalize(owner, runtime.cudaHostUnregister, address)
 
 
 @functools.cache
