@@ -1,6 +1,7 @@
 """Model files to weights: Hugging Face directories and GGUF, with adapters merged."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hga_engine.model.files import ModelFiles
@@ -33,31 +34,56 @@ def load_model(
     files: ModelFiles,
     dtype: "torch.dtype",
     progress: Callable[[str, float], None] | None = None,
+    device: "torch.device | None" = None,
+    keep_fp8: bool | None = None,
 ) -> "ModelWeights":
-    """Load weights into host memory, merging adapters, a tensor at a time.
+    """Load weights to where they are used.
 
-    What was merged and converted before is taken from where it was kept.
+    To host memory they come a tensor at a time, with adapters merged; what was merged and converted
+    before is taken from where it was kept. To a GPU, directories come straight from their files.
 
     Args:
         files: where the model is.
-        dtype: of the weights.
+        dtype: of the weights that are not FP8.
         progress: told what is being done and how far, 0 to 1.
+        device: where they are to be; None: host memory.
+        keep_fp8: whether FP8 weights stay what they are; None: on a GPU alone.
 
     Raises:
         ModelFileError: a file is missing, damaged or of an unknown kind.
+        MemoryError: the embedding cannot be locked in host memory for the GPU.
     """
-    from dataclasses import replace
+    import torch
 
+    from hga_engine.model.loader import DirectorySource
+    from hga_engine.model.placement import lock_embedding, side_by_side
+    from hga_engine.model.stream import stream_weights
+
+    target = torch.device("cpu") if device is None else device
+    if keep_fp8 is None:
+        keep_fp8 = target.type != "cpu"
+    if keep_fp8 and files.directory is not None and not files.adapters:
+        source = DirectorySource(files.directory)
+        weights = stream_weights(source, dtype, target, progress)
+    else:
+        weights = side_by_side(_load_on_host(files, dtype, progress), target)
+    return lock_embedding(replace(weights, config=_with_overrides(weights.config, files)))
+
+
+def _load_on_host(
+    files: ModelFiles,
+    dtype: "torch.dtype",
+    progress: Callable[[str, float], None] | None,
+) -> "ModelWeights":
     from hga_engine.model import prepared
     from hga_engine.model.adapter import AdaptedSource
     from hga_engine.model.gguf_file import open_gguf
-    from hga_engine.model.placement import side_by_side
     from hga_engine.model.source import assemble
 
     kept = prepared.load_weights(files, dtype)
     if kept is not None:
         open_gguf.cache_clear()
-        return side_by_side(kept)
+        return kept
     source = _open(files)
     if files.adapters:
         source = AdaptedSource(source, files.adapters)
@@ -65,7 +91,7 @@ def load_model(
     open_gguf.cache_clear()
     weights = replace(weights, config=_with_overrides(weights.config, files))
     prepared.keep_weights(files, weights)
-    return side_by_side(weights)
+    return weights
 
 
 def _open(files: ModelFiles) -> "TensorSource":
@@ -80,8 +106,6 @@ def _open(files: ModelFiles) -> "TensorSource":
 
 
 def _with_overrides(config: "ModelConfig", files: ModelFiles) -> "ModelConfig":
-    from dataclasses import replace
-
     return replace(
         config,
         rope_base=files.rope_base or config.rope_base,

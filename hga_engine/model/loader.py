@@ -1,5 +1,8 @@
 """Weights from a directory in the Hugging Face layout: config.json and safetensors."""
 
+import json
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,22 @@ from hga_engine.model.config_json import read_config, read_json
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PLAIN = (torch.bfloat16, torch.float16, torch.float32)
+_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F8_E4M3": torch.float8_e4m3fn,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor is in its file, and as what."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class DirectorySource:
@@ -35,6 +54,7 @@ class DirectorySource:
         self._config = config.model
         self._fp8_block = config.fp8_block
         self._shards: dict[Path, Any] = {}
+        self._headers: dict[Path, tuple[dict[str, Any], int]] = {}
         self._places = self._index()
         biases = sorted(name for name in self._places if name.endswith(".bias"))
         if biases:
@@ -58,6 +78,28 @@ class DirectorySource:
             )
         return tensor
 
+    @property
+    def fp8_block(self) -> tuple[int, int] | None:
+        """Rows and columns that share a scale; None where there are no FP8 weights."""
+        return self._fp8_block
+
+    def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Where a tensor is, to be read from its file directly.
+
+        Raises:
+            ModelFileError: it is missing, of another shape or of an unknown kind.
+        """
+        path = self._place(name)
+        tensors, start = self._header(path)
+        entry = tensors[name]
+        self._check_shape(name, tuple(entry["shape"]), shape)
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise ModelFileError(
+                f"{path}: tensor {name} is {entry['dtype']}, which is not supported."
+            )
+        return StoredTensor(path, start + entry["data_offsets"][0], shape, dtype)
+
     def _dequantize(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if self._fp8_block is None:
             raise ModelFileError(
@@ -74,18 +116,33 @@ class DirectorySource:
         return wide
 
     def _stored(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        path = self._places.get(name)
-        if path is None:
-            raise ModelFileError(f"{self._directory}: tensor {name} is missing.")
+        path = self._place(name)
         try:
             tensor: torch.Tensor = self._open(path).get_tensor(name)
         except SafetensorError as error:
             raise ModelFileError(f"{path}: tensor {name} is damaged ({error}).") from error
-        if tuple(tensor.shape) != shape:
-            raise ModelFileError(
-                f"{path}: tensor {name} has shape {list(tensor.shape)}, not {list(shape)}."
-            )
+        self._check_shape(name, tuple(tensor.shape), shape)
         return tensor
+
+    def _place(self, name: str) -> Path:
+        path = self._places.get(name)
+        if path is None:
+            raise ModelFileError(f"{self._directory}: tensor {name} is missing.")
+        return path
+
+    def _check_shape(self, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        if found != shape:
+            raise ModelFileError(
+                f"{self._places[name]}: tensor {name} has shape {list(found)}, not {list(shape)}."
+            )
+
+    def _header(self, path: Path) -> tuple[dict[str, Any], int]:
+        """The header of a shard, which the library has checked, and where its tensors begin."""
+        if path not in self._headers:
+            with path.open("rb") as file:
+                (size,) = struct.unpack("<Q", file.read(8))
+                self._headers[path] = json.loads(file.read(size)), 8 + size
+        return self._headers[path]
 
     def _index(self) -> dict[str, Path]:
         """Which shard each tensor is in, by the headers of the shards themselves."""

@@ -1,51 +1,143 @@
 """Where weights lie in memory."""
 
-from dataclasses import fields, replace
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import torch
-from hga_kernels import empty_on_huge_pages
+from hga_kernels import empty_on_huge_pages, pin
+from hga_kernels.weights import FP8_BLOCK, BlockScaled
 
-from hga_engine.model.types import LayerWeights, ModelWeights
+from hga_engine.config import ModelConfig
+from hga_engine.model.layout import Joined, model_layout
+from hga_engine.model.types import LayerWeights, ModelWeights, Weight
 
 _MOST_BYTES = 2 << 30
-"""What is larger stays where it is: for a moment there are two copies."""
-_ALIGNMENT = 64
+"""What is larger stays where it is in host memory: for a moment there are two copies."""
+_ALIGNMENT = 256
+_CPU = torch.device("cpu")
 
 
-def side_by_side(weights: ModelWeights) -> ModelWeights:
-    """The same weights in one run of memory on huge pages, through which they are read faster.
+def side_by_side(weights: ModelWeights, device: torch.device = _CPU) -> ModelWeights:
+    """The same weights in one run of memory, on a GPU or on huge pages of the host.
 
     All of them are read for every token, and most tensors of a small model are smaller than a huge
-    page each. Weights beyond 2 GiB or not on the CPU are left where they are.
+    page each. In host memory, weights beyond 2 GiB are left where they are.
+
+    Args:
+        weights: in host memory.
+        device: where they are to be.
     """
-    if weights.bytes() > _MOST_BYTES or not weights.embedding.is_cpu:
+    if device == _CPU and weights.bytes() > _MOST_BYTES:
         return weights
-    moved = _Mover(
-        weights.bytes() + _ALIGNMENT * (3 + len(weights.layers) * len(fields(LayerWeights)))
+    return _placed(weights, device, lambda place, weight: place.copy_(weight))
+
+
+def empty_weights(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    is_fp8: Callable[[Joined], bool],
+) -> ModelWeights:
+    """Uninitialised weights in one run of memory.
+
+    Args:
+        config: geometry.
+        dtype: of everything that is not FP8.
+        device: where they are to be.
+        is_fp8: which of the linear weights are ``BlockScaled``.
+    """
+
+    def plain(joined: Joined) -> torch.Tensor:
+        return torch.empty(joined.shape, dtype=dtype, device="meta")
+
+    def weight(joined: Joined) -> Any:
+        if not joined.is_linear or not is_fp8(joined):
+            return plain(joined)
+        *experts, rows, columns = joined.shape
+        blocks = (*experts, -(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))
+        return BlockScaled(
+            torch.empty(joined.shape, dtype=torch.float8_e4m3fn, device="meta"),
+            torch.empty(blocks, dtype=torch.float32, device="meta"),
+        )
+
+    layout = model_layout(config)
+    embedding = plain(layout.embedding)
+    shapes = ModelWeights(
+        config,
+        embedding,
+        tuple(
+            LayerWeights(**{name: weight(joined) for name, joined in layer.items()})
+            for layer in layout.layers
+        ),
+        plain(layout.final_norm),
+        embedding if layout.lm_head is None else plain(layout.lm_head),
     )
-    embedding = moved(weights.embedding)
+    return _placed(shapes, device, lambda place, _: place)
+
+
+def lock_embedding(weights: ModelWeights) -> ModelWeights:
+    """The same weights; from now on their GPU, if any, can read the embedding in host memory.
+
+    Raises:
+        MemoryError: the system or the driver refuses.
+    """
+    if weights.embedding.is_cpu and weights.final_norm.is_cuda:
+        pin(weights.embedding, weights)
+    return weights
+
+
+def _placed(
+    weights: ModelWeights,
+    device: torch.device,
+    fill: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> ModelWeights:
+    """Weights in new places, each filled from its tensor; the embedding where it belongs."""
+    most = 2 * len(weights.layers) * len(fields(LayerWeights)) + 3
     is_tied = weights.lm_head is weights.embedding
+    stays = device != _CPU and not is_tied
+    size = weights.bytes() - (weights.embedding.nbytes if stays else 0)
+    run = _Run(size + _ALIGNMENT * most, device)
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return fill(run.place(tensor.shape, tensor.dtype), tensor)
+
+    def moved_weight(weight: Weight) -> Any:
+        if isinstance(weight, BlockScaled):
+            return BlockScaled(moved(weight.values), moved(weight.scales))
+        return moved(weight)
+
+    if stays:
+        place = empty_on_huge_pages(weights.embedding.shape, weights.embedding.dtype)
+        embedding = fill(place, weights.embedding)
+    else:
+        embedding = moved(weights.embedding)
+    layers = (
+        {name: moved_weight(weight) for name, weight in vars(layer).items() if weight is not None}
+        for layer in weights.layers
+    )
     return ModelWeights(
         config=weights.config,
         embedding=embedding,
-        layers=tuple(
-            replace(layer, **{name: moved(t) for name, t in vars(layer).items() if t is not None})
-            for layer in weights.layers
-        ),
+        layers=tuple(LayerWeights(**layer) for layer in layers),
         final_norm=moved(weights.final_norm),
         lm_head=embedding if is_tied else moved(weights.lm_head),
     )
 
 
-class _Mover:
-    """Copies tensors one behind the other."""
+class _Run:
+    """One run of memory, given away piece by piece."""
 
-    def __init__(self, size: int) -> None:
-        self._memory = empty_on_huge_pages((size,), torch.uint8)
+    def __init__(self, size: int, device: torch.device) -> None:
+        if device == _CPU:
+            self._memory = empty_on_huge_pages((size,), torch.uint8)
+        else:
+            self._memory = torch.empty(size, dtype=torch.uint8, device=device)
         self._used = 0
 
-    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        size = tensor.numel() * tensor.element_size()
+    def place(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        size = math.prod(shape) * dtype.itemsize
         place = self._memory[self._used : self._used + size]
         self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
-        return place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        return place.view(dtype).view(shape)

@@ -1,0 +1,109 @@
+"""Which tensors of a checkpoint each of the decoder's tensors is made of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hga_engine.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of a checkpoint, under its name there."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Parts one below the other; with experts, one such for each of them."""
+
+    stacks: tuple[tuple[Part, ...], ...]
+    """One, or as many as there are experts."""
+    has_experts: bool = False
+    is_linear: bool = False
+    """Whether it is the weight of a linear layer that FP8 checkpoints quantise."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[rows, in], [experts, rows, in] or, for norms, [size]."""
+        parts = self.stacks[0]
+        joined = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        return (len(self.stacks), *joined) if self.has_experts else joined
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """Of all weights, named as in ``ModelWeights`` and ``LayerWeights``."""
+
+    embedding: Joined
+    layers: tuple[dict[str, Joined], ...]
+    final_norm: Joined
+    lm_head: Joined | None
+    """None: it is the embedding."""
+
+    def all(self) -> Iterator[Joined]:
+        """Every entry once."""
+        yield self.embedding
+        for layer in self.layers:
+            yield from layer.values()
+        yield self.final_norm
+        if self.lm_head is not None:
+            yield self.lm_head
+
+
+def model_layout(config: ModelConfig) -> ModelLayout:
+    """The names of Hugging Face checkpoints for a geometry."""
+    table = (config.vocab_size, config.hidden_size)
+    return ModelLayout(
+        embedding=_single("model.embed_tokens.weight", *table),
+        layers=tuple(_layer(config, layer) for layer in range(config.num_layers)),
+        final_norm=_single("model.norm.weight", config.hidden_size),
+        lm_head=None if config.tie_embeddings else _single("lm_head.weight", *table),
+    )
+
+
+def _single(name: str, *shape: int) -> Joined:
+    return Joined(((Part(name, shape),),))
+
+
+def _linear(*parts: Part) -> Joined:
+    return Joined((parts,), is_linear=True)
+
+
+def _layer(config: ModelConfig, layer: int) -> dict[str, Joined]:
+    prefix = f"model.layers.{layer}."
+    attention, mlp = prefix + "self_attn.", prefix + "mlp."
+    hidden, dim = config.hidden_size, config.head_dim
+    queries, keys = config.num_query_heads * dim, config.num_kv_heads * dim
+    found = {
+        "attention_norm": _single(prefix + "input_layernorm.weight", hidden),
+        "qkv": _linear(
+            Part(attention + "q_proj.weight", (queries, hidden)),
+            Part(attention + "k_proj.weight", (keys, hidden)),
+            Part(attention + "v_proj.weight", (keys, hidden)),
+        ),
+        "output": _linear(Part(attention + "o_proj.weight", (hidden, queries))),
+        "mlp_norm": _single(prefix + "post_attention_layernorm.weight", hidden),
+    }
+    if config.has_qk_norm:
+        found["q_norm"] = _single(attention + "q_norm.weight", dim)
+        found["k_norm"] = _single(attention + "k_norm.weight", dim)
+    if config.has_experts(layer):
+        # Before the experts: it shows that their number is right before memory is taken for them.
+        found["expert_gate"] = _single(mlp + "gate.weight", config.num_experts, hidden)
+        each = [
+            _mlp(f"{mlp}experts.{expert}.", hidden, config.expert_intermediate_size)
+            for expert in range(config.num_experts)
+        ]
+        found["gate_up"] = Joined(tuple(gate_up for gate_up, _ in each), True, True)
+        found["down"] = Joined(tuple(down for _, down in each), True, True)
+    else:
+        gate_up, down = _mlp(mlp, hidden, config.intermediate_size)
+        found |= {"gate_up": _linear(*gate_up), "down": _linear(*down)}
+    return found
+
+
+def _mlp(prefix: str, hidden: int, width: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    gate, up = (Part(f"{prefix}{part}_proj.weight", (width, hidden)) for part in ("gate", "up"))
+    return (gate, up), (Part(prefix + "down_proj.weight", (hidden, width)),)
