@@ -1,0 +1,269 @@
+"""Exact attention over listed pages: flash attention whose tiles are gathered page by page."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import triton
+import triton.language as tl
+
+from hga_kernels.gpu.build import Build, Launch, Launches, capability, pick
+from hga_kernels.reference_pages import GROUP
+
+_GROUP = tl.constexpr(GROUP)
+_NO_MAXIMUM = tl.constexpr(-1e30)
+"""Below every score, and finite: a difference of two is a number."""
+_MAX_ELEMENTS = 2**31
+"""Places in a pool are counted in 32 bits."""
+
+ORDER = {90: Launch({"LANES": 256}, warps=4, stages=1)}
+ATTEND: Mapping[int, Launches] = {
+    16: {90: Launch({"M": 16, "PAGES": 4}, warps=4, stages=3)},
+    64: {
+        90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=3),
+        120: Launch({"M": 64, "PAGES": 4}, warps=4, stages=2),
+    },
+    128: {
+        90: Launch({"M": 128, "PAGES": 8}, warps=8, stages=3),
+        120: Launch({"M": 128, "PAGES": 4}, warps=8, stages=2),
+    },
+}
+"""By query rows of a program, a row being one head of one token."""
+WEIGH = {90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=2)}
+CANDIDATES = {
+    "attend_pages/128": tuple(
+        Launch({"M": 128, "PAGES": pages}, warps=warps, stages=stages)
+        for pages, warps, stages in (
+            (4, 4, 3), (4, 8, 3), (4, 8, 4), (8, 8, 2), (8, 8, 3), (8, 4, 2), (8, 4, 3)
+        )
+    ) + (Launch({"M": 64, "PAGES": 8}, warps=4, stages=2),),
+    "attend_pages/16": tuple(
+        Launch({"M": 16, "PAGES": pages}, warps=warps, stages=stages)
+        for pages, warps, stages in ((2, 2, 4), (4, 2, 3), (4, 4, 2), (4, 4, 3), (8, 4, 2), (8, 8, 2))
+    ),
+}  # fmt: skip
+
+
+@triton.jit
+def _order_pages(
+    positions, groups, slots, ordered_groups, ordered_slots, counts, rows, pages,
+    ROWS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    # Pages that all rows see whole come first; those that need a mask are put in from the end.
+    # Holes and pages that no row sees are left out.
+    head, block = tl.program_id(0), tl.program_id(1)
+    listed = (block * tl.num_programs(0) + head) * pages
+    row = tl.arange(0, ROWS)
+    here = tl.load(positions + block * rows + row, mask=row < rows, other=0)
+    last = tl.max(here, 0)
+    first = tl.min(tl.where(row < rows, here, last), 0)
+    lane = tl.arange(0, LANES)
+    whole = 0
+    cut = 0
+    for start in range(0, pages, LANES):
+        inside = start + lane < pages
+        group = tl.load(groups + listed + start + lane, mask=inside, other=-1)
+        slot = tl.load(slots + listed + start + lane, mask=inside, other=0)
+        seen = (group >= 0) & (group * _GROUP <= last)
+        full = seen & (group * _GROUP + (_GROUP - 1) <= first)
+        masked = seen & (group * _GROUP + (_GROUP - 1) > first)
+        nth_full = whole + tl.cumsum(full.to(tl.int32), 0) - 1
+        nth_masked = cut + tl.cumsum(masked.to(tl.int32), 0) - 1
+        place = listed + tl.where(full, nth_full, pages - 1 - nth_masked)
+        tl.store(ordered_groups + place, group, mask=seen)
+        tl.store(ordered_slots + place, slot, mask=seen)
+        whole += tl.sum(full.to(tl.int32), 0)
+        cut += tl.sum(masked.to(tl.int32), 0)
+    tl.store(counts + (block * tl.num_programs(0) + head) * 2, whole)
+    tl.store(counts + (block * tl.num_programs(0) + head) * 2 + 1, cut)
+
+
+@triton.jit
+def _add_tile(scores, value, maximum, total, attended):
+    # Online softmax; scores are in bits (the exponent of 2).
+    larger = tl.maximum(maximum, tl.max(scores, 1))
+    shrink = tl.exp2(maximum - larger)
+    weights = tl.exp2(scores - larger[:, None])
+    total = total * shrink + tl.sum(weights, 1)
+    attended = tl.dot(weights.to(value.dtype), value, attended * shrink[:, None])
+    return larger, total, attended
+
+
+@triton.jit
+def _attend_pages(
+    queries, positions, groups, slots, counts, pool, out, logs, scale, rows, pages,
+    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_LOGS: tl.constexpr, M: tl.constexpr,
+    PAGES: tl.constexpr,
+):  # fmt: skip
+    # Query row m is head m % HEADS of token m // HEADS. Programs that share pages are neighbours.
+    kv_head, block = tl.program_id(1), tl.program_id(2)
+    kv_heads = tl.num_programs(1)
+    listed = block * kv_heads + kv_head
+    m = tl.program_id(0) * M + tl.arange(0, M)
+    token = m // HEADS
+    inside = token < rows
+    dim = tl.arange(0, DIM)
+    head = ((block * rows + token) * kv_heads + kv_head) * HEADS + m % HEADS
+    at = head.to(tl.int64)[:, None] * DIM + dim[None, :]
+    query = tl.load(queries + at, mask=inside[:, None], other=0.0)
+
+    maximum = tl.full([M], _NO_MAXIMUM, tl.float32)
+    total = tl.zeros([M], tl.float32)
+    attended = tl.zeros([M, DIM], tl.float32)
+    whole = tl.load(counts + listed * 2)
+    seen = whole + tl.load(counts + listed * 2 + 1)
+    first = listed * pages
+    n = tl.arange(0, PAGES * _GROUP)
+    in_page = (n % _GROUP)[:, None] * DIM + dim[None, :]
+    tiles = whole // PAGES
+    for tile in range(0, tiles):
+        slot = tl.load(slots + first + tile * PAGES + n // _GROUP)
+        place = slot[:, None] * (2 * _GROUP * DIM) + in_page
+        key = tl.load(pool + place)
+        scores = tl.dot(query, tl.trans(key)) * scale
+        value = tl.load(pool + _GROUP * DIM + place)
+        maximum, total, attended = _add_tile(scores, value, maximum, total, attended)
+
+    here = tl.load(positions + block * rows + token, mask=inside, other=-1)
+    last = tl.max(here, 0)
+    for start in range(tiles * PAGES, seen, PAGES):
+        nth = start + n // _GROUP
+        listed_at = first + tl.where(nth < whole, nth, pages - 1 - (nth - whole))
+        group = tl.load(groups + listed_at, mask=nth < seen, other=0)
+        slot = tl.load(slots + listed_at, mask=nth < seen, other=0)
+        position = tl.where(nth < seen, group * _GROUP + n % _GROUP, 2147483647)
+        place = slot[:, None] * (2 * _GROUP * DIM) + in_page
+        # What no row sees may hold anything, NaN too.
+        there = (position <= last)[:, None]
+        key = tl.load(pool + place, mask=there, other=0.0)
+        scores = tl.dot(query, tl.trans(key)) * scale
+        scores = tl.where(position[None, :] <= here[:, None], scores, float("-inf"))
+        value = tl.load(pool + _GROUP * DIM + place, mask=there, other=0.0)
+        maximum, total, attended = _add_tile(scores, value, maximum, total, attended)
+
+    attended = attended / total[:, None]
+    tl.store(out + at, attended.to(out.dtype.element_ty), mask=inside[:, None])
+    if WITH_LOGS:
+        tl.store(logs + head, maximum + tl.log2(total), mask=inside)
+
+
+@triton.jit
+def _weigh_pages(
+    queries, positions, groups, slots, pool, logs, mass, scale, rows, pages,
+    HEADS: tl.constexpr, DIM: tl.constexpr, M: tl.constexpr, PAGES: tl.constexpr,
+):  # fmt: skip
+    # The weights once more, now that their sums are known.
+    kv_head, block = tl.program_id(1), tl.program_id(2)
+    kv_heads = tl.num_programs(1)
+    dim = tl.arange(0, DIM)
+    n = tl.arange(0, PAGES * _GROUP)
+    page = tl.program_id(0) * PAGES + n // _GROUP
+    listed = (block * kv_heads + kv_head) * pages
+    group = tl.load(groups + listed + page, mask=page < pages, other=-1)
+    slot = tl.load(slots + listed + page, mask=group >= 0, other=0)
+    position = tl.where(group >= 0, group * _GROUP + n % _GROUP, 2147483647)
+    place = slot[:, None] * (2 * _GROUP * DIM) + (n % _GROUP)[:, None] * DIM + dim[None, :]
+    key = tl.load(pool + place, mask=(group >= 0)[:, None], other=0.0)
+    sums = tl.zeros([PAGES * _GROUP], tl.float32)
+    for start in range(0, rows * HEADS, M):
+        m = start + tl.arange(0, M)
+        token = m // HEADS
+        inside = token < rows
+        head = ((block * rows + token) * kv_heads + kv_head) * HEADS + m % HEADS
+        at = head.to(tl.int64)[:, None] * DIM + dim[None, :]
+        query = tl.load(queries + at, mask=inside[:, None], other=0.0)
+        here = tl.load(positions + block * rows + token, mask=inside, other=-1)
+        log = tl.load(logs + head, mask=inside, other=0.0)
+        scores = tl.dot(query, tl.trans(key)) * scale - log[:, None]
+        weights = tl.exp2(tl.where(position[None, :] <= here[:, None], scores, float("-inf")))
+        sums += tl.sum(weights, 0)
+    of_pages = tl.sum(tl.reshape(sums, (PAGES, _GROUP)), 1)
+    page = tl.program_id(0) * PAGES + tl.arange(0, PAGES)
+    tl.store(mass + listed + page, of_pages, mask=page < pages)
+
+
+def attend_pages(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    with_mass: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """See ``reference.attend_pages``."""
+    if not _takes(queries, pool, scale):
+        return None
+    blocks, rows, heads, dim = queries.shape
+    kv_heads, pages = groups.shape[1:]
+    per_kv = heads // kv_heads
+    queries, positions = queries.contiguous(), positions.contiguous()
+    groups, slots = groups.contiguous(), slots.contiguous()
+    out = torch.empty_like(queries)
+    mass = queries.new_empty(groups.shape, dtype=torch.float32) if with_mass else None
+    if queries.numel() == 0:
+        return out, mass
+    known = capability(queries.device)
+    ordered = torch.empty(2, *groups.shape, dtype=torch.int32, device=groups.device)
+    counts = torch.empty(blocks, kv_heads, 2, dtype=torch.int32, device=groups.device)
+    logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32) if with_mass else None
+    _order_pages[(kv_heads, blocks)](
+        positions, groups, slots, ordered[0], ordered[1], counts, rows, pages,
+        ROWS=triton.next_power_of_2(rows), **pick(ORDER, known).options(),
+    )  # fmt: skip
+    launch = pick(ATTEND[_program_rows(rows * per_kv)], known)
+    bits = scale / math.log(2)
+    grid = (triton.cdiv(rows * per_kv, launch.sizes["M"]), kv_heads, blocks)
+    _attend_pages[grid](
+        queries, positions, ordered[0], ordered[1], counts, pool, out, logs, bits, rows, pages,
+        HEADS=per_kv, DIM=dim, WITH_LOGS=with_mass, **launch.options(),
+    )  # fmt: skip
+    if mass is not None:
+        weigh = pick(WEIGH, known)
+        _weigh_pages[(triton.cdiv(pages, weigh.sizes["PAGES"]), kv_heads, blocks)](
+            queries, positions, groups, slots, pool, logs, mass, bits, rows, pages,
+            HEADS=per_kv, DIM=dim, **weigh.options(),
+        )  # fmt: skip
+    return out, mass
+
+
+def _takes(queries: torch.Tensor, pool: torch.Tensor, scale: float) -> bool:
+    dim = pool.shape[-1]
+    return (
+        queries.dtype == pool.dtype == torch.bfloat16
+        and pool.shape[2] == GROUP
+        and dim & (dim - 1) == 0
+        and 16 <= dim <= 256
+        and pool.is_contiguous()
+        and pool.numel() < _MAX_ELEMENTS
+        and scale > 0
+    )
+
+
+def _program_rows(rows: int) -> int:
+    """Query rows a program takes, of ``rows`` that share their pages."""
+    return 16 if rows <= 16 else 64 if rows <= 64 else 128
+
+
+_TYPES = {
+    **dict.fromkeys(("queries", "pool", "out"), "*bf16"),
+    **dict.fromkeys(("positions", "groups", "slots", "counts"), "*i32"),
+    **dict.fromkeys(("ordered_groups", "ordered_slots"), "*i32"),
+    **dict.fromkeys(("logs", "mass"), "*fp32"),
+    "scale": "fp32",
+    **dict.fromkeys(("rows", "pages"), "i32"),
+}
+_QWEN3 = {"HEADS": 8, "DIM": 128}
+_SMOLLM2 = {"HEADS": 3, "DIM": 64}
+_PLAIN = {"WITH_LOGS": False, "logs": None}
+BUILDS = (
+    Build("order_pages", _order_pages, _TYPES, ORDER, {"ROWS": 64}),
+    *(
+        Build(f"attend_pages/{name}/{rows}", _attend_pages, _TYPES, launches, {**model, **_PLAIN})
+        for name, model in (("qwen3", _QWEN3), ("smollm2", _SMOLLM2))
+        for rows, launches in ATTEND.items()
+    ),
+    Build("attend_pages/qwen3/mass", _attend_pages, _TYPES, ATTEND[128],
+          {**_QWEN3, "WITH_LOGS": True}),
+    Build("weigh_pages/qwen3", _weigh_pages, _TYPES, WEIGH, _QWEN3),
+)  # fmt: skip

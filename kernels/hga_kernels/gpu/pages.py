@@ -1,0 +1,401 @@
+"""K/V pages while tokens are decoded: writing them, the page cache, the window.
+
+Shapes and meanings are those of ``reference_pages``. Host memory is pinned, and read and written
+in place.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, Window
+
+_GROUP = tl.constexpr(GROUP)
+_CHUNK = tl.constexpr(GROUP * CHUNK_GROUPS)
+_MISSING = tl.constexpr(MISSING)
+
+WRITE = {90: Launch({}, warps=1, stages=1)}
+RESOLVE = {90: Launch({}, warps=4, stages=1)}
+LOAD = {90: Launch({}, warps=4, stages=1)}
+GATHER = {90: Launch({"COLUMNS": 2048}, warps=8, stages=1)}
+CANDIDATES = {
+    "resolve_pages": tuple(Launch({}, warps=w, stages=1) for w in (1, 2, 4, 8)),
+    "gather_rows": tuple(
+        Launch({"COLUMNS": columns}, warps=warps, stages=1)
+        for columns, warps in ((512, 2), (1024, 4), (2048, 4), (2048, 8))
+    ),
+}
+
+
+@triton.jit
+def _write_token(
+    heads,
+    q_norm,
+    k_norm,
+    cos_table,
+    sin_table,
+    position_at,
+    resident,
+    host,
+    queries,
+    eps,
+    num_query_heads,
+    num_kv_heads,
+    resident_slots,
+    max_groups,
+    DIM: tl.constexpr,
+    NORM: tl.constexpr,
+    SINKS: tl.constexpr,
+    RECENT: tl.constexpr,
+):
+    # One program a head: queries, then keys, then values.
+    head = tl.program_id(0)
+    half = tl.arange(0, DIM // 2)
+    position = tl.load(position_at)
+    first = tl.load(heads + head * DIM + half)
+    second = tl.load(heads + head * DIM + DIM // 2 + half)
+    if head < num_query_heads + num_kv_heads:
+        wide_first, wide_second = first.to(tl.float32), second.to(tl.float32)
+        if NORM:
+            norm = tl.where(head < num_query_heads, q_norm, k_norm)
+            squares = tl.sum(wide_first * wide_first + wide_second * wide_second, 0)
+            factor = tl.rsqrt(squares / DIM + eps)
+            normed_first = (wide_first * factor).to(first.dtype).to(tl.float32)
+            normed_second = (wide_second * factor).to(first.dtype).to(tl.float32)
+            scaled_first = normed_first * tl.load(norm + half).to(tl.float32)
+            scaled_second = normed_second * tl.load(norm + DIM // 2 + half).to(tl.float32)
+            wide_first = scaled_first.to(first.dtype).to(tl.float32)
+            wide_second = scaled_second.to(first.dtype).to(tl.float32)
+        cos = tl.load(cos_table + position * (DIM // 2) + half)
+        sin = tl.load(sin_table + position * (DIM // 2) + half)
+        first = (wide_first * cos - wide_second * sin).to(first.dtype)
+        second = (wide_second * cos + wide_first * sin).to(first.dtype)
+    if head < num_query_heads:
+        tl.store(queries + head * DIM + half, first)
+        tl.store(queries + head * DIM + DIM // 2 + half, second)
+    else:
+        which = (head - num_query_heads) // num_kv_heads
+        kv_head = (head - num_query_heads) % num_kv_heads
+        group = position // _GROUP
+        inside = (which * _GROUP + position % _GROUP) * DIM
+        page = 2 * _GROUP * DIM
+        ring = kv_head * resident_slots + SINKS + group % RECENT
+        at = resident + ring.to(tl.int64) * page + inside + half
+        tl.store(at, first)
+        tl.store(at + DIM // 2, second)
+        if group < SINKS:
+            sink = kv_head * resident_slots + group
+            at = resident + sink.to(tl.int64) * page + inside + half
+            tl.store(at, first)
+            tl.store(at + DIM // 2, second)
+        at = host + (kv_head * max_groups + group).to(tl.int64) * page + inside + half
+        tl.store(at, first)
+        tl.store(at + DIM // 2, second)
+
+
+def write_token(
+    heads: torch.Tensor,
+    q_norm: torch.Tensor | None,
+    k_norm: torch.Tensor | None,
+    eps: float,
+    cos_table: torch.Tensor,
+    sin_table: torch.Tensor,
+    position: torch.Tensor,
+    resident: torch.Tensor,
+    host: torch.Tensor,
+    num_query_heads: int,
+    num_kv_heads: int,
+    window: Window = Window(),
+) -> torch.Tensor | None:
+    """See ``reference_pages.write_token``."""
+    dim = resident.shape[-1]
+    if not _takes(resident) or cos_table.dtype != torch.float32:
+        return None
+    queries = heads.new_empty(num_query_heads, dim)
+    _write_token[(num_query_heads + 2 * num_kv_heads,)](
+        heads,
+        q_norm,
+        k_norm,
+        cos_table,
+        sin_table,
+        position,
+        resident,
+        host,
+        queries,
+        eps,
+        num_query_heads,
+        num_kv_heads,
+        resident.shape[1],
+        host.shape[0] // num_kv_heads,
+        DIM=dim,
+        NORM=q_norm is not None,
+        SINKS=window.sinks,
+        RECENT=window.recent,
+        **pick(WRITE, capability(heads.device)).options(),
+    )
+    return queries
+
+
+@triton.jit
+def resolve_head(
+    group,
+    lane,
+    places,
+    table,
+    owner,
+    stamps,
+    step,
+    counts,
+    budget,
+    cache_slots,
+    SLOTS: tl.constexpr,
+):
+    """``resolve_pages`` for one KV head, by one program.
+
+    Args:
+        group: [BUDGET] int32 chosen groups, -1 for none and from ``budget`` on.
+        lane: [BUDGET] their places, 0, 1, ….
+        places: pointer to the head's row of the result, written.
+        table: pointer to the head's row, as ``owner`` and ``stamps``.
+        owner: see there.
+        stamps: see there.
+        step: int32.
+        counts: pointer to hits and misses.
+        budget: places in a row.
+        cache_slots: slots of the cache.
+        SLOTS: a power of two, at least ``cache_slots``.
+    """
+    wanted = group >= 0
+    place = tl.load(table + group, mask=wanted, other=-1)
+    hit = wanted & (place >= 0)
+    missing = wanted & (place < 0)
+    misses = tl.sum(missing.to(tl.int32), 0)
+    tl.atomic_add(counts, tl.sum(hit.to(tl.int64), 0), sem="relaxed")
+    tl.atomic_add(counts + 1, misses.to(tl.int64), sem="relaxed")
+    tl.store(stamps + place, step, mask=hit)
+    if misses > 0:
+        tl.debug_barrier()
+        slot = tl.arange(0, SLOTS)
+        stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=step)
+        # The least stamp at which so many slots are as old or older. What is in use has this step.
+        oldest = tl.min(stamp, 0)
+        newest = step - 1
+        while oldest < newest:
+            middle = oldest + (newest - oldest) // 2
+            enough = tl.sum((stamp <= middle).to(tl.int32), 0) >= misses
+            newest = tl.where(enough, middle, newest)
+            oldest = tl.where(enough, oldest, middle + 1)
+        older = stamp < oldest
+        same = stamp == oldest
+        left = misses - tl.sum(older.to(tl.int32), 0)
+        reused = older | (same & (tl.cumsum(same.to(tl.int32), 0) <= left))
+        old = tl.load(owner + slot, mask=reused, other=-1)
+        tl.store(table + old, -1, mask=reused & (old >= 0))
+        tl.store(stamps + slot, step, mask=reused)
+        # The n-th slot meets the n-th missing group through memory.
+        tl.store(places + tl.cumsum(reused.to(tl.int32), 0) - 1, slot, mask=reused)
+        tl.debug_barrier()
+        nth = tl.cumsum(missing.to(tl.int32), 0) - 1
+        given = tl.load(places + nth, mask=missing, other=0)
+        tl.store(owner + given, group, mask=missing)
+        tl.store(table + group, given, mask=missing)
+        place = tl.where(missing, given | _MISSING, place)
+        tl.debug_barrier()
+    tl.store(places + lane, place, mask=lane < budget)
+
+
+@triton.jit
+def _resolve_pages(
+    groups,
+    places,
+    table,
+    owner,
+    stamps,
+    step_at,
+    counts,
+    budget,
+    cache_slots,
+    max_groups,
+    BUDGET: tl.constexpr,
+    SLOTS: tl.constexpr,
+):
+    head = tl.program_id(0)
+    lane = tl.arange(0, BUDGET)
+    resolve_head(
+        tl.load(groups + head * budget + lane, mask=lane < budget, other=-1),
+        lane,
+        places + head * budget,
+        table + head * max_groups,
+        owner + head * cache_slots,
+        stamps + head * cache_slots,
+        tl.load(step_at),
+        counts,
+        budget,
+        cache_slots,
+        SLOTS,
+    )
+
+
+def resolve_pages(
+    groups: torch.Tensor,
+    table: torch.Tensor,
+    owner: torch.Tensor,
+    stamps: torch.Tensor,
+    step: torch.Tensor,
+    counts: torch.Tensor,
+) -> torch.Tensor | None:
+    """See ``reference_pages.resolve_pages``."""
+    kv_heads, budget = groups.shape
+    cache_slots = owner.shape[1]
+    places = torch.empty_like(groups)
+    _resolve_pages[(kv_heads,)](
+        groups,
+        places,
+        table,
+        owner,
+        stamps,
+        step,
+        counts,
+        budget,
+        cache_slots,
+        table.shape[1],
+        BUDGET=triton.next_power_of_2(budget),
+        SLOTS=triton.next_power_of_2(cache_slots),
+        **pick(RESOLVE, capability(groups.device)).options(),
+    )
+    return places
+
+
+@triton.jit
+def _load_window(
+    host,
+    resident,
+    position_at,
+    max_groups,
+    resident_slots,
+    SIZE: tl.constexpr,
+    SINKS: tl.constexpr,
+    RECENT: tl.constexpr,
+):
+    slot, head, layer = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = layer * tl.num_programs(1) + head
+    position = tl.load(position_at)
+    group = slot
+    if slot >= SINKS:
+        # The one group of the window's span that the ring holds there.
+        first = (position // _CHUNK + 1) * (_CHUNK // _GROUP) - RECENT
+        group = first + ((slot - SINKS - first) % RECENT + RECENT) % RECENT
+    if (group >= 0) & (group * _GROUP < position):
+        element = tl.arange(0, SIZE)
+        source = row.to(tl.int64) * max_groups + group
+        target = row.to(tl.int64) * resident_slots + slot
+        tl.store(resident + target * SIZE + element, tl.load(host + source * SIZE + element))
+
+
+def load_window(
+    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = Window()
+) -> bool | None:
+    """See ``reference_pages.load_window``; True when it has done so."""
+    layers, kv_heads, slots = resident.shape[:3]
+    if not _takes(resident):
+        return None
+    _load_window[(window.slots, kv_heads, layers)](
+        host,
+        resident,
+        position,
+        host.shape[1] // kv_heads,
+        slots,
+        SIZE=2 * GROUP * resident.shape[-1],
+        SINKS=window.sinks,
+        RECENT=window.recent,
+        **pick(LOAD, capability(resident.device)).options(),
+    )
+    return True
+
+
+@triton.jit
+def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.load(ids + place)
+    inside = (row >= 0) & (row < rows)
+    there = column < size
+    values = tl.load(table + row * size + column, mask=there & inside, other=float("nan"))
+    tl.store(out + place * size + column, values, mask=there)
+
+
+def gather_rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
+    """See ``reference_pages.gather_rows``."""
+    if not table.is_contiguous():
+        return None
+    rows, size = table.shape
+    out = torch.empty(ids.shape[0], size, dtype=table.dtype, device=ids.device)
+    launch = pick(GATHER, capability(ids.device))
+    if ids.shape[0]:
+        _gather_rows[(ids.shape[0], triton.cdiv(size, launch.sizes["COLUMNS"]))](
+            table, ids, out, rows, size, **launch.options()
+        )
+    return out
+
+
+def _takes(pages: torch.Tensor) -> bool:
+    """Whether these are bf16 pages of a size the kernels take."""
+    dim = pages.shape[-1]
+    power_of_two = dim & (dim - 1) == 0
+    return pages.dtype == torch.bfloat16 and pages.shape[-2] == GROUP and power_of_two and dim >= 16
+
+
+_INTEGERS = ("num_query_heads", "num_kv_heads", "resident_slots", "max_groups", "budget")
+_WRITE_TYPES = {
+    **dict.fromkeys(("heads", "q_norm", "k_norm", "resident", "host", "queries"), "*bf16"),
+    **dict.fromkeys(("cos_table", "sin_table"), "*fp32"),
+    "position_at": "*i32",
+    "eps": "fp32",
+    **dict.fromkeys(_INTEGERS, "i32"),
+}
+_WINDOW = {"SINKS": Window().sinks, "RECENT": Window().recent}
+BUILDS = (
+    Build(
+        "write_token/qwen3",
+        _write_token,
+        _WRITE_TYPES,
+        WRITE,
+        {"DIM": 128, "NORM": True, **_WINDOW},
+    ),
+    Build(
+        "write_token/smollm2",
+        _write_token,
+        _WRITE_TYPES,
+        WRITE,
+        {"DIM": 64, "NORM": False, "q_norm": None, "k_norm": None, **_WINDOW},
+    ),
+    Build(
+        "resolve_pages",
+        _resolve_pages,
+        {
+            **dict.fromkeys(("groups", "places", "table", "owner", "stamps", "step_at"), "*i32"),
+            "counts": "*i64",
+            **dict.fromkeys(("budget", "cache_slots", "max_groups"), "i32"),
+        },
+        RESOLVE,
+        {"BUDGET": 64, "SLOTS": 512},
+    ),
+    Build(
+        "load_window",
+        _load_window,
+        {
+            **dict.fromkeys(("host", "resident"), "*bf16"),
+            "position_at": "*i32",
+            **dict.fromkeys(("max_groups", "resident_slots"), "i32"),
+        },
+        LOAD,
+        {"SIZE": 4096, **_WINDOW},
+    ),
+    Build(
+        "gather_rows",
+        _gather_rows,
+        {**dict.fromkeys(("table", "out"), "*bf16"), "ids": "*i64", "rows": "i32", "size": "i32"},
+        GATHER,
+    ),
+)

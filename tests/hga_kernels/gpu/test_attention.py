@@ -1,0 +1,79 @@
+"""Attention over listed pages against its definition in float64 on the same bf16 numbers."""
+
+import math
+
+import pytest
+import torch
+from hga_kernels import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import BF16_STEP, PageCase, assert_near, exact, page_case, random, ratios, seeds
+
+gpu_attention = pytest.importorskip("hga_kernels.gpu.attention")
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+
+def check(case: PageCase, device: torch.device, with_mass: bool, size: float = 1.0) -> None:
+    """The kernels' result for a case against the definition's."""
+    scale = 1 / math.sqrt(case[0].shape[-1])
+    moved = [tensor.to(device) for tensor in case]
+    found = gpu_attention.attend_pages(*moved, scale, with_mass)
+    assert found is not None
+    out, mass = reference.attend_pages(*exact(case), scale, with_mass)
+    # Weights are rounded to bf16 as well as the result.
+    assert_near(found[0].cpu(), out, 2.1 * BF16_STEP, size)
+    if mass is None:
+        assert found[1] is None
+        return
+    assert_near(found[1].cpu(), mass.double(), 1e-3, 1e-1)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from([16, 64, 128]), st.integers(1, 2), ratios, st.integers(1, 2),
+    st.integers(1, 9), st.integers(3, 11), st.integers(17, 150), st.booleans(),
+    st.sampled_from([0.3, 1.0, 4.0]), seeds,
+)  # fmt: skip
+def test_attend_pages(
+    device: torch.device, dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int,
+    tokens: int, with_mass: bool, size: float, seed: int,
+) -> None:  # fmt: skip
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size)
+    check(case, device, with_mass, size)
+
+
+@pytest.mark.parametrize("ratio", [3, 8])
+def test_whole_blocks(device: torch.device, ratio: int) -> None:
+    """64 query tokens: several programs share the pages, and tiles follow each other."""
+    check(page_case(64, 1, ratio, 1, 64, 40, 900, seed=5), device, with_mass=True)
+
+
+def test_all_pages_of_a_text(device: torch.device) -> None:
+    """Dense use: every page in order, those after a block left out."""
+    tokens, rows, dim = 200, 40, 64
+    pages = -(-tokens // 16)
+    pool = random(pages, 2, 16, dim, seed=1)
+    positions = torch.arange(tokens, dtype=torch.int32).view(-1, rows)
+    numbers = torch.arange(pages, dtype=torch.int32)
+    groups = numbers.expand(len(positions), 1, pages)
+    groups = groups.masked_fill(groups > positions[:, -1:, None] // 16, -1)
+    queries = random(len(positions), rows, 2, dim, seed=2)
+    check((queries, positions, groups, groups.clamp_min(0), pool), device, with_mass=True)
+    listed = groups, groups.clamp_min(0), pool
+    moved = [x.to(device) for x in (queries, positions, *listed)]
+    out, _ = gpu_attention.attend_pages(*moved, 0.125)
+    flat = queries.flatten(0, 1).transpose(0, 1).double()
+    keys, values = (pool[:, i].flatten(0, 1)[None, :tokens].double() for i in (0, 1))
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        flat, keys.expand(2, -1, -1), values.expand(2, -1, -1), is_causal=True, scale=0.125
+    )
+    assert_near(out.cpu().flatten(0, 1), dense.transpose(0, 1), 2.1 * BF16_STEP, 1)
+
+
+def test_what_is_not_taken() -> None:
+    queries, positions, groups, slots, pool = page_case(64, 1, 1, 1, 2, 3, 40, seed=0)
+    rest = positions, groups, slots
+    odd = pool[..., :48].contiguous()
+    assert gpu_attention.attend_pages(queries.float(), *rest, pool.float(), 0.1) is None
+    assert gpu_attention.attend_pages(queries[..., :48], *rest, odd, 0.1) is None
+    assert gpu_attention.attend_pages(queries, *rest, pool, -0.1) is None
