@@ -149,7 +149,7 @@ class DecodeGraph:
     def _run_step(self) -> None:
         """Queue one step."""
         model, router, index = self._model, self._router, self._index
-        cache, hosts = self._store.cache, self._store.host_pages()
+        cache, hosts = self._store.cache, self._store.host_pages
         context = cache.table.shape[2] * router.group_size
         cos, sin = self._decoder.angles(context)
         scale = 1 / math.sqrt(model.head_dim)

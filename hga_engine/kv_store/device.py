@@ -190,9 +190,11 @@ class DeviceKVStore:
         self._flushed = list(self._lengths)
         self._in_pool, self._current, self._window_end = [None, None], None, -1
 
-    def host_pages(self) -> list[torch.Tensor]:
-        """[kv_heads * max_groups, 2, group_size, head_dim] a layer: pinned, for kernels to read."""
-        return [self.host.pool(layer) for layer in range(self._layers)]
+    @property
+    def host_pages(self) -> torch.Tensor:
+        """[layers, kv_heads * max_groups, 2, group_size, head_dim]: pinned, for kernels to read."""
+        assert self.host.pinned is not None
+        return self.host.pinned
 
     def prepare_decoding(self) -> None:
         """Bring sinks and recent tokens to ``cache``, where they are not there already."""
@@ -200,7 +202,8 @@ class DeviceKVStore:
         if self._window_end == length:
             return
         self.flush()
-        load_window(self.host_pages(), self.cache.resident, length)
+        position = torch.tensor([length], dtype=torch.int32, device=self._device)
+        load_window(self.host_pages, self.cache.resident, position)
         self._window_end = length
 
     def advance(self, tokens: int) -> None:

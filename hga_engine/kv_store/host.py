@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from hga_kernels import empty_on_huge_pages, pin
+from hga_kernels import empty_on_huge_pages
 
 from hga_engine.kv_store.disk import PageBytes, PageNumbers
 
@@ -26,7 +26,7 @@ class HostPages:
         max_groups: int,
         page: torch.Tensor,
         slots: int,
-        is_pinned: bool = False,
+        pool: torch.Tensor | None = None,
     ) -> None:
         """Make an empty pool.
 
@@ -36,14 +36,12 @@ class HostPages:
             page: [2, group_size, head_dim] on the meta or any device: shape, type and device of
                 the pool's pages.
             slots: pages it has room for.
-            is_pinned: whether a GPU shall read and write the pool where it is.
+            pool: memory to use, [slots, 2, group_size, head_dim]; None: memory of its own.
         """
         self._kv_heads = kv_heads
         self._max_groups = max_groups
         self._num_pages = kv_heads * max_groups
-        self.pool = _new_pool(page, slots)
-        if is_pinned:
-            pin(self.pool, self)
+        self.pool = _new_pool(page, slots) if pool is None else pool
         self.table = np.full(self._num_pages, -1, dtype=np.int32)
         self._used = np.zeros(slots, dtype=np.bool_)
         self.num_resident = 0

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
+from hga_kernels import empty_on_huge_pages, pin
 
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError, KVStoreError
@@ -62,9 +63,11 @@ class TieredKVStore:
             cache: context, host budget and folder of the disk tier.
             dtype: of the stored K/V.
             device: where the resident pages are.
-            is_pinned: whether a GPU shall read and write them where they are.
+            is_pinned: whether a GPU shall read and write them where they are; there is no budget
+                then.
 
         Raises:
+            MemoryError: they cannot be pinned.
             KVStoreError: the file of the disk tier cannot be created.
         """
         self._group_size = router.group_size
@@ -88,9 +91,21 @@ class TieredKVStore:
             self._disk = DiskTier(space, self._page_bytes, cache.disk_dir, path)
             if path is None:
                 self._disk.open()
+        self.pinned: torch.Tensor | None = None
+        """[layers, slots, 2, group_size, head_dim]: the pools of all layers, if they are pinned."""
+        if is_pinned:
+            shape = (model.num_layers, self._pages_per_layer, *page.shape)
+            self.pinned = empty_on_huge_pages(shape, dtype)
+            pin(self.pinned, self)
         self._layers = [
-            HostPages(self._kv_heads, self._max_groups, page, self._share, is_pinned)
-            for _ in range(model.num_layers)
+            HostPages(
+                self._kv_heads,
+                self._max_groups,
+                page,
+                self._share,
+                None if self.pinned is None else self.pinned[layer],
+            )
+            for layer in range(model.num_layers)
         ]
         self._lengths = [0] * model.num_layers
         # Larger is later. Indexed by layer and page; kept only where pages spill.
