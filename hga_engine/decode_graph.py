@@ -149,7 +149,7 @@ class DecodeGraph:
     def _run_step(self) -> None:
         """Queue one step."""
         model, router, index = self._model, self._router, self._index
-        cache, hosts = self._store.cache, self._store.host_pages
+        cache, hosts, window = self._store.cache, self._store.host_pages, self._store.window
         context = cache.table.shape[2] * router.group_size
         cos, sin = self._decoder.angles(context)
         scale = 1 / math.sqrt(model.head_dim)
@@ -172,6 +172,7 @@ class DecodeGraph:
                 hosts[layer],
                 model.num_query_heads,
                 model.num_kv_heads,
+                window,
             )
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
             groups, _ = select_groups(
@@ -202,6 +203,7 @@ class DecodeGraph:
                 hosts[layer],
                 scale,
                 self._mass,
+                window,
             )
             hidden = self._decoder.finish(layer, hidden, attended[None])
         logits = self._decoder.logits(hidden)

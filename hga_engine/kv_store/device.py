@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 import torch
-from hga_kernels.gpu.pages import forget_pages, load_window
+from hga_kernels.gpu.pages import load_window
+from hga_kernels.reference_pages import Window, forget_pages
 
 from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError
@@ -32,10 +33,10 @@ class PageCache:
         return sum(part.numel() * part.element_size() for part in parts)
 
 
-def window_places(router: RouterConfig) -> int:
-    """Groups per KV head that decoding always holds on the device: sinks and the recent window."""
+def window_of(router: RouterConfig) -> Window:
+    """The groups per KV head that decoding always holds on the device."""
     recent = router.recent_tokens + router.chunk_size
-    return (router.sink_tokens + recent) // router.group_size
+    return Window(router.sink_tokens // router.group_size, recent // router.group_size)
 
 
 class DeviceKVStore:
@@ -96,7 +97,8 @@ class DeviceKVStore:
             torch.arange(self._kv_heads, device=device, dtype=torch.int32)[:, None]
             * self._max_groups
         )
-        places = window_places(router) + cached_pages
+        self.window = window_of(router)
+        places = self.window.slots + cached_pages
         heads = (self._layers, self._kv_heads)
 
         def empty(*shape: int, fill: int) -> torch.Tensor:
@@ -106,7 +108,7 @@ class DeviceKVStore:
             resident=torch.empty(*heads, places, *page, dtype=dtype, device=device),
             table=empty(self._max_groups, fill=-1),
             owner=empty(cached_pages, fill=-1),
-            stamps=empty(cached_pages, fill=0),
+            stamps=empty(cached_pages, fill=-1),
             counts=torch.zeros(2, dtype=torch.int64, device=device),
         )
         self._window_end = -1
@@ -203,7 +205,7 @@ class DeviceKVStore:
             return
         self.flush()
         position = torch.tensor([length], dtype=torch.int32, device=self._device)
-        load_window(self.host_pages, self.cache.resident, position)
+        load_window(self.host_pages, self.cache.resident, position, self.window)
         self._window_end = length
 
     def advance(self, tokens: int) -> None:
