@@ -71,7 +71,9 @@ class Engine:
         self._decoder = Decoder(weights)
         dtype = kv_dtype or weights.embedding.dtype
         self._store = TieredKVStore(weights.config, config.router, config.cache, dtype)
-        self._index = RoutingIndex(weights.config, config.router, config.cache.context, dtype)
+        self._index = RoutingIndex(
+            weights.config, config.router, config.cache.context, dtype, torch.device("cpu")
+        )
         self._attention = RoutedAttention(weights.config, config.router, self._store, self._index)
         # Positions of the slice under way, the same for every layer.
         self._span = (0, 0)

@@ -150,7 +150,9 @@ class Layer:
         self.text = text
         self.router = router
         self.store = TieredKVStore(model, router, cache, text.keys.dtype)
-        self.index = RoutingIndex(model, router, cache.context, text.keys.dtype)
+        self.index = RoutingIndex(
+            model, router, cache.context, text.keys.dtype, torch.device("cpu")
+        )
         self.attention = RoutedAttention(model, router, self.store, self.index)
 
     def add(self, end: int) -> int:

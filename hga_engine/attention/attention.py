@@ -202,6 +202,7 @@ class RoutedAttention:
             layer,
             self._sink_chunks,
             self._blocks.end_chunks,
+            int(self._blocks.end_chunks.max()),
             budget,
             router.paper_kept_chunks if router.router == "paper" else kept,
             router,

@@ -10,15 +10,17 @@ from typing import ParamSpec, TypeVar
 
 from hga_kernels import cpu, reference
 from hga_kernels.memory import empty_on_huge_pages
-from hga_kernels.reference import decode_tokens, hadamard
+from hga_kernels.reference import Packing, decode_tokens, hadamard
 
 __all__ = [
+    "Packing",
     "attend_pages",
     "decode_tokens",
     "empty_on_huge_pages",
     "encode_tokens",
     "gated_silu",
     "hadamard",
+    "index_chunks",
     "linear",
     "reference",
     "rms_norm",
@@ -51,6 +53,7 @@ rotate = _fastest(cpu.rotate, reference.rotate)
 gated_silu = _fastest(cpu.gated_silu, reference.gated_silu)
 summarize = _fastest(cpu.summarize, reference.summarize)
 encode_tokens = _fastest(cpu.encode_tokens, reference.encode_tokens)
+index_chunks = _fastest(cpu.index_chunks, reference.index_chunks)
 select_groups = _fastest(cpu.select_groups, reference.select_groups)
 attend_pages = _fastest(cpu.attend_pages, reference.attend_pages)
 

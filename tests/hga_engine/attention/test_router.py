@@ -21,7 +21,7 @@ def choose(
 ) -> torch.Tensor:
     """Select after one sink chunk."""
     end_chunks = torch.tensor(ends, dtype=torch.int32)
-    return select(queries, layer.index, 0, 1, end_chunks, budget, kept, layer.router, SCALE)
+    return select(queries, layer.index, 0, 1, end_chunks, max(ends), budget, kept, layer.router, SCALE)
 
 
 def planted(groups: list[int], tokens: int, ratio: int, places: list[int]) -> Text:
