@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from hga_kernels import empty_on_huge_pages, encode_tokens, summarize
+from hga_kernels import Packing, empty_on_huge_pages, index_chunks, summarize
 from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
@@ -37,6 +37,11 @@ def middle_turns(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
+def packing_for(device: torch.device) -> Packing:
+    """How token codes are packed where they are read on ``device``."""
+    return "slabs" if device.type == "cpu" else "tokens"
+
+
 class RoutingIndex:
     """Chunk summaries and, depending on the router, token codes or group summaries.
 
@@ -55,12 +60,24 @@ class RoutingIndex:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        """Make an index without entries.
+
+        Args:
+            model: geometry of the model.
+            router: what is indexed.
+            context: tokens a session can hold.
+            dtype: of the summaries.
+            device: where the index is kept and read.
+        """
         self._router = router
         self._model = model
+        self._device = device
+        self.packing: Packing = packing_for(device)
+        """Of the token codes."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         size, dim = router.chunk_size, model.head_dim
-        self._chunk_turns = middle_turns(size, dim, model.rope_base, wide)
-        self._group_turns = middle_turns(router.group_size, dim, model.rope_base, wide)
+        self._chunk_turns = self._turns(size, wide)
+        self._group_turns = self._turns(router.group_size, wide)
         self._closed = [0] * model.num_layers
         self.summaries: list[torch.Tensor] = []
         self.codes: list[torch.Tensor] = []
@@ -72,18 +89,23 @@ class RoutingIndex:
         groups = size // router.group_size
         heads = model.num_kv_heads
 
-        def by_layer(entry: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
+        def whole(entry: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
             shape = (model.num_layers, heads, chunks, *entry)
             if device.type == "cpu":
-                return list(empty_on_huge_pages(shape, dtype).unbind())
-            return list(torch.empty(shape, dtype=dtype, device=device).unbind())
+                return empty_on_huge_pages(shape, dtype)
+            return torch.empty(shape, dtype=dtype, device=device)
 
-        self.summaries = by_layer((dim,), dtype)
+        summaries = whole((dim,), dtype)
+        self.summaries = list(summaries.unbind())
         if router.router == "paper":
-            self.group_summaries = by_layer((groups, dim), dtype)
-        else:
-            self.codes = by_layer((groups, dim // 16, router.group_size, 4), torch.uint8)
-            self.scales = by_layer((size,), torch.bfloat16)
+            self.group_summaries = list(whole((groups, dim), dtype).unbind())
+            return
+        slabs = (groups, dim // 16, router.group_size, 4)
+        tokens = (groups, router.group_size, dim // 4)
+        codes = whole(slabs if self.packing == "slabs" else tokens, torch.uint8)
+        scales = whole((size,), torch.bfloat16)
+        self.codes, self.scales = list(codes.unbind()), list(scales.unbind())
+        self._stacked = (summaries, codes, scales)
 
     def extend(self, layer: int, store: KVStore) -> None:
         """Index the chunks of ``layer`` that ``store`` has closed since the last call."""
@@ -91,19 +113,28 @@ class RoutingIndex:
         first, last = self._closed[layer], store.length(layer) // size
         if first == last or self._router.router == "dense":
             return
-        keys = store.keys(layer, first * size, last * size)
-        summaries = self.summaries[layer]
-        summaries[:, first:last] = summarize(keys, *self._chunk_turns).to(summaries.dtype)
+        # A session that is resumed is indexed from the host's pages.
+        keys = store.keys(layer, first * size, last * size).to(self._device)
+        summaries = self.summaries[layer][:, first:last]
         if self._router.router == "paper":
-            groups = summarize(keys, *self._group_turns).to(summaries.dtype)
+            summaries.copy_(summarize(keys, *self._chunk_turns))
+            groups = summarize(keys, *self._group_turns)
             self.group_summaries[layer][:, first:last] = groups.unflatten(
                 1, (last - first, size // self._router.group_size)
             )
         else:
-            codes, scales = encode_tokens(keys, summaries[:, first:last], self._router.group_size)
-            self.codes[layer][:, first:last] = codes
-            self.scales[layer][:, first:last] = scales
+            codes, scales = self.codes[layer][:, first:last], self.scales[layer][:, first:last]
+            index_chunks(keys, *self._chunk_turns, summaries, codes, scales)
         self._closed[layer] = last
+
+    def stacked(self) -> tuple[torch.Tensor, ...]:
+        """What indexes a chunk in all layers at once (router ``hga``).
+
+        Returns:
+            cos, sin: [chunk_size, head_dim / 2], the turns of ``middle_turns``.
+            summaries, codes, scales: [layers, kv_heads, chunks, ...].
+        """
+        return (*self._chunk_turns, *self._stacked)
 
     def truncate(self, tokens: int) -> None:
         """Forget chunks that are no longer whole."""
@@ -116,15 +147,15 @@ class RoutingIndex:
         return min(self._closed)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The entries of the chunks that every layer has indexed, by layer and array."""
+        """The entries of the chunks that every layer has indexed, by layer and array, on the CPU."""
         return {
-            f"{layer}.{name}": array[:, : self.closed].contiguous()
+            f"{layer}.{name}": array[:, : self.closed].contiguous().cpu()
             for name, arrays in self._arrays().items()
             for layer, array in enumerate(arrays)
         }
 
-    def resume(self, chunks: int) -> None:
-        """Count the first chunks of every layer as indexed; ``load`` brings their entries."""
+    def count(self, chunks: int) -> None:
+        """Count the first chunks of every layer as indexed; something else writes their entries."""
         self._closed = [chunks] * self._model.num_layers
 
     def load(self, path: Path, chunks: int) -> None:
@@ -142,6 +173,10 @@ class RoutingIndex:
             for name, arrays in self._arrays().items():
                 for layer, array in enumerate(arrays):
                     array[:, :chunks] = file.get_slice(f"{layer}.{name}")[:, :chunks]
+
+    def _turns(self, size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = middle_turns(size, self._model.head_dim, self._model.rope_base, dtype)
+        return cos.to(self._device), sin.to(self._device)
 
     def _arrays(self) -> dict[str, list[torch.Tensor]]:
         return {

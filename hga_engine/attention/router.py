@@ -45,12 +45,12 @@ def select(
         [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
     """
     kv_heads = index.summaries[layer].shape[0]
-    wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
     # [kv_heads, blocks, rows * heads_per_kv, head_dim]
-    grouped = queries.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4)
-    rows = grouped.to(wide).flatten(2, 3) * scale
+    rows = queries.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4).flatten(2, 3)
     if router.router == "paper":
-        return _paper_groups(rows, index, layer, first_chunk, end_chunks, budget, kept)
+        wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
+        rows = rows.to(wide) * scale
+        return _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
     groups, _ = select_groups(
         rows,
         index.summaries[layer],
@@ -60,6 +60,8 @@ def select(
         end_chunks,
         kept,
         budget,
+        last_chunk,
+        scale,
     )
     return groups
 
@@ -70,17 +72,18 @@ def _paper_groups(
     layer: int,
     first_chunk: int,
     end_chunks: torch.Tensor,
+    last_chunk: int,
     budget: int,
     kept: int,
 ) -> torch.Tensor:
     """The two levels of the paper: chunk summaries, then group summaries."""
-    last = int(end_chunks.max())
-    if last <= first_chunk:
-        return torch.empty(rows.shape[1], rows.shape[0], 0, dtype=torch.int32)
-    summaries = index.summaries[layer][:, None, :last].to(rows.dtype)
+    if last_chunk <= first_chunk:
+        shape = (rows.shape[1], rows.shape[0], 0)
+        return torch.empty(shape, dtype=torch.int32, device=rows.device)
+    summaries = index.summaries[layer][:, None, :last_chunk].to(rows.dtype)
     centre_scores = rows @ summaries.transpose(2, 3)
     chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
-    heads = torch.arange(chunks.shape[0])[:, None, None]
+    heads = torch.arange(chunks.shape[0], device=rows.device)[:, None, None]
     chosen = index.group_summaries[layer][heads, chunks.clamp_min(0).long()].to(rows.dtype)
     scores = torch.einsum("hbrd,hbcgd->hbrcg", rows, chosen)
     scores = scores.masked_fill((chunks < 0)[:, :, None, :, None], -math.inf)

@@ -58,6 +58,8 @@ class IndexRecord:
     router: str
     chunk_size: int
     group_size: int
+    packing: str = "slabs"
+    """Of the token codes."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class SavedState:
         tasks = [*self._store.resume(manifest.stored, saved.checksums, saved.open_pages)]
         index = self._usable_index()
         if index is not None:
-            self._index.resume(index.chunks)
+            self._index.count(index.chunks)
             tasks.insert(0, lambda: self._load_index(index))
         self._threads = ThreadPoolExecutor(_THREADS)
         self._work = [self._threads.submit(task) for task in tasks]
@@ -248,7 +248,14 @@ class SavedState:
 
     def _no_index(self) -> IndexRecord:
         router = self._router
-        return IndexRecord(_NO_FILE, 0, router.router, router.chunk_size, router.group_size)
+        return IndexRecord(
+            _NO_FILE,
+            0,
+            router.router,
+            router.chunk_size,
+            router.group_size,
+            self._index.packing,
+        )
 
     def _load_index(self, index: IndexRecord) -> None:
         path = check_file(self._folder, index.file)

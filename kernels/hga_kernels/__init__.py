@@ -8,15 +8,17 @@ from hga_kernels import cpu, reference
 from hga_kernels.cpu import layers
 from hga_kernels.dispatch import dispatch
 from hga_kernels.memory import empty_on_huge_pages, pin
-from hga_kernels.reference import decode_tokens, hadamard
+from hga_kernels.reference import Packing, decode_tokens, hadamard
 
 __all__ = [
+    "Packing",
     "attend_pages",
     "decode_tokens",
     "empty_on_huge_pages",
     "encode_tokens",
     "experts",
     "hadamard",
+    "index_chunks",
     "linear",
     "mlp",
     "norm_linear",
@@ -37,8 +39,9 @@ experts = dispatch(reference.experts, layers.experts, "experts")
 sample = dispatch(reference.sample, None, "sampling")
 summarize = dispatch(reference.summarize, cpu.summarize)
 encode_tokens = dispatch(reference.encode_tokens, cpu.encode_tokens)
-select_groups = dispatch(reference.select_groups, cpu.select_groups)
-attend_pages = dispatch(reference.attend_pages, cpu.attend_pages)
+index_chunks = dispatch(reference.index_chunks, cpu.index_chunks, "index")
+select_groups = dispatch(reference.select_groups, cpu.select_groups, "selection")
+attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
 
 
 def status() -> dict[str, str]:

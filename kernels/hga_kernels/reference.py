@@ -1,6 +1,7 @@
 """The plain torch definition of every kernel: what the fast paths are held against."""
 
 import math
+from typing import Literal
 
 import torch
 
@@ -45,6 +46,9 @@ __all__ = [
 CODE_LEVELS = 4
 """A token code is one of 0..3 and stands for (code - 1.5) steps."""
 
+Packing = Literal["slabs", "tokens"]
+"""How the codes of a group lie in memory: as the CPU's byte products or as a GPU reads them."""
+
 
 def hadamard(size: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
     """[size, size] orthonormal symmetric Hadamard matrix (Sylvester's construction).
@@ -83,7 +87,7 @@ def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def encode_tokens(
-    keys: torch.Tensor, centres: torch.Tensor, group_size: int
+    keys: torch.Tensor, centres: torch.Tensor, group_size: int, packing: Packing = "slabs"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The 2-bit token index of whole chunks.
 
@@ -95,10 +99,13 @@ def encode_tokens(
         keys: [kv_heads, chunks * chunk_size, head_dim], after RoPE.
         centres: [kv_heads, chunks, head_dim].
         group_size: tokens of a group.
+        packing: of the codes.
 
     Returns:
-        codes: [kv_heads, chunks, groups, head_dim / 16, group_size, 4] uint8. Byte j of slab m
-            holds dimensions 16m + 4i + j, i = 0..3, in bit pairs from the lowest.
+        codes: uint8, four dimensions a byte in bit pairs from the lowest, i = 0..3. Packing
+            "slabs": [kv_heads, chunks, groups, head_dim / 16, group_size, 4], where byte j of slab
+            m holds dimensions 16m + 4i + j. Packing "tokens": [kv_heads, chunks, groups,
+            group_size, head_dim / 4], where byte b holds dimensions b + i * head_dim / 4.
         scales: [kv_heads, chunks, chunk_size] bfloat16.
     """
     kv_heads, chunks, dim = centres.shape
@@ -109,30 +116,66 @@ def encode_tokens(
     levels = (turned / spread + CODE_LEVELS // 2).floor().clamp(0, CODE_LEVELS - 1)
     steps = levels - (CODE_LEVELS - 1) / 2
     scales = (turned * steps).sum(-1) / steps.square().sum(-1)
-    # dim = 16 m + 4 i + j  ->  [m, i, j]
+    # dim = 16 m + 4 i + j  ->  [m, i, j], or dim / 4 i + b  ->  [i, b]
+    split = (dim // 16, 4, 4) if packing == "slabs" else (4, dim // 4)
     fields = levels.to(torch.uint8).view(
-        kv_heads, chunks, chunk_size // group_size, group_size, dim // 16, 4, 4
+        kv_heads, chunks, chunk_size // group_size, group_size, *split
     )
     codes = fields[..., 0, :].clone()
     for i in range(1, 4):
         codes |= fields[..., i, :] << (2 * i)
-    return codes.transpose(3, 4).contiguous(), scales.to(torch.bfloat16)
+    if packing == "slabs":
+        codes = codes.transpose(3, 4).contiguous()
+    return codes, scales.to(torch.bfloat16)
+
+
+def packing_of(codes: torch.Tensor, scales: torch.Tensor) -> Packing:
+    """How codes are packed, by their shape beside that of their scales."""
+    return "slabs" if codes.dim() - scales.dim() == 3 else "tokens"
 
 
 def decode_tokens(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """What the token index holds: keys minus centre in the Hadamard domain.
 
     Args:
-        codes: [..., groups, head_dim / 16, group_size, 4] as from ``encode_tokens``.
+        codes: [..., groups, head_dim / 16, group_size, 4] or [..., groups, group_size,
+            head_dim / 4], as from ``encode_tokens``.
         scales: [..., groups * group_size].
 
     Returns:
         [..., groups * group_size, head_dim] float32.
     """
     fields = torch.stack([(codes >> (2 * i)) & 3 for i in range(4)], -2)
-    levels = fields.transpose(-4, -3).float() - (CODE_LEVELS - 1) / 2
-    dim = codes.shape[-3] * 16
+    if packing_of(codes, scales) == "slabs":
+        fields = fields.transpose(-4, -3)
+    levels = fields.float() - (CODE_LEVELS - 1) / 2
+    dim = levels.numel() // scales.numel()
     return levels.reshape(*scales.shape, dim) * scales.float().unsqueeze(-1)
+
+
+def index_chunks(
+    keys: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+) -> None:
+    """Summaries and token index of whole chunks, written into the given places.
+
+    Args:
+        keys: [kv_heads, chunks * chunk_size, head_dim], after RoPE.
+        cos: [chunk_size, head_dim / 2], as for ``summarize``.
+        sin: [chunk_size, head_dim / 2].
+        summaries: [kv_heads, chunks, head_dim]: receives ``summarize``.
+        codes: [kv_heads, chunks, ...]: receives ``encode_tokens``, packed as its shape says.
+        scales: [kv_heads, chunks, chunk_size].
+    """
+    summaries.copy_(summarize(keys, cos, sin))
+    group_size = scales.shape[2] // codes.shape[2]
+    found = encode_tokens(keys, summaries, group_size, packing_of(codes, scales))
+    codes.copy_(found[0])
+    scales.copy_(found[1])
 
 
 def score_groups(
@@ -152,7 +195,7 @@ def score_groups(
     Args:
         queries: [kv_heads, blocks, rows, head_dim], Hadamard domain, times the softmax scale.
         centre_scores: [kv_heads, blocks, rows, chunks in the index]: scaled query times centre.
-        codes: [kv_heads, chunks, groups, head_dim / 16, group_size, 4].
+        codes: [kv_heads, chunks, ...] of the token index, as from ``encode_tokens``.
         scales: [kv_heads, chunks, chunk_size].
         chunks: [kv_heads, blocks, kept] candidate chunks, -1 for none.
 
@@ -238,11 +281,13 @@ def select_groups(
     end_chunks: torch.Tensor,
     kept: int,
     budget: int,
+    last_chunk: int | None = None,
+    scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The groups a block of query rows reads: chunk summaries, then the token index.
 
     Args:
-        queries: [kv_heads, blocks, rows, head_dim], times the softmax scale.
+        queries: [kv_heads, blocks, rows, head_dim].
         summaries: [kv_heads, chunks, head_dim].
         codes: of the token index, as from ``encode_tokens``.
         scales: of the token index.
@@ -250,17 +295,19 @@ def select_groups(
         end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
         kept: chunks that pass the chunk level.
         budget: groups per KV head and block.
+        last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
+        scale: of the attention scores; 1: the queries are scaled already.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
         mass: [blocks, kv_heads, n] their estimated attention mass, added over rows.
     """
     kv_heads, blocks = queries.shape[:2]
-    last = int(end_chunks.max())
+    last = int(end_chunks.max()) if last_chunk is None else last_chunk
     if last <= first_chunk:
         empty = torch.empty(blocks, kv_heads, 0, dtype=torch.int32, device=queries.device)
-        return empty, empty.to(queries.dtype)
-    rows = _wide(queries)
+        return empty, empty.to(_wide(queries).dtype)
+    rows = _wide(queries) * scale
     centres = summaries[:, None, :last].to(rows.dtype)
     centre_scores = rows @ centres.transpose(2, 3)
     chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)

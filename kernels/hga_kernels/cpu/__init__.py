@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from hga_kernels.cpu.build import BuildError, library_path
+from hga_kernels.reference import Packing
 from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16
@@ -163,11 +164,11 @@ def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def encode_tokens(
-    keys: torch.Tensor, centres: torch.Tensor, group_size: int
+    keys: torch.Tensor, centres: torch.Tensor, group_size: int, packing: Packing = "slabs"
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """One pass over the keys."""
     kv_heads, chunks, dim = centres.shape
-    if not _takes(torch.bfloat16, keys, centres) or not _fits(dim) or dim & (dim - 1):
+    if packing != "slabs" or not _takes(torch.bfloat16, keys, centres) or not _fits(dim) or dim & (dim - 1):
         return None
     if group_size != _GROUP or keys.shape[1] != chunks * _CHUNK:
         return None
@@ -181,6 +182,28 @@ def encode_tokens(
     return codes, scales
 
 
+def index_chunks(
+    keys: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+) -> bool | None:
+    """Two passes over the keys."""
+    means = summarize(keys, cos, sin)
+    if means is None or codes.dim() != 6:
+        return None
+    centres = means.to(summaries.dtype)
+    found = encode_tokens(keys, centres, codes.shape[4])
+    if found is None:
+        return None
+    summaries.copy_(centres)
+    codes.copy_(found[0])
+    scales.copy_(found[1])
+    return True
+
+
 def select_groups(
     queries: torch.Tensor,
     summaries: torch.Tensor,
@@ -190,10 +213,14 @@ def select_groups(
     end_chunks: torch.Tensor,
     kept: int,
     budget: int,
+    last_chunk: int | None = None,
+    scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Byte products of 8-bit queries and 2-bit codes."""
     kv_heads, blocks, rows, dim = queries.shape
-    if not _takes(torch.float32, queries) or not _takes(torch.bfloat16, summaries, scales):
+    if not _takes(queries.dtype, queries) or queries.dtype == torch.float64:
+        return None
+    if not _takes(torch.bfloat16, summaries, scales):
         return None
     if not _fits(dim) or dim & (dim - 1):
         return None
@@ -201,7 +228,8 @@ def select_groups(
         return None
     if not (codes.is_contiguous() and scales.is_contiguous() and summaries.is_contiguous()):
         return None
-    last = int(end_chunks.max())
+    last = int(end_chunks.max()) if last_chunk is None else last_chunk
+    queries = queries.float() * scale
     span = max(last - first_chunk, 0)
     budget = min(budget, min(kept, span) * codes.shape[2])
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
