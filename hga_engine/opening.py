@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from hga_engine import ledger
-from hga_engine.config import DeviceName, EngineConfig
+from hga_engine.config import DeviceName, EngineConfig, ModelConfig
 from hga_engine.engine import Engine
 from hga_engine.errors import OutOfMemoryError
 from hga_engine.model import load_model, read_model_config, weights_dtype
 from hga_engine.model.files import ModelFiles, fingerprint
+from hga_engine.model.synthetic import Topics, synthetic_weights
 from hga_engine.model.types import ModelWeights
+from hga_engine.synthetic_tokenizer import synthetic_tokenizer
 from hga_engine.tokenizer import Tokenizer, load_tokenizer
 
 _CPU = torch.device("cpu")
@@ -51,11 +53,7 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
     gpu = None if wanted == "cpu" else usable_gpu()
     if gpu is None:
         if wanted == "cuda":
-            raise OutOfMemoryError(
-                "There is no GPU that can be used: NVIDIA, compute capability 8.9 or later, with "
-                "a CUDA build of torch. 'hga-chat doctor' shows what there is; --device cpu works "
-                "everywhere."
-            )
+            raise _no_gpu()
         return _CPU
     free, _ = torch.cuda.mem_get_info(gpu)
     needed = _weights_bytes(files)
@@ -67,6 +65,13 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
             "are free. Close other programs that use it, or use --device cpu."
         )
     return _CPU
+
+
+def _no_gpu() -> OutOfMemoryError:
+    return OutOfMemoryError(
+        "There is no GPU that can be used: NVIDIA, compute capability 8.9 or later, with a CUDA "
+        "build of torch. 'hga-chat doctor' shows what there is; --device cpu works everywhere."
+    )
 
 
 def _weights_bytes(files: ModelFiles) -> int:
@@ -97,6 +102,33 @@ def prepare_model(
     dtype = weights_dtype() if chosen == _CPU else torch.bfloat16
     weights = load_model(files, dtype, progress, chosen)
     return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
+
+
+def synthetic_model(
+    name: str,
+    config: ModelConfig,
+    device: DeviceName = "auto",
+    topics: Topics | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """A model of an exact geometry with random weights, made where it is to compute.
+
+    Args:
+        name: for reports.
+        config: the geometry; linear weights are FP8 on a GPU, else bf16.
+        device: where the weights go.
+        topics: see ``synthetic_weights``.
+        seed: of the draw.
+
+    Raises:
+        OutOfMemoryError: the GPU that is asked for is missing.
+        MemoryError: the embedding cannot be locked in host memory for the GPU.
+    """
+    gpu = None if device == "cpu" else usable_gpu()
+    if gpu is None and device == "cuda":
+        raise _no_gpu()
+    weights = synthetic_weights(config, gpu is not None, gpu or _CPU, seed, topics)
+    return LoadedModel(weights, synthetic_tokenizer(config.vocab_size), name, "0" * 64)
 
 
 def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:

@@ -42,18 +42,35 @@ def speed(
     context: Annotated[
         str, typer.Option("--context", help="Token counts to measure at, with commas between.")
     ] = "4096,16384,65536",
+    synthetic: Annotated[
+        str | None,
+        typer.Option(
+            "--synthetic", help="Random weights of this model's geometry instead of a model."
+        ),
+    ] = None,
+    topics: Annotated[
+        bool,
+        typer.Option(
+            "--topics", help="Random weights and text whose selections change slowly, as real ones."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure reading, first token, answering and memory."""
     contexts = _contexts(context)
-    from hga_chat.bench import run_speed, standard_text
+    from hga_chat.bench import run_speed, standard_text, synthetic_text
     from hga_chat.cli.prepare import find_or_pull
     from hga_chat.output import Output, human_bytes, table
     from hga_engine.opening import prepare_model
 
     output = Output(quiet=settings.quiet)
-    model = prepare_model(find_or_pull(settings, output), device=settings.device)
-    tokens = model.tokenizer.encode(standard_text())
+    if topics and synthetic is None:
+        raise typer.BadParameter("--topics goes with --synthetic")
+    if synthetic is None:
+        model = prepare_model(find_or_pull(settings, output), device=settings.device)
+        tokens = model.tokenizer.encode(standard_text())
+    else:
+        model, tokens = synthetic_text(synthetic, settings.device, max(contexts), topics)
     with _told_as_usage():
         result = run_speed(model, tokens, contexts, settings.engine(), output.note)
     if as_json:
