@@ -1,13 +1,13 @@
 """Decoding on a GPU: one CUDA graph a token, without the host in between."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from hga_kernels import norm_linear, sample, select_groups
-from hga_kernels.gpu.attention import attend_resident
 from hga_kernels.gpu.index import index_closed_chunk
 from hga_kernels.gpu.pages import resolve_pages, write_token
+from hga_kernels.gpu.resident import attend_resident
 from hga_kernels.gpu.step import finish_step
 
 from hga_engine.attention.index import RoutingIndex
@@ -74,7 +74,7 @@ class DecodeGraph:
 
     def run(
         self, token: int, position: int, room: int, sampling: SamplingParams
-    ) -> Iterator[tuple[int, torch.Tensor]]:
+    ) -> Generator[tuple[int, torch.Tensor], None, None]:
         """Decode from ``token`` on.
 
         Args:
@@ -174,6 +174,7 @@ class DecodeGraph:
                 model.num_kv_heads,
                 window,
             )
+            assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
             groups, _ = select_groups(
                 rows.float() * scale,
@@ -194,6 +195,7 @@ class DecodeGraph:
                 self._step,
                 cache.counts,
             )
+            assert places is not None
             attended = attend_resident(
                 queries,
                 groups[0],
@@ -205,6 +207,7 @@ class DecodeGraph:
                 self._mass,
                 window,
             )
+            assert attended is not None
             hidden = self._decoder.finish(layer, hidden, attended[None])
         logits = self._decoder.logits(hidden)
         drawn = sample(logits, self._settings, self._top_k, self._seed, self._position)

@@ -235,7 +235,8 @@ class RoutedAttention:
             self._scale,
         )
 
-    def _blocks_of(self, *span: int) -> _Blocks:
+    def _blocks_of(self, start: int, count: int, rows: int) -> _Blocks:
+        span = (start, count, rows)
         blocks = self._kept_blocks.get(span)
         if blocks is None:
             if len(self._kept_blocks) == _KEPT_BLOCKS:

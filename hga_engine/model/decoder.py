@@ -44,7 +44,9 @@ class Decoder:
         # Not to be imported where there is no GPU.
         from hga_kernels.gpu.pages import gather_rows
 
-        return gather_rows(embedding, token_ids)
+        rows = gather_rows(embedding, token_ids)
+        assert rows is not None
+        return rows
 
     def project(
         self, layer: int, hidden: torch.Tensor, start: int
