@@ -19,12 +19,27 @@ NARROW = 1024
 """Outputs up to which a bf16 weight is read a row a program."""
 
 LAUNCHES = {
-    "fp8": {90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}), 120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048})},
-    "bf16": {90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}), 120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048})},
+    "fp8": {
+        90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
+        120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
+    },
+    "bf16": {
+        90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
+        120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
+    },
     # Few outputs: a row of the weight a program, so that more programs share the work.
-    "narrow": {90: Launch({"BLOCK_N": 1, "BLOCK_K": 2048}), 120: Launch({"BLOCK_N": 1, "BLOCK_K": 2048})},
-    "gated": {90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}), 120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048})},
-    "mixed": {90: Launch({"BLOCK_N": 4, "BLOCK_K": 1024}), 120: Launch({"BLOCK_N": 4, "BLOCK_K": 1024})},
+    "narrow": {
+        90: Launch({"BLOCK_N": 1, "BLOCK_K": 2048}),
+        120: Launch({"BLOCK_N": 1, "BLOCK_K": 2048}),
+    },
+    "gated": {
+        90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
+        120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
+    },
+    "mixed": {
+        90: Launch({"BLOCK_N": 4, "BLOCK_K": 1024}),
+        120: Launch({"BLOCK_N": 4, "BLOCK_K": 1024}),
+    },
 }
 """By kind of product, then by compute capability."""
 
@@ -80,9 +95,7 @@ def spread_scales(scales_ptr, first, COUNT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def weight_tile(
-    w_ptr, n, first, OUT: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
-):
+def weight_tile(w_ptr, n, first, OUT: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """[rows of ``n``, BLOCK] of a weight [OUT, SIZE]; zero beyond SIZE, anything beyond OUT."""
     k = first + tl.arange(0, BLOCK)
     places = tl.minimum(n, OUT - 1).to(tl.int64)[:, None] * SIZE + k[None, :]
@@ -250,9 +263,7 @@ def takes(inputs: torch.Tensor, weight: Weight) -> bool:
     """Whether the GPU's kernels multiply these: bf16 rows, and bf16 or e4m3 weights."""
     values = weight.values if isinstance(weight, BlockScaled) else weight
     stored = torch.float8_e4m3fn if isinstance(weight, BlockScaled) else torch.bfloat16
-    return (
-        inputs.dtype == torch.bfloat16 and values.dtype == stored and values.is_contiguous()
-    )
+    return inputs.dtype == torch.bfloat16 and values.dtype == stored and values.is_contiguous()
 
 
 def parts(weight: Weight) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -266,7 +277,9 @@ def options(kind: str, size: int, device: torch.device) -> dict[str, Any]:
     """Keyword arguments of a launch for rows of ``size``."""
     chosen = pick(LAUNCHES[kind], capability(device)).options()
     # Whole blocks of scales.
-    return chosen | {"BLOCK_K": min(chosen["BLOCK_K"], max(triton.next_power_of_2(size), FP8_BLOCK))}
+    return chosen | {
+        "BLOCK_K": min(chosen["BLOCK_K"], max(triton.next_power_of_2(size), FP8_BLOCK))
+    }
 
 
 def gemv(
@@ -428,8 +441,15 @@ BUILDS = (
         gated_gemv_kernel,
         _BF16_ROW | _FP8 | _CHOICE | {"logits_ptr": "*fp32", "out_ptr": "*bf16"},
         LAUNCHES["gated"],
-        {"WIDTH": 768, "SIZE": 2048, "EXPERTS": 128, "CHOSEN": 8, "NORMALIZE": True,
-         "HAS_SCALES": True, "BLOCK_E": 128},
+        {
+            "WIDTH": 768,
+            "SIZE": 2048,
+            "EXPERTS": 128,
+            "CHOSEN": 8,
+            "NORMALIZE": True,
+            "HAS_SCALES": True,
+            "BLOCK_E": 128,
+        },
     ),
     Build(
         "gemv_down",

@@ -23,9 +23,7 @@ _FEW_ROWS = 16
 
 
 @triton.jit
-def rms_norm_kernel(
-    x_ptr, norm_ptr, out_ptr, eps, stride, SIZE: tl.constexpr, BLOCK: tl.constexpr
-):
+def rms_norm_kernel(x_ptr, norm_ptr, out_ptr, eps, stride, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """A row a program."""
     row = tl.program_id(0).to(tl.int64)
     places = tl.arange(0, BLOCK)
@@ -101,9 +99,9 @@ def split_heads_kernel(
                 norm_ptr = tl.where(is_query, q_norm_ptr, k_norm_ptr)
             if (HAS_Q_NORM and is_query) or (HAS_K_NORM and not is_query):
                 weight = tl.load(norm_ptr + pair, mask=pair < HALF, other=0).to(tl.float32)
-                first = ((first * root).to(tl.bfloat16).to(tl.float32) * weight)
+                first = (first * root).to(tl.bfloat16).to(tl.float32) * weight
                 weight = tl.load(norm_ptr + HALF + pair, mask=pair < HALF, other=0).to(tl.float32)
-                second = ((second * root).to(tl.bfloat16).to(tl.float32) * weight)
+                second = (second * root).to(tl.bfloat16).to(tl.float32) * weight
                 first = first.to(tl.bfloat16).to(tl.float32)
                 second = second.to(tl.bfloat16).to(tl.float32)
         cos = tl.load(cos_ptr + row * HALF + pair, mask=mask, other=0)
@@ -207,7 +205,9 @@ BUILDS = (
         ROW_LAUNCHES,
         {"SIZE": 2048, "BLOCK": 2048, "HAS_NORM": True},
     ),
-    Build("split_heads", split_heads_kernel, _HEADS, HEADS_LAUNCHES["few"], _QWEN | {"BLOCK_D": 64}),
+    Build(
+        "split_heads", split_heads_kernel, _HEADS, HEADS_LAUNCHES["few"], _QWEN | {"BLOCK_D": 64}
+    ),
     Build(
         "split_heads_many",
         split_heads_kernel,
