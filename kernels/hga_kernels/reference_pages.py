@@ -46,6 +46,10 @@ class Window:
         return range(max(self.sinks, end - self.recent), position // GROUP + 1)
 
 
+WINDOW = Window()
+"""Of the router's own configuration."""
+
+
 def write_token(
     heads: torch.Tensor,
     q_norm: torch.Tensor | None,
@@ -58,7 +62,7 @@ def write_token(
     host: torch.Tensor,
     num_query_heads: int,
     num_kv_heads: int,
-    window: Window = Window(),
+    window: Window = WINDOW,
 ) -> torch.Tensor:
     """Turn one token's queries and keys, and write its K and V to the window and to the host.
 
@@ -155,7 +159,7 @@ def attend_resident(
     host: torch.Tensor,
     scale: float,
     mass: torch.Tensor | None = None,
-    window: Window = Window(),
+    window: Window = WINDOW,
 ) -> torch.Tensor:
     """Attention of one token over sinks, recent groups and chosen pages.
 
@@ -206,7 +210,7 @@ def attend_resident(
 
 
 def load_window(
-    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = Window()
+    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = WINDOW
 ) -> None:
     """Copy sinks and recent groups of all layers from the host.
 

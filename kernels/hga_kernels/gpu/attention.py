@@ -32,14 +32,17 @@ ATTEND: Mapping[int, Launches] = {
 WEIGH = {90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=2)}
 CANDIDATES = {
     "attend_pages/128": tuple(
-        Launch({"M": 128, "PAGES": pages}, warps=warps, stages=stages)
-        for pages, warps, stages in (
-            (4, 4, 3), (4, 8, 3), (4, 8, 4), (8, 8, 2), (8, 8, 3), (8, 4, 2), (8, 4, 3)
+        Launch({"M": m, "PAGES": pages}, warps=warps, stages=stages)
+        for m, pages, warps, stages in (
+            (128, 4, 4, 3), (128, 4, 8, 3), (128, 4, 8, 4), (128, 8, 4, 2), (128, 8, 4, 3),
+            (128, 8, 8, 2), (128, 8, 8, 3), (64, 8, 4, 2),
         )
-    ) + (Launch({"M": 64, "PAGES": 8}, warps=4, stages=2),),
+    ),
     "attend_pages/16": tuple(
         Launch({"M": 16, "PAGES": pages}, warps=warps, stages=stages)
-        for pages, warps, stages in ((2, 2, 4), (4, 2, 3), (4, 4, 2), (4, 4, 3), (8, 4, 2), (8, 8, 2))
+        for pages, warps, stages in (
+            (2, 2, 4), (4, 2, 3), (4, 4, 2), (4, 4, 3), (8, 4, 2), (8, 8, 2)
+        )
     ),
 }  # fmt: skip
 
@@ -116,7 +119,7 @@ def _attend_pages(
     n = tl.arange(0, PAGES * _GROUP)
     in_page = (n % _GROUP)[:, None] * DIM + dim[None, :]
     tiles = whole // PAGES
-    for tile in range(0, tiles):
+    for tile in range(tiles):
         slot = tl.load(slots + first + tile * PAGES + n // _GROUP)
         place = slot[:, None] * (2 * _GROUP * DIM) + in_page
         key = tl.load(pool + place)

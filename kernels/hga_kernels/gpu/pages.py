@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, Window
+from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
 
 _GROUP = tl.constexpr(GROUP)
 _CHUNK = tl.constexpr(GROUP * CHUNK_GROUPS)
@@ -106,7 +106,7 @@ def write_token(
     host: torch.Tensor,
     num_query_heads: int,
     num_kv_heads: int,
-    window: Window = Window(),
+    window: Window = WINDOW,
 ) -> torch.Tensor | None:
     """See ``reference_pages.write_token``."""
     dim = resident.shape[-1]
@@ -294,7 +294,7 @@ def _load_window(
 
 
 def load_window(
-    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = Window()
+    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = WINDOW
 ) -> bool | None:
     """See ``reference_pages.load_window``; True when it has done so."""
     layers, kv_heads, slots = resident.shape[:3]
@@ -319,10 +319,9 @@ def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
     place = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.load(ids + place)
-    inside = (row >= 0) & (row < rows)
-    there = column < size
-    values = tl.load(table + row * size + column, mask=there & inside, other=float("nan"))
-    tl.store(out + place * size + column, values, mask=there)
+    known = tl.where((row >= 0) & (row < rows), size, 0)
+    values = tl.load(table + row * size + column, mask=column < known, other=float("nan"))
+    tl.store(out + place * size + column, values, mask=column < size)
 
 
 def gather_rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
@@ -354,7 +353,7 @@ _WRITE_TYPES = {
     "eps": "fp32",
     **dict.fromkeys(_INTEGERS, "i32"),
 }
-_WINDOW = {"SINKS": Window().sinks, "RECENT": Window().recent}
+_WINDOW = {"SINKS": WINDOW.sinks, "RECENT": WINDOW.recent}
 BUILDS = (
     Build(
         "write_token/qwen3",

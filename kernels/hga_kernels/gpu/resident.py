@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, Window
+from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
 
 _GROUP = tl.constexpr(GROUP)
 _CHUNK_GROUPS = tl.constexpr(CHUNK_GROUPS)
@@ -127,8 +127,9 @@ def _add_up(
     factor = tl.exp2(maximum - tl.max(maximum, 0)[None, :])
     factor = tl.where(there, factor, 0.0)
     factor = factor / tl.sum(total * factor, 0)[None, :]
-    for start in tl.static_range(0, DIM, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
+    STEP: tl.constexpr = COLUMNS if COLUMNS < DIM else DIM
+    for start in tl.static_range(0, DIM, STEP):
+        column = start + tl.arange(0, STEP)
         part_at = parts + at[:, :, None] * DIM + column[None, None, :]
         part = tl.load(part_at, mask=there[:, :, None], other=0.0, cache_modifier=".cg")
         attended = tl.sum(part * factor[:, :, None], 0)
@@ -154,7 +155,7 @@ def attend_resident(
     host: torch.Tensor,
     scale: float,
     mass: torch.Tensor | None = None,
-    window: Window = Window(),
+    window: Window = WINDOW,
 ) -> torch.Tensor | None:
     """See ``reference_pages.attend_resident``."""
     heads, dim = queries.shape
@@ -206,7 +207,7 @@ _TYPES = {
 }
 _QWEN3 = {"HEADS": 8, "WIDTH": 8, "DIM": 128}
 _SMOLLM2 = {"HEADS": 3, "WIDTH": 4, "DIM": 64}
-_COMMON = {"PIECES": 32, "ROWS": 16, "SINKS": Window().sinks, "RECENT": Window().recent}
+_COMMON = {"PIECES": 32, "ROWS": 16, "SINKS": WINDOW.sinks, "RECENT": WINDOW.recent}
 _NO_MASS = {"WITH_MASS": False, "mass": None, "page_sums": None}
 BUILDS = (
     Build("attend_resident/qwen3", _attend_resident, _TYPES, ATTEND,

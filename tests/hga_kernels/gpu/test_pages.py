@@ -1,0 +1,318 @@
+"""The window, the page cache and attention over both, against their plain definitions."""
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hga_kernels import reference_pages
+from hga_kernels.reference_pages import MISSING, Window
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import BF16_STEP, assert_near, random, seeds
+
+pages = pytest.importorskip("hga_kernels.gpu.pages")
+resident = pytest.importorskip("hga_kernels.gpu.resident")
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+SMALL = Window(sinks=4, recent=8)
+
+
+def on_host(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """In memory that the GPU reads, where there is one."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def number(value: int, device: torch.device, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    return torch.tensor([value], dtype=dtype, device=device)
+
+
+# One token's K and V
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.sampled_from([16, 64, 128]), st.sampled_from([(3, 1), (2, 2), (8, 1)]), st.booleans(),
+    st.integers(0, 400), seeds,
+)  # fmt: skip
+def test_write_token(
+    device: torch.device, dim: int, counts: tuple[int, int], norm: bool, position: int, seed: int
+) -> None:
+    query_heads, kv_heads = counts
+    heads = random(1, (query_heads + 2 * kv_heads) * dim, seed=seed).to(device)
+    norms = random(2, dim, seed=seed + 1).to(device) if norm else (None, None)
+    angles = torch.rand(401, dim // 2, generator=torch.Generator().manual_seed(seed)) * 6
+    tables = angles.cos().to(device), angles.sin().to(device)
+    results = []
+    for module, where in ((pages, device), (reference_pages, device)):
+        window = torch.full((kv_heads, 14, 2, 16, dim), 7.0, dtype=torch.bfloat16, device=where)
+        host = on_host(torch.full((kv_heads * 26, 2, 16, dim), 7.0, dtype=torch.bfloat16), device)
+        queries = module.write_token(
+            heads, *norms, 1e-6, *tables, number(position, device), window, host,
+            query_heads, kv_heads, SMALL,
+        )  # fmt: skip
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        results.append((queries.cpu(), window.cpu(), host))
+    for found, expected in zip(*results, strict=True):
+        # A product that is rounded the other way, then one more rounding.
+        assert_near(found, expected.double(), 2.1 * BF16_STEP, 1e-2)
+    group = position // 16
+    changed = (results[0][1] != 7).any(-1).any(-1).any(-1)
+    slots = {SMALL.sinks + group % SMALL.recent, *([group] if group < SMALL.sinks else [])}
+    assert {slot for _, slot in changed.nonzero().tolist()} == slots
+    assert int((results[0][2] != 7).any(-1).sum()) == 2 * kv_heads
+
+
+# The page cache
+
+
+@dataclass
+class Cache:
+    """The tensors of a page cache."""
+
+    table: torch.Tensor
+    owner: torch.Tensor
+    stamps: torch.Tensor
+    counts: torch.Tensor
+
+    def arguments(self, step: int) -> tuple[torch.Tensor, ...]:
+        step_at = number(step, self.table.device)
+        return self.table, self.owner, self.stamps, step_at, self.counts
+
+    def check(self) -> None:
+        """Table and owner are each other's inverse: no group in two slots, no slot of two."""
+        for head, (groups, slots) in enumerate(
+            zip(self.table.tolist(), self.owner.tolist(), strict=True)
+        ):
+            forward = {group: slot for group, slot in enumerate(groups) if slot >= 0}
+            back = {group: slot for slot, group in enumerate(slots) if group >= 0}
+            assert forward == back, head
+
+
+def empty_cache(heads: int, groups: int, slots: int, device: torch.device) -> Cache:
+    def none(columns: int) -> torch.Tensor:
+        return torch.full((heads, columns), -1, dtype=torch.int32, device=device)
+
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    return Cache(none(groups), none(slots), none(slots), counts)
+
+
+class Recent:
+    """What a least recently used cache of one head holds, as a list from the oldest on."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.groups: list[int] = []
+
+    def use(self, wanted: set[int]) -> int:
+        """Take in the groups of a step; how many were there."""
+        hits = len(wanted & set(self.groups))
+        kept = [group for group in self.groups if group not in wanted]
+        self.groups = kept[max(0, len(kept) + len(wanted) - self.slots) :] + sorted(wanted)
+        return hits
+
+    def forget(self, first: int) -> None:
+        self.groups = [group for group in self.groups if group < first]
+
+
+@st.composite
+def uses(draw: st.DrawFn, most: int = 20) -> tuple[int, int, list[list[list[int]] | int]]:
+    """Budget, slots, and what happens: selections [heads, budget], or groups dropped from one on.
+
+    A selection of one group a step makes ages differ, so that least recently used means one slot.
+    """
+    budget = draw(st.integers(1, 7))
+    slots = draw(st.integers(budget, 12))
+    row = st.lists(st.integers(0, 19), min_size=budget, max_size=budget, unique=True).flatmap(
+        lambda groups: st.lists(st.booleans(), min_size=budget, max_size=budget).map(
+            lambda there: [g if t else -1 for g, t in zip(groups, there, strict=True)]
+        )
+    )
+    step = st.lists(row, min_size=2, max_size=2) | st.integers(0, 20)
+    return budget, slots, draw(st.lists(step, min_size=1, max_size=most))
+
+
+@settings(max_examples=20, deadline=None)
+@given(uses())
+def test_resolve_pages_as_defined(
+    device: torch.device, case: tuple[int, int, list[list[list[int]] | int]]
+) -> None:
+    _, slots, steps = case
+    found, expected = empty_cache(2, 20, slots, device), empty_cache(2, 20, slots, device)
+    for step, event in enumerate(steps):
+        if isinstance(event, int):
+            for cache in (found, expected):
+                reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
+        else:
+            groups = torch.tensor(event, dtype=torch.int32, device=device)
+            places = pages.resolve_pages(groups, *found.arguments(step))
+            right = reference_pages.resolve_pages(groups, *expected.arguments(step))
+            assert places.tolist() == right.tolist()
+        found.check()
+        assert [x.tolist() for x in vars(found).values()] == [
+            x.tolist() for x in vars(expected).values()
+        ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(uses())
+def test_the_cache_is_one_of_least_recently_used_groups(
+    device: torch.device, case: tuple[int, int, list[list[list[int]] | int]]
+) -> None:
+    """Hits as many as a plain list of groups by age gives, wherever one group a step is chosen."""
+    _, slots, steps = case
+    cache, model = empty_cache(1, 20, slots, device), Recent(slots)
+    hits = used = 0
+    for step, event in enumerate(steps):
+        if isinstance(event, int):
+            reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
+            model.forget(event)
+        else:
+            chosen = [event[0][0]]
+            groups = torch.tensor([chosen], dtype=torch.int32, device=device)
+            pages.resolve_pages(groups, *cache.arguments(step))
+            wanted = {group for group in chosen if group >= 0}
+            hits += model.use(wanted)
+            used += len(wanted)
+        held = [group for group in cache.owner[0].tolist() if group >= 0]
+        assert sorted(held) == sorted(model.groups)
+    assert cache.counts.tolist() == [hits, used - hits]
+
+
+@settings(max_examples=10, deadline=None)
+@given(uses(most=7), st.integers(200, 300), seeds)
+def test_attention_reads_what_the_host_holds(
+    device: torch.device, case: tuple[int, int, list[list[list[int]] | int]], position: int,
+    seed: int,
+) -> None:  # fmt: skip
+    """Whatever was chosen before, and whatever was changed behind what was dropped."""
+    _, slots, steps = case
+    dim, ratio, window = 16, 2, Window(sinks=0, recent=4)
+    host = on_host(random(2 * 20, 2, 16, dim, seed=seed), device)
+    held = torch.full((2, window.slots + slots, 2, 16, dim), math.nan, device=device).bfloat16()
+    now = number(position, device)
+    pages.load_window(host[None], held[None], number(position + 1, device), window)
+    cache = empty_cache(2, 20, slots, device)
+    for step, event in enumerate(steps):
+        if isinstance(event, int):
+            reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
+            first_recent = window.recent_groups(position).start
+            host.view(2, 20, -1)[:, event:first_recent].neg_()
+            continue
+        outside = range(window.recent_groups(position).start)
+        chosen = [[g if g in outside else -1 for g in row] for row in event]
+        groups = torch.tensor(chosen, dtype=torch.int32, device=device)
+        places = pages.resolve_pages(groups, *cache.arguments(step))
+        queries = random(2 * ratio, dim, seed=seed + step).to(device)
+        out = resident.attend_resident(queries, groups, places, now, held, host, 0.3, None, window)
+        for head in range(2):
+            listed = [g for g in chosen[head] if g >= 0] + list(window.recent_groups(position))
+            tokens = (torch.tensor(listed)[:, None] * 16 + torch.arange(16)).flatten()
+            of_head = host.view(2, 20, 2, 16, dim)[head, listed].double()
+            keys, values = of_head[:, 0].flatten(0, 1), of_head[:, 1].flatten(0, 1)
+            mine = queries[head * ratio : (head + 1) * ratio].cpu().double()
+            scores = (mine @ keys.T * 0.3).masked_fill(tokens > position, -math.inf)
+            assert_near(
+                out[head * ratio : (head + 1) * ratio].cpu(),
+                scores.softmax(-1) @ values,
+                2.1 * BF16_STEP,
+                1,
+            )
+
+
+# Attention with sinks, recent groups and mass
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from([16, 64, 128]), st.integers(1, 2), st.sampled_from([1, 3, 8]),
+    st.integers(0, 639), st.integers(1, 9), seeds,
+)  # fmt: skip
+def test_attend_resident(
+    device: torch.device, dim: int, kv_heads: int, ratio: int, position: int, budget: int, seed: int
+) -> None:
+    total, slots = 40, 12
+    host = random(kv_heads * total, 2, 16, dim, seed=seed)
+    host.view(kv_heads, total, 2, 16, dim)[:, position // 16, :, position % 16 + 1 :] = math.nan
+    host.view(kv_heads, total, 2, 16, dim)[:, position // 16 + 1 :] = math.nan
+    host = on_host(host, device)
+    held = torch.full((kv_heads, SMALL.slots + slots, 2, 16, dim), math.nan).bfloat16().to(device)
+    reference_pages.load_window(host[None], held[None], number(position + 1, device), SMALL)
+    generator = torch.Generator().manual_seed(seed)
+    routed = range(SMALL.sinks, SMALL.recent_groups(position).start)
+    groups = torch.full((kv_heads, budget), -1, dtype=torch.int32)
+    for head in range(kv_heads):
+        order = torch.randperm(len(routed), generator=generator)[:budget] + SMALL.sinks
+        groups[head, torch.randperm(budget, generator=generator)[: len(order)]] = order.int()
+    groups = groups.to(device)
+    cache = empty_cache(kv_heads, total, slots, device)
+    reference_pages.resolve_pages(groups[:, ::2].contiguous(), *cache.arguments(0))
+    places = reference_pages.resolve_pages(groups, *cache.arguments(1))
+    # Those of the first call count as fetched.
+    of_host = host.view(kv_heads, total, 2, 16, dim)
+    for head, place in itertools.product(range(kv_heads), range(budget)):
+        if 0 <= int(places[head, place]) < MISSING:
+            slot = SMALL.slots + int(places[head, place])
+            held[head, slot] = of_host[head, int(groups[head, place])].to(device)
+    queries = random(kv_heads * ratio, dim, seed=seed + 1).to(device)
+    mass = torch.zeros(total, device=device)
+    expected_mass, before = mass.clone(), held.clone()
+    arguments = groups, places, number(position, device)
+    scale = 1 / math.sqrt(dim)
+    out = resident.attend_resident(queries, *arguments, held, host, scale, mass, SMALL)
+    expected = reference_pages.attend_resident(
+        queries.double(), *arguments, before.double(), host.double(), scale, expected_mass, SMALL
+    )
+    assert_near(out.cpu(), expected.cpu(), 2.1 * BF16_STEP, 1)
+    assert_near(mass.cpu(), expected_mass.cpu().double(), 1e-3, 1e-1)
+    assert float(mass.sum()) == pytest.approx(kv_heads * ratio, rel=1e-4)
+    again = resident.attend_resident(queries, *arguments, held, host, scale, None, SMALL)
+    assert torch.equal(again, out)
+    missing = [p - MISSING for p in places.flatten().tolist() if p >= MISSING]
+    for head, place in itertools.product(range(kv_heads), range(budget)):
+        if (slot := int(places[head, place])) >= 0:
+            in_cache = held[head, SMALL.slots + slot % MISSING]
+            assert torch.equal(in_cache.cpu(), of_host[head, int(groups[head, place])])
+    touched = Counter((held.view(torch.int16) != before.view(torch.int16)).flatten(2).any(-1)
+                      .nonzero()[:, 1].tolist())  # fmt: skip
+    assert sum(touched.values()) == len(missing)
+
+
+# Copies
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 600), seeds)
+def test_load_window(device: torch.device, position: int, seed: int) -> None:
+    layers, kv_heads, total, dim = 2, 2, 40, 16
+    host = on_host(random(layers, kv_heads * total, 2, 16, dim, seed=seed), device)
+    shape = layers, kv_heads, SMALL.slots + 3, 2, 16, dim
+    found, expected = (torch.zeros(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
+    next_token = number(position, device)
+    assert pages.load_window(host, found, next_token, SMALL)
+    reference_pages.load_window(host, expected, next_token, SMALL)
+    assert torch.equal(found, expected)
+    groups = {g for g in range(SMALL.sinks) if g * 16 < position}
+    for slot in range(SMALL.sinks):
+        page = host.view(layers, kv_heads, total, -1)[:, :, slot]
+        assert torch.equal(found[:, :, slot].flatten(2).cpu(), page) == (slot in groups)
+    for group in SMALL.recent_groups(max(position - 1, 0)) if position else ():
+        in_ring = found[:, :, SMALL.sinks + group % SMALL.recent].flatten(2).cpu()
+        if group in SMALL.recent_groups(position):
+            assert torch.equal(in_ring, host.view(layers, kv_heads, total, -1)[:, :, group])
+
+
+@pytest.mark.parametrize("size", [48, 576, 2049])
+def test_gather_rows(device: torch.device, size: int) -> None:
+    table = on_host(random(37, size, seed=size), device)
+    ids = torch.tensor([0, 36, 5, 5, -1, 37, 2**40, 1], device=device)
+    rows = pages.gather_rows(table, ids).cpu()
+    assert torch.equal(rows[[0, 1, 2, 3, 7]], table[[0, 36, 5, 5, 1]])
+    assert bool(rows[4:7].isnan().all())
+    assert torch.equal(
+        rows.nan_to_num(), reference_pages.gather_rows(table, ids).cpu().nan_to_num()
+    )
+    assert pages.gather_rows(table, ids[:0]).shape == (0, size)
