@@ -60,10 +60,13 @@ def _version(package: str) -> str | None:
 def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     """A model, and whether a full session of it fits; ``problem`` says why not."""
     from hga_chat.cli.models import as_dict
+    from hga_chat.output import human_bytes
 
     needed, problem = None, None
     if model.directory is None:
-        problem = f"not here; 'hga-chat models pull {model.name}' fetches it"
+        size = human_bytes(model.size_bytes)
+        problem = f"not here; 'hga-chat models pull {model.name}' fetches it ({size})"
+        problem += f"; needs {model.needs}" if model.needs else ""
     else:
         needed, problem = _needed(model.name, settings)
     return as_dict(model) | {"needed_bytes": needed, "problem": problem}

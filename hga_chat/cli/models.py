@@ -25,10 +25,7 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         output.json([as_dict(model) for model in models])
         return
-    rows = [
-        (model.name, human_bytes(model.size_bytes), model.directory or "not here")
-        for model in models
-    ]
+    rows = [(model.name, human_bytes(model.size_bytes), _where(model)) for model in models]
     output.write(table(("model", "size", "where"), rows) + "\n")
 
 
@@ -40,7 +37,7 @@ def pull(name: Name, settings: Settings, as_json: Json = False) -> None:
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
-    files = pull_model(name, output.note)
+    files = pull_model(name, output.note, output.progress)
     if as_json:
         output.json({"name": files.name, "path": str(files.path)})
 
@@ -53,7 +50,7 @@ def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
-    files = verify_model(name)
+    files = verify_model(name, output.progress)
     if as_json:
         output.json(
             [
@@ -66,10 +63,16 @@ def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
     output.note(f"{name} is whole.")
 
 
+def _where(model: "ListedModel") -> str:
+    where = str(model.directory or "not here")
+    return where if model.needs is None else f"{where}; needs {model.needs}"
+
+
 def as_dict(model: "ListedModel") -> dict[str, Any]:
     """A listed model as JSON."""
     return {
         "name": model.name,
         "directory": str(model.directory) if model.directory else None,
         "size_bytes": model.size_bytes,
+        "needs": model.needs,
     }

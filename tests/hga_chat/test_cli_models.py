@@ -16,15 +16,18 @@ def no_models(monkeypatch, tmp_path):
 def test_list_says_what_is_not_here(cli, no_models, monkeypatch, tmp_path):
     ran = cli("models", "list")
     assert ran.code == 0
-    name, *_, where = ran.out.splitlines()[1].split("  ")
-    assert (name, where.strip()) == ("smollm2-64k", "not here")
+    embedded, large = (line.split("  ") for line in ran.out.splitlines()[1:])
+    assert (embedded[0], embedded[-1].strip()) == ("smollm2-64k", "not here")
+    assert large[0] == "qwen3-30b-a3b"
+    assert "29.0 GiB" in large[-2]
+    assert large[-1].strip() == "not here; needs an NVIDIA GPU with 32 GB"
 
 
 def test_list_as_json(cli, monkeypatch, tmp_path):
     model = hga_chat.models.ListedModel("tiny", Path("/models/tiny"), 1234)
     monkeypatch.setattr(hga_chat.models, "list_models", lambda: [model])
     assert json.loads(cli("models", "list", "--json").out) == [
-        {"name": "tiny", "directory": "/models/tiny", "size_bytes": 1234}
+        {"name": "tiny", "directory": "/models/tiny", "size_bytes": 1234, "needs": None}
     ]
 
 
@@ -37,7 +40,7 @@ def test_pull_of_an_unknown_model_names_those_there_are(cli):
 
 def test_verify_lists_files_with_their_sums(cli, monkeypatch):
     file = hga_chat.models.VerifiedFile(Path("/models/tiny.gguf"), 12, "ab" * 32)
-    monkeypatch.setattr(hga_chat.models, "verify_model", lambda name: (file,))
+    monkeypatch.setattr(hga_chat.models, "verify_model", lambda name, progress: (file,))
     ran = cli("models", "verify", "tiny")
     assert ran.out == f"{'ab' * 32}  /models/tiny.gguf\n"
     assert ran.err == "tiny is whole.\n"
@@ -57,12 +60,16 @@ def test_doctor_says_what_is_there_and_what_is_missing(cli, no_models):
     assert ran.code == 0
     for part in ("memory", "kernels   cpu: ", "torch 2.", "models pull smollm2-64k"):
         assert part in ran.out
+    (large,) = [line for line in ran.out.splitlines() if "qwen3-30b-a3b: " in line]
+    assert "models pull qwen3-30b-a3b' fetches it (29.0 GiB)" in large
+    assert "needs an NVIDIA GPU with 32 GB" in large
 
 
 def test_doctor_as_json(cli, no_models):
     report = json.loads(cli("doctor", "--json").out)
     assert 0 < report["memory_available_bytes"] <= report["memory_bytes"]
     assert report["cores"] >= 1
-    (model,) = report["models"]
-    assert model["needed_bytes"] is None
-    assert "models pull" in model["problem"]
+    assert [model["name"] for model in report["models"]] == ["smollm2-64k", "qwen3-30b-a3b"]
+    for model in report["models"]:
+        assert model["needed_bytes"] is None
+        assert "models pull" in model["problem"]

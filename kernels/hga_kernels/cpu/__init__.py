@@ -168,7 +168,12 @@ def encode_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """One pass over the keys."""
     kv_heads, chunks, dim = centres.shape
-    if packing != "slabs" or not _takes(torch.bfloat16, keys, centres) or not _fits(dim) or dim & (dim - 1):
+    if (
+        packing != "slabs"
+        or not _takes(torch.bfloat16, keys, centres)
+        or not _fits(dim)
+        or dim & (dim - 1)
+    ):
         return None
     if group_size != _GROUP or keys.shape[1] != chunks * _CHUNK:
         return None

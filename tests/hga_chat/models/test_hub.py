@@ -1,0 +1,387 @@
+"""Fetching from a stand-in of the Hugging Face Hub: whole, broken off, wrong, and not at all."""
+
+import hashlib
+import json
+import os
+import random
+from collections import namedtuple
+from dataclasses import replace
+
+import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.file_download
+import pytest
+import torch
+from stand_in_hub import COMMIT, StandInHub
+from tiny_model import write_tiny_model
+
+from hga_chat.models import (
+    FetchError,
+    ModelMissingError,
+    find_model,
+    geometry_of,
+    hub,
+    list_models,
+    pull_model,
+    verify_model,
+)
+from hga_chat.models.catalogue import CATALOGUE
+from hga_chat.models.hub import HubModel
+from hga_engine import ledger
+from hga_engine.errors import ModelFileError
+from hga_engine.model import load_model
+from hga_engine.model.files import ModelFiles, fingerprint
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+FILES = {
+    "README.md": b"not fetched",
+    ".gitattributes": b"not fetched",
+    "original/model.safetensors": b"not fetched",
+    "LICENSE": b"Apache",
+    "config.json": b'{"model_type": "qwen3"}',
+    "tokenizer.json": b"{}" * 3000,
+    FIRST: random.Random(1).randbytes(20_000),
+    SECOND: random.Random(2).randbytes(30_000),
+}
+LARGE = ("tokenizer.json", FIRST, SECOND)
+WANTED = ["LICENSE", "config.json", FIRST, SECOND, "tokenizer.json"]
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A small model in the catalogue."""
+    for name in list(CATALOGUE):
+        monkeypatch.delitem(CATALOGUE, name)
+    model = HubModel("tiny", "someone/tiny", "main", 50_000, "a lot")
+    monkeypatch.setitem(CATALOGUE, "tiny", model)
+    monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
+    return model
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Makes a hub the one that is asked."""
+    for name in [name for name in os.environ if name.upper().endswith("_PROXY")]:
+        monkeypatch.delenv(name)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    # Between attempts the library waits.
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    huggingface_hub.close_session()  # its client remembers proxies
+    yield lambda url: monkeypatch.setenv("HF_ENDPOINT", url)
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def server(connect):
+    with StandInHub(dict(FILES), LARGE) as server:
+        connect(server.url)
+        yield server
+
+
+def pull(notes=None, progress=lambda label, share: None):
+    return pull_model("tiny", (notes if notes is not None else []).append, progress)
+
+
+def left(model):
+    return sorted(path.name for path in model.directory.iterdir() if path.name != ".lock")
+
+
+def stopping_at(count):
+    """Progress that ends in an interrupt once so many bytes have been fetched."""
+
+    def progress(label, share):
+        if label.startswith("Fetching") and share * sum(map(len_of, WANTED)) >= count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def len_of(name):
+    return len(FILES[name])
+
+
+def people(error):
+    text = str(error.value)
+    assert text.count("\n") <= 1
+    assert len(text) < 400
+    return text
+
+
+def test_pull_fetches_checks_and_keeps(tiny, server):
+    with pytest.raises(ModelMissingError, match="tiny is not here; 'hga-chat models pull tiny'"):
+        find_model("tiny")
+    assert list_models()[0].directory is None
+    assert list_models()[0].size_bytes == 50_000
+    notes, shares = [], []
+    files = pull(notes, lambda label, share: label.startswith("Fetching") and shares.append(share))
+    assert left(tiny) == sorted([*WANTED, "fetched.record"])
+    for name in WANTED:
+        assert (tiny.directory / name).read_bytes() == FILES[name]
+    assert files == find_model("tiny")
+    assert (files.name, files.directory) == ("tiny", tiny.directory)
+    assert len(notes) == 2
+    assert f"{server.url}/someone/tiny" in notes[0]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(shares) > 40
+    listed = list_models()[0]
+    assert listed.directory == tiny.directory
+    assert listed.size_bytes == sum(map(len_of, WANTED))
+    verified = {file.path.name: file.sha256 for file in verify_model("tiny")}
+    assert verified == {name: hashlib.sha256(FILES[name]).hexdigest() for name in WANTED}
+
+
+def test_every_file_is_of_the_commit_that_was_listed(tiny, server):
+    pull()
+    paths = [path for path, _ in server.requests]
+    assert paths.pop(0) == "/api/models/someone/tiny/revision/main"
+    assert all("/cdn/" in path or f"/resolve/{COMMIT}/" in path for path in paths)
+    assert json.loads((tiny.directory / "fetched.record").read_text())["commit"] == COMMIT
+
+
+def test_a_whole_model_is_not_asked_for_again(tiny, server):
+    pull()
+    server.requests.clear()
+    notes = []
+    pull(notes)
+    assert server.requests == []
+    assert "here and whole" in notes[0]
+
+
+def test_the_record_is_no_part_of_the_model(tiny, server):
+    before = fingerprint(pull())
+    (tiny.directory / "fetched.record").unlink()
+    assert fingerprint(pull()) == before
+
+
+@pytest.mark.parametrize("name", [SECOND, "config.json"])
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[::-1]])
+def test_a_damaged_file_is_found_out_and_fetched_again(tiny, server, name, damage):
+    pull()
+    (tiny.directory / name).write_bytes(damage(FILES[name]))
+    with pytest.raises(ModelFileError, match=f"{name}: is damaged .*pull"):
+        verify_model("tiny")
+    server.requests.clear()
+    notes = []
+    pull(notes)
+    assert f"{name}: is damaged; fetching it again." in notes[0]
+    assert server.fetched() == [(name, None)]
+    assert verify_model("tiny")
+
+
+def test_an_interrupt_leaves_what_the_next_pull_goes_on_with(tiny, server):
+    notes = []
+    with pytest.raises(KeyboardInterrupt):
+        pull(notes, stopping_at(sum(map(len_of, WANTED)) - 12_000))
+    assert "is kept" in notes[-1]
+    assert list_models()[0].directory is None
+    with pytest.raises(ModelMissingError, match=r"here in part; .* fetches the rest"):
+        find_model("tiny")
+    server.requests.clear()
+    shares = []
+    pull(notes, lambda label, share: label.startswith("Fetching") and shares.append(share))
+    assert server.fetched() == [(SECOND, "bytes=18000-")]
+    assert shares[0] == pytest.approx(1 - 11_000 / sum(map(len_of, WANTED)), abs=0.001)
+    assert "11.7 KiB of it to go" in notes[-2]
+    assert left(tiny) == sorted([*WANTED, "fetched.record"])
+    assert verify_model("tiny")
+
+
+def test_a_connection_that_breaks_is_gone_on_with(tiny, server):
+    """The library asks again from where it broke, until nothing more comes."""
+    server.cuts[SECOND] = 12_300
+    with pytest.raises(FetchError, match=r"cannot be reached .* is kept; run") as caught:
+        pull()
+    people(caught)
+    ranges = [ranges for name, ranges in server.fetched() if name == SECOND]
+    assert ranges[0] is None
+    assert set(ranges[1:]) == {"bytes=12000-"}
+    server.cuts.clear()
+    server.requests.clear()
+    pull()
+    assert server.fetched() == [(SECOND, "bytes=12000-")]
+    assert verify_model("tiny")
+
+
+def test_a_server_without_ranges_sends_it_whole(tiny, server):
+    with pytest.raises(KeyboardInterrupt):
+        pull(progress=stopping_at(sum(map(len_of, WANTED)) - 12_000))
+    server.ignores_ranges = True
+    pull()
+    assert verify_model("tiny")
+
+
+@pytest.mark.parametrize("name", [FIRST, "config.json"])
+def test_a_wrong_checksum_is_refused_and_nothing_kept(tiny, server, name):
+    server.spoiled.add(name)
+    with pytest.raises(ModelFileError, match=rf"{name}: .*wrong checksum.*run the same") as caught:
+        pull()
+    people(caught)
+    assert not [kept for kept in left(tiny) if kept.startswith(name)]
+    assert list_models()[0].directory is None
+    server.spoiled.clear()
+    pull()
+    assert verify_model("tiny")
+
+
+def test_a_part_of_another_version_is_not_gone_on_with(tiny, server):
+    with pytest.raises(KeyboardInterrupt):
+        pull(progress=stopping_at(sum(map(len_of, WANTED)) - 12_000))
+    server.commit = "f" * 40
+    server.files[SECOND] = random.Random(3).randbytes(30_000)
+    pull()
+    assert (tiny.directory / SECOND).read_bytes() == server.files[SECOND]
+    assert left(tiny) == sorted([*WANTED, "fetched.record"])
+
+
+def test_a_part_that_is_too_long_is_fetched_anew(tiny, server):
+    with pytest.raises(KeyboardInterrupt):
+        pull(progress=stopping_at(sum(map(len_of, WANTED)) - 12_000))
+    (part,) = tiny.directory.glob("*.part")
+    part.write_bytes(b"x" * 40_000)
+    pull()
+    assert verify_model("tiny")
+
+
+def test_no_room_on_the_disk_is_said_before_anything_is_fetched(tiny, server, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(100, 100, 50_000))
+    with pytest.raises(FetchError, match=r"54\.7 KiB are needed, 48\.8 KiB are free") as caught:
+        pull()
+    assert "HGA_CHAT_MODELS_DIR" in people(caught)
+    assert server.fetched() == []
+    # What is here already needs no room.
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(100, 100, 60_000))
+    with pytest.raises(KeyboardInterrupt):
+        pull(progress=stopping_at(30_000))
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(100, 100, 27_000))
+    pull()
+
+
+def test_the_disk_fills_up_on_the_way(tiny, server):
+    def full(label, share):
+        if label.startswith("Fetching") and share > 0.5:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(FetchError, match=r"disk is full.*kept; make room and run") as caught:
+        pull(progress=full)
+    people(caught)
+    pull()
+    assert verify_model("tiny")
+
+
+def test_a_folder_that_cannot_be_made(tiny, server, tmp_path):
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(FetchError, match="cannot be written") as caught:
+        pull()
+    people(caught)
+
+
+def test_no_network(tiny, connect):
+    """Nothing listens on port 9 of this machine."""
+    connect("http://127.0.0.1:9")
+    with pytest.raises(FetchError, match=r"http://127\.0\.0\.1:9 cannot be reached") as caught:
+        pull()
+    assert "network" in people(caught)
+
+
+def test_an_endpoint_that_is_none(tiny, connect):
+    connect("nowhere")
+    with pytest.raises(FetchError, match="nowhere cannot be reached") as caught:
+        pull()
+    people(caught)
+
+
+def test_offline(tiny, server, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set") as caught:
+        pull()
+    people(caught)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "HF_ENDPOINT"), (500, "later")],
+)
+def test_a_hub_that_refuses(tiny, server, status, words):
+    server.refuses = status
+    with pytest.raises(FetchError, match=f"answers {status}") as caught:
+        pull()
+    assert words in people(caught)
+
+
+def test_a_file_that_is_listed_but_not_there(tiny, server, monkeypatch):
+    info = server.info()
+    del server.files[FIRST]
+    monkeypatch.setattr(server, "info", lambda: info)
+    with pytest.raises(FetchError, match=r"answers 404: .*or not all of it"):
+        pull()
+
+
+@pytest.mark.parametrize("missing", [["config.json"], ["tokenizer.json"], [FIRST, SECOND]])
+def test_a_repository_without_a_model(tiny, server, missing):
+    for name in missing:
+        del server.files[name]
+    words = r"\*\.safetensors" if len(missing) == 2 else missing[0]
+    with pytest.raises(ModelFileError, match=f"someone/tiny at .* has no {words}"):
+        pull()
+
+
+def test_names_that_lead_elsewhere_are_not_fetched(tiny, server):
+    for name in ("../evil.json", "/etc/evil.json", ".hidden.json"):
+        server.files[name] = b"{}"
+    pull()
+    assert left(tiny) == sorted([*WANTED, "fetched.record"])
+    assert not [path for path, _ in server.requests if "evil" in path or "hidden" in path]
+
+
+def test_one_process_at_a_time(tiny, server):
+    tiny.directory.mkdir(parents=True)
+    with (
+        hub._alone(tiny.directory, "tiny"),
+        pytest.raises(FetchError, match="tiny is being fetched by another process"),
+    ):
+        pull()
+    pull()
+
+
+def test_a_damaged_record(tiny, server):
+    pull()
+    (tiny.directory / "fetched.record").write_text("{")
+    for use in (find_model, verify_model):
+        with pytest.raises(ModelFileError, match=r"fetched\.record: is damaged.*pull tiny"):
+            use("tiny")
+    assert list_models()[0].size_bytes == 50_000
+    server.requests.clear()
+    pull()
+    assert server.fetched() == []
+    assert verify_model("tiny")
+
+
+def test_a_fetched_model_loads(tiny, server, tmp_path):
+    write_tiny_model(tmp_path / "checkpoint")
+    server.files = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    server.large = ("model.safetensors",)
+    fetched = load_model(pull(), torch.float32)
+    made = load_model(ModelFiles("tiny", tmp_path / "checkpoint", None), torch.float32)
+    assert torch.equal(fetched.layers[1].gate_up, made.layers[1].gate_up)
+
+
+def test_geometry_and_size_of_the_model_in_the_catalogue():
+    model = CATALOGUE["qwen3-30b-a3b"]
+    config = geometry_of("qwen3-30b-a3b")
+    predicted = ledger.weights_bytes(config, torch.float8_e4m3fn)
+    assert model.size_bytes == pytest.approx(predicted, rel=0.01)
+    # The published numbers of parameters: 30.5e9, of which 3.3e9 are used for a token.
+    dense = ledger.weights_bytes(config, torch.bfloat16) / 2
+    used = replace(config, num_experts=config.experts_per_token)
+    assert dense == pytest.approx(30.5e9, rel=0.005)
+    assert ledger.weights_bytes(used, torch.bfloat16) / 2 == pytest.approx(3.3e9, rel=0.02)
+
+
+def test_a_geometry_that_is_not_known():
+    with pytest.raises(ModelMissingError, match=r"'other' is not known; .*qwen3-30b-a3b"):
+        geometry_of("other")
