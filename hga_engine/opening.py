@@ -121,12 +121,19 @@ def synthetic_model(
         seed: of the draw.
 
     Raises:
-        OutOfMemoryError: the GPU that is asked for is missing.
+        OutOfMemoryError: the GPU that is asked for is missing, or the weights do not fit.
         MemoryError: the embedding cannot be locked in host memory for the GPU.
     """
     gpu = None if device == "cpu" else usable_gpu()
     if gpu is None and device == "cuda":
         raise _no_gpu()
+    needed = ledger.weights_bytes(config, torch.bfloat16 if gpu is None else torch.float8_e4m3fn)
+    room = ledger.available_memory_bytes() if gpu is None else torch.cuda.mem_get_info(gpu)[0]
+    if needed > room:
+        raise OutOfMemoryError(
+            f"The weights take {needed / _GIB:.1f} GiB, and {room / _GIB:.1f} GiB are free. "
+            "Use a smaller model."
+        )
     weights = synthetic_weights(config, gpu is not None, gpu or _CPU, seed, topics)
     return LoadedModel(weights, synthetic_tokenizer(config.vocab_size), name, "0" * 64)
 

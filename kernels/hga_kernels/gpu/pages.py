@@ -16,7 +16,7 @@ _CHUNK = tl.constexpr(GROUP * CHUNK_GROUPS)
 _MISSING = tl.constexpr(MISSING)
 
 WRITE = {90: Launch({}, warps=1, stages=1)}
-RESOLVE = {90: Launch({}, warps=4, stages=1)}
+RESOLVE = {90: Launch({}, warps=1, stages=1)}
 LOAD = {90: Launch({}, warps=4, stages=1)}
 GATHER = {90: Launch({"COLUMNS": 2048}, warps=8, stages=1)}
 CANDIDATES = {

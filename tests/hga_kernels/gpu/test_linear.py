@@ -91,8 +91,8 @@ def test_linear_of_rows_in_e4m3(rows: int, size: int, outputs: int, device: torc
     out = linear(inputs.to(device), moved(weight, device), torch.float32)
     values, scales = reference.quantize(inputs)
     rounded = values.double() * scales.repeat_interleave(FP8_BLOCK, 1)[:, :size]
-    # See above: the interpreter cuts off.
-    assert error(out, rounded @ wide(weight).T) < (0.08 if device.type == "cpu" else 2e-3)
+    # See above: the interpreter cuts off; tensor cores add products of e4m3 in 14 bits.
+    assert error(out, rounded @ wide(weight).T) < (0.08 if device.type == "cpu" else 8e-3)
     assert error(out, inputs.double() @ wide(weight).T) > 0.01
 
 
