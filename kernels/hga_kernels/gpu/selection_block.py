@@ -1,0 +1,306 @@
+"""Kernels of the selection for blocks of many query rows: chunk level, token index, choice.
+
+A unit is a tile of at most ROWS query rows of one block and KV head; a pair is a KV head and a
+block, which has one or more units.
+"""
+
+import triton
+import triton.language as tl
+
+from hga_kernels.gpu.scores import group_sums, heaviest, quantised, token_of, token_products
+from hga_kernels.gpu.turn import load_quarters, turn_quarters
+
+CENTRE_TILE = 64
+"""Chunks whose centres are scored at a time."""
+
+
+@triton.jit
+def _first_row(queries, unit, blocks, tiles, head_stride, block_stride, row_stride, ROWS):
+    """Where the rows of a unit begin."""
+    pair = unit // tiles
+    start = queries + (pair // blocks).to(tl.int64) * head_stride
+    return start + (pair % blocks) * block_stride + (unit % tiles) * ROWS * row_stride
+
+
+@triton.jit
+def turn_rows_kernel(
+    queries,
+    ints,
+    starts,
+    steps,
+    scale,
+    blocks,
+    tiles,
+    rows,
+    head_stride,
+    block_stride,
+    row_stride,
+    ROWS: tl.constexpr,
+    QUARTER: tl.constexpr,
+    WIDTH: tl.constexpr,
+    INTS: tl.constexpr,
+):
+    """One program a unit: its queries turned, in 8 bits, INTS bytes a quarter."""
+    unit = tl.program_id(0)
+    start = _first_row(queries, unit, blocks, tiles, head_stride, block_stride, row_stride, ROWS)
+    row = tl.arange(0, ROWS)
+    inside = row + unit % tiles * ROWS < rows
+    a, b, c, d = load_quarters(start, row, inside, row_stride, QUARTER, WIDTH)
+    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH)
+    a, b, c, d, step, begin = quantised(a, b, c, d)
+    places = row[:, None] * INTS + tl.arange(0, WIDTH)[None, :]
+    own = ints + unit.to(tl.int64) * (4 * ROWS * INTS)
+    tl.store(own + places, a)
+    tl.store(own + places + ROWS * INTS, b)
+    tl.store(own + places + 2 * ROWS * INTS, c)
+    tl.store(own + places + 3 * ROWS * INTS, d)
+    if WIDTH < INTS:
+        zero = tl.zeros([ROWS, INTS - WIDTH], tl.int8)
+        places = row[:, None] * INTS + WIDTH + tl.arange(0, INTS - WIDTH)[None, :]
+        for quarter in tl.static_range(4):
+            tl.store(own + places + quarter * ROWS * INTS, zero)
+    tl.store(starts + unit * ROWS + row, begin)
+    tl.store(steps + unit * ROWS + row, step * scale)
+
+
+@triton.jit
+def score_chunks_kernel(
+    queries,
+    summaries,
+    end_chunks,
+    centres,
+    peaks,
+    totals,
+    scale,
+    blocks,
+    tiles,
+    rows,
+    head_stride,
+    block_stride,
+    row_stride,
+    first_chunk,
+    capacity,
+    runs,
+    ROWS: tl.constexpr,
+    DIM: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """One program a run of TILE chunks and unit: centre scores, their peak and sum per row."""
+    run, unit = tl.program_id(0), tl.program_id(1)
+    pair = unit // tiles
+    end = tl.load(end_chunks + pair % blocks)
+    chunk, row = run * TILE + tl.arange(0, TILE), tl.arange(0, ROWS)
+    dims = tl.arange(0, DIM)
+    place = (unit * runs + run) * ROWS + row
+    if (run * TILE < end) & (run * TILE + TILE > first_chunk):
+        start = _first_row(
+            queries, unit, blocks, tiles, head_stride, block_stride, row_stride, ROWS
+        )
+        inside = row + unit % tiles * ROWS < rows
+        query = tl.load(start + row[:, None] * row_stride + dims[None, :], inside[:, None], 0.0)
+        choice = (chunk >= first_chunk) & (chunk < end)
+        start = summaries + (pair // blocks).to(tl.int64) * (capacity * DIM)
+        summary = tl.load(start + chunk[:, None] * DIM + dims[None, :], choice[:, None], 0.0)
+        centre = tl.dot(summary.to(query.dtype), tl.trans(query)) * scale
+        centre = tl.where(choice[:, None], centre, -float("inf"))
+        peak = tl.max(centre, 0)
+        start = centres + (unit * runs + run).to(tl.int64) * (TILE * ROWS)
+        tl.store(start + tl.arange(0, TILE)[:, None] * ROWS + row[None, :], centre)
+        tl.store(peaks + place, peak)
+        tl.store(totals + place, tl.sum(tl.exp2(centre - peak[None, :]), 0))
+    else:
+        tl.store(peaks + place, tl.full([ROWS], -float("inf"), tl.float32))
+        tl.store(totals + place, tl.zeros([ROWS], tl.float32))
+
+
+@triton.jit
+def _row_peaks(peaks, unit, runs, ROWS: tl.constexpr, RUNS: tl.constexpr):
+    """The largest centre score of each row, and where its parts are."""
+    run = tl.arange(0, RUNS)
+    places = (unit * runs + run)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
+    inside = (run < runs)[:, None]
+    parts = tl.load(peaks + places, inside & (places >= 0), -float("inf"))
+    return tl.max(parts, 0), parts, places, inside & (places >= 0)
+
+
+@triton.jit
+def score_groups_kernel(
+    ints,
+    starts,
+    steps,
+    centres,
+    peaks,
+    codes,
+    scales,
+    end_chunks,
+    listed,
+    sums,
+    totals,
+    blocks,
+    tiles,
+    first_chunk,
+    capacity,
+    runs,
+    places,
+    spans,
+    ROWS: tl.constexpr,
+    QUARTER: tl.constexpr,
+    INTS: tl.constexpr,
+    TILE: tl.constexpr,
+    RUNS: tl.constexpr,
+    LISTED: tl.constexpr,
+    PACKED: tl.constexpr,
+    TOKENS: tl.constexpr,
+    SPAN: tl.constexpr,
+    WARPS: tl.constexpr,
+):
+    """One program SPAN places for a chunk and a unit: weight per group and row.
+
+    Places are those of ``listed`` [pairs, places], or all chunks in turn.
+    """
+    span, unit = tl.program_id(0), tl.program_id(1)
+    pair = unit // tiles
+    head = pair // blocks
+    end = tl.load(end_chunks + pair % blocks)
+    limit = places if LISTED else tl.minimum(end, places)
+    row = tl.arange(0, ROWS)
+    total = tl.zeros([TOKENS // 16, ROWS], tl.float32)
+    REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
+    CHUNKS: tl.constexpr = TOKENS // 64
+    if (span * SPAN < limit) & (span * SPAN + SPAN > (0 if LISTED else first_chunk)):
+        byte = tl.arange(0, INTS)
+        own = ints + unit.to(tl.int64) * (4 * ROWS * INTS)
+        ways = row[None, :] * INTS + byte[:, None]
+        a, b = tl.load(own + ways), tl.load(own + ways + ROWS * INTS)
+        c, d = tl.load(own + ways + 2 * ROWS * INTS), tl.load(own + ways + 3 * ROWS * INTS)
+        begin, step = tl.load(starts + unit * ROWS + row), tl.load(steps + unit * ROWS + row)
+        peak, _, _, _ = _row_peaks(peaks, unit, runs, ROWS, RUNS)
+        peak = tl.where(peak > -float("inf"), peak, 0.0)
+        token = token_of(tl.arange(0, TOKENS), REPEATS, WARPS)
+        group = tl.arange(0, TOKENS // 16)
+        first_centre = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
+        first_sum = sums + unit.to(tl.int64) * places * (4 * ROWS)
+        for first in range(span * SPAN, tl.minimum(span * SPAN + SPAN, limit), CHUNKS):
+            of_token, of_group = first + token // 64, first + group // 4
+            if LISTED:
+                of_token = tl.load(listed + pair * places + of_token, of_token < limit, -1)
+                of_group = tl.load(listed + pair * places + of_group, of_group < limit, -1)
+            choice = (of_group >= first_chunk) & (of_group < end)
+            # What is not chosen from may hold anything, but has to be memory of ours.
+            of_token = head * capacity + tl.minimum(tl.maximum(of_token, 0), capacity - 1)
+            of_group = tl.where(choice, of_group, 0)
+            at = of_token * 64 + token % 64
+            code = tl.load(
+                codes + at.to(tl.int64)[:, None] * QUARTER + byte[None, :],
+                (byte < QUARTER)[None, :] & (at >= 0)[:, None],
+                0,
+            )
+            token_scale = tl.load(scales + at).to(tl.float32)
+            products = token_products(code, a, b, c, d, begin, PACKED)
+            weight = group_sums(products, token_scale, step, REPEATS, WARPS)
+            centre = tl.load(first_centre + of_group[:, None] * ROWS + row[None, :])
+            weight = tl.where(choice[:, None], weight * tl.exp2(centre - peak[None, :]), 0.0)
+            total += weight
+            at = (first * 4 + group)[:, None] * ROWS + row[None, :]
+            tl.store(
+                first_sum + at, weight.to(tl.bfloat16), (first * 4 + group < places * 4)[:, None]
+            )
+    tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 0))
+
+
+@triton.jit
+def weigh_kernel(
+    values,
+    peaks,
+    totals,
+    end_chunks,
+    masses,
+    blocks,
+    tiles,
+    rows,
+    first_chunk,
+    runs,
+    places,
+    stride,
+    ROWS: tl.constexpr,
+    RUNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PER_CHUNK: tl.constexpr,
+    CENTRES: tl.constexpr,
+    LISTED: tl.constexpr,
+):
+    """One program BLOCK places and a pair: values per row, normalised and added over the rows.
+
+    Values are centre scores (``CENTRES``), or weights of groups; totals their sums in ``runs``.
+    """
+    part, pair = tl.program_id(0), tl.program_id(1)
+    end = tl.load(end_chunks + pair % blocks)
+    limit = places if LISTED else tl.minimum(end * PER_CHUNK, places)
+    place, row = part * BLOCK + tl.arange(0, BLOCK), tl.arange(0, ROWS)
+    if (part * BLOCK < limit) & (part * BLOCK + BLOCK > (0 if LISTED else first_chunk * PER_CHUNK)):
+        mass = tl.zeros([BLOCK], tl.float32)
+        for tile in range(tiles):
+            unit = pair * tiles + tile
+            inside = row + tile * ROWS < rows
+            if CENTRES:
+                peak, parts, at, held = _row_peaks(peaks, unit, runs, ROWS, RUNS)
+                total = tl.load(totals + at, held, 0.0)
+                total = tl.sum(tl.where(total > 0, total * tl.exp2(parts - peak[None, :]), 0.0), 0)
+            else:
+                run = tl.arange(0, RUNS)
+                at = (unit * runs + run)[:, None] * ROWS + row[None, :]
+                total = tl.sum(tl.load(totals + at, (run < runs)[:, None] & (at >= 0), 0.0), 0)
+            at = place[:, None] * ROWS + row[None, :]
+            held = (place < limit)[:, None] & inside[None, :]
+            start = values + unit.to(tl.int64) * stride
+            if CENTRES:
+                value = tl.load(start + at, held, -float("inf"))
+                value = tl.where(value > -float("inf"), tl.exp2(value - peak[None, :]), 0.0)
+            else:
+                value = tl.load(start + at, held, 0.0).to(tl.float32)
+            share = tl.where(total > 0, 1.0 / total, 0.0)
+            mass += tl.sum(value * share[None, :], 1)
+        tl.store(masses + pair * places + place, mass, place < places)
+
+
+@triton.jit
+def choose_kernel(
+    masses,
+    end_chunks,
+    listed,
+    chosen,
+    chosen_masses,
+    blocks,
+    first_chunk,
+    places,
+    budget,
+    head_stride,
+    block_stride,
+    PLACES: tl.constexpr,
+    BUDGET: tl.constexpr,
+    PER_CHUNK: tl.constexpr,
+    LISTED: tl.constexpr,
+    WITH_MASS: tl.constexpr,
+):
+    """One program a pair: the heaviest places, in ascending order."""
+    pair = tl.program_id(0)
+    end = tl.load(end_chunks + pair % blocks)
+    place = tl.arange(0, PLACES)
+    if LISTED:
+        chunk = tl.load(
+            listed + pair * (places // PER_CHUNK) + place // PER_CHUNK, place < places, -1
+        )
+        number = chunk * PER_CHUNK + place % PER_CHUNK
+    else:
+        chunk = place // PER_CHUNK
+        number = place
+    present = (chunk >= first_chunk) & (chunk < end) & (place < places)
+    mass = tl.load(masses + pair * places + place, present, 0.0)
+    taken, order, count = heaviest(mass, present, budget)
+    start = pair // blocks * head_stride + pair % blocks * block_stride
+    tl.store(chosen + start + order, number, taken)
+    rest = tl.arange(0, BUDGET)
+    tl.store(chosen + start + rest, -1, (rest >= count) & (rest < budget))
+    if WITH_MASS:
+        tl.store(chosen_masses + start + order, mass, taken)
+        tl.store(chosen_masses + start + rest, 0.0, (rest >= count) & (rest < budget))

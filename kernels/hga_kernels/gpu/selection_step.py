@@ -1,0 +1,274 @@
+"""Selection for one block of few query rows, as in a decode step: two kernels."""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.scores import group_sums, heaviest, quantised, token_of, token_products
+from hga_kernels.gpu.turn import load_quarters, turn_quarters
+
+MAX_ROWS = 16
+
+SCORE_LAUNCHES = {
+    90: Launch({"CHUNKS": 8, "WARPS": 4}, warps=4),
+    120: Launch({"CHUNKS": 8, "WARPS": 4}, warps=4),
+}
+CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
+
+CANDIDATES = {
+    "score_step": tuple(
+        Launch({"CHUNKS": chunks, "WARPS": warps}, warps=warps)
+        for chunks, warps in ((4, 2), (4, 4), (8, 4), (8, 8), (16, 4), (16, 8))
+    ),
+    "choose_step": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
+}
+
+
+@triton.jit
+def score_step_kernel(
+    queries,
+    summaries,
+    codes,
+    scales,
+    end_chunks,
+    sums,
+    peaks,
+    totals,
+    scale,
+    rows,
+    query_stride,
+    first_chunk,
+    capacity,
+    programs,
+    ROWS: tl.constexpr,
+    KEPT_ROWS: tl.constexpr,
+    QUARTER: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    WARPS: tl.constexpr,
+    PACKED: tl.constexpr,
+):
+    """One program a run of CHUNKS chunks and KV head: weight per group and row."""
+    run, head = tl.program_id(0), tl.program_id(1)
+    end = tl.load(end_chunks)
+    if (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk):
+        TOKENS: tl.constexpr = CHUNKS * 64
+        REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
+        dim: tl.constexpr = 4 * QUARTER
+        # What is far away is asked for first.
+        token = token_of(tl.arange(0, TOKENS), REPEATS, WARPS)
+        first = head * capacity + run * CHUNKS
+        inside = run * CHUNKS + token // 64 < capacity
+        columns = tl.arange(0, WIDTH)
+        start = codes + first.to(tl.int64) * (64 * QUARTER)
+        held = inside[:, None] & (columns < QUARTER)[None, :]
+        code = tl.load(start + token[:, None] * QUARTER + columns[None, :], held, 0)
+        token_scale = tl.load(scales + first * 64 + token, inside, 0).to(tl.float32)
+        number = tl.arange(0, CHUNKS)
+        own = number + run * CHUNKS < capacity
+        s_a, s_b, s_c, s_d = load_quarters(
+            summaries + first * dim, number, own, dim, QUARTER, WIDTH
+        )
+        row = tl.arange(0, ROWS)
+        q_a, q_b, q_c, q_d = load_quarters(
+            queries + head * query_stride, row, row < rows, dim, QUARTER, WIDTH
+        )
+
+        kind = q_a.dtype
+        centre = tl.dot(q_a, tl.trans(s_a.to(kind)))
+        centre = tl.dot(q_b, tl.trans(s_b.to(kind)), centre)
+        centre = tl.dot(q_c, tl.trans(s_c.to(kind)), centre)
+        centre = tl.dot(q_d, tl.trans(s_d.to(kind)), centre)
+        number += run * CHUNKS
+        choice = (number >= first_chunk) & (number < end)
+        centre = tl.where(choice[None, :], centre * scale, -float("inf"))
+        peak = tl.max(centre, 1)
+        centre = tl.trans(tl.exp2(centre - peak[:, None]))  # [CHUNKS, ROWS]
+
+        a, b, c, d = turn_quarters(q_a, q_b, q_c, q_d, QUARTER, WIDTH)
+        a, b, c, d, step, start = quantised(a, b, c, d)
+        a, b, c, d = tl.trans(a), tl.trans(b), tl.trans(c), tl.trans(d)
+        products = token_products(code, a, b, c, d, start, PACKED)
+        weight = group_sums(products, token_scale, step * scale, REPEATS, WARPS)
+        weight = tl.reshape(weight, (CHUNKS, 4, ROWS))
+        weight = tl.where(choice[:, None, None], weight * centre[:, None, :], 0.0)
+        weight = tl.reshape(weight, (CHUNKS * 4, ROWS))
+
+        kept = row < KEPT_ROWS
+        group = tl.arange(0, CHUNKS * 4)
+        own = (head * programs + run) * (CHUNKS * 4)
+        places = (own + group)[:, None] * KEPT_ROWS + row[None, :]
+        tl.store(sums + places, weight.to(tl.bfloat16), kept[None, :] & (group >= 0)[:, None])
+        place = (head * programs + run) * KEPT_ROWS + row
+        tl.store(peaks + place, peak, kept)
+        tl.store(totals + place, tl.sum(weight, 0), kept)
+
+
+@triton.jit
+def choose_step_kernel(
+    end_chunks,
+    sums,
+    peaks,
+    totals,
+    groups,
+    masses,
+    rows,
+    first_chunk,
+    programs,
+    budget,
+    KEPT_ROWS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    PROGRAMS: tl.constexpr,
+    BUDGET: tl.constexpr,
+):
+    """One program a KV head: mass per group, and the heaviest."""
+    head = tl.program_id(0)
+    end = tl.load(end_chunks)
+    run, row = tl.arange(0, PROGRAMS), tl.arange(0, KEPT_ROWS)
+    scored = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
+    place = (head * programs + run)[:, None] * KEPT_ROWS + row[None, :]
+    held = scored[:, None] & (row < rows)[None, :]
+    peak = tl.load(peaks + place, held, -float("inf"))
+    total = tl.load(totals + place, held, 0.0)
+    GROUPS: tl.constexpr = CHUNKS * 4
+    group = tl.arange(0, GROUPS)
+    places = ((head * programs + run)[:, None, None] * GROUPS + group[None, :, None]) * KEPT_ROWS
+    places += row[None, None, :]
+    weight = tl.load(sums + places, held[:, None, :], 0.0).to(tl.float32)
+
+    most = tl.max(peak, 0)
+    share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
+    whole = tl.sum(total * share, 0)
+    share = tl.where(held & (whole > 0)[None, :], share / whole[None, :], 0.0)
+    mass = tl.reshape(tl.sum(weight * share[:, None, :], 2), (PROGRAMS * GROUPS,))
+
+    number = tl.arange(0, PROGRAMS * GROUPS)
+    present = (number >= first_chunk * 4) & (number < end * 4)
+    taken, place, count = heaviest(mass, present, budget)
+    tl.store(groups + head * budget + place, number, taken)
+    tl.store(masses + head * budget + place, mass, taken)
+    place = tl.arange(0, BUDGET)
+    rest = (place >= count) & (place < budget)
+    tl.store(groups + head * budget + place, -1, rest)
+    tl.store(masses + head * budget + place, 0.0, rest)
+
+
+def select_few(
+    queries: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    first_chunk: int,
+    end_chunks: torch.Tensor,
+    budget: int,
+    last_chunk: int,
+    scale: float,
+    packed: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk."""
+    kv_heads, _, rows, dim = queries.shape
+    score = pick(SCORE_LAUNCHES, capability())
+    chunks = score.sizes["CHUNKS"]
+    programs = -(-last_chunk // chunks)
+    kept_rows = triton.next_power_of_2(rows)
+    device = queries.device
+    sums = torch.empty(
+        (kv_heads, programs, chunks * 4, kept_rows), dtype=torch.bfloat16, device=device
+    )
+    peaks = torch.empty((kv_heads, programs, kept_rows), dtype=torch.float32, device=device)
+    totals = torch.empty_like(peaks)
+    groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
+    masses = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
+    score_step_kernel[(programs, kv_heads)](
+        queries,
+        summaries,
+        codes,
+        scales,
+        end_chunks,
+        sums,
+        peaks,
+        totals,
+        scale * math.log2(math.e),
+        rows,
+        queries.stride(0),
+        first_chunk,
+        summaries.shape[1],
+        programs,
+        ROWS=MAX_ROWS,
+        KEPT_ROWS=kept_rows,
+        QUARTER=dim // 4,
+        WIDTH=max(dim // 4, 32),
+        PACKED=packed,
+        **score.options(),
+    )
+    choose_step_kernel[(kv_heads,)](
+        end_chunks,
+        sums,
+        peaks,
+        totals,
+        groups,
+        masses,
+        rows,
+        first_chunk,
+        programs,
+        budget,
+        KEPT_ROWS=kept_rows,
+        CHUNKS=chunks,
+        PROGRAMS=triton.next_power_of_2(programs),
+        BUDGET=triton.next_power_of_2(budget),
+        **pick(CHOOSE_LAUNCHES, capability()).options(),
+    )
+    return groups, masses
+
+
+def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
+    kept_rows = triton.next_power_of_2(rows)
+    return (
+        Build(
+            f"score_step {model}",
+            score_step_kernel,
+            {
+                "queries": "*bf16",
+                "summaries": "*bf16",
+                "codes": "*u8",
+                "scales": "*bf16",
+                "end_chunks": "*i32",
+                "sums": "*bf16",
+                "peaks": "*fp32",
+                "totals": "*fp32",
+                "scale": "fp32",
+                **dict.fromkeys(
+                    ("rows", "query_stride", "first_chunk", "capacity", "programs"), "i32"
+                ),
+            },
+            SCORE_LAUNCHES,
+            {
+                "ROWS": MAX_ROWS,
+                "KEPT_ROWS": kept_rows,
+                "QUARTER": dim // 4,
+                "WIDTH": max(dim // 4, 32),
+                "PACKED": True,
+            },
+        ),
+        Build(
+            f"choose_step {model}",
+            choose_step_kernel,
+            {
+                "end_chunks": "*i32",
+                "sums": "*bf16",
+                "peaks": "*fp32",
+                "totals": "*fp32",
+                "groups": "*i32",
+                "masses": "*fp32",
+                **dict.fromkeys(("rows", "first_chunk", "programs", "budget"), "i32"),
+            },
+            CHOOSE_LAUNCHES,
+            {"KEPT_ROWS": kept_rows, "CHUNKS": 8, "PROGRAMS": 128, "BUDGET": 64},
+        ),
+    )
+
+
+BUILDS = _builds(128, 8, "qwen3-30b-a3b") + _builds(64, 3, "smollm2-64k")

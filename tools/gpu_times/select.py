@@ -1,0 +1,187 @@
+"""Times of the routing index and of selection, at the geometry of Qwen3-30B-A3B."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from hga_kernels import reference
+from hga_kernels.gpu import index, selection
+
+from gpu_times import Case
+
+HEADS, DIM, RATIO, CHUNK, GROUP = 4, 128, 8, 64, 16
+LAYERS, CHUNKS, SINKS, RECENT = 48, 1024, 2, 8
+SCALE = 1 / math.sqrt(DIM)
+COPIES = 8
+"""Layers that are used in turn, so that they do not stay in the L2 cache."""
+
+
+def entries(layers: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Summaries, codes and scales of random keys around centres that differ."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    summaries = (draw(layers, HEADS, CHUNKS, DIM) * 0.5).bfloat16()
+    groups = CHUNK // GROUP
+    codes = torch.randint(
+        0,
+        256,
+        (layers, HEADS, CHUNKS, groups, GROUP, DIM // 4),
+        dtype=torch.uint8,
+        generator=generator,
+        device=device,
+    )
+    scales = (draw(layers, HEADS, CHUNKS, CHUNK).abs() * 0.1 + 0.9).bfloat16()
+    return summaries, codes, scales
+
+
+def turns(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some turns; which ones does not matter to the time."""
+    angles = torch.linspace(-1, 1, CHUNK, device=device)[:, None] * torch.linspace(
+        0, 0.5, DIM // 2, device=device
+    )
+    return angles.cos().contiguous(), angles.sin().contiguous()
+
+
+def mass_lost(queries: torch.Tensor, layer: list[torch.Tensor], *limits: object) -> float:
+    """Share of the reference's chosen mass that is not chosen, over a few blocks.
+
+    ``limits`` are first chunk, end chunks, kept, budget and last chunk.
+    """
+    first, ends, kept, budget, last = limits
+    assert isinstance(ends, torch.Tensor)
+    assert isinstance(kept, int)
+    assert isinstance(budget, int)
+    assert isinstance(first, int)
+    summaries, codes, scales = layer
+    found, _ = selection.select_groups(  # type: ignore[misc]
+        queries, summaries, codes, scales, first, ends, kept, budget, last, SCALE
+    )
+    blocks = [0, queries.shape[1] - 1]
+    rows = queries[:, blocks].float() * SCALE
+    ends = ends[blocks]
+    centre_scores = rows @ summaries[:, None].float().transpose(2, 3)
+    chunks = reference.keep_chunks(centre_scores, first, ends, kept)
+    turned = rows @ reference.hadamard(DIM, torch.float32, rows.device)
+    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
+    _, best = reference.take_groups(mass, chunks, budget)
+    per_chunk = CHUNK // GROUP
+    whole = mass.new_zeros(HEADS, len(blocks), (CHUNKS + 1) * per_chunk)
+    places = chunks.long()[..., None] * per_chunk + torch.arange(per_chunk, device=rows.device)
+    places = places.masked_fill(chunks[..., None] < 0, CHUNKS * per_chunk).flatten(2)
+    whole.scatter_(2, places, mass)
+    chosen = found[blocks].transpose(0, 1).long()
+    got = whole.gather(2, chosen.clamp_min(0)).masked_fill(chosen < 0, 0.0)
+    return float(1 - got.sum() / best.sum())
+
+
+def selecting(
+    name: str,
+    device: torch.device,
+    layers: tuple[torch.Tensor, ...],
+    shape: tuple[int, int],
+    ends: list[int],
+    kept: int,
+    budget: int,
+) -> Case:
+    """Selection of blocks of rows, ``shape``, with the chunks before ``ends`` to choose from."""
+    blocks, rows = shape
+    generator = torch.Generator(device).manual_seed(1)
+    queries = torch.randn(HEADS, blocks, rows, DIM, generator=generator, device=device) * 2
+    queries = queries.bfloat16()
+    end_chunks = torch.tensor(ends, dtype=torch.int32, device=device)
+    last = CHUNKS if blocks == 1 else max(ends)
+    turn = itertools.cycle(range(COPIES))
+
+    def run() -> object:
+        layer = [
+            entry[next_layer] for entry, next_layer in zip(layers, [next(turn)] * 3, strict=True)
+        ]
+        return selection.select_groups(
+            queries, *layer, SINKS, end_chunks, kept, budget, last, SCALE
+        )
+
+    spans = [max(end - SINKS, 0) for end in ends]
+    read = HEADS * max(spans) * (CHUNK * (DIM // 4 + 2) + DIM * 2)
+    scored = sum(min(span, kept) for span in spans) * CHUNK + sum(spans)
+    return Case(
+        name,
+        run,
+        bytes=read,
+        # Products in 8 bits run at twice the rate of bf16.
+        flops=HEADS * rows * scored * DIM,
+        check=lambda: mass_lost(
+            queries, [entry[0] for entry in layers], SINKS, end_chunks, kept, budget, last
+        ),
+    )
+
+
+def indexing(device: torch.device, layers: tuple[torch.Tensor, ...]) -> list[Case]:
+    """A slice of 4,096 tokens, and a decode step that closes no chunk, and one that does."""
+    cos, sin = turns(device)
+    keys = torch.randn(COPIES, HEADS, 4096, DIM, device=device).bfloat16()
+    count = 4096 // CHUNK
+    turn = itertools.cycle(range(COPIES))
+
+    def build() -> object:
+        layer = next(turn)
+        places = [entry[layer][:, :count] for entry in layers]
+        return index.index_chunks(keys[layer], cos, sin, *places)
+
+    def check() -> float:
+        places = [torch.empty_like(entry[0][:, :count]) for entry in layers]
+        plain = [torch.empty_like(place) for place in places]
+        index.index_chunks(keys[0], cos, sin, *places)
+        reference.index_chunks(keys[0], cos, sin, *plain)
+        return float((places[1] != plain[1]).float().mean())
+
+    resident = torch.randn(LAYERS, HEADS, 44, 2, GROUP, DIM, device=device).bfloat16()
+    shapes = [(LAYERS, *entry.shape[1:]) for entry in layers]
+    whole = [
+        torch.empty(shape, dtype=entry.dtype, device=device)
+        for shape, entry in zip(shapes, layers, strict=True)
+    ]
+
+    def step(position: int) -> Callable[[], object]:
+        here = torch.tensor([position], dtype=torch.int32, device=device)
+        return lambda: index.index_closed_chunk(here, resident, cos, sin, *whole)
+
+    read = HEADS * 4096 * (DIM * 2 + DIM // 4 + 2)
+    return [
+        Case("index_chunks, slice of 4,096 (check: codes)", build, bytes=read, check=check),
+        Case("index_closed_chunk, idle step", step(60_001)),
+        Case(
+            "index_closed_chunk, chunk closed",
+            step(60_032),
+            bytes=LAYERS * HEADS * CHUNK * (DIM * 2 + DIM // 4 + 2),
+        ),
+    ]
+
+
+def cases(device: torch.device) -> list[Case]:
+    """All of this part."""
+    layers = entries(COPIES, device)
+    found = [
+        selecting(f"decode selection at {name}", device, layers, (1, RATIO), [end], CHUNKS, 64)
+        for name, end in (("4K", 56), ("32K", 504), ("64K", 1016))
+    ]
+    starts = {"0": 0, "28K": 28 * 1024, "60K": 60 * 1024}
+    found += [
+        selecting(
+            f"prefill selection at {name}, kept {kept}",
+            *(device, layers, (64, 16 * RATIO)),
+            [(start + 64 * block) // CHUNK - RECENT for block in range(64)],
+            *(kept, 128),
+        )
+        for name, start in starts.items()
+        for kept in (512, CHUNKS)
+    ]
+    ends = [1016 - (block < 32) for block in range(64)]
+    found += [
+        selecting(f"append of 64 tokens, kept {kept}", device, layers, (64, RATIO), ends, kept, 64)
+        for kept in (768, CHUNKS)
+    ]
+    return [*found, *indexing(device, layers)]
