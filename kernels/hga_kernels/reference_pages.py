@@ -92,7 +92,7 @@ def write_token(
         keys = reference.rms_norm(keys, k_norm, eps)
     turning = torch.cat((queries, keys))[None]
     angles = cos_table[place : place + 1], sin_table[place : place + 1]
-    [turned] = reference.rotate(turning, *angles, turning.shape[1])
+    turned: torch.Tensor = reference.rotate(turning, *angles, turning.shape[1])[0]
     pair = torch.stack((turned[num_query_heads:], values), 1)  # [kv_heads, 2, dim]
     resident[:, window.sinks + group % window.recent, :, row] = pair
     if group < window.sinks:
@@ -119,7 +119,8 @@ def resolve_pages(
         table: [kv_heads, max_groups] int32, updated.
         owner: [kv_heads, cache_slots] int32, at least ``budget`` slots, updated.
         stamps: like ``owner``, updated.
-        step: [1] int32, larger than in any call before on this cache.
+        step: [1] int32, one more with every call; where it starts anew, older stamps that are
+            larger count as the step before.
         counts: [2] int64: hits and misses, added to.
 
     Returns:
@@ -132,9 +133,10 @@ def resolve_pages(
         wanted = [(i, group) for i, group in enumerate(groups[head].tolist()) if group >= 0]
         slots = {group: int(table[head, group]) for _, group in wanted}
         missing = [group for group, slot in slots.items() if slot < 0]
-        stamps[head, [slot for slot in slots.values() if slot >= 0]] = now
-        ages = stamps[head].tolist()
-        usable = [slot for slot, stamp in enumerate(ages) if stamp != now]
+        in_use = {slot for slot in slots.values() if slot >= 0}
+        stamps[head, list(in_use)] = now
+        ages = [min(stamp, now - 1) for stamp in stamps[head].tolist()]
+        usable = [slot for slot in range(len(ages)) if slot not in in_use]
         victims = sorted(sorted(usable, key=lambda slot: ages[slot])[: len(missing)])
         for group, victim in zip(missing, victims, strict=True):
             if owner[head, victim] >= 0:
@@ -191,7 +193,7 @@ def attend_resident(
             if place >= MISSING:
                 resident[head, window.slots + place - MISSING] = of_host[head, group]
     fixed = torch.tensor(slots, device=resident.device).expand(kv_heads, -1)
-    chosen = window.slots + (places & (MISSING - 1))
+    chosen = window.slots + (places.clamp_min(0) & (MISSING - 1))
     per_head = torch.arange(kv_heads, device=resident.device)[:, None] * resident.shape[1]
     listed = torch.tensor(always, dtype=torch.int32, device=groups.device).expand(kv_heads, -1)
     listed = torch.cat((listed, groups.masked_fill(places < 0, -1)), 1)

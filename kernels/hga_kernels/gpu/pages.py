@@ -14,6 +14,8 @@ from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Wi
 _GROUP = tl.constexpr(GROUP)
 _CHUNK = tl.constexpr(GROUP * CHUNK_GROUPS)
 _MISSING = tl.constexpr(MISSING)
+_IN_USE = tl.constexpr(2**31 - 1)
+"""Later than every step."""
 
 WRITE = {90: Launch({}, warps=1, stages=1)}
 RESOLVE = {90: Launch({}, warps=1, stages=1)}
@@ -173,12 +175,16 @@ def resolve_head(
     misses = tl.sum(missing.to(tl.int32), 0)
     tl.atomic_add(counts, tl.sum(hit.to(tl.int64), 0), sem="relaxed")
     tl.atomic_add(counts + 1, misses.to(tl.int64), sem="relaxed")
-    tl.store(stamps + place, step, mask=hit)
-    if misses > 0:
+    if misses == 0:
+        tl.store(stamps + place, step, mask=hit)
+    else:
+        tl.store(stamps + place, _IN_USE, mask=hit)
         tl.debug_barrier()
         slot = tl.arange(0, SLOTS)
-        stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=step)
-        # The least stamp at which so many slots are as old or older. What is in use has this step.
+        stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=_IN_USE)
+        hit_now = stamp == _IN_USE
+        stamp = tl.where(hit_now, stamp, tl.minimum(stamp, step - 1))
+        # The least stamp at which so many slots are as old or older.
         oldest = tl.min(stamp, 0)
         newest = step - 1
         while oldest < newest:
@@ -192,7 +198,7 @@ def resolve_head(
         reused = older | (same & (tl.cumsum(same.to(tl.int32), 0) <= left))
         old = tl.load(owner + slot, mask=reused, other=-1)
         tl.store(table + old, -1, mask=reused & (old >= 0))
-        tl.store(stamps + slot, step, mask=reused)
+        tl.store(stamps + slot, step, mask=reused | (hit_now & (slot < cache_slots)))
         # The n-th slot meets the n-th missing group through memory.
         tl.store(places + tl.cumsum(reused.to(tl.int32), 0) - 1, slot, mask=reused)
         tl.debug_barrier()

@@ -1,0 +1,226 @@
+"""Attention over pages, the page cache, and copies from host memory.
+
+Decoding is timed over several layers at once, so that caches of the GPU do not hold their pages.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from hga_kernels import reference, reference_pages
+from hga_kernels.gpu import attention, pages, resident
+from hga_kernels.gpu.build import Launch
+from hga_kernels.reference_pages import WINDOW
+
+from gpu_times import Case
+
+LAYERS, KV_HEADS, HEADS, DIM, GROUPS = 48, 4, 32, 128, 4096
+PAGE = 2 * 16 * DIM * 2
+BUDGET, PREFILL_PAGES, DECODE_PAGES = 64, 172, 108
+TIMED_LAYERS = 16
+SCALE = 1 / math.sqrt(DIM)
+POSITION = 60_001
+
+
+def cases(device: torch.device) -> Iterator[Case]:
+    """Everything this part is timed by."""
+    yield _prefill(device, 4096, 64, PREFILL_PAGES, "attend_pages, slice of 4,096")
+    yield _prefill(device, 64, 1, DECODE_PAGES, "attend_pages, 64 appended tokens")
+    host = torch.empty(LAYERS, KV_HEADS * GROUPS, 2, 16, DIM, dtype=torch.bfloat16, pin_memory=True)
+    for layer in host:
+        layer.copy_(torch.randn(layer.shape, dtype=torch.bfloat16, device=device))
+    yield _Decode(device, host, 0, "all hits").case()
+    yield _Decode(device, host, 10, "10 of 64 missing").case()
+    yield _Decode(device, host, BUDGET, "all missing").case()
+    yield from _Decode(device, host, 0, "all hits").parts()
+    shape = LAYERS, KV_HEADS, WINDOW.slots, 2, 16, DIM
+    window = torch.empty(shape, dtype=torch.bfloat16, device=device)
+    position = torch.tensor([POSITION], dtype=torch.int32, device=device)
+    size = window.numel() * 2
+    yield Case("load_window (PCIe)", lambda: pages.load_window(host, window, position), size)
+    table = host.view(-1, 2048)[:151_936]
+    for count in (1, 65_536):
+        ids = torch.randint(0, len(table), (count,), device=device)
+        yield Case(f"gather_rows, {count:,} (PCIe)", _gather(table, ids), count * 4096)
+
+
+def candidates(device: torch.device) -> Iterator[Case]:
+    """The launches to choose from."""
+    slices = _prefill(device, 4096, 64, PREFILL_PAGES, "attend_pages/128")
+    append = _prefill(device, 64, 1, DECODE_PAGES, "attend_pages/16")
+    for launch in attention.CANDIDATES["attend_pages/128"]:
+        yield _with(slices, attention.ATTEND[128], launch)
+    for launch in attention.CANDIDATES["attend_pages/16"]:
+        yield _with(append, attention.ATTEND[16], launch)
+    host = torch.randn(TIMED_LAYERS, KV_HEADS * GROUPS, 2, 16, DIM, device=device).bfloat16()
+    [resolve, attend] = _Decode(device, host, 0, "all hits").parts()
+    for launch in resident.CANDIDATES["attend_resident"]:
+        yield _with(attend, resident.ATTEND, launch)
+    for launch in pages.CANDIDATES["resolve_pages"]:
+        yield _with(resolve, pages.RESOLVE, launch)
+
+
+def _with(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
+    """The same case with another launch on every GPU."""
+
+    @contextmanager
+    def chosen() -> Iterator[None]:
+        before = dict(table)
+        table.update(dict.fromkeys(table, launch))
+        try:
+            yield
+        finally:
+            table.update(before)
+
+    def run() -> object:
+        with chosen():
+            return case.run()
+
+    def check() -> float:
+        with chosen():
+            return case.check() if case.check else 0.0
+
+    sizes = " ".join(f"{name}={size}" for name, size in launch.sizes.items())
+    name = f"{case.name.split(',')[0]} {sizes} w{launch.warps} s{launch.stages}"
+    return Case(name, run, case.bytes, case.flops, check if case.check else None)
+
+
+def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:
+    return lambda: pages.gather_rows(table, ids)
+
+
+def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
+
+
+def _prefill(device: torch.device, tokens: int, rows: int, count: int, name: str) -> Case:
+    """Queries from 56K on: sinks, chosen pages in any order, and the recent ones."""
+    pool = torch.randn(KV_HEADS * GROUPS, 2, 16, DIM, device=device).bfloat16()
+    blocks, start = tokens // rows, 57_344
+    queries = torch.randn(blocks, rows, HEADS, DIM, device=device).bfloat16()
+    positions = torch.arange(start, start + tokens, dtype=torch.int32, device=device)
+    positions = positions.view(blocks, rows)
+    chunk = positions[:, 0] // 64
+    recent = (chunk[:, None] - 8) * 4 + torch.arange(36, dtype=torch.int32, device=device)
+    recent = recent.masked_fill(recent * 16 > positions[:, -1:], -1)[:, None]
+    noise = torch.rand(blocks, KV_HEADS, start // 16 - 64, device=device)
+    chosen = noise.topk(count - 44, sorted=False).indices.int() + 8
+    sinks = torch.arange(8, dtype=torch.int32, device=device).expand(blocks, KV_HEADS, -1)
+    groups = torch.cat((sinks, chosen, recent.expand(-1, KV_HEADS, -1)), 2)
+    heads = torch.arange(KV_HEADS, dtype=torch.int32, device=device)[:, None] * GROUPS
+    slots = groups.clamp_min(0) + heads
+    arguments = queries, positions, groups, slots, pool, SCALE
+
+    def check() -> float:
+        found, _ = attention.attend_pages(*arguments)
+        few = [x[:4].double() if x.is_floating_point() else x[:4] for x in arguments[:4]]
+        expected, _ = reference.attend_pages(*few, pool.double(), SCALE)
+        return _error(found[:4], expected)
+
+    seen = int((groups >= 0).sum()) * 16
+    flops = seen * rows * (HEADS // KV_HEADS) * DIM * 4
+    # Pages that blocks share are read once.
+    size = min(int((groups >= 0).sum()), pool.shape[0]) * PAGE + 2 * queries.numel() * 2
+    return Case(name, lambda: attention.attend_pages(*arguments), size, flops, check)
+
+
+class _Decode:
+    """Layers with a full page cache, of whose chosen pages so many are new each time."""
+
+    def __init__(self, device: torch.device, host: torch.Tensor, missing: int, name: str) -> None:
+        self.name, self.missing = name, missing
+        self.host = host[:TIMED_LAYERS]
+        slots = BUDGET + 2 * missing
+        integer = {"dtype": torch.int32, "device": device}
+        self.position = torch.tensor([POSITION], **integer)
+        self.step = torch.zeros(1, **integer)
+        self.counts = torch.zeros(2, dtype=torch.int64, device=device)
+        self.table = torch.full((TIMED_LAYERS, KV_HEADS, GROUPS), -1, **integer)
+        self.owner = torch.full((TIMED_LAYERS, KV_HEADS, slots), -1, **integer)
+        self.stamps = self.owner.clone()
+        shape = TIMED_LAYERS, KV_HEADS, WINDOW.slots + slots, 2, 16, DIM
+        self.resident = torch.zeros(shape, dtype=torch.bfloat16, device=device)
+        pages.load_window(self.host, self.resident, self.position + 1)
+        self.heads = torch.randn(1, (HEADS + 2 * KV_HEADS) * DIM, device=device).bfloat16()
+        self.norm = torch.ones(DIM, dtype=torch.bfloat16, device=device)
+        angles = torch.rand(GROUPS * 16, DIM // 2, device=device) * 6
+        self.cos, self.sin = angles.cos(), angles.sin()
+        self.mass = torch.zeros(GROUPS, device=device)
+        # Four selections in turn; a cache of this size has dropped the first's new pages by then.
+        order = torch.rand(TIMED_LAYERS, KV_HEADS, 3600, device=device).argsort(-1).int() + 8
+        kept = order[..., : BUDGET - missing]
+        news = order[..., BUDGET : BUDGET + 4 * missing].unflatten(-1, (4, missing)).unbind(-2)
+        self.groups = [torch.cat((kept, new), -1) for new in news]
+        self.turn = itertools.cycle(range(4))
+        for _ in range(4):
+            self.run()
+
+    def run(self) -> None:
+        """One step of all layers."""
+        groups = self.groups[next(self.turn)]
+        self.step += 1
+        for layer in range(TIMED_LAYERS):
+            queries = pages.write_token(
+                self.heads, self.norm, self.norm, 1e-6, self.cos, self.sin, self.position,
+                self.resident[layer], self.host[layer], HEADS, KV_HEADS,
+            )  # fmt: skip
+            places = self.resolve(layer, groups[layer])
+            self.attend(layer, queries, groups[layer], places)
+
+    def resolve(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
+        """The places of a layer's groups."""
+        cache = self.table[layer], self.owner[layer], self.stamps[layer], self.step, self.counts
+        places = pages.resolve_pages(groups, *cache)
+        assert places is not None
+        return places
+
+    def attend(
+        self, layer: int, queries: torch.Tensor, groups: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention of a layer."""
+        out = resident.attend_resident(
+            queries, groups, places, self.position, self.resident[layer], self.host[layer], SCALE,
+            self.mass,
+        )  # fmt: skip
+        assert out is not None
+        return out
+
+    def check(self) -> float:
+        """Of the last layer, which reads the host where pages are missing."""
+        groups = self.groups[next(self.turn)][-1]
+        self.step += 1
+        places = self.resolve(TIMED_LAYERS - 1, groups)
+        queries = self.heads.view(-1, DIM)[:HEADS].contiguous()
+        plain = reference_pages.attend_resident(
+            queries.float(), groups, places, self.position, self.resident[-1].float(),
+            self.host[-1], SCALE,
+        )  # fmt: skip
+        error = _error(self.attend(TIMED_LAYERS - 1, queries, groups, places), plain)
+        for _ in range(3):
+            next(self.turn)
+        return error
+
+    def case(self) -> Case:
+        """Write, resolve and attend."""
+        size = TIMED_LAYERS * KV_HEADS * (WINDOW.slots + BUDGET) * PAGE
+        return Case(f"decode, {TIMED_LAYERS} layers, {self.name}", self.run, size, 0, self.check)
+
+    def parts(self) -> Iterator[Case]:
+        """Resolve and attend by themselves, when all pages are there."""
+        groups = self.groups[0]
+        places = [self.resolve(layer, groups[layer]) for layer in range(TIMED_LAYERS)]
+        queries = self.heads.view(-1, DIM)[:HEADS].contiguous()
+
+        def resolve() -> None:
+            for layer in range(TIMED_LAYERS):
+                self.resolve(layer, groups[layer])
+
+        def attend() -> None:
+            for layer in range(TIMED_LAYERS):
+                self.attend(layer, queries, groups[layer], places[layer])
+
+        size = TIMED_LAYERS * KV_HEADS * (WINDOW.slots + BUDGET) * PAGE
+        yield Case(f"resolve_pages, {TIMED_LAYERS} layers, {self.name}", resolve)
+        yield Case(f"attend_resident, {TIMED_LAYERS} layers, {self.name}", attend, size)
