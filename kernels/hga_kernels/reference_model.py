@@ -245,14 +245,14 @@ def keep_tokens(logits: torch.Tensor, settings: torch.Tensor, top_k: torch.Tenso
     """
     temperature, top_p = settings.double()
     scaled = (logits.double() - logits.max().double()) / temperature
-    limit = int(top_k) or scaled.shape[1]
-    ordered = scaled.sort(descending=True).values
-    ordered = ordered[:, : min(limit, scaled.shape[1])]
+    ordered = scaled.sort(descending=True).values[0]
+    limit = min(int(top_k) or len(ordered), len(ordered))
+    ordered = ordered[: int((ordered >= ordered[limit - 1]).sum())]
     weights = ordered.exp()
-    reached = weights.cumsum(1)
+    reached = weights.cumsum(0)
     # All of them where rounding keeps the sum of all below the mass.
     count = int((reached < top_p * weights.sum()).sum()) + 1
-    return scaled >= ordered[0, min(count, ordered.shape[1]) - 1]
+    return scaled >= ordered[min(count, len(ordered)) - 1]
 
 
 def sample(

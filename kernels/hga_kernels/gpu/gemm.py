@@ -16,8 +16,11 @@ from hga_kernels.gpu.gemv import parts
 from hga_kernels.weights import Weight
 
 
-def _launch(outputs: int, rows: int, inner: int, warps: int, stages: int) -> Launch:
-    return Launch({"BLOCK_O": outputs, "BLOCK_R": rows, "BLOCK_K": inner}, warps, stages)
+def _launch(
+    outputs: int, rows: int, inner: int, warps: int, stages: int, unit_scales: bool = False
+) -> Launch:
+    sizes = {"BLOCK_O": outputs, "BLOCK_R": rows, "BLOCK_K": inner, "UNIT_SCALES": unit_scales}
+    return Launch(sizes, warps, stages)
 
 
 LAUNCHES = {
@@ -25,34 +28,41 @@ LAUNCHES = {
     "fp8_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
     "bf16": {90: _launch(128, 128, 64, 8, 3), 120: _launch(128, 64, 64, 4, 2)},
     "bf16_few": {90: _launch(64, 32, 64, 4, 4), 120: _launch(64, 32, 64, 4, 3)},
-    "quantized": {90: _launch(128, 128, 128, 8, 3), 120: _launch(128, 64, 128, 4, 2)},
-    "quantized_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
+    "quantized": {90: _launch(128, 128, 128, 8, 3), 120: _launch(128, 64, 128, 4, 2, True)},
+    "quantized_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3, True)},
 }
 """By kind of operands and number of rows, then by compute capability."""
 
 CANDIDATES = {
     "fp8": (
         _launch(128, 128, 128, 8, 3),
-        _launch(128, 128, 128, 4, 3),
-        _launch(128, 256, 128, 8, 2),
-        _launch(64, 128, 128, 4, 3),
-        _launch(64, 256, 128, 4, 2),
-        _launch(128, 64, 128, 4, 4),
-        _launch(128, 128, 64, 8, 4),
         _launch(128, 128, 128, 8, 4),
+        _launch(128, 128, 64, 8, 4),
+        _launch(64, 128, 128, 4, 3),
+        _launch(64, 128, 128, 4, 2),
+        _launch(64, 128, 64, 4, 4),
+        _launch(64, 64, 128, 4, 4),
+        _launch(128, 64, 128, 8, 3),
     ),
     "fp8_few": (
+        _launch(64, 32, 128, 4, 4),
         _launch(64, 32, 128, 4, 3),
-        _launch(64, 32, 128, 4, 5),
+        _launch(64, 32, 128, 4, 6),
         _launch(128, 32, 128, 8, 4),
         _launch(128, 32, 128, 4, 4),
     ),
+    "bf16": (
+        _launch(128, 128, 64, 8, 3),
+        _launch(128, 128, 64, 4, 4),
+        _launch(64, 128, 64, 4, 4),
+        _launch(64, 32, 128, 4, 4),
+    ),
     "quantized": (
         _launch(128, 128, 128, 8, 3),
-        _launch(128, 128, 128, 4, 4),
-        _launch(64, 256, 128, 4, 3),
         _launch(128, 128, 128, 8, 4),
         _launch(64, 128, 128, 4, 4),
+        _launch(64, 128, 128, 4, 3),
+        _launch(128, 64, 128, 4, 4),
     ),
 }
 
@@ -104,11 +114,11 @@ def gemm_kernel(
     HAS_SCALES: tl.constexpr,
     HAS_X_SCALES: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    UNIT_SCALES: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    UNIT_SCALES: tl.constexpr,
 ):
     """``columns`` columns of ``x @ w.T + residual``, from ``first_column``.
 
@@ -125,18 +135,17 @@ def gemm_kernel(
             return
         row = first_row + tl.arange(0, BLOCK_R)
         inside = row < end_row
-        assignment = tl.load(order_ptr + row, mask=inside, other=0)
-        source = row if SCATTER else assignment // SHARED
-        target = assignment if SCATTER else row
+        source = row
+        if not SCATTER:
+            source = tl.load(order_ptr + row, mask=inside, other=0) // SHARED
         w_ptr += expert.to(tl.int64) * (OUT * SIZE)
         if HAS_SCALES:
             w_scales_ptr += expert * (((OUT + 127) // 128) * ((SIZE + 127) // 128))
     else:
         row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
         inside = row < rows
-        source = tl.where(inside, row, 0)
-        target = row
-    source = tl.where(inside, source, 0).to(tl.int64)
+        source = row
+    source = tl.where(inside, source, 0)
 
     # Columns of the result and rows of the weight.
     UNITS: tl.constexpr = BLOCK_O // 2 if GATED else BLOCK_O
@@ -188,6 +197,9 @@ def gemm_kernel(
         gate, up = tl.split(tl.permute(pairs, (0, 2, 3, 1)))
         sums = tl.reshape(gate / (1 + tl.exp(-gate)) * up, [BLOCK_O // 2, BLOCK_R])
     column = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
+    target = row
+    if SCATTER:
+        target = tl.load(order_ptr + row, mask=inside, other=0)
     places = target.to(tl.int64)[None, :] * columns + column[:, None]
     mask = inside[None, :] & (column < columns)[:, None]
     if HAS_RESIDUAL:
@@ -262,7 +274,6 @@ def gemm(
         HAS_SCALES=scales is not None,
         HAS_X_SCALES=input_scales is not None,
         HAS_RESIDUAL=residual is not None,
-        UNIT_SCALES=capability(inputs.device) >= 120,
         BLOCK_E=triton.next_power_of_2(max(experts, 1)),
         **chosen,
     )
@@ -281,7 +292,7 @@ _OPERANDS = {
 }
 _FLAGS = {
     "EXPERTS": 0, "SHARED": 1, "GATED": False, "SCATTER": False, "HAS_SCALES": True,
-    "HAS_X_SCALES": False, "HAS_RESIDUAL": False, "UNIT_SCALES": False, "BLOCK_E": 1,
+    "HAS_X_SCALES": False, "HAS_RESIDUAL": False, "BLOCK_E": 1,
 }  # fmt: skip
 _EXPERTS = {"EXPERTS": 128, "BLOCK_E": 128}
 

@@ -18,48 +18,29 @@ MOST_ROWS = 4
 NARROW = 1024
 """Outputs up to which a bf16 weight is read a row a program."""
 
+def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
+    return Launch({"BLOCK_N": outputs, "BLOCK_K": inner}, warps)
+
+
 LAUNCHES = {
-    "fp8": {
-        90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
-        120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
-    },
-    "bf16": {
-        90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
-        120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
-    },
+    "fp8": {90: _launch(8), 120: _launch(8)},
+    "bf16": {90: _launch(8), 120: _launch(8)},
     # Few outputs: a row of the weight a program, so that more programs share the work.
-    "narrow": {
-        90: Launch({"BLOCK_N": 1, "BLOCK_K": 2048}),
-        120: Launch({"BLOCK_N": 1, "BLOCK_K": 2048}),
-    },
-    "gated": {
-        90: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
-        120: Launch({"BLOCK_N": 4, "BLOCK_K": 2048}),
-    },
-    "mixed": {
-        90: Launch({"BLOCK_N": 4, "BLOCK_K": 1024}),
-        120: Launch({"BLOCK_N": 4, "BLOCK_K": 1024}),
-    },
+    "narrow": {90: _launch(1), 120: _launch(1)},
+    "gated": {90: _launch(4), 120: _launch(4)},
+    "mixed": {90: _launch(2, inner=1024), 120: _launch(2, inner=1024)},
 }
 """By kind of product, then by compute capability."""
 
 CANDIDATES = {
-    "fp8": tuple(
-        Launch({"BLOCK_N": block, "BLOCK_K": 2048}, warps)
-        for block, warps in ((2, 4), (4, 4), (8, 4), (16, 4), (4, 8), (8, 8))
-    ),
-    "bf16": tuple(
-        Launch({"BLOCK_N": block, "BLOCK_K": 2048}, warps)
-        for block, warps in ((2, 4), (4, 4), (8, 4), (4, 8), (8, 8), (16, 8))
-    ),
-    "narrow": tuple(Launch({"BLOCK_N": 1, "BLOCK_K": 2048}, warps) for warps in (2, 4, 8)),
-    "gated": tuple(
-        Launch({"BLOCK_N": block, "BLOCK_K": 2048}, warps)
-        for block, warps in ((2, 4), (4, 4), (8, 4), (4, 8), (8, 8))
-    ),
-    "mixed": tuple(
-        Launch({"BLOCK_N": block, "BLOCK_K": 1024}, warps)
-        for block, warps in ((2, 2), (4, 2), (2, 4), (4, 4), (8, 4), (8, 8))
+    "fp8": (*(_launch(n) for n in (2, 4, 8, 16)), *(_launch(n, 8) for n in (4, 8, 16))),
+    "bf16": (*(_launch(n) for n in (2, 4, 8)), *(_launch(n, 8) for n in (4, 8, 16))),
+    "narrow": tuple(_launch(1, warps) for warps in (2, 4, 8)),
+    "gated": (*(_launch(n) for n in (2, 4, 8)), *(_launch(n, 8) for n in (4, 8, 16))),
+    "mixed": (
+        *(_launch(n, 2, 1024) for n in (1, 2)),
+        *(_launch(n, 4, 1024) for n in (1, 2, 4)),
+        *(_launch(n, 8, 1024) for n in (4, 8)),
     ),
 }
 
