@@ -18,6 +18,7 @@ MOST_ROWS = 4
 NARROW = 1024
 """Outputs up to which a bf16 weight is read a row a program."""
 
+
 def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
     return Launch({"BLOCK_N": outputs, "BLOCK_K": inner}, warps)
 
@@ -127,15 +128,26 @@ def gemv_kernel(
 
 
 @triton.jit
-def ranks(logits_ptr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr):
-    """Numbers, logits and ranks [BLOCK] of the experts: 0 for the largest, the first of equals."""
-    expert = tl.arange(0, BLOCK)
+def _choosable(logits_ptr, expert, EXPERTS: tl.constexpr):
     logits = tl.load(logits_ptr + expert, mask=expert < EXPERTS, other=float("-inf"))
     # What is not a number must not choose an expert that there is not.
-    logits = tl.where(logits == logits, logits, float("-inf"))
-    larger = logits[None, :] > logits[:, None]
-    before = (logits[None, :] == logits[:, None]) & (expert[None, :] < expert[:, None])
-    return expert, logits, tl.sum((larger | before).to(tl.int32), 1)
+    return tl.where(logits == logits, logits, float("-inf"))
+
+
+@triton.jit
+def ranks(logits_ptr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr):
+    """Numbers, logits and ranks [BLOCK] of the experts: 0 for the largest, the first of equals."""
+    TILE: tl.constexpr = 16 if BLOCK > 16 else BLOCK
+    expert = tl.arange(0, BLOCK)
+    logits = _choosable(logits_ptr, expert, EXPERTS)
+    before = tl.zeros([BLOCK, TILE], tl.int32)
+    # All against all at once would take too many registers.
+    for first in tl.static_range(0, BLOCK, TILE):
+        other = first + tl.arange(0, TILE)
+        others = _choosable(logits_ptr, other, EXPERTS)[None, :]
+        is_equal_first = (others == logits[:, None]) & (other[None, :] < expert[:, None])
+        before += ((others > logits[:, None]) | is_equal_first).to(tl.int32)
+    return expert, logits, tl.sum(before, 1)
 
 
 @triton.jit
