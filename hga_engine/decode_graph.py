@@ -157,7 +157,7 @@ class DecodeGraph:
         hidden = self._decoder.embed(self._token)
         torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
         self._end_chunk.sub_(router.recent_tokens // router.chunk_size)
-        index_closed_chunk(self._position, cache.resident, *index.stacked())
+        index_closed_chunk(self._position, cache.resident, *index.stacked(), window)
         for layer, weights in enumerate(self._weights.layers):
             heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
             queries = write_token(
@@ -177,7 +177,7 @@ class DecodeGraph:
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
             groups, _ = select_groups(
-                rows.float() * scale,
+                rows,
                 index.summaries[layer],
                 index.codes[layer],
                 index.scales[layer],
@@ -186,6 +186,7 @@ class DecodeGraph:
                 chunks,
                 router.decode_budget,
                 chunks,
+                scale,
             )
             places = resolve_pages(
                 groups[0],

@@ -147,7 +147,7 @@ class RoutingIndex:
         return min(self._closed)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The entries of the chunks that every layer has indexed, by layer and array, on the CPU."""
+        """On the CPU, what is indexed of the chunks that every layer has, by layer and array."""
         return {
             f"{layer}.{name}": array[:, : self.closed].contiguous().cpu()
             for name, arrays in self._arrays().items()

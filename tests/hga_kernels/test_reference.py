@@ -155,6 +155,39 @@ def test_decoding_gives_scale_times_step() -> None:
             np.testing.assert_allclose(decoded[head, chunk].numpy(), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("dim", "group"), [(16, 4), (64, 16)])
+def test_packed_by_tokens_a_byte_holds_dimensions_a_quarter_apart(dim: int, group: int) -> None:
+    keys, centres = random(2, 3 * 32, dim), random(2, 3, dim, seed=1)
+    slabs, scales = reference.encode_tokens(keys, centres, group)
+    codes, same_scales = reference.encode_tokens(keys, centres, group, "tokens")
+    assert codes.shape == (2, 3, 32 // group, group, dim // 4)
+    assert codes.is_contiguous()
+    assert torch.equal(scales, same_scales)
+    expected = unpack(slabs[1, 2].numpy())
+    for token in range(32):
+        for byte in range(dim // 4):
+            value = int(codes[1, 2, token // group, token % group, byte])
+            found = [(value >> 2 * pair) & 3 for pair in range(4)]
+            assert found == [expected[token, byte + pair * dim // 4] for pair in range(4)]
+    decoded = reference.decode_tokens(slabs, scales)
+    assert torch.equal(reference.decode_tokens(codes, scales), decoded)
+
+
+@pytest.mark.parametrize("packing", ["slabs", "tokens"])
+def test_chunks_are_indexed_into_given_places(packing: reference.Packing) -> None:
+    keys, angles = random(2, 3 * 32, 16).bfloat16(), random(32, 8, seed=1).float()
+    turns = angles.cos(), angles.sin()
+    summaries = reference.summarize(keys, *turns).bfloat16()
+    codes, scales = reference.encode_tokens(keys, summaries, 8, packing)
+    places = [torch.full_like(entry, 9).repeat(1, 2, *[1] * (entry.dim() - 2))
+              for entry in (summaries, codes, scales)]  # fmt: skip
+    reference.index_chunks(keys, *turns, *[place[:, 2:5] for place in places])
+    for place, entry in zip(places, (summaries, codes, scales), strict=True):
+        assert torch.equal(place[:, 2:5], entry)
+        assert (place[:, :2] == 9).all()
+        assert (place[:, 5:] == 9).all()
+
+
 def test_error_is_that_of_the_best_uniform_quantiser() -> None:
     """Four uniform levels leave 0.1188 of a Gaussian's variance (Max, 1960, table II)."""
     # So many dimensions that the scale of its own gives a token no more to speak of.

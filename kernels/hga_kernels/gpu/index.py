@@ -6,6 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.turn import load_quarters, signs, turn_quarters
+from hga_kernels.reference_pages import WINDOW, Window
 
 INDEX_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 CLOSED_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
@@ -138,7 +139,7 @@ def index_closed_chunk_kernel(
     slots,
     chunks,
     sinks,
-    window,
+    recent,
     SIZE: tl.constexpr,
     GROUP: tl.constexpr,
     QUARTER: tl.constexpr,
@@ -151,7 +152,7 @@ def index_closed_chunk_kernel(
         chunk = here // SIZE - 1
         tokens = tl.arange(0, SIZE)
         group = chunk * (SIZE // GROUP) + tokens // GROUP
-        slot = tl.where(group < sinks, group, sinks + group % window)
+        slot = tl.where(group < sinks, group, sinks + group % recent)
         # A page is K, then V, of GROUP tokens.
         rows = slot * (2 * GROUP) + tokens % GROUP
         own = resident + pair * slots * (2 * GROUP * 4 * QUARTER)
@@ -224,22 +225,19 @@ def index_closed_chunk(
     summaries: torch.Tensor,
     codes: torch.Tensor,
     scales: torch.Tensor,
-    sinks: int = 8,
-    window: int = 36,
+    window: Window = WINDOW,
 ) -> None:
     """Index the chunk that ends right before ``position`` in every layer, if one does.
 
     Args:
         position: [1] int32: of the token that comes next, whose K/V is not there yet.
-        resident: [layers, kv_heads, slots, 2, group_size, head_dim] bf16: the sinks, then the
-            recent window as a ring.
+        resident: [layers, kv_heads, slots, 2, group_size, head_dim] bf16.
         cos: [chunk_size, head_dim / 2] float32, as for ``reference.summarize``.
         sin: [chunk_size, head_dim / 2].
         summaries: [layers, kv_heads, chunks, head_dim] bf16; the chunk's entry is written.
         codes: [layers, kv_heads, chunks, groups, group_size, head_dim / 4] uint8.
         scales: [layers, kv_heads, chunks, chunk_size] bf16.
-        sinks: groups that have the first slots.
-        window: slots of the ring.
+        window: which slots of ``resident`` hold which groups.
 
     Raises:
         ValueError: the kernel does not take these sizes.
@@ -257,8 +255,8 @@ def index_closed_chunk(
         scales,
         slots,
         summaries.shape[2],
-        sinks,
-        window,
+        window.sinks,
+        window.recent,
         SIZE=cos.shape[0],
         GROUP=group_size,
         **_sizes(dim),
@@ -293,7 +291,7 @@ def _builds(dim: int, model: str) -> tuple[Build, Build]:
                 "position": "*i32",
                 "resident": "*bf16",
                 **_ENTRIES,
-                **dict.fromkeys(("slots", "chunks", "sinks", "window"), "i32"),
+                **dict.fromkeys(("slots", "chunks", "sinks", "recent"), "i32"),
             },
             CLOSED_LAUNCHES,
             {**sizes, "GROUP": 16},

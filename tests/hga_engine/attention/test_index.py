@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from hga_kernels.reference import encode_tokens
+from hga_kernels.reference import decode_tokens, encode_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routed import SMALL, Layer, Text, plain_summary, with_router
 
+from hga_engine.attention import index as index_module
 from hga_engine.attention.index import RoutingIndex, middle_turns
 
 slices = st.lists(st.integers(1, 99), max_size=6)
@@ -66,6 +67,25 @@ def test_entries_of_hga_are_their_definition(
                 codes, scales = encode_tokens(keys[None], found[None, None], SMALL.group_size)
                 assert torch.equal(layer.index.codes[0][head, chunk], codes[0, 0])
                 assert torch.equal(layer.index.scales[0][head, chunk], scales[0, 0])
+
+
+def test_codes_packed_for_a_gpu_hold_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Text.random(40, 2, 1)
+    slabs = Layer(text)
+    monkeypatch.setattr(index_module, "packing_for", lambda device: "tokens")
+    tokens = Layer(text)
+    for layer in (slabs, tokens):
+        layer.add(23)
+        layer.add(40)
+    decoded = []
+    for layer in (slabs, tokens):
+        _, codes, scales = entries(layer.index, 5)
+        decoded.append(decode_tokens(codes, scales))
+    assert tokens.index.codes[0].shape[2:] == (2, 4, 4)
+    assert torch.equal(*decoded)
+    assert tokens.index.bytes() == slabs.index.bytes()
+    for whole, own in zip(tokens.index.stacked()[2:], entries(tokens.index, 5), strict=True):
+        assert torch.equal(whole[0, :, :5], own)
 
 
 @settings(max_examples=25, deadline=None)

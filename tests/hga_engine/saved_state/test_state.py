@@ -23,6 +23,8 @@ from tiny_engine import (
 )
 
 from hga_engine import saved_state
+from hga_engine.attention import index as index_module
+from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import CacheConfig, EngineConfig
 from hga_engine.engine import Engine
 from hga_engine.errors import KVStoreError, SavedStateError
@@ -95,6 +97,36 @@ def test_a_session_can_be_resumed_with_another_host_budget_and_routing(folder: P
         for layer in range(LLAMA.num_layers):
             other._index.extend(layer, never._store)
         assert answers(resumed) == answers(other)
+
+
+def test_an_index_packed_for_another_device_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+    plain_load = RoutingIndex.load
+
+    def load(index: RoutingIndex, path: Path, chunks: int) -> None:
+        loaded.append(chunks)
+        plain_load(index, path, chunks)
+
+    monkeypatch.setattr(RoutingIndex, "load", load)
+    saved(folder)
+    never = grow(make_engine())
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "packing_for", lambda device: "tokens")
+        resumed = make_engine(saved_dir=folder)
+        assert answers(resumed) == answers(never)
+        resumed.save()
+        resumed.close()
+        assert loaded == []
+        again = make_engine(saved_dir=folder)
+        assert again.token_ids == never.token_ids
+        again.save()
+        assert len(loaded) == 1
+        again.close()
+    back = make_engine(saved_dir=folder)
+    assert answers(back) == answers(never)
+    assert len(loaded) == 1
 
 
 def test_what_was_not_saved_is_not_there(folder: Path) -> None:

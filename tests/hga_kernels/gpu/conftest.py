@@ -52,7 +52,9 @@ def poisoned() -> Iterator[None]:
     def filled(create: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def run(*args: Any, **kwargs: Any) -> torch.Tensor:
             tensor = create(*args, **kwargs)
-            return tensor.fill_(math.nan if tensor.is_floating_point() else 2**24)
+            if tensor.is_floating_point():
+                return tensor.fill_(math.nan)
+            return tensor.fill_(min(2**24, torch.iinfo(tensor.dtype).max))
 
         return run
 

@@ -1,0 +1,212 @@
+"""The selection by Triton kernels, against its plain definition in float64.
+
+The definition is given the queries as the kernels hold them, in 8 bits.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hga_kernels import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import CHUNK, GROUP, random
+
+triton = pytest.importorskip("triton")
+tl = pytest.importorskip("triton.language")
+scores = pytest.importorskip("hga_kernels.gpu.scores")
+selection = pytest.importorskip("hga_kernels.gpu.selection")
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+PER_CHUNK = CHUNK // GROUP
+
+
+@triton.jit
+def take_kernel(mass, present, taken, places, count, limit, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    found, place, total = scores.heaviest(tl.load(mass + at), tl.load(present + at) > 0, limit)
+    tl.store(taken + at, found.to(tl.int32))
+    tl.store(places + at, place)
+    tl.store(count, total)
+
+
+masses = st.lists(
+    st.one_of(st.none(), st.sampled_from([0.0, 1e-38, 0.5, 0.75, 3.0, 1e30]), st.floats(0, 128)),
+    min_size=64,
+    max_size=64,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(masses, st.integers(1, 64))
+def test_the_heaviest_are_taken_and_the_first_among_equals(
+    device: torch.device, drawn: list[float | None], limit: int
+) -> None:
+    size = len(drawn)
+    mass = torch.tensor([7.0 if m is None else m for m in drawn], device=device)
+    present = torch.tensor([m is not None for m in drawn], device=device).int()
+    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    count = torch.empty(1, dtype=torch.int32, device=device)
+    take_kernel[(1,)](mass, present, taken, places, count, limit, SIZE=size)
+    held = mass.tolist()
+    there = [n for n in range(size) if drawn[n] is not None]
+    expected = sorted(sorted(there, key=lambda n: -held[n])[:limit])
+    assert torch.nonzero(taken).flatten().tolist() == expected
+    assert int(count) == len(expected)
+    assert [int(places[n]) for n in expected] == list(range(len(expected)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Arguments of ``select_groups`` by what they are; ends are of the blocks."""
+
+    dim: int
+    heads: int
+    rows: int
+    chunks: int
+    first: int
+    ends: tuple[int, ...]
+    kept: int
+    budget: int
+    size: float = 2.0
+    dtype: torch.dtype = torch.bfloat16
+
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Queries and an index, which holds no number from the last end on."""
+        shape = (self.heads, len(self.ends), self.rows, self.dim)
+        queries = random(*shape, seed=1, size=self.size).to(device, self.dtype)
+        centres = random(self.heads, self.chunks, self.dim, seed=2, size=0.5)
+        keys = random(self.heads, self.chunks * CHUNK, self.dim, seed=3)
+        codes, scales = reference.encode_tokens(keys, centres, GROUP, "tokens")
+        last = max(self.ends)
+        if last >= 0:
+            scales[:, last:], centres[:, last:] = math.nan, math.nan
+        return queries, centres.to(device), codes.to(device), scales.to(device)
+
+    @property
+    def scale(self) -> float:
+        return 1 / math.sqrt(self.dim)
+
+
+CHOICES = {
+    "one token": Choice(128, 2, 8, 21, 2, (17,), 21, 16),
+    "one token, three heads": Choice(64, 3, 3, 9, 1, (9,), 9, 20),
+    "one token, of few dimensions": Choice(16, 1, 1, 5, 0, (4,), 5, 3, dtype=torch.float32),
+    "one token, fewer groups than the budget": Choice(32, 1, 16, 12, 2, (4,), 12, 33),
+    "one token, few chunks kept": Choice(128, 2, 8, 21, 2, (17,), 6, 8),
+    "blocks": Choice(128, 2, 20, 12, 2, (12, 7, 2, 3), 50, 16),
+    "blocks, few chunks kept": Choice(128, 2, 5, 70, 2, (66, 40), 20, 9),
+    "blocks of more rows than a unit": Choice(64, 1, 140, 9, 1, (9, 1), 4, 7, size=1.0),
+    "blocks over more than one span": Choice(32, 1, 17, 66, 0, (65,), 70, 100),
+    "a block of weights far apart": Choice(32, 1, 40, 9, 0, (9, 8), 9, 5, size=20.0),
+    "one token of weights far apart": Choice(64, 2, 8, 9, 0, (9,), 9, 5, size=20.0),
+    "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 2, 3, dtype=torch.float32),
+}
+
+
+def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
+    queries, *index = choice.tensors(device)
+    found = selection.select_groups(
+        queries, *index, choice.first, ends, choice.kept, choice.budget, max(choice.ends),
+        choice.scale,
+    )  # fmt: skip
+    assert found is not None
+    return found[0].cpu(), found[1].cpu()
+
+
+def plain_mass(choice: Choice) -> torch.Tensor:
+    """[kv_heads, blocks, groups]: of candidates; negative elsewhere."""
+    queries, centres, codes, scales = choice.tensors(torch.device("cpu"))
+    rows = queries.double() * choice.scale
+    centre_scores = rows @ centres[:, None].double().transpose(2, 3)
+    ends = torch.tensor(choice.ends)
+    chunks = reference.keep_chunks(centre_scores, choice.first, ends, choice.kept)
+    turned = rows @ reference.hadamard(choice.dim, torch.float64)
+    step = turned.abs().amax(-1, keepdim=True) / 127
+    turned = (turned / step).round() * step
+    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
+    whole = torch.full((*mass.shape[:2], choice.chunks * PER_CHUNK), -1.0, dtype=torch.float64)
+    for head, block, place in torch.cartesian_prod(*map(torch.arange, chunks.shape)).tolist():
+        chunk = int(chunks[head, block, place])
+        if chunk >= 0:
+            own = mass[head, block, place * PER_CHUNK : (place + 1) * PER_CHUNK]
+            whole[head, block, chunk * PER_CHUNK : (chunk + 1) * PER_CHUNK] = own
+    return whole
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_groups_of_most_mass_are_chosen(device: torch.device, name: str) -> None:
+    choice = CHOICES[name]
+    groups, mass = select(choice, device)
+    plain = plain_mass(choice)
+    shape = (len(choice.ends), choice.heads, choice.budget)
+    assert groups.shape == mass.shape == shape
+    assert groups.dtype == torch.int32
+    for block in range(shape[0]):
+        for head in range(shape[1]):
+            expected = plain[head, block]
+            there = int((expected >= 0).sum())
+            count = min(choice.budget, there)
+            chosen = groups[block, head, :count].tolist()
+            assert chosen == sorted(set(chosen))
+            assert (groups[block, head, count:] == -1).all()
+            assert (mass[block, head, count:] == 0).all()
+            if not count:
+                continue
+            own = expected[chosen]
+            assert (own >= 0).all()
+            best = expected.topk(count).values
+            assert float(own.sum()) >= (1 - 1e-3) * float(best.sum())
+            tolerance = 0.03 * (own + 0.01 * best[0])
+            assert ((mass[block, head, :count] - own).abs() <= tolerance).all()
+
+
+def test_end_chunks_alone_say_where_the_choice_ends(device: torch.device) -> None:
+    """So a graph may be captured for the whole context, or the end be looked for."""
+    for name in ("one token", "float32 of few dimensions"):
+        choice = CHOICES[name]
+        ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
+        queries, *index = choice.tensors(device)
+        found = [
+            selection.select_groups(
+                queries, *index, choice.first, ends, choice.chunks, choice.budget, last,
+                choice.scale,
+            )
+            for last in (max(choice.ends), choice.chunks, None)
+        ]  # fmt: skip
+        for other in found[1:]:
+            assert torch.equal(found[0][0], other[0])
+            torch.testing.assert_close(found[0][1], other[1], rtol=1e-5, atol=1e-7)
+
+
+def test_the_choice_does_not_depend_on_the_parts(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = select(CHOICES["blocks, few chunks kept"], device)
+    monkeypatch.setattr(selection, "WORKSPACE_BYTES", 1)
+    parts = select(CHOICES["blocks, few chunks kept"], device)
+    assert torch.equal(whole[0], parts[0])
+    assert torch.equal(whole[1], parts[1])
+
+
+def test_nothing_to_choose_from_gives_nothing(device: torch.device) -> None:
+    for ends in ((2,), (2, 0, -4)):
+        groups, mass = select(Choice(16, 2, 1, 3, 2, ends, 4, 5), device)
+        assert groups.shape == (len(ends), 2, 5)
+        assert (groups == -1).all()
+        assert (mass == 0).all()
+
+
+def test_what_the_kernels_do_not_take_is_left_to_the_definition(device: torch.device) -> None:
+    queries, centres, codes, scales = Choice(32, 1, 1, 2, 0, (2,), 2, 1).tensors(device)
+    ends = torch.tensor([2], dtype=torch.int32, device=device)
+    for index in (
+        (centres.float(), codes, scales),
+        (centres, codes.view(1, 2, 4, 2, 16, 4), scales),
+        (centres, codes.view(1, 2, 8, 8, 8), scales),
+    ):
+        assert selection.select_groups(queries, *index, 0, ends, 2, 1) is None
+    wide = queries.double()
+    assert selection.select_groups(wide, centres, codes, scales, 0, ends, 2, 1) is None
