@@ -156,7 +156,7 @@ def error(ours: torch.Tensor, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("router", ["hga", "paper", "dense"])
 @pytest.mark.parametrize("rule", ["decode", "prefill"])
 def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule: Any) -> None:
-    tokens = text(1500)
+    tokens = text(1100)
     # A full budget, so that rounding does not choose other groups.
     wide = replace(
         ROUTER,
@@ -172,7 +172,7 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
 
 
 def test_partial_budgets_read_nearly_the_same(weights: ModelWeights) -> None:
-    tokens = text(2600)
+    tokens = text(1500)
     for rule in ("decode", "prefill"):
         ours = scores(make(weights), tokens, rule)
         truth = scores(make(plain(weights)), tokens, rule)
