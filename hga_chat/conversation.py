@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
-import torch
-
 from hga_chat.documents import LoadedDocuments
 from hga_chat.output import human_bytes
 from hga_chat.prompts import first_question, next_question
@@ -19,6 +17,8 @@ from hga_engine.errors import EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
 
 if TYPE_CHECKING:
+    import torch
+
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_chat.sessions.saved import SavedSession
     from hga_engine.engine import Engine
@@ -32,7 +32,7 @@ class Answer:
     text: str
     sources: tuple[Source, ...]
     finished: Finished
-    group_mass: torch.Tensor
+    group_mass: "torch.Tensor"
     """[groups] float32: attention mass per group of the session, summed over the answer; none
     where the turn was saved."""
     token_ids: tuple[int, ...] = ()
@@ -54,6 +54,8 @@ def saved_turn(answer: Answer) -> SavedTurn:
 
 def kept_answer(turn: SavedTurn) -> Answer:
     """A turn that was kept."""
+    import torch
+
     return Answer(
         turn.question, turn.text, turn.sources, turn.finished, torch.zeros(0), turn.token_ids
     )
@@ -215,6 +217,8 @@ class Conversation:
         Raises:
             ContextFullError: the question does not fit; the session is as before.
         """
+        import torch
+
         yield from self.read(cancel)
         if not self.is_read:
             yield _unanswered(question)
@@ -258,6 +262,8 @@ class Conversation:
 
 def _unanswered(question: str) -> Answer:
     """The answer to a question that was cancelled while the documents were being read."""
+    import torch
+
     finished = Finished(
         reason="cancelled",
         prompt_tokens=0,

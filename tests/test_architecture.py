@@ -104,6 +104,16 @@ def test_listing_sessions_does_not_import_what_is_slow(
     assert loaded & {"torch", "transformers", "textual", "triton", "numpy", "pypdf"} == set()
 
 
+def test_the_chat_shows_itself_before_torch_is_imported() -> None:
+    code = (
+        "import sys, hga_chat.screen.app, hga_chat.cli.prepare, hga_chat.sessions.opening\n"
+        "import hga_engine.tokenizer"
+    )
+    loaded = modules_after(code)
+    assert "textual" in loaded
+    assert loaded & {"torch", "transformers", "triton"} == set()
+
+
 def test_hugging_faces_kernels_package_is_found_beside_this_project(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__init__.py").write_text("import this_is_theirs")

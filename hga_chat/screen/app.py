@@ -1,6 +1,7 @@
 """The application: puts the parts together and passes the engine's reports to them."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
@@ -26,6 +27,7 @@ from hga_chat.screen.messages import (
     Report,
     Streamed,
 )
+from hga_chat.screen.terminal import LastingOutput
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine
@@ -323,10 +325,13 @@ def run_screen(
             screen has shown it.
         SystemExit: the screen itself failed; the terminal is restored and shows why.
     """
+    terminal = sys.__stderr__
+    sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
     app = ChatApp(make_conversation, sampling)
     try:
         app.run()
     finally:
+        sys.__stderr__ = terminal  # type: ignore[misc]
         app.engine.stop()
         app.engine.join(PATIENCE_S)
     if app.engine.error is not None:

@@ -1,6 +1,7 @@
 """The K/V store: resident pages, and on disk what exceeds the host budget."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -320,7 +321,7 @@ class TieredKVStore:
 
     def resume(
         self, tokens: int, checksums: Checksums, open_pages: npt.NDArray[np.uint8]
-    ) -> Iterator[Callable[[], None]]:
+    ) -> list[Callable[[], None]]:
         """Fill an empty store with what a saved file holds.
 
         Args:
@@ -341,14 +342,17 @@ class TieredKVStore:
             if not self._spills:
                 resident.take(pages)
             self._lengths[layer] = tokens
-            if tokens % size:
+            resident.take(self._open_pages(layer))
+            if self._spills and tokens % size:
                 contents = torch.from_numpy(open_pages[layer]).view(resident.pool.dtype)
-                resident.take(self._open_pages(layer))
                 resident.copy_in(
                     self._open_pages(layer), contents.view(-1, *resident.pool.shape[1:])
                 )
         pools = None if self._spills else [layer.bytes_by_head() for layer in self._layers]
-        return PageReader(self._disk.path, self._space, self._page_bytes, checksums, pools).tasks()
+        reader = PageReader(self._disk.path, self._space, self._page_bytes, checksums, pools)
+        copies = zip(pools or (), open_pages, strict=False)  # none where no group is open
+        work = [partial(np.copyto, pool[:, closed], pages) for pool, pages in copies]
+        return [*work, *reader.tasks()]
 
     @property
     def spills(self) -> bool:

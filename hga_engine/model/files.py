@@ -1,8 +1,10 @@
 """What a model is loaded from, and how its files are told apart from any others."""
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from hga_engine.errors import ModelFileError
@@ -10,6 +12,7 @@ from hga_engine.errors import ModelFileError
 _BLOCK = 1 << 20
 _WHOLE_FILE_BYTES = 256 << 20
 _SAMPLE_STRIDE = 64
+_TICK_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,28 @@ def fingerprint(files: ModelFiles) -> str:
     Raises:
         ModelFileError: a file cannot be read.
     """
-    digest = hashlib.sha256(f"{files.rope_base!r} {files.max_positions!r}".encode())
-    for path in (*_parts(files), *files.adapters):
+    stamps = []
+    paths = (*_parts(files), *files.adapters)
+    for path in paths:
         try:
-            size = path.stat().st_size
-            digest.update(f"\0{path.name}\0{size}\0".encode())
+            stat = path.stat()
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
+        stamps.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    settings = f"{files.rope_base!r} {files.max_positions!r}"
+    newest = max(changed for _, _, changed, _ in stamps)
+    # Within the clock's tick a file could change again and look the same.
+    digest = _digest if time.time_ns() - newest > _TICK_NS else _digest.__wrapped__
+    return digest(settings, tuple(stamps))
+
+
+@lru_cache(maxsize=4)
+def _digest(settings: str, stamps: Sequence[tuple[Path, int, int, int]]) -> str:
+    """SHA-256 of files with these paths, sizes, times and inodes; a process asks several times."""
+    digest = hashlib.sha256(settings.encode())
+    for path, size, *_ in stamps:
+        digest.update(f"\0{path.name}\0{size}\0".encode())
+        try:
             with path.open("rb") as file:
                 for offset in _offsets(size):
                     file.seek(offset)

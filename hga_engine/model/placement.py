@@ -16,6 +16,7 @@ from hga_engine.model.types import LayerWeights, ModelWeights, Weight
 _MOST_BYTES = 2 << 30
 """What is larger stays where it is in host memory: for a moment there are two copies."""
 _ALIGNMENT = 256
+_CACHE_LINE = 64
 _CPU = torch.device("cpu")
 
 
@@ -23,13 +24,13 @@ def side_by_side(weights: ModelWeights, device: torch.device = _CPU) -> ModelWei
     """The same weights in one run of memory, on a GPU or on huge pages of the host.
 
     All of them are read for every token, and most tensors of a small model are smaller than a huge
-    page each. In host memory, weights beyond 2 GiB are left where they are.
+    page each. In host memory, weights beyond 2 GiB, or in one run already, are left where they are.
 
     Args:
         weights: in host memory.
         device: where they are to be.
     """
-    if device == _CPU and weights.bytes() > _MOST_BYTES:
+    if device == _CPU and (weights.bytes() > _MOST_BYTES or _is_in_one_run(weights)):
         return weights
     return _placed(weights, device, lambda place, weight: place.copy_(weight))
 
@@ -124,6 +125,12 @@ def _placed(
         final_norm=moved(weights.final_norm),
         lm_head=embedding if is_tied else moved(weights.lm_head),
     )
+
+
+def _is_in_one_run(weights: ModelWeights) -> bool:
+    tensors = [*weights.tensors()]
+    runs = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    return len(runs) == 1 and all(tensor.data_ptr() % _CACHE_LINE == 0 for tensor in tensors)
 
 
 class _Run:

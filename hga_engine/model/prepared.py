@@ -20,6 +20,8 @@ from hga_engine.config import ModelConfig
 from hga_engine.model.files import ModelFiles, fingerprint
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import torch
 
     from hga_engine.model.types import ModelWeights
@@ -28,6 +30,7 @@ _WEIGHTS = "weights.safetensors"
 _VOCABULARY = "vocabulary.json"
 _FORMAT = "1"
 """To be raised when the same files come to be loaded as something else."""
+_MOST_HEADER_BYTES = 1 << 20
 
 
 def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | None":
@@ -36,22 +39,20 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
     Raises:
         ModelFileError: a file of the model is missing.
     """
-    from safetensors import safe_open
-
     from hga_engine.model.types import LayerWeights, ModelWeights
 
     if files.prepared is None:
         return None
     mark = _mark(files)
     try:
-        with safe_open(files.prepared / _WEIGHTS, framework="pt") as file:
-            found = file.metadata() or {}
+        with (files.prepared / _WEIGHTS).open("rb", buffering=0) as file:
+            header = _header(file)
+            found = header.pop("__metadata__")
             if (found.get("mark"), found.get("dtype")) != (mark, str(dtype)):
                 return None
             config = json.loads(found["config"])
             config["dense_layers"] = frozenset(config["dense_layers"])
-            # Copied out of the file, whose tensors begin anywhere.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = _read_tensors(file, header, dtype)
         model = ModelConfig(**config)
         layers: list[dict[str, torch.Tensor]] = [{} for _ in range(model.num_layers)]
         for name in [name for name in tensors if "." in name]:
@@ -65,8 +66,42 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
             tensors["final_norm"],
             lm_head,
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def _header(file: "FileIO") -> dict[str, Any]:
+    """What a safetensors file says of its tensors; they begin where it ends."""
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(min(size, _MOST_HEADER_BYTES)))
+    if not isinstance(header, dict):
+        raise TypeError("the header is no object")
+    return header
+
+
+def _read_tensors(
+    file: "FileIO", header: dict[str, Any], dtype: "torch.dtype"
+) -> "dict[str, torch.Tensor]":
+    """All tensors in one run of memory, read in one go: through a mapping it takes thrice as long.
+
+    Raises:
+        ValueError: the file is shorter than its header says.
+    """
+    import torch
+    from hga_kernels import empty_on_huge_pages
+
+    places = {name: entry["data_offsets"] for name, entry in header.items()}
+    run = empty_on_huge_pages((max(end for _, end in places.values()),), torch.uint8)
+    rest = memoryview(run.numpy())
+    while rest:
+        count = file.readinto(rest)
+        if not count:
+            raise ValueError("the file is too short")
+        rest = rest[count:]
+    return {
+        name: run[begin:end].view(dtype).view(header[name]["shape"])
+        for name, (begin, end) in places.items()
+    }
 
 
 def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:

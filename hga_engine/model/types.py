@@ -47,13 +47,14 @@ class ModelWeights:
 
     def device_bytes(self) -> int:
         """Those of them in the memory of a GPU."""
-        return sum(t.numel() * t.element_size() for t in self._tensors() if not t.is_cpu)
+        return sum(t.numel() * t.element_size() for t in self.tensors() if not t.is_cpu)
 
     def host_bytes(self) -> int:
         """Those of them in host memory."""
-        return sum(t.numel() * t.element_size() for t in self._tensors() if t.is_cpu)
+        return sum(t.numel() * t.element_size() for t in self.tensors() if t.is_cpu)
 
-    def _tensors(self) -> Iterator[torch.Tensor]:
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All of them, tied ones once."""
         yield self.embedding
         if self.lm_head is not self.embedding:
             yield self.lm_head

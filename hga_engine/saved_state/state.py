@@ -107,7 +107,7 @@ class SavedState:
                 f"{pages}: cannot be read ({error.strerror}). Read the document again."
             ) from error
         self._manifest, self._intact = manifest, manifest.stored
-        tasks = [*self._store.resume(manifest.stored, saved.checksums, saved.open_pages)]
+        tasks = self._store.resume(manifest.stored, saved.checksums, saved.open_pages)
         index = self._usable_index()
         if index is not None:
             self._index.count(index.chunks)

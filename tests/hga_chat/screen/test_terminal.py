@@ -1,6 +1,8 @@
 """The screen in a real terminal: what it leaves behind when it ends, however it ends."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -79,7 +81,7 @@ class Terminal:
         ).stdout.strip()
 
     def close(self):
-        self._tmux("kill-server")
+        subprocess.run(["tmux", "-L", self._socket, "kill-server"], check=False, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -128,6 +130,27 @@ def test_terminal_is_clean_when_the_process_is_told_to_end(terminal, program):
     subprocess.run(["kill", "-TERM", terminal.process()], check=True)
     terminal.wait("closed: True", "left with")
     assert terminal.is_clean()
+
+
+def test_the_process_ends_with_its_terminal(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready")
+    terminal.send("How is it?", "Enter")
+    terminal.wait("answering")
+    process = int(terminal.process())
+    terminal.close()
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while is_running(process):
+            assert time.monotonic() < end, "the process outlives its terminal"
+            time.sleep(0.05)
+    finally:
+        if is_running(process):
+            os.kill(process, signal.SIGKILL)
+
+
+def is_running(process):
+    return subprocess.run(["ps", "-p", str(process)], capture_output=True).returncode == 0
 
 
 def test_terminal_is_clean_after_a_crash(terminal, program):

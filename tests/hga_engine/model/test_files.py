@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import pytest
 
@@ -26,6 +27,18 @@ def test_everything_that_counts_changes_the_fingerprint(directory, tmp_path_fact
         seen.add(fingerprint(files))
     assert len(seen) == 7
     assert all(len(digest) == 64 for digest in seen)
+
+
+def test_files_that_are_as_they_were_are_read_once(directory, monkeypatch):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        os.utime(directory / name, (1e9, 1e9))
+    files = ModelFiles("test", directory, None)
+    before = fingerprint(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(model_files, "_offsets", None)
+        assert fingerprint(files) == before
+    (directory / "config.json").write_text("THIS is config.json")
+    assert fingerprint(files) != before
 
 
 def test_what_does_not_count_leaves_it(directory):

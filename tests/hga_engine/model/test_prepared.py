@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from hga_engine.model import load_model, prepared
 from hga_engine.model.files import ModelFiles
+from hga_engine.model.placement import side_by_side
 from hga_engine.tokenizer import load_tokenizer
 
 
@@ -52,6 +53,16 @@ def test_kept_weights_are_those_made_of_the_files(files, dtype, monkeypatch):
     kept = load_model(files, dtype)
     assert same(kept, made)
     assert all(t is None or t.data_ptr() % 64 == 0 for t in tensors(kept).values())
+
+
+def test_kept_weights_are_read_side_by_side(files):
+    load_model(files, torch.float32)
+    kept = prepared.load_weights(files, torch.float32)
+    runs = {t.untyped_storage().data_ptr() for t in tensors(kept).values() if t is not None}
+    assert len(runs) == 1
+    aligned = side_by_side(kept)
+    assert same(aligned, kept)
+    assert side_by_side(aligned) is aligned
 
 
 def test_what_was_kept_of_other_files_or_in_another_type_is_not_used(files):
