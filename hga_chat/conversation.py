@@ -11,7 +11,7 @@ from hga_chat.documents import LoadedDocuments
 from hga_chat.output import human_bytes
 from hga_chat.prompts import first_question, next_question
 from hga_chat.sessions.types import SavedDocuments, SavedTurn
-from hga_chat.sources import Source, add_mass, find_sources, standing_out
+from hga_chat.sources import Source, add_mass, find_sources
 from hga_engine.config import SamplingParams
 from hga_engine.errors import EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
@@ -100,6 +100,10 @@ class Conversation:
     def document_end(self) -> int:
         """Session position after the documents' last token."""
         return self.document_start + (len(self.layout.token_ids) if self.layout else 0)
+
+    def turn_start(self, number: int) -> int:
+        """Session position of the first token of a turn, the first of which has number 0."""
+        return self.document_end + sum(len(turn.token_ids) for turn in self.turns[:number])
 
     @property
     def unread(self) -> int:
@@ -230,7 +234,7 @@ class Conversation:
             prompt = first_question(tokenizer, question, after_documents=self.layout is not None)
         before = self.engine.num_tokens
         said: list[str] = []
-        read: list[torch.Tensor] = []
+        traced: list[TextDelta] = []
         try:
             with self._noticing_damage():
                 for event in self.engine.answer(prompt, sampling, cancel):
@@ -240,17 +244,21 @@ class Conversation:
                         if isinstance(event, TextDelta):
                             said.append(event.text)
                             if event.token_id >= 0:  # else the rest of a character, not a token
-                                read.append(event.trace.group_mass)
+                                traced.append(event)
                         yield event
         except BaseException:
             self.engine.truncate(before)
             raise
-        mass = reduce(add_mass, read, torch.zeros(0))
+        masses = (delta.trace.group_mass for delta in traced)
+        mass = reduce(add_mass, masses, torch.zeros(0))
         sources: tuple[Source, ...] = ()
         if self.layout:
-            # Where every token read the same, nothing stands out and all of it counts.
-            sources = find_sources(standing_out(read), self.layout, self.document_start)
-            sources = sources or find_sources(mass, self.layout, self.document_start)
+            sources = find_sources(
+                [delta.trace.all_mass for delta in traced],
+                [delta.text for delta in traced],
+                self.layout,
+                self.document_start,
+            )
         turn = tuple(self.engine.token_ids[before:])
         answer = Answer(question, "".join(said), sources, finished, mass, turn)
         if finished.reason == "cancelled" and not finished.completion_tokens:

@@ -1,7 +1,10 @@
 """Which passages of the documents an answer read, from the attention mass of its tokens."""
 
-from collections.abc import Sequence
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +14,15 @@ if TYPE_CHECKING:
 
 GROUP_SIZE = 16
 MAX_SOURCES = 5
-HEAVIEST_GROUPS = 24
+LEAST_MASS = 0.0015
+"""Of the attention of a sentence's tokens: a passage that rises less does not stand out."""
 LEAST_SHARE_OF_BEST = 0.1
+"""Of the mass of the sentence's best passage."""
+
+_NEARLY_AS_MUCH = 0.3
+_REACH = 2
+_LEAST_SENTENCE_TOKENS = 6
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+|\n+")
 
 
 @dataclass(frozen=True)
@@ -55,14 +65,14 @@ class Source:
         }
 
 
-@dataclass
-class _Run:
-    """Heavy groups close together in one section; token positions within the documents."""
+@dataclass(frozen=True)
+class _Peak:
+    """Groups of one section that stand out for one sentence, numbered within the documents."""
 
-    section: tuple[str, str]
-    last_group: int
-    start: int
-    end: int
+    rank: int
+    """0 for the heaviest of the sentence."""
+    sentence: int
+    groups: range
     mass: float
 
 
@@ -81,78 +91,154 @@ def standing_out(per_token: "Sequence[torch.Tensor]") -> "torch.Tensor":
     for the words of this answer rises above a group's median over its tokens.
 
     Args:
-        per_token: for each token of the answer, [groups] attention mass per group of the session;
-            later ones may be longer, as the session grows.
+        per_token: for each token of the answer, [groups] attention mass; later ones may be longer,
+            as the session grows.
 
     Returns:
-        [groups] float32, the mass above the median summed over tokens; of a single token its mass.
+        [tokens, groups] float32, the mass above the median; all mass of a single token, and where
+        every token read the same.
     """
     import torch
 
     if not per_token:
-        return torch.zeros(0)
+        return torch.zeros(0, 0)
     stacked = torch.nn.utils.rnn.pad_sequence(list(per_token), batch_first=True)
-    if len(per_token) == 1:
-        return stacked[0]
-    return (stacked - stacked.median(0).values).clamp_min(0).sum(0)
+    above = (stacked - stacked.median(0).values).clamp_min(0)
+    return above if bool(above.any()) else stacked
+
+
+def sentence_numbers(pieces: Sequence[str]) -> list[int]:
+    """For each token's text the number of its sentence or line in the answer.
+
+    What is shorter than a few tokens, such as an abbreviation, belongs to what follows.
+    """
+    ends = [match.end() for match in _SENTENCE_END.finditer("".join(pieces))]
+    last_characters = [end - 1 for end in accumulate(map(len, pieces))]
+    numbers: list[int] = []
+    number = tokens = 0
+    for _, run in groupby(last_characters, lambda last: bisect_right(ends, last)):
+        length = len(list(run))
+        numbers += [number] * length
+        tokens += length
+        if tokens >= _LEAST_SENTENCE_TOKENS:
+            number, tokens = number + 1, 0
+    return numbers
 
 
 def find_sources(
-    group_mass: "torch.Tensor", layout: "DocumentTokens", document_start: int
+    per_token: "Sequence[torch.Tensor]",
+    pieces: Sequence[str],
+    layout: "DocumentTokens",
+    document_start: int,
 ) -> tuple[Source, ...]:
-    """The passages that drew most attention, heaviest first, at most ``MAX_SOURCES``.
+    """The passages that an answer read most, at most ``MAX_SOURCES``; none if none stands out.
 
-    The heaviest groups are taken; those of one section with at most one group between them make
-    one passage.
+    A passage is a group that stands out for a sentence, with neighbours in its section that do so
+    nearly as much. The heaviest passages of all sentences come first, in the order of the
+    sentences, then their second ones, and so on.
 
     Args:
-        group_mass: [groups] attention mass per group of the session that stands out.
+        per_token: for each token of the answer, [groups] attention mass per group of the session,
+            that of sinks and recent tokens included.
+        pieces: the text of each of these tokens.
         layout: where each document token comes from.
         document_start: position in the session of the first document token.
     """
-    tokens = len(layout.token_ids)
-    first_group = document_start // GROUP_SIZE
-    mass = group_mass[first_group : -(-(document_start + tokens) // GROUP_SIZE)].double()
-    total = float(mass.sum())
-    if total <= 0:
-        return ()
-    heaviest = mass.topk(min(HEAVIEST_GROUPS, mass.numel())).indices.sort().values.tolist()
-    runs: list[_Run] = []
-    for group in heaviest:
-        if mass[group] <= 0:
-            continue
-        position = (first_group + group) * GROUP_SIZE - document_start
-        start, end = max(position, 0), min(position + GROUP_SIZE, tokens)
-        passage = max(layout.locate(start, end), key=lambda found: len(found.text))
-        section = (passage.path, passage.label)
-        last = runs[-1] if runs else None
-        if last and last.section == section and group - last.last_group <= 2:
-            last.mass += float(mass[last.last_group + 1 : group + 1].sum())
-            last.last_group, last.end = group, end
-        else:
-            runs.append(_Run(section, group, start, end, float(mass[group])))
-    runs.sort(key=lambda run: -run.mass)
-    return tuple(
-        _source(run, layout, run.mass / total)
-        for run in runs[:MAX_SOURCES]
-        if run.mass >= LEAST_SHARE_OF_BEST * runs[0].mass
-    )
+    # The first group is a sink whatever is in it; the one with the document's end holds the
+    # question's beginning as well.
+    first = max(document_start // GROUP_SIZE, 1)
+    end = (document_start + len(layout.token_ids)) // GROUP_SIZE
+    above = standing_out([mass[first:end] for mass in per_token]).double()
+    total = float(above.sum())
+    numbers = sentence_numbers(pieces)
+    places = _Places(layout, first * GROUP_SIZE - document_start)
+    peaks: list[_Peak] = []
+    for sentence, tokens in groupby(range(len(numbers)), numbers.__getitem__):
+        peaks += _peaks(sentence, above[list(tokens)], places)
+    peaks.sort(key=lambda peak: (peak.rank, -peak.mass))
+    chosen: list[_Peak] = []
+    for peak in peaks:
+        if all(_are_apart(peak.groups, other.groups) for other in chosen):
+            chosen.append(peak)
+    chosen = sorted(chosen[:MAX_SOURCES], key=lambda peak: (peak.rank, peak.sentence))
+    return tuple(places.source(peak.groups, peak.mass / total) for peak in chosen)
 
 
-def _source(run: _Run, layout: "DocumentTokens", score: float) -> Source:
-    found: Passage = next(
-        passage
-        for passage in layout.locate(run.start, run.end)
-        if (passage.path, passage.label) == run.section
-    )
-    return Source(
-        path=found.path,
-        label=found.label,
-        start_line=found.start_line,
-        end_line=found.end_line,
-        page=found.page,
-        score=score,
-        text=found.text,
-        start_token=run.start,
-        end_token=run.end,
-    )
+def _are_apart(one: range, other: range) -> bool:
+    return one.stop <= other.start or other.stop <= one.start
+
+
+class _Places:
+    """What the groups of the documents hold; the first of them begins at token ``offset``."""
+
+    def __init__(self, layout: "DocumentTokens", offset: int) -> None:
+        self._layout = layout
+        self._offset = offset
+
+    def _tokens(self, groups: range) -> tuple[int, int]:
+        start, end = (self._offset + group * GROUP_SIZE for group in (groups.start, groups.stop))
+        return max(start, 0), min(end, len(self._layout.token_ids))
+
+    def passage(self, groups: range) -> "Passage":
+        """The part that most of these groups' text is in."""
+        found = self._layout.locate(*self._tokens(groups))
+        return max(found, key=lambda passage: len(passage.text))
+
+    def section(self, group: int) -> tuple[str, str]:
+        """Path and label of the section that most of a group is in."""
+        passage = self.passage(range(group, group + 1))
+        return passage.path, passage.label
+
+    def source(self, groups: range, score: float) -> Source:
+        found = self.passage(groups)
+        start, end = self._tokens(groups)
+        return Source(
+            path=found.path,
+            label=found.label,
+            start_line=found.start_line,
+            end_line=found.end_line,
+            page=found.page,
+            score=score,
+            text=found.text,
+            start_token=start,
+            end_token=end,
+        )
+
+
+def _peaks(sentence: int, above: "torch.Tensor", places: _Places) -> Iterator[_Peak]:
+    """The passages that stand out for the tokens of one sentence, heaviest groups first.
+
+    Args:
+        sentence: its number.
+        above: [tokens, groups] mass that stands out.
+        places: what the groups hold.
+    """
+    left = dict(enumerate(above.sum(0).tolist()))
+    least = LEAST_MASS * above.shape[0]
+    for rank in range(MAX_SOURCES):
+        heaviest = max(left, key=left.__getitem__, default=None)
+        if heaviest is None or left[heaviest] <= 0:
+            return
+        groups = _around(heaviest, left, places)
+        mass = sum(left.pop(group) for group in groups)
+        if mass < least:
+            return
+        yield _Peak(rank, sentence, groups, mass)
+        if rank == 0:
+            least = max(least, LEAST_SHARE_OF_BEST * mass)
+
+
+def _around(peak: int, mass: dict[int, float], places: _Places) -> range:
+    """A group with those neighbours in its section that stand out nearly as much."""
+    section = places.section(peak)
+
+    def belongs(group: int) -> bool:
+        enough = mass.get(group, 0.0) >= _NEARLY_AS_MUCH * mass[peak]
+        return enough and places.section(group) == section
+
+    start, stop = peak, peak + 1
+    while peak - start < _REACH and belongs(start - 1):
+        start -= 1
+    while stop - 1 - peak < _REACH and belongs(stop):
+        stop += 1
+    return range(start, stop)

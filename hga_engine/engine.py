@@ -297,6 +297,7 @@ class Engine:
         token_ids: Sequence[int],
         rule: Rule = "decode",
         reading: Reading | None = None,
+        hidden_groups: Sequence[int] = (),
     ) -> Iterator[torch.Tensor]:
         """Append tokens slice by slice and give the logits of each: for scoring a known text.
 
@@ -304,6 +305,7 @@ class Engine:
             token_ids: the text; a whole one for the prefill rule.
             rule: how selections are shared.
             reading: where to count what was attended to.
+            hidden_groups: groups of the session that these tokens must not attend to.
 
         Yields:
             [tokens of the slice, vocab] at least float32.
@@ -317,7 +319,11 @@ class Engine:
         tokens, self._pending = [*self._pending, *token_ids], []
         start = self._stored
         for first, last in self._slices(start, len(tokens)):
-            hidden = self._append(tokens[first:last], rule, reading)
+            self._attention.hide(hidden_groups)
+            try:
+                hidden = self._append(tokens[first:last], rule, reading)
+            finally:
+                self._attention.hide(())
             yield self._decoder.logits(hidden)
 
     def _append(

@@ -37,6 +37,13 @@ class Trace:
     Sinks and recent tokens are zero; where there is nothing else, only the first group is."""
     tokens_attended: float
     """Mean over layers and KV heads."""
+    always_mass: "torch.Tensor | None" = None
+    """[groups] float32: the same of sinks and recent tokens, where ``group_mass`` leaves it out."""
+
+    @property
+    def all_mass(self) -> "torch.Tensor":
+        """[groups] float32: of every group, whether it was chosen or always read."""
+        return self.group_mass if self.always_mass is None else self.group_mass + self.always_mass
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Attention of new tokens over a session: select, fetch the pages, attend exactly."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from hga_kernels import attend_pages
 
+from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.router import select
 from hga_engine.config import ModelConfig, RouterConfig
@@ -47,9 +49,11 @@ class Reading:
 
     ``group_mass`` [groups] float64: attention mass per group, summed over layers and query heads.
     ``attended`` and ``visible``: tokens, summed over queries, KV heads and layers.
+    ``coverage``: where selections are compared with dense attention, or None.
     """
 
-    def __init__(self, groups: int) -> None:
+    def __init__(self, groups: int, coverage: Coverage | None = None) -> None:
+        self.coverage = coverage
         self.group_mass = torch.zeros(groups, dtype=torch.float64)
         self.attended = 0
         self.visible = 0
@@ -86,6 +90,7 @@ class RoutedAttention:
         self._sink_chunks = router.sink_tokens // router.chunk_size
         self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
+        self._hidden: torch.Tensor | None = None
         self._blocks: _Blocks
         self._kept_blocks: dict[tuple[int, int, int], _Blocks] = {}
         """By position, queries and rows: every layer asks for the same."""
@@ -104,12 +109,18 @@ class RoutedAttention:
         layers, heads = self._model.num_layers, self._model.num_query_heads
         mass = (reading.group_mass / (layers * heads)).float()
         first, last = self.routed_groups(position)
-        if first < last:
-            mass[:first] = 0
-            mass[last:] = 0
-        else:
-            mass[:1] = 0
-        return Trace(position, mass, reading.attended / (layers * self._kv_heads))
+        if first >= last:
+            first, last = 1, mass.numel()
+        always = mass.clone()
+        always[first:last] = 0
+        tokens = reading.attended / (layers * self._kv_heads)
+        return Trace(position, mass - always, tokens, always)
+
+    def hide(self, groups: Sequence[int]) -> None:
+        """Attend to none of these groups from now on, whatever is selected."""
+        self._hidden = None
+        if groups:
+            self._hidden = torch.tensor(groups, dtype=torch.int32, device=self._device)
 
     def decode_reading(self, position: int, group_mass: torch.Tensor) -> Reading:
         """What one query at ``position`` read in all layers, by the decode rule.
@@ -195,6 +206,10 @@ class RoutedAttention:
         if self._router.router != "dense":
             selected = self._select(layer, queries, rule)
             groups = torch.cat((blocks.sinks, selected, blocks.recent), 2)
+            if reading is not None and reading.coverage is not None:
+                self._cover(layer, queries, selected, reading.coverage)
+        if self._hidden is not None:
+            groups = groups.masked_fill(torch.isin(groups, self._hidden.to(groups.device)), -1)
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
@@ -211,6 +226,25 @@ class RoutedAttention:
                 places = groups.clamp_min(0).flatten().cpu()
                 reading.group_mass.index_add_(0, places, mass.flatten().double().cpu())
         return out.to(queries.dtype)
+
+    def _cover(
+        self, layer: int, queries: torch.Tensor, selected: torch.Tensor, coverage: Coverage
+    ) -> None:
+        """Compare the selections of sampled blocks with dense attention over all groups."""
+        blocks = self._blocks
+        pool = self._store.pool(layer)
+        always = torch.cat((blocks.sinks, blocks.recent), 2)
+        for number in coverage.sampled(blocks.positions).tolist():
+            one = slice(number, number + 1)
+            positions = blocks.positions[one]
+            last = int(positions.max()) // self._router.group_size
+            groups = torch.arange(last + 1, dtype=torch.int32, device=positions.device)
+            groups = groups.expand(1, self._kv_heads, -1)
+            slots = self._store.fetch(layer, groups)
+            part = queries[one].to(pool.dtype)
+            _, mass = attend_pages(part, positions, groups, slots, pool, self._scale, True)
+            assert mass is not None
+            coverage.add(layer, mass, always[one], selected[one])
 
     def _select(self, layer: int, queries: torch.Tensor, rule: Rule) -> torch.Tensor:
         """[blocks, kv_heads, n] int32: the groups chosen for each block, -1 for none."""

@@ -1,9 +1,19 @@
+import re
+
 import pytest
 import torch
 from scripted import ScriptedTokenizer
 
 from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
-from hga_chat.sources import MAX_SOURCES, Source, add_mass, find_sources, standing_out
+from hga_chat.sources import (
+    LEAST_MASS,
+    MAX_SOURCES,
+    Source,
+    add_mass,
+    find_sources,
+    sentence_numbers,
+    standing_out,
+)
 
 GROUP = 16
 
@@ -31,12 +41,17 @@ def mass_on(layout, document_start, *ranges):
     return groups
 
 
+def sources_of(layout, document_start, *ranges):
+    """What an answer of one token read."""
+    mass = mass_on(layout, document_start, *ranges)
+    return find_sources([mass], ["word"], layout, document_start)
+
+
 def test_heaviest_passage_comes_first_with_its_share_and_exact_lines(layout):
     a, b = layout.documents
     # 160 = 10 groups into a file; the position of the session is 8 tokens further.
     at = b.start + (-b.start - 8) % GROUP + 160
-    mass = mass_on(layout, 8, (a.start + 328, a.start + 344, 0.25), (at, at + 32, 0.75))
-    first, second = find_sources(mass, layout, 8)
+    first, second = sources_of(layout, 8, (a.start + 328, a.start + 344, 0.25), (at, at + 32, 0.75))
     assert (first.path, first.score) == ("b", pytest.approx(0.75))
     assert (first.start_token, first.end_token) == (at, at + 32)
     passage = layout.locate(at, at + 32)[0]
@@ -45,41 +60,101 @@ def test_heaviest_passage_comes_first_with_its_share_and_exact_lines(layout):
     assert second.path == "a"
 
 
-def test_neighbours_and_those_one_group_apart_are_one_passage(layout):
-    mass = mass_on(layout, 0, (320, 336, 0.4), (352, 368, 0.3), (416, 432, 0.3))
-    near, far = find_sources(mass, layout, 0)
-    assert (near.start_token, near.end_token, near.score) == (320, 368, pytest.approx(0.7))
-    assert (far.start_token, far.end_token) == (416, 432)
+def test_neighbours_that_stand_out_nearly_as_much_belong_to_a_passage(layout):
+    around = [(304, 320, 0.01), (320, 336, 0.1), (336, 352, 0.2), (352, 368, 0.07)]
+    near, *_, faint = sources_of(layout, 0, *around, (416, 432, 0.05))
+    assert (near.start_token, near.end_token) == (320, 368)
+    assert near.score == pytest.approx(0.37 / 0.43)
+    assert (faint.start_token, faint.end_token) == (416, 432)
+
+
+def test_a_passage_reaches_two_groups_to_each_side(layout):
+    first, *rest = sources_of(
+        layout, 0, (256, 272, 0.2), *[(272 + 16 * n, 288 + 16 * n, 0.1) for n in range(4)]
+    )
+    assert (first.start_token, first.end_token) == (256, 304)
+    assert [source.start_token for source in rest] == [304]
 
 
 def test_passages_do_not_run_over_the_border_of_two_files(layout):
     border = layout.documents[1].start
     start = border // GROUP * GROUP
-    mass = mass_on(layout, 0, (start - 32, start, 0.5), (start + 16, start + 48, 0.5))
-    assert {source.path for source in find_sources(mass, layout, 0)} == {"a", "b"}
-    for source in find_sources(mass, layout, 0):
+    found = sources_of(layout, 0, (start - 32, start, 0.5), (start + 16, start + 48, 0.5))
+    assert {source.path for source in found} == {"a", "b"}
+    for source in found:
         assert source.text.startswith(source.path)
 
 
 def test_at_most_five_and_none_that_is_faint_beside_the_best(layout):
     many = [(320 + 64 * n, 336 + 64 * n, 0.1) for n in range(9)]
-    assert len(find_sources(mass_on(layout, 0, *many), layout, 0)) == MAX_SOURCES
-    faint = mass_on(layout, 0, (320, 336, 0.9), (480, 496, 0.08))
-    assert [source.start_token for source in find_sources(faint, layout, 0)] == [320]
+    assert len(sources_of(layout, 0, *many)) == MAX_SOURCES
+    faint = sources_of(layout, 0, (320, 336, 0.9), (480, 496, 0.08))
+    assert [source.start_token for source in faint] == [320]
 
 
-def test_mass_outside_the_documents_does_not_count(layout):
+def test_nothing_is_named_where_nothing_stands_out(layout):
+    assert sources_of(layout, 0, (320, 336, LEAST_MASS / 2)) == ()
+    assert len(sources_of(layout, 0, (320, 336, LEAST_MASS * 2))) == 1
+    assert find_sources([], [], layout, 0) == ()
+    assert find_sources([torch.zeros(300)] * 3, ["a", "b", "c"], layout, 0) == ()
+
+
+def test_the_first_group_and_what_is_not_of_the_documents_do_not_count(layout):
     mass = torch.zeros(len(layout) // GROUP + 40)
-    mass[0] = 5.0  # before the documents, which begin in group 2
-    mass[-1] = 5.0  # the question
-    assert find_sources(mass, layout, 32) == ()
+    mass[0] = 5.0  # every token's sink
+    mass[1] = 5.0  # before the documents, which begin in group 2
+    mass[(32 + len(layout)) // GROUP :] = 5.0  # from the group on in which the question begins
+    assert find_sources([mass], ["word"], layout, 32) == ()
     mass[10] = 0.5
-    (source,) = find_sources(mass, layout, 32)
+    (source,) = find_sources([mass], ["word"], layout, 32)
     assert (source.start_token, source.score) == (160 - 32, 1.0)
 
 
-def test_no_mass_no_sources(layout):
-    assert find_sources(torch.zeros(0), layout, 0) == ()
+def test_every_sentence_has_its_best_passage_before_any_has_a_second(layout):
+    one = mass_on(layout, 0, (320, 336, 0.1), (640, 656, 0.05))
+    other = mass_on(layout, 0, (960, 976, 0.04), (1280, 1296, 0.02))
+    nothing = torch.zeros_like(one)
+    pieces = [
+        "It",
+        " is",
+        " so",
+        " and",
+        " not",
+        " else",
+        ". ",
+        "Then",
+        " it",
+        " was",
+        " so",
+        " and",
+        " no",
+        ".",
+    ]
+    read = [other, *[nothing] * 6, one, one, *[nothing] * 5]
+    found = find_sources(read, pieces, layout, 0)
+    assert [source.start_token for source in found] == [960, 320, 1280, 640]
+
+
+def test_a_passage_of_two_sentences_is_named_once(layout):
+    read = mass_on(layout, 0, (320, 336, 0.1))
+    nothing = torch.zeros_like(read)
+    pieces = [*["word "] * 5, "end. "] * 2
+    found = find_sources([read, *[nothing] * 5] * 2, pieces, layout, 0)
+    assert [source.start_token for source in found] == [320]
+
+
+def test_sentences_and_lines_are_told_apart():
+    text = "It is 0.84 of one here. (Is it really so or not?) Yes it is so, and ever was"
+    pieces = [piece for piece in re.split(r"(?= )", text)]
+    numbers = sentence_numbers(pieces)
+    assert [pieces[numbers.index(n)] for n in (0, 1, 2)] == ["It", " (Is", " Yes"]
+    assert max(numbers) == 2
+    assert sentence_numbers(["a ", "b ", "c ", "d ", "e ", "f\n", "g", "h"]) == [0] * 6 + [1] * 2
+
+
+def test_an_abbreviation_is_no_sentence():
+    pieces = ["She", " is", " Dr", ".", " Amina", " Solberg", " of", " Pellworth", "."]
+    assert set(sentence_numbers(pieces)) == {0}
 
 
 def test_mass_of_a_growing_session_is_summed():
@@ -108,9 +183,12 @@ def test_what_every_token_reads_does_not_stand_out() -> None:
         torch.tensor([always[1], once[1], later[0]]),
         torch.tensor([always[2], once[2], later[1]]),
     ]
-    torch.testing.assert_close(standing_out(tokens), torch.tensor([0.0, 0.25, 0.125]))
+    expected = torch.tensor([[0, 0, 0], [0, 0.25, 0.125], [0, 0, 0]])
+    torch.testing.assert_close(standing_out(tokens), expected)
 
 
-def test_the_mass_of_a_single_token_stands_out() -> None:
-    torch.testing.assert_close(standing_out([torch.tensor([0.5, 0.25])]), torch.tensor([0.5, 0.25]))
+def test_where_tokens_cannot_be_compared_all_mass_stands_out() -> None:
+    token = torch.tensor([0.5, 0.25])
+    torch.testing.assert_close(standing_out([token]), token[None])
+    torch.testing.assert_close(standing_out([token, token]), torch.stack([token, token]))
     assert standing_out([]).numel() == 0
