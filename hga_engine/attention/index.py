@@ -127,7 +127,9 @@ class RoutingIndex:
             index_chunks(keys, *self._chunk_turns, summaries, codes, scales)
         self._closed[layer] = last
 
-    def stacked(self) -> tuple[torch.Tensor, ...]:
+    def stacked(
+        self,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What indexes a chunk in all layers at once (router ``hga``).
 
         Returns:

@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from hga_kernels import reference
-from hga_kernels.gpu import index, selection
+from hga_kernels.gpu import index, selection, selection_launches, selection_step
+from hga_kernels.gpu.build import Launch
 
 from gpu_times import Case
 
@@ -185,3 +186,56 @@ def cases(device: torch.device) -> list[Case]:
         for kept in (768, CHUNKS)
     ]
     return [*found, *indexing(device, layers)]
+
+
+def candidates(device: torch.device) -> Iterator[Case]:
+    """The launches to choose from, and sizes of the workspace."""
+    layers = entries(COPIES, device)
+    step = selecting("decode selection", device, layers, (1, RATIO), [1016], CHUNKS, 64)
+    ends = [(60 * 1024 + 64 * block) // CHUNK - RECENT for block in range(64)]
+    block = selecting("prefill selection", device, layers, (64, 16 * RATIO), ends, CHUNKS, 128)
+    for launch in selection_step.CANDIDATES["score_step"]:
+        yield _with(step, selection_step.SCORE_LAUNCHES, launch)
+    for launch in selection_step.CANDIDATES["choose_step"]:
+        yield _with(step, selection_step.CHOOSE_LAUNCHES, launch)
+    for launch in selection_launches.CANDIDATES["score_groups 128"]:
+        yield _with(block, selection_launches.SCORE_LAUNCHES[128], launch)
+    for launch in selection_launches.CANDIDATES["weigh"]:
+        yield _with(block, selection_launches.WEIGH_LAUNCHES, launch)
+    for launch in selection_launches.CANDIDATES["choose"]:
+        yield _with(block, selection_launches.CHOOSE_LAUNCHES, launch)
+    for mebibytes in (24, 48, 96):
+        yield _with_workspace(block, mebibytes)
+    keys = indexing(device, layers)[0]
+    for launch in index.CANDIDATES["index_chunks"]:
+        yield _with(keys, index.INDEX_LAUNCHES, launch)
+
+
+def _with(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
+    """The same case with another launch on every GPU."""
+
+    def run() -> object:
+        before = dict(table)
+        table.update(dict.fromkeys(table, launch))
+        try:
+            return case.run()
+        finally:
+            table.update(before)
+
+    sizes = " ".join(f"{name} {size}" for name, size in launch.sizes.items())
+    name = f"{case.name}: {sizes} warps {launch.warps} stages {launch.stages}"
+    return Case(name, run, case.bytes, case.flops)
+
+
+def _with_workspace(case: Case, mebibytes: int) -> Case:
+    """The same case in parts of another size."""
+
+    def run() -> object:
+        before = selection.WORKSPACE_BYTES
+        selection.WORKSPACE_BYTES = mebibytes * 2**20
+        try:
+            return case.run()
+        finally:
+            selection.WORKSPACE_BYTES = before
+
+    return Case(f"{case.name}: workspace of {mebibytes} MiB", run, case.bytes, case.flops)

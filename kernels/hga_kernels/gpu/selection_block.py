@@ -1,7 +1,7 @@
 """Kernels of the selection for blocks of many query rows: chunk level, token index, choice.
 
-A unit is a tile of at most ROWS query rows of one block and KV head; a pair is a KV head and a
-block, which has one or more units.
+A pair is a block and a KV head, number block * heads + head; it has one or more units, tiles of at
+most ROWS query rows.
 """
 
 import triton
@@ -15,11 +15,11 @@ CENTRE_TILE = 64
 
 
 @triton.jit
-def _first_row(queries, unit, blocks, tiles, head_stride, block_stride, row_stride, ROWS):
+def _first_row(queries, unit, heads, tiles, head_stride, block_stride, row_stride, ROWS):
     """Where the rows of a unit begin."""
     pair = unit // tiles
-    start = queries + (pair // blocks).to(tl.int64) * head_stride
-    return start + (pair % blocks) * block_stride + (unit % tiles) * ROWS * row_stride
+    start = queries + (pair % heads).to(tl.int64) * head_stride
+    return start + (pair // heads) * block_stride + (unit % tiles) * ROWS * row_stride
 
 
 @triton.jit
@@ -29,7 +29,7 @@ def turn_rows_kernel(
     starts,
     steps,
     scale,
-    blocks,
+    heads,
     tiles,
     rows,
     head_stride,
@@ -42,7 +42,7 @@ def turn_rows_kernel(
 ):
     """One program a unit: its queries turned, in 8 bits, INTS bytes a quarter."""
     unit = tl.program_id(0)
-    start = _first_row(queries, unit, blocks, tiles, head_stride, block_stride, row_stride, ROWS)
+    start = _first_row(queries, unit, heads, tiles, head_stride, block_stride, row_stride, ROWS)
     row = tl.arange(0, ROWS)
     inside = row + unit % tiles * ROWS < rows
     a, b, c, d = load_quarters(start, row, inside, row_stride, QUARTER, WIDTH)
@@ -72,7 +72,7 @@ def score_chunks_kernel(
     peaks,
     totals,
     scale,
-    blocks,
+    heads,
     tiles,
     rows,
     head_stride,
@@ -88,18 +88,16 @@ def score_chunks_kernel(
     """One program a run of TILE chunks and unit: centre scores, their peak and sum per row."""
     run, unit = tl.program_id(0), tl.program_id(1)
     pair = unit // tiles
-    end = tl.load(end_chunks + pair % blocks)
+    end = tl.load(end_chunks + pair // heads)
     chunk, row = run * TILE + tl.arange(0, TILE), tl.arange(0, ROWS)
     dims = tl.arange(0, DIM)
     place = (unit * runs + run) * ROWS + row
     if (run * TILE < end) & (run * TILE + TILE > first_chunk):
-        start = _first_row(
-            queries, unit, blocks, tiles, head_stride, block_stride, row_stride, ROWS
-        )
+        start = _first_row(queries, unit, heads, tiles, head_stride, block_stride, row_stride, ROWS)
         inside = row + unit % tiles * ROWS < rows
         query = tl.load(start + row[:, None] * row_stride + dims[None, :], inside[:, None], 0.0)
         choice = (chunk >= first_chunk) & (chunk < end)
-        start = summaries + (pair // blocks).to(tl.int64) * (capacity * DIM)
+        start = summaries + (pair % heads).to(tl.int64) * (capacity * DIM)
         summary = tl.load(start + chunk[:, None] * DIM + dims[None, :], choice[:, None], 0.0)
         centre = tl.dot(summary.to(query.dtype), tl.trans(query)) * scale
         centre = tl.where(choice[:, None], centre, -float("inf"))
@@ -136,7 +134,7 @@ def score_groups_kernel(
     listed,
     sums,
     totals,
-    blocks,
+    heads,
     tiles,
     first_chunk,
     capacity,
@@ -160,8 +158,8 @@ def score_groups_kernel(
     """
     span, unit = tl.program_id(0), tl.program_id(1)
     pair = unit // tiles
-    head = pair // blocks
-    end = tl.load(end_chunks + pair % blocks)
+    head = pair % heads
+    end = tl.load(end_chunks + pair // heads)
     limit = places if LISTED else tl.minimum(end, places)
     row = tl.arange(0, ROWS)
     total = tl.zeros([TOKENS // 16, ROWS], tl.float32)
@@ -215,7 +213,7 @@ def weigh_kernel(
     totals,
     end_chunks,
     masses,
-    blocks,
+    heads,
     tiles,
     rows,
     first_chunk,
@@ -234,7 +232,7 @@ def weigh_kernel(
     Values are centre scores (``CENTRES``), or weights of groups; totals their sums in ``runs``.
     """
     part, pair = tl.program_id(0), tl.program_id(1)
-    end = tl.load(end_chunks + pair % blocks)
+    end = tl.load(end_chunks + pair // heads)
     limit = places if LISTED else tl.minimum(end * PER_CHUNK, places)
     place, row = part * BLOCK + tl.arange(0, BLOCK), tl.arange(0, ROWS)
     if (part * BLOCK < limit) & (part * BLOCK + BLOCK > (0 if LISTED else first_chunk * PER_CHUNK)):
@@ -270,12 +268,10 @@ def choose_kernel(
     listed,
     chosen,
     chosen_masses,
-    blocks,
+    heads,
     first_chunk,
     places,
     budget,
-    head_stride,
-    block_stride,
     PLACES: tl.constexpr,
     BUDGET: tl.constexpr,
     PER_CHUNK: tl.constexpr,
@@ -284,7 +280,7 @@ def choose_kernel(
 ):
     """One program a pair: the heaviest places, in ascending order."""
     pair = tl.program_id(0)
-    end = tl.load(end_chunks + pair % blocks)
+    end = tl.load(end_chunks + pair // heads)
     place = tl.arange(0, PLACES)
     if LISTED:
         chunk = tl.load(
@@ -297,7 +293,7 @@ def choose_kernel(
     present = (chunk >= first_chunk) & (chunk < end) & (place < places)
     mass = tl.load(masses + pair * places + place, present, 0.0)
     taken, order, count = heaviest(mass, present, budget)
-    start = pair // blocks * head_stride + pair % blocks * block_stride
+    start = pair * budget
     tl.store(chosen + start + order, number, taken)
     rest = tl.arange(0, BUDGET)
     tl.store(chosen + start + rest, -1, (rest >= count) & (rest < budget))

@@ -21,7 +21,7 @@ CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
 CANDIDATES = {
     "score_step": tuple(
         Launch({"CHUNKS": chunks, "WARPS": warps}, warps=warps)
-        for chunks, warps in ((4, 2), (4, 4), (8, 4), (8, 8), (16, 4), (16, 8))
+        for chunks, warps in ((8, 4), (8, 8), (16, 8))
     ),
     "choose_step": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
 }

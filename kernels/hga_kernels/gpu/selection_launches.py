@@ -1,0 +1,183 @@
+"""How the kernels of the selection for blocks are launched, and the forms they are built in."""
+
+import triton
+
+from hga_kernels.gpu.build import Build, Launch
+from hga_kernels.gpu.selection_block import (
+    CENTRE_TILE,
+    choose_kernel,
+    score_chunks_kernel,
+    score_groups_kernel,
+    turn_rows_kernel,
+    weigh_kernel,
+)
+
+LEAST_BYTES = 32
+"""Of a quarter of a query: what a product of bytes takes at a time."""
+_PER_CHUNK = 4
+
+
+def _score_launch(tokens: int, warps: int) -> Launch:
+    return Launch({"TOKENS": tokens, "SPAN": 32, "WARPS": warps}, warps=warps, stages=3)
+
+
+TURN_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
+CENTRE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
+WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64}, warps=8)}
+CHOOSE_LAUNCHES = {90: Launch({}, warps=8), 120: Launch({}, warps=8)}
+SCORE_LAUNCHES: dict[int, dict[int, Launch]] = {
+    16: {90: _score_launch(512, 4), 120: _score_launch(512, 4)},
+    32: {90: _score_launch(256, 4), 120: _score_launch(256, 4)},
+    64: {90: _score_launch(128, 4), 120: _score_launch(128, 4)},
+    128: {90: _score_launch(128, 4), 120: _score_launch(128, 4)},
+}
+"""By rows of a unit."""
+
+CANDIDATES = {
+    "score_groups 128": tuple(
+        Launch({"TOKENS": tokens, "SPAN": span, "WARPS": warps}, warps=warps, stages=stages)
+        for tokens, span, warps, stages in (
+            (64, 32, 4, 3),
+            (128, 32, 4, 2),
+            (128, 32, 4, 3),
+            (128, 16, 4, 3),
+            (128, 64, 4, 3),
+            (128, 32, 8, 3),
+            (256, 32, 8, 3),
+        )
+    ),
+    "weigh": tuple(
+        Launch({"BLOCK": block}, warps=warps)
+        for block, warps in ((32, 4), (64, 4), (128, 4), (128, 8))
+    ),
+    "choose": tuple(Launch({}, warps=warps) for warps in (4, 8, 16)),
+}
+
+
+def unit_rows_for(rows: int) -> int:
+    """Rows of a unit, where a block has ``rows``."""
+    return min(max(int(triton.next_power_of_2(rows)), 16), 128)
+
+
+_COUNTS = ("heads", "tiles", "rows", "head_stride", "block_stride", "row_stride")
+
+
+def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
+    quarter = dim // 4
+    counts = dict.fromkeys(_COUNTS, "i32")
+    scored = {"peaks": "*fp32", "totals": "*fp32", "end_chunks": "*i32"}
+    unit = {"ROWS": unit_rows_for(rows), "QUARTER": quarter}
+    runs = {"TILE": CENTRE_TILE, "RUNS": 16}
+    turn = Build(
+        f"turn_rows {model}",
+        turn_rows_kernel,
+        {
+            "queries": "*bf16",
+            "ints": "*i8",
+            "starts": "*i32",
+            "steps": "*fp32",
+            "scale": "fp32",
+            **counts,
+        },
+        TURN_LAUNCHES,
+        {**unit, "WIDTH": max(quarter, 16), "INTS": max(quarter, LEAST_BYTES)},
+    )
+    centres = Build(
+        f"score_chunks {model}",
+        score_chunks_kernel,
+        {
+            "queries": "*bf16",
+            "summaries": "*bf16",
+            "centres": "*fp32",
+            "scale": "fp32",
+            **scored,
+            **counts,
+            **dict.fromkeys(("first_chunk", "capacity", "runs"), "i32"),
+        },
+        CENTRE_LAUNCHES,
+        {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
+    )
+    scores = [
+        Build(
+            f"score_groups {kind} {model}",
+            score_groups_kernel,
+            {
+                "ints": "*i8",
+                "starts": "*i32",
+                "steps": "*fp32",
+                "centres": "*fp32",
+                "codes": "*u8",
+                "scales": "*bf16",
+                "listed": "*i32",
+                "sums": "*bf16",
+                **scored,
+                **dict.fromkeys(("heads", "tiles", "first_chunk", "capacity"), "i32"),
+                **dict.fromkeys(("runs", "places", "spans"), "i32"),
+            },
+            SCORE_LAUNCHES[unit_rows_for(rows)],
+            {
+                **unit,
+                **runs,
+                "INTS": max(quarter, LEAST_BYTES),
+                "LISTED": kind == "kept",
+                "PACKED": True,
+            },
+        )
+        for kind in ("all", "kept")
+    ]
+    weighing = [
+        Build(
+            f"weigh {kind} {model}",
+            weigh_kernel,
+            {
+                "values": "*fp32" if kind == "chunks" else "*bf16",
+                "masses": "*fp32",
+                **scored,
+                **dict.fromkeys(("heads", "tiles", "rows", "first_chunk"), "i32"),
+                **dict.fromkeys(("runs", "places", "stride"), "i32"),
+            },
+            WEIGH_LAUNCHES,
+            {
+                "ROWS": unit_rows_for(rows),
+                "RUNS": 16,
+                "PER_CHUNK": 1 if kind == "chunks" else _PER_CHUNK,
+                "CENTRES": kind == "chunks",
+                "LISTED": kind == "groups",
+            },
+        )
+        for kind in ("chunks", "groups")
+    ]
+    return (turn, centres, *scores, *weighing)
+
+
+def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
+    numbers = ("heads", "first_chunk", "places", "budget")
+    return Build(
+        f"choose {kind}",
+        choose_kernel,
+        {
+            "masses": "*fp32",
+            "end_chunks": "*i32",
+            "listed": "*i32",
+            "chosen": "*i32",
+            "chosen_masses": "*fp32",
+            **dict.fromkeys(numbers, "i32"),
+        },
+        CHOOSE_LAUNCHES,
+        {
+            "PLACES": places,
+            "BUDGET": budget,
+            "PER_CHUNK": per_chunk,
+            "LISTED": per_chunk > 1,
+            "WITH_MASS": per_chunk > 1,
+        },
+    )
+
+
+BUILDS = (
+    *_builds(128, 128, "qwen3-30b-a3b"),
+    *_builds(64, 48, "smollm2-64k"),
+    *_builds(128, 8, "qwen3-30b-a3b by token"),
+    _choose_build("chunks", 1024, 512, 1),
+    _choose_build("groups", 2048, 128, _PER_CHUNK),
+)
