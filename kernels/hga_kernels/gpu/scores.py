@@ -118,8 +118,8 @@ def heaviest(mass, present, limit):
     bits = tl.where(present, mass.to(tl.uint32, bitcast=True) + 1, 0)
     # Two bits of the border a round, until it parts the heaviest from the rest.
     border = tl.full([], 0, tl.uint32)
-    shift = 30
-    count = limit + 1
+    shift = tl.full([], 30, tl.int32)
+    count = tl.full([], 1, tl.int32) + limit
     while (shift >= 0) & (count != limit):
         one = tl.full([], 1, tl.uint32) << shift
         reach = (bits >= border + one).to(tl.int64)

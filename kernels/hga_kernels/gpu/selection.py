@@ -30,6 +30,8 @@ from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
 WORKSPACE_BYTES = 64 * 2**20
 """Blocks are taken in parts that need about as much."""
 _MAX_CHUNKS = 4096
+_LEAST_PLACES = 1024
+"""To choose from at a time, so that fewer kernels are compiled."""
 _CHUNK, _GROUP = 64, 16
 _PER_CHUNK = _CHUNK // _GROUP
 
@@ -85,6 +87,11 @@ class _Work:
     def runs(self) -> int:
         return -(-self.last_chunk // CENTRE_TILE)
 
+    @property
+    def most_runs(self) -> int:
+        """A power of two that holds for the whole index, so that fewer kernels are compiled."""
+        return int(triton.next_power_of_2(-(-self.codes.shape[1] // CENTRE_TILE)))
+
     def blocks(self, first: int, last: int) -> "_Work":
         """The part from one block to another."""
         pairs = slice(first * self.heads, last * self.heads)
@@ -105,7 +112,8 @@ class _Work:
 
     def query_arguments(self) -> tuple[Any, ...]:
         """Scale, counts and strides of the queries, as two kernels take them."""
-        return (self.log_scale, self.heads, self.tiles, self.rows, *self.queries.stride()[:3])
+        head, block, row, _ = self.queries.stride()
+        return (self.log_scale, self.heads, self.tiles, self.rows, head // row, block // row)
 
 
 def select_groups(
@@ -260,7 +268,7 @@ def _score_groups(
         QUARTER=work.queries.shape[3] // 4,
         INTS=work.ints.shape[3],
         TILE=CENTRE_TILE,
-        RUNS=triton.next_power_of_2(work.runs),
+        RUNS=work.most_runs,
         LISTED=work.listed is not None,
         PACKED=work.queries.is_cuda,
         **launch.options(),
@@ -291,9 +299,9 @@ def _weigh(
         work.first_chunk,
         runs,
         places,
-        values.stride(0),
+        values.shape[1],
         ROWS=work.unit_rows,
-        RUNS=triton.next_power_of_2(runs),
+        RUNS=max(work.most_runs, triton.next_power_of_2(runs)),
         PER_CHUNK=per_chunk,
         CENTRES=per_chunk == 1,
         LISTED=per_chunk > 1 and work.listed is not None,
@@ -321,7 +329,7 @@ def _choose(
         work.first_chunk,
         places,
         budget,
-        PLACES=triton.next_power_of_2(places),
+        PLACES=max(triton.next_power_of_2(places), _LEAST_PLACES),
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=per_chunk,
         LISTED=listed is not None,

@@ -13,16 +13,21 @@ from hga_kernels.gpu.turn import load_quarters, turn_quarters
 CENTRE_TILE = 64
 """Chunks whose centres are scored at a time."""
 
+_COUNTS = (
+    *("heads", "tiles", "rows", "head_rows", "block_rows", "first_chunk", "capacity"),
+    *("runs", "places", "spans", "held_places", "budget"),
+)
+"""Not compiled anew for ones and multiples of 16, which they are by turns."""
+
 
 @triton.jit
-def _first_row(queries, unit, heads, tiles, head_stride, block_stride, row_stride, ROWS):
-    """Where the rows of a unit begin."""
+def _first_row(unit, heads, tiles, head_rows, block_rows, ROWS: tl.constexpr):
+    """Number of a unit's first row among all rows in memory."""
     pair = unit // tiles
-    start = queries + (pair % heads).to(tl.int64) * head_stride
-    return start + (pair // heads) * block_stride + (unit % tiles) * ROWS * row_stride
+    return (pair % heads) * head_rows + (pair // heads) * block_rows + (unit % tiles) * ROWS
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def turn_rows_kernel(
     queries,
     ints,
@@ -32,9 +37,8 @@ def turn_rows_kernel(
     heads,
     tiles,
     rows,
-    head_stride,
-    block_stride,
-    row_stride,
+    head_rows,
+    block_rows,
     ROWS: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -42,10 +46,11 @@ def turn_rows_kernel(
 ):
     """One program a unit: its queries turned, in 8 bits, INTS bytes a quarter."""
     unit = tl.program_id(0)
-    start = _first_row(queries, unit, heads, tiles, head_stride, block_stride, row_stride, ROWS)
+    first = _first_row(unit, heads, tiles, head_rows, block_rows, ROWS)
+    start = queries + first.to(tl.int64) * (4 * QUARTER)
     row = tl.arange(0, ROWS)
     inside = row + unit % tiles * ROWS < rows
-    a, b, c, d = load_quarters(start, row, inside, row_stride, QUARTER, WIDTH)
+    a, b, c, d = load_quarters(start, row, inside, 4 * QUARTER, QUARTER, WIDTH)
     a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH)
     a, b, c, d, step, begin = quantised(a, b, c, d)
     places = row[:, None] * INTS + tl.arange(0, WIDTH)[None, :]
@@ -63,7 +68,7 @@ def turn_rows_kernel(
     tl.store(steps + unit * ROWS + row, step * scale)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def score_chunks_kernel(
     queries,
     summaries,
@@ -75,9 +80,8 @@ def score_chunks_kernel(
     heads,
     tiles,
     rows,
-    head_stride,
-    block_stride,
-    row_stride,
+    head_rows,
+    block_rows,
     first_chunk,
     capacity,
     runs,
@@ -93,9 +97,10 @@ def score_chunks_kernel(
     dims = tl.arange(0, DIM)
     place = (unit * runs + run) * ROWS + row
     if (run * TILE < end) & (run * TILE + TILE > first_chunk):
-        start = _first_row(queries, unit, heads, tiles, head_stride, block_stride, row_stride, ROWS)
+        first = _first_row(unit, heads, tiles, head_rows, block_rows, ROWS)
+        start = queries + first.to(tl.int64) * DIM
         inside = row + unit % tiles * ROWS < rows
-        query = tl.load(start + row[:, None] * row_stride + dims[None, :], inside[:, None], 0.0)
+        query = tl.load(start + row[:, None] * DIM + dims[None, :], inside[:, None], 0.0)
         choice = (chunk >= first_chunk) & (chunk < end)
         start = summaries + (pair % heads).to(tl.int64) * (capacity * DIM)
         summary = tl.load(start + chunk[:, None] * DIM + dims[None, :], choice[:, None], 0.0)
@@ -121,7 +126,7 @@ def _row_peaks(peaks, unit, runs, ROWS: tl.constexpr, RUNS: tl.constexpr):
     return tl.max(parts, 0), parts, places, inside & (places >= 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def score_groups_kernel(
     ints,
     starts,
@@ -206,7 +211,7 @@ def score_groups_kernel(
     tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def weigh_kernel(
     values,
     peaks,
@@ -219,7 +224,7 @@ def weigh_kernel(
     first_chunk,
     runs,
     places,
-    stride,
+    held_places,
     ROWS: tl.constexpr,
     RUNS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -250,7 +255,7 @@ def weigh_kernel(
                 total = tl.sum(tl.load(totals + at, (run < runs)[:, None] & (at >= 0), 0.0), 0)
             at = place[:, None] * ROWS + row[None, :]
             held = (place < limit)[:, None] & inside[None, :]
-            start = values + unit.to(tl.int64) * stride
+            start = values + unit.to(tl.int64) * held_places * ROWS
             if CENTRES:
                 value = tl.load(start + at, held, -float("inf"))
                 value = tl.where(value > -float("inf"), tl.exp2(value - peak[None, :]), 0.0)
@@ -261,7 +266,7 @@ def weigh_kernel(
         tl.store(masses + pair * places + place, mass, place < places)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def choose_kernel(
     masses,
     end_chunks,

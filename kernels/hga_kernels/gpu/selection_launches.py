@@ -59,7 +59,7 @@ def unit_rows_for(rows: int) -> int:
     return min(max(int(triton.next_power_of_2(rows)), 16), 128)
 
 
-_COUNTS = ("heads", "tiles", "rows", "head_stride", "block_stride", "row_stride")
+_COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
 
 
 def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
@@ -134,7 +134,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
                 "masses": "*fp32",
                 **scored,
                 **dict.fromkeys(("heads", "tiles", "rows", "first_chunk"), "i32"),
-                **dict.fromkeys(("runs", "places", "stride"), "i32"),
+                **dict.fromkeys(("runs", "places", "held_places"), "i32"),
             },
             WEIGH_LAUNCHES,
             {

@@ -217,7 +217,7 @@ def select_few(
         budget,
         KEPT_ROWS=kept_rows,
         CHUNKS=chunks,
-        PROGRAMS=triton.next_power_of_2(programs),
+        PROGRAMS=triton.next_power_of_2(-(-summaries.shape[1] // chunks)),
         BUDGET=triton.next_power_of_2(budget),
         **pick(CHOOSE_LAUNCHES, capability()).options(),
     )
