@@ -254,14 +254,14 @@ def weigh_kernel(
                 at = (unit * runs + run)[:, None] * ROWS + row[None, :]
                 total = tl.sum(tl.load(totals + at, (run < runs)[:, None] & (at >= 0), 0.0), 0)
             at = place[:, None] * ROWS + row[None, :]
-            held = (place < limit)[:, None] & inside[None, :]
+            held = (place < limit)[:, None] & (row >= 0)[None, :]
             start = values + unit.to(tl.int64) * held_places * ROWS
             if CENTRES:
                 value = tl.load(start + at, held, -float("inf"))
                 value = tl.where(value > -float("inf"), tl.exp2(value - peak[None, :]), 0.0)
             else:
                 value = tl.load(start + at, held, 0.0).to(tl.float32)
-            share = tl.where(total > 0, 1.0 / total, 0.0)
+            share = tl.where(inside & (total > 0), 1.0 / total, 0.0)
             mass += tl.sum(value * share[None, :], 1)
         tl.store(masses + pair * places + place, mass, place < places)
 
