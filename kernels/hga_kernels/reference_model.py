@@ -252,7 +252,8 @@ def keep_tokens(logits: torch.Tensor, settings: torch.Tensor, top_k: torch.Tenso
     reached = weights.cumsum(0)
     # All of them where rounding keeps the sum of all below the mass.
     count = int((reached < top_p * weights.sum()).sum()) + 1
-    return scaled >= ordered[min(count, len(ordered)) - 1]
+    kept: torch.Tensor = scaled >= ordered[min(count, len(ordered)) - 1]
+    return kept
 
 
 def sample(

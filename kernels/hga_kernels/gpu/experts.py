@@ -104,12 +104,12 @@ def experts(
         out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
         for first in range(0, hidden.shape[0], SLICE_ROWS):
             rows = slice(first, first + SLICE_ROWS)
-            choice = experts_per_token, normalize
-            _many(hidden[rows], norm, eps, expert_gate, gate_up, down, *choice, out[rows])
+            weights = norm, eps, expert_gate, gate_up, down
+            _many(hidden[rows], *weights, experts_per_token, normalize, out[rows])
         return out
     logits = gemv(hidden, norm, eps, expert_gate, torch.float32, None)
-    choice = gated_gemv(hidden, norm, eps, logits, gate_up, experts_per_token, normalize)
-    return mixed_gemv(*choice, down, hidden)
+    gated = gated_gemv(hidden, norm, eps, logits, gate_up, experts_per_token, normalize)
+    return mixed_gemv(*gated, down, hidden)
 
 
 def _many(

@@ -7,7 +7,7 @@ import torch
 from hga_kernels import reference
 from linear_cases import EPS, block_scaled, error, moved, random, weights, wide
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "few_programs")
 
 KINDS = ["bf16", "fp8"]
 
@@ -104,6 +104,7 @@ def test_equal_logits_choose_the_first_experts(rows: int, device: torch.device) 
     assert error(out, expected) < 0.01
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("rows", [2, 5])
 def test_a_row_that_is_no_number_harms_no_other(rows: int, device: torch.device) -> None:
     from hga_kernels.gpu.experts import experts as run

@@ -6,9 +6,18 @@ import pytest
 import torch
 from hga_kernels import reference
 from hga_kernels.weights import FP8_BLOCK
-from linear_cases import BF16_ERROR, EPS, block_scaled, error, moved, random, weights, wide
+from linear_cases import (
+    BF16_ERROR,
+    EPS,
+    block_scaled,
+    error,
+    moved,
+    random,
+    weights,
+    wide,
+)
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "few_programs")
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp8"])

@@ -47,6 +47,7 @@ def test_greedy_takes_the_first_of_the_largest(vocab: int, draw: Draw) -> None:
     assert draw(logits, 0.0, 0.5, 3) == vocab // 2
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_no_numbers_show(wrong: float, temperature: float, draw: Draw) -> None:
