@@ -91,7 +91,7 @@ _MODELS: tuple[CatalogueModel, ...] = (
     HubModel(
         name="qwen3-30b-a3b",
         repository="Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
-        revision="main",
+        revision="5a5a776300a41aaa681dd7ff0106608ef2bc90db",
         about_bytes=31_174_545_408,
         needs="an NVIDIA GPU with 32 GB",
     ),

@@ -130,11 +130,15 @@ class RemoteFiles:
             ) from error
         except HfHubHTTPError as error:
             raise FetchError(self._refusal(error)) from error
+        except (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError) as error:
+            raise FetchError(
+                f"{self._name} cannot be fetched: the connection to {self.endpoint} broke. What "
+                "has been fetched is kept; run the same command again."
+            ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise FetchError(
                 f"{self._name} cannot be fetched: {self.endpoint} cannot be reached "
-                f"({type(error).__name__}). What has been fetched is kept; run the same command "
-                "again when there is a network."
+                f"({type(error).__name__}). Is there a network? What has been fetched is kept."
             ) from error
         except OSError as error:
             if error.errno is not None:

@@ -25,12 +25,14 @@ class Topics:
     Token ``i`` is of topic ``i % count``; its embedding and its row of the output head are part the
     topic's own direction, part its own. So neighbouring tokens of a stream that keeps to a topic
     for a while ask for the same pages and experts, and the tokens generated keep to it as well.
-    This makes successive selections overlap as those of trained models do; which pages they are,
-    and how sharply attention is concentrated in them, stays as random as the projections.
+    What one decoded token selects was then selected by the one before to 63%, where smollm2-64k on
+    text has 75% and random weights without topics 14% (8K tokens, 64 of about 470 groups); of the
+    experts it was 62% against 13%. Which pages they are, and how sharply attention is concentrated
+    in them, stays random.
     """
 
     count: int = 64
-    share: float = 0.5
+    share: float = 0.9
     """Of an embedding's squared length that is the topic's."""
     run_tokens: int = 256
     """Tokens that a stream keeps to a topic, in the mean."""

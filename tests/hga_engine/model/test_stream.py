@@ -285,3 +285,16 @@ def test_on_a_gpu(checkpoint, monkeypatch):
                 assert torch.equal(weight.cpu(), other_values.view(torch.uint8))
             else:
                 assert torch.equal(weight.cpu(), vars(other)[name])
+
+
+@pytest.mark.parametrize(("hidden", "heads", "width"), [(256, 8, 128), (160, 6, 48)])
+def test_logits_are_those_of_the_dequantised_model(
+    hidden, heads, width, reference_model, dense_logits, difference, tmp_path
+):
+    changes = {"hidden_size": hidden, "num_attention_heads": heads, "num_experts": 4}
+    changes |= {"num_key_value_heads": heads // 2, "moe_intermediate_size": width}
+    dequantized = write_fp8(reference_model("qwen3_moe", **changes), tmp_path)
+    tokens = torch.arange(20) * 5 % 101
+    with torch.no_grad():
+        expected = dequantized(tokens[None]).logits[0]
+    assert difference(dense_logits(load(tmp_path), tokens), expected) < 1e-4
