@@ -80,18 +80,20 @@ def check() -> int:
     import torch
 
     from hga_chat.models import find_model
-    from hga_chat.sessions.opening import open_session, settings_of
+    from hga_chat.sessions.opening import lay_out_saved, open_session, settings_of
     from hga_chat.sessions.store import SessionStore
     from hga_chat.settings import load_settings
     from hga_engine.opening import open_engine, prepare_model
 
     torch.set_num_threads(1)
     settings, store = load_settings({}), SessionStore(1 << 40)
-    model = prepare_model(find_model(settings.model))
+    files = find_model(settings.model)
+    model = prepare_model(files)
     for id_ in store.ids():
         saved = store.open(id_)
         own = settings_of(saved.info, settings)
-        conversation = open_session(model, own, saved)
+        layout = lay_out_saved(saved, files)
+        conversation = open_session(model, own, saved, layout)
         for note in conversation.notes:
             if "damaged" in note:
                 sys.stderr.write(f"{note}\n")

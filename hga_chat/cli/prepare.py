@@ -1,6 +1,7 @@
 """From settings and paths to a conversation: the one place that puts them together."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -116,6 +117,9 @@ def start_on_documents(
     Raises:
         SessionInUseError: another process has the saved reading open.
     """
+    from hga_engine.model.prepared import read_ahead
+
+    read_ahead(prepared.files)
     keeping = None
     if paths and not settings.no_save and not (for_one_answer and "-" in paths):
         keeping = _find_keeping(prepared, paths, settings, output, for_one_answer=for_one_answer)
@@ -172,8 +176,9 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
         SessionError: it is damaged.
         EngineError: its model is missing or damaged.
     """
-    from hga_chat.sessions.opening import open_session, settings_of
+    from hga_chat.sessions.opening import lay_out_saved, open_session, settings_of
     from hga_chat.sessions.store import SessionStore
+    from hga_engine.model.prepared import read_ahead
 
     store = SessionStore(settings.disk_limit)
     saved = store.open(store.find(name))
@@ -185,12 +190,18 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
             f"router {own.router}, budget {own.budget}."
         )
     files = find_or_pull(own, output)
+    read_ahead(files)
+    # Encoding lets other threads run, so it is done by the time torch is imported.
+    threads = ThreadPoolExecutor(1)
+    layout = threads.submit(lay_out_saved, saved, files)
+    threads.shutdown(wait=False)
 
     def open_(progress: "Progress") -> "Conversation":
-        from hga_engine.opening import prepare_model
-
         with _closing_on_failure(saved):
-            return open_session(prepare_model(files, progress, own.device), own, saved)
+            from hga_engine.opening import prepare_model
+
+            model = prepare_model(files, progress, own.device)
+            return open_session(model, own, saved, layout.result())
 
     return Start(own, open_)
 

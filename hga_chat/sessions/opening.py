@@ -96,13 +96,25 @@ def _equal_documents(one: Sequence[Document], other: Sequence[Document]) -> int:
     return next((n for n in range(shorter) if one[n] != other[n]), shorter)
 
 
-def open_session(model: "LoadedModel", settings: Settings, saved: SavedSession) -> Conversation:
+def lay_out_saved(saved: SavedSession, files: "ModelFiles") -> DocumentTokens | None:
+    """The documents of a saved session as tokens; None if it has none."""
+    from hga_engine.tokenizer import load_tokenizer
+
+    assert saved.documents is not None
+    loaded = saved.documents.loaded
+    return lay_out(loaded, load_tokenizer(files)) if loaded.documents else None
+
+
+def open_session(
+    model: "LoadedModel", settings: Settings, saved: SavedSession, layout: DocumentTokens | None
+) -> Conversation:
     """Go on with a saved session.
 
     Args:
         model: the one that has read it.
         settings: those of the session.
         saved: the session; the conversation closes it.
+        layout: its documents.
 
     Raises:
         SessionError: another model has read it.
@@ -116,7 +128,6 @@ def open_session(model: "LoadedModel", settings: Settings, saved: SavedSession) 
             f"Session {info.id} was read by {_named(info)}; the model of that name is another now "
             f"({model.fingerprint[:12]}).\n'hga-chat ingest {paths}' reads the documents with it."
         )
-    layout = lay_out(documents.loaded, model.tokenizer) if documents.loaded.documents else None
     return _converse(model, settings, layout, documents.loaded.skipped, saved)
 
 

@@ -7,10 +7,13 @@ written is left alone.
 """
 
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,6 @@ from hga_engine.config import ModelConfig
 from hga_engine.model.files import ModelFiles, fingerprint
 
 if TYPE_CHECKING:
-    from io import FileIO
-
     import torch
 
     from hga_engine.model.types import ModelWeights
@@ -33,26 +34,53 @@ _FORMAT = "1"
 _MOST_HEADER_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """The file of weights in memory: what it says of its tensors, and their bytes."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Any]
+    memory: mmap.mmap
+
+
+_ahead: dict[ModelFiles, Future[_Stored]] = {}
+
+
+def read_ahead(files: ModelFiles) -> None:
+    """Begin to read kept weights on a thread, for the ``load_weights`` that will follow.
+
+    It needs no torch, so that both threads are busy while the other one imports it.
+    """
+    if files.prepared is not None and files not in _ahead:
+        threads = ThreadPoolExecutor(1)
+        _ahead[files] = threads.submit(_read, files)
+        threads.shutdown(wait=False)
+
+
 def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | None":
     """Weights that ``keep_weights`` kept of the same files in the same type.
 
     Raises:
         ModelFileError: a file of the model is missing.
     """
+    import torch
+
     from hga_engine.model.types import LayerWeights, ModelWeights
 
     if files.prepared is None:
         return None
-    mark = _mark(files)
+    begun = _ahead.pop(files, None)
     try:
-        with (files.prepared / _WEIGHTS).open("rb", buffering=0) as file:
-            header = _header(file)
-            found = header.pop("__metadata__")
-            if (found.get("mark"), found.get("dtype")) != (mark, str(dtype)):
-                return None
-            config = json.loads(found["config"])
-            config["dense_layers"] = frozenset(config["dense_layers"])
-            tensors = _read_tensors(file, header, dtype)
+        stored = _read(files) if begun is None else begun.result()
+        if stored.metadata["dtype"] != str(dtype):
+            return None
+        run = torch.frombuffer(stored.memory, dtype=torch.uint8)
+        tensors = {
+            name: run[slice(*entry["data_offsets"])].view(dtype).view(entry["shape"])
+            for name, entry in stored.tensors.items()
+        }
+        config = json.loads(stored.metadata["config"])
+        config["dense_layers"] = frozenset(config["dense_layers"])
         model = ModelConfig(**config)
         layers: list[dict[str, torch.Tensor]] = [{} for _ in range(model.num_layers)]
         for name in [name for name in tensors if "." in name]:
@@ -66,42 +94,37 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
             tensors["final_norm"],
             lm_head,
         )
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError):
         return None
 
 
-def _header(file: "FileIO") -> dict[str, Any]:
-    """What a safetensors file says of its tensors; they begin where it ends."""
-    size = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(min(size, _MOST_HEADER_BYTES)))
-    if not isinstance(header, dict):
-        raise TypeError("the header is no object")
-    return header
-
-
-def _read_tensors(
-    file: "FileIO", header: dict[str, Any], dtype: "torch.dtype"
-) -> "dict[str, torch.Tensor]":
-    """All tensors in one run of memory, read in one go: through a mapping it takes thrice as long.
+def _read(files: ModelFiles) -> _Stored:
+    """Read the kept weights in one go: through a mapping of the file it takes thrice as long.
 
     Raises:
-        ValueError: the file is shorter than its header says.
+        OSError, ValueError, KeyError, TypeError, AttributeError: there are none of these files, or
+            they are not whole.
+        ModelFileError: a file of the model is missing.
     """
-    import torch
-    from hga_kernels import empty_on_huge_pages
-
-    places = {name: entry["data_offsets"] for name, entry in header.items()}
-    run = empty_on_huge_pages((max(end for _, end in places.values()),), torch.uint8)
-    rest = memoryview(run.numpy())
-    while rest:
-        count = file.readinto(rest)
-        if not count:
-            raise ValueError("the file is too short")
-        rest = rest[count:]
-    return {
-        name: run[begin:end].view(dtype).view(header[name]["shape"])
-        for name, (begin, end) in places.items()
-    }
+    mark = _mark(files)
+    assert files.prepared is not None
+    with (files.prepared / _WEIGHTS).open("rb", buffering=0) as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(size, _MOST_HEADER_BYTES)))
+        metadata = header.pop("__metadata__")
+        if metadata["mark"] != mark:
+            raise ValueError("made of other files")
+        size = max(entry["data_offsets"][1] for entry in header.values())
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(AttributeError, OSError):  # as good as any other, only slower
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        rest = memoryview(memory)
+        while rest:
+            count = file.readinto(rest)
+            if not count:
+                raise ValueError("cut short")
+            rest = rest[count:]
+    return _Stored(metadata, header, memory)
 
 
 def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:

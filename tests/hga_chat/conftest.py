@@ -56,7 +56,7 @@ def use_engine(monkeypatch):
                 tokenizer=engine.tokenizer, name=engine.model_name, fingerprint=engine.fingerprint
             )
 
-        files = SimpleNamespace(name="scripted", directory=None)
+        files = SimpleNamespace(name="scripted", directory=None, prepared=None)
         monkeypatch.setattr(hga_chat.models, "find_model", lambda name: files)
         monkeypatch.setattr(hga_engine.tokenizer, "load_tokenizer", lambda _: engine.tokenizer)
         monkeypatch.setattr(hga_engine.opening, "prepare_model", prepare_model)

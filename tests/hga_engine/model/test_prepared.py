@@ -65,6 +65,16 @@ def test_kept_weights_are_read_side_by_side(files):
     assert side_by_side(aligned) is aligned
 
 
+def test_weights_that_are_read_ahead_are_the_same(files, monkeypatch):
+    prepared.read_ahead(files)
+    made = load_model(files, torch.float32)
+    prepared.read_ahead(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "_read", None)
+        assert same(prepared.load_weights(files, torch.float32), made)
+    assert prepared.load_weights(files, torch.bfloat16) is None
+
+
 def test_what_was_kept_of_other_files_or_in_another_type_is_not_used(files):
     load_model(files, torch.float32)
     assert prepared.load_weights(files, torch.float32) is not None
