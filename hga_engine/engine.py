@@ -116,6 +116,7 @@ class Engine:
 
     def _plan_device(self, weights: ModelWeights, dtype: torch.dtype) -> DevicePlan:
         """What the session will take of the GPU's memory, beside the weights that are there."""
+        torch.cuda.empty_cache()
         now, weights_bytes = device_memory(self._device), weights.device_bytes()
         return plan_device(
             weights.config,
@@ -510,7 +511,12 @@ class Engine:
         return self._store.usage().hit_rate
 
     def close(self) -> None:
-        """Give K/V memory and files back; what was saved stays."""
+        """Give memory and files back; what was saved stays. The weights are the caller's."""
         if self._saved is not None:
             self._saved.close()
+        self._graph = None
         self._store.close()
+        self._index.close()
+        if self._device_store is not None:
+            # For whoever plans with what the driver says is free.
+            torch.cuda.empty_cache()

@@ -146,13 +146,19 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
         KVStoreError: the disk tier cannot be set up.
         SavedStateError: the saved state is damaged, or of another model, geometry or format.
     """
+    device_type = model.weights.final_norm.device.type
+    if device_type != "cpu" and config.cache.host_budget_bytes is not None:
+        raise OutOfMemoryError(
+            "--host-budget does not go with a GPU, which reads all K/V in host memory by itself. "
+            "Leave it out, use a smaller --context, or --device cpu."
+        )
     ledger.check(
         ledger.predict(
             model.weights.config,
             model.weights.host_bytes(),
             config,
             torch.bfloat16,
-            model.weights.final_norm.device.type,
+            device_type,
         ),
         ledger.available_memory_bytes() + model.weights.host_bytes(),
         ledger.available_disk_bytes(config.cache),

@@ -79,6 +79,7 @@ class RoutingIndex:
         self._chunk_turns = self._turns(size, wide)
         self._group_turns = self._turns(router.group_size, wide)
         self._closed = [0] * model.num_layers
+        self._stacked: tuple[torch.Tensor, ...] = ()
         self.summaries: list[torch.Tensor] = []
         self.codes: list[torch.Tensor] = []
         self.scales: list[torch.Tensor] = []
@@ -187,6 +188,12 @@ class RoutingIndex:
             "scales": self.scales,
             "group_summaries": self.group_summaries,
         }
+
+    def close(self) -> None:
+        """Give memory back. The index cannot be used afterwards."""
+        for arrays in self._arrays().values():
+            arrays.clear()
+        self._stacked = ()
 
     def bytes(self) -> int:
         """Memory of the entries in use."""

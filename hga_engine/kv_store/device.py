@@ -230,9 +230,11 @@ class DeviceKVStore:
         )
 
     def close(self) -> None:
-        """Give memory back."""
+        """Give memory back. May be called twice."""
         self._stream.synchronize()
         self._pools.clear()
+        nothing = torch.empty(0, device=self._device)
+        self.cache = PageCache(nothing, nothing, nothing, nothing, nothing)
         self.host.close()
 
     def _by_head(self, pool: torch.Tensor) -> torch.Tensor:

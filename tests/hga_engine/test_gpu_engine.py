@@ -113,7 +113,7 @@ def make(weights: ModelWeights, router: RouterConfig = ROUTER, **cache: Any) -> 
     return Engine(weights, tokenizer, config, "tiny", "0" * 64)
 
 
-MODELS = [("llama", LLAMA, False), ("moe", MOE, False), ("moe-fp8", MOE, True)]
+MODELS = [("llama", LLAMA, False), ("moe-fp8", MOE, True)]
 
 
 @pytest.fixture(params=MODELS, ids=[name for name, _, _ in MODELS])
@@ -156,7 +156,7 @@ def error(ours: torch.Tensor, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("router", ["hga", "paper", "dense"])
 @pytest.mark.parametrize("rule", ["decode", "prefill"])
 def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule: Any) -> None:
-    tokens = text(1100)
+    tokens = text(900)
     # A full budget, so that rounding does not choose other groups.
     wide = replace(
         ROUTER,
