@@ -18,14 +18,17 @@ _MAX_ELEMENTS = 2**31
 
 ORDER = {90: Launch({"LANES": 256}, warps=4, stages=1)}
 ATTEND: Mapping[int, Launches] = {
-    16: {90: Launch({"M": 16, "PAGES": 4}, warps=4, stages=3)},
+    16: {
+        90: Launch({"M": 16, "PAGES": 4}, warps=4, stages=3),
+        120: Launch({"M": 16, "PAGES": 2}, warps=2, stages=3),
+    },
     64: {
         90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=3),
-        120: Launch({"M": 64, "PAGES": 4}, warps=4, stages=2),
+        120: Launch({"M": 64, "PAGES": 2}, warps=4, stages=3),
     },
     128: {
-        90: Launch({"M": 128, "PAGES": 8}, warps=8, stages=3),
-        120: Launch({"M": 128, "PAGES": 4}, warps=8, stages=2),
+        90: Launch({"M": 128, "PAGES": 4}, warps=8, stages=4),
+        120: Launch({"M": 128, "PAGES": 2}, warps=8, stages=3),
     },
 }
 """By query rows of a program, a row being one head of one token."""
@@ -34,8 +37,8 @@ CANDIDATES = {
     "attend_pages/128": tuple(
         Launch({"M": m, "PAGES": pages}, warps=warps, stages=stages)
         for m, pages, warps, stages in (
-            (128, 4, 4, 3), (128, 4, 8, 3), (128, 4, 8, 4), (128, 8, 4, 2), (128, 8, 4, 3),
-            (128, 8, 8, 2), (128, 8, 8, 3), (64, 8, 4, 2),
+            (128, 8, 8, 3), (128, 4, 8, 4), (128, 4, 8, 3), (128, 8, 8, 2), (64, 4, 4, 3),
+            (64, 8, 4, 2), (64, 4, 4, 2),
         )
     ),
     "attend_pages/16": tuple(
@@ -119,9 +122,12 @@ def _attend_pages(
     n = tl.arange(0, PAGES * _GROUP)
     in_page = (n % _GROUP)[:, None] * DIM + dim[None, :]
     tiles = whole // PAGES
+    # Loaded a tile ahead, so that pages can be on their way several tiles ahead.
+    slot = tl.load(slots + first + n // _GROUP, mask=n // _GROUP < whole, other=0)
     for tile in range(tiles):
-        slot = tl.load(slots + first + tile * PAGES + n // _GROUP)
         place = slot[:, None] * (2 * _GROUP * DIM) + in_page
+        after = (tile + 1) * PAGES + n // _GROUP
+        slot = tl.load(slots + first + after, mask=after < whole, other=0)
         key = tl.load(pool + place)
         scores = tl.dot(query, tl.trans(key)) * scale
         value = tl.load(pool + _GROUP * DIM + place)
