@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    # Imports and documents leave hardly any cycles, and looking for them costs a tenth of the start.
+    # Imports and documents leave hardly any cycles; looking for them costs a tenth of the start.
     gc.set_threshold(100_000, 20, 20)
     from hga_chat.cli.app import run
 

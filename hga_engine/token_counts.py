@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tiktoken
 import tokenizers
 
@@ -51,19 +52,18 @@ class FastCounter:
         )
         return [next(counts) if is_taken else None for is_taken in taken]
 
-    def _count(self, texts: Sequence[str]) -> list[int | None]:
+    def _count(self, texts: Sequence[str]) -> list[int] | list[int | None]:
+        if not texts:
+            return []
         # One call for all: after each call the thread would wait for Python's lock.
-        joined = _BETWEEN.join(texts)
-        ids = self._encoding.encode(joined, allowed_special={_BETWEEN}, disallowed_special=())
-        if max(ids, default=0) > self._between:
+        ids = self._encoding.encode_to_numpy(
+            _BETWEEN.join(texts), allowed_special={_BETWEEN}, disallowed_special=()
+        )
+        if ids.max(initial=0) > self._between:
             return [None] if len(texts) == 1 else [self._count([text])[0] for text in texts]
-        counts: list[int | None] = []
-        start = 0
-        for _ in texts[1:]:
-            end = ids.index(self._between, start)
-            counts.append(end - start)
-            start = end + 1
-        return [*counts, len(ids) - start] if texts else []
+        ends = np.append(np.flatnonzero(ids == self._between), ids.size)
+        counts: list[int] = (np.diff(ends, prepend=-1) - 1).tolist()
+        return counts
 
 
 def fast_counter(tokenizer: tokenizers.Tokenizer) -> FastCounter | None:

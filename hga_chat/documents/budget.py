@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from hga_chat.documents.kinds import FOLDERS_OF, Kind
 from hga_chat.documents.survey import Counted
@@ -64,9 +63,17 @@ def _folders(counted: Sequence[Counted]) -> Counter[str]:
     """Tokens below each folder, whose path ends with a slash."""
     tokens: Counter[str] = Counter()
     for document in counted:
-        for folder in list(PurePosixPath(document.path).parents)[:-1]:
-            tokens[f"{folder}/"] += document.tokens
+        folder = ""
+        for part in _parts(document.path):
+            folder += f"{part}/"
+            tokens[folder] += document.tokens
+    del tokens["/"]  # that of absolute paths
     return tokens
+
+
+def _parts(path: str) -> list[str]:
+    """The folders in a path."""
+    return path.split("/")[:-1]
 
 
 def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str, ...]:
@@ -74,9 +81,7 @@ def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str
     globs: list[str] = []
     left = list(by_size)
     for name in _folder_names(by_size):
-        kept = [
-            document for document in left if name not in PurePosixPath(document.path).parts[:-1]
-        ]
+        kept = [document for document in left if f"/{name}/" not in f"/{document.path}"]
         size = sum(document.tokens for document in kept)
         if kept and total - size >= _WORTHWHILE * total and total > budget:
             globs.append(f"{_escaped(name)}/")
@@ -96,7 +101,7 @@ def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str
 
 def _folder_names(counted: Sequence[Counted]) -> list[str]:
     """Names of folders of tests, examples and translations, in the order in which they go."""
-    parts = {part for document in counted for part in PurePosixPath(document.path).parts[:-1]}
+    parts = {part for document in counted for part in _parts(document.path)}
     return [
         name
         for kind in (Kind.TEST, Kind.EXAMPLE, Kind.TRANSLATION)

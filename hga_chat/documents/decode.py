@@ -113,7 +113,7 @@ def _unmarked_utf16(head: bytes) -> str | None:
 
 
 def _surrogate_pairs(text: str) -> int:
-    return sum(char > "\uffff" for char in text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2 - len(text)
 
 
 def _decode_legacy(data: bytes) -> str:
