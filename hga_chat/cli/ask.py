@@ -148,6 +148,10 @@ def _note_answer(
         for source in answer.sources:
             excerpt = " ".join(source.text.split())[:_EXCERPT_CHARS]
             output.note(f"  {source.score:4.0%}  {source.place}  {excerpt}")
+    elif answer.from_conversation:
+        output.note("\nRead most for this answer: the conversation, not the documents.")
+    elif conversation.layout and answer.text:
+        output.note("\nNo passage of the documents stands out for this answer.")
     tokens = len(conversation.layout.token_ids) if conversation.layout else 0
     how = "had been read before" if read_s is None else f"read in {read_s:.1f} s"
     output.note(
