@@ -29,7 +29,7 @@ from hga_chat.output import table
 from hga_chat.sources import GROUP_SIZE, Source
 from hga_chat.verify import verify
 from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
-from hga_engine.engine import LoadedModel, open_engine, prepare_model
+from hga_engine.opening import LoadedModel, open_engine, prepare_model
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"repository": ROOT, "python": Path(sysconfig.get_paths()["stdlib"])}
