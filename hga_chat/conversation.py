@@ -11,7 +11,7 @@ from hga_chat.documents import LoadedDocuments
 from hga_chat.output import human_bytes
 from hga_chat.prompts import first_question, next_question
 from hga_chat.sessions.types import SavedDocuments, SavedTurn
-from hga_chat.sources import Source, add_mass, find_sources
+from hga_chat.sources import Attribution, Source, add_mass, attribute
 from hga_engine.config import SamplingParams
 from hga_engine.errors import EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
@@ -37,6 +37,8 @@ class Answer:
     where the turn was saved."""
     token_ids: tuple[int, ...] = ()
     """The turn in the session: the question with what introduces it, and the answer."""
+    from_conversation: bool = False
+    """Whether it read earlier turns more than any passage; not known where the turn was saved."""
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -251,16 +253,19 @@ class Conversation:
             raise
         masses = (delta.trace.group_mass for delta in traced)
         mass = reduce(add_mass, masses, torch.zeros(0))
-        sources: tuple[Source, ...] = ()
+        found = Attribution()
         if self.layout:
-            sources = find_sources(
+            found = attribute(
                 [delta.trace.all_mass for delta in traced],
                 [delta.text for delta in traced],
                 self.layout,
                 self.document_start,
+                before,
             )
         turn = tuple(self.engine.token_ids[before:])
-        answer = Answer(question, "".join(said), sources, finished, mass, turn)
+        answer = Answer(
+            question, "".join(said), found.sources, finished, mass, turn, found.from_conversation
+        )
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)
         else:

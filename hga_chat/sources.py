@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GROUP_SIZE = 16
 MAX_SOURCES = 5
-LEAST_MASS = 0.0015
+LEAST_MASS = 0.003
 """Of the attention of a sentence's tokens: a passage that rises less does not stand out."""
 LEAST_SHARE_OF_BEST = 0.1
 """Of the mass of the sentence's best passage."""
@@ -63,6 +63,16 @@ class Source:
             "score": round(self.score, 4),
             "text": self.text,
         }
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where an answer is from, as far as its attention tells."""
+
+    sources: tuple[Source, ...] = ()
+    """The passages it read most; none if none stands out."""
+    from_conversation: bool = False
+    """Whether it read earlier turns more than any passage; it then has no sources."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +135,14 @@ def sentence_numbers(pieces: Sequence[str]) -> list[int]:
     return numbers
 
 
-def find_sources(
+def attribute(
     per_token: "Sequence[torch.Tensor]",
     pieces: Sequence[str],
     layout: "DocumentTokens",
     document_start: int,
-) -> tuple[Source, ...]:
-    """The passages that an answer read most, at most ``MAX_SOURCES``; none if none stands out.
+    turn_start: int,
+) -> Attribution:
+    """Find the passages that an answer read most, at most ``MAX_SOURCES``.
 
     A passage is a group that stands out for a sentence, with neighbours in its section that do so
     nearly as much. The heaviest passages of all sentences come first, in the order of the
@@ -143,25 +154,32 @@ def find_sources(
         pieces: the text of each of these tokens.
         layout: where each document token comes from.
         document_start: position in the session of the first document token.
+        turn_start: of the question's first token.
     """
-    # The first group is a sink whatever is in it; the one with the document's end holds the
-    # question's beginning as well.
+    # The first group is a sink whatever is in it; the one with the documents' end holds the
+    # beginning of a question as well.
     first = max(document_start // GROUP_SIZE, 1)
     end = (document_start + len(layout.token_ids)) // GROUP_SIZE
-    above = standing_out([mass[first:end] for mass in per_token]).double()
-    total = float(above.sum())
+    above = standing_out([mass[first:] for mass in per_token]).double()
+    in_documents, later = above.tensor_split([max(end - first, 0)], 1)
     numbers = sentence_numbers(pieces)
     places = _Places(layout, first * GROUP_SIZE - document_start)
     peaks: list[_Peak] = []
     for sentence, tokens in groupby(range(len(numbers)), numbers.__getitem__):
-        peaks += _peaks(sentence, above[list(tokens)], places)
+        peaks += _peaks(sentence, in_documents[list(tokens)], places)
+    in_turns = float(later[:, : max(turn_start // GROUP_SIZE - max(end, first), 0)].sum())
+    best = sum(peak.mass for peak in peaks if peak.rank == 0)
+    # A single token has nothing to stand out from.
+    if len(per_token) > 1 and in_turns > max(best, LEAST_MASS * len(per_token)):
+        return Attribution(from_conversation=True)
     peaks.sort(key=lambda peak: (peak.rank, -peak.mass))
     chosen: list[_Peak] = []
     for peak in peaks:
         if all(_are_apart(peak.groups, other.groups) for other in chosen):
             chosen.append(peak)
     chosen = sorted(chosen[:MAX_SOURCES], key=lambda peak: (peak.rank, peak.sentence))
-    return tuple(places.source(peak.groups, peak.mass / total) for peak in chosen)
+    total = float(in_documents.sum())
+    return Attribution(tuple(places.source(peak.groups, peak.mass / total) for peak in chosen))
 
 
 def _are_apart(one: range, other: range) -> bool:

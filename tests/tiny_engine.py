@@ -173,9 +173,12 @@ def read(engine: Engine, tokens: Sequence[int]) -> None:
 
 
 def dense_pass(
-    model: ModelConfig, tokens: Sequence[int], seed: int = 0
+    model: ModelConfig,
+    tokens: Sequence[int],
+    seed: int = 0,
+    unseen: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model with full causal attention.
+    """The model with full causal attention, but for pairs [tokens, tokens] that are ``unseen``.
 
     Returns:
         logits [tokens, vocab] and attention weights [layers, query_heads, tokens, tokens].
@@ -188,6 +191,8 @@ def dense_pass(
         keys, values = (t.repeat_interleave(model.heads_per_kv, 1) for t in (keys, values))
         scores = torch.einsum("qhd,khd->hqk", queries, keys) / math.sqrt(model.head_dim)
         hidden_later = torch.ones(len(tokens), len(tokens), dtype=torch.bool).triu(1)
+        if unseen is not None:
+            hidden_later |= unseen
         weights = scores.masked_fill(hidden_later, -math.inf).softmax(-1)
         hidden = decoder.finish(layer, hidden, torch.einsum("hqk,khd->qhd", weights, values))
         all_weights.append(weights)

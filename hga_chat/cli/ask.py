@@ -33,6 +33,12 @@ def ask(
             "--session", metavar="SESSION", help="Ask in a saved session, after its turns."
         ),
     ] = None,
+    with_verification: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Score the answer again without each of its sources; takes seconds."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read documents and answer one question about them."""
@@ -50,10 +56,20 @@ def ask(
         with cancel_on_interrupt() as cancel:
             read_s = read_documents(conversation, output, cancel)
             answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
+            verification = None
+            if with_verification and answer.sources:
+                from hga_chat.verify import verify
+
+                verification = verify(conversation, len(conversation.turns) - 1, cancel)
         if as_json:
-            output.json(_report(conversation, answer, start.settings, load_s, read_s))
+            report = _report(conversation, answer, start.settings, load_s, read_s)
+            if verification is not None:
+                report["verification"] = verification.as_object()
+            output.json(report)
         else:
             _note_answer(conversation, answer, read_s if unread else None, output)
+            if verification is not None:
+                output.note(f"\n{verification.as_text()}")
         # Only now, so that nobody waits for the disk.
         if conversation.is_read and (unread or session is not None):
             save = conversation.save_reading if session is None else conversation.save_if_possible
@@ -148,6 +164,10 @@ def _note_answer(
         for source in answer.sources:
             excerpt = " ".join(source.text.split())[:_EXCERPT_CHARS]
             output.note(f"  {source.score:4.0%}  {source.place}  {excerpt}")
+    elif answer.from_conversation:
+        output.note("\nRead most for this answer: the conversation, not the documents.")
+    elif conversation.layout and answer.text:
+        output.note("\nNo passage of the documents stands out for this answer.")
     tokens = len(conversation.layout.token_ids) if conversation.layout else 0
     how = "had been read before" if read_s is None else f"read in {read_s:.1f} s"
     output.note(

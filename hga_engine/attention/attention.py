@@ -209,7 +209,7 @@ class RoutedAttention:
             if reading is not None and reading.coverage is not None:
                 self._cover(layer, queries, selected, reading.coverage)
         if self._hidden is not None:
-            groups = groups.masked_fill(torch.isin(groups, self._hidden.to(groups.device)), -1)
+            groups = groups.masked_fill(torch.isin(groups, self._hidden), -1)
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from scripted import ScriptedAnswer
 
+from hga_chat.verify import Effect, Verification
 from hga_engine.errors import OutOfMemoryError
 
 KEYS = {
@@ -205,3 +206,25 @@ def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monk
     other = cli("ask", notes, "q", "--model", "qwen3-30b-a3b")
     assert other.code == 1
     assert "qwen3-30b-a3b is not here" in other.err
+
+
+def test_verification_is_printed_with_the_answer(cli, use_engine, notes, monkeypatch):
+    def stand_in(conversation, turn, cancel):
+        (source,) = conversation.turns[turn].sources
+        return Verification(-1.5, (Effect(source, 7.25, -0.125),), 0.5)
+
+    monkeypatch.setattr("hga_chat.verify.verify", stand_in)
+    read = ScriptedAnswer("It is blue.", reads={20: 0.5})
+    use_engine(read, read, ScriptedAnswer("No."))
+    ran = cli("ask", "--verify", "--json", notes, "Which colour?")
+    assert json.loads(ran.out)["verification"] == {
+        "log_probability": -1.5,
+        "drops": [7.25],
+        "random_drops": [-0.125],
+        "seconds": 0.5,
+    }
+    ran = cli("ask", "--verify", notes, "Which colour?")
+    assert "falls by 7.2 nats" in ran.err
+    assert "picked blindly by -0.1" in ran.err
+    ran = cli("ask", "--verify", "--json", notes, "Is there more?")
+    assert json.loads(ran.out).keys() == KEYS  # nothing stands out, nothing to verify

@@ -10,7 +10,7 @@ from hga_chat.sources import (
     MAX_SOURCES,
     Source,
     add_mass,
-    find_sources,
+    attribute,
     sentence_numbers,
     standing_out,
 )
@@ -45,6 +45,13 @@ def sources_of(layout, document_start, *ranges):
     """What an answer of one token read."""
     mass = mass_on(layout, document_start, *ranges)
     return find_sources([mass], ["word"], layout, document_start)
+
+
+def find_sources(read, pieces, layout, document_start):
+    """The sources of the first answer, right after the documents."""
+    found = attribute(read, pieces, layout, document_start, document_start + len(layout))
+    assert not found.from_conversation
+    return found.sources
 
 
 def test_heaviest_passage_comes_first_with_its_share_and_exact_lines(layout):
@@ -112,7 +119,7 @@ def test_the_first_group_and_what_is_not_of_the_documents_do_not_count(layout):
 
 def test_every_sentence_has_its_best_passage_before_any_has_a_second(layout):
     one = mass_on(layout, 0, (320, 336, 0.1), (640, 656, 0.05))
-    other = mass_on(layout, 0, (960, 976, 0.04), (1280, 1296, 0.02))
+    other = mass_on(layout, 0, (960, 976, 0.08), (1280, 1296, 0.04))
     nothing = torch.zeros_like(one)
     pieces = [
         "It",
@@ -143,9 +150,24 @@ def test_a_passage_of_two_sentences_is_named_once(layout):
     assert [source.start_token for source in found] == [320]
 
 
+@pytest.mark.parametrize(("in_turns", "is_from_there"), [(0.04, False), (0.06, True)])
+def test_an_answer_that_read_earlier_turns_more_is_from_the_conversation(
+    layout, in_turns, is_from_there
+):
+    documents = mass_on(layout, 0, (320, 336, 0.05))
+    first = len(layout) // GROUP
+    # Four groups of earlier turns, then the question, which does not count.
+    mass = torch.cat((documents[:first], torch.full((4,), in_turns / 4), torch.ones(3)))
+    read = [mass, *[torch.zeros_like(mass)] * 4]
+    turn_start = (first + 4) * GROUP + 5
+    found = attribute(read, list("words"), layout, 0, turn_start)
+    assert found.from_conversation == is_from_there
+    assert [source.start_token for source in found.sources] == ([] if is_from_there else [320])
+
+
 def test_sentences_and_lines_are_told_apart():
     text = "It is 0.84 of one here. (Is it really so or not?) Yes it is so, and ever was"
-    pieces = [piece for piece in re.split(r"(?= )", text)]
+    pieces = list(re.split(r"(?= )", text))
     numbers = sentence_numbers(pieces)
     assert [pieces[numbers.index(n)] for n in (0, 1, 2)] == ["It", " (Is", " Yes"]
     assert max(numbers) == 2

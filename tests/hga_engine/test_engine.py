@@ -253,6 +253,39 @@ def test_traces_hold_nothing_that_was_not_read(router: RouterName) -> None:
         assert 0 < float(mass.sum()) < 1
 
 
+def test_traces_hold_what_is_always_read_apart() -> None:
+    engine = make_engine(router=replace(PARTIAL, router="dense"))
+    read(engine, DOCUMENT)
+    deltas = ask(engine, QUESTION, 3).deltas
+    tokens = DOCUMENT + QUESTION + [delta.token_id for delta in deltas]
+    weights = dense_pass(LLAMA, tokens)[1].mean((0, 1))
+    for delta in deltas:
+        row = torch.nn.functional.pad(weights[delta.trace.position], (0, -len(tokens) % 4))
+        expected = row.view(-1, 4).sum(1)[: delta.trace.position // 4 + 1].float()
+        torch.testing.assert_close(delta.trace.all_mass, expected, rtol=1e-4, atol=1e-6)
+        assert not bool(((delta.trace.always_mass > 0) & (delta.trace.group_mass > 0)).any())
+        assert float(delta.trace.always_mass[0]) == pytest.approx(float(expected[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize("router", FULL_ROUTERS)
+def test_hidden_groups_are_not_attended_to(router: RouterConfig) -> None:
+    engine = make_engine(router=router)
+    read(engine, DOCUMENT)
+    # A sink, one in the middle and one of the recent tokens.
+    hidden = [1, 9, 24]
+    found = torch.cat(list(engine.logits(QUESTION, hidden_groups=hidden)))
+    tokens = DOCUMENT + QUESTION
+    unseen = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
+    for group in hidden:
+        unseen[len(DOCUMENT) :, 4 * group : 4 * group + 4] = True
+    expected = dense_pass(LLAMA, tokens, unseen=unseen)[0][len(DOCUMENT) :]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(found, dense_pass(LLAMA, tokens)[0][len(DOCUMENT) :], rtol=1e-3)
+    engine.truncate(len(DOCUMENT))
+    again = torch.cat(list(engine.logits(QUESTION)))
+    torch.testing.assert_close(again, dense_pass(LLAMA, tokens)[0][len(DOCUMENT) :])
+
+
 def test_memory_is_counted() -> None:
     engine = make_engine()
     weights = random_weights(LLAMA)

@@ -28,6 +28,7 @@ from routed import (
 
 from hga_engine.attention import attention as attention_module
 from hga_engine.attention.attention import Reading, Rule
+from hga_engine.attention.coverage import Coverage
 from hga_engine.config import RouterConfig
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -141,6 +142,43 @@ def test_mass_is_one_a_query_and_head(
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1).sum((0, 1))
         of_groups = torch.nn.functional.pad(weights, (0, -tokens % 4)).view(-1, 4).sum(1)
         torch.testing.assert_close(reading.group_mass, of_groups, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("router", ["hga", "paper"])
+@pytest.mark.parametrize("rule", RULES)
+def test_coverage_is_the_share_of_dense_mass_that_was_chosen(router: str, rule: Rule) -> None:
+    tokens, ratio, stride = 119, 3, 16
+    text = Text.random(tokens, 2, ratio)
+    config = with_router(router)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = spy(patch)
+        plain = Layer(text, config).run(rule, [])
+    coverage = Coverage(1, 2, stride)
+    counted = Layer(text, config).run(rule, [], Reading(0, coverage))
+    torch.testing.assert_close(counted, plain)
+    keys = text.keys.repeat_interleave(ratio, 1).transpose(0, 1)
+    scores = text.queries.transpose(0, 1) @ keys.transpose(1, 2) / 4
+    hidden = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    weights = weights.view(2, ratio, tokens, tokens).sum(1)  # [kv_heads, queries, tokens]
+    routed, selectable, total = (torch.zeros(2, dtype=torch.float64) for _ in range(3))
+    for read in seen:
+        for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
+            if not any(position % stride == stride - 1 for position in rows):
+                continue
+            always = {4 * g + i for g in always_read(rows[-1], config) for i in range(4)}
+            for head, groups in enumerate(of_heads):
+                chosen = {4 * g + i for g in groups if g >= 0 for i in range(4)} - always
+                row = weights[head, rows].sum(0)
+                routed[head] += sum(row[token] for token in chosen if token < tokens)
+                selectable[head] += sum(row[t] for t in range(tokens) if t not in always)
+                total[head] += row.sum()
+    torch.testing.assert_close(coverage.routed[0], routed, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(coverage.selectable[0], selectable, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(coverage.total[0], total, rtol=1e-5, atol=1e-6)
+    attended = routed + total - selectable
+    torch.testing.assert_close(coverage.attended[0], attended, rtol=1e-5, atol=1e-6)
+    assert 0 < float(routed.sum()) < float(selectable.sum())
 
 
 def test_routed_groups_are_what_is_neither_sink_nor_recent() -> None:
