@@ -7,6 +7,7 @@ import torch
 
 from hga_engine import ledger
 from hga_engine.config import DeviceName, EngineConfig, ModelConfig
+from hga_engine.device_memory import plan_device
 from hga_engine.engine import Engine
 from hga_engine.errors import OutOfMemoryError
 from hga_engine.model import load_model, read_model_config, weights_dtype
@@ -102,6 +103,44 @@ def prepare_model(
     dtype = weights_dtype() if chosen == _CPU else torch.bfloat16
     weights = load_model(files, dtype, progress, chosen)
     return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a full session of a model would take, and where."""
+
+    device_type: str
+    """"cpu" or "cuda"."""
+    host_bytes: int
+    device_bytes: int
+
+
+def foresee(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto") -> Foreseen:
+    """What a full session takes, without loading the model.
+
+    Args:
+        files: where the model is.
+        config: routing, context and budgets.
+        device: where to compute.
+
+    Raises:
+        ModelFileError: the files say too little of the model.
+        OutOfMemoryError: it cannot fit.
+    """
+    model, chosen = read_model_config(files), choose_device(files, device)
+    weights, device_bytes = ledger.weights_bytes(model, torch.bfloat16), 0
+    if chosen != _CPU:
+        free, total = torch.cuda.mem_get_info(chosen)
+        table = 0 if model.tie_embeddings else model.vocab_size * model.hidden_size * 2
+        on_device, weights = _weights_bytes(files) - table, table
+        device_bytes = plan_device(
+            *(model, config, config.slice_on(chosen.type), on_device),
+            *(total - free, total, torch.bfloat16),
+        ).total
+    plan = ledger.predict(model, weights, config, torch.bfloat16, chosen.type)
+    free_disk = ledger.free_disk_bytes(config.cache.disk_dir)
+    ledger.check(plan, ledger.available_memory_bytes(), free_disk)
+    return Foreseen(chosen.type, plan.total_host, device_bytes)
 
 
 def synthetic_model(

@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=65_536)
     arguments = parser.parse_args()
     imported = peak_gib()
-    model = prepare_model(pull_model("smollm2-64k", print))
+    model = prepare_model(pull_model("smollm2-64k", print), device="cpu")
     tokens = model.tokenizer.encode(standard_text())[: arguments.context - ROOM]
     result = {
         "tokens": len(tokens),

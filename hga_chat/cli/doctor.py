@@ -8,11 +8,12 @@ from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.models import ListedModel
+    from hga_engine.opening import Foreseen
 
 _PACKAGES = ("torch", "transformers", "textual")
 
 
-@with_settings("context", "budget", "router", "host_budget")
+@with_settings("context", "budget", "router", "device", "device_limit", "host_budget")
 def doctor(settings: Settings, as_json: Json = False) -> None:
     """Show what this machine can run, and what is missing."""
     from hga_chat.output import Output
@@ -69,29 +70,24 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
         problem += f"; needs {model.needs}" if model.needs else ""
     else:
         needed, problem = _needed(model.name, settings)
-    return as_dict(model) | {"needed_bytes": needed, "problem": problem}
+    return as_dict(model) | {
+        "device": needed.device_type if needed else None,
+        "needed_bytes": needed.host_bytes if needed else None,
+        "needed_device_bytes": needed.device_bytes if needed else None,
+        "problem": problem,
+    }
 
 
-def _needed(name: str, settings: Settings) -> tuple[int | None, str | None]:
-    """Bytes of memory that a full session takes, and what stands against it."""
-    import torch
-
+def _needed(name: str, settings: Settings) -> "tuple[Foreseen | None, str | None]":
+    """What a full session takes, or what stands against it."""
     from hga_chat.models import find_model
-    from hga_engine import ledger
     from hga_engine.errors import EngineError
-    from hga_engine.model import read_model_config
+    from hga_engine.opening import foresee
 
-    needed = None
     try:
-        config, engine = read_model_config(find_model(name)), settings.engine()
-        weights = ledger.weights_bytes(config, torch.bfloat16)
-        plan = ledger.predict(config, weights, engine, torch.bfloat16)
-        needed = plan.total_host
-        disk = ledger.free_disk_bytes(engine.cache.disk_dir)
-        ledger.check(plan, ledger.available_memory_bytes(), disk)
+        return foresee(find_model(name), settings.engine(), settings.device), None
     except EngineError as error:
-        return needed, str(error)
-    return needed, None
+        return None, str(error)
 
 
 def _text(report: dict[str, Any], settings: Settings) -> str:
@@ -107,7 +103,10 @@ def _text(report: dict[str, Any], settings: Settings) -> str:
         f"packages  Python {report['python']}, {', '.join(packages)}",
     ]
     for model in report["models"]:
-        needed = model["needed_bytes"]
-        runs = f"runs; {settings.context:,} tokens take {human_bytes(needed)}" if needed else ""
-        lines.append(f"model     {model['name']}: {model['problem'] or runs}")
+        told = model["problem"]
+        if told is None:
+            told = f"runs; {settings.context:,} tokens take {human_bytes(model['needed_bytes'])}"
+            if model["needed_device_bytes"]:
+                told += f", and {human_bytes(model['needed_device_bytes'])} of the GPU"
+        lines.append(f"model     {model['name']}: {told}")
     return "\n".join(lines) + "\n"

@@ -4,6 +4,8 @@ Every function here has the signature and meaning of its namesake in ``reference
 fastest path that fits the tensors it is given.
 """
 
+import torch
+
 from hga_kernels import cpu, reference
 from hga_kernels.cpu import layers
 from hga_kernels.dispatch import dispatch
@@ -46,4 +48,10 @@ attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
 
 def status() -> dict[str, str]:
     """What each device's kernels run as, for people."""
-    return {"cpu": cpu.status()}
+    found = {"cpu": cpu.status()}
+    if torch.cuda.is_available():
+        # Not to be imported where there is no GPU.
+        from hga_kernels.gpu import build
+
+        found["cuda"] = build.status()
+    return found

@@ -88,13 +88,13 @@ def on_gpu(weights: ModelWeights, fp8: bool) -> ModelWeights:
     )
 
 
-def plain(weights: ModelWeights) -> ModelWeights:
-    """The same numbers in float64 on the CPU, FP8 weights multiplied out."""
+def plain(weights: ModelWeights, dtype: torch.dtype = torch.float64) -> ModelWeights:
+    """The same numbers on the CPU, FP8 weights multiplied out."""
 
     def wide(tensor: Any) -> Any:
         if isinstance(tensor, BlockScaled):
-            return tensor.dequantize(torch.float64).cpu()
-        return None if tensor is None else tensor.cpu().double()
+            return tensor.dequantize(dtype).cpu()
+        return None if tensor is None else tensor.cpu().to(dtype)
 
     return ModelWeights(
         weights.config,
@@ -172,11 +172,14 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
 
 
 def test_partial_budgets_read_nearly_the_same(weights: ModelWeights) -> None:
+    """Rounding chooses other groups now and then, on a GPU not more than in bf16 on the CPU."""
     tokens = text(1500)
+    in_bf16 = plain(weights, torch.bfloat16)
     for rule in ("decode", "prefill"):
-        ours = scores(make(weights), tokens, rule)
         truth = scores(make(plain(weights)), tokens, rule)
-        assert error(ours, truth) < 0.12
+        ours = error(scores(make(weights), tokens, rule), truth)
+        on_cpu = error(scores(make(in_bf16), tokens, rule), truth)
+        assert ours < 1.5 * on_cpu + 0.01
 
 
 def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
@@ -80,6 +81,13 @@ def pick(launches: Launches, capability: int) -> Launch:
     """
     below = [known for known in launches if known <= capability]
     return launches[max(below) if below else min(launches)]
+
+
+def status() -> str:
+    """One line for people: which launches this machine's GPU gets."""
+    known = capability()
+    chosen = max([made for made in SHARED_MEMORY if made <= known] or [min(SHARED_MEMORY)])
+    return f"Triton {triton.__version__}, launches of sm_{chosen} on sm_{known}"
 
 
 def compile_ahead(build: Build, target: int) -> Compiled:
