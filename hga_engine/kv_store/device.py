@@ -141,10 +141,17 @@ class DeviceKVStore:
                 "Raise --context, or give less text."
             )
         pages = self._by_head(self._pools[self._enter(layer)])
-        positions = torch.arange(start, start + tokens, device=self._device)
-        groups, places = positions // self._group_size, positions % self._group_size
-        pages[:, groups, 0, places] = keys.transpose(0, 1).to(pages.dtype)
-        pages[:, groups, 1, places] = values.transpose(0, 1).to(pages.dtype)
+        size = self._group_size
+        if start % size == 0 and tokens % size == 0:
+            # Whole pages: one copy each.
+            groups = slice(start // size, (start + tokens) // size)
+            pages[:, groups, 0] = keys.unflatten(0, (-1, size)).permute(2, 0, 1, 3)
+            pages[:, groups, 1] = values.unflatten(0, (-1, size)).permute(2, 0, 1, 3)
+        else:
+            positions = torch.arange(start, start + tokens, device=self._device)
+            numbers, places = positions // size, positions % size
+            pages[:, numbers, 0, places] = keys.transpose(0, 1).to(pages.dtype)
+            pages[:, numbers, 1, places] = values.transpose(0, 1).to(pages.dtype)
         self._lengths[layer] = start + tokens
 
     def fetch(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
