@@ -47,6 +47,12 @@ def _router(value: object) -> str:
     raise ValueError("hga, paper or dense")
 
 
+def _theme(value: object) -> str:
+    if value in ("auto", "night", "day", "sixteen"):
+        return str(value)
+    raise ValueError("auto, night, day or sixteen")
+
+
 def _whole(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -171,6 +177,13 @@ class Settings:
         metadata=_about(
             _size, str, "Disk for saved sessions; beyond it K/V used longest ago is removed."
         ),
+    )
+    theme: str = field(
+        default="auto",
+        metadata=_about(_theme, str, "Colours of the chat: auto, night, day or sixteen."),
+    )
+    ascii: bool = field(
+        default=False, metadata=_about(_switch, bool, "Draw the chat with ASCII signs alone.")
     )
     quiet: bool = field(
         default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for both kinds of GPU, without one, and says what it takes.
 
-    python tools/compile_kernels.py [--json] [NAME ...]
+python tools/compile_kernels.py [--json] [NAME ...]
 """
 
 import argparse

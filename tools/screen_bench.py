@@ -93,7 +93,7 @@ async def watch(lates: list[float]) -> None:
         lates.append(time.perf_counter() - began - EVERY_S)
 
 
-async def press(app: ChatApp, pilot, echoes: list[float]) -> None:  # type: ignore[no-untyped-def]
+async def press(app: ChatApp, echoes: list[float]) -> None:
     """Press keys now and then, and note when the screen shows them."""
     from textual import events
 
@@ -123,7 +123,7 @@ async def measure(kind: str, tokens_per_s: float) -> None:
     reads = {script.group_of("The whale"): 1.0, 12: 0.4}
     script.engine._answers = [ScriptedAnswer(KINDS[kind](), reads)]
     app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=SIZE):
         await until(lambda: app.flow.state == "ready")
         app.flow.send("How?")
         await asyncio.sleep(0.3)
@@ -132,7 +132,7 @@ async def measure(kind: str, tokens_per_s: float) -> None:
         echoes: list[float] = []
         tasks = [
             asyncio.create_task(watch(lates)),
-            asyncio.create_task(press(app, pilot, echoes)),
+            asyncio.create_task(press(app, echoes)),
         ]
         began = time.perf_counter()
         await until(lambda: app.flow.state == "ready")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer
+from textual.widgets import Footer, Static
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen import clipboard
@@ -54,7 +54,7 @@ class ChatApp(App[None]):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "Help", priority=True),
-        Binding("escape", "back", "Stop", key_display="esc"),
+        Binding("escape", "leave_off", "Stop", key_display="esc"),
         Binding("ctrl+f", "find", "Find", priority=True, key_display="^f"),
         Binding("ctrl+o", "sources", "Sources", priority=True, key_display="^o"),
         Binding("ctrl+r", "retry", "Ask again", priority=True, show=False),
@@ -98,7 +98,8 @@ class ChatApp(App[None]):
         self.memory, self.speed = MemoryPanel(), SpeedLine()
         self.transcript, self.prompt = Transcript(), Prompt()
         self.finder = Finder(self.transcript)
-        self.side = Vertical(self.document_tree, self.map, self.memory, self.speed, id="side")
+        panels = (self.document_tree, self.map, Static(id="room"), self.memory, self.speed)
+        self.side = Vertical(*panels, id="side")
         self.flow = Flow(self, self.engine)
         self._maps = (self.map, self.status_line.map)
         self._ticked = time.monotonic()
@@ -108,10 +109,11 @@ class ChatApp(App[None]):
         """The layout; the style sheet says what a small screen leaves out."""
         yield self.title_line
         with Horizontal(id="body"):
-            yield self.side
+            # Docked at the left, but behind the transcript in the order of Tab.
             with Vertical(id="main"):
                 yield self.transcript
                 yield self.finder
+            yield self.side
         yield self.status_line
         yield self.prompt.offered
         yield self.prompt
@@ -227,7 +229,7 @@ class ChatApp(App[None]):
         else:
             self.call_later(self.run_action, command.action)
 
-    def action_back(self) -> None:
+    def action_leave_off(self) -> None:
         """Leave what was chosen, stop the answer, or go to the prompt, whichever is there."""
         if self.transcript.has_focus and self.transcript.leave_token():
             return

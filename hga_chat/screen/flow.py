@@ -221,7 +221,7 @@ class Flow:
         turn = turns[-1]
         if turn.stands:
             self._engine.forget(1)
-        self._app.transcript.remove(turn)
+        self._app.transcript.take_out(turn)
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
         self._app.show_reading()

@@ -1,5 +1,6 @@
 """The one thread that owns the engine: commands go in through a queue, reports come out."""
 
+import gc
 import queue
 import threading
 import time
@@ -212,6 +213,9 @@ class EngineThread:
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
             self._report_memory(conversation)
+            # Libraries, model and documents stay. Looking through them for garbage again and again
+            # holds up the screen for a fifth of a second each time.
+            gc.freeze()
             self._outbox.put(Ready(engine.num_tokens, unread, time.perf_counter() - began))
             self._save(conversation)
 

@@ -114,7 +114,7 @@ class Transcript(ScrollView, can_focus=True):
         self._gather(len(self._entries) - 1)
         return turn
 
-    def remove(self, turn: Turn) -> None:
+    def take_out(self, turn: Turn) -> None:
         """Take a turn out."""
         self.turns.remove(turn)
         self._entries.remove(turn)
@@ -177,7 +177,9 @@ class Transcript(ScrollView, can_focus=True):
         """Scroll to where the person is reading, and draw."""
         if self._follows:
             self._stack.measure_end(self.size.height)
-        self.virtual_size = Size(self.size.width, self._stack.height + 1)
+        # The scrollbar is always there, so a new length asks for no new layout of the screen.
+        self.set_reactive(Transcript.virtual_size, Size(self.size.width, self._stack.height + 1))
+        self._scroll_update(self.virtual_size)
         if self._follows:
             self._go(self.max_scroll_y)
         elif y is not None:

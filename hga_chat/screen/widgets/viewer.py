@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.color import Color
@@ -147,7 +148,7 @@ class DocumentLines(ScrollView, can_focus=True):
         ]
         return Strip(segments).extend_cell_length(self.size.width, style)
 
-    def _heat(self, level: float) -> "object":
+    def _heat(self, level: float) -> Style:
         if not self._ramp:
             theme = self.app.theme_variables
             ground, hot = self.background_colors[1], Color.parse(theme["accent"])
@@ -158,8 +159,6 @@ class DocumentLines(ScrollView, can_focus=True):
                 if self.app.current_theme.ansi
                 else ramp(ground.blend(ink, 0.2), hot, dark)
             )
-        from rich.style import Style
-
         return Style(color=self._ramp[step(level)].rich_color)
 
 
