@@ -14,7 +14,7 @@ from hga_chat.screen.markdown import QUIET_STYLE, Line, Part, Table
 
 _LEAST_COLUMN = 6
 
-Mark = tuple[int, int, Style]
+Mark = tuple[int, int, str | Style]
 """From, to (-1: the end) and the style of characters that are marked in a row."""
 
 

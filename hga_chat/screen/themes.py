@@ -47,15 +47,20 @@ SIXTEEN = Theme(
     foreground="ansi_default",
     background="ansi_default",
     surface="ansi_default",
-    panel="ansi_bright_black",
+    panel="ansi_default",
     boost="ansi_default",
     dark=True,
     ansi=True,
     variables={
+        "ansi-background": "ansi_black",
+        "ansi-foreground": "ansi_white",
         "block-cursor-background": "ansi_blue",
         "block-cursor-foreground": "ansi_bright_white",
         "block-cursor-text-style": "bold",
         "input-selection-background": "ansi_blue",
+        "input-selection-foreground": "ansi_bright_white",
+        "input-cursor-background": "ansi_white",
+        "input-cursor-foreground": "ansi_black",
         "screen-selection-background": "ansi_blue",
         "screen-selection-foreground": "ansi_bright_white",
         "scrollbar": "ansi_bright_black",
@@ -74,7 +79,8 @@ SIXTEEN = Theme(
 THEMES = (NIGHT, DAY, SIXTEEN)
 
 _SIGNS = {
-    **dict.fromkeys("─━═╌╴╶╸╺▁▔▂", "-"),
+    **dict.fromkeys("─╌╴╶▁▔▂", "-"),
+    **dict.fromkeys("━═╸╺", "="),
     **dict.fromkeys("│┃║▏▕▎▍▌▐╎┆", "|"),
     **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯┏┓┗┛╋╞╡╪", "+"),
     **dict.fromkeys("█▉▊▋▇▆▅■◼", "#"),

@@ -19,8 +19,8 @@ from textual.widget import Widget
 from hga_chat.screen.heat import LEVELS, ramp, step
 from hga_chat.screen.widgets.bars import QUIET
 
-SCALES = (4, 2, 1)
-"""Cells across a block; a block is half as many lines high, so it looks square."""
+SCALES = ((4, 4), (2, 2), (2, 1), (1, 1))
+"""Cells across a block and half lines down it; where they are as many it looks square."""
 SHADES = "·░▒▓█"
 PLAIN_SHADES = ".:+*#"
 """For terminals that cannot show half a cell in each of two colours."""
@@ -51,7 +51,7 @@ class BlockMap(Widget, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Read the passage"),
+        Binding("enter", "open", "Read the passage", key_display="enter"),
         Binding("left", "step(-1, 0)", "Move", show=False),
         Binding("right", "step(1, 0)", "Move", show=False),
         Binding("up", "step(0, -1)", "Move", show=False),
@@ -165,10 +165,10 @@ class BlockMap(Widget, can_focus=True):
         self.refresh()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
-        """Lines for the largest scale that fits two fifths of the screen."""
+        """Lines for the largest scale that fits a third of the screen."""
         if self._lines is not None:
             return self._lines
-        most = max(viewport.height * 2 // 5, 3)
+        most = max(viewport.height // 3, 3)
         if self._is_shaded:
             return min(max(-(-self.blocks // max(width, 1)), 1), most)
         scale = _scale(self.blocks, width, most)
@@ -223,7 +223,7 @@ class BlockMap(Widget, can_focus=True):
         if not cell or cell.start >= self._filled * self.blocks:
             return Segment(" ", Style.null())
         bright = self._step(cell)
-        weight = 0 if not bright else min(1 + bright * 4 // LEVELS, 4)
+        weight = min(bright * len(SHADES) // LEVELS, len(SHADES) - 1)
         sign = (PLAIN_SHADES if self.is_plain else SHADES)[weight]
         return Segment(sign, Style(color=SIXTEEN[weight], reverse=self._is_at_cursor(cell)))
 
@@ -260,15 +260,15 @@ class BlockMap(Widget, can_focus=True):
                 return range(block, block + 1) if block < self.blocks else range(0)
             cell = row * width + x
             return range(cell * self.blocks // cells, (cell + 1) * self.blocks // cells)
-        if self._lines == 1 or _lines(self.blocks, width, 1) > height:
+        if self._lines == 1 or _lines(self.blocks, width, SCALES[-1]) > height:
             cells = width * (1 if self._lines == 1 else height * 2)
             cell = x if self._lines == 1 else row * width + x
             begin, end = cell * self.blocks // cells, (cell + 1) * self.blocks // cells
             return range(begin, max(end, begin + 1)) if begin < self.blocks else range(0)
         scale = _scale(self.blocks, width, height)
-        across = width // scale
-        column = x // scale
-        block = (row // scale) * across + column
+        across = width // scale[0]
+        column = x // scale[0]
+        block = (row // scale[1]) * across + column
         return range(block, block + 1) if column < across and block < self.blocks else range(0)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
@@ -337,11 +337,11 @@ class BlockMap(Widget, can_focus=True):
             self.post_message(self.Opened(self.cursor))
 
 
-def _lines(blocks: int, width: int, scale: int) -> int:
+def _lines(blocks: int, width: int, scale: tuple[int, int]) -> int:
     """Lines that ``blocks`` take at ``scale``."""
-    rows = -(-blocks // max(width // scale, 1))
-    return -(-rows * scale // 2)
+    rows = -(-blocks // max(width // scale[0], 1))
+    return -(-rows * scale[1] // 2)
 
 
-def _scale(blocks: int, width: int, height: int) -> int:
-    return next((scale for scale in SCALES if _lines(blocks, width, scale) <= height), 1)
+def _scale(blocks: int, width: int, height: int) -> tuple[int, int]:
+    return next((s for s in SCALES if _lines(blocks, width, s) <= height), SCALES[-1])

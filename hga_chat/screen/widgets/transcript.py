@@ -27,6 +27,8 @@ MARGIN = 2
 WIDEST = 116
 KEPT_PIECES = 300
 """Pieces whose drawn lines are kept."""
+HERE, MATCH = "bold reverse $accent", "bold underline $accent"
+"""How the chosen word and the match one is at look, and how other matches do."""
 SELECTABLE = ("question", "answer", "source", "error")
 BARRED = ("question", "error", "card", "notice")
 
@@ -41,10 +43,10 @@ class Transcript(ScrollView, can_focus=True):
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"transcript--{name}" for name in (*BARRED, "cursor", "match", "here")
+        f"transcript--{name}" for name in (*BARRED, "cursor")
     }
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open"),
+        Binding("enter", "open", "Open", key_display="enter"),
         Binding("j,ctrl+down", "move(1)", "Next", key_display="j"),
         Binding("k,ctrl+up", "move(-1)", "Before", key_display="k"),
         Binding("right,l", "token(1)", "Word by word", key_display="→"),
@@ -53,7 +55,7 @@ class Transcript(ScrollView, can_focus=True):
         Binding("y", "app.copy('answer')", "Copy the answer", show=False),
         Binding("e", "app.edit", "Edit the last question", show=False),
         Binding("r", "app.retry", "Ask the last question again", show=False),
-        Binding("slash", "app.find", "Find", key_display="/"),
+        Binding("slash", "app.find", "Find", show=False),
         Binding("n", "app.find_next(1)", "Next match", show=False),
         Binding("N", "app.find_next(-1)", "Match before", show=False),
     ]
@@ -162,7 +164,8 @@ class Transcript(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Lay out at the new width; what is at the top of the screen stays there."""
-        width = max(min(self.size.width - 2 * MARGIN, WIDEST), 1)
+        room = self.scrollable_content_region.width
+        width = max(min(room - 2 * MARGIN, WIDEST), 1)
         index = self._stack.index_at(self.scroll_offset.y)
         row, _ = self._stack.pieces[index].row_at(self.scroll_offset.y - self._stack.top(index))
         if width != self._stack.width:
@@ -262,8 +265,7 @@ class Transcript(ScrollView, can_focus=True):
         marks: list[Mark] = []
         for order, match in enumerate(self._matches):
             if match.piece is piece and match.row == row:
-                name = "here" if order == self._match else "match"
-                style = self.get_visual_style(f"transcript--{name}", partial=True)
+                style = HERE if order == self._match else MATCH
                 marks.append((match.start, match.end, style))
         if self.token is not None and piece is self.cursor and piece.turn:
             marks += self._token_marks(piece, row)
@@ -279,9 +281,8 @@ class Transcript(ScrollView, can_focus=True):
         assert piece.turn is not None
         assert self.token is not None
         begin, end = piece.turn.reading.span(self.token)
-        style = self.get_visual_style("transcript--here", partial=True)
         found = [n for n, at in enumerate(written(piece)[row]) if begin <= piece.begin + at < end]
-        return [(found[0], found[-1] + 1, style)] if found else []
+        return [(found[0], found[-1] + 1, HERE)] if found else []
 
     def _keep(self, piece: Piece) -> None:
         self._drawn[piece] = None

@@ -98,8 +98,8 @@ class DocumentLines(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Wrap anew; the passage comes into sight the first time."""
-        width = self.size.width
-        if not width:
+        width = self.scrollable_content_region.width
+        if width <= 0:
             return
         is_first = not self._shown
         here = self._shown[min(self.scroll_offset.y, len(self._shown) - 1)][0] if self._shown else 0
@@ -133,10 +133,10 @@ class DocumentLines(ScrollView, can_focus=True):
         line = self._lines[number]
         style = ground
         if line.is_head:
-            style += self.get_component_rich_style("lines--head", partial=True)
+            style = self.get_visual_style("lines--head").rich_style
         elif self._is_marked(line):
-            style += self.get_component_rich_style("lines--marked", partial=True)
-        faint = ground + self.get_component_rich_style("lines--number", partial=True)
+            style = self.get_visual_style("lines--marked").rich_style
+        faint = self.get_visual_style("lines--number").rich_style
         label = line.label if is_first else ""
         level = self._levels[number] if number < len(self._levels) else 0.0
         heat = Segment("▌" if level > 0 else " ", ground + self._heat(level))

@@ -237,7 +237,7 @@ async def test_folders_that_hold_one_folder_share_its_line(scripted, opened, unt
     )
     async with opened(scripted(loaded=loaded).make) as (app, pilot):
         await until(pilot, is_ready(app))
-        tree = [line[:24].strip(" ▾▕") for line in shown(app)[2:11]]
+        tree = [line[:24].strip(" ▾▕─") for line in shown(app)[2:11]]
         assert [name for name in tree if name] == [
             *["a/b/", "c/", "one.py", "two.py"],
             *["d/e/", "three.py", "f/", "four.py"],
