@@ -152,6 +152,13 @@ class Conversation:
         self.engine.truncate(self.document_end)
         self.turns.clear()
 
+    def forget(self, turns: int | None = None) -> None:
+        """Take the last ``turns`` out of the session; None: all of them."""
+        gone = self.turns[-turns:] if turns else [] if turns == 0 else self.turns
+        tokens = sum(len(turn.token_ids) for turn in gone)
+        self.engine.truncate(max(self.engine.num_tokens - tokens, 0))
+        del self.turns[len(self.turns) - len(gone) :]
+
     def save(self) -> list[str]:
         """Save documents, turns and K/V, where the session is kept.
 

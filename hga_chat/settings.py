@@ -60,6 +60,12 @@ def _device(value: object) -> str:
     raise ValueError("auto, cpu or cuda")
 
 
+def _theme(value: object) -> str:
+    if value in ("auto", "night", "day", "sixteen"):
+        return str(value)
+    raise ValueError("auto, night, day or sixteen")
+
+
 def _whole(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -196,6 +202,13 @@ class Settings:
         metadata=_about(
             _size, str, "Disk for saved sessions; beyond it K/V used longest ago is removed."
         ),
+    )
+    theme: str = field(
+        default="auto",
+        metadata=_about(_theme, str, "Colours of the chat: auto, night, day or sixteen."),
+    )
+    ascii: bool = field(
+        default=False, metadata=_about(_switch, bool, "Draw the chat with ASCII signs alone.")
     )
     quiet: bool = field(
         default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")

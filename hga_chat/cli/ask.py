@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hga_chat.cli.options import Json, OptionalPaths, with_settings
+from hga_chat.cli.options import ANSWERING, Json, OptionalPaths, with_settings
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 _EXCERPT_CHARS = 72
 
 
-@with_settings()
+@with_settings(*ANSWERING)
 def ask(
     *,
     paths: OptionalPaths = None,

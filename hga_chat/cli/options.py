@@ -19,6 +19,11 @@ OptionalPaths = Annotated[
     typer.Argument(metavar="PATH", help="Files and folders; - is standard input."),
 ]
 
+ANSWERING = tuple(
+    setting.name for setting in fields(Settings) if setting.name not in ("theme", "ascii")
+)
+"""Settings of a command that answers without a screen."""
+
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command flags for the settings named, or for all, and pass it ``settings``."""

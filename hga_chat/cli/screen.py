@@ -64,7 +64,7 @@ def chat(
         typer.Argument(metavar="SESSION", help="Id or title of a saved session to go on with."),
     ] = None,
 ) -> None:
-    """Open the chat, on a saved session or without documents."""
+    """Open the chat on a saved session, chosen from a list if none is named, or without one."""
     _require_terminal()
     from hga_chat.cli.prepare import prepare, start_on_documents, start_on_session
     from hga_chat.output import Output
@@ -72,6 +72,10 @@ def chat(
 
     output = Output(quiet=settings.quiet)
     if session is None:
+        session = _choose_session(settings)
+    if session is None:
+        return
+    if not session:
         _open_screen(
             start_on_documents(prepare([], settings, output), [], settings, output), output
         )
@@ -85,6 +89,17 @@ def chat(
             f"{error}\nTo read what is there and chat about it: 'hga-chat ingest {session}'"
         ) from error
     _open_screen(start, output)
+
+
+def _choose_session(settings: Settings) -> str | None:
+    """The id of a saved session; empty: a chat without documents, None: none at all."""
+    from hga_chat.screen.picker import NEW, SessionPicker, entries_of
+    from hga_chat.sessions.store import SessionStore
+
+    entries = entries_of(SessionStore(settings.disk_limit))
+    if not entries:
+        return NEW
+    return SessionPicker(entries, settings.theme, plain=settings.ascii).run()
 
 
 def _require_terminal() -> None:
@@ -106,7 +121,8 @@ def _open_screen(start: "Start", output: "Output") -> None:
         opened.append(start.open(progress))
         return opened[0]
 
-    run_screen(make_conversation, start.settings.sampling())
+    settings = start.settings
+    run_screen(make_conversation, settings.sampling(), settings.theme, plain=settings.ascii or None)
     saved = opened[0].saved if opened else None
     if saved is not None and not saved.is_new:
         output.note(

@@ -1,65 +1,49 @@
-"""The application: puts the parts together and passes the engine's reports to them."""
+"""The application: puts the parts together, and acts on keys, commands and the mouse."""
 
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.theme import Theme
-from textual.widgets import Footer
+from textual.widgets import Footer, Static
 
 from hga_chat.documents.clean import displayable
-from hga_chat.screen.heat import ReadMap, where
-from hga_chat.screen.messages import (
-    Answered,
-    Failed,
-    Loading,
-    MemoryReport,
-    Note,
-    Opened,
-    Reading,
-    ReadingQuestion,
-    Ready,
-    Report,
-    Streamed,
-)
+from hga_chat.screen import clipboard
+from hga_chat.screen.commands import PaletteCommands, is_command, parse
+from hga_chat.screen.flow import Flow
+from hga_chat.screen.heat import where
+from hga_chat.screen.read_view import MODES
 from hga_chat.screen.terminal import LastingOutput
+from hga_chat.screen.themes import SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
+from hga_chat.screen.widgets.finder import Finder
+from hga_chat.screen.widgets.help import Help
 from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine
-from hga_chat.screen.widgets.opening import Opening
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
-from hga_chat.screen.widgets.transcript import Transcript, Turn
+from hga_chat.screen.widgets.transcript import Transcript
+from hga_chat.screen.widgets.viewer import Viewer
 from hga_chat.screen.worker import EngineThread, Progress
 
 if TYPE_CHECKING:
-    from hga_chat.conversation import Answer, Conversation
+    from hga_chat.conversation import Conversation
+    from hga_chat.documents import DocumentTokens
     from hga_engine.config import SamplingParams
+    from hga_engine.events import MemoryFigures
 
 TICK_S = 1 / 10
 """How often what the engine reported is shown; typing goes on in between."""
 PATIENCE_S = 15.0
 """How long to wait for the engine to let go when the screen is closed."""
-
-NIGHT = Theme(
-    name="hga-night",
-    primary="#4fa3d1",
-    secondary="#7aa2f7",
-    accent="#f2b84b",
-    success="#8fc97a",
-    warning="#e8a15a",
-    error="#ef6f6c",
-    foreground="#d7dde5",
-    background="#12161c",
-    surface="#1a2028",
-    panel="#262e39",
-    dark=True,
-)
+TWICE_S = 2.0
+"""Within this time a second Ctrl+C leaves."""
 
 
 class ChatApp(App[None]):
@@ -67,11 +51,22 @@ class ChatApp(App[None]):
 
     TITLE = "hga-chat"
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = False
+    COMMANDS: ClassVar = {PaletteCommands}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "cancel", "Cancel"),
+        Binding("f1", "help", "Help", priority=True),
+        Binding("escape", "leave_off", "Stop", key_display="esc"),
+        Binding("ctrl+f", "find", "Find", priority=True, key_display="^f"),
+        Binding("ctrl+o", "sources", "Sources", priority=True, key_display="^o"),
+        Binding("ctrl+r", "retry", "Ask again", priority=True, show=False),
+        Binding("f2", "panel('documents')", "Documents", priority=True, show=False),
+        Binding("f3", "panel('map')", "Map", priority=True, show=False),
+        Binding("f4", "panel('memory')", "Memory", priority=True, show=False),
+        Binding("f5", "map_mode", "What the map shows", priority=True, show=False),
+        Binding("f6", "next_theme", "Theme", priority=True, show=False),
+        Binding("f7", "edit", "Edit the last question", priority=True, show=False),
+        Binding("f8", "copy", "Copy the answer", priority=True, show=False),
         Binding("ctrl+q", "quit", "Quit", priority=True, key_display="^q"),
         Binding("ctrl+c", "interrupt", "Quit", show=False, system=True),
     ]
@@ -80,36 +75,62 @@ class ChatApp(App[None]):
         self,
         make_conversation: "Callable[[Progress], Conversation]",
         sampling: "SamplingParams",
+        theme: str = "auto",
+        plain: bool | None = None,
     ) -> None:
-        super().__init__()
+        """Set up; nothing is loaded before the screen is there.
+
+        Args:
+            make_conversation: see ``run_screen``.
+            sampling: how answers are drawn.
+            theme: a name, or ``auto``.
+            plain: draw with ASCII alone; None: if the terminal asks for it.
+        """
+        self._environment = dict(os.environ)
+        chosen = theme_for(theme, self._environment)
+        # Where no colours are wanted, the terminal's own are the ones Textual can leave out.
+        super().__init__(ansi_color=True if "NO_COLOR" in self._environment else None)
+        self._first_theme = SIXTEEN if "NO_COLOR" in self._environment else chosen
+        self._is_plain = is_plain(self._environment) if plain is None else plain
+        if self._is_plain:
+            self._filters.append(PlainSigns())
         self.engine = EngineThread(make_conversation, sampling)
-        self._read_map = ReadMap(None, 0, 64, 16)
-        self._state = "starting"
-        self._turn: Turn | None = None
-        self._waiting: Turn | None = None
+        self.title_line, self.status_line = TitleLine(), StatusLine()
+        self.document_tree, self.map = DocumentTree(), BlockMap(id="map")
+        self.memory, self.speed = MemoryPanel(), SpeedLine()
+        self.transcript, self.prompt = Transcript(), Prompt()
+        self.finder = Finder(self.transcript)
+        panels = (self.document_tree, self.map, Static(id="room"), self.memory, self.speed)
+        self.side = Vertical(*panels, id="side")
+        self.flow = Flow(self, self.engine)
+        self._maps = (self.map, self.status_line.map)
         self._ticked = time.monotonic()
+        self._interrupted = -TWICE_S
 
     def compose(self) -> ComposeResult:
         """The layout; the style sheet says what a small screen leaves out."""
-        yield TitleLine()
+        yield self.title_line
         with Horizontal(id="body"):
-            with Vertical(id="side"):
-                yield DocumentTree()
-                yield BlockMap(id="map")
-                yield MemoryPanel()
-                yield SpeedLine()
-            with Vertical(id="main"), Transcript():
-                yield Opening()
-        yield StatusLine()
-        yield Prompt()
-        yield Footer()
+            # Docked at the left, but behind the transcript in the order of Tab.
+            with Vertical(id="main"):
+                yield self.transcript
+                yield self.finder
+            yield self.side
+        yield self.status_line
+        yield self.prompt.offered
+        yield self.prompt
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Show the first screen, then let the engine load."""
-        self.register_theme(NIGHT)
-        self.theme = NIGHT.name
-        self.query_one(Prompt).focus()
-        self.query_one(Prompt).placeholder = "Ask about the documents"
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self._first_theme.name
+        for block_map in self._maps:
+            block_map.is_plain = self._is_plain
+        self.flow.start()
+        self.prompt.focus()
+        self.prompt.placeholder = "Ask about the documents; / for commands, @ for files"
         self.set_interval(TICK_S, self._tick)
         self.call_after_refresh(self.engine.start)
         self._quit_on_signals()
@@ -127,191 +148,303 @@ class ChatApp(App[None]):
             except (AttributeError, NotImplementedError, RuntimeError, ValueError):
                 return
 
-    # Reports of the engine
+    # What the flow of questions and answers shows
 
     def _tick(self) -> None:
         now = time.monotonic()
-        for block_map in self.query(BlockMap):
+        for block_map in self._maps:
             block_map.fade(now - self._ticked)
         self._ticked = now
         for report in self.engine.take():
-            self._show(report)
+            self.flow.show(report)
+        self.transcript.refine()
 
-    def _show(self, report: Report) -> None:
-        match report:
-            case Loading():
-                self._set_state("loading")
-                self.query_one(Opening).load(report)
-            case Opened():
-                self._open(report)
-            case Reading():
-                self._set_state(f"reading {report.fraction:.0%}")
-                self.query_one(Opening).read(report)
-                self._fill(report.fraction)
-            case Ready():
-                self.query_one(Opening).ready(report)
-                self.query_one(TitleLine).tokens = report.tokens
-                self._fill(1.0)
-                self._next()
-            case ReadingQuestion():
-                if self._turn:
-                    self._turn.read_question(report.fraction)
-            case Streamed():
-                self._stream(report)
-            case Answered():
-                self._complete(report)
-            case MemoryReport():
-                self.query_one(MemoryPanel).figures = report.figures
-                self.query_one(StatusLine).show_memory(report.figures)
-            case Note():
-                self.query_one(Transcript).note(report.text)
-            case Failed():
-                self._fail(report)
+    def lay_out(self, layout: "DocumentTokens | None") -> None:
+        """Show the documents."""
+        self.document_tree.lay_out(layout)
+        for block_map in self._maps:
+            block_map.lay_out(self.flow.view.map.documents)
+        self.map.set_class(not self.flow.view.map.blocks, "-empty")
+        if layout is None:
+            self.prompt.placeholder = "Ask about anything; / for commands"
+        else:
+            self.prompt.paths = [span.document.path for span in layout.documents]
 
-    def _open(self, report: Opened) -> None:
-        title = self.query_one(TitleLine)
-        title.model, title.context = report.model_name, report.context
-        self._read_map = ReadMap(
-            report.layout, report.document_start, report.chunk_size, report.group_size
-        )
-        self.query_one(Opening).open(report)
-        self.query_one(DocumentTree).lay_out(report.layout)
-        for block_map in self.query(BlockMap):
-            block_map.lay_out(self._read_map.documents)
-        self.query_one("#map").display = bool(self._read_map.blocks)
-        if report.layout is None:
-            self.query_one(Prompt).placeholder = "Ask about anything"
-        for answer in report.turns:
-            self.query_one(Transcript).add(Turn(answer.question)).complete(answer)
-            self.query_one(Prompt).remember(answer.question)
-
-    def _fill(self, fraction: float) -> None:
-        for block_map in self.query(BlockMap):
+    def fill(self, fraction: float) -> None:
+        """Show how much of the documents has been read in."""
+        for block_map in self._maps:
             block_map.fill(fraction)
 
-    def _stream(self, report: Streamed) -> None:
-        if self._turn:
-            self._turn.stream(report.text)
-        self._show_speed(report.tokens_per_s, report.ttft_s, report.sparsity)
-        mass = report.mass.tolist()
-        self._read_map.add(mass)
-        self._light(mass)
-
-    def _light(self, newest: list[float] | None) -> None:
-        totals = self._read_map.block_levels(self._read_map.mass)
-        now = self._read_map.block_levels(newest) if newest is not None else None
-        for block_map in self.query(BlockMap):
-            block_map.light(now, totals)
-        self.query_one(DocumentTree).show_shares(self._read_map.document_shares())
-
-    def _show_speed(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
-        line = self.query_one(SpeedLine)
-        line.tokens_per_s, line.ttft_s, line.sparsity = tokens_per_s, ttft_s, sparsity
-        self.query_one(StatusLine).show_speed(tokens_per_s)
-
-    def _complete(self, report: Answered) -> None:
-        answer: Answer = report.answer
-        if self._turn:
-            self._turn.complete(answer)
-        if answer.finished.completion_tokens:
-            finished = answer.finished
-            self._show_speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity)
-        self.query_one(TitleLine).tokens = report.tokens
-        self._next()
-
-    def _fail(self, report: Failed) -> None:
-        if report.fatal:
-            self.query_one(Opening).fail(report.text)
-            self._set_state("failed")
-            if self._waiting:
-                self._waiting.cancel("never asked")
-                self._waiting = None
-            return
-        if self._turn:
-            self._turn.fail(report.text)
-        self._next()
-
-    # Questions
-
-    def _next(self) -> None:
-        """Ask what waits, or wait for a question."""
-        self._turn, self._waiting = self._waiting, None
-        if self._turn is None:
-            self._set_state("ready")
-            return
-        self._read_map.clear()
-        for block_map in self.query(BlockMap):
+    def begin_answer(self) -> None:
+        """Darken the map for a new answer."""
+        for block_map in self._maps:
             block_map.clear()
-        self._set_state("answering")
-        self._turn.read_question(0.0)
-        self.engine.ask(self._turn.question)
+        self.show_reading()
+
+    def show_reading(self, newest: Sequence[float] | None = None) -> None:
+        """Show what was read; ``newest`` [groups] by the latest tokens glows."""
+        view = self.flow.view
+        totals = view.levels()
+        now = view.map.block_levels(newest) if newest and view.mode == "answer" else None
+        for block_map in self._maps:
+            block_map.light(now, totals)
+        self.map.entitle(view.title())
+        self.document_tree.show_shares(view.map.document_shares(view.mass))
+
+    def show_memory(self, figures: "MemoryFigures") -> None:
+        """Show where the memory is."""
+        self.memory.figures = figures
+        self.status_line.show_memory(figures)
+
+    def show_speed(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
+        """Show how fast the answer comes."""
+        self.speed.show(tokens_per_s, ttft_s, sparsity)
+        self.status_line.show_speed(tokens_per_s)
+
+    # What is typed
 
     def on_prompt_sent(self, message: Prompt.Sent) -> None:
-        """Ask now, or as soon as the engine is free; one question may wait."""
-        if self._state == "failed":
-            self.notify("Nothing can be asked. Ctrl+Q leaves.", severity="error")
+        """Carry a command out, or ask."""
+        text = message.question
+        if is_command(text):
+            self._command(text)
             return
-        if self._waiting:
-            self.notify("One question waits already. Esc withdraws it.", severity="warning")
+        refusal = self.flow.refusal()
+        if refusal:
+            self.notify(refusal, severity="warning")
             return
-        prompt = self.query_one(Prompt)
-        prompt.clear()
-        prompt.remember(message.question)
-        turn = self.query_one(Transcript).add(Turn(message.question))
-        self._waiting = turn
-        if self._state == "ready":
-            self._next()
-        else:
-            turn.wait("this answer is complete" if self._turn else "the documents are read")
+        self.prompt.clear()
+        self.prompt.remember(text)
+        self.flow.send(text)
 
-    def action_cancel(self) -> None:
-        """Withdraw the question that waits, or cancel the answer and keep its part."""
-        if self._waiting:
-            self._waiting.cancel("withdrawn")
-            self._waiting = None
-        elif self._turn:
-            self._set_state("stopping")
-            self.engine.cancel()
+    def _command(self, text: str) -> None:
+        found = parse(text)
+        if found is None:
+            word = displayable(text.split()[0])
+            self.notify(f"There is no command {word}. /help lists them.", severity="warning")
+            return
+        self.prompt.clear()
+        command, argument = found
+        action = getattr(self, f"action_{command.action.partition('(')[0]}")
+        if command.argument:
+            self.call_later(action, argument)
+        else:
+            self.call_later(self.run_action, command.action)
+
+    def action_leave_off(self) -> None:
+        """Leave what was chosen, stop the answer, or go to the prompt, whichever is there."""
+        if self.transcript.has_focus and self.transcript.leave_token():
+            return
+        if not self.flow.cancel():
+            self.screen.clear_selection()
+        self.prompt.focus()
 
     def action_interrupt(self) -> None:
-        """Cancel while answering; otherwise, or a second time, leave."""
-        if self._turn and self._state != "stopping":
-            self.action_cancel()
-        else:
+        """Copy, stop the answer or empty the prompt; a second time leave."""
+        now = time.monotonic()
+        is_second = now - self._interrupted < TWICE_S
+        self._interrupted = now
+        if not is_second and self.screen.get_selected_text():
+            self._interrupted = -TWICE_S
+            self.action_copy()
+            self.screen.clear_selection()
+        elif is_second:
             self.exit()
+        elif self.flow.turn and self.flow.state != "stopping":
+            self.flow.cancel()
+        else:
+            self.prompt.clear()
+            self.notify("Ctrl+C again leaves.", timeout=TWICE_S)
 
     async def action_quit(self) -> None:
         """Leave."""
         self.engine.stop()
         self.exit()
 
+    def action_help(self) -> None:
+        """List keys and commands."""
+        if not isinstance(self.screen, Help):
+            self.push_screen(Help())
+
+    def action_find(self, text: str = "") -> None:
+        """Find text in the transcript."""
+        self.finder.open(text)
+
+    def action_find_next(self, by: int) -> None:
+        """Go to another match."""
+        self.transcript.find_next(by)
+
     def action_page_transcript(self, pages: int) -> None:
         """Scroll the transcript without leaving the prompt."""
-        transcript = self.query_one(Transcript)
         if pages < 0:
-            transcript.scroll_page_up(animate=False)
+            self.transcript.scroll_page_up(animate=False)
         else:
-            transcript.scroll_page_down(animate=False)
+            self.transcript.scroll_page_down(animate=False)
+
+    def action_edit(self) -> None:
+        """Take the last question back into the prompt."""
+        question = self.flow.take_back()
+        if question is None:
+            self.notify("There is no question to take back now.", severity="warning")
+        else:
+            self.prompt.fill(question)
+
+    def action_retry(self, _argument: str = "") -> None:
+        """Ask the last question again."""
+        said = self.flow.retry()
+        if said is None:
+            self.notify("There is nothing to ask again now.", severity="warning")
+        elif said:
+            self.notify(said)
+
+    def action_clear(self) -> None:
+        """Forget all turns."""
+        if not self.flow.clear():
+            self.notify("Not while something is being read or answered.", severity="warning")
+
+    def action_export(self, name: str = "") -> None:
+        """Write the conversation to a file of the current directory."""
+        if not self.transcript.turns:
+            self.notify("There is nothing to export yet.", severity="warning")
+            return
+        self.flow.export(Path(name or "conversation.md").expanduser())
+
+    # Copying
+
+    def action_copy(self, what: str = "answer") -> None:
+        """Copy the selection, the chosen piece, or an answer, as it was written."""
+        selected = self.screen.get_selected_text()
+        piece, turns = self.transcript.cursor, self.transcript.turns
+        if selected:
+            self.copy_text(self.transcript.selected_source() or selected)
+        elif what == "block" and piece is not None:
+            self.copy_text(piece.source)
+        elif piece is not None and piece.turn is not None and piece.turn.text:
+            self.copy_text(piece.turn.text)
+        elif turns and turns[-1].text:
+            self.copy_text(turns[-1].text)
+        else:
+            self.notify("There is no answer to copy yet.", severity="warning")
+
+    def copy_text(self, text: str) -> None:
+        """Copy a text and say what is known about it."""
+        self.notify(self._copy(text))
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """What Textual's own widgets copy goes the same way."""
+        self._copy(text)
+
+    def _copy(self, text: str) -> str:
+        self._clipboard = text
+        driver = self._driver
+        write = driver.write if driver is not None else lambda _: None
+        return clipboard.copy(text, write, self._environment)
+
+    # Panels
+
+    def action_panel(self, name: str) -> None:
+        """Fold a panel away or show it; on a small screen show it alone beside the transcript."""
+        small = self.screen.has_class("-narrow") or self.screen.has_class("-low")
+        if not small:
+            self.side.toggle_class(f"-no-{name}")
+            return
+        is_shown = self.side.has_class(f"-only-{name}")
+        self.side.remove_class("-only-documents", "-only-map", "-only-memory")
+        self.side.set_class(not is_shown, "-asked", f"-only-{name}")
+        panel = {"documents": self.document_tree, "map": self.map}.get(name)
+        if is_shown or panel is None:
+            self.prompt.focus()
+        else:
+            self.call_after_refresh(panel.focus)
+
+    def action_next_theme(self, name: str = "") -> None:
+        """Change the colours."""
+        names = [theme.name for theme in THEMES]
+        if name and name not in names:
+            self.notify(f"Themes: {', '.join(names)}.", severity="warning")
+            return
+        here = names.index(self.theme) if self.theme in names else -1
+        self.theme = name or names[(here + 1) % len(names)]
+        self.map.refresh(layout=True)
+
+    # Reading
+
+    def action_map_mode(self) -> None:
+        """Show the answer's reading, that of all answers, or what was hardly read."""
+        view = self.flow.view
+        view.mode = MODES[(MODES.index(view.mode) + 1) % len(MODES)]
+        self.show_reading()
+
+    def on_transcript_pointed(self, message: Transcript.Pointed) -> None:
+        """Show what an answer or one of its words read."""
+        turns = self.transcript.turns
+        view = self.flow.view
+        view.turn = message.turn or (turns[-1] if turns else None)
+        view.token = message.token if message.turn else None
+        self.show_reading()
 
     def on_block_map_pointed(self, message: BlockMap.Pointed) -> None:
-        """Name the block under the mouse."""
-        found = self._read_map.passage(message.block) if message.block is not None else None
-        block_map = self.query_one("#map", BlockMap)
+        """Name the block under the mouse or the cursor."""
+        found = None if message.block is None else self.flow.view.map.passage(message.block)
         if found is None:
-            block_map.point("")
+            self.map.point("")
             return
         name = found.path.rsplit("/", 1)[-1]
         place = where(name, found.start_line, found.end_line, found.page, found.label)
-        block_map.point(displayable(place).replace("\n", "␤"))
+        self.map.point(displayable(place).replace("\n", "␤"))
 
-    def _set_state(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            self.query_one(TitleLine).state = state
+    def on_block_map_opened(self, message: BlockMap.Opened) -> None:
+        """Show the passage of a block."""
+        read_map = self.flow.view.map
+        found = read_map.passage(message.block)
+        if found is not None:
+            place = where(found.path, found.start_line, found.end_line, found.page, found.label)
+            self._view([(*read_map.tokens_of(message.block), place)], 0)
+
+    def on_transcript_source_opened(self, message: Transcript.SourceOpened) -> None:
+        """Show a passage an answer read."""
+        places = [(s.start_token, s.end_token, s.place) for s in message.turn.sources]
+        self._view(places, message.number)
+
+    def on_document_tree_opened(self, message: DocumentTree.Opened) -> None:
+        """Show a document from its beginning."""
+        if self.flow.layout is not None:
+            span = self.flow.layout.documents[message.number]
+            self._view([(span.start, span.start, span.document.path)], 0)
+
+    def action_sources(self, number: str = "") -> None:
+        """Open a passage of the chosen answer, or of the last one."""
+        cursor = self.transcript.cursor
+        turns = [cursor.turn] if cursor and cursor.turn else self.transcript.turns[::-1]
+        turn = next((turn for turn in turns if turn.sources), None)
+        if turn is None:
+            self.notify("No answer has read passages that stand out yet.", severity="warning")
+            return
+        at = int(number) - 1 if number.isdecimal() else 0
+        places = [(s.start_token, s.end_token, s.place) for s in turn.sources]
+        self._view(places, min(max(at, 0), len(places) - 1))
+
+    def _view(self, places: Sequence[tuple[int, int, str]], number: int) -> None:
+        layout, view = self.flow.layout, self.flow.view
+        if layout is None or isinstance(self.screen, Viewer):
+            return
+        self.push_screen(Viewer(layout, places, number, view.map.reader(view.mass), self._readers))
+
+    def _readers(self, start: int, end: int) -> str:
+        """Which answers read a passage, in words."""
+        found = self.flow.view.readers(start, end)
+        if not found:
+            return "Hardly read by any answer." if self.transcript.turns else "No answer yet."
+        named = [f"answer {turn.number} ({share:.1%})" for turn, share in found[:6]]
+        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+        return f"Read by {', '.join(named)}{more}"
 
 
 def run_screen(
-    make_conversation: "Callable[[Progress], Conversation]", sampling: "SamplingParams"
+    make_conversation: "Callable[[Progress], Conversation]",
+    sampling: "SamplingParams",
+    theme: str = "auto",
+    plain: bool | None = None,
 ) -> None:
     """Open the screen and stay until the user leaves; the engine is closed afterwards.
 
@@ -319,6 +452,8 @@ def run_screen(
         make_conversation: called in the engine's thread with a function that takes what is being
             loaded and which share of it is done; the conversation's documents are read next.
         sampling: how answers are drawn.
+        theme: a name, or ``auto``.
+        plain: draw with ASCII alone; None: if the terminal asks for it.
 
     Raises:
         Exception: what kept the model from loading or the documents from being read, after the
@@ -327,7 +462,7 @@ def run_screen(
     """
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
-    app = ChatApp(make_conversation, sampling)
+    app = ChatApp(make_conversation, sampling, theme, plain)
     try:
         app.run()
     finally:

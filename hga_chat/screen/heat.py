@@ -1,8 +1,7 @@
 """From attention mass to what is shown: shares per block and document, and their colours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from operator import add
 from typing import TYPE_CHECKING
 
 from textual.color import Color, Gradient
@@ -39,7 +38,6 @@ class ReadMap:
         self._first = document_start // chunk_size
         self.blocks = -(-self._end // chunk_size) - self._first if layout else 0
         self.documents = self._documents_of_blocks()
-        self.mass: list[float] = []
 
     def _documents_of_blocks(self) -> list[int]:
         """The document that fills most of each block."""
@@ -57,37 +55,52 @@ class ReadMap:
                     most[block - self._first] = tokens
         return owners
 
-    def clear(self) -> None:
-        """Begin a new answer."""
-        self.mass = []
+    @property
+    def tokens(self) -> int:
+        """Tokens of the documents."""
+        return self._end - self._start
 
-    def add(self, mass: Sequence[float]) -> None:
-        """Add the attention mass [groups] of further tokens."""
-        longer, shorter = (mass, self.mass) if len(mass) > len(self.mass) else (self.mass, mass)
-        self.mass = [*map(add, longer, shorter), *longer[len(shorter) :]]
-
-    def block_levels(self, mass: Sequence[float]) -> list[float]:
-        """Brightness of each block, 0 to 1; attention is skewed, so the square root is shown."""
+    def block_sums(self, mass: Sequence[float]) -> list[float]:
+        """Attention mass of each block, from the mass [groups] of the session."""
         groups = self._chunk // self._group
         begin = self._first * groups
         of_blocks = list(mass[begin : begin + self.blocks * groups])
         of_blocks += [0.0] * (self.blocks * groups - len(of_blocks))
-        sums = list(map(sum, zip(*(of_blocks[n::groups] for n in range(groups)), strict=True)))
+        return list(map(sum, zip(*(of_blocks[n::groups] for n in range(groups)), strict=True)))
+
+    def block_levels(self, mass: Sequence[float]) -> list[float]:
+        """Brightness of each block, 0 to 1; attention is skewed, so the square root is shown."""
+        sums = self.block_sums(mass)
         most = max(sums, default=0.0)
         return [(value / most) ** 0.5 for value in sums] if most > 0 else [0.0] * self.blocks
 
-    def document_shares(self) -> list[float]:
-        """Share of the answer's attention on the documents that each document drew; sums to 1."""
+    def mass_of(self, start: int, end: int, value: float) -> list[float]:
+        """[groups] a mass spread evenly over tokens ``[start, end)`` of the documents."""
+        first = (start + self._start) // self._group
+        last = max(-(-(end + self._start) // self._group), first + 1)
+        return [0.0] * first + [value / (last - first)] * (last - first)
+
+    def share(self, mass: Sequence[float], start: int, end: int) -> float:
+        """Share of the mass [groups] on the documents that tokens ``[start, end)`` of them drew."""
+        up_to = self._adder(mass)
+        total = up_to(self._end) - up_to(self._start)
+        if total <= 0:
+            return 0.0
+        return (up_to(self._start + end) - up_to(self._start + start)) / total
+
+    def documents_share(self, mass: Sequence[float]) -> float | None:
+        """Share of all mass [groups] that lies in the documents; None where there is none."""
+        total = sum(mass)
+        if total <= 0 or not self.blocks:
+            return None
+        up_to = self._adder(mass)
+        return (up_to(self._end) - up_to(self._start)) / total
+
+    def document_shares(self, mass: Sequence[float]) -> list[float]:
+        """Share of the mass [groups] on the documents that each of them drew; sums to 1."""
         if self._layout is None:
             return []
-        before = [0.0, *accumulate(self.mass)]
-
-        def up_to(position: int) -> float:
-            group, rest = divmod(position, self._group)
-            if group >= len(self.mass):
-                return before[-1]
-            return before[group] + self.mass[group] * rest / self._group
-
+        up_to = self._adder(mass)
         total = up_to(self._end) - up_to(self._start)
         if total <= 0:
             return [0.0] * len(self._layout.documents)
@@ -96,12 +109,37 @@ class ReadMap:
             for span in self._layout.documents
         ]
 
+    def _adder(self, mass: Sequence[float]) -> Callable[[int], float]:
+        """A function that adds up the mass before a position of the session."""
+        before = [0.0, *accumulate(mass)]
+
+        def up_to(position: int) -> float:
+            group, rest = divmod(position, self._group)
+            if group >= len(mass):
+                return before[-1]
+            return before[group] + mass[group] * rest / self._group
+
+        return up_to
+
+    def reader(self, mass: Sequence[float]) -> Callable[[int, int], float]:
+        """A function that tells how much of the mass tokens from and to of the documents drew."""
+        up_to = self._adder(mass)
+        return lambda start, end: up_to(self._start + end) - up_to(self._start + start)
+
+    def tokens_of(self, block: int) -> tuple[int, int]:
+        """The document tokens ``[start, end)`` of a block."""
+        start = (self._first + block) * self._chunk - self._start
+        return max(start, 0), min(start + self._chunk, self.tokens)
+
+    def block_of(self, token: int) -> int:
+        """The block that holds a token of the documents."""
+        return (self._start + token) // self._chunk - self._first
+
     def passage(self, block: int) -> "Passage | None":
         """Where a block stands; of several files the first."""
         if self._layout is None:
             return None
-        start = (self._first + block) * self._chunk - self._start
-        found = self._layout.locate(start, start + self._chunk)
+        found = self._layout.locate(*self.tokens_of(block))
         return max(found, key=lambda passage: len(passage.text), default=None)
 
 

@@ -154,6 +154,41 @@ def render(markdown: str, *, colours: bool = True) -> list[Part]:
     return _Renderer(colours).render(_parser().parse(markdown))
 
 
+def open_fence(markdown: str) -> list[Part] | None:
+    """A code fence that is still open, line by line; None where it stands inside something else."""
+    first, _, code = markdown.partition("\n")
+    if not _FENCE.match(first) or first.startswith(" "):
+        return None
+    bar = Content.styled("▏ ", QUIET_STYLE)
+    lines = code.expandtabs(4).split("\n") if code else []
+    return [Line(Content.styled(line, CODE_STYLE), bar, bar) for line in lines]
+
+
+def open_table(markdown: str) -> list[Part] | None:
+    """A table that is still growing; its rows are parsed once. None for anything else."""
+    lines = markdown.split("\n")
+    if len(lines) < 4 or not lines[0].lstrip().startswith("|") or not lines[2].startswith("|"):
+        return None
+    head = "\n".join(lines[:2])
+    rows = [_table_row(head, line) for line in lines[2:]]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        return None
+    (table,) = _table(head)
+    return [Table((table.rows[0], *known), table.indent)]
+
+
+@lru_cache(maxsize=64)
+def _table(markdown: str) -> tuple[Table, ...]:
+    return tuple(part for part in render(markdown, colours=False) if isinstance(part, Table))
+
+
+@lru_cache(maxsize=2048)
+def _table_row(head: str, line: str) -> tuple[Content, ...] | None:
+    found = _table(f"{head}\n{line}") if line.startswith("|") else ()
+    return found[0].rows[1] if found and len(found[0].rows) == 2 else None
+
+
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
     # Raw HTML stays text; entities are left as they were written.

@@ -67,11 +67,13 @@ class ReadingQuestion:
 
 @dataclass(frozen=True)
 class Streamed:
-    """More of the answer; texts and masses of several tokens are added up."""
+    """More of the answer: one token or several."""
 
     text: str
-    mass: "torch.Tensor"
-    """[groups] attention mass per group of the session, summed over the tokens reported here."""
+    lengths: tuple[int, ...]
+    """Characters of each token as it is shown."""
+    masses: "tuple[torch.Tensor, ...]"
+    """For each token [groups] attention mass per group of the session."""
     tokens: int
     """Tokens of the answer so far."""
     tokens_per_s: float
@@ -94,6 +96,14 @@ class MemoryReport:
     """Where the memory is."""
 
     figures: "MemoryFigures"
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Turns were taken out of the session."""
+
+    tokens: int
+    """Tokens left in the session."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ Report = (
     | ReadingQuestion
     | Streamed
     | Answered
+    | Forgotten
     | MemoryReport
     | Note
     | Failed

@@ -1,15 +1,19 @@
 """The one thread that owns the engine: commands go in through a queue, reports come out."""
 
+import gc
 import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hga_chat.documents.clean import displayable
 from hga_chat.screen.messages import (
     Answered,
     Failed,
+    Forgotten,
     Loading,
     MemoryReport,
     Note,
@@ -39,6 +43,20 @@ class _Stop(Exception):  # noqa: N818 - it is a signal, not an error
 class _Question:
     text: str
     cancel: threading.Event
+    sampling: "SamplingParams"
+
+
+@dataclass(frozen=True)
+class _Forget:
+    turns: int | None
+
+
+@dataclass(frozen=True)
+class _Export:
+    path: Path
+
+
+_Order = _Question | _Forget | _Export
 
 
 class Outbox:
@@ -70,9 +88,12 @@ class Outbox:
 
 def _merge(last: Report, new: Report) -> Report | None:
     if isinstance(last, Streamed) and isinstance(new, Streamed):
-        from hga_chat.sources import add_mass
-
-        return replace(new, text=last.text + new.text, mass=add_mass(last.mass, new.mass))
+        return replace(
+            new,
+            text=last.text + new.text,
+            lengths=last.lengths + new.lengths,
+            masses=last.masses + new.masses,
+        )
     if type(last) is type(new) and isinstance(new, Loading | Reading | ReadingQuestion):
         return new
     return None
@@ -85,6 +106,7 @@ class EngineThread:
 
     Attributes:
         error: what ended the thread early, if anything did.
+        sampling: how answers are drawn.
     """
 
     def __init__(
@@ -94,9 +116,9 @@ class EngineThread:
     ) -> None:
         self.error: Exception | None = None
         self._make_conversation = make_conversation
-        self._sampling = sampling
+        self.sampling = sampling
         self._outbox = Outbox()
-        self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._cancel = threading.Event()
         self._memory_due = 0.0
@@ -110,10 +132,26 @@ class EngineThread:
         """Reports since the last call, in order."""
         return self._outbox.take()
 
-    def ask(self, question: str) -> None:
-        """Ask; questions are answered one after another."""
+    def ask(self, question: str, *, temperature: float | None = None) -> None:
+        """Ask; questions are answered one after another.
+
+        Args:
+            question: as the person typed it.
+            temperature: None: as it was chosen for the session.
+        """
         self._cancel = threading.Event()
-        self._questions.put(_Question(question, self._cancel))
+        sampling = self.sampling
+        if temperature is not None:
+            sampling = replace(sampling, temperature=temperature)
+        self._orders.put(_Question(question, self._cancel, sampling))
+
+    def forget(self, turns: int | None = None) -> None:
+        """Take the last turns out of the session; None: all of them."""
+        self._orders.put(_Forget(turns))
+
+    def export(self, path: Path) -> None:
+        """Write the turns as Markdown; a note says whether that was possible."""
+        self._orders.put(_Export(path))
 
     def cancel(self) -> None:
         """Stop the answer to the last question; its part is kept."""
@@ -123,7 +161,7 @@ class EngineThread:
         """End the thread as soon as the engine lets go."""
         self._stopping.set()
         self._cancel.set()
-        self._questions.put(None)
+        self._orders.put(None)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the thread; say whether it has ended."""
@@ -136,8 +174,8 @@ class EngineThread:
         try:
             conversation = self._make_conversation(self._loading)
             self._open(conversation)
-            while (question := self._questions.get()) and not self._stopping.is_set():
-                self._answer(conversation, question)
+            while (order := self._orders.get()) and not self._stopping.is_set():
+                self._obey(conversation, order)
         except _Stop:
             pass
         except Exception as error:  # noqa: BLE001 - the screen shows it and the caller gets it
@@ -175,8 +213,22 @@ class EngineThread:
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
             self._report_memory(conversation)
+            # Libraries, model and documents stay. Looking through them for garbage again and again
+            # holds up the screen for a fifth of a second each time.
+            gc.freeze()
             self._outbox.put(Ready(engine.num_tokens, unread, time.perf_counter() - began))
             self._save(conversation)
+
+    def _obey(self, conversation: "Conversation", order: _Order) -> None:
+        match order:
+            case _Question():
+                self._answer(conversation, order)
+            case _Forget(turns):
+                conversation.forget(turns)
+                self._outbox.put(Forgotten(conversation.engine.num_tokens))
+                self._save(conversation)
+            case _Export(path):
+                self._outbox.put(Note(export_turns(conversation, path)))
 
     def _answer(self, conversation: "Conversation", question: _Question) -> None:
         from hga_chat.conversation import Answer
@@ -184,7 +236,7 @@ class EngineThread:
 
         pace = _Pace()
         try:
-            for event in conversation.ask(question.text, self._sampling, question.cancel):
+            for event in conversation.ask(question.text, question.sampling, question.cancel):
                 if isinstance(event, Answer):
                     self._report_memory(conversation)
                     self._outbox.put(Answered(event, conversation.engine.num_tokens))
@@ -215,6 +267,20 @@ class EngineThread:
         self._outbox.put(Failed(describe(error), fatal))
 
 
+def export_turns(conversation: "Conversation", path: Path) -> str:
+    """Write a conversation's turns as Markdown to a new file; say how it went."""
+    from hga_chat.sessions.export import turns_as_markdown
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(turns_as_markdown(conversation.turns))
+    except FileExistsError:
+        return f"{path} is there already; nothing was written. '/export OTHER.md' takes a name."
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror or error}."
+    return f"{len(conversation.turns)} turns written to {path}."
+
+
 class _Pace:
     """Speed and sparsity of the answer under way."""
 
@@ -233,7 +299,8 @@ class _Pace:
         elapsed = now - self._first
         return Streamed(
             text=delta.text,
-            mass=trace.group_mass,
+            lengths=(len(displayable(delta.text)),),
+            masses=(trace.group_mass,),
             tokens=self._tokens,
             tokens_per_s=(self._tokens - 1) / elapsed if elapsed > 0 else 0.0,
             ttft_s=self._first - self._began,

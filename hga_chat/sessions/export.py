@@ -1,10 +1,14 @@
 """A session to take along: Markdown for people, an object for programs."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from hga_chat.documents import displayable
 from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
 from hga_chat.sources import Source
+
+if TYPE_CHECKING:
+    from hga_chat.conversation import Answer
 
 _EXCERPT_CHARS = 400
 
@@ -75,7 +79,14 @@ def as_markdown(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns)
             for document, tokens in zip(documents.loaded.documents, documents.tokens, strict=True)
         ),
     ]
-    for number, turn in enumerate(turns.turns, 1):
+    head = displayable("\n".join(lines)) + "\n"
+    return head + "\n" + turns_as_markdown(turns.turns) if turns.turns else head
+
+
+def turns_as_markdown(turns: "Sequence[SavedTurn | Answer]") -> str:
+    """Questions, answers and the passages that were read for each."""
+    lines: list[str] = []
+    for number, turn in enumerate(turns, 1):
         lines += ["", f"## Question {number}", "", *_quote(turn.question), "", turn.text.strip()]
         if turn.finished.reason != "stop":
             ends = {"length": "The answer was cut here.", "cancelled": "The answer was cancelled."}
@@ -84,7 +95,7 @@ def as_markdown(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns)
             lines += ["", "Read most for this answer:", ""]
             for source in turn.sources:
                 lines += [f"- {source.score:.0%} {_code(source.place)}", *_excerpt(source)]
-    return displayable("\n".join(lines)) + "\n"
+    return displayable("\n".join(lines).lstrip("\n")) + "\n"
 
 
 def _quote(text: str) -> list[str]:

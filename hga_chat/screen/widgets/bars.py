@@ -20,7 +20,7 @@ def bar(fraction: float, width: int, style: str = "$accent", track: str = "$pane
         halves = max(halves, 1)
     full, half = divmod(halves, 2)
     filled = "━" * full + "╸" * half
-    return Content.assemble((filled, style), ("━" * (width - len(filled)), track))
+    return Content.assemble((filled, style), ("─" * (width - len(filled)), track))
 
 
 def two_ends(left: Content, right: Content, width: int) -> Content:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.content import Content
 from textual.geometry import Size
@@ -14,11 +16,15 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from hga_chat.screen.heat import ramp, step
+from hga_chat.screen.heat import LEVELS, ramp, step
 from hga_chat.screen.widgets.bars import QUIET
 
-SCALES = (4, 2, 1)
-"""Cells across a block; a block is half as many lines high, so it looks square."""
+SCALES = ((4, 4), (2, 2), (2, 1), (1, 1))
+"""Cells across a block and half lines down it; where they are as many it looks square."""
+SHADES = "·░▒▓█"
+PLAIN_SHADES = ".:+*#"
+"""For terminals that cannot show half a cell in each of two colours."""
+SIXTEEN = ("bright_black", "blue", "cyan", "yellow", "bright_white")
 OLD = 0.72
 """Brightness of what was read before, against 1 for what is being read now."""
 HALF_LIFE_S = 0.6
@@ -29,15 +35,38 @@ FAINTEST = 0.02
 class _Palette:
     ground: Color
     unread: Color
+    cursor: Color
     ramps: tuple[list[Color], ...]
 
 
-class BlockMap(Widget):
+class BlockMap(Widget, can_focus=True):
     """What was read lately is brightest and fades to how much was read in the whole answer.
 
     With more blocks than cells a cell shows the brightest of its blocks. While the documents are
     being read the map fills.
+
+    Attributes:
+        cursor: the block that keys act on, or None.
+        is_plain: draw with ASCII.
     """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Read the passage", key_display="enter"),
+        Binding("left", "step(-1, 0)", "Move", show=False),
+        Binding("right", "step(1, 0)", "Move", show=False),
+        Binding("up", "step(0, -1)", "Move", show=False),
+        Binding("down", "step(0, 1)", "Move", key_display="←↑↓→"),
+        Binding("home", "jump(0)", "First block", show=False),
+        Binding("end", "jump(-1)", "Last block", show=False),
+        Binding("m", "app.map_mode", "Answer, all, unread"),
+    ]
+
+    class Opened(Message):
+        """The passage of a block is to be shown."""
+
+        def __init__(self, block: int) -> None:
+            super().__init__()
+            self.block = block
 
     class Pointed(Message):
         """The mouse points at a block, or at none."""
@@ -54,7 +83,9 @@ class BlockMap(Widget):
             lines: how many lines to take; None: as many as the blocks need, within reason.
         """
         super().__init__(id=id)
-        self.point("")
+        self.cursor: int | None = None
+        self.is_plain = False
+        self._title, self._place = "Blocks read", ""
         self._lines = lines
         self._documents: Sequence[int] = ()
         self._totals: list[float] = []
@@ -87,9 +118,21 @@ class BlockMap(Widget):
         self.clear()
         self.refresh(layout=True)
 
+    def entitle(self, title: str) -> None:
+        """Say what the map shows."""
+        self._title = title
+        self._show_title()
+
     def point(self, place: str) -> None:
         """Name the place that is pointed at; empty: none."""
-        self.border_title = Content.assemble("Blocks read", (f"  {place}" if place else "", QUIET))
+        self._place = place
+        self._show_title()
+
+    def _show_title(self) -> None:
+        place = f"  {self._place}" if self._place else ""
+        title = Content.assemble(self._title, (place, QUIET))
+        if title != self.border_title:
+            self.border_title = title
 
     def fill(self, fraction: float) -> None:
         """Show how much of the documents has been read in."""
@@ -122,12 +165,19 @@ class BlockMap(Widget):
         self.refresh()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
-        """Lines for the largest scale that fits two fifths of the screen."""
+        """Lines for the largest scale that fits a third of the screen."""
         if self._lines is not None:
             return self._lines
-        most = max(viewport.height * 2 // 5, 3)
+        most = max(viewport.height // 3, 3)
+        if self._is_shaded:
+            return min(max(-(-self.blocks // max(width, 1)), 1), most)
         scale = _scale(self.blocks, width, most)
         return min(max(_lines(self.blocks, width, scale), 1), most)
+
+    @property
+    def _is_shaded(self) -> bool:
+        """Whether signs of different weight stand for brightness, one row of them a line."""
+        return self.is_plain or self.app.current_theme.ansi
 
     def notify_style_update(self) -> None:
         """Forget colours of another theme."""
@@ -140,6 +190,8 @@ class BlockMap(Widget):
         if not self.blocks or not width:
             return Strip.blank(width, self.rich_style)
         rows = self._grid()
+        if self._is_shaded:
+            return Strip([self._shade(cell) for cell in rows[y]], width)
         top = [self._colour(cell) for cell in rows[2 * y]]
         bottom = [self._colour(cell) for cell in rows[2 * y + 1]]
         segments = [
@@ -148,16 +200,32 @@ class BlockMap(Widget):
         ]
         return Strip(segments, width)
 
+    def _step(self, cell: range) -> int:
+        if self._steps is None:
+            self._steps = [step(level) for level in self.levels]
+        return max(self._steps[cell.start : cell.stop])
+
+    def _is_at_cursor(self, cell: range) -> bool:
+        return self.cursor is not None and self.cursor in cell and self.has_focus
+
     def _colour(self, cell: range) -> Color:
         palette = self._palette or self._mix()
         if not cell:
             return palette.ground
+        if self._is_at_cursor(cell):
+            return palette.cursor
         if cell.start >= self._filled * self.blocks:
             return palette.unread
-        if self._steps is None:
-            self._steps = [step(level) for level in self.levels]
-        ramp_of_document = palette.ramps[self._documents[cell.start] % 2]
-        return ramp_of_document[max(self._steps[cell.start : cell.stop])]
+        return palette.ramps[self._documents[cell.start] % 2][self._step(cell)]
+
+    def _shade(self, cell: range) -> Segment:
+        """A cell as a sign, in one of the terminal's own colours."""
+        if not cell or cell.start >= self._filled * self.blocks:
+            return Segment(" ", Style.null())
+        bright = self._step(cell)
+        weight = min(bright * len(SHADES) // LEVELS, len(SHADES) - 1)
+        sign = (PLAIN_SHADES if self.is_plain else SHADES)[weight]
+        return Segment(sign, Style(color=SIXTEEN[weight], reverse=self._is_at_cursor(cell)))
 
     def _mix(self) -> "_Palette":
         """Colours of the theme: neighbouring documents differ a little."""
@@ -168,49 +236,112 @@ class BlockMap(Widget):
         self._palette = _Palette(
             ground=ground,
             unread=ground.blend(ink, 0.05),
+            cursor=Color.parse("#ff6ac1" if dark else "#c2187a"),
             ramps=tuple(ramp(ground.blend(ink, share), hot, dark) for share in (0.13, 0.20)),
         )
         return self._palette
 
     def _grid(self) -> list[list[range]]:
         """The blocks behind each cell, by half lines; a cell without blocks has an empty range."""
-        key = (self.blocks, *self.size)
+        key = (self.blocks, self._is_shaded, *self.size)
         if self._cells is None or self._cells[0] != key:
             width, height = self.size
-            rows = range(2 * height)
+            rows = range(height if self._is_shaded else 2 * height)
             self._cells = (key, [[self._blocks_at(x, row) for x in range(width)] for row in rows])
         return self._cells[1]
 
     def _blocks_at(self, x: int, row: int) -> range:
         """The blocks behind a cell; ``row`` counts half lines."""
         width, height = self.size
-        if self._lines == 1 or _lines(self.blocks, width, 1) > height:
+        if self._is_shaded and self._lines != 1:
+            cells = max(width * height, 1)
+            if self.blocks <= cells:
+                block = row * width + x
+                return range(block, block + 1) if block < self.blocks else range(0)
+            cell = row * width + x
+            return range(cell * self.blocks // cells, (cell + 1) * self.blocks // cells)
+        if self._lines == 1 or _lines(self.blocks, width, SCALES[-1]) > height:
             cells = width * (1 if self._lines == 1 else height * 2)
             cell = x if self._lines == 1 else row * width + x
             begin, end = cell * self.blocks // cells, (cell + 1) * self.blocks // cells
             return range(begin, max(end, begin + 1)) if begin < self.blocks else range(0)
         scale = _scale(self.blocks, width, height)
-        across = width // scale
-        column = x // scale
-        block = (row // scale) * across + column
+        across = width // scale[0]
+        column = x // scale[0]
+        block = (row // scale[1]) * across + column
         return range(block, block + 1) if column < across and block < self.blocks else range(0)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Tell which block is pointed at."""
-        offset = event.get_content_offset(self)
-        blocks = self._blocks_at(offset.x, 2 * offset.y) if offset and self.blocks else range(0)
-        self.post_message(self.Pointed(blocks.start if blocks else None))
+        self.post_message(self.Pointed(self._block_under(event)))
 
     def on_leave(self) -> None:
-        """Nothing is pointed at."""
+        """What the cursor is on is named again."""
+        self.post_message(self.Pointed(self.cursor if self.has_focus else None))
+
+    def on_click(self, event: events.Click) -> None:
+        """Show the passage of a block."""
+        block = self._block_under(event)
+        if block is not None:
+            self._go(block)
+            self.action_open()
+
+    def _block_under(self, event: events.MouseEvent) -> int | None:
+        offset = event.get_content_offset(self)
+        if offset is None or not self.blocks:
+            return None
+        row = offset.y if self._is_shaded else 2 * offset.y
+        return next(iter(self._blocks_at(offset.x, row)), None)
+
+    def on_focus(self) -> None:
+        """Show the cursor."""
+        if self.blocks:
+            self._go(self.cursor or 0)
+
+    def on_blur(self) -> None:
+        """Hide the cursor."""
         self.post_message(self.Pointed(None))
+        self.refresh()
+
+    def action_step(self, x: int, y: int) -> None:
+        """Go to the next block in a direction."""
+        if not self.blocks:
+            return
+        here = self.cursor or 0
+        rows = self._grid()
+        row, column = next(
+            (r, c) for r, cells in enumerate(rows) for c, cell in enumerate(cells) if here in cell
+        )
+        while True:
+            row, column = row + y, column + x
+            if not (0 <= row < len(rows) and 0 <= column < len(rows[0])):
+                self._go(here + x)
+                return
+            if rows[row][column] and here not in rows[row][column]:
+                self._go(rows[row][column].start)
+                return
+
+    def action_jump(self, block: int) -> None:
+        """Go to the first block, or the last."""
+        self._go(block % max(self.blocks, 1))
+
+    def _go(self, block: int) -> None:
+        if 0 <= block < self.blocks:
+            self.cursor = block
+            self.post_message(self.Pointed(block))
+            self.refresh()
+
+    def action_open(self) -> None:
+        """Show the passage of the block at the cursor."""
+        if self.cursor is not None:
+            self.post_message(self.Opened(self.cursor))
 
 
-def _lines(blocks: int, width: int, scale: int) -> int:
+def _lines(blocks: int, width: int, scale: tuple[int, int]) -> int:
     """Lines that ``blocks`` take at ``scale``."""
-    rows = -(-blocks // max(width // scale, 1))
-    return -(-rows * scale // 2)
+    rows = -(-blocks // max(width // scale[0], 1))
+    return -(-rows * scale[1] // 2)
 
 
-def _scale(blocks: int, width: int, height: int) -> int:
-    return next((scale for scale in SCALES if _lines(blocks, width, scale) <= height), 1)
+def _scale(blocks: int, width: int, height: int) -> tuple[int, int]:
+    return next((s for s in SCALES if _lines(blocks, width, s) <= height), SCALES[-1])

@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.color import Color
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
@@ -30,10 +31,19 @@ class Entry:
     name: str
     tokens: int = 0
     share: float = 0.0
+    number: int | None = None
+    """Of a document, which one it is."""
 
 
 class DocumentTree(Tree[Entry]):
     """Folders and documents with token counts; shares are of the last answer's attention."""
+
+    class Opened(Message):
+        """A document is to be shown."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
 
     def __init__(self) -> None:
         super().__init__("", Entry("documents"), id="documents")
@@ -63,7 +73,15 @@ class DocumentTree(Tree[Entry]):
                 if path not in folders:
                     folders[path] = above.add("", Entry(f"{parent}/"), expand=True)
                 _entry(folders[path]).tokens += span.tokens
-            self._leaves.append(folders[path].add_leaf("", Entry(name, span.tokens)))
+            entry = Entry(name, span.tokens, number=len(self._leaves))
+            self._leaves.append(folders[path].add_leaf("", entry))
+
+    def on_tree_node_selected(self, event: Tree.NodeSelected[Entry]) -> None:
+        """A document was chosen."""
+        event.stop()
+        number = _entry(event.node).number
+        if number is not None:
+            self.post_message(self.Opened(number))
 
     def show_shares(self, shares: Sequence[float]) -> None:
         """Show each document's share of what an answer read."""

@@ -1,5 +1,7 @@
 """Where the memory is, and how fast the answer comes."""
 
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.app import RenderResult
@@ -14,37 +16,60 @@ if TYPE_CHECKING:
     from hga_engine.events import MemoryFigures
 
 _LABEL = 9
+HISTORY = 60
+"""Reports kept of each tier, two a second while something goes on."""
+_HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 class MemoryPanel(Widget):
-    """One line a tier: a bar from 0 to its capacity, and the figures."""
+    """One line a tier: its history or a bar from 0 to its capacity, and the figures."""
 
     figures: "reactive[MemoryFigures | None]" = reactive(None)
 
     def __init__(self) -> None:
         super().__init__(id="memory")
         self.border_title = "Memory"
+        self.history: dict[str, deque[float]] = {}
 
     def watch_figures(self) -> None:
-        """Take another height if a tier appears."""
-        if self.figures and len(rows_of(self.figures)) != self.size.height:
+        """Remember them, and take another height if a tier appears."""
+        if self.figures is None:
+            return
+        for label, used, capacity in rows_of(self.figures):
+            if capacity:
+                shares = self.history.setdefault(label, deque(maxlen=HISTORY))
+                shares.append(used / capacity)
+        if self._lines != self.size.height:
             self.refresh(layout=True)
+
+    @property
+    def _lines(self) -> int:
+        assert self.figures is not None
+        return len(rows_of(self.figures)) + (not self.figures.device_peak_bytes)
 
     def render(self) -> RenderResult:
         """One row a tier."""
         if self.figures is None:
             return Content.styled("shown once the model is loaded", QUIET)
         rows = rows_of(self.figures)
-        return Content("\n").join([self._row(*row) for row in rows])
+        lines = [self._row(*row) for row in rows]
+        if not self.figures.device_peak_bytes:
+            lines.append(Content.styled("no GPU in use: it answers on the CPU", QUIET))
+        return Content("\n").join(lines)
 
     def _row(self, label: str, used: int, capacity: int) -> Content:
         figures = human_bytes(used)
         if capacity:
             figures += f" / {human_bytes(capacity)}"
         name = Content.styled(label.ljust(_LABEL), QUIET)
-        room = self.content_size.width - _LABEL - 2 - len("888.8 MiB / 888.8 GiB")
+        room = self.content_size.width - _LABEL - 1 - len("888.8 MiB / 888.8 GiB")
         if capacity and room >= 4:
-            name = Content.assemble(name, bar(used / capacity, room, _alarm(used / capacity)))
+            share = used / capacity
+            graph = bar(share, min(room, 8), _alarm(share))
+            if room >= 14:
+                past = history(self.history.get(label, ()), room - 9)
+                graph = Content.assemble(graph, " ", (past, QUIET))
+            name = Content.assemble(name, graph)
         return two_ends(name, Content(figures), self.content_size.width)
 
 
@@ -62,6 +87,13 @@ def rows_of(figures: "MemoryFigures") -> list[tuple[str, int, int]]:
     return rows
 
 
+def history(shares: "Sequence[float]", width: int) -> str:
+    """The latest shares of a capacity as columns from 0 to full; anything above 0 shows."""
+    latest = list(shares)[-width:]
+    signs = [_HEIGHTS[min(max(round(share * 8), 1 if share > 0 else 0), 8)] for share in latest]
+    return "".join(signs).rjust(width)
+
+
 def _alarm(fraction: float) -> str:
     return "$error" if fraction > 0.95 else "$warning" if fraction > 0.85 else "$accent"
 
@@ -76,6 +108,10 @@ class SpeedLine(Widget):
     def __init__(self) -> None:
         super().__init__(id="speed")
         self.border_title = "Last answer"
+
+    def show(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
+        """Show the figures of an answer."""
+        self.tokens_per_s, self.ttft_s, self.sparsity = tokens_per_s, ttft_s, sparsity
 
     def render(self) -> RenderResult:
         """Three figures in one line."""

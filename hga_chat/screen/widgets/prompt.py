@@ -1,17 +1,25 @@
 """Where questions are typed."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import TextArea
+from textual.widgets import OptionList, TextArea
+
+from hga_chat.screen.widgets.completions import Completions, completions
 
 
 class Prompt(TextArea):
     """Several lines of input: Enter sends, Ctrl+J or Shift+Enter breaks the line.
 
-    Up in the first line and Down in the last go through what was asked before.
+    Up in the first line and Down in the last go through what was asked before. Commands after a
+    slash and files after an at sign are offered in ``offered``; Tab takes the one that is marked.
+
+    Attributes:
+        offered: the list of completions, which stands elsewhere on the screen.
+        paths: of the documents.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,6 +44,8 @@ class Prompt(TextArea):
             highlight_cursor_line=False,
             id="prompt",
         )
+        self.offered = Completions()
+        self.paths: Sequence[str] = ()
         self._history: list[str] = []
         self._place = 0
         self._draft = ""
@@ -47,14 +57,58 @@ class Prompt(TextArea):
         self._place = len(self._history)
         self._draft = ""
 
+    def fill(self, text: str) -> None:
+        """Put a text into the prompt, to be changed and sent."""
+        self.text = text
+        self.move_cursor(self.document.end)
+        self.focus()
+
     async def _on_key(self, event: events.Key) -> None:
         # The base class takes Enter for a line end before bindings are asked.
-        if event.key == "enter":
+        is_taken = self.offered.is_open and self._choose(event.key)
+        if is_taken or event.key == "enter":
             event.stop()
             event.prevent_default()
-            self.action_send()
+            if not is_taken:
+                self.action_send()
             return
         await super()._on_key(event)
+
+    def _choose(self, key: str) -> bool:
+        """Act on a key while completions are offered; whether it was one for them."""
+        if key in ("up", "down"):
+            step = self.offered.action_cursor_up if key == "up" else self.offered.action_cursor_down
+            step()
+        elif key == "escape":
+            self.offered.offer(())
+        elif key == "tab":
+            self.take_completion()
+        elif key == "enter" and self.text.strip() != self.offered.chosen.strip():
+            self.take_completion()
+            if self.text.startswith("/") and not self.text.endswith(" "):
+                self.action_send()
+        else:
+            return False
+        return True
+
+    def take_completion(self) -> None:
+        """Put the marked completion in place of what was typed of it."""
+        row, column = self.cursor_location
+        begin, _ = completions(self.document.get_line(row)[:column], self.paths)
+        self.replace(self.offered.chosen, (row, begin), (row, column))
+        self.offered.offer(())
+
+    def on_text_area_changed(self) -> None:
+        """Offer what could follow."""
+        row, column = self.cursor_location
+        before = self.document.get_line(row)[:column]
+        found = completions(before, self.paths)[1]
+        self.offered.offer(() if row and before.startswith("/") else found)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Completions are clicked on."""
+        event.stop()
+        self.take_completion()
 
     def action_send(self) -> None:
         """Hand the question over; whoever takes it clears the prompt."""

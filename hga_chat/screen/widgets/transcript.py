@@ -1,223 +1,483 @@
-"""The transcript: an opening card and the turns."""
+"""The transcript: one widget that draws what is in sight, however long the conversation is."""
 
-from typing import TYPE_CHECKING, Literal
+from collections import OrderedDict
+from typing import ClassVar
 
-from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
+from rich.segment import Segment
+from rich.style import Style as RichStyle
+from textual import events
+from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Static
+from textual.geometry import Offset, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
 
 from hga_chat.documents.clean import displayable
-from hga_chat.screen.heat import where
-from hga_chat.screen.markdown import BlockSplitter, Line, Part, render
-from hga_chat.screen.widgets.bars import QUIET, bar
-from hga_chat.screen.widgets.markdown_text import MarkdownText
-from hga_chat.screen.widgets.memory import speed
+from hga_chat.screen.pieces import Kind, Piece, written
+from hga_chat.screen.rows import Look, Mark, text_rows
+from hga_chat.screen.search import Match, find
+from hga_chat.screen.stack import Stack
+from hga_chat.screen.turn import Turn
 
-if TYPE_CHECKING:
-    from hga_chat.conversation import Answer
-    from hga_chat.sources import Source
-
-State = Literal["waiting", "reading", "streaming", "done"]
-
-
-class AnswerText(Vertical):
-    """Streamed Markdown. Finished blocks are frozen; only the block under way changes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-        self._splitter = BlockSplitter()
-        self._parts: list[Part] = []
-        self._frozen = MarkdownText("frozen")
-        self._tail = MarkdownText("tail")
-
-    def compose(self) -> ComposeResult:
-        """Frozen blocks above the one under way."""
-        yield self._frozen
-        yield self._tail
-
-    def push(self, text: str) -> None:
-        """Add streamed text."""
-        text = displayable(text)
-        self.text += text
-        blocks = self._splitter.push(text)
-        for block in blocks:
-            self._freeze(block.text, block.gap)
-        if blocks:
-            self._frozen.show(self._parts)
-        tail = self._splitter.tail
-        parts = render(tail.text, colours=False) if tail.text.strip() else []
-        if parts and tail.gap and self._parts:
-            parts.insert(0, Line(Content("")))
-        self._tail.show(parts)
-
-    def finish(self) -> None:
-        """No more text will come."""
-        for block in self._splitter.finish():
-            self._freeze(block.text, block.gap)
-        self._frozen.show(self._parts)
-        self._tail.show([])
-
-    def _freeze(self, text: str, gap: bool) -> None:
-        if gap and self._parts:
-            self._parts.append(Line(Content("")))
-        self._parts += render(text)
+MARGIN = 2
+"""Cells left of the text; the bar of what is selected stands in them."""
+WIDEST = 116
+KEPT_PIECES = 300
+"""Pieces whose drawn lines are kept."""
+HERE, MATCH = "bold reverse $accent", "bold underline $accent"
+"""How the chosen word and the match one is at look, and how other matches do."""
+SELECTABLE = ("question", "answer", "source", "error")
+BARRED = ("question", "error", "card", "notice")
 
 
-class Turn(Vertical):
-    """A question, its answer, what the answer read, and its figures."""
+class Transcript(ScrollView, can_focus=True):
+    """Pieces of turns, oldest first; follows its end unless it is scrolled up.
 
-    def __init__(self, question: str) -> None:
-        super().__init__(classes="turn")
-        self.question = question
-        self.state: State = "waiting"
-        self._question = Static(displayable(question), markup=False, classes="question")
-        self._answer = AnswerText()
-        self._note = Static("", markup=False, classes="note")
-        self._sources = Static("", markup=False, classes="sources")
+    Attributes:
+        turns: all turns.
+        cursor: the piece that keys act on, or None.
+        token: the token of the answer whose reading is shown, or None.
+    """
 
-    @property
-    def text(self) -> str:
-        """The answer so far, as Markdown."""
-        return self._answer.text
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARRED, "cursor")}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Open", key_display="enter"),
+        Binding("j,ctrl+down", "move(1)", "Next", key_display="j"),
+        Binding("k,ctrl+up", "move(-1)", "Before", key_display="k"),
+        Binding("right,l", "token(1)", "Word by word", key_display="→"),
+        Binding("left,h", "token(-1)", "Word before", show=False),
+        Binding("c", "app.copy('block')", "Copy"),
+        Binding("y", "app.copy('answer')", "Copy the answer", show=False),
+        Binding("e", "app.edit", "Edit the last question", show=False),
+        Binding("r", "app.retry", "Ask the last question again", show=False),
+        Binding("slash", "app.find", "Find", show=False),
+        Binding("n", "app.find_next(1)", "Next match", show=False),
+        Binding("N", "app.find_next(-1)", "Match before", show=False),
+    ]
 
-    @property
-    def note(self) -> str:
-        """The line under the answer."""
-        return str(self._note.content)
+    class SourceOpened(Message):
+        """A source of an answer is to be shown."""
 
-    @property
-    def sources(self) -> str:
-        """The passages listed under the answer."""
-        return str(self._sources.content)
+        def __init__(self, turn: Turn, number: int) -> None:
+            super().__init__()
+            self.turn = turn
+            self.number = number
 
-    def compose(self) -> ComposeResult:
-        """From question to sources."""
-        yield self._question
-        yield self._answer
-        yield self._note
-        yield self._sources
+    class Pointed(Message):
+        """An answer is chosen, and maybe one of its tokens; None: no longer."""
 
-    def wait(self, until: str) -> None:
-        """Say what the question waits for."""
-        self._note.update(Content.styled(f"waiting until {until}", QUIET))
-
-    def read_question(self, fraction: float) -> None:
-        """Show how much of the question has been read."""
-        self.state = "reading"
-        self._note.update(
-            Content.assemble(
-                ("reading the question  ", QUIET), bar(fraction, 16), f" {fraction:4.0%}"
-            )
-        )
-
-    def stream(self, text: str) -> None:
-        """Add to the answer."""
-        if self.state != "streaming":
-            self.state = "streaming"
-            self._note.update("")
-        self._answer.push(text)
-
-    def complete(self, answer: "Answer") -> None:
-        """Show the finished answer's figures and sources."""
-        if self.state != "streaming" and answer.text:
-            self._answer.push(answer.text)
-        self.state = "done"
-        self._answer.finish()
-        self._note.update(_figures(answer))
-        if answer.sources:
-            self._sources.update(_listing(answer.sources))
-            self._sources.add_class("-filled")
-
-    def cancel(self, why: str) -> None:
-        """The question was withdrawn before it was read."""
-        self.state = "done"
-        self._note.update(Content.styled(why, "$text-warning"))
-
-    def fail(self, text: str) -> None:
-        """Show what went wrong; what has been answered stays."""
-        self.state = "done"
-        self._answer.finish()
-        self._note.update(Content(displayable(text)))
-        self._note.add_class("-error")
-
-
-def _figures(answer: "Answer") -> Content:
-    finished = answer.finished
-    if finished.reason == "cancelled" and not finished.completion_tokens:
-        return Content.styled("cancelled before the answer began", "$text-warning")
-    ends = {"cancelled": "cancelled after ", "length": "cut off after "}
-    return Content.assemble(
-        (ends.get(finished.reason, ""), "$text-warning"),
-        (f"{finished.completion_tokens:,} tokens · ", QUIET),
-        speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity),
-    )
-
-
-def _listing(sources: "tuple[Source, ...]") -> Content:
-    """A line for each passage: its share, where it stands, how it begins."""
-    lines = [Content.styled("read for this answer", QUIET)]
-    for source in sources:
-        place = where(source.path, source.start_line, source.end_line, source.page, source.label)
-        begins = " ".join(source.text.split())[:200]
-        lines.append(
-            Content.assemble(
-                (f"{source.score:>4.0%} ", "bold"),
-                bar(source.score, 5),
-                "  ",
-                (displayable(place).replace("\n", "␤"), "$text-accent"),
-                (f"  {displayable(begins)}", QUIET),
-            )
-        )
-    return Content("\n").join(lines)
-
-
-class Transcript(VerticalScroll):
-    """Turns, oldest first; follows its end unless it is scrolled up."""
+        def __init__(self, turn: Turn | None, token: int | None) -> None:
+            super().__init__()
+            self.turn = turn
+            self.token = token
 
     def __init__(self) -> None:
         super().__init__(id="transcript")
-        self._goes_to_end = False
-        self._last_end = 0
+        self.turns: list[Turn] = []
+        self.cursor: Piece | None = None
+        self.token: int | None = None
+        self._entries: list[Turn | Piece] = [Piece("card", ())]
+        self._starts = [0]
+        self._stack = Stack()
+        self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
+        self._drawn: OrderedDict[Piece, None] = OrderedDict()
+        self._looks: dict[Kind, Look] = {}
+        self._matches: list[Match] = []
+        self._match = -1
+        self._follows = True
+        self._pointed: tuple[Turn | None, int | None] = (None, None)
+        self._pressed: Piece | None = None
         self._noted = ""
 
-    @property
-    def turns(self) -> list[Turn]:
-        """All turns."""
-        return list(self.query_children(Turn).results(Turn))
+    # What is in it
 
-    def add(self, turn: Turn) -> Turn:
+    def show_card(self, content: Content, *, is_error: bool = False) -> None:
+        """Say at the top what is going on."""
+        kind: Kind = "error" if is_error else "card"
+        self._entries[0] = Piece(kind, text_rows(content), content.plain)
+        self._gather(0)
+
+    @property
+    def card(self) -> str:
+        """The text at the top."""
+        return self._stack.pieces[0].source
+
+    def add(self, question: str) -> Turn:
         """Append a turn and go to it."""
-        self._goes_to_end = True
-        self.mount(turn)
+        turn = Turn(len(self.turns) + 1, question)
+        self.turns.append(turn)
+        self._entries.append(turn)
+        self._follows = True
+        self._gather(len(self._entries) - 1)
         return turn
+
+    def take_out(self, turn: Turn) -> None:
+        """Take a turn out."""
+        self.turns.remove(turn)
+        self._entries.remove(turn)
+        self._gather(0)
+
+    def clear(self) -> None:
+        """Take all turns and notes out."""
+        self.turns.clear()
+        del self._entries[1:]
+        self._noted = ""
+        self._follows = True
+        self._gather(0)
 
     def note(self, text: str) -> None:
         """Append a line that stays in sight; the same again only after something else."""
         if text != self._noted:
             self._noted = text
-            line = Static(displayable(text), markup=False, classes="notice")
-            self.mount(line)
+            self._entries.append(Piece("notice", text_rows(Content(displayable(text))), text, True))
+            self._gather(len(self._entries) - 1)
 
-    # Not Textual's own anchor: it pushes a transcript shorter than the screen to the bottom, and
-    # may leave it scrolled beyond its end.
+    @property
+    def notices(self) -> list[str]:
+        """The lines that ``note`` appended."""
+        return [entry.source for entry in self._entries[1:] if isinstance(entry, Piece)]
 
-    def watch_virtual_size(self) -> None:
-        """The transcript has grown."""
-        self._keep_end()
+    def changed(self, turn: Turn) -> None:
+        """A turn has changed; what of it is the same stays as it was drawn."""
+        self._gather(self._entries.index(turn))
+
+    def _gather(self, entry: int) -> None:
+        """Take the pieces of the entries from ``entry`` on anew."""
+        start = self._starts[entry] if entry < len(self._starts) else len(self._stack.pieces)
+        fresh: list[Piece] = []
+        del self._starts[entry:]
+        for item in self._entries[entry:]:
+            self._starts.append(start + len(fresh))
+            fresh += [item] if isinstance(item, Piece) else item.pieces
+        self._stack.replace(start, fresh)
+        if self.cursor is not None and self.cursor not in self._stack.pieces:
+            self.cursor, self.token = None, None
+        if self.size.width:
+            self._settle()
+
+    # Layout
 
     def on_resize(self) -> None:
-        """The screen has changed."""
-        self._keep_end()
+        """Lay out at the new width; what is at the top of the screen stays there."""
+        room = self.scrollable_content_region.width
+        width = max(min(room - 2 * MARGIN, WIDEST), 1)
+        index = self._stack.index_at(self.scroll_offset.y)
+        row, _ = self._stack.pieces[index].row_at(self.scroll_offset.y - self._stack.top(index))
+        if width != self._stack.width:
+            height = self.size.height
+            last = len(self._stack.pieces)
+            shown = range(last - height, last) if self._follows else range(index, index + height)
+            self._stack.resize(width, range(max(shown.start, 0), shown.stop))
+        place = self._stack.top(index) + self._stack.pieces[index].line_of(max(row, 0))
+        self._settle(None if self._follows else place)
 
-    def _keep_end(self) -> None:
-        """Go to the new end from the old one; after a shrinkage that is where we are already."""
-        end = self.max_scroll_y
-        if self._goes_to_end or self.scroll_y >= min(self._last_end, end):
-            self.scroll_end(animate=False, immediate=True)
-            # There is no way to scroll before the scrollbar has been laid out.
-            self._goes_to_end = self.scroll_y < end
-            if self._goes_to_end:
-                self.call_after_refresh(self._keep_end)
-        self._last_end = end
+    def _settle(self, y: int | None = None) -> None:
+        """Scroll to where the person is reading, and draw."""
+        if self._follows:
+            self._stack.measure_end(self.size.height)
+        # The scrollbar is always there, so a new length asks for no new layout of the screen.
+        self.set_reactive(Transcript.virtual_size, Size(self.size.width, self._stack.height + 1))
+        self._scroll_update(self.virtual_size)
+        if self._follows:
+            self._go(self.max_scroll_y)
+        elif y is not None:
+            self._go(y)
+        self.refresh()
+
+    def _go(self, y: float) -> None:
+        self.scroll_to(y=y, animate=False, immediate=True, force=True)
+
+    def refine(self) -> None:
+        """Set right some of what was guessed; to be called now and then."""
+        if not self.size.width:
+            return
+        index = self._stack.index_at(self.scroll_offset.y)
+        below = self.scroll_offset.y - self._stack.top(index)
+        before = self._stack.height
+        self._stack.refine()
+        if self._stack.height != before:
+            self._settle(self._stack.top(index) + below)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Follow the end where the person has gone to it."""
+        super().watch_scroll_y(old_value, new_value)
+        if self.size.width:
+            self._follows = new_value >= self.max_scroll_y
+            top = int(new_value)
+            self._stack.measure(self._stack.between(top, top + self.size.height))
+
+    # Drawing
+
+    def notify_style_update(self) -> None:
+        """Forget looks of another theme."""
+        super().notify_style_update()
+        self._looks = {}
+
+    def _look(self, kind: Kind) -> Look:
+        if kind not in self._looks:
+            name = (f"transcript--{kind}",) if kind in BARRED else ()
+            self._looks[kind] = Look(self.get_visual_style(*name), self._get_style)
+        return self._looks[kind]
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        place = y + self.scroll_offset.y
+        width = self.size.width
+        ground = self.visual_style.rich_style
+        if place >= self._stack.height or not self._stack.pieces:
+            return Strip.blank(width, ground)
+        index = self._stack.index_at(place)
+        piece = self._stack.pieces[index]
+        row, line = piece.row_at(place - self._stack.top(index))
+        if row < 0 or not piece.rows:
+            return Strip.blank(width, ground)
+        number = self._stack.first_row(index) + row
+        look = self._look(piece.kind)
+        strip = piece.strip(row, line, look, self._marks(piece, row, number))
+        self._keep(piece)
+        style = look.style.rich_style
+        strip = Strip.join([Strip([self._bar(piece, style)], MARGIN), _numbered(strip, number)])
+        text = min(self._stack.width + 2 * MARGIN, width)
+        return strip.extend_cell_length(text, style).extend_cell_length(width, ground)
+
+    def _bar(self, piece: Piece, style: RichStyle) -> Segment:
+        """What stands left of a piece: a bar, brighter where the cursor is."""
+        if piece is self.cursor and self.has_focus:
+            bar = self.get_component_rich_style("transcript--cursor", partial=True)
+            return Segment("▐ ", style + bar)
+        return Segment("▌ " if piece.kind in BARRED else "  ", style + self._bar_style(piece.kind))
+
+    def _bar_style(self, kind: Kind) -> RichStyle:
+        colours = {
+            "question": "$primary",
+            "error": "$error",
+            "notice": "$warning",
+            "card": "$panel",
+        }
+        return self._get_style(colours[kind]).rich_style if kind in colours else RichStyle()
+
+    def _marks(self, piece: Piece, row: int, number: int) -> list[Mark]:
+        marks: list[Mark] = []
+        for order, match in enumerate(self._matches):
+            if match.piece is piece and match.row == row:
+                style = HERE if order == self._match else MATCH
+                marks.append((match.start, match.end, style))
+        if self.token is not None and piece is self.cursor and piece.turn:
+            marks += self._token_marks(piece, row)
+        selection = self.text_selection
+        span = selection.get_span(number) if selection else None
+        if span is not None:
+            chosen = Style.from_styles(self.screen.get_component_styles("screen--selection"))
+            marks.append((*span, chosen))
+        return marks
+
+    def _token_marks(self, piece: Piece, row: int) -> list[Mark]:
+        """The characters of a row that the chosen token wrote."""
+        assert piece.turn is not None
+        assert self.token is not None
+        begin, end = piece.turn.reading.span(self.token)
+        found = [n for n, at in enumerate(written(piece)[row]) if begin <= piece.begin + at < end]
+        return [(found[0], found[-1] + 1, HERE)] if found else []
+
+    def _keep(self, piece: Piece) -> None:
+        self._drawn[piece] = None
+        self._drawn.move_to_end(piece)
+        if len(self._drawn) > KEPT_PIECES:
+            self._drawn.popitem(last=False)[0].forget_strips()
+
+    # The cursor
+
+    def action_move(self, by: int) -> None:
+        """Choose the next piece, or the one before."""
+        found = [piece for piece in self._stack.pieces if piece.kind in SELECTABLE]
+        if not found:
+            return
+        if self.cursor in found:
+            at = min(max(found.index(self.cursor) + by, 0), len(found) - 1)
+        else:
+            shown = self._shown_pieces()
+            at = next((n for n, piece in enumerate(found) if piece in shown), len(found) - 1)
+        self.choose(found[at])
+
+    def _shown_pieces(self) -> list[Piece]:
+        top = self.scroll_offset.y
+        found = self._stack.between(top, top + self.size.height - 1)
+        return self._stack.pieces[found.start : found.stop]
+
+    def choose(self, piece: Piece | None) -> None:
+        """Put the cursor on a piece and bring it into sight."""
+        if piece is not self.cursor:
+            self.token = None
+        self.cursor = piece
+        if piece is not None:
+            index = self._stack.pieces.index(piece)
+            self._show_lines(self._stack.top(index), self._stack.top(index + 1))
+        self._point(piece.turn if piece else None, self.token)
+        self.refresh()
+
+    def _show_lines(self, top: int, bottom: int) -> None:
+        """Scroll no further than it takes to see these lines."""
+        if top < self.scroll_offset.y or bottom - top >= self.size.height:
+            self._go(top)
+        elif bottom > self.scroll_offset.y + self.size.height:
+            self._go(bottom - self.size.height)
+
+    def action_token(self, by: int) -> None:
+        """Go word by word through an answer, and show what each read."""
+        piece = self.cursor
+        if piece is None or piece.kind != "answer":
+            answers = [p for p in self._shown_pieces() if p.kind == "answer"]
+            if not answers:
+                return
+            piece = answers[0]
+            self.choose(piece)
+        assert piece.turn is not None
+        reading = piece.turn.reading
+        at = reading.token_at(piece.begin) if self.token is None else self.token + by
+        if at is None or not 0 <= at < reading.tokens:
+            return
+        blocks = [p for p in piece.turn.pieces if p.kind == "answer"]
+        begin, _ = reading.span(at)
+        self.cursor = next((p for p in reversed(blocks) if p.begin <= begin), piece)
+        self.token = at
+        index = self._stack.pieces.index(self.cursor)
+        self._show_lines(self._stack.top(index), self._stack.top(index + 1))
+        self._point(piece.turn, at)
+        self.refresh()
+
+    def action_open(self) -> None:
+        """Show the passage under the cursor."""
+        piece = self.cursor
+        if piece is not None and piece.kind == "source" and piece.turn:
+            self.post_message(self.SourceOpened(piece.turn, piece.number))
+
+    def leave_token(self) -> bool:
+        """Give up the chosen word or piece; whether there was one."""
+        if self.token is None and self.cursor is None:
+            return False
+        if self.token is not None:
+            self.token = None
+            self._point(self.cursor.turn if self.cursor else None, None)
+        else:
+            self.choose(None)
+        self.refresh()
+        return True
+
+    def _point(self, turn: Turn | None, token: int | None) -> None:
+        if (turn, token) != self._pointed:
+            self._pointed = (turn, token)
+            self.post_message(self.Pointed(turn, token))
+
+    # The mouse
+
+    def _piece_under(self, event: events.MouseEvent) -> Piece | None:
+        offset = event.get_content_offset(self)
+        if offset is None or not self._stack.pieces:
+            return None
+        y = offset.y + self.scroll_offset.y
+        return self._stack.pieces[self._stack.index_at(y)] if y < self._stack.height else None
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Remember what a click begins on."""
+        self._pressed = self._piece_under(event)
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose a piece; open a source."""
+        piece = self._piece_under(event)
+        if piece is None or piece.kind not in SELECTABLE or event.chain > 1:
+            return
+        self.choose(piece)
+        if piece.kind == "source":
+            self.action_open()
+
+    def text_select_all(self) -> None:
+        """A double click selects the piece under the mouse."""
+        piece = self._pressed
+        if piece is None or piece not in self._stack.pieces or not piece.rows:
+            return
+        first = self._stack.first_row(self._stack.pieces.index(piece))
+        last = first + len(piece.rows) - 1
+        ends = Offset(0, first), Offset(len(piece.rows[-1].plain), last)
+        self.screen.selections = {self: Selection(*ends)}
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Show what the word under the mouse read."""
+        piece = self._piece_under(event)
+        under, place = self.screen.get_widget_and_offset_at(event.screen_x, event.screen_y)
+        if under is not self or place is None or piece is None or piece.kind != "answer":
+            self.on_leave()
+            return
+        row = place.y - self._stack.first_row(self._stack.pieces.index(piece))
+        at = written(piece)[row] if 0 <= row < len(piece.rows) else []
+        if piece.turn is not None and place.x < len(at):
+            self._point(piece.turn, piece.turn.reading.token_at(piece.begin + at[place.x]))
+
+    def on_leave(self) -> None:
+        """Show again what the cursor is on."""
+        self._point(self.cursor.turn if self.cursor else None, self.token)
+
+    # Selection and search
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The selected text, unwrapped."""
+        rows = [row.plain for piece in self._stack.pieces for row in piece.rows]
+        return (selection.extract("\n".join(rows)), "\n") if rows else None
+
+    def selected_source(self) -> str | None:
+        """The selection as it was written, where it begins and ends in the same answer."""
+        selection = self.text_selection
+        if selection is None or selection.start is None or selection.end is None:
+            return None
+        ends = []
+        for offset in (selection.start, selection.end):
+            index = self._stack.index_of_row(offset.y)
+            piece, row = self._stack.pieces[index], offset.y - self._stack.first_row(index)
+            if piece.kind != "answer" or row >= len(piece.rows):
+                return None
+            at = written(piece)[row]
+            inside = at[min(max(offset.x, 0), len(at) - 1)] if at else 0
+            is_end = bool(at) and offset.x >= len(at)
+            ends.append((piece.turn, piece.begin + inside + is_end))
+        (turn, begin), (other, end) = ends
+        return turn.text[begin:end] or None if turn is other and turn is not None else None
+
+    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
+        """Draw what is selected."""
+        self.refresh()
+
+    def find(self, text: str) -> int:
+        """Mark a text everywhere and go to its last place; how often it was found."""
+        self._matches = find(text, self._stack.pieces)
+        self._match = len(self._matches)
+        self.find_next(-1)
+        self.refresh()
+        return len(self._matches)
+
+    def find_next(self, by: int) -> tuple[int, int]:
+        """Go to another match; which of them it is, counted from 1, and how many there are."""
+        self._matches = [m for m in self._matches if m.piece in self._stack.pieces]
+        if not self._matches:
+            self._match = -1
+            return 0, 0
+        self._match = (self._match + by) % len(self._matches)
+        match = self._matches[self._match]
+        index = self._stack.pieces.index(match.piece)
+        self._stack.measure(range(index, index + 1))
+        line = self._stack.top(index) + match.piece.line_of(match.row)
+        self._follows = False
+        self._show_lines(max(line - 1, 0), line + 2)
+        self.refresh()
+        return self._match + 1, len(self._matches)
+
+
+def _numbered(strip: Strip, number: int) -> Strip:
+    """A line in which every character knows its row, for the selection of text."""
+    segments = []
+    for text, style, control in strip:
+        offset = style.meta.get("offset") if style else None
+        place = RichStyle.from_meta({"offset": (offset[0], number)}) if offset else None
+        segments.append(Segment(text, style + place if style and place else style, control))
+    return Strip(segments, strip.cell_length)

@@ -29,7 +29,7 @@ def until():
     async def wait(pilot, predicate):
         end = time.monotonic() + PATIENCE_S
         while not predicate():
-            assert time.monotonic() < end, f"never came true; state: {pilot.app._state}"
+            assert time.monotonic() < end, f"never came true; state: {pilot.app.flow.state}"
             await asyncio.sleep(0.01)
         await pilot.pause()
 

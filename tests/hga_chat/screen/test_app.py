@@ -10,8 +10,7 @@ from hga_chat.conversation import Conversation, kept_answer, saved_turn
 from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
-from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine
-from hga_chat.screen.widgets.opening import Opening
+from hga_chat.screen.widgets.memory import MemoryPanel
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
 from hga_chat.screen.widgets.transcript import Transcript
@@ -61,10 +60,10 @@ async def test_question_answer_and_sources_at_every_size(size, scripted, answer,
         await until(pilot, is_done(app))
         (turn,) = turns(app)
         assert turn.text == "Calm **seas**."
-        found = re.search(r"75% .* logs/sea\.txt:(\d+)–(\d+)", turn.sources)
+        found = re.search(r"75% .* logs/sea\.txt:(\d+)–(\d+)", turn.listing)
         first, last = int(found[1]), int(found[2])
         assert first <= 51 <= last <= first + 3  # "line 50" is the 51st; a group is 16 tokens
-        assert "logs/book.pdf, page 7" in turn.sources
+        assert "logs/book.pdf, page 7" in turn.listing
         screen = "\n".join(shown(app))
         assert "Calm seas." in screen
         assert "logs/book.pdf, page 7" in screen
@@ -212,11 +211,11 @@ async def test_prefill_progress_fills_the_map(scripted, opened, until):
         block_map = app.query_one("#map", BlockMap)
         await until(pilot, lambda: block_map.filled == 0.75)
         assert app.query_one(TitleLine).state == "reading 75%"
-        assert "75%" in str(app.query_one(Opening).content)
+        assert "75%" in app.transcript.card
         script.engine.release.set()
         await until(pilot, is_ready(app))
         assert block_map.filled == 1.0
-        opening = str(app.query_one(Opening).content)
+        opening = app.transcript.card
         assert "2 documents" in opening
         assert "logs/crew.jpg: binary" in opening
 
@@ -238,7 +237,7 @@ async def test_folders_that_hold_one_folder_share_its_line(scripted, opened, unt
     )
     async with opened(scripted(loaded=loaded).make) as (app, pilot):
         await until(pilot, is_ready(app))
-        tree = [line[:24].strip(" ▾▕") for line in shown(app)[2:11]]
+        tree = [line[:24].strip(" ▾▕─") for line in shown(app)[2:11]]
         assert [name for name in tree if name] == [
             *["a/b/", "c/", "one.py", "two.py"],
             *["d/e/", "three.py", "f/", "four.py"],
@@ -253,7 +252,7 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
         screen = "\n".join(shown(app))
         assert "625.0 MiB" in screen  # the capacity for K/V in host memory
         assert "95.4 MiB" in screen  # the weights
-        speed = app.query_one(SpeedLine)
+        speed = app.speed
         assert (speed.tokens_per_s, speed.ttft_s, speed.sparsity) == (40.0, 0.05, 0.03)
 
 
@@ -282,13 +281,13 @@ async def test_model_that_does_not_load_is_shown(opened, until):
         await ask(pilot, "hm")
         asked.set()
         await until(pilot, lambda: app.query_one(TitleLine).state == "failed")
-        assert "model.gguf is damaged." in str(app.query_one(Opening).content)
+        assert "model.gguf is damaged." in app.transcript.card
         assert turns(app)[0].note == "never asked"
         await ask(pilot, "hm")
         assert len(turns(app)) == 1
 
 
-@pytest.mark.parametrize("keys", [["ctrl+q"], ["ctrl+c"]])
+@pytest.mark.parametrize("keys", [["ctrl+q"], ["ctrl+c", "ctrl+c"]])
 async def test_quit_while_documents_are_read(keys, scripted, opened, until):
     script = scripted(hold_read_after=2)
     async with opened(script.make) as (app, pilot):
@@ -335,11 +334,11 @@ async def test_text_of_documents_and_answers_is_never_interpreted(scripted, answ
 async def test_without_documents(scripted, opened, until):
     async with opened(scripted(["Hello."], with_documents=False).make) as (app, pilot):
         await until(pilot, is_ready(app))
-        assert "No documents" in str(app.query_one(Opening).content)
+        assert "No documents" in app.transcript.card
         await ask(pilot)
         await until(pilot, is_done(app))
         assert turns(app)[0].text == "Hello."
-        assert turns(app)[0].sources == ""
+        assert turns(app)[0].listing == ""
 
 
 async def test_prompt_breaks_lines_and_remembers(scripted, opened, until):
@@ -409,10 +408,10 @@ async def test_selected_text_is_unwrapped_and_without_bullets(scripted, opened, 
         await until(pilot, is_ready(app))
         await ask(pilot)
         await until(pilot, is_done(app))
-        frozen = app.query(".frozen").first()
-        frozen.text_select_all()
+        await pilot.click("#transcript", offset=(6, 9), times=2)
         await pilot.pause()
-        assert app.screen.get_selected_text() == f"{LONG}\nlast"
+        assert app.screen.get_selected_text() == LONG
+        assert app.transcript.selected_source() == LONG
 
 
 def test_screen_comes_up_without_torch():
@@ -436,8 +435,8 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         await until(pilot, is_ready(app))
         (turn,) = turns(app)
         assert (turn.question, turn.text) == ("sea", "Calm.")
-        assert "logs/sea.txt" in turn.sources
-        opening = str(app.query_one(Opening).content)
+        assert "logs/sea.txt" in turn.listing
+        opening = app.transcript.card
         assert "Resumed; nothing had to be read again." in opening
         assert "tok/s" not in opening
         await ask(pilot, "now")
@@ -462,4 +461,4 @@ async def test_what_could_not_be_saved_stays_in_sight(scripted, opened, until, t
         for count in (1, 2):
             await ask(pilot)
             await until(pilot, is_done(app, count))
-        assert len(app.query(".notice")) == 1
+        assert len(app.transcript.notices) == 1

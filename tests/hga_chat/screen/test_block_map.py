@@ -85,10 +85,10 @@ async def test_colours_tell_unread_from_read_and_documents_apart():
 
 
 def test_bar_runs_from_nothing_to_capacity():
-    assert bar(0.0, 4).plain == "━━━━"
+    assert bar(0.0, 4).plain == "────"
     filled = [bar(share, 4).spans[0] for share in (0.5, 0.001, 1.0, 7.0)]
     assert [span.end - span.start for span in filled] == [2, 1, 4, 4]
-    assert bar(0.625, 4).plain == "━━╸━"
+    assert bar(0.625, 4).plain == "━━╸─"
 
 
 def test_two_ends_shorten_the_left():

@@ -46,17 +46,23 @@ def test_block_levels_are_square_roots_of_shares_of_the_most():
 def test_document_shares_count_tokens_of_the_documents_alone():
     read_map = ReadMap(layout(40, 24), document_start=8, chunk_size=64, group_size=16)
     # Documents at 8–48 and 48–72. Half of group 0 is not theirs, nor is half of group 4.
-    read_map.add([2.0, 1.0, 0.0])
-    read_map.add([0.0, 0.0, 0.0, 1.0, 2.0])
-    assert read_map.mass == [2.0, 1.0, 0.0, 1.0, 2.0]
-    assert read_map.document_shares() == pytest.approx([0.5, 0.5])
+    mass = [2.0, 1.0, 0.0, 1.0, 2.0]
+    assert read_map.document_shares(mass) == pytest.approx([0.5, 0.5])
+    assert read_map.document_shares([]) == [0.0, 0.0]
+    # Half of the first and half of the last group are not in the documents: 4 of 6.
+    assert read_map.documents_share(mass) == pytest.approx(4 / 6)
+    assert read_map.share(mass, 8, 24) == pytest.approx(1 / 4)
 
 
-def test_clear_begins_anew():
-    read_map = ReadMap(layout(40), 0, 64, 16)
-    read_map.add([1.0, 1.0])
-    read_map.clear()
-    assert read_map.document_shares() == [0.0]
+def test_blocks_and_tokens_name_each_other():
+    read_map = ReadMap(layout(100, 60), 70, 64, 16)
+    assert [read_map.tokens_of(block) for block in range(3)] == [(0, 58), (58, 122), (122, 160)]
+    assert [read_map.block_of(token) for token in (0, 57, 58, 159)] == [0, 0, 1, 2]
+
+
+def test_mass_of_a_passage_lies_on_its_groups():
+    read_map = ReadMap(layout(40, 24), 8, 64, 16)
+    assert read_map.mass_of(8, 40, 0.5) == [0.0, 0.25, 0.25]
 
 
 def test_passage_of_a_block():
@@ -67,8 +73,7 @@ def test_passage_of_a_block():
 
 def test_without_documents_there_is_nothing_to_show():
     read_map = ReadMap(None, 0, 64, 16)
-    read_map.add([1.0])
-    assert (read_map.blocks, read_map.block_levels([1.0]), read_map.document_shares()) == (
+    assert (read_map.blocks, read_map.block_levels([1.0]), read_map.document_shares([1.0])) == (
         0,
         [],
         [],

@@ -30,7 +30,8 @@ print("closed:", script.engine.closed)
 CRASH = """
 def crash(self, report):
     raise RuntimeError("the screen broke")
-app.ChatApp._stream = crash
+from hga_chat.screen.flow import Flow
+Flow._stream = crash
 """
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

@@ -7,6 +7,7 @@ from scripted_conversation import keep
 from hga_chat.screen.messages import (
     Answered,
     Failed,
+    Forgotten,
     Loading,
     MemoryReport,
     Note,
@@ -24,7 +25,7 @@ PATIENCE_S = 10.0
 
 
 def streamed(text, mass, tokens=1):
-    return Streamed(text, torch.tensor(mass), tokens, 40.0, 0.1, 0.03)
+    return Streamed(text, (len(text),), (torch.tensor(mass),), tokens, 40.0, 0.1, 0.03)
 
 
 def collect(thread, kind):
@@ -49,13 +50,14 @@ def ended(thread):
     return thread.join(PATIENCE_S)
 
 
-def test_tokens_that_wait_are_added_up():
+def test_tokens_that_wait_come_together():
     outbox = Outbox()
     outbox.put(streamed("a", [1.0, 0.0], 1))
     outbox.put(streamed("b", [1.0, 2.0, 3.0], 2))
     (report,) = outbox.take()
     assert (report.text, report.tokens) == ("ab", 2)
-    assert report.mass.tolist() == [2.0, 2.0, 3.0]
+    assert report.lengths == (1, 1)
+    assert [mass.tolist() for mass in report.masses] == [[1.0, 0.0], [1.0, 2.0, 3.0]]
     assert outbox.take() == []
 
 
@@ -227,3 +229,48 @@ def test_every_turn_is_saved_after_it_is_told(scripted, tmp_path):
     saved = store.open(id_)  # the thread has let go of it
     assert saved.kv_folder.exists()
     saved.close()
+
+
+def test_turns_are_forgotten_and_exported(scripted, tmp_path):
+    script = scripted(["Calm.", "Rough."])
+    thread = started(script)
+    reports = collect(thread, Ready)
+    before = next(r for r in reports if isinstance(r, Ready)).tokens
+    for question in ("How?", "And now?"):
+        thread.ask(question)
+        collect(thread, Answered)
+    path = tmp_path / "out.md"
+    thread.export(path)
+    (note,) = [r for r in collect(thread, Note) if isinstance(r, Note)]
+    assert note.text == f"2 turns written to {path}."
+    assert "> And now?" in path.read_text()
+    thread.export(path)
+    (note,) = [r for r in collect(thread, Note) if isinstance(r, Note)]
+    assert "nothing was written" in note.text
+    thread.forget(1)
+    (report,) = [r for r in collect(thread, Forgotten) if isinstance(r, Forgotten)]
+    assert report.tokens == before + len(script.engine.prompts[0]) + 2  # "Calm" and "."
+    thread.forget()
+    (report,) = [r for r in collect(thread, Forgotten) if isinstance(r, Forgotten)]
+    assert report.tokens == before
+    assert ended(thread)
+
+
+def test_another_temperature_holds_for_one_question(scripted):
+    script = scripted(["Calm.", "Rough."])
+    drawn = []
+    answer = script.engine.answer
+
+    def note(prompt, sampling, cancel=None):
+        drawn.append(sampling.temperature)
+        return answer(prompt, sampling, cancel)
+
+    script.engine.answer = note
+    thread = started(script)
+    collect(thread, Ready)
+    thread.ask("How?", temperature=0.8)
+    collect(thread, Answered)
+    thread.ask("How?")
+    collect(thread, Answered)
+    assert ended(thread)
+    assert drawn == [0.8, 0.0]

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Static
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.messages import Loading, Opened, Reading, Ready
@@ -16,19 +15,22 @@ _BAR = 30
 _SHOWN_SKIPPED = 5
 
 
-class Opening(Static):
+class Opening:
     """Says what is going on before the first question, and sums it up afterwards."""
 
     def __init__(self) -> None:
-        super().__init__(Content.styled("Starting …", QUIET), markup=False, id="opening")
         self._documents = 0
         self._document_tokens = 0
         self._skipped: tuple[Skipped, ...] = ()
         self._notes: tuple[str, ...] = ()
 
-    def load(self, report: Loading) -> None:
-        """Show how far the model is loaded."""
-        self._progress(displayable(report.what), report.fraction, "")
+    def start(self) -> Content:
+        """Nothing has been loaded yet."""
+        return Content.styled("Starting …", QUIET)
+
+    def load(self, report: Loading) -> Content:
+        """How far the model is loaded."""
+        return _progress(displayable(report.what), report.fraction, "")
 
     def open(self, report: Opened) -> None:
         """Take note of what will be read."""
@@ -37,24 +39,26 @@ class Opening(Static):
         self._skipped = report.skipped
         self._notes = report.notes
 
-    def read(self, report: Reading) -> None:
-        """Show how far the documents are read."""
-        if not self._documents:
-            return
+    def read(self, report: Reading) -> Content:
+        """How far the documents are read."""
         left = report.seconds * (1 / report.fraction - 1) if report.fraction > 0 else 0.0
-        remaining = f"{duration(left)} left" if report.fraction > 0.02 else ""
-        self._progress(
+        done = report.fraction * report.tokens
+        pace = f"{done / report.seconds:,.0f} tok/s · " if report.seconds > 0 else ""
+        remaining = f"{pace}{duration(left)} left" if report.fraction > 0.02 else ""
+        return _progress(
             f"Reading {count(min(report.tokens, self._document_tokens), 'token')} in "
             f"{count(self._documents, 'document')}",
             report.fraction,
             remaining,
         )
 
-    def ready(self, report: Ready) -> None:
-        """Sum up what was read."""
+    def ready(self, report: Ready) -> Content:
+        """What was read, summed up."""
         if not self._documents:
-            self.update(Content("No documents are open. Ask about anything."))
-            return
+            return Content.assemble(
+                "No documents are open. Ask about anything.",
+                ("\n'hga-chat ingest PATH…' reads documents. F1 lists keys and commands.", QUIET),
+            )
         how = ""
         if report.read_tokens:
             pace = report.read_tokens / report.seconds if report.seconds > 0 else 0.0
@@ -82,19 +86,21 @@ class Opening(Static):
             if len(self._skipped) > _SHOWN_SKIPPED:
                 more = len(self._skipped) - _SHOWN_SKIPPED
                 lines.append(Content.styled(f"  and {more:,} more", QUIET))
-        lines.append(Content.styled("Ask about them below; what an answer reads lights up.", QUIET))
-        self.update(Content("\n").join(lines))
+        lines.append(
+            Content.styled("Ask about them below; what an answer reads lights up. F1 helps.", QUIET)
+        )
+        return Content("\n").join(lines)
 
-    def fail(self, text: str) -> None:
-        """Show what made it impossible to go on."""
-        self.add_class("-error")
-        self.update(
-            Content.assemble(displayable(text), ("\nNothing can be asked. Ctrl+Q leaves.", QUIET))
+    def fail(self, text: str) -> Content:
+        """What made it impossible to go on."""
+        return Content.assemble(
+            displayable(text), ("\nNothing can be asked. Ctrl+Q leaves.", QUIET)
         )
 
-    def _progress(self, what: str, fraction: float, remaining: str) -> None:
-        line = Content.assemble(bar(fraction, _BAR), f" {fraction:4.0%}  ", (remaining, QUIET))
-        self.update(Content.assemble(what, "\n", line))
+
+def _progress(what: str, fraction: float, remaining: str) -> Content:
+    line = Content.assemble(bar(fraction, _BAR), f" {fraction:4.0%}  ", (remaining, QUIET))
+    return Content.assemble(what, "\n", line)
 
 
 def count(number: int, noun: str) -> str:

@@ -1,0 +1,78 @@
+"""Copying to where the person can paste from, saying no more than is known."""
+
+import base64
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+
+MOST_BYTES = 74_994
+"""What terminals take in one OSC 52 sequence: 100,000 characters of it in base 64."""
+PATIENCE_S = 2.0
+_PROGRAMS = (
+    ("WAYLAND_DISPLAY", ["wl-copy"]),
+    ("DISPLAY", ["xclip", "-selection", "clipboard"]),
+    ("DISPLAY", ["xsel", "--clipboard", "--input"]),
+    ("", ["pbcopy"]),
+    ("", ["clip.exe"]),
+)
+
+
+def copy(text: str, write: Callable[[str], object], environment: Mapping[str, str]) -> str:
+    """Copy a text by a program of this machine, and through the terminal.
+
+    Args:
+        text: as it is to be pasted.
+        write: writes to the terminal.
+        environment: tells which programs and which terminal there are.
+
+    Returns:
+        What is known about it, for the person.
+    """
+    size = len(text.encode("utf-8", "replace"))
+    through_terminal = size <= MOST_BYTES
+    if through_terminal:
+        write(osc52(text, environment))
+    is_here = not any(name in environment for name in ("SSH_TTY", "SSH_CONNECTION"))
+    program = _by_program(text, environment) if is_here else None
+    what = f"{len(text):,} characters"
+    if program:
+        return f"Copied {what} with {program}."
+    if through_terminal:
+        return f"Sent {what} to the terminal's clipboard; not every terminal takes it."
+    return f"{what} are too many for the terminal's clipboard. '/export' writes a file."
+
+
+def osc52(text: str, environment: Mapping[str, str]) -> str:
+    """The sequence that asks a terminal to fill its clipboard, wrapped where tmux is between."""
+    code = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
+    sequence = f"\x1b]52;c;{code}\x07"
+    if environment.get("TMUX"):
+        # tmux passes on what is wrapped if it is allowed to, and takes the bare one for itself.
+        escaped = sequence.replace("\x1b", "\x1b\x1b")
+        return f"{sequence}\x1bPtmux;{escaped}\x1b\\"
+    if environment.get("STY"):
+        return f"\x1bP{sequence}\x1b\\"
+    return sequence
+
+
+def _by_program(text: str, environment: Mapping[str, str]) -> str | None:
+    """The first program that took the text."""
+    for variable, command in _PROGRAMS:
+        if (variable and not environment.get(variable)) or shutil.which(command[0]) is None:
+            continue
+        try:
+            done = subprocess.run(
+                command,
+                input=text.encode("utf-8", "replace"),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=PATIENCE_S,
+                check=False,
+                env=dict(os.environ),
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return command[0]
+    return None

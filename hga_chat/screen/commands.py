@@ -1,0 +1,79 @@
+"""What can be typed with a slash, chosen in the palette and looked up in the help."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from textual.command import DiscoveryHit, Hit, Provider
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    name: str
+    help: str
+    action: str
+    """The application's action; with an argument it is called with the text after the name."""
+    key: str = ""
+    argument: str = ""
+    """What may follow the name; empty: nothing."""
+
+
+COMMANDS = (
+    Command("help", "Keys and commands", "help", "F1"),
+    Command("search", "Find text in the conversation", "find", "^f", "TEXT"),
+    Command("sources", "Open the passages of the last answer", "sources", "^o", "NUMBER"),
+    Command("copy", "Copy the last answer as it was written", "copy", "^y"),
+    Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
+    Command("retry", "Ask the last question again, drawn anew", "retry", "^r"),
+    Command("edit", "Take the last question back and change it", "edit", "^e"),
+    Command("clear", "Forget all turns; the documents stay read", "clear"),
+    Command("map", "Show on the map: answer, all answers, or unread", "map_mode", "F5"),
+    Command("documents", "Show or hide the documents", "panel('documents')", "F2"),
+    Command("blocks", "Show or hide the map", "panel('map')", "F3"),
+    Command("memory", "Show or hide the memory", "panel('memory')", "F4"),
+    Command("theme", "Night, day or sixteen colours", "next_theme", "F6", "NAME"),
+    Command("quit", "Leave", "quit", "^q"),
+)
+
+
+def parse(text: str) -> tuple[Command, str] | None:
+    """The command a line begins with and what follows it; None if it is no command."""
+    name, _, rest = text.strip().partition(" ")
+    if not name.startswith("/") or "\n" in text.strip():
+        return None
+    found = [c for c in COMMANDS if c.name == name[1:]]
+    found = found or [c for c in COMMANDS if len(name) > 1 and c.name.startswith(name[1:])]
+    return (found[0], rest.strip()) if len(found) == 1 else None
+
+
+def is_command(text: str) -> bool:
+    """Whether a line was meant as a command: a slash, one word, no path."""
+    word = text.strip().split(maxsplit=1)[0] if text.strip() else ""
+    return word.startswith("/") and "/" not in word[1:] and "\n" not in text.strip()
+
+
+class PaletteCommands(Provider):
+    """The commands in the palette."""
+
+    async def discover(self) -> AsyncIterator[DiscoveryHit]:
+        """All of them."""
+        for command in COMMANDS:
+            yield DiscoveryHit(_title(command), self._run(command), help=command.help)
+
+    async def search(self, query: str) -> AsyncIterator[Hit]:
+        """Those that match what is typed."""
+        matcher = self.matcher(query)
+        for command in COMMANDS:
+            text = f"{_title(command)}: {command.help}"
+            score = matcher.match(text)
+            if score > 0:
+                yield Hit(score, matcher.highlight(text), self._run(command))
+
+    def _run(self, command: Command) -> Any:
+        return lambda: self.app.run_action(command.action)
+
+
+def _title(command: Command) -> str:
+    return f"{command.name.capitalize()}" + (f"  ({command.key})" if command.key else "")

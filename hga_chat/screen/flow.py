@@ -1,0 +1,252 @@
+"""From questions to the engine, and from its reports to what is shown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hga_chat.screen.heat import ReadMap
+from hga_chat.screen.messages import (
+    Answered,
+    Failed,
+    Forgotten,
+    Loading,
+    MemoryReport,
+    Note,
+    Opened,
+    Reading,
+    ReadingQuestion,
+    Ready,
+    Report,
+    Streamed,
+)
+from hga_chat.screen.opening import Opening
+from hga_chat.screen.read_view import ReadView
+from hga_chat.screen.turn import Turn
+
+if TYPE_CHECKING:
+    from hga_chat.conversation import Answer
+    from hga_chat.documents import DocumentTokens
+    from hga_chat.screen.app import ChatApp
+    from hga_chat.screen.worker import EngineThread
+
+LIVELY = 0.8
+"""Temperature of another answer to the same question where answers are drawn at 0."""
+
+
+class Flow:
+    """One question at a time, one that may wait, and what the engine tells meanwhile.
+
+    Attributes:
+        state: what the engine is doing, in a word.
+        layout: the documents, or None.
+        view: whose reading is shown.
+        turn: the turn being answered, or None.
+    """
+
+    def __init__(self, app: "ChatApp", engine: "EngineThread") -> None:
+        self.state = "starting"
+        self.layout: DocumentTokens | None = None
+        self.turn: Turn | None = None
+        self.view = ReadView(ReadMap(None, 0, 64, 16), lambda: app.transcript.turns)
+        self._app = app
+        self._engine = engine
+        self._opening = Opening()
+        self._waiting: Turn | None = None
+        self._temperature: float | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the next question is asked at once."""
+        return self.state == "ready"
+
+    def start(self) -> None:
+        """Show the first screen."""
+        self._app.transcript.show_card(self._opening.start())
+
+    # Reports
+
+    def show(self, report: Report) -> None:
+        """Show what the engine told."""
+        transcript = self._app.transcript
+        match report:
+            case Loading():
+                self._set_state("loading")
+                transcript.show_card(self._opening.load(report))
+            case Opened():
+                self._open(report)
+            case Reading():
+                self._set_state(f"reading {report.fraction:.0%}")
+                if self.layout is not None:
+                    transcript.show_card(self._opening.read(report))
+                self._app.fill(report.fraction)
+            case Ready():
+                transcript.show_card(self._opening.ready(report))
+                self._app.title_line.tokens = report.tokens
+                self._app.fill(1.0)
+                self._next()
+            case ReadingQuestion():
+                if self.turn:
+                    self.turn.read_question(report.fraction)
+                    transcript.changed(self.turn)
+            case Streamed():
+                self._stream(report)
+            case Answered():
+                self._complete(report)
+            case Forgotten():
+                self._app.title_line.tokens = report.tokens
+            case MemoryReport():
+                self._app.show_memory(report.figures)
+            case Note():
+                transcript.note(report.text)
+            case Failed():
+                self._fail(report)
+
+    def _open(self, report: Opened) -> None:
+        app = self._app
+        app.title_line.model, app.title_line.context = report.model_name, report.context
+        self.layout = report.layout
+        self.view.map = ReadMap(
+            report.layout, report.document_start, report.chunk_size, report.group_size
+        )
+        self._opening.open(report)
+        app.lay_out(report.layout)
+        for answer in report.turns:
+            turn = app.transcript.add(answer.question)
+            self._place(turn, answer)
+            app.transcript.changed(turn)
+            app.prompt.remember(answer.question)
+        if report.turns:
+            self.view.turn = app.transcript.turns[-1]
+            app.show_reading()
+
+    def _place(self, turn: Turn, answer: "Answer") -> None:
+        """Show an answer that was saved; its reading was not, but its passages were."""
+        self.view.add_sources(turn, answer.sources)
+        turn.complete(answer)
+
+    def _stream(self, report: Streamed) -> None:
+        if self.turn is None:
+            return
+        self.turn.stream(report.text)
+        newest = self.turn.reading.add(report.lengths, report.masses)
+        self._app.transcript.changed(self.turn)
+        self._app.show_speed(report.tokens_per_s, report.ttft_s, report.sparsity)
+        self._app.show_reading(newest if self.view.turn is self.turn else None)
+
+    def _complete(self, report: Answered) -> None:
+        answer = report.answer
+        if self.turn:
+            share = self.view.map.documents_share(self.turn.reading.total)
+            self.turn.complete(answer, share)
+            self._app.transcript.changed(self.turn)
+        finished = answer.finished
+        if finished.completion_tokens:
+            self._app.show_speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity)
+        self._app.title_line.tokens = report.tokens
+        self.view.trim()
+        self._next()
+
+    def _fail(self, report: Failed) -> None:
+        transcript = self._app.transcript
+        if report.fatal:
+            transcript.show_card(self._opening.fail(report.text), is_error=True)
+            self._set_state("failed")
+            self._withdraw("never asked")
+            return
+        if self.turn:
+            self.turn.fail(report.text)
+            transcript.changed(self.turn)
+        self._next()
+
+    def _set_state(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            self._app.title_line.state = state
+
+    # Questions
+
+    def _next(self) -> None:
+        """Ask what waits, or wait for a question."""
+        self.turn, self._waiting = self._waiting, None
+        if self.turn is None:
+            self._set_state("ready")
+            return
+        self.view.turn, self.view.token = self.turn, None
+        self._app.begin_answer()
+        self._set_state("answering")
+        self.turn.read_question(0.0)
+        self._app.transcript.changed(self.turn)
+        self._engine.ask(self.turn.question, temperature=self._temperature)
+        self._temperature = None
+
+    def refusal(self) -> str:
+        """Why no question can be taken now; empty if one can."""
+        if self.state == "failed":
+            return "Nothing can be asked. Ctrl+Q leaves."
+        if self._waiting:
+            return "One question waits already. Esc withdraws it."
+        return ""
+
+    def send(self, question: str) -> None:
+        """Ask now, or as soon as the engine is free; one question may wait."""
+        turn = self._app.transcript.add(question)
+        self._waiting = turn
+        if self.is_free:
+            self._next()
+        else:
+            turn.wait("this answer is complete" if self.turn else "the documents are read")
+            self._app.transcript.changed(turn)
+
+    def cancel(self) -> bool:
+        """Withdraw what waits, or stop the answer and keep its part; whether there was either."""
+        if self._withdraw("withdrawn"):
+            return True
+        if self.turn is None:
+            return False
+        self._set_state("stopping")
+        self._engine.cancel()
+        return True
+
+    def _withdraw(self, why: str) -> bool:
+        turn, self._waiting = self._waiting, None
+        if turn is not None:
+            turn.cancel(why)
+            self._app.transcript.changed(turn)
+        return turn is not None
+
+    def take_back(self) -> str | None:
+        """Take the last question out of the session; None: there is none, or no time for it now."""
+        turns = self._app.transcript.turns
+        if not self.is_free or not turns:
+            return None
+        turn = turns[-1]
+        if turn.stands:
+            self._engine.forget(1)
+        self._app.transcript.take_out(turn)
+        self.view.turn = turns[-1] if turns else None
+        self.view.token = None
+        self._app.show_reading()
+        return turn.question
+
+    def retry(self) -> str | None:
+        """Ask the last question again; what there is to say about it, None: it cannot be."""
+        question = self.take_back()
+        if question is None:
+            return None
+        is_fixed = self._engine.sampling.temperature == 0
+        self._temperature = LIVELY if is_fixed else None
+        self.send(question)
+        return f"Drawn at temperature {LIVELY}; at 0 it would be the same." if is_fixed else ""
+
+    def clear(self) -> bool:
+        """Forget all turns; whether that was possible now."""
+        if not self.is_free:
+            return False
+        self._engine.forget()
+        self._app.transcript.clear()
+        self.view.turn = self.view.token = None
+        self._app.show_reading()
+        return True
+
+    def export(self, path: Path) -> None:
+        """Write the conversation to a file."""
+        self._engine.export(path)

@@ -1,0 +1,195 @@
+"""A question and its answer, as pieces of the transcript."""
+
+from typing import TYPE_CHECKING, Literal
+
+from textual.content import Content
+
+from hga_chat.documents.clean import displayable
+from hga_chat.screen.heat import where
+from hga_chat.screen.markdown import Block, BlockSplitter, open_fence, open_table, render
+from hga_chat.screen.pieces import Piece
+from hga_chat.screen.reading import AnswerReading
+from hga_chat.screen.rows import Row, rows_of, text_rows
+from hga_chat.screen.widgets.bars import QUIET, bar
+from hga_chat.screen.widgets.memory import speed
+
+if TYPE_CHECKING:
+    from hga_chat.conversation import Answer
+    from hga_chat.sources import Source
+
+State = Literal["waiting", "reading", "streaming", "done"]
+
+NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
+FROM_THE_CONVERSATION = "From the conversation: the documents were hardly read."
+
+
+class Turn:
+    """A question, its answer, what the answer read, and its figures.
+
+    Finished blocks of the answer are frozen; only the block under way changes.
+
+    Attributes:
+        number: counted from 1.
+        question: as it was typed.
+        state: how far it is.
+        text: the answer so far, as Markdown that is safe to show.
+        sources: the passages listed under the answer.
+        reading: what each token of the answer read.
+        stands: whether question and answer are in the session.
+    """
+
+    def __init__(self, number: int, question: str) -> None:
+        self.number = number
+        self.question = question
+        self.state: State = "waiting"
+        self.text = ""
+        self.sources: tuple[Source, ...] = ()
+        self.reading = AnswerReading()
+        self.stands = False
+        self._splitter = BlockSplitter()
+        rows = text_rows(Content(displayable(question)))
+        self._question = Piece("question", rows, question, gap=True, turn=self)
+        self._blocks: list[Piece] = []
+        self._tail: Piece | None = None
+        self._end: list[Piece] = []
+        self._placed = 0
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """From question to sources, as they stand now."""
+        tail = [self._tail] if self._tail else []
+        return [self._question, *self._blocks, *tail, *self._end]
+
+    @property
+    def note(self) -> str:
+        """The lines under the answer, before its sources."""
+        found = [piece for piece in self._end if piece.kind in ("note", "error")]
+        return "\n".join(row.plain for piece in found for row in piece.rows)
+
+    @property
+    def listing(self) -> str:
+        """The sources as they are listed."""
+        found = [piece for piece in self._end if piece.kind == "source"]
+        return "\n".join(row.plain for piece in found for row in piece.rows)
+
+    def wait(self, until: str) -> None:
+        """Say what the question waits for."""
+        self._end = [self._note(Content.styled(f"waiting until {until}", QUIET))]
+
+    def read_question(self, fraction: float) -> None:
+        """Show how much of the question has been read."""
+        self.state = "reading"
+        progress = Content.assemble(
+            ("reading the question  ", QUIET), bar(fraction, 16), f" {fraction:4.0%}"
+        )
+        self._end = [self._note(progress)]
+
+    def stream(self, text: str) -> None:
+        """Add to the answer."""
+        if self.state != "streaming":
+            self.state = "streaming"
+            self._end = []
+        self._push(text)
+
+    def complete(self, answer: "Answer", documents_share: float | None = None) -> None:
+        """Show the finished answer's figures and sources.
+
+        Args:
+            answer: the finished one.
+            documents_share: of what it read outside the first and the recent tokens, the part in
+                the documents; None: not known, or there are none.
+        """
+        if self.state != "streaming" and answer.text:
+            self._push(answer.text)
+        self.state = "done"
+        self._finish()
+        self.sources = answer.sources
+        finished = answer.finished
+        self.stands = finished.reason != "cancelled" or finished.completion_tokens > 0
+        lines = [_figures(answer)]
+        if documents_share is not None and answer.finished.completion_tokens:
+            if documents_share < 0.2:
+                self.sources = ()
+                lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
+            elif not answer.sources:
+                lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
+        self._end = [self._note(Content("\n").join(lines))]
+        best = max((source.score for source in self.sources), default=1.0)
+        self._end += [
+            self._source(number, source, best) for number, source in enumerate(self.sources)
+        ]
+
+    def cancel(self, why: str) -> None:
+        """The question was withdrawn before it was read."""
+        self.state = "done"
+        self._end = [self._note(Content.styled(why, "$text-warning"))]
+
+    def fail(self, text: str) -> None:
+        """Show what went wrong; what has been answered stays."""
+        self.state = "done"
+        self._finish()
+        rows = text_rows(Content(displayable(text)))
+        self._end = [Piece("error", rows, text, gap=True, turn=self)]
+
+    def add_note(self, text: str) -> None:
+        """Add a line at the end."""
+        self._end.append(self._note(Content(displayable(text)), gap=False))
+
+    def _push(self, text: str) -> None:
+        text = displayable(text)
+        self.text += text
+        for block in self._splitter.push(text):
+            self._freeze(block)
+        tail = self._splitter.tail
+        if not tail.text.strip():
+            self._tail = None
+            return
+        parts = open_fence(tail.text) if self._splitter.in_fence else open_table(tail.text)
+        if parts is None:
+            parts = render(tail.text, colours=False)
+        self._tail = self._piece(tail, rows_of(parts))
+
+    def _finish(self) -> None:
+        for block in self._splitter.finish():
+            self._freeze(block)
+        self._tail = None
+
+    def _freeze(self, block: Block) -> None:
+        self._blocks.append(self._piece(block, rows_of(render(block.text))))
+        self._placed = self._blocks[-1].begin + len(block.text)
+
+    def _piece(self, block: Block, rows: tuple[Row, ...]) -> Piece:
+        found = self.text.find(block.text, self._placed)
+        begin = self._placed if found < 0 else found
+        gap = block.gap or not self._blocks
+        return Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+
+    def _note(self, content: Content, *, gap: bool = True) -> Piece:
+        return Piece("note", text_rows(content), content.plain, gap=gap, turn=self)
+
+    def _source(self, number: int, source: "Source", best: float) -> Piece:
+        """A line for a passage: its share, where it stands, how it begins."""
+        place = where(source.path, source.start_line, source.end_line, source.page, source.label)
+        place = displayable(place).replace("\n", "␤")
+        begins = " ".join(source.text.split())[:200]
+        line = Content.assemble(
+            (f"{source.score:>4.0%} ", "bold"),
+            bar(source.score / best if best > 0 else 0.0, 6),
+            "  ",
+            (place, "$text-accent"),
+            (f"  {displayable(begins)}", QUIET),
+        )
+        text = f"{source.place}\n\n{source.text}"
+        return Piece("source", text_rows(line, wrapped=False), text, turn=self, number=number)
+
+
+def _figures(answer: "Answer") -> Content:
+    finished = answer.finished
+    if finished.reason == "cancelled" and not finished.completion_tokens:
+        return Content.styled("cancelled before the answer began", "$text-warning")
+    ends = {"cancelled": "cancelled after ", "length": "cut off after "}
+    return Content.assemble(
+        (ends.get(finished.reason, ""), "$text-warning"),
+        (f"{finished.completion_tokens:,} tokens · ", QUIET),
+        speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity),
+    )

@@ -1,0 +1,91 @@
+"""Keys and commands in one place."""
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Static
+
+from hga_chat.screen.commands import COMMANDS
+from hga_chat.screen.widgets.bars import QUIET
+
+KEYS = (
+    (
+        "Anywhere",
+        (
+            ("Tab  Shift+Tab", "go to the next part, or the one before"),
+            ("Esc", "stop the answer and keep its part; back to the prompt"),
+            ("Ctrl+C", "copy what is selected; stop the answer; twice: leave"),
+            ("Ctrl+P", "all commands"),
+        ),
+    ),
+    (
+        "Prompt",
+        (
+            ("Enter", "send"),
+            ("Ctrl+J  Shift+Enter", "new line"),
+            ("↑ ↓", "what was asked before"),
+            ("/  @", "a command, a file; Tab takes what is offered"),
+            ("PgUp PgDn", "scroll the conversation"),
+        ),
+    ),
+    (
+        "Conversation",
+        (
+            ("j k", "next and previous piece"),
+            ("→ ←", "word by word through an answer: the map shows what each read"),
+            ("Enter", "open the passage"),
+            ("c  y", "copy the piece, the whole answer, as it was written"),
+            ("e  r", "change the last question, ask it again"),
+            ("/  n  N", "find, next match, match before"),
+        ),
+    ),
+    (
+        "Map",
+        (
+            ("← ↑ ↓ →", "go from block to block"),
+            ("Enter", "read the passage, and see which answers read it"),
+            ("m", "this answer, all answers, what was hardly read"),
+        ),
+    ),
+)
+
+
+class Help(ModalScreen[None]):
+    """All keys and commands."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f1,question_mark", "dismiss", "Back", key_display="esc")
+    ]
+
+    def compose(self) -> ComposeResult:
+        """Keys by place, then commands."""
+        with VerticalScroll(id="help"):
+            yield Static(help_text(), markup=False)
+        yield Footer()
+
+
+def help_text() -> Content:
+    """Keys and commands as text."""
+    lines: list[Content] = []
+    for place, keys in KEYS:
+        lines += [Content.styled(place, "bold $text-primary")]
+        lines += [_line(key, text) for key, text in keys]
+        lines += [Content("")]
+    lines += [Content.styled("Commands", "bold $text-primary")]
+    for command in COMMANDS:
+        name = f"/{command.name} {command.argument}".strip()
+        lines.append(_line(name, command.help, command.key))
+    lines += [
+        Content(""),
+        Content.styled("The mouse selects text, opens sources and blocks.", QUIET),
+        Content.styled("“Read” means attended to, not “supported by”.", QUIET),
+    ]
+    return Content("\n").join(lines)
+
+
+def _line(left: str, right: str, key: str = "") -> Content:
+    return Content.assemble((f"  {left:<22}", "$text-accent"), right, (f"  {key}", QUIET))

@@ -1,0 +1,242 @@
+"""A document, opened at a passage, with what answers read of it beside the lines."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.containers import Vertical
+from textual.content import Content
+from textual.geometry import Size
+from textual.screen import ModalScreen
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Footer, Static
+
+from hga_chat.documents.clean import displayable
+from hga_chat.screen.heat import LEVELS, ramp, step
+from hga_chat.screen.widgets.bars import QUIET
+
+if TYPE_CHECKING:
+    from hga_chat.documents import DocumentTokens
+    from hga_chat.documents.layout import DocumentSpan
+
+
+@dataclass(frozen=True)
+class TextLine:
+    """A line of a document, or the head of one of its sections."""
+
+    label: str
+    text: str
+    start: int
+    """First token, counted from the first token of all documents."""
+    end: int
+    is_head: bool = False
+
+
+def lines_of(span: "DocumentSpan") -> list[TextLine]:
+    """A document line by line, with the tokens of each; sections of several have heads."""
+    lines: list[TextLine] = []
+    for part in span.sections:
+        section = part.section
+        if len(span.sections) > 1:
+            name = f"page {section.page}" if section.page is not None else section.label
+            lines.append(TextLine("", displayable(name), part.start, part.text_start, True))
+        begins = [begin for begin, _ in part.offsets]
+        at, number = 0, section.start_line
+        for text in section.text.splitlines(keepends=True):
+            first = part.text_start + bisect_left(begins, at)
+            at += len(text)
+            last = part.text_start + bisect_left(begins, at)
+            label = "" if number is None else f"{number}"
+            shown = displayable(text.rstrip("\r\n")).expandtabs(4).replace("\n", "␤")
+            lines.append(TextLine(label, shown, first, max(last, first)))
+            number = None if number is None else number + 1
+    return lines
+
+
+class DocumentLines(ScrollView, can_focus=True):
+    """Wrapped lines with their numbers; a bar shows how much of each was read."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "Down", show=False),
+        Binding("k", "scroll_up", "Up", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--marked", "lines--number", "lines--head"}
+
+    def __init__(
+        self, lines: Sequence[TextLine], marked: tuple[int, int], levels: Sequence[float]
+    ) -> None:
+        """Set up.
+
+        Args:
+            lines: of the document.
+            marked: the tokens of the passage.
+            levels: brightness of each line, 0 to 1.
+        """
+        super().__init__(id="lines")
+        self._lines = lines
+        self._marked = marked
+        self._levels = levels
+        self._gutter = max((len(line.label) for line in lines), default=0) + 3
+        self._shown: list[tuple[int, bool, str]] = []
+        self._ramp: list[Color] = []
+
+    @property
+    def marked_text(self) -> str:
+        """The lines that are marked."""
+        return "\n".join(line.text for line in self._lines if self._is_marked(line))
+
+    def _is_marked(self, line: TextLine) -> bool:
+        start, end = self._marked
+        return not line.is_head and line.start < end and line.end > start
+
+    def on_resize(self) -> None:
+        """Wrap anew; the passage comes into sight the first time."""
+        width = self.scrollable_content_region.width
+        if width <= 0:
+            return
+        is_first = not self._shown
+        here = self._shown[min(self.scroll_offset.y, len(self._shown) - 1)][0] if self._shown else 0
+        room = max(width - self._gutter, 1)
+        self._shown = []
+        for number, line in enumerate(self._lines):
+            pieces = (
+                [piece.plain for piece in Content(line.text).wrap(room)]
+                if len(line.text) > room // 2 and Content(line.text).cell_length > room
+                else [line.text]
+            )
+            for piece in pieces or [""]:
+                self._shown.append((number, piece is (pieces or [""])[0], piece))
+        self.virtual_size = Size(width, len(self._shown))
+        if is_first:
+            found = (n for n, line in enumerate(self._lines) if self._is_marked(line))
+            here = max(next(found, 0), 0)
+        place = next((n for n, row in enumerate(self._shown) if row[0] == here), 0)
+        self.scroll_to(
+            y=max(place - (3 if is_first else 0), 0), animate=False, immediate=True, force=True
+        )
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        ground = self.visual_style.rich_style
+        place = y + self.scroll_offset.y
+        if place >= len(self._shown):
+            return Strip.blank(self.size.width, ground)
+        number, is_first, text = self._shown[place]
+        line = self._lines[number]
+        style = ground
+        if line.is_head:
+            style = self.get_visual_style("lines--head").rich_style
+        elif self._is_marked(line):
+            style = self.get_visual_style("lines--marked").rich_style
+        faint = self.get_visual_style("lines--number").rich_style
+        label = line.label if is_first else ""
+        level = self._levels[number] if number < len(self._levels) else 0.0
+        heat = Segment("▌" if level > 0 else " ", ground + self._heat(level))
+        segments = [
+            Segment(f"{label:>{self._gutter - 3}} ", faint),
+            heat,
+            Segment(" ", style),
+            Segment(text, style),
+        ]
+        return Strip(segments).extend_cell_length(self.size.width, style)
+
+    def _heat(self, level: float) -> Style:
+        if not self._ramp:
+            theme = self.app.theme_variables
+            ground, hot = self.background_colors[1], Color.parse(theme["accent"])
+            dark = self.app.current_theme.dark
+            ink = Color.parse(theme["foreground"])
+            self._ramp = (
+                [hot] * LEVELS
+                if self.app.current_theme.ansi
+                else ramp(ground.blend(ink, 0.2), hot, dark)
+            )
+        return Style(color=self._ramp[step(level)].rich_color)
+
+
+class Viewer(ModalScreen[None]):
+    """A document over the screen, at the place of a passage."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "dismiss", "Back", key_display="esc"),
+        Binding("right,n", "go(1)", "Next source", key_display="→"),
+        Binding("left,p", "go(-1)", "Source before", key_display="←"),
+        Binding("c", "copy", "Copy the passage"),
+    ]
+
+    def __init__(
+        self,
+        layout: "DocumentTokens",
+        places: "Sequence[tuple[int, int, str]]",
+        number: int,
+        mass_of: Callable[[int, int], float],
+        readers: Callable[[int, int], str],
+    ) -> None:
+        """Set up.
+
+        Args:
+            layout: the documents.
+            places: passages to go through: first token, one past the last, how each is called.
+            number: the one to begin with.
+            mass_of: how much of tokens from and to was read.
+            readers: which answers read tokens from and to, in words.
+        """
+        super().__init__()
+        self._layout = layout
+        self._places = places
+        self._number = number
+        self._mass_of = mass_of
+        self._readers = readers
+
+    def compose(self) -> ComposeResult:
+        """Where the passage stands, the document, who read the passage."""
+        with Vertical(id="viewer"):
+            yield Static("", markup=False, id="viewer-place")
+            yield Vertical(id="viewer-body")
+            yield Static("", markup=False, id="viewer-readers")
+        yield Footer()
+
+    async def on_mount(self) -> None:
+        """Show the first passage."""
+        await self._show()
+
+    async def action_go(self, by: int) -> None:
+        """Show another passage."""
+        number = self._number + by
+        if 0 <= number < len(self._places):
+            self._number = number
+            await self._show()
+
+    def action_copy(self) -> None:
+        """Copy the lines of the passage."""
+        copy = getattr(self.app, "copy_text", None)
+        if copy is not None:
+            copy(self.query_one(DocumentLines).marked_text)
+
+    async def _show(self) -> None:
+        start, end, place = self._places[self._number]
+        span = next(
+            (span for span in self._layout.documents if span.start <= start < span.end),
+            self._layout.documents[-1],
+        )
+        lines = lines_of(span)
+        masses = [self._mass_of(line.start, line.end) for line in lines]
+        most = max(masses, default=0.0)
+        levels = [(mass / most) ** 0.5 if most > 0 else 0.0 for mass in masses]
+        body = self.query_one("#viewer-body")
+        await body.remove_children()
+        shown = DocumentLines(lines, (start, end), levels)
+        await body.mount(shown)
+        shown.focus()
+        count = f"  {self._number + 1} of {len(self._places)}" if len(self._places) > 1 else ""
+        head = Content.assemble((displayable(place).replace("\n", "␤"), "bold"), (count, QUIET))
+        self.query_one("#viewer-place", Static).update(head)
+        self.query_one("#viewer-readers", Static).update(Content(self._readers(start, end)))

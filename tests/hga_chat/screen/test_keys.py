@@ -1,0 +1,329 @@
+"""Every key and command, over a scripted engine."""
+
+import pytest
+
+from hga_chat.screen.commands import COMMANDS, is_command, parse
+from hga_chat.screen.widgets.completions import completions
+from hga_chat.screen.widgets.help import Help, help_text
+from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
+
+TEXT = "One **two** three.\n\n- item\n\n```python\nx = 1\n```"
+
+
+@pytest.fixture
+def answered(scripted, answer, opened, until):
+    """An app in which a question was answered, with two more answers to come."""
+
+    class Answered:
+        def __init__(self, size=(120, 40)):
+            script = scripted()
+            self.whale = script.group_of("The whale")
+            reads = {3: 3.0, self.whale: 1.0}
+            script.engine._answers += [answer(text, reads) for text in (TEXT, "Two.", "Three.")]
+            self.script = script
+            self.context = opened(script.make, size)
+
+        async def __aenter__(self):
+            self.app, self.pilot = await self.context.__aenter__()
+            await self.until(lambda: self.app.flow.state == "ready")
+            await self.ask("sea")
+            return self
+
+        async def __aexit__(self, *error):
+            return await self.context.__aexit__(*error)
+
+        async def until(self, predicate):
+            await until(self.pilot, predicate)
+
+        async def ask(self, text):
+            count = len(self.app.transcript.turns) + 1
+            self.app.prompt.text = text
+            await self.pilot.press("enter")
+            await self.until(lambda: self.is_done(count))
+
+        def is_done(self, count):
+            turns = self.app.transcript.turns
+            return len(turns) == count and turns[-1].state == "done" and self.app.flow.is_free
+
+        async def press(self, *keys):
+            await self.pilot.press(*keys)
+            await self.pilot.pause()
+
+        async def command(self, text):
+            self.app.prompt.text = text
+            self.app.prompt.action_send()
+            await self.pilot.pause()
+            await self.pilot.pause()
+
+    return Answered
+
+
+def copied(app):
+    return app.clipboard
+
+
+async def test_help_lists_every_key_and_command(answered):
+    async with answered() as it:
+        await it.press("f1")
+        assert isinstance(it.app.screen, Help)
+        await it.press("escape")
+        assert not isinstance(it.app.screen, Help)
+        await it.command("/help")
+        assert isinstance(it.app.screen, Help)
+    listed = help_text().plain
+    assert all(f"/{command.name}" in listed for command in COMMANDS)
+
+
+async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
+    async with answered() as it:
+        await it.press("ctrl+o")
+        await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
+        lines = it.app.screen.query_one(DocumentLines)
+        await it.until(lambda: bool(lines._shown))
+        # Group 3 holds tokens 47 to 62 of the documents, which are lines of nine tokens.
+        assert "line 5 of the log says calm" in lines.marked_text
+        assert "answer 1 (75.0%)" in str(it.app.screen.query_one("#viewer-readers").content)
+        await it.press("right")
+        await it.until(lambda: "The whale" in it.app.screen.query_one(DocumentLines).marked_text)
+        await it.press("c")
+        assert "The whale is white." in copied(it.app)
+        await it.press("escape")
+        assert not isinstance(it.app.screen, Viewer)
+        await it.command("/sources 2")
+        await it.until(lambda: bool(it.app.screen.query("#viewer-place")))
+        await it.until(lambda: "page 7" in str(it.app.screen.query_one("#viewer-place").content))
+
+
+async def test_pieces_are_chosen_opened_and_copied_as_written(answered):
+    async with answered() as it:
+        transcript = it.app.transcript
+        transcript.focus()
+        await it.press("j")
+        assert transcript.cursor.kind == "question"
+        await it.press("j", "c")
+        assert copied(it.app) == "One **two** three."
+        await it.press("j", "j", "c")
+        assert copied(it.app) == "```python\nx = 1\n```"
+        await it.press("y")
+        assert copied(it.app) == TEXT
+        await it.press("j")
+        assert transcript.cursor.kind == "source"
+        await it.press("enter")
+        assert isinstance(it.app.screen, Viewer)
+        await it.press("escape", "k", "escape")
+        assert transcript.cursor is None
+
+
+async def test_word_by_word_the_map_shows_what_each_read(answered):
+    async with answered() as it:
+        it.app.transcript.focus()
+        await it.press("right", "right")
+        await it.until(lambda: "Read for" in str(it.app.map.border_title))
+        assert it.app.flow.view.token == 1
+        await it.press("left")
+        await it.until(lambda: "“One”" in str(it.app.map.border_title))
+        assert sum(level > 0 for level in it.app.map.levels) == 2
+        await it.press("escape")
+        await it.until(lambda: it.app.flow.view.token is None)
+
+
+async def test_search_goes_from_match_to_match(answered):
+    async with answered() as it:
+        await it.ask("sea again")
+        await it.press("ctrl+f", *"sea")
+        count = it.app.query_one("#finder-count")
+        # Two questions, and "logs/sea.txt" among the sources of both.
+        await it.until(lambda: str(count.content) == "4 of 4")
+        await it.press("enter")
+        assert str(count.content) == "3 of 4"
+        await it.press("down")
+        assert str(count.content) == "4 of 4"
+        await it.press("escape")
+        assert not it.app.finder.display
+        await it.command("/search whale")
+        await it.until(lambda: str(count.content) == "2 of 2")
+
+
+async def test_copy_without_a_choice_takes_the_last_answer(answered):
+    async with answered() as it:
+        await it.press("f8")
+        assert copied(it.app) == TEXT
+        await it.ask("more")
+        await it.command("/copy")
+        assert copied(it.app) == "Two."
+
+
+async def test_edit_takes_the_question_back_and_out_of_the_session(answered):
+    async with answered() as it:
+        before = it.script.engine.num_tokens
+        await it.ask("more")
+        await it.press("f7")
+        assert it.app.prompt.text == "more"
+        await it.until(lambda: it.script.engine.num_tokens == before)
+        assert len(it.app.transcript.turns) == 1
+        await it.command("/edit")
+        assert it.app.prompt.text == "sea"
+        assert it.app.transcript.turns == []
+        await it.command("/edit")
+        assert it.app.prompt.text == ""
+
+
+async def test_retry_asks_again_in_place_of_the_old_turn(answered):
+    async with answered() as it:
+        await it.press("ctrl+r")
+        await it.until(lambda: it.is_done(1) and it.app.transcript.turns[0].text == "Two.")
+        assert it.script.engine.prompts[0] == it.script.engine.prompts[1]
+        await it.command("/retry")
+        await it.until(lambda: it.is_done(1) and it.app.transcript.turns[0].text == "Three.")
+
+
+async def test_clear_keeps_the_documents_read(answered):
+    async with answered() as it:
+        await it.command("/clear")
+        assert it.app.transcript.turns == []
+        await it.until(lambda: it.script.engine.num_tokens == len(it.script.layout) + 1)
+        assert not any(it.app.map.levels)
+
+
+async def test_export_writes_and_says_so(answered, tmp_path):
+    async with answered() as it:
+        path = tmp_path / "kept.md"
+        await it.command(f"/export {path}")
+        await it.until(lambda: bool(it.app.transcript.notices))
+        assert it.app.transcript.notices == [f"1 turns written to {path}."]
+        assert "One **two** three." in path.read_text()
+
+
+async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
+    async with answered() as it:
+        it.app.map.focus()
+        await it.press("right", "right")
+        assert it.app.map.cursor == 2
+        await it.press("end")
+        assert it.app.map.cursor == it.app.map.blocks - 1
+        await it.until(lambda: "book.pdf, page 7" in str(it.app.map.border_title))
+        await it.press("home", "down", "up", "enter")
+        await it.until(lambda: isinstance(it.app.screen, Viewer))
+        await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
+        assert "line 0 of the log" in it.app.screen.query_one(DocumentLines).marked_text
+
+
+async def test_map_shows_all_answers_and_what_was_hardly_read(answered):
+    async with answered() as it:
+        lit = [level > 0 for level in it.app.map.levels]
+        assert sum(lit) == 2
+        await it.press("f5")
+        assert "Read by all answers" in str(it.app.map.border_title)
+        assert [level > 0 for level in it.app.map.levels] == lit
+        await it.command("/map")
+        assert "Hardly read: 88%" in str(it.app.map.border_title)  # 14 of 16 blocks
+        assert [level > 0 for level in it.app.map.levels] == [not read for read in lit]
+
+
+async def test_panels_fold_away_and_come_back(answered):
+    async with answered() as it:
+        panels = {"f2": it.app.document_tree, "f3": it.app.map, "f4": it.app.memory}
+        for key, panel in panels.items():
+            await it.press(key)
+            assert panel.size.height == 0
+        assert it.app.side.size.width == 0
+        for name, panel in zip(("documents", "blocks", "memory"), panels.values(), strict=True):
+            await it.command(f"/{name}")
+            assert panel.size.height > 0
+
+
+async def test_on_a_small_screen_a_panel_is_shown_alone(answered):
+    async with answered((80, 24)) as it:
+        await it.press("f2")
+        assert it.app.document_tree.size.height > 0
+        assert it.app.document_tree.has_focus
+        await it.press("f3")
+        assert (it.app.document_tree.size.height, it.app.map.size.height > 0) == (0, True)
+        await it.press("f3")
+        assert it.app.side.size.width == 0
+
+
+async def test_themes_change_the_colours(answered):
+    async with answered() as it:
+        await it.press("f6")
+        first = it.app.theme
+        await it.command("/theme day")
+        assert it.app.theme == "day"
+        await it.command("/theme none")
+        assert it.app.theme == "day"
+        assert first in ("night", "day", "sixteen")
+
+
+async def test_documents_open_from_the_tree(answered):
+    async with answered() as it:
+        it.app.document_tree.focus()
+        await it.press("down", "enter")
+        await it.until(lambda: isinstance(it.app.screen, Viewer))
+
+
+async def test_palette_runs_commands(answered):
+    async with answered() as it:
+        await it.press("ctrl+p")
+        await it.until(lambda: len(it.app.screen_stack) == 2)
+        await it.press(*"help")
+        await it.pilot.pause(0.3)
+        await it.press("enter")
+        await it.until(lambda: isinstance(it.app.screen, Help))
+
+
+async def test_commands_are_completed_and_unknown_ones_are_named(answered):
+    async with answered() as it:
+        await it.press("/", "c", "l")
+        assert it.app.prompt.offered.is_open
+        await it.press("tab")
+        assert it.app.prompt.text == "/clear"
+        await it.press("enter")
+        assert it.app.transcript.turns == []
+        await it.command("/nonsense")
+        assert it.app.prompt.text == "/nonsense"
+        assert it.app.transcript.turns == []
+
+
+async def test_files_are_completed_after_an_at_sign(answered):
+    async with answered() as it:
+        await it.press(*"in @se")
+        assert it.app.prompt.offered.chosen == "logs/sea.txt "
+        await it.press("tab")
+        assert it.app.prompt.text == "in logs/sea.txt "
+        await it.press("@", "escape")
+        assert not it.app.prompt.offered.is_open
+
+
+async def test_tab_goes_round_and_the_focus_shows(answered):
+    async with answered() as it:
+        seen = []
+        for _ in range(4):
+            await it.press("tab")
+            seen.append(it.app.focused.id)
+        assert seen == ["transcript", "documents", "map", "prompt"]
+
+
+async def test_first_ctrl_c_copies_what_is_selected(answered):
+    async with answered() as it:
+        await it.pilot.double_click("#transcript", offset=(8, 9))
+        await it.pilot.pause()
+        selected = it.app.screen.get_selected_text()
+        assert selected
+        it.app.action_interrupt()
+        assert copied(it.app)
+        assert it.app.is_running
+
+
+def test_what_begins_with_a_slash_is_a_command_unless_it_is_a_path():
+    assert is_command("/help me")
+    assert not is_command("/etc/passwd is what?")
+    assert not is_command("and /help")
+    assert parse("/sea x y")[1] == "x y"
+    assert parse("/s") is None  # search or sources
+
+
+def test_completions_prefer_names_that_begin_so():
+    paths = ["src/sea.py", "tests/test_sea.py", "search/x.py"]
+    _, found = completions("read @sea", paths)
+    assert [text.strip() for text, _ in found] == ["src/sea.py", "search/x.py", "tests/test_sea.py"]
+    assert completions("a@sea", paths)[1] == []

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from hga_chat.screen.reading import KEPT_GROUPS, AnswerReading, written_at
+
+
+def mass(groups, **shares):
+    found = torch.zeros(groups)
+    for name, share in shares.items():
+        found[int(name[1:])] = share
+    return found
+
+
+def test_tokens_are_told_by_the_characters_they_wrote():
+    reading = AnswerReading()
+    reading.add((3, 0), [mass(4, g0=1.0), mass(4, g1=1.0)])
+    reading.add((2,), [mass(4, g2=1.0)])
+    assert [reading.token_at(at) for at in (0, 2, 3, 4, 5)] == [0, 0, 2, 2, None]
+    assert [reading.span(token) for token in range(3)] == [(0, 3), (3, 3), (3, 5)]
+
+
+def test_sum_and_single_tokens_as_the_session_grows():
+    reading = AnswerReading()
+    assert reading.add((1,), [mass(2, g0=0.5)]) == [0.5, 0.0]
+    newest = reading.add((1, 1), [mass(2, g1=0.25), mass(40, g0=0.125, g39=1.0)])
+    assert newest == [0.125, 0.25, *[0.0] * 37, 1.0]
+    assert reading.total == [0.625, 0.25, *[0.0] * 37, 1.0]
+    assert reading.of_token(2) == [0.125, *[0.0] * 38, 1.0]
+    assert reading.of_token(0)[:2] == [0.5, 0.0]
+
+
+def test_of_many_groups_those_read_most_are_kept():
+    reading = AnswerReading()
+    reading.add((1,), [torch.arange(100, dtype=torch.float32)])
+    kept = reading.of_token(0)
+    assert [n for n, value in enumerate(kept) if value] == list(range(100 - KEPT_GROUPS, 100))
+    reading.forget_tokens()
+    assert reading.tokens == 0
+    assert reading.total[99] == 99.0
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "offsets"),
+    [
+        ("a **b** c", "a b c", [0, 1, 4, 7, 8]),
+        ("`x` y", "x y", [1, 3, 4]),
+        ("- item", "item", [2, 3, 4, 5]),
+    ],
+)
+def test_rendered_characters_know_where_they_were_written(source, shown, offsets):
+    assert written_at(source, shown) == offsets

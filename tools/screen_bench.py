@@ -1,0 +1,211 @@
+"""Measures whether the screen gets in the way: a scripted engine answers, and keys are pressed.
+
+    python tools/screen_bench.py [--turns 500]
+
+For prose, a list, a table and code, each 2,000 tokens at 80 and at 300 tokens a second: how late
+the event loop was (a task wakes every 2 ms), and how long a key took from its arrival until the
+screen was drawn with it. Then the time a resize takes with 100 messages, and the memory after many
+turns. The machine's load is printed beside the figures.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import quantiles
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from scripted import ScriptedAnswer
+from scripted_conversation import ScriptedConversation
+
+from hga_chat.screen.app import ChatApp
+from hga_engine.config import SamplingParams
+from hga_engine.ledger import resident_bytes
+
+TOKENS = 2000
+SIZE = (120, 40)
+WORDS = "the keeper closed the dome because the wind rose above the limit that the handbook gives"
+EVERY_S = 0.002
+KEY_EVERY_S = 0.2
+
+
+def prose() -> str:
+    """Paragraphs of eighty words."""
+    words = WORDS.split()
+    return "\n\n".join(
+        " ".join(words[(n + m) % len(words)] for n in range(80)) for m in range(TOKENS // 80)
+    )
+
+
+def bullets() -> str:
+    """A list of five-word items."""
+    return "\n".join(f"- item {n} of the list" for n in range(TOKENS // 6))
+
+
+def table() -> str:
+    """A table of four columns."""
+    rows = "\n".join(f"| row{n} | value{n} | more | end |" for n in range(TOKENS // 17))
+    return f"| name | value | what | where |\n|---|---|---|---|\n{rows}"
+
+
+def code() -> str:
+    """One long fence."""
+    lines = "\n".join(f"    total{n} = total + {n}" for n in range(TOKENS // 7))
+    return f"```python\ndef f(total):\n{lines}\n```"
+
+
+KINDS = {"prose": prose, "list": bullets, "table": table, "code": code}
+
+
+class PacedConversation(ScriptedConversation):
+    """Answers no faster than a given number of tokens a second."""
+
+    def __init__(self, answers: list[ScriptedAnswer], tokens_per_s: float) -> None:
+        super().__init__(answers)
+        answer = self.engine.answer
+
+        def paced(*arguments):  # type: ignore[no-untyped-def]
+            began = time.perf_counter()
+            for number, event in enumerate(answer(*arguments)):
+                wait = began + number / tokens_per_s - time.perf_counter()
+                if wait > 0:
+                    time.sleep(wait)
+                yield event
+
+        self.engine.answer = paced  # type: ignore[method-assign]
+
+
+async def until(condition) -> None:  # type: ignore[no-untyped-def]
+    """Wait for the application to get somewhere."""
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+async def watch(lates: list[float]) -> None:
+    """Note how late a task wakes."""
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(EVERY_S)
+        lates.append(time.perf_counter() - began - EVERY_S)
+
+
+async def press(app: ChatApp, echoes: list[float]) -> None:
+    """Press keys now and then, and note when the screen shows them."""
+    from textual import events
+
+    while True:
+        await asyncio.sleep(KEY_EVERY_S)
+        before, began = len(app.prompt.text), time.perf_counter()
+        app.post_message(events.Key("x", "x"))
+        while len(app.prompt.text) == before:
+            await asyncio.sleep(0.0005)
+        drawn = asyncio.Event()
+        app.call_after_refresh(drawn.set)
+        await drawn.wait()
+        echoes.append(time.perf_counter() - began)
+        if len(app.prompt.text) > 60:
+            app.prompt.text = ""
+
+
+def report(name: str, values: list[float]) -> str:
+    """The 95th of a hundred and the worst, in milliseconds."""
+    p95 = quantiles(values, n=100)[94]
+    return f"{name} p95 {p95 * 1e3:6.1f} ms, worst {max(values) * 1e3:6.1f} ms"
+
+
+async def measure(kind: str, tokens_per_s: float) -> None:
+    """One answer."""
+    script = PacedConversation([], tokens_per_s)
+    reads = {script.group_of("The whale"): 1.0, 12: 0.4}
+    script.engine._answers = [ScriptedAnswer(KINDS[kind](), reads)]
+    app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
+    async with app.run_test(size=SIZE):
+        await until(lambda: app.flow.state == "ready")
+        app.flow.send("How?")
+        await asyncio.sleep(0.3)
+        gc.collect()
+        lates: list[float] = []
+        echoes: list[float] = []
+        tasks = [
+            asyncio.create_task(watch(lates)),
+            asyncio.create_task(press(app, echoes)),
+        ]
+        began = time.perf_counter()
+        await until(lambda: app.flow.state == "ready")
+        took = time.perf_counter() - began
+        for task in tasks:
+            task.cancel()
+        tokens = script.engine.num_tokens
+        load = os.getloadavg()[0]
+        print(
+            f"{kind:6} {tokens_per_s:4.0f} tok/s  {report('stall', lates)}  "
+            f"{report('echo', echoes)}  ({took:.1f} s, session {tokens:,}, load {load:.1f})",
+            flush=True,
+        )
+    app.engine.join(10)
+
+
+async def resize() -> None:
+    """A hundred messages at changing widths."""
+    texts = [KINDS[kind]()[:1200] for kind in KINDS for _ in range(13)][:50]
+    script = ScriptedConversation([ScriptedAnswer(text, {12: 1.0}) for text in texts])
+    app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(lambda: app.flow.state == "ready")
+        for number in range(50):
+            app.flow.send(f"Question {number}?")
+            await until(lambda: app.flow.state == "ready")
+        times = []
+        for width, height in [(80, 24), (200, 60), (100, 40), (120, 40), (90, 30)] * 2:
+            began = time.perf_counter()
+            await pilot.resize_terminal(width, height)
+            drawn = asyncio.Event()
+            app.call_after_refresh(drawn.set)
+            await drawn.wait()
+            times.append(time.perf_counter() - began)
+        print(f"resize with 100 messages: worst {max(times) * 1e3:.0f} ms", flush=True)
+    app.engine.join(10)
+
+
+async def memory(turns: int) -> None:
+    """Many turns."""
+    texts = [KINDS[kind]()[:2000] for kind in KINDS]
+    script = ScriptedConversation([ScriptedAnswer(texts[n % 4], {12: 1.0}) for n in range(turns)])
+    script.engine.config = type(script.engine.config)(
+        cache=type(script.engine.config.cache)(context=1 << 22)
+    )
+    app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
+    async with app.run_test(size=SIZE):
+        await until(lambda: app.flow.state == "ready")
+        for number in range(turns):
+            app.flow.send(f"Question {number}?")
+            await until(lambda: app.flow.state == "ready")
+            # The session and the masses of its engine grow with the turns; the screen should not.
+            script.engine.truncate(2000)
+            if (number + 1) % (turns // 5) == 0:
+                gc.collect()
+                mib = resident_bytes() / 2**20
+                print(f"after {number + 1:3} turns: {mib:6.0f} MiB resident", flush=True)
+    app.engine.join(10)
+
+
+def main() -> None:
+    """Measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=500, help="turns of the memory measurement")
+    parser.add_argument("--kind", choices=KINDS, help="only this kind of answer")
+    options = parser.parse_args()
+    for kind in [options.kind] if options.kind else KINDS:
+        for tokens_per_s in (80, 300):
+            asyncio.run(measure(kind, tokens_per_s))
+    if not options.kind:
+        asyncio.run(resize())
+        asyncio.run(memory(options.turns))
+
+
+if __name__ == "__main__":
+    main()
