@@ -1,7 +1,7 @@
 """Documents and the turns about them, over one engine; the same under ``ask`` and the screen."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -221,7 +221,7 @@ class Conversation:
 
     def ask(
         self, question: str, sampling: SamplingParams, cancel: threading.Event | None = None
-    ) -> Iterator[PrefillProgress | TextDelta | Answer]:
+    ) -> Generator[PrefillProgress | TextDelta | Answer, None, None]:
         """Ask, after reading the documents if that was not done; ends with one ``Answer``.
 
         Cancelled before the first token, the question leaves no mark in the session; cancelled

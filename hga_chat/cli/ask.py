@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,9 +50,9 @@ def ask(
     conversation = start.open(output.progress)
     load_s = time.perf_counter() - started
     try:
+        unread = conversation.unread
         for note in conversation.notes:
             output.note(note)
-        unread = conversation.unread
         with cancel_on_interrupt() as cancel:
             read_s = read_documents(conversation, output, cancel)
             answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
@@ -71,10 +71,10 @@ def ask(
             if verification is not None:
                 output.note(f"\n{verification.as_text()}")
         # Only now, so that nobody waits for the disk.
-        if conversation.is_read and (unread or session is not None):
-            save = conversation.save_reading if session is None else conversation.save_if_possible
-            for note in save():
-                output.note(note)
+        _save(conversation, output, is_new=bool(unread), with_turn=session is not None)
+    except BrokenPipeError:  # nobody wants more of the answer, but perhaps of the documents
+        _save(conversation, output, is_new=bool(unread), with_turn=session is not None)
+        raise
     finally:
         conversation.close()
     if answer.finished.reason == "cancelled":
@@ -140,14 +140,24 @@ def _answer(
     from hga_chat.conversation import Answer
     from hga_engine.events import TextDelta
 
-    for event in conversation.ask(question, settings.sampling(), cancel):
-        if isinstance(event, Answer):
-            answer = event
-        elif stream and isinstance(event, TextDelta) and event.text:
-            output.write(event.text)
+    # Closed, the session is as before the question.
+    with closing(conversation.ask(question, settings.sampling(), cancel)) as events:
+        for event in events:
+            if isinstance(event, Answer):
+                answer = event
+            elif stream and isinstance(event, TextDelta) and event.text:
+                output.write(event.text)
     if stream and answer.text:
         output.write("\n")
     return answer
+
+
+def _save(conversation: "Conversation", output: "Output", *, is_new: bool, with_turn: bool) -> None:
+    """Keep what was read, and the turn where it belongs to a session."""
+    if conversation.is_read and (is_new or with_turn):
+        save = conversation.save_if_possible if with_turn else conversation.save_reading
+        for note in save():
+            output.note(note)
 
 
 def _note_answer(
@@ -157,6 +167,8 @@ def _note_answer(
     finished = answer.finished
     if finished.reason == "cancelled":
         output.note("Interrupted.")
+        if not conversation.is_read:
+            return
     elif finished.reason == "length":
         output.note("The answer was cut here; --max-new-tokens allows a longer one.")
     if answer.sources:

@@ -32,6 +32,8 @@ class Prepared:
     """None without documents, and where they are too long."""
     budget: int
     """Document tokens there is room for."""
+    is_fitted: bool
+    """Whether what could be left out has been."""
 
     @property
     def loaded(self) -> documents.LoadedDocuments:
@@ -40,7 +42,7 @@ class Prepared:
 
     def check_budget(self) -> None:
         """Raise ``OverBudgetError`` if the documents are too long."""
-        over = documents.over_budget(self.survey.counted, self.budget)
+        over = documents.over_budget(self.survey.counted, self.budget, is_fitted=self.is_fitted)
         if over is not None:
             raise OverBudgetError(over)
 
@@ -83,7 +85,7 @@ def prepare(
         output.note(documents.secrets_note(survey.secrets, redacted=settings.redact))
     is_laid_out = paths and survey.tokens <= budget
     layout = documents.lay_out(survey.loaded, tokenizer) if is_laid_out else None
-    return Prepared(files, survey, layout, budget)
+    return Prepared(files, survey, layout, budget, settings.fit)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class OverBudget:
     """Path and tokens of the largest folders that are not all there is, largest first."""
     options: tuple[str, ...]
     """What to add to the command so that the rest fits; empty if nothing short does."""
+    is_fitted: bool = False
+    """Whether these are the documents that ``--fit`` never leaves out."""
 
     def __str__(self) -> str:
         """Return the message for the user: the figures, what is largest and what to do."""
@@ -35,11 +37,17 @@ class OverBudget:
         if self.folders:
             message += f"; folders: {_listed(self.folders)}"
         if self.options:
-            return f"{message}\nFor example {' '.join(self.options)} makes it fit; --fit chooses."
-        return f"{message}\nName fewer files or a smaller part; --fit leaves out what it can."
+            message += f"\nFor example {' '.join(self.options)} makes it fit"
+            return message + ("." if self.is_fitted else "; --fit chooses.")
+        message += "\nName fewer files or a smaller part"
+        if self.is_fitted:
+            return message + "; --fit keeps readmes, manifests and entry points."
+        return message + "; --fit leaves out what it can."
 
 
-def over_budget(counted: Sequence[Counted], budget: int) -> OverBudget | None:
+def over_budget(
+    counted: Sequence[Counted], budget: int, *, is_fitted: bool = False
+) -> OverBudget | None:
     """Return what to report if documents take more than ``budget`` tokens, else None."""
     total = sum(document.tokens for document in counted)
     if total <= budget:
@@ -52,6 +60,7 @@ def over_budget(counted: Sequence[Counted], budget: int) -> OverBudget | None:
         tuple((document.path, document.tokens) for document in by_size[:_NAMED]),
         tuple(folders[:_NAMED]),
         _excluding(by_size, total, budget) or _including(folders, budget),
+        is_fitted,
     )
 
 

@@ -140,6 +140,8 @@ def _named(paths: Sequence[str], globs: Globs) -> Iterator[Found | Skipped | str
 def _find(path: str, globs: Globs, *, alone: bool) -> tuple[list[Found], list[Skipped]]:
     """The files behind one path that the user gave."""
     given = Path(path)
+    if not path:  # would be the folder one stands in
+        raise DocumentError("an empty path; name a file or a folder ('.' is this one)")
     try:
         resolved = given.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:

@@ -28,6 +28,8 @@ def as_object(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -
             "budget": info.origin.budget,
             "include": list(info.origin.include),
             "exclude": list(info.origin.exclude),
+            "fit": info.origin.fit,
+            "redact": info.origin.redact,
         },
         "documents": [
             {

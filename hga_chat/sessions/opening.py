@@ -43,6 +43,8 @@ def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> 
         context=settings.context,
         router=settings.router,
         budget=settings.budget,
+        fit=settings.fit,
+        redact=settings.redact,
     )
 
 

@@ -297,3 +297,5 @@ def _remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
     except FileNotFoundError:
         return
+    except OSError as error:  # which names the file without its folder
+        raise OSError(error.errno, error.strerror, str(folder)) from error

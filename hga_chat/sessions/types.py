@@ -34,6 +34,8 @@ class Origin:
     context: int
     router: RouterName
     budget: int
+    fit: bool = False
+    redact: bool = False
 
 
 @dataclass(frozen=True)

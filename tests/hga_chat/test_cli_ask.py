@@ -171,6 +171,37 @@ def test_interrupt_before_the_answer(cli, use_engine, notes):
     assert (report["answer"], report["finish_reason"]) == ("", "cancelled")
 
 
+def test_interrupted_while_it_reads_it_claims_no_reading(cli, use_engine, notes):
+    engine = use_engine("one")
+    read = engine.read
+
+    def interrupted(token_ids, cancel):
+        if not cancel.is_set():
+            signal.raise_signal(signal.SIGINT)
+        return read(token_ids, cancel)
+
+    engine.read = interrupted
+    ran = cli("ask", notes, "q")
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.splitlines()[-1] == "Interrupted."
+
+
+def test_a_closed_pipe_costs_the_answer_but_not_the_reading(cli, use_engine, notes, monkeypatch):
+    engine = use_engine("one two three", "one two three")
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hga_chat.output.Output.write", closed)
+        patch.setattr("hga_chat.cli.app._closed_pipe", lambda: 1)
+        assert cli("ask", notes, "q").code == 1
+    again = cli("ask", notes, "q")
+    assert (again.code, again.out) == (0, "one two three\n")
+    assert "nothing had to be read again" in again.err
+    assert len(engine.reads) == 1
+
+
 def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monkeypatch):
     use_engine()
 

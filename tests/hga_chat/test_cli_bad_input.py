@@ -39,6 +39,7 @@ def folder_without_text(path):
     ("make", "message"),
     [
         (lambda tmp: tmp / "none.txt", "none.txt: no such file or folder"),
+        (lambda _: "", "an empty path; name a file or a folder"),
         (lambda tmp: write(tmp / "empty.txt", b""), "empty.txt: empty"),
         (lambda tmp: folder_without_text(tmp / "pictures"), "pictures: nothing readable"),
         (lambda tmp: write(tmp / "data.bin", b"\x00\x01\x02" * 99), "data.bin: binary"),

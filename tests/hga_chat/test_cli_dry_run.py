@@ -66,6 +66,8 @@ def test_fit_that_cannot_help_is_over_the_budget(cli, use_engine, tree):
     ran = cli("ingest", "--dry-run", "--fit", "--max-tokens", "20", tree)
     assert ran.code == 4
     assert "over the budget of 20" in ran.err
+    assert "--fit chooses" not in ran.err
+    assert "--fit leaves" not in ran.err
 
 
 def test_over_the_budget_names_folders_and_what_makes_it_fit(cli, use_engine, tree):

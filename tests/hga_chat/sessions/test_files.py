@@ -67,9 +67,10 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/turns\.json'"):
         write_sealed(path, "new")
     monkeypatch.undo()
+    assert [file.name for file in path.parent.iterdir()] == ["turns.json"]
     assert read_sealed(path) == "old"
     write_sealed(path, "newer")
     assert read_sealed(path) == "newer"

@@ -185,6 +185,17 @@ def test_left_overs_of_killed_processes_are_swept_up(store, save, tmp_path):
     assert list((tmp_path / "kv").iterdir()) == []
 
 
+def test_what_cannot_be_removed_is_named_in_full(store, save, monkeypatch):
+    id_ = save()
+
+    def refuse(folder):
+        raise OSError(errno.EROFS, "Read-only file system", "state.json")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(OSError, match=f"Read-only file system: '.*/kv/{id_}'"):
+        store.remove(id_)
+
+
 def test_the_limit_takes_kv_used_longest_ago_and_never_what_is_open(save, tmp_path):
     now = time.time()
     oldest = save("oldest", kv=300_000, used=now - 300)
