@@ -195,7 +195,7 @@ def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monk
         raise hga_chat.models.ModelMissingError(f"{name} is not here")
 
     monkeypatch.setattr(hga_chat.models, "find_model", missing)
-    files = SimpleNamespace(name="scripted", directory=None)
+    files = SimpleNamespace(name="scripted", directory=None, prepared=None)
     monkeypatch.setattr(
         hga_chat.models, "pull_model", lambda name, note: fetched.append(name) or files
     )
