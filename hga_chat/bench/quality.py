@@ -1,151 +1,181 @@
-"""How far routed attention is from dense attention, on the same text with the same model."""
+"""How far routed attention is from dense attention, on the same texts with the same model."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
-import torch
+from hga_chat.bench.figures import compare, families, needles_by_depth
+from hga_chat.bench.measure import (
+    COPY_TOKENS,
+    TASK_TOKENS,
+    Answered,
+    Sample,
+    Scored,
+    answer_tasks,
+    score_text,
+)
+from hga_chat.bench.tasks import TaskSet, make_tasks, single_token_words
+from hga_chat.bench.text import cut, depths, make_needles
+from hga_engine.attention.attention import Rule
+from hga_engine.config import EngineConfig, RouterConfig, RouterName
+from hga_engine.opening import LoadedModel, open_engine
 
-from hga_chat.bench.text import Needle, make_needles, plant
-from hga_engine.attention.attention import Reading, Rule
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
-from hga_engine.engine import Engine
-from hga_engine.events import TextDelta
-from hga_engine.model.files import ModelFiles
-from hga_engine.opening import open_engine, prepare_model
+_QUESTION_ROOM = 256 + max(COPY_TOKENS, TASK_TOKENS)
+_LIST_SHARE = 0.1
+"""Of the context, the words of a list that a task asks about."""
 
-_ANSWER_TOKENS = 24
-_QUESTION_ROOM = 128
+_MARGIN = 64
+"""Tokens that a text may lose where it is cut."""
+
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One way of attending over the text."""
+class QualityPlan:
+    """What is measured."""
 
-    nats: torch.Tensor
-    """[tokens - 1] float64: negative log-likelihood of each token after the first."""
-    sparsity: float
-    needles: int
-
-    def mean(self, start: int = 0) -> float:
-        """Mean nats a token from ``start`` on."""
-        return float(self.nats[start:].mean())
-
-
-def fit_text(engine: Engine, text: str, needles: Sequence[Needle], tokens: int) -> list[int]:
-    """Cut ``text`` so that it has ``tokens`` tokens with the needles in it; planted throughout.
-
-    Raises:
-        ValueError: the text is too short.
-    """
-    encode: Callable[[str], list[int]] = engine.tokenizer.encode
-    whole = encode(text)
-    facts = sum(len(encode(f"# {needle.fact}\n")) for needle in needles)
-    if len(whole) + facts < tokens:
-        raise ValueError(f"the text has {len(whole):,} tokens; {tokens:,} are needed")
-    return encode(plant(engine.tokenizer.decode(whole[: tokens - facts]), needles))[:tokens]
-
-
-def measure(
-    engine: Engine,
-    token_ids: Sequence[int],
-    needles: Sequence[Needle],
-    rule: Rule,
-    note: Callable[[str], None],
-) -> Measured:
-    """Score the text and ask for each needle. The engine's session is empty before and after."""
-    reading = Reading(0)
-    nats: list[torch.Tensor] = []
-    targets = torch.tensor(token_ids)
-    done = 0
-    for logits in engine.logits(token_ids, rule, reading):
-        following = targets[done + 1 : done + 1 + logits.shape[0]]
-        scores = logits[: len(following)].log_softmax(-1)
-        nats.append(-scores.gather(1, following[:, None])[:, 0].double())
-        done += logits.shape[0]
-        note(f"{done:,} of {len(token_ids):,} tokens")
-    found = 0
-    tokenizer = engine.tokenizer
-    for needle in needles:
-        prompt = [
-            *tokenizer.to_next_question(),
-            *tokenizer.encode(needle.question),
-            *tokenizer.to_answer(),
-        ]
-        sampling = SamplingParams(max_new_tokens=_ANSWER_TOKENS)
-        events = engine.answer(prompt, sampling)
-        answer = "".join(event.text for event in events if isinstance(event, TextDelta))
-        found += needle.answer in answer
-        engine.truncate(len(token_ids))
-    engine.truncate(0)
-    return Measured(torch.cat(nats), reading.sparsity, found)
+    context: int
+    """Tokens of each text, with what is planted."""
+    needles: int = 10
+    """Facts to plant in each text and ask for."""
+    tasks: int = 0
+    """Tasks of each family to ask about each text; needs a second reading."""
+    seeds: tuple[int, ...] = (0,)
+    """Of what is planted, and of the place in the text where each reading begins."""
+    routers: tuple[RouterName, ...] = ("hga",)
+    budgets: tuple[int, ...] = (64,)
+    """Groups by the decode rule; the prefill rule has twice as many."""
+    rules: tuple[Rule, ...] = get_args(Rule)
 
 
 def run_quality(
-    files: ModelFiles,
-    text: str,
-    context: int,
-    needles: int,
-    seed: int,
-    router: RouterConfig,
-    note: Callable[[str], None],
+    model: LoadedModel, texts: Sequence[str], plan: QualityPlan, config: EngineConfig, note: Note
 ) -> dict[str, Any]:
-    """Measure dense attention, the decode rule and the prefill rule on one text.
+    """Measure dense attention, and every router, budget and rule of the plan, on every text.
+
+    Dense attention and the routers see the same tokens. The copies and questions that follow a
+    text are read by the same rule as the text, answers are decoded.
 
     Args:
-        files: the model.
-        text: long enough for ``context`` tokens.
-        context: tokens of the text, needles included.
-        needles: facts to plant and ask for.
-        seed: of the facts.
-        router: which router, and its budgets.
+        model: in memory.
+        texts: each long enough for the context.
+        plan: what is measured.
+        config: of the engine, but for router, budgets and context.
         note: told what is going on.
 
     Returns:
-        The object that ``bench quality --json`` prints.
+        The object that ``bench quality --json`` prints: figures of the first router and budget
+        under ``rules``, of all under ``runs``. Intervals hold the mean with 95 % certainty, as far
+        as segments of 256 tokens are independent.
 
     Raises:
-        ValueError: the text is too short, or there are too many needles.
+        ValueError: a text is too short, or there are too many needles.
     """
-    model = prepare_model(files)
-    cache = CacheConfig(context=context + _QUESTION_ROOM)
-    planted = make_needles(needles, seed)
-    token_ids: list[int] = []
-    measured: dict[str, Measured] = {}
-    for name in ("dense", "decode", "prefill"):
-        rule: Rule = "prefill" if name == "prefill" else "decode"
-        used = dataclasses.replace(router, router="dense") if name == "dense" else router
-        engine = open_engine(model, EngineConfig(router=used, cache=cache))
-        token_ids = token_ids or fit_text(engine, text, planted, context)
-        # Dense attention is the same under both rules; whole blocks are faster.
-        scored_by: Rule = "prefill" if name == "dense" else rule
-        measured[name] = measure(
-            engine, token_ids, planted, scored_by, partial(_note_as, note, name)
-        )
-        engine.close()
-    dense = measured.pop("dense")
-    half = len(token_ids) // 2
+    samples = [
+        _sample(model, text, plan, seed, with_tasks)
+        for with_tasks in (False, True)[: 1 + bool(plan.tasks)]
+        for text in texts
+        for seed in plan.seeds
+    ]
+    plain = [sample for sample in samples if not sample.tasks]
+    hard = [sample for sample in samples if sample.tasks]
+    measured = partial(_measure, model, config, plan.context, plain, hard)
+    # Dense attention is the same under both rules; whole blocks are faster.
+    dense_router = dataclasses.replace(config.router, router="dense")
+    dense, dense_answers = measured(dense_router, "prefill", partial(_note_as, note, "dense"))
+    dense_families = families(hard, dense_answers)
+    runs = []
+    for router in _routers(plan, config.router):
+        for rule in plan.rules:
+            name = f"{router.router}, {router.decode_budget} groups, {rule} rule"
+            scored, answers = measured(router, rule, partial(_note_as, note, name))
+            figures = compare(scored, dense)
+            figures["tasks"] = families(hard, answers)
+            for family, row in figures["tasks"].items():
+                row["answer_gap_nats"] = row["answer_nats"] - dense_families[family]["answer_nats"]
+            budget = router.decode_budget * router.group_size
+            runs.append({"router": router.router, "rule": rule, "budget_tokens": budget, **figures})
+            note(f"{name}: {figures['gap_nats']:+.4f} nats, {figures['sparsity']:.2%} read")
+    first = [(run["router"], run["budget_tokens"]) == _key(runs[0]) for run in runs]
     return {
-        "context": len(token_ids),
-        "dense_nats": dense.mean(),
-        "rules": {
-            name: {
-                "gap_nats": result.mean() - dense.mean(),
-                "gap_last_half_nats": result.mean(half) - dense.mean(half),
-                "sparsity": result.sparsity,
-                "needles": result.needles,
-            }
-            for name, result in measured.items()
-        },
-        "needles_dense": dense.needles,
-        "needles_total": len(planted),
-        "model": files.name,
-        "router": router.router,
-        "budget_tokens": router.decode_budget * router.group_size,
+        "context": plan.context,
+        "dense_nats": sum(float(one.nats.mean()) for one in dense) / len(dense),
+        "rules": {run["rule"]: run for run, is_first in zip(runs, first, strict=True) if is_first},
+        "needles_dense": sum(sum(one.needles) for one in dense),
+        "needles_total": sum(len(sample.needles) for sample in plain),
+        "model": model.name,
+        "router": runs[0]["router"],
+        "budget_tokens": runs[0]["budget_tokens"],
+        "texts": len(texts),
+        "seeds": list(plan.seeds),
+        "needles_dense_by_depth": needles_by_depth(dense),
+        "copies_dense_nats": sum(float(one.copies.mean()) for one in dense) / len(dense),
+        "tasks_dense": dense_families,
+        "runs": runs,
     }
 
 
-def _note_as(note: Callable[[str], None], name: str, text: str) -> None:
+def _key(run: dict[str, Any]) -> tuple[str, int]:
+    return run["router"], run["budget_tokens"]
+
+
+def _routers(plan: QualityPlan, router: RouterConfig) -> Iterator[RouterConfig]:
+    for name in plan.routers:
+        for budget in plan.budgets:
+            yield dataclasses.replace(
+                router, router=name, decode_budget=budget, prefill_budget=2 * budget
+            )
+
+
+def _measure(
+    model: LoadedModel,
+    config: EngineConfig,
+    context: int,
+    plain: Sequence[Sample],
+    hard: Sequence[Sample],
+    router: RouterConfig,
+    rule: Rule,
+    note: Note,
+) -> tuple[list[Scored], list[Answered]]:
+    """Every text by one way of attending."""
+    cache = dataclasses.replace(config.cache, context=context + _QUESTION_ROOM)
+    engine = open_engine(model, dataclasses.replace(config, router=router, cache=cache))
+    try:
+        is_dense = router.router == "dense"
+        scored = [score_text(engine, sample, rule, note, dense=is_dense) for sample in plain]
+        return scored, [answer_tasks(engine, sample, rule, note) for sample in hard]
+    finally:
+        engine.close()
+
+
+def _sample(
+    model: LoadedModel, text: str, plan: QualityPlan, seed: int, with_tasks: bool
+) -> Sample:
+    """The part of a text that a seed begins at, with needles or tasks planted."""
+    tokenizer = model.tokenizer
+    needles = () if with_tasks else tuple(make_needles(plan.needles, seed))
+    planted = TaskSet((), tuple(n.fact for n in needles), tuple(depths(len(needles))))
+    if with_tasks:
+        words = single_token_words(tokenizer.token_bytes, tokenizer.vocab_size)
+        planted = make_tasks(words, plan.tasks, int(plan.context * _LIST_SHARE), seed)
+    facts = sum(len(tokenizer.encode(f"{fact}\n")) for fact in planted.facts)
+    whole = tokenizer.encode(text)
+    spare = max(len(whole) - plan.context + facts - _MARGIN, 0)
+    # The first seed reads from the beginning.
+    start = random.Random(seed).randrange(spare + 1) if seed != plan.seeds[0] else 0  # noqa: S311
+    token_ids = cut(
+        tokenizer.encode,
+        tokenizer.decode,
+        tokenizer.decode(whole[start:]),
+        planted.facts,
+        planted.places,
+        plan.context,
+    )
+    return Sample(tuple(token_ids), needles, planted.tasks)
+
+
+def _note_as(note: Note, name: str, text: str) -> None:
     note(f"{name}: {text}")

@@ -2,7 +2,7 @@
 
 import random
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def make_needles(count: int, seed: int) -> list[Needle]:
     draw = random.Random(seed)  # noqa: S311
     return [
         Needle(
-            fact=f"The access code for {place} is {code}.",
+            fact=f"# The access code for {place} is {code}.",
             question=f"What is the access code for {place}?",
             answer=str(code),
         )
@@ -50,15 +50,51 @@ def make_needles(count: int, seed: int) -> list[Needle]:
     ]
 
 
-def plant(text: str, needles: Sequence[Needle]) -> str:
-    """Put the facts into ``text`` on lines of their own, at even depths."""
+def depths(count: int) -> list[float]:
+    """Where facts are planted: from the beginning, 0, to the end, 1; one alone in the middle."""
+    return [number / (count - 1) for number in range(count)] if count > 1 else [0.5] * count
+
+
+def plant(text: str, facts: Sequence[str], places: Sequence[float]) -> str:
+    """Put facts into a text, between its lines.
+
+    Args:
+        text: what they are put into.
+        facts: a line, or more, each.
+        places: share of the lines that stand before each, 0 to 1.
+    """
     lines = text.splitlines(keepends=True)
     planted: list[str] = []
     done = 0
-    for number, line in enumerate(lines):
-        while done < len(needles) and number >= len(lines) * (done + 0.5) / len(needles):
-            planted.append(f"# {needles[done].fact}\n")
-            done += 1
-        planted.append(line)
-    planted.extend(f"# {needle.fact}\n" for needle in needles[done:])
-    return "".join(planted)
+    for place, fact in sorted(zip(places, facts, strict=True), key=lambda pair: pair[0]):
+        number = round(place * len(lines))
+        planted += [*lines[done:number], f"{fact}\n"]
+        done = number
+    return "".join([*planted, *lines[done:]])
+
+
+def cut(
+    encode: Callable[[str], list[int]],
+    decode: Callable[[Sequence[int]], str],
+    text: str,
+    facts: Sequence[str],
+    places: Sequence[float],
+    tokens: int,
+) -> list[int]:
+    """As much of a text as makes ``tokens`` tokens, or a few less, with the facts in it.
+
+    Raises:
+        ValueError: the text is too short.
+    """
+    whole = encode(text)
+    room = tokens - sum(len(encode(f"{fact}\n")) for fact in facts)
+    if not 0 < room <= len(whole):
+        needed = f"{tokens:,} tokens, {tokens - room:,} of them planted, are needed"
+        raise ValueError(f"the text has {len(whole):,} tokens; {needed}")
+    while True:
+        # Where the text is cut and planted in, tokens may be others than those counted.
+        token_ids = encode(plant(decode(whole[:room]), facts, places))
+        surplus = len(token_ids) - tokens
+        if surplus <= 0:
+            return token_ids
+        room -= surplus

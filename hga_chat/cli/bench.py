@@ -2,26 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from hga_chat.cli.options import Json, with_settings
 from hga_chat.settings import Settings
 
+if TYPE_CHECKING:
+    from hga_engine.config import RouterName
+
 app = typer.Typer(help="Measure speed and quality on this machine.", rich_markup_mode=None)
 
 
-def _contexts(text: str) -> list[int]:
-    """Token counts of a list such as ``4096,65536``."""
+def _numbers(text: str) -> list[int]:
+    """Numbers of a list such as ``4096,65536``."""
     try:
-        contexts = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        contexts = []
-    if not contexts or min(contexts) < 1:
-        raise typer.BadParameter("token counts such as 4096,65536 are needed")
-    return contexts
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter("numbers such as 4096,65536 are needed")
+    return numbers
 
 
 @contextmanager
@@ -57,7 +61,7 @@ def speed(
     as_json: Json = False,
 ) -> None:
     """Measure reading, first token, answering and memory."""
-    contexts = _contexts(context)
+    contexts = _numbers(context)
     from hga_chat.bench import run_speed, standard_text, synthetic_text
     from hga_chat.cli.prepare import find_or_pull
     from hga_chat.output import Output, human_bytes, table
@@ -101,62 +105,130 @@ def speed(
 
 
 @app.command("quality")
-@with_settings("model", "context", "budget", "router", "seed", "quiet")
+@with_settings(
+    "model", "context", "budget", "router", "device", "device_limit", "host_budget", "seed", "quiet"
+)
 def quality(
     settings: Settings,
     text: Annotated[
-        Path, typer.Option("--text", help="Text to measure on; longer than the context.")
+        list[str],
+        typer.Option("--text", help="Text to measure on, longer than the context; repeatable."),
     ],
     needles: Annotated[
         int, typer.Option("--needles", min=0, help="Facts to plant in the text and ask for.")
     ] = 10,
+    tasks: Annotated[
+        int,
+        typer.Option(
+            "--tasks", min=0, help="Harder tasks of each family to plant and ask for as well."
+        ),
+    ] = 0,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="How many seeds from --seed on, for each text.")
+    ] = 1,
+    routers: Annotated[
+        str | None, typer.Option("--routers", help="Such as hga,paper; by default --router.")
+    ] = None,
+    budgets: Annotated[
+        str | None, typer.Option("--budgets", help="Such as 16,64,128; by default --budget.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw gap against sparsity into a .png and an .svg file."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare routed with dense attention on the same text."""
-    from hga_chat.bench import run_quality
+    """Compare routed with dense attention on the same texts."""
+    plan_routers = _routers(routers or settings.router)
+    plan_budgets = _numbers(budgets) if budgets else [settings.budget]
+    _check_plot(plot)
+    from hga_chat.bench import QualityPlan, run_quality, write_plot
     from hga_chat.cli.prepare import find_or_pull
-    from hga_chat.documents import DocumentError
     from hga_chat.output import Output
+    from hga_engine.opening import prepare_model
 
-    try:
-        content = text.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DocumentError(f"{text}: {error.strerror}") from error
+    contents = [_content(path) for path in text]
     output = Output(quiet=settings.quiet)
-    files = find_or_pull(settings, output)
+    model = prepare_model(find_or_pull(settings, output), device=settings.device)
+    first = settings.seed or 0
+    plan = QualityPlan(
+        context=settings.context,
+        needles=needles,
+        tasks=tasks,
+        seeds=tuple(range(first, first + seeds)),
+        routers=plan_routers,
+        budgets=tuple(plan_budgets),
+    )
     with _told_as_usage():
-        result = run_quality(
-            files,
-            content,
-            settings.context,
-            needles,
-            settings.seed or 0,
-            settings.engine().router,
-            output.note,
-        )
+        result = run_quality(model, contents, plan, settings.engine(), output.note)
+    if plot is not None:
+        title = f"{result['model']}, {result['context']:,} tokens"
+        for path in write_plot(result["runs"], title, plot):
+            output.note(f"{path} was written.")
     if as_json:
         output.json(result)
     else:
-        output.write(_quality_text(result))
+        output.write(quality_text(result))
 
 
-def _quality_text(result: dict[str, Any]) -> str:
+def _routers(text: str) -> "tuple[RouterName, ...]":
+    """Names of routers of a list such as ``hga,paper``."""
+    names = text.split(",")
+    if not set(names) <= {"hga", "paper", "dense"}:
+        raise typer.BadParameter("--routers takes hga, paper and dense, with commas between")
+    return tuple(cast("RouterName", name) for name in names)
+
+
+def _check_plot(path: Path | None) -> None:
+    """Better said now than after the measuring."""
+    from hga_chat.cli.errors import UsageError
+
+    if path is None:
+        return
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib: pip install 'hga-chat[plot]'.")
+    if not path.parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.parent}.")
+
+
+def _content(path: str) -> str:
+    """The text of documents of any format."""
+    from hga_chat.documents import load_documents
+
+    documents = load_documents([path]).documents
+    return "\n".join(section.text for document in documents for section in document.sections)
+
+
+def quality_text(result: dict[str, Any]) -> str:
+    """The figures for people."""
     from hga_chat.output import table
 
     total = result["needles_total"]
+    families = list(result["tasks_dense"])
     rows = [
         (
-            f"{result['router']}, {rule} rule",
-            f"{figures['gap_nats']:+.4f}",
-            f"{figures['gap_last_half_nats']:+.4f}",
-            f"{figures['sparsity']:.2%}",
-            f"{figures['needles']} of {total}",
+            f"{run['router']}, {run['budget_tokens']:,} tokens, {run['rule']} rule",
+            f"{run['gap_nats']:+.4f}",
+            f"{run['gap_interval'][0]:+.4f} to {run['gap_interval'][1]:+.4f}",
+            f"{run['gap_last_half_nats']:+.4f}",
+            f"{run['greedy_agreement']:.1%}",
+            f"{run['sparsity']:.2%}",
+            f"{run['recall']['attended']:.1%}" if run["recall"] else "100%",
+            f"{run['copies_gap_nats']:+.4f}",
+            f"{run['needles']} of {total}",
+            *(f"{run['tasks'][family]['score']:.0%}" for family in families),
         )
-        for rule, figures in result["rules"].items()
+        for run in result["runs"]
     ]
-    rows.append(("dense", "0", "0", "100%", f"{result['needles_dense']} of {total}"))
-    header = ("attention", "gap in nats", "in the last half", "tokens read", "needles")
+    dense = ("dense", "0", "", "0", "100%", "100%", "100%", "0")
+    scores = (f"{result['tasks_dense'][family]['score']:.0%}" for family in families)
+    rows.append((*dense, f"{result['needles_dense']} of {total}", *scores))
+    header = (
+        *("attention", "gap in nats", "95 %", "in the last half", "same choice", "tokens read"),
+        *("mass read", "copies", "needles", *families),
+    )
     return (
-        f"{result['model']}, {result['context']:,} tokens, dense {result['dense_nats']:.4f} nats, "
-        f"budget {result['budget_tokens']:,} tokens\n{table(header, rows)}\n"
+        f"{result['model']}, {result['context']:,} tokens, {result['texts']} texts, "
+        f"{len(result['seeds'])} seeds, dense {result['dense_nats']:.4f} nats\n"
+        f"{table(header, rows)}\n"
     )

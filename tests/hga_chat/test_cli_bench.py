@@ -1,6 +1,7 @@
 """``bench``: what it passes on and how it shows results; the measuring itself is stood in for."""
 
 import json
+import re
 
 import pytest
 
@@ -19,7 +20,18 @@ SPEED = {
         }
     },
 }
-FIGURES = {"gap_nats": 0.00512, "gap_last_half_nats": -0.001, "sparsity": 0.0291, "needles": 3}
+FIGURES = {
+    "gap_nats": 0.00512,
+    "gap_interval": [0.004, 0.006],
+    "gap_last_half_nats": -0.001,
+    "greedy_agreement": 0.987,
+    "sparsity": 0.0291,
+    "recall": {"attended": 0.952},
+    "copies_gap_nats": 0.25,
+    "needles": 3,
+    "tasks": {"many keys": {"score": 0.75}},
+}
+RUN = {"router": "hga", "rule": "decode", "budget_tokens": 1024, **FIGURES}
 QUALITY = {
     "context": 2048,
     "dense_nats": 1.2311,
@@ -29,6 +41,10 @@ QUALITY = {
     "model": "scripted",
     "router": "hga",
     "budget_tokens": 1024,
+    "texts": 1,
+    "seeds": [7],
+    "tasks_dense": {"many keys": {"score": 1.0}},
+    "runs": [RUN, RUN | {"rule": "prefill", "recall": None}],
 }
 
 
@@ -75,19 +91,70 @@ def test_quality(cli, passed, tmp_path):
     text.write_text("Some text.")
     flags = ("--context", "2048", "--needles", "4", "--seed", "7")
     ran = cli("bench", "quality", "--text", text, *flags)
-    content, context, needles, seed, router, _ = passed[0]
-    assert (content, context, needles, seed) == ("Some text.", 2048, 4, 7)
-    assert (router.decode_budget, router.prefill_budget) == (64, 128)
-    assert "hga, decode rule" in ran.out
-    assert "+0.0051" in ran.out
-    assert "3 of 10" in ran.out
+    contents, plan, config, _ = passed[0]
+    assert (contents, plan.context, plan.needles, plan.seeds) == (["Some text."], 2048, 4, (7,))
+    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (64,), 0)
+    assert config.router.prefill_budget == 128
+    lines = ran.out.splitlines()
+    assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
+    assert re.split(r"  +", lines[2]) == [
+        *("hga, 1,024 tokens, decode rule", "+0.0051", "+0.0040 to +0.0060", "-0.0010", "98.7%"),
+        *("2.91%", "95.2%", "+0.2500", "3 of 10", "75%"),
+    ]
+    assert lines[4].startswith("dense")
     assert json.loads(cli("bench", "quality", "--text", text, "--json").out) == QUALITY
+
+
+def test_quality_of_several_texts_seeds_routers_and_budgets(cli, passed, tmp_path):
+    texts = []
+    for name in ("a.txt", "b.md"):
+        (tmp_path / name).write_text(f"Text of {name}.")
+        texts += ["--text", tmp_path / name]
+    cli(
+        *("bench", "quality", *texts, "--seeds", "3", "--seed", "5", "--tasks", "2"),
+        *("--routers", "hga,paper", "--budgets", "16,64"),
+    )
+    contents, plan, _, _ = passed[0]
+    assert contents == ["Text of a.txt.", "Text of b.md."]
+    assert (plan.seeds, plan.tasks) == ((5, 6, 7), 2)
+    assert (plan.routers, plan.budgets) == (("hga", "paper"), (16, 64))
+
+
+def test_plot_is_drawn_of_every_run(cli, passed, tmp_path, monkeypatch):
+    drawn = []
+
+    def stand_in(runs, title, path):
+        drawn.append((runs, title))
+        return [path.with_suffix(".png")]
+
+    monkeypatch.setattr("hga_chat.bench.write_plot", stand_in)
+    text = tmp_path / "text.txt"
+    text.write_text("Some text.")
+    ran = cli("bench", "quality", "--text", text, "--plot", tmp_path / "gap")
+    assert drawn == [(QUALITY["runs"], "scripted, 2,048 tokens")]
+    assert "gap.png was written" in ran.err
+
+
+def test_a_plot_that_cannot_be_drawn_is_told_before_measuring(cli, passed, tmp_path, monkeypatch):
+    ran = cli("bench", "quality", "--text", "x", "--plot", tmp_path / "none" / "gap")
+    assert (ran.code, passed) == (2, [])
+    assert "there is no folder" in ran.err
+    monkeypatch.setattr("hga_chat.cli.bench.find_spec", lambda _: None)
+    ran = cli("bench", "quality", "--text", "x", "--plot", tmp_path / "gap")
+    assert (ran.code, passed) == (2, [])
+    assert "pip install 'hga-chat[plot]'" in ran.err
+
+
+@pytest.mark.parametrize("flags", [("--routers", "hga,best"), ("--budgets", "16,many")])
+def test_lists_that_mean_nothing_are_exit_code_2(cli, passed, flags):
+    assert cli("bench", "quality", "--text", "x", *flags).code == 2
+    assert passed == []
 
 
 def test_text_that_cannot_be_read_is_exit_code_3(cli, passed, tmp_path):
     ran = cli("bench", "quality", "--text", tmp_path / "none.txt")
     assert (ran.code, ran.out) == (3, "")
-    assert "none.txt: No such file" in ran.err
+    assert "none.txt: no such file" in ran.err
 
 
 def test_values_that_cannot_be_measured_with_are_exit_code_2(cli, passed, monkeypatch):

@@ -1,0 +1,118 @@
+"""Figures of what was measured, with what chance allows of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hga_chat.bench.measure import Answered, Sample, Scored
+from hga_chat.bench.tasks import FAMILIES
+from hga_chat.bench.text import depths
+
+SEGMENT_TOKENS = 256
+PARTS = 8
+_RESAMPLED = 2000
+_CERTAINTY = 0.95
+_ROUNDING = 1e-9
+
+
+def interval(values: torch.Tensor) -> tuple[float, float]:
+    """Where the mean lies with 95 % certainty, by the bootstrap (Efron, 1979).
+
+    Args:
+        values: [segments] float64, as good as independent of one another.
+    """
+    draw = torch.Generator().manual_seed(0)
+    picked = torch.randint(len(values), (_RESAMPLED, len(values)), generator=draw)
+    outside = (1 - _CERTAINTY) / 2
+    low, high = values[picked].mean(1).quantile(torch.tensor([outside, 1 - outside]).double())
+    return float(low), float(high)
+
+
+def segments(values: torch.Tensor) -> torch.Tensor:
+    """Means over neighbouring tokens, [tokens] to [segments], without the rest at the end."""
+    size = min(SEGMENT_TOKENS, len(values))
+    whole = len(values) // size
+    return values[: whole * size].view(whole, size).mean(1)
+
+
+def compare(routed: Sequence[Scored], dense: Sequence[Scored]) -> dict[str, Any]:
+    """Figures of one way of attending over several texts, beside dense attention over the same."""
+    gaps = [one.nats - other.nats for one, other in zip(routed, dense, strict=True)]
+    halves = [gap[(len(gap) + 1) // 2 :] for gap in gaps]
+    by_part = [torch.stack([part.mean() for part in gap.tensor_split(PARTS)]) for gap in gaps]
+    agreement = [
+        (one.choices == other.choices).double() for one, other in zip(routed, dense, strict=True)
+    ]
+    copies = torch.cat(
+        [one.copies - other.copies for one, other in zip(routed, dense, strict=True)]
+    )
+    pooled = torch.cat([segments(gap) for gap in gaps])
+    late = torch.cat([segments(half) for half in halves])
+    return {
+        "gap_nats": float(torch.cat(gaps).mean()),
+        "gap_interval": interval(pooled),
+        "gap_last_half_nats": float(torch.cat(halves).mean()),
+        "gap_last_half_interval": interval(late),
+        "gap_by_position": torch.stack(by_part).mean(0).tolist(),
+        "greedy_agreement": float(torch.cat(agreement).mean()),
+        "sparsity": sum(one.sparsity for one in routed) / len(routed),
+        "recall": _recall(routed),
+        "copies_gap_nats": float(copies.mean()),
+        "copies_gap_interval": interval(copies),
+        "needles": sum(sum(one.needles) for one in routed),
+        "needles_by_depth": needles_by_depth(routed),
+    }
+
+
+def needles_by_depth(scored: Sequence[Scored]) -> list[dict[str, float]]:
+    """Of the needles at each depth the share that was answered."""
+    by_depth = list(zip(*(one.needles for one in scored), strict=True))
+    return [
+        {"depth": depth, "found": sum(found) / len(found)}
+        for depth, found in zip(depths(len(by_depth)), by_depth, strict=True)
+    ]
+
+
+def _recall(scored: Sequence[Scored]) -> dict[str, Any] | None:
+    """Shares of dense attention's mass, by layer and KV head; None where nothing was chosen."""
+    counted = [one.coverage for one in scored if one.coverage is not None]
+    if not counted:
+        return None
+    routed, selectable, attended, total = (
+        sum(getattr(one, name) for one in counted)
+        for name in ("routed", "selectable", "attended", "total")
+    )
+    # What was computed as a difference of equal numbers is not quite zero.
+    selectable = selectable.where(selectable > _ROUNDING * total, torch.nan)
+    return {
+        "attended": float(attended.sum() / total.sum()),
+        "routed": _or_none(routed.sum() / selectable.nansum()),
+        "routed_by_layer_and_head": [
+            [_or_none(share) for share in heads] for heads in routed / selectable
+        ],
+    }
+
+
+def _or_none(share: torch.Tensor) -> float | None:
+    """A share, or None where there was nothing to choose from."""
+    return float(share) if bool(share.isfinite()) else None
+
+
+def families(
+    samples: Sequence[Sample], answered: Sequence[Answered]
+) -> dict[str, dict[str, float]]:
+    """Of each family of tasks the mean score, and the mean nats a token of right answers."""
+    rows: dict[str, list[tuple[float, float]]] = {family: [] for family in FAMILIES}
+    for sample, answers in zip(samples, answered, strict=True):
+        for task, score, nats in zip(sample.tasks, answers.scores, answers.nats, strict=True):
+            rows[task.family].append((score, nats))
+    return {
+        family: {
+            "score": sum(score for score, _ in some) / len(some),
+            "answer_nats": sum(nats for _, nats in some) / len(some),
+            "tasks": len(some),
+        }
+        for family, some in rows.items()
+        if some
+    }

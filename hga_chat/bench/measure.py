@@ -1,0 +1,167 @@
+"""What one way of attending makes of one text: nats, choices, coverage, answers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hga_chat.bench.tasks import Task
+from hga_chat.bench.text import Needle
+from hga_engine.attention.attention import Reading, Rule
+from hga_engine.attention.coverage import Coverage
+from hga_engine.config import SamplingParams
+from hga_engine.engine import Engine
+from hga_engine.events import TextDelta
+
+NEEDLE_TOKENS, TASK_TOKENS = 24, 64
+COPY_TOKENS, COPIES = 96, 5
+_COPY_LEAD = 16
+"""Of a copy these come first; no attention can know from them what is copied."""
+_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text to measure on."""
+
+    token_ids: tuple[int, ...]
+    needles: tuple[Needle, ...] = ()
+    tasks: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A text scored by one way of attending."""
+
+    nats: torch.Tensor
+    """[tokens - 1] float64: negative log-likelihood of each token after the first."""
+    choices: torch.Tensor
+    """[tokens - 1] int32: the likeliest token at each of these places."""
+    sparsity: float
+    coverage: Coverage | None
+    copies: torch.Tensor
+    """[copies] float64: mean nats a token of passages repeated after the text."""
+    needles: tuple[bool, ...]
+    """Which were answered, in the order they are planted."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Tasks answered by one way of attending."""
+
+    scores: tuple[float, ...]
+    """Of each task the share of what a right answer holds, 0 to 1."""
+    nats: tuple[float, ...]
+    """Of each task the mean nats a token of a right answer."""
+
+
+def score_text(
+    engine: Engine, sample: Sample, rule: Rule, note: Callable[[str], None], *, dense: bool
+) -> Scored:
+    """Score a text and ask for its needles. The engine's session is empty before and after.
+
+    Args:
+        engine: whose attention is measured.
+        sample: the text.
+        rule: how selections are shared.
+        note: told how far it is.
+        dense: whether it attends to everything, so that there is nothing to cover.
+    """
+    model, tokens = engine.model_config, len(sample.token_ids)
+    stride = max(engine.config.router.chunk_size, tokens // _SAMPLES)
+    coverage = None if dense else Coverage(model.num_layers, model.num_kv_heads, stride)
+    reading = Reading(0, coverage)
+    parts = []
+    done = 0
+    for part in _scores(engine, sample.token_ids, rule, reading):
+        parts.append(part)
+        done += len(part[0])
+        note(f"{done:,} of {tokens:,} tokens")
+    nats, choices = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    copies = [_copy_nats(engine, sample.token_ids, number, rule) for number in range(COPIES)]
+    needles = []
+    for needle in sample.needles:
+        answer = _ask(engine, needle.question, NEEDLE_TOKENS)
+        needles.append(needle.answer in answer)
+    engine.truncate(0)
+    return Scored(
+        nats=nats,
+        choices=choices,
+        sparsity=reading.sparsity,
+        coverage=coverage,
+        copies=torch.tensor(copies, dtype=torch.float64),
+        needles=tuple(needles),
+    )
+
+
+def answer_tasks(
+    engine: Engine, sample: Sample, rule: Rule, note: Callable[[str], None]
+) -> Answered:
+    """Read a text and answer its tasks. The engine's session is empty before and after."""
+    if rule == "prefill":
+        for step in engine.read(sample.token_ids):
+            note(f"{step.fraction:.0%} read for the tasks")
+    else:
+        done = 0
+        for logits in engine.logits(sample.token_ids, rule):
+            done += len(logits)
+            note(f"{done / len(sample.token_ids):.0%} read for the tasks")
+    scores, nats = [], []
+    for task in sample.tasks:
+        answer = _ask(engine, task.question, TASK_TOKENS)
+        scores.append(sum(expected in answer for expected in task.answers) / len(task.answers))
+        nats.append(_answer_nats(engine, task))
+    engine.truncate(0)
+    return Answered(tuple(scores), tuple(nats))
+
+
+def _scores(
+    engine: Engine, token_ids: Sequence[int], rule: Rule, reading: Reading | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Append a text; of each slice nats and likeliest tokens, where what follows is known."""
+    targets = torch.tensor(token_ids)
+    done = 0
+    for logits in engine.logits(token_ids, rule, reading):
+        following = targets[done + 1 : done + 1 + len(logits)].to(logits.device)
+        known = logits[: len(following)]
+        nats = -known.log_softmax(-1).gather(1, following[:, None])[:, 0]
+        yield nats.double().cpu(), known.argmax(-1).int().cpu()
+        done += len(logits)
+
+
+def _copy_nats(engine: Engine, token_ids: Sequence[int], number: int, rule: Rule) -> float:
+    """Mean nats of a passage that stood in the text and is repeated at its end."""
+    tokens = len(token_ids)
+    length = min(COPY_TOKENS, tokens // 4)
+    start = int((tokens - length) * number / COPIES)
+    copied = token_ids[start : start + length]
+    nats = torch.cat([part for part, _ in _scores(engine, copied, rule)])
+    engine.truncate(tokens)
+    return float(nats[min(_COPY_LEAD, length // 2) :].mean())
+
+
+def _prompt(engine: Engine, question: str) -> list[int]:
+    tokenizer = engine.tokenizer
+    return [
+        *tokenizer.to_next_question(),
+        *tokenizer.encode(question),
+        *tokenizer.to_answer(),
+    ]
+
+
+def _ask(engine: Engine, question: str, tokens: int) -> str:
+    """What is answered after the text, greedily; the session is then as before."""
+    before = engine.num_tokens
+    events = engine.answer(_prompt(engine, question), SamplingParams(max_new_tokens=tokens))
+    answer = "".join(event.text for event in events if isinstance(event, TextDelta))
+    engine.truncate(before)
+    return answer
+
+
+def _answer_nats(engine: Engine, task: Task) -> float:
+    """Mean nats a token of a right answer after the text and the question."""
+    before = engine.num_tokens
+    prompt, answer = _prompt(engine, task.question), engine.tokenizer.encode(task.text)
+    nats = torch.cat([part for part, _ in _scores(engine, [*prompt, *answer], "decode")])
+    engine.truncate(before)
+    return float(nats[len(prompt) - 1 :].mean())

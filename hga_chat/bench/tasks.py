@@ -1,0 +1,159 @@
+"""Questions that are hard for attention that reads a part only, made from a vocabulary alone.
+
+The families of RULER (Hsieh et al., 2024, arXiv 2404.06654) that ask for one of many facts alike,
+for several facts at once, for a chain of facts, and for what is spread over a whole list.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+FAMILIES = ("many keys", "many values", "variables", "common words", "frequent words")
+
+_WORD = re.compile(rb" [a-z]{4,8}")
+_LEAST_WORDS = 200
+_KEYS, _VALUES, _CHAIN = 8, 4, 4
+_COMMON, _FREQUENT = 5, 3
+_COMMON_TIMES, _OTHER_TIMES = 10, 2
+_ZIPF = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question about lines that are planted in a text."""
+
+    family: str
+    question: str
+    answers: tuple[str, ...]
+    """What a right answer holds."""
+    text: str
+    """A right answer."""
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """Tasks and what has to be planted for them."""
+
+    tasks: tuple[Task, ...]
+    facts: tuple[str, ...]
+    places: tuple[float, ...]
+    """Where each of the facts stands, 0 to 1."""
+
+
+def single_token_words(token_bytes: Callable[[int], bytes], vocab_size: int) -> list[str]:
+    """Words of a vocabulary that are one token, with a blank before them.
+
+    Raises:
+        ValueError: there are too few of them to make tasks of.
+    """
+    pieces = map(token_bytes, range(vocab_size))
+    words = sorted({piece.decode().strip() for piece in pieces if _WORD.fullmatch(piece)})
+    if len(words) < _LEAST_WORDS:
+        raise ValueError(f"the vocabulary has {len(words)} whole words; {_LEAST_WORDS} are needed")
+    return words
+
+
+def make_tasks(words: Sequence[str], count: int, list_words: int, seed: int) -> TaskSet:
+    """Make ``count`` tasks of each family, of the families with lists one.
+
+    Args:
+        words: to choose from.
+        count: tasks of each family.
+        list_words: length of each list of words.
+        seed: of every choice.
+    """
+    draw = random.Random(seed)  # noqa: S311
+    pool = iter(draw.sample(list(words), len(words)))
+    made: list[tuple[list[Task], list[str]]] = [
+        _many_keys(draw, pool, count),
+        *(_many_values(draw, pool) for _ in range(count)),
+        *(_variables(draw, pool) for _ in range(count)),
+    ]
+    if count:
+        made.append(_common_words(draw, pool, list_words))
+        made.append(_frequent_words(draw, pool, list_words))
+    tasks = [task for some, _ in made for task in some]
+    facts, places = [], []
+    for _, lines in made:
+        facts += lines
+        places += sorted(draw.random() for _ in lines)
+    return TaskSet(tuple(tasks), tuple(facts), tuple(places))
+
+
+def _number(draw: random.Random) -> str:
+    return str(draw.randrange(10_000, 100_000))
+
+
+def _many_keys(
+    draw: random.Random, pool: Iterator[str], count: int
+) -> tuple[list[Task], list[str]]:
+    numbers = {next(pool): _number(draw) for _ in range(max(_KEYS, count) if count else 0)}
+    tasks = [
+        Task(
+            "many keys",
+            f"What is the number of the locker called {key}?",
+            (number,),
+            f"The number of the locker called {key} is {number}.",
+        )
+        for key, number in list(numbers.items())[:count]
+    ]
+    facts = [f"# The number of the locker called {key} is {n}." for key, n in numbers.items()]
+    return tasks, facts
+
+
+def _many_values(draw: random.Random, pool: Iterator[str]) -> tuple[list[Task], list[str]]:
+    key, numbers = next(pool), [_number(draw) for _ in range(_VALUES)]
+    task = Task(
+        "many values",
+        f"What are all the numbers written on the door called {key}?",
+        tuple(numbers),
+        f"The numbers written on the door called {key} are {', '.join(numbers)}.",
+    )
+    return [task], [f"# A number written on the door called {key} is {n}." for n in numbers]
+
+
+def _variables(draw: random.Random, pool: Iterator[str]) -> tuple[list[Task], list[str]]:
+    names, number = [next(pool) for _ in range(_CHAIN)], _number(draw)
+    values = [number, *names[:-1]]
+    task = Task(
+        "variables",
+        f"Which variables have the value {number}, by themselves or by way of others?",
+        tuple(names),
+        f"The variables with the value {number} are {', '.join(names)}.",
+    )
+    return [task], [f"{name} = {value}" for name, value in zip(names, values, strict=True)]
+
+
+def _common_words(
+    draw: random.Random, pool: Iterator[str], length: int
+) -> tuple[list[Task], list[str]]:
+    common = [next(pool) for _ in range(_COMMON)]
+    listed = common * _COMMON_TIMES
+    others = max(length - len(listed), 0) // _OTHER_TIMES
+    listed += [word for _, word in zip(range(others), pool, strict=False)] * _OTHER_TIMES
+    draw.shuffle(listed)
+    task = Task(
+        "common words",
+        f"Which {_COMMON} words occur most often in the list of common words?",
+        tuple(common),
+        f"The words that occur most often are {', '.join(common)}.",
+    )
+    return [task], [f"# List of common words: {' '.join(listed)}"]
+
+
+def _frequent_words(
+    draw: random.Random, pool: Iterator[str], length: int
+) -> tuple[list[Task], list[str]]:
+    """Frequencies fall with the square of the rank, as in RULER's coded text."""
+    ranked = [word for _, word in zip(range(50), pool, strict=False)]
+    weights = [rank**-_ZIPF for rank in range(1, len(ranked) + 1)]
+    listed = draw.choices(ranked, weights, k=length)
+    frequent = sorted(set(listed), key=lambda word: -listed.count(word))[:_FREQUENT]
+    task = Task(
+        "frequent words",
+        f"Which {_FREQUENT} words occur most often in the list of coded words?",
+        tuple(frequent),
+        f"The words that occur most often are {', '.join(frequent)}.",
+    )
+    return [task], [f"# List of coded words: {' '.join(listed)}"]

@@ -1,0 +1,84 @@
+import re
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from hga_chat.bench.tasks import FAMILIES, make_tasks, single_token_words
+
+WORDS = ["".join(letters) * 2 for letters in product("abcdefghij", repeat=3)]
+
+
+def planted_for(tasks, *, holding):
+    return [fact for fact in tasks.facts if holding in fact]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return make_tasks(WORDS, 3, 400, seed=1)
+
+
+def test_there_are_as_many_as_wanted_and_one_of_each_list(tasks):
+    assert Counter(task.family for task in tasks.tasks) == dict(
+        zip(FAMILIES, (3, 3, 3, 1, 1), strict=True)
+    )
+    assert len(tasks.facts) == len(tasks.places)
+    assert all(0 <= place <= 1 for place in tasks.places)
+    assert make_tasks(WORDS, 0, 400, 1).facts == ()
+
+
+def test_right_answers_hold_what_is_expected(tasks):
+    for task in tasks.tasks:
+        assert all(answer in task.text for answer in task.answers)
+
+
+def test_keys_and_values_stand_in_the_facts(tasks):
+    for task in tasks.tasks:
+        if task.family in ("many keys", "many values"):
+            key = re.search(r"called (\w+)", task.question).group(1)
+            facts = planted_for(tasks, holding=f" {key} ")
+            assert len(facts) == len(task.answers)
+            for fact, answer in zip(facts, task.answers, strict=True):
+                assert answer in fact
+    keys = planted_for(tasks, holding="locker")
+    assert len({fact.split()[-1] for fact in keys}) == 8
+
+
+def test_variables_lead_to_the_value_in_the_order_of_the_text(tasks):
+    for task in tasks.tasks:
+        if task.family == "variables":
+            values = dict(fact.split(" = ") for fact in tasks.facts if " = " in fact)
+            number = re.search(r"value (\d+)", task.question).group(1)
+            assert values[task.answers[0]] == number
+            for name, before in zip(task.answers[1:], task.answers, strict=False):
+                assert values[name] == before
+            places = [
+                tasks.places[tasks.facts.index(f"{name} = {values[name]}")] for name in task.answers
+            ]
+            assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("common words", "common"), ("frequent words", "coded")]
+)
+def test_listed_words_that_are_asked_for_are_the_most_frequent(tasks, family, kind):
+    (fact,) = planted_for(tasks, holding=f"List of {kind} words: ")
+    counts = Counter(fact.partition(": ")[2].split())
+    (task,) = (task for task in tasks.tasks if task.family == family)
+    least = min(counts[word] for word in task.answers)
+    assert least > max(counts[word] for word in counts if word not in task.answers) * 0.99
+    assert counts.total() == 400
+
+
+def test_a_seed_gives_the_same_tasks():
+    assert make_tasks(WORDS, 2, 100, 5) == make_tasks(WORDS, 2, 100, 5)
+    assert make_tasks(WORDS, 2, 100, 5) != make_tasks(WORDS, 2, 100, 6)
+
+
+def test_words_are_whole_tokens_with_a_blank():
+    vocabulary = [b" " + word.encode() for word in WORDS[:300]]
+    vocabulary += [b" Upper", b"nblank", b" two words", b" nine99", b"\xff", b" abc"]
+    found = single_token_words(vocabulary.__getitem__, len(vocabulary))
+    assert found == sorted(WORDS[:300])
+    with pytest.raises(ValueError, match="199 whole words; 200 are needed"):
+        single_token_words(vocabulary.__getitem__, 199)
