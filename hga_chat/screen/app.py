@@ -111,11 +111,10 @@ class ChatApp(App[None]):
         """The layout; the style sheet says what a small screen leaves out."""
         yield self.title_line
         with Horizontal(id="body"):
-            # Docked at the left, but behind the transcript in the order of Tab.
+            yield self.side
             with Vertical(id="main"):
                 yield self.transcript
                 yield self.finder
-            yield self.side
         yield self.status_line
         yield self.prompt.offered
         yield self.prompt
@@ -175,8 +174,8 @@ class ChatApp(App[None]):
         for block_map in self._maps:
             block_map.fill(fraction)
 
-    def begin_answer(self) -> None:
-        """Darken the map for a new answer."""
+    def show_anew(self) -> None:
+        """Show what is to be shown with nothing left glowing of what was before."""
         for block_map in self._maps:
             block_map.clear()
         self.show_reading()
@@ -373,7 +372,7 @@ class ChatApp(App[None]):
         """Show the answer's reading, that of all answers, or what was hardly read."""
         view = self.flow.view
         view.mode = MODES[(MODES.index(view.mode) + 1) % len(MODES)]
-        self.show_reading()
+        self.show_anew()
 
     def on_transcript_pointed(self, message: Transcript.Pointed) -> None:
         """Show what an answer or one of its words read."""
@@ -381,7 +380,7 @@ class ChatApp(App[None]):
         view = self.flow.view
         view.turn = message.turn or (turns[-1] if turns else None)
         view.token = message.token if message.turn else None
-        self.show_reading()
+        self.show_anew()
 
     def on_block_map_pointed(self, message: BlockMap.Pointed) -> None:
         """Name the block under the mouse or the cursor."""

@@ -171,7 +171,7 @@ class Flow:
             self._set_state("ready")
             return
         self.view.turn, self.view.token = self.turn, None
-        self._app.begin_answer()
+        self._app.show_anew()
         self._set_state("answering")
         self.turn.read_question(0.0)
         self._app.transcript.changed(self.turn)
@@ -224,7 +224,7 @@ class Flow:
         self._app.transcript.take_out(turn)
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
-        self._app.show_reading()
+        self._app.show_anew()
         return turn.question
 
     def retry(self) -> str | None:
@@ -244,7 +244,7 @@ class Flow:
         self._engine.forget()
         self._app.transcript.clear()
         self.view.turn = self.view.token = None
-        self._app.show_reading()
+        self._app.show_anew()
         return True
 
     def export(self, path: Path) -> None:

@@ -86,6 +86,7 @@ class BlockMap(Widget, can_focus=True):
         self.cursor: int | None = None
         self.is_plain = False
         self._title, self._place = "Blocks read", ""
+        self._show_title()
         self._lines = lines
         self._documents: Sequence[int] = ()
         self._totals: list[float] = []

@@ -279,7 +279,12 @@ class Transcript(ScrollView, can_focus=True):
         assert piece.turn is not None
         assert self.token is not None
         begin, end = piece.turn.reading.span(self.token)
-        found = [n for n, at in enumerate(written(piece)[row]) if begin <= piece.begin + at < end]
+        plain = piece.rows[row].plain
+        found = [
+            n
+            for n, at in enumerate(written(piece)[row])
+            if begin <= piece.begin + at < end and not plain[n].isspace()
+        ]
         return [(found[0], found[-1] + 1, HERE)] if found else []
 
     def _keep(self, piece: Piece) -> None:

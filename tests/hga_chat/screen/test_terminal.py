@@ -33,6 +33,12 @@ def crash(self, report):
 from hga_chat.screen.flow import Flow
 Flow._stream = crash
 """
+ENGINE_CRASH = """
+def crash(self, conversation):
+    raise RuntimeError("the engine broke")
+from hga_chat.screen.worker import EngineThread
+EngineThread._open = crash
+"""
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -43,6 +49,7 @@ class Terminal:
     def __init__(self, directory):
         self._socket = f"hga-{uuid.uuid4().hex[:12]}"
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "40", "-c", directory)
+        self._tmux("set", "-g", "set-clipboard", "on")
 
     def _tmux(self, *arguments):
         done = subprocess.run(
@@ -74,6 +81,13 @@ class Terminal:
         modes = "#{alternate_on} #{mouse_any_flag} #{cursor_flag}"
         return self._tmux("display-message", "-p", modes).split() == ["0", "0", "1"]
 
+    def resize(self, width, height):
+        self._tmux("resize-window", "-x", width, "-y", height)
+
+    def buffer(self):
+        """What tmux took for the clipboard."""
+        return self._tmux("show-buffer")
+
     def process(self):
         """The process that runs in the foreground of the shell."""
         shell = self._tmux("display-message", "-p", "#{pane_pid}").strip()
@@ -82,7 +96,12 @@ class Terminal:
         ).stdout.strip()
 
     def close(self):
-        subprocess.run(["tmux", "-L", self._socket, "kill-server"], check=False, timeout=PATIENCE_S)
+        subprocess.run(
+            ["tmux", "-L", self._socket, "kill-server"],
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
 
 
 @pytest.fixture
@@ -160,3 +179,64 @@ def test_terminal_is_clean_after_a_crash(terminal, program):
     terminal.send("How is it?", "Enter")
     terminal.wait("the screen broke", "left with 1")
     assert terminal.is_clean()
+
+
+def test_twice_ctrl_c_leaves(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready")
+    terminal.send("C-c")
+    terminal.wait("Ctrl+C again leaves")
+    terminal.send("C-c")
+    terminal.wait("closed: True", "left with 0")
+    assert terminal.is_clean()
+
+
+def test_screen_follows_a_terminal_that_changes_its_size(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready", "host K/V")
+    terminal.send("How is it?", "Enter")
+    terminal.wait("The sea is calm")
+    terminal.resize(80, 24)
+    terminal.wait("process", "The sea is calm")
+    assert "host K/V" not in terminal.shows()
+    terminal.resize(120, 40)
+    terminal.wait("host K/V", "The sea is calm")
+
+
+def test_answer_reaches_the_clipboard_as_it_was_written(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready")
+    terminal.send("How is it?", "Enter")
+    terminal.wait("The sea is calm")
+    terminal.send("Escape")
+    terminal.wait("cancelled", "ready")
+    terminal.send("F8")
+    terminal.wait("characters")
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            found = terminal.buffer()
+        except subprocess.CalledProcessError:
+            time.sleep(0.05)
+            continue
+        break
+    assert found.startswith("The sea is **calm** today. and calm")
+
+
+def test_terminal_is_clean_after_a_crash_of_the_engine(terminal, program):
+    terminal.run(program(ENGINE_CRASH))
+    terminal.wait("the engine broke", "Nothing can be asked", "failed")
+    terminal.send("C-q")
+    terminal.wait("the engine broke", "left with 1")
+    assert terminal.is_clean()
+
+
+def test_a_terminal_that_goes_away_ends_the_process(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready")
+    process = terminal.process()
+    terminal.close()
+    end = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < end, "still there"
+        time.sleep(0.05)
