@@ -1,5 +1,6 @@
 """Measures this machine: speed, and quality against dense attention on the same text."""
 
+from hga_chat.bench.memory import run_memory
 from hga_chat.bench.plot import write_plot
 from hga_chat.bench.quality import QualityPlan, run_quality
 from hga_chat.bench.speed import run_speed
@@ -8,6 +9,7 @@ from hga_chat.bench.text import standard_text
 
 __all__ = [
     "QualityPlan",
+    "run_memory",
     "run_quality",
     "run_speed",
     "standard_text",

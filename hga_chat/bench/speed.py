@@ -56,7 +56,7 @@ def run_speed(
     results: dict[int, Any] = {}
     for context in contexts:
         note(f"{context:,} tokens")
-        with _watched(device) as peak:
+        with watched_device(device) as peak:
             cache = replace(config.cache, context=context)
             results[context] = _one_context(
                 model, text[: context - asked], replace(config, cache=cache)
@@ -98,8 +98,12 @@ def _one_context(model: LoadedModel, document: list[int], config: EngineConfig) 
 
 
 @contextmanager
-def _watched(device: torch.device) -> Iterator[list[int]]:
-    """Looks all the time how much of a GPU's memory its driver says is in use; the most of it."""
+def watched_device(device: torch.device) -> Iterator[list[int]]:
+    """Look all the time how much of a GPU's memory its driver says is in use.
+
+    Yields:
+        One number, the most bytes there have been so far; 0 for a CPU.
+    """
     peak = [0]
     if device.type == "cpu":
         yield peak

@@ -104,6 +104,61 @@ def speed(
     output.write(f"{result['model']} on {result['device']}\n{table(header, rows)}\n")
 
 
+@app.command("memory")
+@with_settings("model", "budget", "router", "device", "device_limit", "host_budget", "quiet")
+def memory(
+    settings: Settings,
+    context: Annotated[
+        str, typer.Option("--context", help="Token counts to measure at, with commas between.")
+    ] = "4096,16384",
+    synthetic: Annotated[
+        str | None,
+        typer.Option(
+            "--synthetic", help="Random weights of this model's geometry instead of a model."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold predicted memory against what is used."""
+    contexts = _numbers(context)
+    from hga_chat.bench import run_memory, standard_text, synthetic_text
+    from hga_chat.cli.prepare import find_or_pull
+    from hga_chat.output import Output, human_bytes, table
+    from hga_engine.opening import LoadedModel, prepare_model
+
+    output = Output(quiet=settings.quiet)
+
+    def load() -> tuple[LoadedModel, list[int]]:
+        if synthetic is not None:
+            return synthetic_text(synthetic, settings.device, max(contexts), False)
+        model = prepare_model(find_or_pull(settings, output), device=settings.device)
+        return model, model.tokenizer.encode(standard_text())
+
+    with _told_as_usage():
+        result = run_memory(load, contexts, settings.engine(), output.note)
+    if as_json:
+        output.json(result)
+        return
+    columns = (
+        "host_predicted_bytes",
+        "host_bytes",
+        "device_predicted_bytes",
+        "device_bytes",
+        "kv_host_bytes",
+        "kv_device_bytes",
+        "index_bytes",
+    )
+    rows = [
+        (f"{int(tokens):,}", *(human_bytes(row[column]) for column in columns))
+        for tokens, row in result["context"].items()
+    ]
+    header = (
+        *("context", "host predicted", "host", "GPU predicted", "GPU"),
+        *("K/V on host", "K/V on GPU", "index"),
+    )
+    output.write(f"{result['model']} on {result['device']}\n{table(header, rows)}\n")
+
+
 @app.command("quality")
 @with_settings(
     "model", "context", "budget", "router", "device", "device_limit", "host_budget", "seed", "quiet"

@@ -20,6 +20,23 @@ SPEED = {
         }
     },
 }
+MEMORY = {
+    "device": "a processor",
+    "model": "scripted",
+    "context": {
+        2048: {
+            "host_predicted_bytes": 3 * 2**30,
+            "host_bytes": 2**31,
+            "device_predicted_bytes": 0,
+            "device_bytes": 0,
+            "weights_bytes": 2**30,
+            "index_bytes": 2**20,
+            "kv_device_bytes": 0,
+            "kv_host_bytes": 2**29,
+            "kv_disk_bytes": 0,
+        }
+    },
+}
 FIGURES = {
     "gap_nats": 0.00512,
     "gap_interval": [0.004, 0.006],
@@ -64,6 +81,7 @@ def passed(monkeypatch, use_engine):
 
     use_engine()
     monkeypatch.setattr(hga_chat.bench, "run_speed", stand_in(SPEED))
+    monkeypatch.setattr(hga_chat.bench, "run_memory", stand_in(MEMORY))
     monkeypatch.setattr(hga_chat.bench, "run_quality", stand_in(QUALITY))
     return calls
 
@@ -79,6 +97,16 @@ def test_speed(cli, passed):
     assert ran.out.splitlines()[2].split() == [
         *("4,096", "1,234", "3.25", "41.3", "0.12", "0", "B", "1.0", "GiB")
     ]
+
+
+def test_memory(cli, passed):
+    ran = cli("bench", "memory", "--context", "2048", "--device-limit", "31G")
+    contexts, config, _ = passed[0]
+    assert (contexts, config.cache.device_limit_bytes) == ([2048], 31 * 2**30)
+    assert ran.out.splitlines()[2].split()[:5] == ["2,048", "3.0", "GiB", "2.0", "GiB"]
+    assert json.loads(cli("bench", "memory", "--json").out)["context"]["2048"] == (
+        MEMORY["context"][2048]
+    )
 
 
 def test_speed_as_json(cli, passed):

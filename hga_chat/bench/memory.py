@@ -1,0 +1,88 @@
+"""Memory that was predicted beside memory that is used."""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from hga_chat.bench.speed import watched_device
+from hga_engine import ledger
+from hga_engine.config import EngineConfig, SamplingParams
+from hga_engine.opening import LoadedModel, open_engine
+from hga_engine.status import device_name
+
+_ANSWER_TOKENS = 32
+_QUESTION_TOKENS = 32
+
+
+def run_memory(
+    load: Callable[[], tuple[LoadedModel, Sequence[int]]],
+    contexts: Sequence[int],
+    config: EngineConfig,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Fill sessions of several lengths, and hold the ledger's figures against what they took.
+
+    Args:
+        load: gives the model and a text; what is resident before does not count.
+        contexts: tokens, each measured in a session of its own, the shortest first.
+        config: of the engine, for each of the contexts.
+        note: told what is going on.
+
+    Returns:
+        The object that ``bench memory --json`` prints. Host memory is what is resident beyond what
+        was before the model came; a GPU's is the most that its driver reported.
+
+    Raises:
+        ValueError: a context is too short for a question and an answer.
+    """
+    asked = _QUESTION_TOKENS + _ANSWER_TOKENS
+    if min(contexts) <= asked:
+        raise ValueError(f"a context must be above {asked} tokens")
+    before = ledger.resident_bytes()
+    model, tokens = load()
+    text = list(tokens)
+    while len(text) < max(contexts):
+        text += text
+    device = model.weights.final_norm.device
+    results: dict[int, Any] = {}
+    for context in sorted(contexts):
+        note(f"{context:,} tokens")
+        used = replace(config, cache=replace(config.cache, context=context))
+        with watched_device(device) as peak:
+            results[context] = _one_context(model, text[: context - asked], used, before)
+        results[context]["device_bytes"] = peak[0]
+    return {"device": device_name(device), "model": model.name, "context": results}
+
+
+def _one_context(
+    model: LoadedModel, document: list[int], config: EngineConfig, before: int
+) -> dict[str, Any]:
+    device_type = model.weights.final_norm.device.type
+    plan = ledger.predict(
+        model.weights.config, model.weights.host_bytes(), config, torch.bfloat16, device_type
+    )
+    engine = open_engine(model, config)
+    try:
+        for _ in engine.read(document):
+            pass
+        sampling = SamplingParams(max_new_tokens=_ANSWER_TOKENS, ignore_end=True)
+        for _ in engine.answer(document[:_QUESTION_TOKENS], sampling):
+            pass
+        figures = engine.memory()
+        return {
+            "host_predicted_bytes": plan.total_host,
+            "host_bytes": figures.host_resident_bytes - before,
+            "device_predicted_bytes": figures.device_planned_bytes,
+            "weights_bytes": figures.weights_bytes,
+            "index_bytes": figures.index_bytes,
+            "kv_device_bytes": figures.kv_device_bytes,
+            "kv_host_bytes": figures.kv_host_bytes,
+            "kv_disk_bytes": figures.kv_disk_bytes,
+        }
+    finally:
+        engine.close()
+        del engine
+        gc.collect()
