@@ -205,9 +205,7 @@ def _in_urls(text: str) -> Iterator[tuple[int, int, str]]:
             yield *match.span("secret"), "password in a URL"
 
 
-def _assigned(
-    text: str, forms: Sequence[re.Pattern[str]]
-) -> Iterator[tuple[int, int, str]]:
+def _assigned(text: str, forms: Sequence[re.Pattern[str]]) -> Iterator[tuple[int, int, str]]:
     lowered = text.lower()
     if len(lowered) != len(text):  # some letters have more than one in lower case
         lowered = text
