@@ -6,8 +6,11 @@ Format: ECMA-376, WordprocessingML. Headers, footers, comments and deleted text 
 import posixpath
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+from hga_chat.documents.docx_numbers import BULLET, Numbers
+from hga_chat.documents.docx_xml import child, local, value
 from hga_chat.documents.outline import Outline
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zip_members import Members
@@ -16,7 +19,7 @@ _RELATIONSHIPS = "_rels/.rels"
 _MAIN_TYPE = "/officeDocument"
 _DEFAULT_MAIN = "word/document.xml"
 _TITLE_LEVEL = 0
-_MAX_HEADING_LEVEL = 9
+_MAX_LIST_LEVEL = 8
 _BODY_TEXT_LEVEL = 9
 _MAX_STYLE_DEPTH = 20
 _HEADING_NAME = re.compile(r"heading ([1-9])", re.IGNORECASE)
@@ -39,17 +42,23 @@ def read_docx(members: Members) -> tuple[Outline, list[str]]:
     """
     main = _main_part(members)
     folder = posixpath.dirname(main)
-    body = _child(members.read_xml(main), "body")
+    body = child(members.read_xml(main), "body")
     if body is None:
         raise UnreadableError("damaged Word document: it has no body")
     notes: list[str] = []
-    styles: dict[str, int | None] = {}
+    styles: dict[str, _Style] = {}
     if f"{folder}/styles.xml" in members:
         try:
-            styles = _heading_styles(members.read_xml(f"{folder}/styles.xml"))
+            styles = _styles(members.read_xml(f"{folder}/styles.xml"))
         except UnreadableError as error:
             notes.append(f"headings are not told from text: {error}")
-    text = _Text(styles)
+    numbers = Numbers()
+    if f"{folder}/numbering.xml" in members:
+        try:
+            numbers = Numbers(members.read_xml(f"{folder}/numbering.xml"))
+        except UnreadableError as error:
+            notes.append(f"lists have no numbers: {error}")
+    text = _Text(styles, numbers)
     text.add(body)
     for name, kind, title in _NOTE_PARTS:
         if f"{folder}/{name}" in members:
@@ -68,48 +77,75 @@ def _main_part(members: Members) -> str:
     return _DEFAULT_MAIN
 
 
-def _heading_styles(root: Any) -> dict[str, int | None]:
-    """Level of the headings that each paragraph style makes, from 0; None for other styles."""
-    styles = {_value(style, "styleId"): style for style in root.iter("{*}style")}
-    return {name: _style_level(style, styles) for name, style in styles.items() if name}
+@dataclass(frozen=True)
+class _Style:
+    """What a paragraph style makes of its paragraphs."""
+
+    level: int | None = None
+    """Of the headings they are, from 0; None: they are none."""
+    list: str | None = None
+    """The list that they are in."""
+    depth: int = 0
+    """Their level in it, from 0."""
 
 
-def _style_level(style: Any, styles: dict[str | None, Any]) -> int | None:
+def _styles(root: Any) -> dict[str, _Style]:
+    found = {value(style, "styleId"): style for style in root.iter("{*}style")}
+    return {name: _style(style, found) for name, style in found.items() if name}
+
+
+def _style(style: Any, styles: dict[str | None, Any]) -> _Style:
+    """A style with what it takes over from those it is based on."""
+    made = _Style()
     for _ in range(_MAX_STYLE_DEPTH):
-        name = _value(_child(style, "name")) or ""
-        match = _HEADING_NAME.fullmatch(name)
-        if match:
-            return int(match[1])
-        if name.lower() == "title":
-            return _TITLE_LEVEL
-        level = _outline_level(_child(style, "pPr"))
-        if level is not None:
-            return level
-        style = styles.get(_value(_child(style, "basedOn")))
+        properties = child(style, "pPr")
+        if made.level is None:
+            made = replace(made, level=_heading_level(style, properties))
+        if made.list is None:
+            name, depth = _list(properties)
+            made = replace(made, list=name, depth=depth if made.depth == 0 else made.depth)
+        style = styles.get(value(child(style, "basedOn")))
         if style is None:
-            return None
-    return None
+            break
+    return made
+
+
+def _heading_level(style: Any, properties: Any) -> int | None:
+    name = value(child(style, "name")) or ""
+    match = _HEADING_NAME.fullmatch(name)
+    if match:
+        return int(match[1])
+    return _TITLE_LEVEL if name.lower() == "title" else _outline_level(properties)
+
+
+def _list(properties: Any) -> tuple[str | None, int]:
+    """The list that properties put a paragraph in, and the level in it."""
+    numbering = child(properties, "numPr")
+    depth = value(child(numbering, "ilvl")) or ""
+    level = min(int(depth), _MAX_LIST_LEVEL) if depth.isdecimal() else 0
+    return value(child(numbering, "numId")), level
 
 
 def _outline_level(properties: Any) -> int | None:
-    value = _value(_child(properties, "outlineLvl")) or ""
-    if not value.isdecimal() or int(value) >= _BODY_TEXT_LEVEL:
+    level = value(child(properties, "outlineLvl")) or ""
+    if not level.isdecimal() or int(level) >= _BODY_TEXT_LEVEL:
         return None
-    return int(value) + 1
+    return int(level) + 1
 
 
 class _Text:
     """Lines and headings as they are found."""
 
-    def __init__(self, styles: dict[str, int | None]) -> None:
+    def __init__(self, styles: dict[str, _Style], numbers: Numbers) -> None:
         self.lines: list[str] = []
         self.headings: list[tuple[int, int, str]] = []
         self._styles = styles
+        self._numbers = numbers
 
     def add(self, parent: Any) -> None:
         """Add the paragraphs and tables of an element, in order."""
         for block in _nested(parent, _BLOCKS):
-            if _local(block) == "tbl":
+            if local(block) == "tbl":
                 self._blank()
                 self.lines += _rows(block)
                 self._blank()
@@ -119,38 +155,42 @@ class _Text:
     def add_notes(self, root: Any, kind: str, title: str) -> None:
         """Add footnotes or endnotes under a heading of their own."""
         # The separators that Word draws between text and notes are notes of another type.
-        found = [note for note in _nested(root, {kind}) if _value(note, "type") is None]
+        found = [note for note in _nested(root, {kind}) if value(note, "type") is None]
         if not found:
             return
         self._blank()
         self.headings.append((len(self.lines), _TITLE_LEVEL, title))
         self.lines.append(f"# {title}")
         for note in found:
-            self.lines.append(f"[{_value(note, 'id')}] {_flat(note)}")
+            self.lines.append(f"[{value(note, 'id')}] {_flat(note)}")
 
     def _add_paragraph(self, paragraph: Any) -> None:
         text = _inline(paragraph).strip()
+        properties = child(paragraph, "pPr")
+        style = self._styles.get(value(child(properties, "pStyle")) or "", _Style())
+        level = _outline_level(properties)
+        level = style.level if level is None else level
+        name, depth = _list(properties)
+        if name is None:
+            name, depth = style.list, depth or style.depth
+        # Those without text count as well.
+        number = self._numbers.next(name, depth) if name is not None else ""
         if not text:
             return
-        properties = _child(paragraph, "pPr")
-        level = _outline_level(properties)
-        if level is None:
-            level = self._styles.get(_value(_child(properties, "pStyle")) or "")
         if level is not None:
-            title = " ".join(text.split())
+            shown = f"{number} {text}" if number != BULLET else text
+            title = " ".join(shown.split())
             self._blank()
             self.headings.append((len(self.lines), level, title))
             self.lines += [f"{'#' * max(level, 1)} {title}", ""]
             return
-        numbering = _child(properties, "numPr")
-        if numbering is None:
+        if not number:
             self._blank()
             self.lines += [*text.split("\n"), ""]
             return
-        depth = _value(_child(numbering, "ilvl")) or ""
-        indent = "  " * (min(int(depth), _MAX_HEADING_LEVEL) if depth.isdecimal() else 0)
+        indent = "  " * depth
         first, *others = text.split("\n")
-        self.lines += [f"{indent}- {first}", *(f"{indent}  {line}" for line in others)]
+        self.lines += [f"{indent}{number} {first}", *(f"{indent}  {line}" for line in others)]
 
     def _blank(self) -> None:
         if self.lines and self.lines[-1]:
@@ -160,7 +200,7 @@ class _Text:
 def _nested(parent: Any, names: Collection[str]) -> Iterator[Any]:
     """The outermost elements of these names, whatever controls and insertions they stand in."""
     for element in parent:
-        name = _local(element)
+        name = local(element)
         if name in names:
             yield element
         elif name not in _LEFT_OUT:
@@ -177,46 +217,29 @@ def _flat(parent: Any) -> str:
     """The text of paragraphs and of tables between them in one line."""
     texts = []
     for block in _nested(parent, _BLOCKS):
-        texts += _rows(block) if _local(block) == "tbl" else [_inline(block)]
+        texts += _rows(block) if local(block) == "tbl" else [_inline(block)]
     return " ".join(" ".join(texts).split())
 
 
 def _inline(element: Any) -> str:
     """The text of a paragraph."""
     pieces = []
-    for child in element:
-        name = _local(child)
+    for part in element:
+        name = local(part)
         if name == "t":
-            pieces.append(child.text or "")
+            pieces.append(part.text or "")
         elif name in {"tab", "ptab"}:
             pieces.append("\t")
         elif name in {"br", "cr"}:
-            pieces.append("\n" if _value(child, "type") is None else " ")
+            pieces.append("\n" if value(part, "type") is None else " ")
         elif name == "noBreakHyphen":
             pieces.append("-")
         elif name in {"footnoteReference", "endnoteReference"}:
-            pieces.append(f"[{_value(child, 'id')}]")
-        elif name == "docPr" and child.get("descr"):
-            pieces.append(f"[image: {' '.join(child.get('descr').split())}]")
+            pieces.append(f"[{value(part, 'id')}]")
+        elif name == "docPr" and part.get("descr"):
+            pieces.append(f"[image: {' '.join(part.get('descr').split())}]")
         elif name == "p":  # of a text box
-            pieces.append(f"\n{_inline(child)}\n")
+            pieces.append(f"\n{_inline(part)}\n")
         elif name not in _LEFT_OUT:
-            pieces.append(_inline(child))
+            pieces.append(_inline(part))
     return "".join(pieces)
-
-
-def _local(element: Any) -> str:
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
-
-
-def _child(element: Any, name: str) -> Any:
-    return None if element is None else next(element.iterchildren(f"{{*}}{name}"), None)
-
-
-def _value(element: Any, name: str = "val") -> str | None:
-    """An attribute in the element's own namespace."""
-    if element is None:
-        return None
-    namespace = element.tag.rpartition("}")[0].lstrip("{")
-    value: str | None = element.get(f"{{{namespace}}}{name}")
-    return value

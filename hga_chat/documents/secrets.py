@@ -1,7 +1,8 @@
 """Passwords and keys that stand in documents by mistake: finding them and taking them out.
 
 Better precise than eager: keys have the forms that their issuers document, and a password counts
-only where it is assigned as a literal and looks like neither a word nor a placeholder.
+only where it is assigned as a literal, in files of settings also without quotes, and looks like
+neither a word nor a placeholder.
 """
 
 import math
@@ -88,6 +89,15 @@ _ASSIGNED = re.compile(
     r"[\w-]{1,40}[\"']?\]?\s{0,8}(?::=|=>|[:=])\s{0,8}(?P<quote>[\"'])"
     r"(?P<secret>[^\s\"'`\\<>{}$%()\[\]]{8,120})(?P=quote)"
 )
+_UNQUOTED = re.compile(
+    r"[\w.-]{1,40}[ \t]{0,8}[:=][ \t]{0,8}(?P<secret>[^\s\"'`\\<>{}$%()\[\],;#]{8,120})"
+    r"[ \t]*(?:[#;].*)?$",
+    re.MULTILINE,
+)
+_SETTINGS = re.compile(
+    r"(?:.*/)?(?:\.env(?:\..*)?|.*\.(?:env|properties|ini|cfg|conf|ya?ml))", re.IGNORECASE
+)
+"""Names of files whose values stand without quotes."""
 _PLACEHOLDER = re.compile(
     r"abc|bar|change|default|dummy|example|fake|foo|insert|pass|pw|qwer|redact|sample|secret|test"
     r"|token|user|your|xxx|012|123|\*|\.\.\.|[.:/].*[.:/]",
@@ -108,7 +118,7 @@ def find_secrets(document: Document) -> tuple[Secret, ...]:
     """Tell where a document seems to hold secrets, in order."""
     text, starts = _joined(document)
     found = []
-    for start, _, kind in _spans(text):
+    for start, _, kind in _spans(text, document.path):
         index = bisect_right(starts, start) - 1
         section = document.sections[index]
         line = section.line_at(start - starts[index])
@@ -122,7 +132,7 @@ def redact(document: Document) -> Document:
     Every line stays where it is.
     """
     text, starts = _joined(document)
-    spans = _spans(text)
+    spans = _spans(text, document.path)
     if not spans:
         return document
     sections = []
@@ -163,9 +173,10 @@ def _joined(document: Document) -> tuple[str, list[int]]:
     return "".join(pieces), starts
 
 
-def _spans(text: str) -> list[tuple[int, int, str]]:
+def _spans(text: str, path: str) -> list[tuple[int, int, str]]:
     """Begin, end and kind of every secret, in order and apart from one another."""
-    spans = sorted(chain(_with_known_form(text), _in_urls(text), _assigned(text)))
+    forms = [_ASSIGNED, _UNQUOTED] if _SETTINGS.fullmatch(path) else [_ASSIGNED]
+    spans = sorted(chain(_with_known_form(text), _in_urls(text), _assigned(text, forms)))
     # The same key may also be what a variable called token is set to.
     apart: list[tuple[int, int, str]] = []
     for span in spans:
@@ -194,16 +205,17 @@ def _in_urls(text: str) -> Iterator[tuple[int, int, str]]:
             yield *match.span("secret"), "password in a URL"
 
 
-def _assigned(text: str) -> Iterator[tuple[int, int, str]]:
+def _assigned(text: str, forms: Sequence[re.Pattern[str]]) -> Iterator[tuple[int, int, str]]:
     lowered = text.lower()
     if len(lowered) != len(text):  # some letters have more than one in lower case
         lowered = text
     for name in _NAMES:
         is_password = name in ("passw", "pwd")
         for position in _places(lowered, name):
-            match = _ASSIGNED.match(text, position)
-            if match and _is_random(match["secret"], is_password=is_password):
-                yield *match.span("secret"), "password" if is_password else "token"
+            for form in forms:
+                match = form.match(text, position)
+                if match and _is_random(match["secret"], is_password=is_password):
+                    yield *match.span("secret"), "password" if is_password else "token"
 
 
 def _places(text: str, word: str) -> Iterator[int]:

@@ -221,11 +221,49 @@ def test_the_standard_library_holds_next_to_none() -> None:
     assert [secret.place for secret in found] == []
 
 
+@pytest.mark.parametrize("path", [".env", "deploy/prod.env", ".env.local", "a.ini", "b/c.yaml"])
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("DB_PASSWORD={}", "password"),
+        ("export ADMIN_PWD = {}  # of the old server", "password"),
+        ("spring.datasource.password: {}", "password"),
+        ("SECRET_TOKEN={}Jb4tYw8zNc", "token"),
+    ],
+)
+def test_files_of_settings_do_without_quotes(path: str, line: str, kind: str) -> None:
+    drawn = "hV8rTq2m" + "Lz9x"
+    document = _text(f"PORT=8080\n{line.format(drawn)}\nDEBUG=1\n", path)
+    assert [(secret.line, secret.kind) for secret in find_secrets(document)] == [(2, kind)]
+    (section,) = redact(document).sections
+    assert drawn not in section.text
+    assert section.text.startswith("PORT=8080\n")
+    assert section.text.endswith("\nDEBUG=1\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DB_PASSWORD=${VAULT_PASSWORD_1}",
+        "PASSWORD_FILE=/run/secrets/db_1",
+        "SECRET_KEY=change-me-please-1",
+        "TOKEN_URL=https://login.site.org/oauth2/v2",
+        "PASSWORD_MIN_LENGTH=12",
+        "password: see page 12",
+        "token_bucket_seconds=3600",
+    ],
+)
+def test_what_else_stands_in_files_of_settings(line: str) -> None:
+    assert find_secrets(_text(line, ".env")) == ()
+    assert find_secrets(_text("DB_PASSWORD=hV8rTq2m" + "Lz9x", "code.py")) == ()
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "-----BEGIN RSA PRIVATE " + "KEY-----\n" * 3000,
         "password = '" * 20_000,
+        "password=" * 20_000,
         "eyJ" * 40_000,
         "eyJaaaaaaaaaa." * 10_000,
         "x://" + "a:b" * 40_000,
@@ -237,5 +275,6 @@ def test_the_standard_library_holds_next_to_none() -> None:
 )
 def test_hostile_text_takes_no_long_time(text: str) -> None:
     started = time.process_time()
-    find_secrets(Document("a", "text", (Section("a", "line 1", text, 1, 1, None),)))
+    for path in ("a", ".env"):
+        find_secrets(Document(path, "text", (Section(path, "line 1", text, 1, 1, None),)))
     assert time.process_time() - started < 2
