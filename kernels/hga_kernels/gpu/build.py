@@ -19,6 +19,8 @@ from triton.compiler import compile as compile_kernel
 SHARED_MEMORY = {90: 232_448, 120: 101_376}
 """Bytes of shared memory a block may use, by compute capability (H100, RTX 5090)."""
 _ALIGNED = [["tt.divisibility", 16]]
+OVERLAP = True
+"""Whether a kernel that reads weights may begin while the one before it ends."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ def status() -> str:
     known = capability()
     chosen = max([made for made in SHARED_MEMORY if made <= known] or [min(SHARED_MEMORY)])
     return f"Triton {triton.__version__}, launches of sm_{chosen} on sm_{known}"
+
+
+def overlap(device: torch.device) -> dict[str, Any]:
+    """Keyword arguments of a kernel that has the constant OVERLAPS.
+
+    Such a kernel is launched before the one ahead of it in the stream has ended ("programmatic
+    dependent launch"). It may read what no kernel writes; then it waits.
+    """
+    overlaps = OVERLAP and torch.cuda.is_available() and capability(device) >= 90
+    return {"OVERLAPS": overlaps, "launch_pdl": overlaps}
 
 
 def compile_ahead(build: Build, target: int) -> Compiled:
