@@ -19,8 +19,8 @@ from triton.compiler import compile as compile_kernel
 SHARED_MEMORY = {90: 232_448, 120: 101_376}
 """Bytes of shared memory a block may use, by compute capability (H100, RTX 5090)."""
 _ALIGNED = [["tt.divisibility", 16]]
-OVERLAP = True
-"""Whether a kernel that reads weights may begin while the one before it ends."""
+OVERLAP = {90: True, 120: True}
+"""Whether a kernel that reads weights begins before the one ahead has ended, by capability."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ def overlap(device: torch.device) -> dict[str, Any]:
     Such a kernel is launched before the one ahead of it in the stream has ended ("programmatic
     dependent launch"). It may read what no kernel writes; then it waits.
     """
-    overlaps = OVERLAP and torch.cuda.is_available() and capability(device) >= 90
+    if not torch.cuda.is_available():
+        return {"OVERLAPS": False}
+    known = [known for known in OVERLAP if known <= capability(device)]
+    overlaps = bool(known) and OVERLAP[max(known)]
     return {"OVERLAPS": overlaps, "launch_pdl": overlaps}
 
 

@@ -31,7 +31,7 @@ def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
 LAUNCHES = {
     "gate": {90: _launch(1), 120: _launch(1)},
     "gated": {90: _launch(4), 120: _launch(4)},
-    "mixed": {90: _launch(2, 2, 1024), 120: _launch(2, 2, 1024)},
+    "mixed": {90: _launch(2, 4, 1024), 120: _launch(2, 4, 1024)},
 }
 """By kind of product, then by compute capability."""
 
@@ -45,9 +45,9 @@ CANDIDATES = {
         *(_launch(n, 4, 1024) for n in (8, 16)),
     ),
     "mixed": (
-        *(_launch(1, warps, 1024) for warps in (1, 2, 4)),
-        *(_launch(2, warps, 1024) for warps in (2, 4, 8)),
-        *(_launch(4, warps, 1024) for warps in (4, 8)),
+        *(_launch(1, warps, 1024) for warps in (4, 8)),
+        *(_launch(2, warps, 1024) for warps in (4, 8, 16)),
+        *(_launch(4, warps, 1024) for warps in (8, 16)),
         _launch(8, 8, 1024),
     ),
 }
@@ -219,38 +219,49 @@ def mixed_gemv_kernel(
     OVERLAPS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
     """``residual`` plus the products with a row's experts, weighted by their shares.
 
-    The weights of all the experts are asked for at once.
+    All that is read is asked for at once; the warps of a program share the experts.
     """
     start = tl.program_id(0) * BLOCK_N
     row = tl.program_id(1)
     n = start + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
-    experts_ptr += row * CHOSEN
-    shares_ptr += row * CHOSEN
+    slot = tl.arange(0, BLOCK_C)
+    is_slot, inside = slot < CHOSEN, k < SIZE
     SCALES: tl.constexpr = (SIZE + 127) // 128
     if OVERLAPS:
         gdc_launch_dependents()
-    weights = ()
-    for slot in tl.static_range(CHOSEN):
-        # The kernel ahead waited for this before it let this one begin.
-        expert = tl.load(experts_ptr + slot, cache_modifier=".cg").to(tl.int64)
-        weights += (weight_tile(w_ptr + expert * (OUT * SIZE), n, 0, OUT, SIZE, BLOCK_K),)
+    # The kernel ahead waited for these before it let this one begin.
+    choice = row * CHOSEN + slot
+    expert = tl.load(experts_ptr + choice, mask=is_slot, other=0, cache_modifier=".cg")
+    expert = expert.to(tl.int64)
+    output = expert[None, :] * OUT + tl.minimum(n, OUT - 1)[:, None]
+    weight = tl.load(
+        w_ptr + output[:, :, None] * SIZE + k[None, None, :],
+        mask=(is_slot[:, None] & inside[None, :])[None, :, :],
+        other=0.0,
+    )
+    share = tl.load(shares_ptr + choice, mask=is_slot, other=0, cache_modifier=".cg")
+    factors = share[:, None]
+    if HAS_SCALES:
+        block = tl.arange(0, BLOCK_K // 128)
+        place = (expert * ((OUT + 127) // 128) + start // 128)[:, None] * SCALES + block[None, :]
+        scales = tl.load(scales_ptr + place, mask=(block < SCALES)[None, :], other=0)
+        factors = (factors * scales)[:, :, None]
+        factors = tl.broadcast_to(factors, [BLOCK_C, BLOCK_K // 128, 128])
+        factors = tl.reshape(factors, [BLOCK_C, BLOCK_K])
     if OVERLAPS:
         gdc_wait()
-    sums = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
-    for slot in tl.static_range(CHOSEN):
-        x = tl.load(x_ptr + (row * CHOSEN + slot) * SIZE + k, mask=k < SIZE, other=0)
-        x = x.to(tl.float32) * tl.load(shares_ptr + slot)
-        if HAS_SCALES:
-            block_row = tl.load(experts_ptr + slot) * ((OUT + 127) // 128) + start // 128
-            x *= spread_scales(scales_ptr + block_row * SCALES, 0, SCALES, BLOCK_K)
-        sums += weights[slot].to(tl.float32) * x[None, :]
-    mask = n < OUT
-    out = tl.sum(sums, 1) + tl.load(residual_ptr + row * OUT + n, mask=mask, other=0).to(tl.float32)
-    tl.store(out_ptr + row * OUT + n, out.to(tl.bfloat16), mask=mask)
+    x_place = choice[:, None] * SIZE + k[None, :]
+    x = tl.load(x_ptr + x_place, mask=is_slot[:, None] & inside[None, :], other=0)
+    # Asked for before the sums need it.
+    residual = tl.load(residual_ptr + row * OUT + n, mask=n < OUT, other=0).to(tl.float32)
+    products = weight.to(tl.float32) * (x.to(tl.float32) * factors)[None, :, :]
+    sums = tl.sum(tl.reshape(products, [BLOCK_N, BLOCK_C * BLOCK_K]), 1)
+    tl.store(out_ptr + row * OUT + n, (sums + residual).to(tl.bfloat16), mask=n < OUT)
 
 
 def gate(
@@ -368,6 +379,7 @@ def mixed_gemv(
         SIZE=width,
         CHOSEN=experts_per_row,
         HAS_SCALES=scales is not None,
+        BLOCK_C=triton.next_power_of_2(experts_per_row),
         **overlap(gated.device),
         **chosen | {"BLOCK_K": max(triton.next_power_of_2(width), FP8_BLOCK)},
     )
@@ -410,6 +422,7 @@ BUILDS = (
         LAUNCHES["mixed"],
         {
             "OUT": 2048, "SIZE": 768, "CHOSEN": 8, "HAS_SCALES": True, "OVERLAPS": True,
+            "BLOCK_C": 8,
         },
     ),
 )  # fmt: skip

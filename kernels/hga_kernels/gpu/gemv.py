@@ -118,6 +118,8 @@ def gemv_kernel(
     # Column r is of row r; the rest is padding, as sizes are powers of two.
     PADDED: tl.constexpr = 4 if ROWS > 2 else ROWS
     rows = tl.arange(0, PADDED)
+    places = rows[None, :] * OUT + n[:, None]
+    mask = (n < OUT)[:, None] & (rows < ROWS)[None, :]
     sums = tl.zeros([BLOCK_N, PADDED], tl.float32)
     if OVERLAPS:
         gdc_launch_dependents()
@@ -125,6 +127,8 @@ def gemv_kernel(
         stored = weight_tile(w_ptr, n, first, OUT, SIZE, BLOCK_K)
         if OVERLAPS and first == 0:
             gdc_wait()
+        if HAS_RESIDUAL and first == 0:
+            sums += tl.load(residual_ptr + places, mask=mask, other=0).to(tl.float32)
         weight = stored.to(tl.float32)
         for row in tl.static_range(ROWS):
             x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
@@ -133,10 +137,6 @@ def gemv_kernel(
                 x *= spread_scales(scales_ptr + block_row * SCALES, first, SCALES, BLOCK_K)
             part = tl.sum(weight * x[None, :], 1)
             sums += tl.where(rows[None, :] == row, part[:, None], 0.0)
-    places = rows[None, :] * OUT + n[:, None]
-    mask = (n < OUT)[:, None] & (rows < ROWS)[None, :]
-    if HAS_RESIDUAL:
-        sums += tl.load(residual_ptr + places, mask=mask, other=0).to(tl.float32)
     tl.store(out_ptr + places, sums.to(out_ptr.dtype.element_ty), mask=mask)
 
 
