@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 from hga_kernels import reference
-from hga_kernels.gpu import experts, gemm, gemv, linear, norm, sampling
+from hga_kernels.gpu import build, expert_gemv, experts, gemm, gemv, linear, norm, sampling
 from hga_kernels.gpu.build import Launch, Launches
 from hga_kernels.weights import BlockScaled, Weight
 
@@ -36,32 +36,41 @@ def cases(device: torch.device) -> Iterator[Case]:
     for rows in (1, APPENDED, SLICE):
         yield _experts(layers, device, rows)
     yield from _expert_parts(layers, device)
+    yield _layer(layers, device)
+    yield from (_gate(device, rows) for rows in (APPENDED, SLICE))
 
 
 def candidates(device: torch.device) -> Iterator[Case]:
     """The launches to choose from."""
     layers = [_expert_layer(device) for _ in range(COPIES)]
-    [qkv, output, gate] = [case for case in _decode(device) if "heads" not in case.name]
-    [gate_up, down] = _expert_parts(layers, device)
-    by_kind = {
-        "fp8": (qkv, output),
-        "bf16": (_lm_head(device),),
-        "narrow": (gate,),
-        "gated": (gate_up,),
-        "mixed": (down,),
-    }
-    for kind, timed in by_kind.items():
-        for launch in gemv.CANDIDATES[kind]:
-            yield from (_with(case, gemv.LAUNCHES[kind], launch) for case in timed)
-    wide = [*_prefill(device, SLICE)][:2], _experts(layers, device, SLICE)
-    for launch in gemm.CANDIDATES["fp8"]:
-        yield from (_with(case, gemm.LAUNCHES["fp8"], launch) for case in (*wide[0], wide[1]))
+    [qkv, output] = list(_decode(device))[:2]
+    [gate, gated, mixed] = _expert_parts(layers, device)
+    for tables, launches, cases_of in (
+        (
+            gemv.CANDIDATES,
+            gemv.LAUNCHES,
+            {"fp8": qkv, "fp8_deep": output, "bf16": _lm_head(device)},
+        ),
+        (
+            expert_gemv.CANDIDATES,
+            expert_gemv.LAUNCHES,
+            {"gate": gate, "gated": gated, "mixed": mixed},
+        ),
+    ):
+        for kind, case in cases_of.items():
+            yield from (_with(case, launches[kind], launch) for launch in tables[kind])
+    for case in (_layer(layers, device), qkv, output, gate, gated, mixed):
+        yield _changed(case, f"{case.name}, kernels one by one", build.OVERLAP, False)
+    many = {"fp8": list(_prefill(device, SLICE))[:2], "grouped": [_experts(layers, device, SLICE)]}
+    many["narrow"] = [_gate(device, SLICE)]
+    many["narrow_few"] = [_gate(device, APPENDED)]
+    many["grouped_few"] = [_experts(layers, device, APPENDED)]
+    for kind, timed in many.items():
+        for launch in gemm.CANDIDATES[kind]:
+            yield from (_with(case, gemm.LAUNCHES[kind], launch) for case in timed)
     for launch in gemm.CANDIDATES["quantized"]:
-        for case in (*wide[0], wide[1]):
+        for case in (*many["fp8"], *many["grouped"]):
             yield _with(_quantized(case), gemm.LAUNCHES["quantized"], launch)
-    few = _experts(layers, device, APPENDED), next(_prefill(device, APPENDED))
-    for launch in gemm.CANDIDATES["fp8_few"]:
-        yield from (_with(case, gemm.LAUNCHES["fp8_few"], launch) for case in few)
 
 
 def _with(case: Case, table: Launches, launch: Launch) -> Case:
@@ -126,7 +135,6 @@ def _decode(device: torch.device) -> Iterator[Case]:
     )
     qkv = [_scaled(device, QKV, HIDDEN) for _ in range(COPIES)]
     output = [_scaled(device, HIDDEN, ATTENDED) for _ in range(COPIES)]
-    gates = [_rows(device, EXPERTS, HIDDEN) for _ in range(COPIES)]
     normed = reference.rms_norm(hidden, scale, EPS).float()
     yield Case(
         "qkv, 1 row",
@@ -143,17 +151,6 @@ def _decode(device: torch.device) -> Iterator[Case]:
         check=lambda: _error(
             linear.linear(attended, output[0], residual=hidden),
             attended.float() @ _wide(output[0]).T + hidden.float(),
-        ),
-    )
-    yield Case(
-        "expert gate, 1 row",
-        _in_turn(
-            [lambda w=w: linear.norm_linear(hidden, scale, EPS, w, torch.float32) for w in gates]
-        ),
-        EXPERTS * HIDDEN * 2,
-        check=lambda: _error(
-            linear.norm_linear(hidden, scale, EPS, gates[0], torch.float32),
-            normed @ gates[0].float().T,
         ),
     )
     for rows in (1, SLICE):
@@ -265,25 +262,70 @@ def _experts(layers: list[ExpertLayer], device: torch.device, rows: int) -> Case
 
 
 def _expert_parts(layers: list[ExpertLayer], device: torch.device) -> Iterator[Case]:
-    """The two products of a single row apart."""
-    hidden, logits = _rows(device, 1, HIDDEN), torch.randn(1, EXPERTS, device=device)
+    """The three kernels of a single row apart."""
+    hidden = _rows(device, 1, HIDDEN)
 
-    def gated(layer: ExpertLayer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return gemv.gated_gemv(hidden, layer[0], EPS, logits, layer[3], CHOSEN, True)
+    def gate(layer: ExpertLayer) -> expert_gemv.Route:
+        return expert_gemv.gate(hidden, *layer[:3], CHOSEN, True)
 
-    choices = [gated(layer) for layer in layers]
+    routes = [gate(layer) for layer in layers]
+    gated = [
+        expert_gemv.gated_gemv(r.normed, a[3], route=r) for r, a in zip(routes, layers, strict=True)
+    ]
+    yield Case(
+        "expert gate, 1 row",
+        _in_turn([lambda a=a: gate(a) for a in layers]),
+        EXPERTS * HIDDEN * 2,
+    )
     yield Case(
         "gate_up of 8 experts, 1 row",
-        _in_turn([lambda a=a: gated(a) for a in layers]),
+        _in_turn(
+            [
+                lambda r=r, a=a: expert_gemv.gated_gemv(r.normed, a[3], route=r)
+                for r, a in zip(routes, layers, strict=True)
+            ]
+        ),
         CHOSEN * EXPERT_BYTES * 2 // 3,
     )
     yield Case(
         "down of 8 experts, 1 row",
         _in_turn(
             [
-                lambda c=c, a=a: gemv.mixed_gemv(*c, a[4], hidden)
-                for c, a in zip(choices, layers, strict=True)
+                lambda g=g, r=r, a=a: expert_gemv.mixed_gemv(g, r, a[4], hidden)
+                for g, r, a in zip(gated, routes, layers, strict=True)
             ]
         ),
         CHOSEN * EXPERT_BYTES // 3,
+    )
+
+
+def _gate(device: torch.device, rows: int) -> Case:
+    hidden, weight = _rows(device, rows, HIDDEN), _rows(device, EXPERTS, HIDDEN)
+    return Case(
+        f"expert gate, {rows} rows",
+        lambda: linear.linear(hidden, weight, torch.float32),
+        2 * EXPERTS * HIDDEN,
+        2 * rows * EXPERTS * HIDDEN,
+        lambda: _error(
+            linear.linear(hidden, weight, torch.float32), hidden.float() @ weight.float().T
+        ),
+    )
+
+
+def _layer(layers: list[ExpertLayer], device: torch.device) -> Case:
+    """All products of a layer, one after the other as in decoding, without attention."""
+    hidden, attended = _rows(device, 1, HIDDEN), _rows(device, 1, ATTENDED)
+    qkv = [_scaled(device, QKV, HIDDEN) for _ in layers]
+    output = [_scaled(device, HIDDEN, ATTENDED) for _ in layers]
+
+    def run(number: int) -> torch.Tensor | None:
+        norm_weight, eps, *_ = layers[number]
+        linear.norm_linear(hidden, norm_weight, eps, qkv[number])
+        after = linear.linear(attended, output[number], residual=hidden)
+        return experts.experts(after, *layers[number], CHOSEN, True)
+
+    return Case(
+        "linear parts of a layer, 1 row",
+        _in_turn([lambda i=i: run(i) for i in range(len(layers))]),
+        QKV * HIDDEN + ATTENDED * HIDDEN + CHOSEN * EXPERT_BYTES + EXPERTS * HIDDEN * 2,
     )

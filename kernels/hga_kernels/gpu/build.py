@@ -19,6 +19,8 @@ from triton.compiler import compile as compile_kernel
 SHARED_MEMORY = {90: 232_448, 120: 101_376}
 """Bytes of shared memory a block may use, by compute capability (H100, RTX 5090)."""
 _ALIGNED = [["tt.divisibility", 16]]
+OVERLAP = {90: True, 120: True}
+"""Whether a kernel that reads weights begins before the one ahead has ended, by capability."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,19 @@ def status() -> str:
     known = capability()
     chosen = max([made for made in SHARED_MEMORY if made <= known] or [min(SHARED_MEMORY)])
     return f"Triton {triton.__version__}, launches of sm_{chosen} on sm_{known}"
+
+
+def overlap(device: torch.device) -> dict[str, Any]:
+    """Keyword arguments of a kernel that has the constant OVERLAPS.
+
+    Such a kernel is launched before the one ahead of it in the stream has ended ("programmatic
+    dependent launch"). It may read what no kernel writes; then it waits.
+    """
+    if not torch.cuda.is_available():
+        return {"OVERLAPS": False}
+    known = [known for known in OVERLAP if known <= capability(device)]
+    overlaps = bool(known) and OVERLAP[max(known)]
+    return {"OVERLAPS": overlaps, "launch_pdl": overlaps}
 
 
 def compile_ahead(build: Build, target: int) -> Compiled:

@@ -4,9 +4,11 @@ import torch
 import triton
 import triton.language as tl
 
+from hga_kernels.gpu.assign import assign
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.gemm import gemm
-from hga_kernels.gpu.gemv import MOST_ROWS, gated_gemv, gemv, mixed_gemv, ranks, takes
+from hga_kernels.gpu.expert_gemv import gate, gated_gemv, mixed_gemv
+from hga_kernels.gpu.gemm import gemm, options
+from hga_kernels.gpu.gemv import MOST_ROWS, takes
 from hga_kernels.gpu.linear import linear, prepare
 from hga_kernels.gpu.norm import rms_norm
 from hga_kernels.weights import BlockScaled, Weight
@@ -20,29 +22,7 @@ _WIDTH_UNIT = 64
 _MOST_WIDTH = 8192
 """Above this a tile of the product with ``down`` has no room."""
 
-LAUNCHES = {90: Launch({"BLOCK": 512}, 4), 120: Launch({"BLOCK": 512}, 4)}
-ROUTE_LAUNCHES = {90: Launch({}, 4), 120: Launch({}, 4)}
-
-
-@triton.jit
-def route_kernel(
-    logits_ptr,  # [rows, EXPERTS] float32
-    experts_ptr,  # [rows, CHOSEN] int32
-    shares_ptr,  # [rows, CHOSEN] float32
-    EXPERTS: tl.constexpr,
-    CHOSEN: tl.constexpr,
-    NORMALIZE: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-):
-    """The experts of a row and their shares, best first."""
-    row = tl.program_id(0)
-    expert, logits, rank = ranks(logits_ptr + row * EXPERTS, EXPERTS, BLOCK_E)
-    weights = tl.exp(logits - tl.max(logits, 0))
-    counted = rank < CHOSEN if NORMALIZE else expert < EXPERTS
-    shares = weights / tl.sum(tl.where(counted, weights, 0.0), 0)
-    chosen = rank < CHOSEN
-    tl.store(experts_ptr + row * CHOSEN + rank, expert, mask=chosen)
-    tl.store(shares_ptr + row * CHOSEN + rank, shares, mask=chosen)
+LAUNCHES = {90: Launch({"BLOCK": 512}, 2), 120: Launch({"BLOCK": 512}, 2)}
 
 
 @triton.jit
@@ -77,8 +57,7 @@ def mlp(
     if not (takes(hidden, gate_up) and takes(hidden, down) and _is_in_units(gate_up)):
         return None
     if hidden.shape[0] <= MOST_ROWS:
-        gated, _, _ = gated_gemv(hidden, norm, eps, None, gate_up, 1, False)
-        return linear(gated[:, 0], down, residual=hidden)
+        return linear(gated_gemv(hidden, gate_up, norm, eps)[:, 0], down, residual=hidden)
     inputs, scales = prepare(hidden, norm, eps, gate_up)
     gated = _empty(hidden, hidden.shape[0], gate_up.shape[-2] // 2)
     gemm(inputs, scales, gate_up, gated, is_gated=True)
@@ -107,9 +86,9 @@ def experts(
             weights = norm, eps, expert_gate, gate_up, down
             _many(hidden[rows], *weights, experts_per_token, normalize, out[rows])
         return out
-    logits = gemv(hidden, norm, eps, expert_gate, torch.float32, None)
-    gated = gated_gemv(hidden, norm, eps, logits, gate_up, experts_per_token, normalize)
-    return mixed_gemv(*gated, down, hidden)
+    route = gate(hidden, norm, eps, expert_gate, experts_per_token, normalize)
+    gated = gated_gemv(route.normed, gate_up, route=route)
+    return mixed_gemv(gated, route, down, hidden)
 
 
 def _many(
@@ -128,25 +107,27 @@ def _many(
     normed = rms_norm(hidden, norm, eps)
     logits = torch.empty(rows, len(expert_gate), dtype=torch.float32, device=hidden.device)
     gemm(normed, None, expert_gate, logits)
-    chosen, shares = _route(logits, experts_per_token, normalize)
-    in_order, order = chosen.flatten().sort(stable=True)
-    numbers = torch.arange(len(expert_gate), dtype=torch.int32, device=hidden.device)
-    ends = torch.searchsorted(in_order, numbers, right=True, out_int32=True)
-    order = order.to(torch.int32)
-
     inputs, scales = prepare(normed, None, 0.0, gate_up)
-    gated = _empty(hidden, len(order), gate_up.shape[-2] // 2)
-    gemm(inputs, scales, gate_up, gated, assigned=(order, ends, experts_per_token), is_gated=True)
+    each = rows * experts_per_token // len(expert_gate)
+    block = options(gate_up, each, hidden.device, scales is not None)["BLOCK_R"]
+    assigned, shares = assign(logits, experts_per_token, normalize, block)
+    gated = _empty(hidden, rows * experts_per_token, gate_up.shape[-2] // 2)
+    gemm(
+        *(inputs, scales, gate_up, gated),
+        assigned=assigned,
+        shared=experts_per_token,
+        is_gated=True,
+    )
     inputs, scales = prepare(gated, None, 0.0, down)
     # Whole blocks of columns, as many as there is room for.
-    part = max(_PART_BYTES // (2 * len(order)) // 128, 1) * 128
+    part = max(_PART_BYTES // (2 * len(gated)) // 128, 1) * 128
     launch = pick(LAUNCHES, capability(hidden.device))
     for first in range(0, size, part):
         columns = min(part, size - first)
-        outputs = _empty(hidden, len(order), columns)
+        outputs = _empty(hidden, len(gated), columns)
         gemm(
             *(inputs, scales, down, outputs),
-            assigned=(order, ends, 1),
+            assigned=assigned,
             is_scattered=True,
             first_column=first,
         )
@@ -158,24 +139,6 @@ def _many(
         )
 
 
-def _route(
-    logits: torch.Tensor, experts_per_token: int, normalize: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Experts [rows, experts_per_token] int32 and their shares, best first."""
-    rows, experts = logits.shape
-    chosen = torch.empty(rows, experts_per_token, dtype=torch.int32, device=logits.device)
-    shares = torch.empty(rows, experts_per_token, dtype=torch.float32, device=logits.device)
-    route_kernel[(rows,)](
-        *(logits, chosen, shares),
-        EXPERTS=experts,
-        CHOSEN=experts_per_token,
-        NORMALIZE=normalize,
-        BLOCK_E=triton.next_power_of_2(experts),
-        **pick(ROUTE_LAUNCHES, capability(logits.device)).options(),
-    )
-    return chosen, shares
-
-
 def _is_in_units(gate_up: Weight) -> bool:
     return not isinstance(gate_up, BlockScaled) or gate_up.shape[-2] // 2 % _WIDTH_UNIT == 0
 
@@ -185,13 +148,6 @@ def _empty(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 
 
 BUILDS = (
-    Build(
-        "route",
-        route_kernel,
-        {"logits_ptr": "*fp32", "experts_ptr": "*i32", "shares_ptr": "*fp32"},
-        ROUTE_LAUNCHES,
-        {"EXPERTS": 128, "CHOSEN": 8, "NORMALIZE": True, "BLOCK_E": 128},
-    ),
     Build(
         "mix",
         mix_kernel,

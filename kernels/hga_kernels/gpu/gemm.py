@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from hga_kernels.gpu.assign import Assignments
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.gemv import parts
 from hga_kernels.weights import Weight
@@ -24,44 +25,54 @@ def _launch(
 
 
 LAUNCHES = {
-    "fp8": {90: _launch(128, 128, 128, 8, 3), 120: _launch(128, 64, 128, 4, 2)},
+    "fp8": {90: _launch(64, 128, 128, 4, 3), 120: _launch(128, 64, 128, 4, 2)},
     "fp8_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
+    "grouped": {90: _launch(64, 128, 128, 4, 3), 120: _launch(128, 64, 128, 4, 2)},
+    "grouped_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
     "bf16": {90: _launch(128, 128, 64, 8, 3), 120: _launch(128, 64, 64, 4, 2)},
     "bf16_few": {90: _launch(64, 32, 64, 4, 4), 120: _launch(64, 32, 64, 4, 3)},
-    "quantized": {90: _launch(128, 128, 128, 8, 3), 120: _launch(128, 64, 128, 4, 2, True)},
+    # A gate: so few outputs that rows are cut small, or few programs would do it all.
+    "narrow": {90: _launch(64, 64, 128, 4, 4), 120: _launch(64, 64, 64, 4, 3)},
+    "narrow_few": {90: _launch(32, 16, 256, 2, 3), 120: _launch(32, 16, 256, 2, 3)},
+    "quantized": {90: _launch(64, 128, 128, 4, 4), 120: _launch(128, 64, 128, 4, 2, True)},
     "quantized_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3, True)},
 }
 """By kind of operands and number of rows, then by compute capability."""
 
+_WIDE = (
+    _launch(64, 128, 128, 4, 3),
+    _launch(64, 128, 64, 4, 3),
+    _launch(64, 128, 64, 4, 4),
+    _launch(64, 256, 64, 4, 3),
+    _launch(128, 128, 128, 8, 3),
+    _launch(128, 256, 64, 8, 3),
+    _launch(64, 64, 128, 4, 3),
+)
 CANDIDATES = {
-    "fp8": (
-        _launch(128, 128, 128, 8, 3),
-        _launch(128, 128, 128, 8, 4),
-        _launch(128, 128, 64, 8, 4),
-        _launch(64, 128, 128, 4, 3),
-        _launch(64, 128, 128, 4, 2),
-        _launch(64, 128, 64, 4, 4),
-        _launch(64, 64, 128, 4, 4),
-        _launch(128, 64, 128, 8, 3),
-    ),
-    "fp8_few": (
-        _launch(64, 32, 128, 4, 4),
-        _launch(64, 32, 128, 4, 3),
-        _launch(64, 32, 128, 4, 6),
-        _launch(128, 32, 128, 8, 4),
+    "fp8": _WIDE,
+    "grouped": (*_WIDE, _launch(128, 64, 128, 8, 3), _launch(64, 64, 64, 4, 4)),
+    "grouped_few": (
+        *(_launch(64, 32, 128, 4, stages) for stages in (3, 4, 6)),
+        *(_launch(64, 32, 256, 4, stages) for stages in (2, 3)),
         _launch(128, 32, 128, 4, 4),
+        _launch(128, 32, 128, 8, 4),
     ),
-    "bf16": (
-        _launch(128, 128, 64, 8, 3),
-        _launch(128, 128, 64, 4, 4),
-        _launch(64, 128, 64, 4, 4),
+    "narrow": (
+        _launch(64, 64, 128, 4, 4),
+        _launch(128, 32, 128, 4, 4),
         _launch(64, 32, 128, 4, 4),
+        _launch(128, 128, 64, 8, 3),
+    ),
+    "narrow_few": (
+        _launch(32, 16, 256, 2, 3),
+        _launch(16, 16, 512, 4, 2),
+        _launch(64, 16, 128, 4, 4),
     ),
     "quantized": (
-        _launch(128, 128, 128, 8, 3),
-        _launch(128, 128, 128, 8, 4),
         _launch(64, 128, 128, 4, 4),
         _launch(64, 128, 128, 4, 3),
+        _launch(64, 256, 128, 4, 3),
+        _launch(128, 128, 128, 8, 4),
         _launch(128, 64, 128, 4, 4),
     ),
 }
@@ -69,27 +80,10 @@ CANDIDATES = {
 QUANTIZE = {90: False, 120: False}
 """Whether the rows that meet FP8 weights are rounded to e4m3, by compute capability."""
 
+NARROW = 256
+"""Outputs up to which a bf16 weight counts as a gate."""
 _FEW_ROWS = 64
 """Rows of a tile from which the launches for many rows are used."""
-
-
-@triton.jit
-def _assigned(ends_ptr, tile, EXPERTS: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_R: tl.constexpr):
-    """Expert of a tile of rows sorted by expert, its first row and the end of the expert's rows.
-
-    The expert is EXPERTS where there are fewer tiles.
-    """
-    expert = tl.arange(0, BLOCK_E)
-    inside = expert < EXPERTS
-    ends = tl.load(ends_ptr + expert, mask=inside, other=0)
-    starts = tl.load(ends_ptr + expert - 1, mask=inside & (expert > 0), other=0)
-    tiles = tl.where(inside, (ends - starts + BLOCK_R - 1) // BLOCK_R, 0)
-    tiles_before = tl.cumsum(tiles, 0) - tiles
-    own = (tiles_before <= tile) & (tile < tiles_before + tiles)
-    found = tl.sum(tl.where(own, expert + 1, 0), 0)
-    first = tl.sum(tl.where(own, starts + (tile - tiles_before) * BLOCK_R, 0), 0)
-    end = tl.sum(tl.where(own, ends, 0), 0)
-    return tl.where(found == 0, EXPERTS, found - 1), first, end
 
 
 @triton.jit
@@ -101,7 +95,7 @@ def gemm_kernel(
     residual_ptr,  # [.., columns]
     out_ptr,  # [.., columns]
     order_ptr,  # [rows] int32
-    ends_ptr,  # [EXPERTS] int32
+    tiles_ptr,  # [tiles, 3] int32
     rows,
     first_column,
     columns,
@@ -114,7 +108,6 @@ def gemm_kernel(
     HAS_SCALES: tl.constexpr,
     HAS_X_SCALES: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    BLOCK_E: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -122,19 +115,18 @@ def gemm_kernel(
 ):
     """``columns`` columns of ``x @ w.T + residual``, from ``first_column``.
 
-    EXPERTS > 0: rows are sorted by expert and ``order`` gives the assignment each is of; SHARED
-    assignments in a row are of one row of x, and SCATTER writes the rows in the order of the
+    EXPERTS > 0: a tile's rows are of one expert and ``order`` gives the assignment each is of;
+    SHARED assignments in a row are of one row of x, and SCATTER writes the rows in the order of the
     assignments. GATED: the outputs are ``silu(gate) * up``; gates and ups alternate in a tile
     every 8 rows, which puts both of a pair into one thread.
     """
     if EXPERTS > 0:
-        expert, first_row, end_row = _assigned(
-            ends_ptr, tl.program_id(1), EXPERTS, BLOCK_E, BLOCK_R
-        )
-        if expert == EXPERTS:
+        tile_ptr = tiles_ptr + tl.program_id(1) * 3
+        expert = tl.load(tile_ptr)
+        if expert < 0:
             return
-        row = first_row + tl.arange(0, BLOCK_R)
-        inside = row < end_row
+        row = tl.load(tile_ptr + 1) + tl.arange(0, BLOCK_R)
+        inside = row < tl.load(tile_ptr + 2)
         source = row
         if not SCATTER:
             source = tl.load(order_ptr + row, mask=inside, other=0) // SHARED
@@ -165,6 +157,9 @@ def gemm_kernel(
     if HAS_SCALES:
         scale_place = w_scales_ptr + first_unit // 128 * SCALES
         up_scale_place = w_scales_ptr + (OUT // 2 + first_unit) // 128 * SCALES
+    last_scale = 1.0
+    if HAS_SCALES and GATED:
+        last_scale = tl.full([BLOCK_O, 1], 1.0, tl.float32)
     sums = tl.zeros([BLOCK_O, BLOCK_R], tl.float32)
     for first in range(0, SIZE, BLOCK_K):
         if SIZE % BLOCK_K == 0:
@@ -188,9 +183,16 @@ def gemm_kernel(
             x_scale = tl.load(x_scales_ptr + source * SCALES + first // 128)
             sums += product * (scale * x_scale[None, :])
         elif HAS_SCALES:
-            sums += tl.dot(w.to(tl.bfloat16), x) * scale
+            # Held in units of the scale at hand: a second tile of sums would take the registers.
+            scale = tl.where(scale == 0, 1e-30, scale)
+            sums *= last_scale / scale
+            last_scale = scale
+            # By way of float32, which is twice as fast as straight from e4m3.
+            sums = tl.dot(w.to(tl.float32).to(tl.bfloat16), x, sums)
         else:
             sums = tl.dot(w, x, sums)
+    if HAS_SCALES and not HAS_X_SCALES:
+        sums *= last_scale
 
     if GATED:
         pairs = tl.reshape(sums, [BLOCK_O // 16, 2, 8, BLOCK_R])
@@ -207,12 +209,26 @@ def gemm_kernel(
     tl.store(out_ptr + places, sums.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def options(kind: str, rows: int, device: torch.device) -> dict[str, Any]:
-    """Keyword arguments of a launch for tiles of about ``rows`` rows."""
-    target = capability(device)
+def options(
+    weight: Weight, rows: int, device: torch.device, is_quantized: bool = False
+) -> dict[str, Any]:
+    """Keyword arguments of a launch for tiles of about ``rows`` rows.
+
+    Args:
+        weight: [outputs, in], or [experts, outputs, in].
+        rows: that there are; of each expert.
+        device: the GPU.
+        is_quantized: whether the rows are e4m3.
+    """
+    values, scales = parts(weight)
+    kind = "bf16" if scales is None else "quantized" if is_quantized else "fp8"
+    if scales is None and values.ndim == 2 and len(values) <= NARROW:
+        kind = "narrow"
+    elif kind == "fp8" and values.ndim == 3:
+        kind = "grouped"
     tile = max(16, triton.next_power_of_2(rows))
-    launch = pick(LAUNCHES[kind if tile >= _FEW_ROWS else f"{kind}_few"], target)
-    chosen = launch.options()
+    name = kind if tile >= _FEW_ROWS else f"{kind}_few"
+    chosen = pick(LAUNCHES[name], capability(device)).options()
     return chosen | {"BLOCK_R": min(tile, chosen["BLOCK_R"])}
 
 
@@ -228,7 +244,8 @@ def gemm(
     weight: Weight,
     out: torch.Tensor,
     residual: torch.Tensor | None = None,
-    assigned: tuple[torch.Tensor, torch.Tensor, int] | None = None,
+    assigned: Assignments | None = None,
+    shared: int = 1,
     is_scattered: bool = False,
     is_gated: bool = False,
     first_column: int = 0,
@@ -241,8 +258,8 @@ def gemm(
         weight: [outputs, in], or [experts, outputs, in] where rows are assigned.
         out: [rows, columns]: written; its columns are those of the product from ``first_column``.
         residual: like ``out``.
-        assigned: assignments sorted by expert [assignments] int32, the end of each expert's among
-            them [experts] int32, and how many assignments in a row are of one row of inputs.
+        assigned: which rows of inputs go to which expert.
+        shared: how many assignments in a row are of one row of inputs.
         is_scattered: inputs are in the sorted order and the result is in that of the assignments,
             instead of the other way round.
         is_gated: the result is ``silu(gate) * up``; the first half of the outputs are gates.
@@ -254,16 +271,17 @@ def gemm(
     values, scales = parts(weight)
     outputs, size = values.shape[-2:]
     columns = out.shape[1]
-    kind = "bf16" if scales is None else "fp8" if input_scales is None else "quantized"
-    order, ends, shared = assigned if assigned is not None else (None, None, 1)
-    experts = ends.shape[0] if ends is not None else 0
     rows = out.shape[0]
-    chosen = options(kind, rows // max(experts, 1), inputs.device)
+    experts = len(values) if assigned is not None else 0
+    chosen = options(weight, rows // max(experts, 1), inputs.device, input_scales is not None)
+    tiles = triton.cdiv(rows, chosen["BLOCK_R"])
+    order = table = None
+    if assigned is not None:
+        order, table, tiles = assigned.order, assigned.tiles, len(assigned.tiles)
+        chosen["BLOCK_R"] = assigned.block
     units = chosen["BLOCK_O"] // 2 if is_gated else chosen["BLOCK_O"]
-    # With experts: at most one tile each that is not full.
-    tiles = triton.cdiv(rows, chosen["BLOCK_R"]) + min(experts, rows)
     gemm_kernel[(triton.cdiv(columns, units), tiles)](
-        *(inputs, input_scales, values, scales, residual, out, order, ends),
+        *(inputs, input_scales, values, scales, residual, out, order, table),
         *(rows, first_column, columns),
         OUT=outputs,
         SIZE=size,
@@ -274,27 +292,28 @@ def gemm(
         HAS_SCALES=scales is not None,
         HAS_X_SCALES=input_scales is not None,
         HAS_RESIDUAL=residual is not None,
-        BLOCK_E=triton.next_power_of_2(max(experts, 1)),
         **chosen,
     )
     return out
 
 
 _TYPES = {
-    "x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32", "order_ptr": "*i32", "ends_ptr": "*i32",
+    "x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32", "order_ptr": "*i32", "tiles_ptr": "*i32",
     "residual_ptr": "*bf16", "out_ptr": "*bf16", "rows": "i32", "first_column": "i32",
     "columns": "i32",
 }  # fmt: skip
 _OPERANDS = {
     "fp8": {"x_ptr": "*bf16", "w_ptr": "*fp8e4nv"},
+    "grouped": {"x_ptr": "*bf16", "w_ptr": "*fp8e4nv"},
+    "narrow": {"x_ptr": "*bf16", "w_ptr": "*bf16"},
     "bf16": {"x_ptr": "*bf16", "w_ptr": "*bf16"},
     "quantized": {"x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv"},
 }
 _FLAGS = {
     "EXPERTS": 0, "SHARED": 1, "GATED": False, "SCATTER": False, "HAS_SCALES": True,
-    "HAS_X_SCALES": False, "HAS_RESIDUAL": False, "BLOCK_E": 1,
+    "HAS_X_SCALES": False, "HAS_RESIDUAL": False,
 }  # fmt: skip
-_EXPERTS = {"EXPERTS": 128, "BLOCK_E": 128}
+_EXPERTS = {"EXPERTS": 128}
 
 
 def _build(name: str, kind: str, outputs: int, size: int, **flags: Any) -> Build:
@@ -306,10 +325,12 @@ def _build(name: str, kind: str, outputs: int, size: int, **flags: Any) -> Build
 BUILDS = (
     _build("qkv", "fp8", 5120, 2048),
     _build("output", "fp8", 2048, 4096, HAS_RESIDUAL=True),
-    _build("gate_up", "fp8", 1536, 2048, **_EXPERTS, SHARED=8, GATED=True),
-    _build("down", "fp8", 2048, 768, **_EXPERTS, SCATTER=True),
-    _build("gate_up_few", "fp8_few", 1536, 2048, **_EXPERTS, SHARED=8, GATED=True),
-    _build("down_few", "fp8_few", 2048, 768, **_EXPERTS, SCATTER=True),
+    _build("gate_up", "grouped", 1536, 2048, **_EXPERTS, SHARED=8, GATED=True),
+    _build("down", "grouped", 2048, 768, **_EXPERTS, SCATTER=True),
+    _build("gate_up_few", "grouped_few", 1536, 2048, **_EXPERTS, SHARED=8, GATED=True),
+    _build("down_few", "grouped_few", 2048, 768, **_EXPERTS, SCATTER=True),
+    _build("expert_gate", "narrow", 128, 2048, HAS_SCALES=False),
+    _build("expert_gate_few", "narrow_few", 128, 2048, HAS_SCALES=False),
     _build("qkv_quantized", "quantized", 5120, 2048, HAS_X_SCALES=True),
     _build("smollm_gate_up", "bf16", 3072, 576, HAS_SCALES=False, GATED=True),
     _build("smollm_qkv_few", "bf16_few", 960, 576, HAS_SCALES=False),

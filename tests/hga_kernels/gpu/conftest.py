@@ -68,11 +68,12 @@ def poisoned() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def few_programs(device: torch.device) -> Iterator[None]:
     """Larger tiles in the interpreter, which takes its time for every program."""
-    from hga_kernels.gpu import gemv
+    from hga_kernels.gpu import expert_gemv, gemv
     from hga_kernels.gpu.build import Launch
 
     with pytest.MonkeyPatch.context() as patch:
-        for launches in gemv.LAUNCHES.values() if device.type == "cpu" else ():
+        tables = (*gemv.LAUNCHES.values(), *expert_gemv.LAUNCHES.values())
+        for launches in tables if device.type == "cpu" else ():
             for target, launch in launches.items():
                 patch.setitem(launches, target, Launch({**launch.sizes, "BLOCK_N": 32}))
         yield
