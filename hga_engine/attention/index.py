@@ -79,7 +79,7 @@ class RoutingIndex:
         self._chunk_turns = self._turns(size, wide)
         self._group_turns = self._turns(router.group_size, wide)
         self._closed = [0] * model.num_layers
-        self._stacked: tuple[torch.Tensor, ...] = ()
+        self._stacked: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self.summaries: list[torch.Tensor] = []
         self.codes: list[torch.Tensor] = []
         self.scales: list[torch.Tensor] = []
@@ -137,6 +137,7 @@ class RoutingIndex:
             cos, sin: [chunk_size, head_dim / 2], the turns of ``middle_turns``.
             summaries, codes, scales: [layers, kv_heads, chunks, ...].
         """
+        assert self._stacked is not None
         return (*self._chunk_turns, *self._stacked)
 
     def truncate(self, tokens: int) -> None:
@@ -193,7 +194,7 @@ class RoutingIndex:
         """Give memory back. The index cannot be used afterwards."""
         for arrays in self._arrays().values():
             arrays.clear()
-        self._stacked = ()
+        self._stacked = None
 
     def bytes(self) -> int:
         """Memory of the entries in use."""
