@@ -58,6 +58,8 @@ def candidates(device: torch.device) -> Iterator[Case]:
     [resolve, attend] = _Decode(device, host, 0, "all hits").parts()
     for launch in resident.CANDIDATES["attend_resident"]:
         yield _with(attend, resident.ATTEND, launch)
+    for launch in resident.CANDIDATES["add_up"]:
+        yield _with(attend, resident.ADD_UP, launch)
     for launch in pages.CANDIDATES["resolve_pages"]:
         yield _with(resolve, pages.RESOLVE, launch)
 

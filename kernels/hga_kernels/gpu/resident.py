@@ -1,10 +1,9 @@
-"""Attention of one token over the resident pages, in one launch.
+"""Attention of one token over the resident pages.
 
-Every KV head's pages (sinks, recent, chosen) are split over programs; the last program of a head to
-finish adds up the parts of all.
+Every KV head's pages (sinks, recent, chosen) are split over programs; a second launch adds up their
+parts, one query head a program.
 """
 
-import functools
 import math
 
 import torch
@@ -19,18 +18,17 @@ _CHUNK_GROUPS = tl.constexpr(CHUNK_GROUPS)
 _MISSING = tl.constexpr(MISSING)
 _NO_MAXIMUM = tl.constexpr(-1e30)
 """Below every score, and finite: a difference of two is a number."""
-_MAX_KV_HEADS = 1024
 _TENSOR_CORE_ROWS = 16
 
-ATTEND = {90: Launch({"PAGES": 4, "COLUMNS": 32}, warps=4, stages=1)}
+ATTEND = {90: Launch({"PAGES": 4}, warps=4, stages=1)}
+ADD_UP = {90: Launch({}, warps=4, stages=1)}
 CANDIDATES = {
     "attend_resident": tuple(
-        Launch({"PAGES": pages, "COLUMNS": columns}, warps=warps, stages=1)
-        for pages, columns, warps in (
-            (2, 16, 4), (4, 16, 4), (4, 32, 4), (4, 32, 8), (4, 64, 8), (8, 32, 8), (8, 64, 8)
-        )
-    )
-}  # fmt: skip
+        Launch({"PAGES": pages}, warps=warps, stages=1)
+        for pages, warps in ((1, 1), (1, 2), (2, 2), (2, 4), (4, 2), (4, 4), (4, 8), (8, 4), (8, 8))
+    ),
+    "add_up": tuple(Launch({}, warps=warps, stages=1) for warps in (1, 2, 4, 8)),
+}
 
 
 @triton.jit
@@ -43,8 +41,10 @@ def _listed_page(
     chosen = page - SINKS - RECENT
     is_chosen = (chosen >= 0) & (chosen < budget)
     row = kv_head * budget
+    # Neither waits for the other.
     place = tl.load(places + row + chosen, mask=is_chosen, other=-1)
-    group = tl.load(groups + row + chosen, mask=is_chosen & (place >= 0), other=-1)
+    group = tl.load(groups + row + chosen, mask=is_chosen, other=-1)
+    group = tl.where(place >= 0, group, -1)
     # A sink that is recent counts once.
     group = tl.where(chosen < 0, tl.where(recent >= SINKS, recent, -1), group)
     group = tl.where(page < SINKS, page, group)
@@ -56,11 +56,10 @@ def _listed_page(
 
 @triton.jit
 def _attend_resident(
-    queries, groups, places, position_at, resident, host, out, mass, arrived, maxima, sums,
-    page_sums, parts, scale, pieces, resident_slots, max_groups, budget,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, DIM: tl.constexpr, PIECES: tl.constexpr,
-    WITH_MASS: tl.constexpr, SINKS: tl.constexpr, RECENT: tl.constexpr, ROWS: tl.constexpr,
-    PAGES: tl.constexpr, COLUMNS: tl.constexpr,
+    queries, groups, places, position_at, resident, host, maxima, sums, page_sums, parts, scale,
+    resident_slots, max_groups, budget,
+    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_MASS: tl.constexpr, SINKS: tl.constexpr,
+    RECENT: tl.constexpr, ROWS: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
     piece, kv_head = tl.program_id(0), tl.program_id(1)
     position = tl.load(position_at)
@@ -76,74 +75,64 @@ def _attend_resident(
     cached = (kv_head * resident_slots + slot).to(tl.int64)[:, None] * page_size + inside
     stored = (kv_head * max_groups + group).to(tl.int64)[:, None] * page_size + inside
     source = tl.where(missing[:, None], host + stored, resident + cached)
-    # Places after the token may hold anything, NaN too.
-    key = tl.load(source, mask=visible[:, None], other=0.0)
-    value = tl.load(source + _GROUP * DIM, mask=visible[:, None], other=0.0)
     row = tl.arange(0, ROWS)
     at = (kv_head * HEADS + row)[:, None] * DIM + dim[None, :]
+    # Values first: the compiler lets what is loaded after the keys wait for them.
+    # Places after the token may hold anything, NaN too.
+    value = tl.load(source + _GROUP * DIM, mask=visible[:, None], other=0.0)
     query = tl.load(queries + at, mask=(row < HEADS)[:, None], other=0.0)
+    key = tl.load(source, mask=visible[:, None], other=0.0)
     scores = tl.dot(query, tl.trans(key)) * scale
     scores = tl.where(visible[None, :], scores, float("-inf"))
     maximum = tl.maximum(tl.max(scores, 1), _NO_MAXIMUM)
     weights = tl.exp2(scores - maximum[:, None])
     part = tl.dot(weights.to(value.dtype), value)
-    tl.store(resident + cached, key, mask=missing[:, None])
-    tl.store(resident + cached + _GROUP * DIM, value, mask=missing[:, None])
-
-    # [kv_heads, pieces, WIDTH], of which HEADS are in use.
-    own = (kv_head * pieces + piece) * WIDTH + row
-    tl.store(maxima + own, maximum, mask=row < WIDTH)
-    tl.store(sums + own, tl.sum(weights, 1), mask=row < WIDTH)
-    tl.store(parts + own[:, None] * DIM + dim[None, :], part, mask=(row < WIDTH)[:, None])
+    # [query_heads, pieces, ...]
+    own = (kv_head * HEADS + row) * tl.num_programs(0) + piece
+    used = row < HEADS
+    tl.store(parts + own[:, None] * DIM + dim[None, :], part, mask=used[:, None])
+    tl.store(maxima + own, maximum, mask=used)
+    tl.store(sums + own, tl.sum(weights, 1), mask=used)
     if WITH_MASS:
         of_pages = tl.sum(tl.reshape(weights, (ROWS, PAGES, _GROUP)), 2)
         page = tl.arange(0, PAGES)
-        of_pages_at = page_sums + own[:, None] * PAGES + page[None, :]
-        tl.store(of_pages_at, of_pages, mask=(row < WIDTH)[:, None])
-    # All threads' parts have to be on their way before the program counts as finished.
-    tl.debug_barrier()
-    if tl.atomic_add(arrived + kv_head, 1) == pieces - 1:
-        tl.store(arrived + kv_head, 0)
-        _add_up(
-            groups, places, position, out, mass, maxima, sums, page_sums, parts, kv_head, pieces,
-            budget, HEADS, WIDTH, DIM, PIECES, WITH_MASS, SINKS, RECENT, PAGES, COLUMNS,
-        )  # fmt: skip
+        tl.store(page_sums + own[:, None] * PAGES + page[None, :], of_pages, mask=used[:, None])
+    tl.store(resident + cached, key, mask=missing[:, None])
+    tl.store(resident + cached + _GROUP * DIM, value, mask=missing[:, None])
 
 
 @triton.jit
 def _add_up(
-    groups, places, position, out, mass, maxima, sums, page_sums, parts, kv_head, pieces, budget,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, DIM: tl.constexpr, PIECES: tl.constexpr,
-    WITH_MASS: tl.constexpr, SINKS: tl.constexpr, RECENT: tl.constexpr, PAGES: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    groups, places, position_at, maxima, sums, page_sums, parts, out, mass, pieces, budget,
+    HEADS: tl.constexpr, DIM: tl.constexpr, PIECES: tl.constexpr, WITH_MASS: tl.constexpr,
+    SINKS: tl.constexpr, RECENT: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
-    # What other programs wrote is read past the first cache, which does not see it.
+    head = tl.program_id(0)
     piece = tl.arange(0, PIECES)
-    head = tl.arange(0, WIDTH)
-    at = (kv_head * pieces + piece)[:, None] * WIDTH + head[None, :]
-    there = (piece < pieces)[:, None]
-    maximum = tl.load(maxima + at, mask=there, other=_NO_MAXIMUM, cache_modifier=".cg")
-    total = tl.load(sums + at, mask=there, other=0.0, cache_modifier=".cg")
-    factor = tl.exp2(maximum - tl.max(maximum, 0)[None, :])
-    factor = tl.where(there, factor, 0.0)
-    factor = factor / tl.sum(total * factor, 0)[None, :]
-    STEP: tl.constexpr = COLUMNS if COLUMNS < DIM else DIM
-    for start in tl.static_range(0, DIM, STEP):
-        column = start + tl.arange(0, STEP)
-        part_at = parts + at[:, :, None] * DIM + column[None, None, :]
-        part = tl.load(part_at, mask=there[:, :, None], other=0.0, cache_modifier=".cg")
-        attended = tl.sum(part * factor[:, :, None], 0)
-        out_at = out + (kv_head * HEADS + head)[:, None] * DIM + column[None, :]
-        tl.store(out_at, attended.to(out.dtype.element_ty), mask=(head < HEADS)[:, None])
+    there = piece < pieces
+    own = head * pieces + piece
+    dim = tl.arange(0, DIM)
+    part = tl.load(parts + own[:, None] * DIM + dim[None, :], mask=there[:, None], other=0.0)
+    maximum = tl.load(maxima + own, mask=there, other=_NO_MAXIMUM)
+    total = tl.load(sums + own, mask=there, other=0.0)
     if WITH_MASS:
-        page = tl.arange(0, PAGES)
-        weight_at = page_sums + at[:, :, None] * PAGES + page[None, None, :]
-        known = there[:, :, None] & (head < HEADS)[None, :, None]
-        weight = tl.load(weight_at, mask=known, other=0.0, cache_modifier=".cg")
-        of_pages = tl.sum(weight * factor[:, :, None], 1)
-        number = piece[:, None] * PAGES + page[None, :]
-        group, _, _ = _listed_page(number, position, groups, places, kv_head, budget, SINKS, RECENT)
-        tl.atomic_add(mass + group, of_pages, mask=there & (group >= 0), sem="relaxed")
+        page = tl.arange(0, PIECES * PAGES)
+        listed = page < pieces * PAGES
+        weight = tl.load(page_sums + head * pieces * PAGES + page, mask=listed, other=0.0)
+        of_piece = tl.load(maxima + head * pieces + page // PAGES, mask=listed, other=_NO_MAXIMUM)
+        group, _, _ = _listed_page(
+            page, tl.load(position_at), groups, places, head // HEADS, budget, SINKS, RECENT
+        )
+    # Everything has been asked for before the compiler waits for any of it.
+    tl.debug_barrier()
+    most = tl.max(maximum, 0)
+    factor = tl.exp2(maximum - most)
+    whole = tl.sum(total * factor, 0)
+    attended = tl.sum(part * factor[:, None], 0) / whole
+    tl.store(out + head * DIM + dim, attended.to(out.dtype.element_ty))
+    if WITH_MASS:
+        weight *= tl.exp2(of_piece - most) / whole
+        tl.atomic_add(mass + group, weight, mask=listed & (group >= 0), sem="relaxed")
 
 
 def attend_resident(
@@ -162,21 +151,25 @@ def attend_resident(
     kv_heads, slots = resident.shape[:2]
     if not _takes(queries, resident):
         return None
-    launch = pick(ATTEND, capability(queries.device))
+    known = capability(queries.device)
+    launch, add_up = pick(ATTEND, known), pick(ADD_UP, known)
     budget, per_kv = groups.shape[1], heads // kv_heads
     pages = launch.sizes["PAGES"]
     pieces = triton.cdiv(window.slots + budget, pages)
-    width = triton.next_power_of_2(per_kv)
     out = torch.empty_like(queries)
-    maxima, sums = queries.new_empty(2, kv_heads, pieces, width, dtype=torch.float32)
-    page_sums = maxima.new_empty(*maxima.shape, pages) if mass is not None else None
+    maxima, sums = queries.new_empty(2, heads, pieces, dtype=torch.float32)
+    page_sums = maxima.new_empty(heads, pieces, pages) if mass is not None else None
+    parts = maxima.new_empty(heads, pieces, dim)
+    shared = {"HEADS": per_kv, "DIM": dim, "WITH_MASS": mass is not None}
+    shared |= {"SINKS": window.sinks, "RECENT": window.recent}
     _attend_resident[(pieces, kv_heads)](
-        queries, groups, places, position, resident, host, out, mass, _arrived(queries.device),
-        maxima, sums, page_sums, maxima.new_empty(*maxima.shape, dim), scale / math.log(2), pieces,
-        slots, host.shape[0] // kv_heads, budget,
-        HEADS=per_kv, WIDTH=width, DIM=dim, PIECES=triton.next_power_of_2(pieces),
-        WITH_MASS=mass is not None, SINKS=window.sinks, RECENT=window.recent,
-        ROWS=max(width, _TENSOR_CORE_ROWS), **launch.options(),
+        queries, groups, places, position, resident, host, maxima, sums, page_sums, parts,
+        scale / math.log(2), slots, host.shape[0] // kv_heads, budget,
+        ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS), **shared, **launch.options(),
+    )  # fmt: skip
+    _add_up[(heads,)](
+        groups, places, position, maxima, sums, page_sums, parts, out, mass, pieces, budget,
+        PIECES=triton.next_power_of_2(pieces), PAGES=pages, **shared, **add_up.options(),
     )  # fmt: skip
     return out
 
@@ -186,34 +179,33 @@ def _takes(queries: torch.Tensor, resident: torch.Tensor) -> bool:
     return (
         queries.dtype == resident.dtype == torch.bfloat16
         and resident.shape[-2] == GROUP
-        and resident.shape[0] <= _MAX_KV_HEADS
         and dim & (dim - 1) == 0
         and 16 <= dim <= 256
     )
 
 
-@functools.cache
-def _arrived(device: torch.device) -> torch.Tensor:
-    """Programs of each KV head that have finished; every launch leaves zeros behind."""
-    return torch.zeros(_MAX_KV_HEADS, dtype=torch.int32, device=device)
-
-
 _TYPES = {
     **dict.fromkeys(("queries", "resident", "host", "out"), "*bf16"),
-    **dict.fromkeys(("groups", "places", "position_at", "arrived"), "*i32"),
+    **dict.fromkeys(("groups", "places", "position_at"), "*i32"),
     **dict.fromkeys(("mass", "maxima", "sums", "page_sums", "parts"), "*fp32"),
     "scale": "fp32",
     **dict.fromkeys(("pieces", "resident_slots", "max_groups", "budget"), "i32"),
 }
-_QWEN3 = {"HEADS": 8, "WIDTH": 8, "DIM": 128}
-_SMOLLM2 = {"HEADS": 3, "WIDTH": 4, "DIM": 64}
-_COMMON = {"PIECES": 32, "ROWS": 16, "SINKS": WINDOW.sinks, "RECENT": WINDOW.recent}
-_NO_MASS = {"WITH_MASS": False, "mass": None, "page_sums": None}
+_WINDOW = {"SINKS": WINDOW.sinks, "RECENT": WINDOW.recent}
+_QWEN3 = {"HEADS": 8, "DIM": 128, **_WINDOW}
+_SMOLLM2 = {"HEADS": 3, "DIM": 64, **_WINDOW}
+_ADDED = {"PIECES": 32, **ATTEND[90].sizes}
+_NO_MASS = {"WITH_MASS": False, "page_sums": None}
+_MASS = {"WITH_MASS": True}
 BUILDS = (
     Build("attend_resident/qwen3", _attend_resident, _TYPES, ATTEND,
-          {**_QWEN3, **_COMMON, **_NO_MASS}),
+          {**_QWEN3, "ROWS": 16, **_NO_MASS}),
     Build("attend_resident/qwen3/mass", _attend_resident, _TYPES, ATTEND,
-          {**_QWEN3, **_COMMON, "WITH_MASS": True}),
+          {**_QWEN3, "ROWS": 16, **_MASS}),
     Build("attend_resident/smollm2/mass", _attend_resident, _TYPES, ATTEND,
-          {**_SMOLLM2, **_COMMON, "WITH_MASS": True}),
+          {**_SMOLLM2, "ROWS": 16, **_MASS}),
+    Build("add_up/qwen3", _add_up, _TYPES, ADD_UP,
+          {**_QWEN3, **_ADDED, **_NO_MASS, "mass": None}),
+    Build("add_up/qwen3/mass", _add_up, _TYPES, ADD_UP, {**_QWEN3, **_ADDED, **_MASS}),
+    Build("add_up/smollm2/mass", _add_up, _TYPES, ADD_UP, {**_SMOLLM2, **_ADDED, **_MASS}),
 )  # fmt: skip
