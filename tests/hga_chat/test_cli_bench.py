@@ -104,8 +104,9 @@ def test_memory(cli, passed):
     contexts, config, _ = passed[0]
     assert (contexts, config.cache.device_limit_bytes) == ([2048], 31 * 2**30)
     assert ran.out.splitlines()[2].split()[:5] == ["2,048", "3.0", "GiB", "2.0", "GiB"]
-    assert json.loads(cli("bench", "memory", "--json").out)["context"]["2048"] == (
-        MEMORY["context"][2048]
+    assert (
+        json.loads(cli("bench", "memory", "--json").out)["context"]["2048"]
+        == (MEMORY["context"][2048])
     )
 
 
