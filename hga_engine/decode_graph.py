@@ -4,9 +4,10 @@ import math
 from collections.abc import Generator
 
 import torch
-from hga_kernels import norm_linear, sample, select_groups
+from hga_kernels import norm_linear, sample
+from hga_kernels.gpu.choice import choose_pages
 from hga_kernels.gpu.index import index_closed_chunk
-from hga_kernels.gpu.pages import resolve_pages, write_token
+from hga_kernels.gpu.pages import write_token
 from hga_kernels.gpu.resident import attend_resident
 from hga_kernels.gpu.step import finish_step
 
@@ -153,7 +154,6 @@ class DecodeGraph:
         context = cache.table.shape[2] * router.group_size
         cos, sin = self._decoder.angles(context)
         scale = 1 / math.sqrt(model.head_dim)
-        chunks = index.summaries[0].shape[1]
         hidden = self._decoder.embed(self._token)
         torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
         self._end_chunk.sub_(router.recent_tokens // router.chunk_size)
@@ -176,30 +176,24 @@ class DecodeGraph:
             )
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
-            groups, _ = select_groups(
+            groups, places = choose_pages(
                 rows,
                 index.summaries[layer],
                 index.codes[layer],
                 index.scales[layer],
                 router.sink_tokens // router.chunk_size,
                 self._end_chunk,
-                chunks,
                 router.decode_budget,
-                chunks,
                 scale,
-            )
-            places = resolve_pages(
-                groups[0],
                 cache.table[layer],
                 cache.owner[layer],
                 cache.stamps[layer],
                 self._step,
                 cache.counts,
             )
-            assert places is not None
             attended = attend_resident(
                 queries,
-                groups[0],
+                groups,
                 places,
                 self._position,
                 cache.resident[layer],

@@ -141,33 +141,32 @@ def write_token(
 
 @triton.jit
 def resolve_head(
-    group,
-    lane,
+    head,
+    groups,
     places,
     table,
     owner,
     stamps,
-    step,
+    step_at,
     counts,
     budget,
     cache_slots,
+    max_groups,
+    BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """``resolve_pages`` for one KV head, by one program.
+    """``resolve_pages`` for one KV head, by one program, which may have written the groups itself.
 
-    Args:
-        group: [BUDGET] int32 chosen groups, -1 for none and from ``budget`` on.
-        lane: [BUDGET] their places, 0, 1, ….
-        places: pointer to the head's row of the result, written.
-        table: pointer to the head's row, as ``owner`` and ``stamps``.
-        owner: see there.
-        stamps: see there.
-        step: int32.
-        counts: pointer to hits and misses.
-        budget: places in a row.
-        cache_slots: slots of the cache.
-        SLOTS: a power of two, at least ``cache_slots``.
+    Args: pointers as there, ``BUDGET`` and ``SLOTS`` powers of two, at least ``budget`` and
+    ``cache_slots``.
     """
+    lane = tl.arange(0, BUDGET)
+    group = tl.load(groups + head * budget + lane, mask=lane < budget, other=-1)
+    step = tl.load(step_at)
+    places += head * budget
+    table += head * max_groups
+    owner += head * cache_slots
+    stamps += head * cache_slots
     wanted = group >= 0
     place = tl.load(table + group, mask=wanted, other=-1)
     hit = wanted & (place >= 0)
@@ -226,19 +225,19 @@ def _resolve_pages(
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    head = tl.program_id(0)
-    lane = tl.arange(0, BUDGET)
     resolve_head(
-        tl.load(groups + head * budget + lane, mask=lane < budget, other=-1),
-        lane,
-        places + head * budget,
-        table + head * max_groups,
-        owner + head * cache_slots,
-        stamps + head * cache_slots,
-        tl.load(step_at),
+        tl.program_id(0),
+        groups,
+        places,
+        table,
+        owner,
+        stamps,
+        step_at,
         counts,
         budget,
         cache_slots,
+        max_groups,
+        BUDGET,
         SLOTS,
     )
 

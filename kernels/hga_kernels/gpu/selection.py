@@ -133,11 +133,7 @@ def select_groups(
     Unless ``last_chunk`` is None it can be captured in a CUDA graph.
     """
     kv_heads, blocks, rows, dim = queries.shape
-    if codes.dim() != 5 or codes.shape[2:4] != (_PER_CHUNK, _GROUP) or scales.shape[2] != _CHUNK:
-        return None
-    if dim & (dim - 1) or not 16 <= dim <= 256 or codes.shape[1] > _MAX_CHUNKS:
-        return None
-    if queries.dtype not in (torch.bfloat16, torch.float32) or summaries.dtype != torch.bfloat16:
+    if not takes(queries, summaries, codes, scales):
         return None
     last = int(end_chunks.max()) if last_chunk is None else last_chunk
     last = min(last, codes.shape[1])
@@ -183,6 +179,23 @@ def select_groups(
     masses = empty(torch.float32, blocks, kv_heads, budget)
     _choose(work, work.masses, work.listed, _PER_CHUNK, groups, masses)
     return groups, masses
+
+
+def takes(
+    queries: torch.Tensor, summaries: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor
+) -> bool:
+    """Whether these are a selection's tensors of a kind and size that the kernels take."""
+    dim = queries.shape[3]
+    return (
+        codes.dim() == 5
+        and codes.shape[2:4] == (_PER_CHUNK, _GROUP)
+        and scales.shape[2] == _CHUNK
+        and dim & (dim - 1) == 0
+        and 16 <= dim <= 256
+        and codes.shape[1] <= _MAX_CHUNKS
+        and queries.dtype in (torch.bfloat16, torch.float32)
+        and summaries.dtype == torch.bfloat16
+    )
 
 
 def _turn_rows(work: _Work) -> None:

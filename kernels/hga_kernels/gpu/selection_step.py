@@ -1,4 +1,7 @@
-"""Selection for one block of few query rows, as in a decode step: two kernels."""
+"""Selection for one block of few query rows, as in a decode step: two kernels.
+
+The second one also finds the chosen pages in the page cache, if it is given one.
+"""
 
 import math
 
@@ -7,6 +10,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.pages import resolve_head
 from hga_kernels.gpu.scores import group_sums, heaviest, quantised, token_of, token_products
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
 
@@ -115,16 +119,25 @@ def choose_step_kernel(
     totals,
     groups,
     masses,
+    places,
+    table,
+    owner,
+    stamps,
+    step_at,
+    counts,
     rows,
     first_chunk,
     programs,
     budget,
+    cache_slots,
+    max_groups,
     KEPT_ROWS: tl.constexpr,
     CHUNKS: tl.constexpr,
     PROGRAMS: tl.constexpr,
     BUDGET: tl.constexpr,
+    SLOTS: tl.constexpr,
 ):
-    """One program a KV head: mass per group, and the heaviest."""
+    """One program a KV head: mass per group, the heaviest, and with SLOTS their places."""
     head = tl.program_id(0)
     end = tl.load(end_chunks)
     run, row = tl.arange(0, PROGRAMS), tl.arange(0, KEPT_ROWS)
@@ -135,9 +148,9 @@ def choose_step_kernel(
     total = tl.load(totals + place, held, 0.0)
     GROUPS: tl.constexpr = CHUNKS * 4
     group = tl.arange(0, GROUPS)
-    places = ((head * programs + run)[:, None, None] * GROUPS + group[None, :, None]) * KEPT_ROWS
-    places += row[None, None, :]
-    weight = tl.load(sums + places, held[:, None, :], 0.0).to(tl.float32)
+    at = ((head * programs + run)[:, None, None] * GROUPS + group[None, :, None]) * KEPT_ROWS
+    at += row[None, None, :]
+    weight = tl.load(sums + at, held[:, None, :], 0.0).to(tl.float32)
 
     most = tl.max(peak, 0)
     share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
@@ -154,6 +167,13 @@ def choose_step_kernel(
     rest = (place >= count) & (place < budget)
     tl.store(groups + head * budget + place, -1, rest)
     tl.store(masses + head * budget + place, 0.0, rest)
+    if SLOTS:
+        # The groups are read again, by other threads.
+        tl.debug_barrier()
+        resolve_head(
+            *(head, groups, places, table, owner, stamps, step_at, counts),
+            *(budget, cache_slots, max_groups, BUDGET, SLOTS),
+        )
 
 
 def select_few(
@@ -167,8 +187,13 @@ def select_few(
     last_chunk: int,
     scale: float,
     packed: bool,
+    pages: tuple[torch.Tensor, ...] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk."""
+    """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
+
+    ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
+    cache, as in ``reference_pages.resolve_pages``.
+    """
     kv_heads, _, rows, dim = queries.shape
     score = pick(SCORE_LAUNCHES, capability())
     chunks = score.sizes["CHUNKS"]
@@ -204,6 +229,8 @@ def select_few(
         PACKED=packed,
         **score.options(),
     )
+    _, table, owner, *_ = pages or (None,) * 6
+    cache_slots = 0 if owner is None else owner.shape[1]
     choose_step_kernel[(kv_heads,)](
         end_chunks,
         sums,
@@ -211,14 +238,18 @@ def select_few(
         totals,
         groups,
         masses,
+        *(pages or (None,) * 6),
         rows,
         first_chunk,
         programs,
         budget,
+        cache_slots,
+        0 if table is None else table.shape[1],
         KEPT_ROWS=kept_rows,
         CHUNKS=chunks,
         PROGRAMS=triton.next_power_of_2(-(-summaries.shape[1] // chunks)),
         BUDGET=triton.next_power_of_2(budget),
+        SLOTS=triton.next_power_of_2(cache_slots) if cache_slots else 0,
         **pick(CHOOSE_LAUNCHES, capability()).options(),
     )
     return groups, masses
@@ -263,10 +294,13 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "totals": "*fp32",
                 "groups": "*i32",
                 "masses": "*fp32",
+                **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
+                "counts": "*i64",
                 **dict.fromkeys(("rows", "first_chunk", "programs", "budget"), "i32"),
+                **dict.fromkeys(("cache_slots", "max_groups"), "i32"),
             },
             CHOOSE_LAUNCHES,
-            {"KEPT_ROWS": kept_rows, "CHUNKS": 8, "PROGRAMS": 128, "BUDGET": 64},
+            {"KEPT_ROWS": kept_rows, "CHUNKS": 8, "PROGRAMS": 128, "BUDGET": 64, "SLOTS": 512},
         ),
     )
 

@@ -1,0 +1,62 @@
+"""Selection and look-up of a token's pages in one go, as in a decode step."""
+
+import torch
+
+from hga_kernels import select_groups
+from hga_kernels.gpu.pages import resolve_pages
+from hga_kernels.gpu.selection import takes
+from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
+
+
+def choose_pages(
+    queries: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    first_chunk: int,
+    end_chunk: torch.Tensor,
+    budget: int,
+    scale: float,
+    table: torch.Tensor,
+    owner: torch.Tensor,
+    stamps: torch.Tensor,
+    step: torch.Tensor,
+    counts: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``reference.select_groups`` for one token, then ``reference_pages.resolve_pages``.
+
+    It can be captured in a CUDA graph.
+
+    Args:
+        queries: [kv_heads, 1, rows, head_dim].
+        summaries: [kv_heads, chunks, head_dim], all of which are to choose from.
+        codes: see ``reference.select_groups``.
+        scales: likewise.
+        first_chunk: the first that may be chosen.
+        end_chunk: [1] int32 the first that may not.
+        budget: groups a KV head.
+        scale: of the scores.
+        table: of the page cache, updated; see ``reference_pages.resolve_pages``.
+        owner: likewise.
+        stamps: likewise.
+        step: likewise.
+        counts: likewise.
+
+    Returns:
+        [kv_heads, budget] int32 groups, and their places.
+    """
+    cache = table, owner, stamps, step, counts
+    index = queries, summaries, codes, scales
+    kv_heads, _, rows, _ = queries.shape
+    chunks = summaries.shape[1]
+    if takes(*index) and rows <= MAX_ROWS and first_chunk < chunks:
+        places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
+        groups, _ = select_few(
+            *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, chunks, scale),
+            *(queries.is_cuda, (places, *cache)),
+        )
+        return groups[0], places
+    groups, _ = select_groups(*index, first_chunk, end_chunk, chunks, budget, chunks, scale)
+    found = resolve_pages(groups[0], *cache)
+    assert found is not None
+    return groups[0], found
