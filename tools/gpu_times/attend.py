@@ -7,14 +7,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from hga_kernels import reference, reference_pages
-from hga_kernels.gpu import attention, pages, resident
+from hga_kernels.gpu import attention, choice, pages, resident, selection
 from hga_kernels.gpu.build import Launch
 from hga_kernels.reference_pages import WINDOW
 
 from gpu_times import Case
+from gpu_times.select import entries
 
 LAYERS, KV_HEADS, HEADS, DIM, GROUPS = 48, 4, 32, 128, 4096
 PAGE = 2 * 16 * DIM * 2
@@ -35,6 +37,7 @@ def cases(device: torch.device) -> Iterator[Case]:
     yield _Decode(device, host, 10, "10 of 64 missing").case()
     yield _Decode(device, host, BUDGET, "all missing").case()
     yield from _Decode(device, host, 0, "all hits").parts()
+    yield from (_choice(device, fused) for fused in (False, True))
     shape = LAYERS, KV_HEADS, WINDOW.slots, 2, 16, DIM
     window = torch.empty(shape, dtype=torch.bfloat16, device=device)
     position = torch.tensor([POSITION], dtype=torch.int32, device=device)
@@ -58,6 +61,7 @@ def candidates(device: torch.device) -> Iterator[Case]:
     [resolve, attend] = _Decode(device, host, 0, "all hits").parts()
     for launch in resident.CANDIDATES["attend_resident"]:
         yield _with(attend, resident.ATTEND, launch)
+    attend = replace(attend, name="add_up")
     for launch in resident.CANDIDATES["add_up"]:
         yield _with(attend, resident.ADD_UP, launch)
     for launch in pages.CANDIDATES["resolve_pages"]:
@@ -86,11 +90,39 @@ def _with(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
 
     sizes = " ".join(f"{name}={size}" for name, size in launch.sizes.items())
     name = f"{case.name.split(',')[0]} {sizes} w{launch.warps} s{launch.stages}"
+    name += f" r{launch.registers}" if launch.registers else ""
     return Case(name, run, case.bytes, case.flops, check if case.check else None)
 
 
 def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:
     return lambda: pages.gather_rows(table, ids)
+
+
+def _choice(device: torch.device, fused: bool) -> Case:
+    """Selection at 64K and the look-up of what is chosen, all hits, one after the other or not."""
+    summaries, codes, scales = entries(TIMED_LAYERS, device)
+    queries = torch.randn(KV_HEADS, 1, HEADS // KV_HEADS, DIM, device=device).bfloat16()
+    integer = {"dtype": torch.int32, "device": device}
+    chunks = GROUPS // 4
+    end = torch.tensor([chunks - 8], **integer)
+    table = torch.full((TIMED_LAYERS, KV_HEADS, GROUPS), -1, **integer)
+    owner = torch.full((TIMED_LAYERS, KV_HEADS, 4 * BUDGET), -1, **integer)
+    stamps, step = owner.clone(), torch.zeros(1, **integer)
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+
+    def run() -> None:
+        for layer in range(TIMED_LAYERS):
+            cache = table[layer], owner[layer], stamps[layer], step, counts
+            index = summaries[layer], codes[layer], scales[layer], 2, end
+            if fused:
+                choice.choose_pages(queries, *index, BUDGET, SCALE, *cache)
+            else:
+                found = selection.select_groups(queries, *index, chunks, BUDGET, chunks, SCALE)
+                assert found is not None
+                pages.resolve_pages(found[0][0], *cache)
+
+    launches = "choose_pages" if fused else "select_groups, resolve_pages"
+    return Case(f"{launches}, {TIMED_LAYERS} layers at 64K", run)
 
 
 def _error(found: torch.Tensor, expected: torch.Tensor) -> float:

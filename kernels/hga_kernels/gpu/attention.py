@@ -35,10 +35,11 @@ ATTEND: Mapping[int, Launches] = {
 WEIGH = {90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=2)}
 CANDIDATES = {
     "attend_pages/128": tuple(
-        Launch({"M": m, "PAGES": pages}, warps=warps, stages=stages)
-        for m, pages, warps, stages in (
-            (128, 8, 8, 3), (128, 4, 8, 4), (128, 4, 8, 3), (128, 8, 8, 2), (64, 4, 4, 3),
-            (64, 8, 4, 2), (64, 4, 4, 2),
+        Launch({"M": m, "PAGES": pages}, warps=warps, stages=stages, registers=registers)
+        for m, pages, warps, stages, registers in (
+            (128, 8, 8, 3, 0), (128, 8, 8, 2, 0), (128, 4, 8, 3, 0), (128, 4, 8, 2, 0),
+            # Two programs on a processor: one multiplies while the other takes exponents.
+            (128, 4, 8, 2, 128), (128, 2, 8, 3, 128), (64, 4, 4, 2, 0), (64, 4, 4, 2, 168),
         )
     ),
     "attend_pages/16": tuple(
@@ -85,11 +86,12 @@ def _order_pages(
 
 
 @triton.jit
-def _add_tile(scores, value, maximum, total, attended):
-    # Online softmax; scores are in bits (the exponent of 2).
-    larger = tl.maximum(maximum, tl.max(scores, 1))
+def _add_tile(scores, scale, value, maximum, total, attended):
+    # Online softmax; maxima are in bits (the exponent of 2). A score is scaled where it meets its
+    # maximum, in one instruction.
+    larger = tl.maximum(maximum, tl.max(scores, 1) * scale)
     shrink = tl.exp2(maximum - larger)
-    weights = tl.exp2(scores - larger[:, None])
+    weights = tl.exp2(scores * scale - larger[:, None])
     total = total * shrink + tl.sum(weights, 1)
     attended = tl.dot(weights.to(value.dtype), value, attended * shrink[:, None])
     return larger, total, attended
@@ -129,9 +131,9 @@ def _attend_pages(
         after = (tile + 1) * PAGES + n // _GROUP
         slot = tl.load(slots + first + after, mask=after < whole, other=0)
         key = tl.load(pool + place)
-        scores = tl.dot(query, tl.trans(key)) * scale
+        scores = tl.dot(query, tl.trans(key))
         value = tl.load(pool + _GROUP * DIM + place)
-        maximum, total, attended = _add_tile(scores, value, maximum, total, attended)
+        maximum, total, attended = _add_tile(scores, scale, value, maximum, total, attended)
 
     here = tl.load(positions + block * rows + token, mask=inside, other=-1)
     last = tl.max(here, 0)
@@ -145,10 +147,10 @@ def _attend_pages(
         # What no row sees may hold anything, NaN too.
         there = (position <= last)[:, None]
         key = tl.load(pool + place, mask=there, other=0.0)
-        scores = tl.dot(query, tl.trans(key)) * scale
+        scores = tl.dot(query, tl.trans(key))
         scores = tl.where(position[None, :] <= here[:, None], scores, float("-inf"))
         value = tl.load(pool + _GROUP * DIM + place, mask=there, other=0.0)
-        maximum, total, attended = _add_tile(scores, value, maximum, total, attended)
+        maximum, total, attended = _add_tile(scores, scale, value, maximum, total, attended)
 
     attended = attended / total[:, None]
     tl.store(out + at, attended.to(out.dtype.element_ty), mask=inside[:, None])

@@ -30,10 +30,17 @@ class Launch:
     sizes: Mapping[str, int]
     warps: int = 4
     stages: int = 3
+    registers: int = 0
+    """Most that a thread may have, so that more programs fit; 0: as many as it takes."""
+
+    def compiler_options(self) -> dict[str, int]:
+        """What the compiler is told besides the sizes."""
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return {**options, "maxnreg": self.registers} if self.registers else options
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of a kernel call."""
-        return {**self.sizes, "num_warps": self.warps, "num_stages": self.stages}
+        return {**self.sizes, **self.compiler_options()}
 
 
 Launches = Mapping[int, Launch]
@@ -126,7 +133,7 @@ def compile_ahead(build: Build, target: int) -> Compiled:
     compiled = compile_kernel(
         source,
         target=GPUTarget("cuda", target, 32),
-        options={"num_warps": launch.warps, "num_stages": launch.stages},
+        options=launch.compiler_options(),
     )
     registers, local = _resources(compiled.asm["cubin"])
     return Compiled(compiled.metadata.shared, registers, local)
