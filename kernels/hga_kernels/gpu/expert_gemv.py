@@ -29,9 +29,9 @@ def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
 
 
 LAUNCHES = {
-    "gate": {90: _launch(1), 120: _launch(1)},
-    "gated": {90: _launch(4), 120: _launch(4)},
-    "mixed": {90: _launch(2, 4, 1024), 120: _launch(2, 4, 1024)},
+    "gate": {90: _launch(2), 120: _launch(2)},
+    "gated": {90: _launch(1, 2), 120: _launch(1, 2)},
+    "mixed": {90: _launch(8, 8, 1024), 120: _launch(8, 8, 1024)},
 }
 """By kind of product, then by compute capability."""
 

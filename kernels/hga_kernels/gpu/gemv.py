@@ -25,8 +25,8 @@ def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
 
 
 LAUNCHES = {
-    "fp8": {90: _launch(8), 120: _launch(8)},
-    "fp8_deep": {90: _launch(4, 4, 4096), 120: _launch(4, 4, 4096)},
+    "fp8": {90: _launch(4, 2), 120: _launch(4, 2)},
+    "fp8_deep": {90: _launch(2, 1, 4096), 120: _launch(2, 1, 4096)},
     "bf16": {90: _launch(8), 120: _launch(8)},
     # Few outputs: a row of the weight a program, so that more programs share the work.
     "narrow": {90: _launch(1), 120: _launch(1)},
