@@ -80,9 +80,10 @@ def plan_device(
 ) -> DevicePlan:
     """Divide the memory of a GPU; the page cache takes what the rest leaves.
 
-    The workspace is the hidden states of a whole context, and of one slice: hidden states three
-    times, queries, keys and values before and after RoPE, attention's output, the experts' (or the
-    MLP's) intermediate and output rows, and the scores of the groups that are chosen from.
+    The workspace is the hidden states of a whole context, as far as they do not find room in the
+    page cache while a text is read, and what one slice takes: hidden states three times, queries,
+    keys and values before and after RoPE, attention's output, the experts' (or the MLP's)
+    intermediate and output rows, and the scores of the groups that are chosen from.
 
     Args:
         model: geometry.
@@ -113,8 +114,12 @@ def plan_device(
     workspace = _workspace(model, config, slice_tokens, dtype) + _FRAGMENTS
     limit = min(total_bytes, config.cache.device_limit_bytes or total_bytes)
     left = limit - driver_bytes - weights_bytes - index - pools - window - workspace
+    hidden = context * model.hidden_size * dtype.itemsize
     # A page, its owner and its stamp.
     pages = min(left // (heads * (page + 8)), groups)
+    if (pages + always) * heads * page < hidden:
+        left, workspace = left - hidden, workspace + hidden
+        pages = min(left // (heads * (page + 8)), groups)
     if pages < _LEAST_PAGES_PER_CHOICE * min(router.decode_budget, groups):
         needed = limit - left + router.decode_budget * heads * (page + 8)
         parts = {
@@ -154,8 +159,7 @@ def _workspace(
         mlp = model.experts_per_token * width
     else:
         mlp = 3 * model.intermediate_size
-    elements = context * model.hidden_size
-    elements += tokens * (3 * model.hidden_size + heads + attended + mlp)
+    elements = tokens * (3 * model.hidden_size + heads + attended + mlp)
     angles = context * model.head_dim * 4
     scored = -(-router.chunk_size // router.scoring_stride) * model.num_query_heads
     kept = min(router.prefill_kept_chunks, context // router.chunk_size)

@@ -263,7 +263,7 @@ class Engine:
         self, tokens: list[int], start: int, began: float
     ) -> Generator[PrefillProgress, None, None]:
         slices = self._slices(start, len(tokens))
-        hidden = self._decoder.embed(torch.tensor(tokens))
+        hidden = self._decoder.embed(torch.tensor(tokens), self._long_memory(len(tokens)))
         layers = self.model_config.num_layers
         steps = 0
         pace = Pace(self._device)
@@ -285,6 +285,12 @@ class Engine:
                     )
             finally:
                 self._store.close_layer(layer)
+
+    def _long_memory(self, tokens: int) -> torch.Tensor | None:
+        """Room for the hidden states of a text, where the device is short of it."""
+        if self._device_store is None or tokens <= self._slice_tokens:
+            return None
+        return self._device_store.borrow(tokens, self.model_config.hidden_size)
 
     def _slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
         """Ranges that end on multiples of the slice size in the session, so on chunk borders."""

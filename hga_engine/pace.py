@@ -4,7 +4,8 @@ from collections import deque
 
 import torch
 
-_AHEAD = 3
+_AHEAD = 16
+"""About 60 ms of reading: more than Python's garbage collection takes now and then."""
 
 
 class Pace:

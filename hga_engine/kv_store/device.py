@@ -1,5 +1,6 @@
 """The VRAM tier: a layer's pages while it runs, and a cache of pages for decoding."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -204,6 +205,22 @@ class DeviceKVStore:
         """[layers, kv_heads * max_groups, 2, group_size, head_dim]: pinned, for kernels to read."""
         assert self.host.pinned is not None
         return self.host.pinned
+
+    def borrow(self, *shape: int) -> torch.Tensor | None:
+        """Memory of the page cache for a while: what it held is forgotten.
+
+        It may be used until decoding is prepared.
+
+        Args:
+            shape: of a tensor like K/V; None comes where it does not fit.
+        """
+        memory = self.cache.resident.view(-1)
+        size = math.prod(shape)
+        if size > memory.numel():
+            return None
+        forget_pages(self.cache.table, self.cache.owner, self.cache.stamps, 0)
+        self._window_end = -1
+        return memory[:size].view(shape)
 
     def prepare_decoding(self) -> None:
         """Bring sinks and recent tokens to ``cache``, where they are not there already."""

@@ -28,11 +28,12 @@ class Decoder:
         """Cosines and sines [context, head_dim / 2] of RoPE, at least float32."""
         return self._rotation.angles(0, context)
 
-    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, token_ids: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states before the first layer.
 
         Args:
             token_ids: [tokens] integers.
+            out: [tokens, hidden] where they go; None: new memory.
 
         Returns:
             [tokens, hidden].
@@ -40,11 +41,11 @@ class Decoder:
         embedding, device = self._weights.embedding, self._weights.final_norm.device
         token_ids = token_ids.to(device)
         if embedding.device == device:
-            return embedding[token_ids]
+            return torch.index_select(embedding, 0, token_ids, out=out)
         # Not to be imported where there is no GPU.
         from hga_kernels.gpu.pages import gather_rows
 
-        rows = gather_rows(embedding, token_ids)
+        rows = gather_rows(embedding, token_ids, out)
         assert rows is not None
         return rows
 

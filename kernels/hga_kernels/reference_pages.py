@@ -249,16 +249,20 @@ def forget_pages(
     stamps.masked_fill_(dropped, -1)
 
 
-def gather_rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def gather_rows(
+    table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Rows of a table, such as embeddings of tokens.
 
     Args:
         table: [rows, size], pinned where ``ids`` are on a GPU.
         ids: [n] int64.
+        out: [n, size] where they go; None: new memory.
 
     Returns:
         [n, size] on the device of ``ids``; NaN where an id is outside of the table.
     """
     inside = (ids >= 0) & (ids < table.shape[0])
     rows = table[ids.where(inside, 0).to(table.device)].to(ids.device)
-    return rows.masked_fill(~inside[:, None], float("nan"))
+    rows = rows.masked_fill(~inside[:, None], float("nan"))
+    return rows if out is None else out.copy_(rows)

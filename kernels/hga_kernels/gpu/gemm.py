@@ -27,7 +27,7 @@ def _launch(
 LAUNCHES = {
     "fp8": {90: _launch(64, 256, 64, 4, 3), 120: _launch(128, 64, 128, 4, 2)},
     "fp8_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
-    "grouped": {90: _launch(128, 128, 128, 8, 3), 120: _launch(128, 64, 128, 4, 2)},
+    "grouped": {90: _launch(128, 64, 128, 4, 3), 120: _launch(128, 64, 128, 4, 2)},
     "grouped_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
     "bf16": {90: _launch(128, 128, 64, 8, 3), 120: _launch(128, 64, 64, 4, 2)},
     "bf16_few": {90: _launch(64, 32, 64, 4, 4), 120: _launch(64, 32, 64, 4, 3)},
@@ -50,7 +50,7 @@ _WIDE = (
 )
 CANDIDATES = {
     "fp8": _WIDE,
-    "grouped": (*_WIDE, _launch(128, 64, 128, 8, 3), _launch(64, 64, 64, 4, 4)),
+    "grouped": (*_WIDE, _launch(128, 64, 128, 4, 3), _launch(128, 128, 64, 8, 4)),
     "grouped_few": (
         *(_launch(64, 32, 128, 4, stages) for stages in (3, 4, 6)),
         *(_launch(64, 32, 256, 4, stages) for stages in (2, 3)),

@@ -329,12 +329,15 @@ def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
     tl.store(out + place * size + column, values, mask=column < size)
 
 
-def gather_rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor | None:
-    """See ``reference_pages.gather_rows``."""
+def gather_rows(
+    table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """See ``reference_pages.gather_rows``; ``out`` [n, size] is contiguous."""
     if not table.is_contiguous():
         return None
     rows, size = table.shape
-    out = torch.empty(ids.shape[0], size, dtype=table.dtype, device=ids.device)
+    if out is None:
+        out = torch.empty(ids.shape[0], size, dtype=table.dtype, device=ids.device)
     launch = pick(GATHER, capability(ids.device))
     if ids.shape[0]:
         _gather_rows[(ids.shape[0], triton.cdiv(size, launch.sizes["COLUMNS"]))](

@@ -33,7 +33,7 @@ CANDIDATES = {
             (8, 2, 8),
             (16, 1, 8),
             (16, 2, 8),
-        )  # fmt: skip
+        )
     ),
     "choose_step": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
 }
