@@ -52,7 +52,7 @@ class FastCounter:
         )
         return [next(counts) if is_taken else None for is_taken in taken]
 
-    def _count(self, texts: Sequence[str]) -> list[int] | list[int | None]:
+    def _count(self, texts: Sequence[str]) -> list[int | None]:
         if not texts:
             return []
         # One call for all: after each call the thread would wait for Python's lock.
@@ -62,7 +62,7 @@ class FastCounter:
         if ids.max(initial=0) > self._between:
             return [None] if len(texts) == 1 else [self._count([text])[0] for text in texts]
         ends = np.append(np.flatnonzero(ids == self._between), ids.size)
-        counts: list[int] = (np.diff(ends, prepend=-1) - 1).tolist()
+        counts: list[int | None] = (np.diff(ends, prepend=-1) - 1).tolist()
         return counts
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hga_chat.cli.ask import INTERRUPTED
 from hga_chat.cli.options import Json, Paths, with_settings
 from hga_chat.settings import Settings
 
@@ -124,7 +125,10 @@ def _open_screen(start: "Start", output: "Output") -> None:
     settings = start.settings
     run_screen(make_conversation, settings.sampling(), settings.theme, plain=settings.ascii or None)
     saved = opened[0].saved if opened else None
-    if saved is not None and not saved.is_new:
+    if saved is not None and saved.is_new:
+        output.note("Left before the documents were read; nothing is saved.")
+        raise typer.Exit(INTERRUPTED)
+    if saved is not None:
         output.note(
             f"Session {saved.info.id} ({saved.info.title}) is saved; "
             f"'hga-chat chat {saved.info.id}' goes on with it."
@@ -133,7 +137,7 @@ def _open_screen(start: "Start", output: "Output") -> None:
 
 def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
     """Read and save; the id goes to standard output."""
-    from hga_chat.cli.ask import INTERRUPTED, cancel_on_interrupt, read_documents
+    from hga_chat.cli.ask import cancel_on_interrupt, read_documents
     from hga_chat.output import human_bytes
     from hga_chat.sessions.files import disk_bytes
     from hga_chat.sessions.types import SessionError

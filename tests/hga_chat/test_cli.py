@@ -109,7 +109,11 @@ def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
     for stream in ("stdin", "stdout"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     (tmp_path / "notes.txt").write_text("Some text.\n")
-    assert cli("ingest", tmp_path, "--max-new-tokens", "9").code == 0
+    left = cli("ingest", tmp_path, "--max-new-tokens", "9")
+    assert (left.code, left.err) == (
+        130,
+        "Left before the documents were read; nothing is saved.\n",
+    )
     assert cli("chat").code == 0
     (layout, new_tokens, loaded), (no_layout, *_) = opened
     assert [span.document.path for span in layout.documents] == ["notes.txt"]

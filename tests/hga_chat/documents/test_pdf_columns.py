@@ -24,6 +24,33 @@ def test_the_left_column_comes_first() -> None:
     assert ordered == [piece.text for piece in LEFT + RIGHT]
 
 
+def test_three_columns_one_after_the_other() -> None:
+    columns = [
+        [_piece(f"so {name} goes on {n}", left, 700 - 12 * n, 150) for n in range(8)]
+        for name, left in (("the left", 50), ("the middle", 215), ("the right", 380))
+    ]
+    across = Line((_piece("A heading over two of the columns", 215, 652, 315),))
+    rows = [Line(row) for row in zip(*columns, strict=True)]
+    ordered = _texts(in_reading_order([*rows[:4], across, *rows[5:]]))
+    for column in columns:
+        del column[4]
+    assert ordered == [
+        *(piece.text for column in columns for piece in column[:4]),
+        "A heading over two of the columns",
+        *(piece.text for column in columns for piece in column[4:]),
+    ]
+
+
+def test_a_table_of_three_columns_stays() -> None:
+    rows = [
+        Line(tuple(_piece(f"cell {n} of {c}", 50 + 165 * c, 700 - 12 * n, 60) for c in range(3)))
+        for n in range(9)
+    ]
+    wide = _piece("where the text of a single cell is long", 380, 600, 150)
+    table = [*rows, Line((wide,))]
+    assert in_reading_order(table) == table
+
+
 def test_text_across_divides_the_columns() -> None:
     across = Line((_piece("A heading over both of the columns", 100, 652, 300),))
     lines = _page(LEFT, RIGHT)
