@@ -126,7 +126,7 @@ class Text:
     def changed_from(self, position: int) -> "Text":
         """Other numbers from ``position`` on."""
         other = Text.random(
-            self.tokens, self.kv_heads, self.ratio, 99, self.keys.dtype, self.keys.shape[2]
+            self.tokens, self.kv_heads, self.ratio, -1, self.keys.dtype, self.keys.shape[2]
         )
         first = torch.arange(self.tokens)[:, None, None] < position
         return Text(

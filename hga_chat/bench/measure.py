@@ -98,14 +98,10 @@ def answer_tasks(
     engine: Engine, sample: Sample, rule: Rule, note: Callable[[str], None]
 ) -> Answered:
     """Read a text and answer its tasks. The engine's session is empty before and after."""
-    if rule == "prefill":
-        for step in engine.read(sample.token_ids):
-            note(f"{step.fraction:.0%} read for the tasks")
-    else:
-        done = 0
-        for logits in engine.logits(sample.token_ids, rule):
-            done += len(logits)
-            note(f"{done / len(sample.token_ids):.0%} read for the tasks")
+    steps = engine.read if rule == "prefill" else engine.logits
+    for _ in steps(sample.token_ids):
+        pass
+    note(f"{len(sample.token_ids):,} tokens read for the tasks")
     scores, nats = [], []
     for task in sample.tasks:
         answer = _ask(engine, task.question, TASK_TOKENS)
