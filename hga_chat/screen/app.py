@@ -459,6 +459,9 @@ def run_screen(
             screen has shown it.
         SystemExit: the screen itself failed; the terminal is restored and shows why.
     """
+    for name in ("COLUMNS", "LINES"):
+        # Where these are exported, Textual takes their word and never follows the terminal's size.
+        os.environ.pop(name, None)
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
     app = ChatApp(make_conversation, sampling, theme, plain)
