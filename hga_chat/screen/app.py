@@ -296,6 +296,12 @@ class ChatApp(App[None]):
         elif said:
             self.notify(said)
 
+    def action_verify(self) -> None:
+        """Measure whether the last answer depends on the passages it read."""
+        refusal = self.flow.verify()
+        if refusal:
+            self.notify(refusal, severity="warning")
+
     def action_clear(self) -> None:
         """Forget all turns."""
         if not self.flow.clear():
