@@ -398,7 +398,7 @@ async def test_end_of_a_long_answer_and_its_sources_are_in_sight(scripted, answe
         await until(pilot, lambda: transcript.scroll_y == transcript.max_scroll_y > 0)
         script.engine.release.set()
         await until(pilot, is_done(app))
-        await until(pilot, lambda: "100% " in "\n".join(shown(app)))
+        await until(pilot, lambda: "  logs/sea.txt:" in "\n".join(shown(app)))
         assert transcript.scroll_y == transcript.max_scroll_y
 
 
