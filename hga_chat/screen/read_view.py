@@ -46,10 +46,11 @@ class ReadView:
             )
 
     def trim(self) -> None:
-        """Give up the tokens of old turns."""
+        """Give up the tokens of old turns, and what is only needed to draw them."""
         for turn in self._turns()[:-KEPT_TURNS]:
             if turn is not self.turn and turn.reading.tokens:
                 turn.reading.forget_tokens()
+                turn.fold()
 
     @property
     def mass(self) -> list[float]:

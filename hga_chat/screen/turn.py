@@ -175,7 +175,14 @@ class Turn:
         found = self.text.find(block.text, self._placed)
         begin = self._placed if found < 0 else found
         gap = block.gap or not self._blocks
-        return Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+        piece = Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+        piece.make = lambda: rows_of(render(block.text))
+        return piece
+
+    def fold(self) -> None:
+        """Give back what is only needed for drawing; it is far from sight."""
+        for piece in self._blocks:
+            piece.fold()
 
     def _note(self, content: Content, *, gap: bool = True) -> Piece:
         return Piece("note", text_rows(content), content.plain, gap=gap, turn=self)
