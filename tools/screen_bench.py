@@ -14,6 +14,7 @@ import gc
 import os
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from statistics import quantiles
 
@@ -181,6 +182,7 @@ async def memory(turns: int) -> None:
     app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
     async with app.run_test(size=SIZE):
         await until(lambda: app.flow.state == "ready")
+        tracemalloc.start()
         for number in range(turns):
             app.flow.send(f"Question {number}?")
             await until(lambda: app.flow.state == "ready")
@@ -188,8 +190,13 @@ async def memory(turns: int) -> None:
             script.engine.truncate(2000)
             if (number + 1) % (turns // 5) == 0:
                 gc.collect()
-                mib = resident_bytes() / 2**20
-                print(f"after {number + 1:3} turns: {mib:6.0f} MiB resident", flush=True)
+                mib, traced = resident_bytes() / 2**20, tracemalloc.get_traced_memory()[0] / 2**20
+                print(
+                    f"after {number + 1:3} turns: {traced:5.1f} MiB of Python objects since the "
+                    f"first, {mib:4.0f} MiB resident",
+                    flush=True,
+                )
+    tracemalloc.stop()
     app.engine.join(10)
 
 
