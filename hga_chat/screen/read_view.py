@@ -53,7 +53,7 @@ class ReadView:
                 turn.fold()
 
     @property
-    def mass(self) -> list[float]:
+    def mass(self) -> Sequence[float]:
         """[groups] what is shown."""
         if self.mode != "answer":
             return self.all_mass()
