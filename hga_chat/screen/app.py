@@ -296,6 +296,12 @@ class ChatApp(App[None]):
         elif said:
             self.notify(said)
 
+    def action_verify(self) -> None:
+        """Measure whether the last answer depends on the passages it read."""
+        refusal = self.flow.verify()
+        if refusal:
+            self.notify(refusal, severity="warning")
+
     def action_clear(self) -> None:
         """Forget all turns."""
         if not self.flow.clear():
@@ -459,6 +465,9 @@ def run_screen(
             screen has shown it.
         SystemExit: the screen itself failed; the terminal is restored and shows why.
     """
+    for name in ("COLUMNS", "LINES"):
+        # Where these are exported, Textual takes their word and never follows the terminal's size.
+        os.environ.pop(name, None)
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
     app = ChatApp(make_conversation, sampling, theme, plain)

@@ -24,6 +24,7 @@ COMMANDS = (
     Command("help", "Keys and commands", "help", "F1"),
     Command("search", "Find text in the conversation", "find", "^f", "TEXT"),
     Command("sources", "Open the passages of the last answer", "sources", "^o", "NUMBER"),
+    Command("verify", "Measure whether the last answer depends on its passages", "verify"),
     Command("copy", "Copy the last answer as it was written", "copy", "^y"),
     Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
     Command("retry", "Ask the last question again, drawn anew", "retry", "^r"),

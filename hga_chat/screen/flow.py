@@ -17,6 +17,7 @@ from hga_chat.screen.messages import (
     Ready,
     Report,
     Streamed,
+    Verified,
 )
 from hga_chat.screen.opening import Opening
 from hga_chat.screen.read_view import ReadView
@@ -91,6 +92,8 @@ class Flow:
                 self._stream(report)
             case Answered():
                 self._complete(report)
+            case Verified():
+                self._verified(report)
             case Forgotten():
                 self._app.title_line.tokens = report.tokens
             case MemoryReport():
@@ -135,8 +138,7 @@ class Flow:
     def _complete(self, report: Answered) -> None:
         answer = report.answer
         if self.turn:
-            share = self.view.map.documents_share(self.turn.reading.total)
-            self.turn.complete(answer, share)
+            self.turn.complete(answer, has_documents=self.layout is not None)
             self._app.transcript.changed(self.turn)
         finished = answer.finished
         if finished.completion_tokens:
@@ -193,14 +195,16 @@ class Flow:
         if self.is_free:
             self._next()
         else:
-            turn.wait("this answer is complete" if self.turn else "the documents are read")
+            turn.wait(
+                "the documents are read" if self.state.startswith("reading") else "this is done"
+            )
             self._app.transcript.changed(turn)
 
     def cancel(self) -> bool:
         """Withdraw what waits, or stop the answer and keep its part; whether there was either."""
         if self._withdraw("withdrawn"):
             return True
-        if self.turn is None:
+        if self.turn is None and self.state != "verifying":
             return False
         self._set_state("stopping")
         self._engine.cancel()
@@ -246,6 +250,28 @@ class Flow:
         self.view.turn = self.view.token = None
         self._app.show_anew()
         return True
+
+    def verify(self) -> str:
+        """Measure how the last answer depends on its sources; why that cannot be, or nothing."""
+        turns = [turn for turn in self._app.transcript.turns if turn.stands]
+        if not self.is_free:
+            return "Not while something is being read or answered."
+        if not turns or not turns[-1].sources:
+            return "The last answer has no sources to verify."
+        turns[-1].add_note("scoring the answer again without each passage …")
+        self._app.transcript.changed(turns[-1])
+        self._set_state("verifying")
+        self._engine.verify(len(turns) - 1)
+        return ""
+
+    def _verified(self, report: Verified) -> None:
+        turn = [turn for turn in self._app.transcript.turns if turn.stands][report.number]
+        if isinstance(report.found, str):
+            turn.add_note(report.found)
+        else:
+            turn.verify(report.found)
+        self._app.transcript.changed(turn)
+        self._next()
 
     def export(self, path: Path) -> None:
         """Write the conversation to a file."""

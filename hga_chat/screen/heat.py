@@ -88,14 +88,6 @@ class ReadMap:
             return 0.0
         return (up_to(self._start + end) - up_to(self._start + start)) / total
 
-    def documents_share(self, mass: Sequence[float]) -> float | None:
-        """Share of all mass [groups] that lies in the documents; None where there is none."""
-        total = sum(mass)
-        if total <= 0 or not self.blocks:
-            return None
-        up_to = self._adder(mass)
-        return (up_to(self._end) - up_to(self._start)) / total
-
     def document_shares(self, mass: Sequence[float]) -> list[float]:
         """Share of the mass [groups] on the documents that each of them drew; sums to 1."""
         if self._layout is None:

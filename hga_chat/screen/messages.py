@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from hga_chat.conversation import Answer
     from hga_chat.documents import DocumentTokens, Skipped
+    from hga_chat.verify import Verification
     from hga_engine.events import MemoryFigures
 
 
@@ -107,6 +108,16 @@ class Forgotten:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """An answer was scored again without its sources."""
+
+    number: int
+    """Of the turn among those that stand in the session, from 0."""
+    found: "Verification | str"
+    """Or why it could not be done."""
+
+
+@dataclass(frozen=True)
 class Note:
     """Something that the user should know and that stands in the way of nothing."""
 
@@ -131,6 +142,7 @@ Report = (
     | Streamed
     | Answered
     | Forgotten
+    | Verified
     | MemoryReport
     | Note
     | Failed

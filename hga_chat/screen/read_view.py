@@ -46,13 +46,14 @@ class ReadView:
             )
 
     def trim(self) -> None:
-        """Give up the tokens of old turns."""
+        """Give up the tokens of old turns, and what is only needed to draw them."""
         for turn in self._turns()[:-KEPT_TURNS]:
             if turn is not self.turn and turn.reading.tokens:
                 turn.reading.forget_tokens()
+                turn.fold()
 
     @property
-    def mass(self) -> list[float]:
+    def mass(self) -> Sequence[float]:
         """[groups] what is shown."""
         if self.mode != "answer":
             return self.all_mass()

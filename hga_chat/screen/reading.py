@@ -23,7 +23,7 @@ class AnswerReading:
     """
 
     def __init__(self) -> None:
-        self.total: list[float] = []
+        self.total: Sequence[float] = []
         self._ends: list[int] = []
         self._groups = array("i")
         self._masses = array("f")
@@ -80,6 +80,7 @@ class AnswerReading:
 
     def forget_tokens(self) -> None:
         """Keep the sum alone."""
+        self.total = array("d", self.total)
         self._ends, self._groups, self._masses = [], array("i"), array("f")
 
 

@@ -80,7 +80,7 @@ class Stack:
         for piece in self.pieces[start:]:
             is_true = piece.is_measured(self.width) or time.perf_counter() < deadline
             top += piece.height(self.width) if is_true else piece.guess(self.width)
-            row += len(piece.rows)
+            row += piece.count
             self._tops.append(top)
             self._rows.append(row)
 

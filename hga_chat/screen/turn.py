@@ -16,11 +16,12 @@ from hga_chat.screen.widgets.memory import speed
 if TYPE_CHECKING:
     from hga_chat.conversation import Answer
     from hga_chat.sources import Source
+    from hga_chat.verify import Verification
 
 State = Literal["waiting", "reading", "streaming", "done"]
 
 NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
-FROM_THE_CONVERSATION = "From the conversation: the documents were hardly read."
+FROM_THE_CONVERSATION = "From the conversation: it read earlier turns more than any passage."
 
 
 class Turn:
@@ -91,13 +92,12 @@ class Turn:
             self._end = []
         self._push(text)
 
-    def complete(self, answer: "Answer", documents_share: float | None = None) -> None:
+    def complete(self, answer: "Answer", *, has_documents: bool = False) -> None:
         """Show the finished answer's figures and sources.
 
         Args:
             answer: the finished one.
-            documents_share: of what it read outside the first and the recent tokens, the part in
-                the documents; None: not known, or there are none.
+            has_documents: whether there was something it could have passages of.
         """
         if self.state != "streaming" and answer.text:
             self._push(answer.text)
@@ -107,12 +107,10 @@ class Turn:
         finished = answer.finished
         self.stands = finished.reason != "cancelled" or finished.completion_tokens > 0
         lines = [_figures(answer)]
-        if documents_share is not None and answer.finished.completion_tokens:
-            if documents_share < 0.2:
-                self.sources = ()
-                lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
-            elif not answer.sources:
-                lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
+        if answer.from_conversation:
+            lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
+        elif has_documents and not answer.sources and self.stands:
+            lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
         self._end = [self._note(Content("\n").join(lines))]
         best = max((source.score for source in self.sources), default=1.0)
         self._end += [
@@ -131,9 +129,24 @@ class Turn:
         rows = text_rows(Content(displayable(text)))
         self._end = [Piece("error", rows, text, gap=True, turn=self)]
 
+    def verify(self, found: "Verification") -> None:
+        """Show at each source how much the answer depends on it, and below what was measured."""
+        self._end = [piece for piece in self._end if piece.kind != "note" or piece.gap]
+        for effect in found.effects:
+            at = self.sources.index(effect.source)
+            sign, style = ("●", "$text-success") if effect.counts else ("○", QUIET)
+            mark = Content.assemble((f"{sign}{effect.drop:>5.1f} ", style))
+            place = next(
+                n for n, p in enumerate(self._end) if p.kind == "source" and p.number == at
+            )
+            best = max(source.score for source in self.sources)
+            self._end[place] = self._source(at, effect.source, best, mark)
+        self._end.append(self._note(Content.styled(found.as_text(), QUIET), gap=False))
+
     def add_note(self, text: str) -> None:
-        """Add a line at the end."""
-        self._end.append(self._note(Content(displayable(text)), gap=False))
+        """Add a line at the end, in place of one added before."""
+        self._end = [piece for piece in self._end if piece.kind != "note" or piece.gap]
+        self._end.append(self._note(Content.styled(displayable(text), QUIET), gap=False))
 
     def _push(self, text: str) -> None:
         text = displayable(text)
@@ -162,12 +175,21 @@ class Turn:
         found = self.text.find(block.text, self._placed)
         begin = self._placed if found < 0 else found
         gap = block.gap or not self._blocks
-        return Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+        piece = Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+        piece.make = lambda: rows_of(render(block.text))
+        return piece
+
+    def fold(self) -> None:
+        """Give back what is only needed for drawing; it is far from sight."""
+        for piece in self._blocks:
+            piece.fold()
 
     def _note(self, content: Content, *, gap: bool = True) -> Piece:
         return Piece("note", text_rows(content), content.plain, gap=gap, turn=self)
 
-    def _source(self, number: int, source: "Source", best: float) -> Piece:
+    def _source(
+        self, number: int, source: "Source", best: float, mark: Content | None = None
+    ) -> Piece:
         """A line for a passage: its share, where it stands, how it begins."""
         place = where(source.path, source.start_line, source.end_line, source.page, source.label)
         place = displayable(place).replace("\n", "␤")
@@ -176,6 +198,7 @@ class Turn:
             (f"{source.score:>4.0%} ", "bold"),
             bar(source.score / best if best > 0 else 0.0, 6),
             "  ",
+            mark or "",
             (place, "$text-accent"),
             (f"  {displayable(begins)}", QUIET),
         )

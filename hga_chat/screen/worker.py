@@ -23,6 +23,7 @@ from hga_chat.screen.messages import (
     Ready,
     Report,
     Streamed,
+    Verified,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,13 @@ class _Export:
     path: Path
 
 
-_Order = _Question | _Forget | _Export
+@dataclass(frozen=True)
+class _Verify:
+    number: int
+    cancel: threading.Event
+
+
+_Order = _Question | _Forget | _Export | _Verify
 
 
 class Outbox:
@@ -149,6 +156,11 @@ class EngineThread:
         """Take the last turns out of the session; None: all of them."""
         self._orders.put(_Forget(turns))
 
+    def verify(self, number: int) -> None:
+        """Score an answer again without its sources; ``cancel`` stops after the one in hand."""
+        self._cancel = threading.Event()
+        self._orders.put(_Verify(number, self._cancel))
+
     def export(self, path: Path) -> None:
         """Write the turns as Markdown; a note says whether that was possible."""
         self._orders.put(_Export(path))
@@ -227,8 +239,19 @@ class EngineThread:
                 conversation.forget(turns)
                 self._outbox.put(Forgotten(conversation.engine.num_tokens))
                 self._save(conversation)
+            case _Verify(number, cancel):
+                self._verify(conversation, number, cancel)
             case _Export(path):
                 self._outbox.put(Note(export_turns(conversation, path)))
+
+    def _verify(self, conversation: "Conversation", number: int, cancel: threading.Event) -> None:
+        from hga_chat.cli.errors import describe
+        from hga_chat.verify import verify
+
+        try:
+            self._outbox.put(Verified(number, verify(conversation, number, cancel)))
+        except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
+            self._outbox.put(Verified(number, describe(error)))
 
     def _answer(self, conversation: "Conversation", question: _Question) -> None:
         from hga_chat.conversation import Answer

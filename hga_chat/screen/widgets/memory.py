@@ -45,7 +45,7 @@ class MemoryPanel(Widget):
     @property
     def _lines(self) -> int:
         assert self.figures is not None
-        return len(rows_of(self.figures)) + (not self.figures.device_peak_bytes)
+        return len(rows_of(self.figures)) + (not has_device(self.figures))
 
     def render(self) -> RenderResult:
         """One row a tier."""
@@ -53,7 +53,7 @@ class MemoryPanel(Widget):
             return Content.styled("shown once the model is loaded", QUIET)
         rows = rows_of(self.figures)
         lines = [self._row(*row) for row in rows]
-        if not self.figures.device_peak_bytes:
+        if not has_device(self.figures):
             lines.append(Content.styled("no GPU in use: it answers on the CPU", QUIET))
         return Content("\n").join(lines)
 
@@ -82,9 +82,22 @@ def rows_of(figures: "MemoryFigures") -> list[tuple[str, int, int]]:
         ("weights", figures.weights_bytes, 0),
         ("process", figures.host_resident_bytes, figures.host_total_bytes),
     ]
-    if figures.device_peak_bytes:
-        rows.insert(0, ("VRAM K/V", figures.kv_device_bytes, figures.device_peak_bytes))
+    if has_device(figures):
+        total = figures.device_total_bytes
+        of_device = [
+            ("GPU used", figures.device_used_bytes, total),
+            ("reserved", figures.device_reserved_bytes, total),
+            ("in use", figures.device_allocated_bytes, total),
+            ("planned", figures.device_planned_bytes, 0),
+            ("VRAM K/V", figures.kv_device_bytes, total),
+        ]
+        rows = [row for row in of_device if row[1]] + rows
     return rows
+
+
+def has_device(figures: "MemoryFigures") -> bool:
+    """Whether a GPU is in use."""
+    return bool(figures.device_peak_bytes or figures.device_total_bytes)
 
 
 def history(shares: "Sequence[float]", width: int) -> str:

@@ -232,7 +232,7 @@ class Transcript(ScrollView, can_focus=True):
         index = self._stack.index_at(place)
         piece = self._stack.pieces[index]
         row, line = piece.row_at(place - self._stack.top(index))
-        if row < 0 or not piece.rows:
+        if row < 0 or not piece.count:
             return Strip.blank(width, ground)
         number = self._stack.first_row(index) + row
         look = self._look(piece.kind)
@@ -291,7 +291,7 @@ class Transcript(ScrollView, can_focus=True):
         self._drawn[piece] = None
         self._drawn.move_to_end(piece)
         if len(self._drawn) > KEPT_PIECES:
-            self._drawn.popitem(last=False)[0].forget_strips()
+            self._drawn.popitem(last=False)[0].fold()
 
     # The cursor
 
@@ -401,10 +401,10 @@ class Transcript(ScrollView, can_focus=True):
     def text_select_all(self) -> None:
         """A double click selects the piece under the mouse."""
         piece = self._pressed
-        if piece is None or piece not in self._stack.pieces or not piece.rows:
+        if piece is None or piece not in self._stack.pieces or not piece.count:
             return
         first = self._stack.first_row(self._stack.pieces.index(piece))
-        last = first + len(piece.rows) - 1
+        last = first + piece.count - 1
         ends = Offset(0, first), Offset(len(piece.rows[-1].plain), last)
         self.screen.selections = {self: Selection(*ends)}
 
@@ -416,7 +416,7 @@ class Transcript(ScrollView, can_focus=True):
             self.on_leave()
             return
         row = place.y - self._stack.first_row(self._stack.pieces.index(piece))
-        at = written(piece)[row] if 0 <= row < len(piece.rows) else []
+        at = written(piece)[row] if 0 <= row < piece.count else []
         if piece.turn is not None and place.x < len(at):
             self._point(piece.turn, piece.turn.reading.token_at(piece.begin + at[place.x]))
 
@@ -440,7 +440,7 @@ class Transcript(ScrollView, can_focus=True):
         for offset in (selection.start, selection.end):
             index = self._stack.index_of_row(offset.y)
             piece, row = self._stack.pieces[index], offset.y - self._stack.first_row(index)
-            if piece.kind != "answer" or row >= len(piece.rows):
+            if piece.kind != "answer" or row >= piece.count:
                 return None
             at = written(piece)[row]
             inside = at[min(max(offset.x, 0), len(at) - 1)] if at else 0

@@ -49,8 +49,6 @@ def test_document_shares_count_tokens_of_the_documents_alone():
     mass = [2.0, 1.0, 0.0, 1.0, 2.0]
     assert read_map.document_shares(mass) == pytest.approx([0.5, 0.5])
     assert read_map.document_shares([]) == [0.0, 0.0]
-    # Half of the first and half of the last group are not in the documents: 4 of 6.
-    assert read_map.documents_share(mass) == pytest.approx(4 / 6)
     assert read_map.share(mass, 8, 24) == pytest.approx(1 / 4)
 
 

@@ -6,6 +6,7 @@ from hga_chat.screen.commands import COMMANDS, is_command, parse
 from hga_chat.screen.widgets.completions import completions
 from hga_chat.screen.widgets.help import Help, help_text
 from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
+from hga_chat.verify import Effect, Verification
 
 TEXT = "One **two** three.\n\n- item\n\n```python\nx = 1\n```"
 
@@ -175,6 +176,32 @@ async def test_retry_asks_again_in_place_of_the_old_turn(answered):
         assert it.script.engine.prompts[0] == it.script.engine.prompts[1]
         await it.command("/retry")
         await it.until(lambda: it.is_done(1) and it.app.transcript.turns[0].text == "Three.")
+
+
+async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered, monkeypatch):
+    def measured(conversation, number, cancel):
+        first, second = conversation.turns[number].sources
+        return Verification(-3.0, (Effect(first, 2.5, 0.1), Effect(second, 0.0, 0.2)), 1.0)
+
+    monkeypatch.setattr("hga_chat.verify.verify", measured)
+    async with answered() as it:
+        await it.command("/verify")
+        await it.until(lambda: "falls by 2.5, 0.0 nats" in it.app.transcript.turns[0].note)
+        first, second = it.app.transcript.turns[0].listing.split("\n")
+        assert "●  2.5 logs/sea.txt" in first
+        assert "○  0.0 logs/book.pdf" in second
+        await it.ask("more")  # the conversation goes on
+
+
+async def test_verify_that_fails_says_why(answered, monkeypatch):
+    def broken(conversation, number, cancel):
+        raise ValueError("it broke")
+
+    monkeypatch.setattr("hga_chat.verify.verify", broken)
+    async with answered() as it:
+        await it.command("/verify")
+        await it.until(lambda: "it broke" in it.app.transcript.turns[0].note)
+        assert it.app.flow.is_free
 
 
 async def test_clear_keeps_the_documents_read(answered):

@@ -20,7 +20,10 @@ WAYS = {
     "sixteen": ({}, "sixteen", False),
     "plain": ({"NO_COLOR": "1"}, "auto", True),
 }
-TEXT = "# Sea\n\nThe sea is **calm**.\n\n- one\n- two\n\n```python\nx = 1\n```\n\n| a | b |\n|--|--|\n| 1 | 2 |"
+TEXT = (
+    "# Sea\n\nThe sea is **calm**.\n\n- one\n- two\n\n"
+    "```python\nx = 1\n```\n\n| a | b |\n|--|--|\n| 1 | 2 |"
+)
 
 
 def drawn(app):

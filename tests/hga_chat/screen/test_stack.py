@@ -60,3 +60,18 @@ def test_what_takes_too_long_is_guessed_and_set_right_later(monkeypatch):
 def test_search_heeds_capitals_only_where_they_are_typed(text, places):
     found = find(text, [piece("the sea\nSea")])
     assert [(match.row, match.start, match.end) for match in found] == places
+
+
+def test_folded_rows_are_made_again_as_they_were():
+    made = []
+
+    def make():
+        made.append(1)
+        return text_rows(Content("aaaa bbbb cccc\nd"))
+
+    folded = Piece("answer", make(), "aaaa bbbb cccc\nd", make=make)
+    assert folded.height(10) == 3
+    folded.fold()
+    assert (folded.count, folded.height(10), len(made)) == (2, 3, 1)
+    assert folded.height(5) == 4
+    assert [row.plain for row in folded.rows] == ["aaaa bbbb cccc", "d"]
