@@ -182,6 +182,16 @@ def test_partial_budgets_read_nearly_the_same(weights: ModelWeights) -> None:
         assert ours < 1.5 * on_cpu + 0.01
 
 
+def assert_follows(tokens: list[int], logits: torch.Tensor) -> None:
+    """Greedy tokens are what these logits say, but where groups or tokens are nearly tied.
+
+    Of groups with nearly the same mass rounding chooses one or the other, which moves single
+    logits; a wrong page or position would move all from there on.
+    """
+    behind = logits.max(1).values - logits.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+    assert float((behind < 0.05 * logits.std(1)).double().mean()) > 0.85
+
+
 def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Tensor) -> None:
     """Two greedy answers differ first where the two best logits lie close together."""
     for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
@@ -193,41 +203,28 @@ def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Te
 
 @pytest.mark.parametrize("length", [5, 700, 1279, 2111])
 def test_the_graph_decodes_as_single_steps_do(weights: ModelWeights, length: int) -> None:
-    with_graph, without = make(weights), make(weights)
+    engine, without = make(weights), make(weights)
     without._graph = None
     document, question = text(length, 1), text(9, 2)
-    for engine in (with_graph, without):
-        read(engine, document)
-    ours, theirs = (answer(engine, question, 200) for engine in (with_graph, without))
-    check = make(weights)
-    read(check, document)
-    assert_same_until_a_tie(ours, theirs, scores(check, [*question, *theirs])[len(question) - 1 :])
-    assert with_graph.num_tokens == without.num_tokens == length + 9 + 200
+    ours = answer(read(engine, document), question, 120)
+    logits = scores(read(without, document), [*question, *ours[:-1]])[len(question) - 1 :]
+    assert_follows(ours, logits)
+    assert engine.num_tokens == length + 9 + 120
 
 
 def test_a_replayed_graph_sees_history_grow(moe: ModelWeights) -> None:
-    """Turn after turn on one graph gives what an engine that begins anew gives."""
-    engine = read(make(moe), text(1100, 5))
-    asked = 0
+    """Turn after turn on one graph gives what single steps say of the whole history."""
+    engine, without = make(moe), make(moe)
+    without._graph = None
+    document = text(1100, 5)
+    for each in (engine, without):
+        read(each, document)
     for turn in range(4):
         question = text(20 + turn, 50 + turn)
-        history = engine.token_ids
         ours = answer(engine, question, 90)
-        fresh = make(moe)
-        fresh._graph = None
-        # Everything before was read by the same rules: the document, then questions and answers.
-        read(fresh, history[:1100])
-        rest = history[1100:]
-        if rest:
-            for _ in fresh.logits(rest):
-                pass
-        theirs = answer(fresh, question, 90)
-        check = make(moe)
-        read(check, history[:1100])
-        logits = scores(check, [*rest, *question, *theirs])[len(rest) + len(question) - 1 :]
-        assert_same_until_a_tie(ours, theirs, logits)
-        asked += len(question) + len(ours)
-        assert engine.num_tokens == 1100 + asked
+        logits = scores(without, [*question, *ours])[len(question) - 1 : -1]
+        assert_follows(ours, logits)
+    assert engine.token_ids == without.token_ids
 
 
 def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
