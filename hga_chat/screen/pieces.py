@@ -98,6 +98,12 @@ class Piece:
             strips = self._strips[row]
         return strips[line] if line < len(strips) else Strip([])
 
+    def recolour(self, rows: tuple[Row, ...]) -> None:
+        """Take rows of the same text in other colours."""
+        if [row.plain for row in rows] == [row.plain for row in self.rows]:
+            self._rows = rows
+            self._strips = {}
+
     def fold(self) -> None:
         """Give back what is only needed for drawing; it is far from sight."""
         self._strips = {}

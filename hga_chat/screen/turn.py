@@ -1,5 +1,7 @@
 """A question and its answer, as pieces of the transcript."""
 
+import queue
+import threading
 from typing import TYPE_CHECKING, Literal
 
 from textual.content import Content
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "reading", "streaming", "done"]
 
+LONG_CODE = 60
+"""Lines of code beyond which they are highlighted aside."""
 NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
 FROM_THE_CONVERSATION = "From the conversation: it read earlier turns more than any passage."
 
@@ -54,6 +58,7 @@ class Turn:
         self._tail: Piece | None = None
         self._end: list[Piece] = []
         self._placed = 0
+        self._coloured: queue.SimpleQueue[tuple[Piece, tuple[Row, ...]]] = queue.SimpleQueue()
 
     @property
     def pieces(self) -> list[Piece]:
@@ -168,8 +173,26 @@ class Turn:
         self._tail = None
 
     def _freeze(self, block: Block) -> None:
-        self._blocks.append(self._piece(block, rows_of(render(block.text))))
-        self._placed = self._blocks[-1].begin + len(block.text)
+        lines = block.text.split("\n")
+        code = open_fence("\n".join(lines[:-1])) if len(lines) > LONG_CODE else None
+        parts = code or open_table(block.text) or render(block.text)
+        piece = self._piece(block, rows_of(parts))
+        self._blocks.append(piece)
+        self._placed = piece.begin + len(block.text)
+        if code is not None:
+            threading.Thread(target=self._colour, args=(piece,), daemon=True).start()
+
+    def _colour(self, piece: Piece) -> None:
+        """Highlight long code, which takes longer than a key may wait."""
+        self._coloured.put((piece, rows_of(render(piece.source))))
+
+    def take_coloured(self) -> bool:
+        """Show what has been highlighted meanwhile; whether there was anything."""
+        if self._coloured.empty():
+            return False
+        piece, rows = self._coloured.get()
+        piece.recolour(rows)
+        return True
 
     def _piece(self, block: Block, rows: tuple[Row, ...]) -> Piece:
         found = self.text.find(block.text, self._placed)

@@ -98,7 +98,7 @@ def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
 ):
     import hga_chat.screen.app
 
-    def run_screen(make_conversation, sampling):
+    def run_screen(make_conversation, sampling, theme, plain):
         loaded = []
         conversation = make_conversation(lambda what, share: loaded.append(share))
         opened.append((conversation.layout, sampling.max_new_tokens, loaded))

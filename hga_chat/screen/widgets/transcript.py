@@ -191,7 +191,10 @@ class Transcript(ScrollView, can_focus=True):
         self.scroll_to(y=y, animate=False, immediate=True, force=True)
 
     def refine(self) -> None:
-        """Set right some of what was guessed; to be called now and then."""
+        """Set right some of what was guessed or is plain so far; to be called now and then."""
+        coloured = [turn.take_coloured() for turn in self.turns[-2:]]
+        if any(coloured):
+            self.refresh()
         if not self.size.width:
             return
         index = self._stack.index_at(self.scroll_offset.y)

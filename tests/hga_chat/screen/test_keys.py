@@ -354,3 +354,14 @@ def test_completions_prefer_names_that_begin_so():
     _, found = completions("read @sea", paths)
     assert [text.strip() for text, _ in found] == ["src/sea.py", "search/x.py", "tests/test_sea.py"]
     assert completions("a@sea", paths)[1] == []
+
+
+async def test_long_code_is_highlighted_aside(answered):
+    code = "```python\n" + "x = 'calm'\n" * 65 + "```"
+    async with answered() as it:
+        it.script.engine._answers[0] = type(it.script.engine._answers[0])(code)
+        await it.ask("more")
+        (piece,) = [p for p in it.app.transcript.turns[-1].pieces if p.kind == "answer"]
+        assert [row.plain for row in piece.rows] == ["x = 'calm'"] * 65
+        await it.until(lambda: len({str(s.style) for s in piece.rows[0].line.content.spans}) > 1)
+        assert piece.count == 65
