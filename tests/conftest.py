@@ -1,11 +1,22 @@
 """Makes the helper modules beside this file importable: ``from scripted import ScriptedEngine``."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+if not torch.cuda.is_available():
+    # Kernels run in Triton's interpreter, which has to be known before Triton is first imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+# How long a test takes on a busy machine says nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +32,6 @@ def embedded_model():
 @pytest.fixture(scope="module")
 def single_thread():
     """One thread for torch: tiny operations gain nothing from more, and lose much on a busy CPU."""
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

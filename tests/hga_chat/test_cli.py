@@ -67,7 +67,7 @@ def test_help_answers_within_150_ms():
         (["ask", "x", "q", "--budget", "0"], "a budget must be at least one group"),
         (["ask", "x", "q", "--host-budget", "lots"], "--host-budget must be a size such as"),
         (["ingest", "x", "--json"], "--json goes with --dry-run"),
-        (["bench", "speed", "--context", "4k"], "token counts such as"),
+        (["bench", "speed", "--context", "4k"], "numbers such as"),
     ],
 )
 def test_wrong_use_is_two_lines_and_exit_code_2(cli, arguments, message):

@@ -476,7 +476,7 @@ def test_chat_goes_on_with_a_session(cli, ingest, ask, use_engine, folder, monke
     ask(id_, "Is it?")
     opened = []
 
-    def run_screen(make_conversation, sampling):
+    def run_screen(make_conversation, sampling, theme, plain):
         conversation = make_conversation(lambda *_: None)
         opened.append(([turn.text for turn in conversation.turns], conversation.notes))
         conversation.close()

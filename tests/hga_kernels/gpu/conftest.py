@@ -1,7 +1,6 @@
 """Triton kernels on a GPU where there is one, else in Triton's interpreter on the CPU."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    # Before any kernel is defined.
-    os.environ["TRITON_INTERPRET"] = "1"
     import numpy as np
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
