@@ -17,10 +17,6 @@ _MOST = tl.constexpr(1.2676506002282294e30)
 """2**100. A group with more counts as this much, so that sums stay finite."""
 
 
-_LEAST = tl.constexpr(96 << 10)
-"""Of the bits of a mass that count: exponent and ten digits of 2**-31."""
-
-
 @triton.jit
 def quantised(a, b, c, d):
     """Turned query quarters [rows, WIDTH] in 8 bits.
@@ -114,7 +110,7 @@ def group_sums(products, scale, step, REPEATS: tl.constexpr, WARPS: tl.constexpr
 
 @triton.jit
 def heaviest(mass, present, limit):
-    """The ``limit`` heaviest of what is present, the first among (nearly) equals.
+    """The ``limit`` heaviest of what is present, the first among equals.
 
     Returns: whether each is taken, how many before it are, and how many in all.
     """
