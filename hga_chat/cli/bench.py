@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure speed and quality on this machine.", rich_markup_mode=None)
 
 
+Contexts = Annotated[
+    str, typer.Option("--context", help="Token counts to measure at, with commas between.")
+]
+Synthetic = Annotated[
+    str | None,
+    typer.Option("--synthetic", help="Random weights of this model's geometry instead of a model."),
+]
+
+
 def _numbers(text: str) -> list[int]:
     """Numbers of a list such as ``4096,65536``."""
     try:
@@ -43,15 +52,8 @@ def _told_as_usage() -> Iterator[None]:
 @with_settings("model", "budget", "router", "device", "device_limit", "host_budget", "quiet")
 def speed(
     settings: Settings,
-    context: Annotated[
-        str, typer.Option("--context", help="Token counts to measure at, with commas between.")
-    ] = "4096,16384,65536",
-    synthetic: Annotated[
-        str | None,
-        typer.Option(
-            "--synthetic", help="Random weights of this model's geometry instead of a model."
-        ),
-    ] = None,
+    context: Contexts = "4096,16384,65536",
+    synthetic: Synthetic = None,
     topics: Annotated[
         bool,
         typer.Option(
@@ -108,15 +110,8 @@ def speed(
 @with_settings("model", "budget", "router", "device", "device_limit", "host_budget", "quiet")
 def memory(
     settings: Settings,
-    context: Annotated[
-        str, typer.Option("--context", help="Token counts to measure at, with commas between.")
-    ] = "4096,16384",
-    synthetic: Annotated[
-        str | None,
-        typer.Option(
-            "--synthetic", help="Random weights of this model's geometry instead of a model."
-        ),
-    ] = None,
+    context: Contexts = "4096,16384",
+    synthetic: Synthetic = None,
     as_json: Json = False,
 ) -> None:
     """Hold predicted memory against what is used."""

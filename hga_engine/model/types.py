@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from hga_kernels.weights import BlockScaled
+from hga_kernels.weights import BlockScaled, Weight
 
 from hga_engine.config import ModelConfig
 
-Weight = torch.Tensor | BlockScaled
-"""Of a linear layer, or of one for each expert."""
+__all__ = ["LayerWeights", "ModelWeights", "Weight"]
 
 
 @dataclass(frozen=True)
