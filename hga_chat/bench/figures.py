@@ -30,10 +30,9 @@ def interval(values: torch.Tensor) -> tuple[float, float]:
 
 
 def segments(values: torch.Tensor) -> torch.Tensor:
-    """Means over neighbouring tokens, [tokens] to [segments], without the rest at the end."""
-    size = min(SEGMENT_TOKENS, len(values))
-    whole = len(values) // size
-    return values[: whole * size].view(whole, size).mean(1)
+    """Means over neighbouring tokens, [tokens] to [segments], as many as make them nearly equal."""
+    parts = max(1, len(values) // SEGMENT_TOKENS)
+    return torch.stack([part.mean() for part in values.tensor_split(parts)])
 
 
 def compare(routed: Sequence[Scored], dense: Sequence[Scored]) -> dict[str, Any]:
@@ -57,6 +56,7 @@ def compare(routed: Sequence[Scored], dense: Sequence[Scored]) -> dict[str, Any]
         "gap_by_position": torch.stack(by_part).mean(0).tolist(),
         "greedy_agreement": float(torch.cat(agreement).mean()),
         "sparsity": sum(one.sparsity for one in routed) / len(routed),
+        "sparsity_last_half": sum(one.sparsity_last_half for one in routed) / len(routed),
         "recall": _recall(routed),
         "copies_gap_nats": float(copies.mean()),
         "copies_gap_interval": interval(copies),

@@ -38,6 +38,8 @@ class Scored:
     choices: torch.Tensor
     """[tokens - 1] int32: the likeliest token at each of these places."""
     sparsity: float
+    """Mean over positions of the share of what they could see that they attended to."""
+    sparsity_last_half: float
     coverage: Coverage | None
     copies: torch.Tensor
     """[copies] float64: mean nats a token of passages repeated after the text."""
@@ -70,7 +72,7 @@ def score_text(
     model, tokens = engine.model_config, len(sample.token_ids)
     stride = max(engine.config.router.chunk_size, tokens // _SAMPLES)
     coverage = None if dense else Coverage(model.num_layers, model.num_kv_heads, stride)
-    reading = Reading(0, coverage)
+    reading = Reading(0, coverage, tokens)
     parts = []
     done = 0
     for part in _scores(engine, sample.token_ids, rule, reading):
@@ -84,10 +86,12 @@ def score_text(
         answer = _ask(engine, needle.question, NEEDLE_TOKENS)
         needles.append(needle.answer in answer)
     engine.truncate(0)
+    shares = reading.shares / (model.num_layers * model.num_kv_heads)
     return Scored(
         nats=nats,
         choices=choices,
-        sparsity=reading.sparsity,
+        sparsity=float(shares.mean()),
+        sparsity_last_half=float(shares[tokens // 2 :].mean()),
         coverage=coverage,
         copies=torch.tensor(copies, dtype=torch.float64),
         needles=tuple(needles),

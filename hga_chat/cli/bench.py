@@ -263,6 +263,7 @@ def quality_text(result: dict[str, Any]) -> str:
             f"{run['gap_last_half_nats']:+.4f}",
             f"{run['greedy_agreement']:.1%}",
             f"{run['sparsity']:.2%}",
+            f"{run['sparsity_last_half']:.2%}",
             f"{run['recall']['attended']:.1%}" if run["recall"] else "100%",
             f"{run['copies_gap_nats']:+.4f}",
             f"{run['needles']} of {total}",
@@ -270,12 +271,12 @@ def quality_text(result: dict[str, Any]) -> str:
         )
         for run in result["runs"]
     ]
-    dense = ("dense", "0", "", "0", "100%", "100%", "100%", "0")
+    dense = ("dense", "0", "", "0", "100%", "100%", "100%", "100%", "0")
     scores = (f"{result['tasks_dense'][family]['score']:.0%}" for family in families)
     rows.append((*dense, f"{result['needles_dense']} of {total}", *scores))
     header = (
         *("attention", "gap in nats", "95 %", "in the last half", "same choice", "tokens read"),
-        *("mass read", "copies", "needles", *families),
+        *("in the last half", "mass read", "copies", "needles", *families),
     )
     return (
         f"{result['model']}, {result['context']:,} tokens, {result['texts']} texts, "

@@ -38,8 +38,9 @@ class _Blocks:
     """The largest of them."""
     place: int
     """Of the first query in its chunk."""
+    attended_by_query: torch.Tensor  # [blocks, rows] int64 tokens of sinks and recent, on the host
     attended: int
-    """Tokens of sinks and recent, summed over queries and KV heads."""
+    """The same, summed over queries and KV heads."""
     visible: int
     """All tokens that may be seen, likewise."""
 
@@ -50,10 +51,13 @@ class Reading:
     ``group_mass`` [groups] float64: attention mass per group, summed over layers and query heads.
     ``attended`` and ``visible``: tokens, summed over queries, KV heads and layers.
     ``coverage``: where selections are compared with dense attention, or None.
+    ``shares`` [tokens] float64: of what each position could see, what it attended to, summed over
+    layers and KV heads; counted for as many positions as it was made for.
     """
 
-    def __init__(self, groups: int, coverage: Coverage | None = None) -> None:
+    def __init__(self, groups: int, coverage: Coverage | None = None, tokens: int = 0) -> None:
         self.coverage = coverage
+        self.shares = torch.zeros(tokens, dtype=torch.float64)
         self.group_mass = torch.zeros(groups, dtype=torch.float64)
         self.attended = 0
         self.visible = 0
@@ -203,7 +207,8 @@ class RoutedAttention:
         """Attend from the queries [blocks, rows, heads, dim] of ``self._blocks``."""
         blocks = self._blocks
         groups = blocks.recent
-        if self._router.router != "dense":
+        dense = self._router.router == "dense"
+        if not dense:
             selected = self._select(layer, queries, rule)
             groups = torch.cat((blocks.sinks, selected, blocks.recent), 2)
             if reading is not None and reading.coverage is not None:
@@ -218,14 +223,25 @@ class RoutedAttention:
         if reading is not None:
             reading.attended += blocks.attended
             reading.visible += blocks.visible
-            if self._router.router != "dense":
+            if not dense:
                 chosen = int(torch.count_nonzero(selected >= 0))
                 reading.attended += chosen * self._router.group_size * queries.shape[1]
+            if reading.shares.numel():
+                self._count_shares(None if dense else selected, reading.shares)
             if mass is not None:
                 # Places of no group have no mass.
                 places = groups.clamp_min(0).flatten().cpu()
                 reading.group_mass.index_add_(0, places, mass.flatten().double().cpu())
         return out.to(queries.dtype)
+
+    def _count_shares(self, selected: torch.Tensor | None, shares: torch.Tensor) -> None:
+        """Count what each query attends to of what it sees, in one layer."""
+        attended = self._blocks.attended_by_query * self._kv_heads
+        if selected is not None:
+            chosen = torch.count_nonzero(selected >= 0, (1, 2)).cpu()
+            attended = attended + chosen[:, None] * self._router.group_size
+        positions = self._blocks.positions.cpu()
+        shares[positions.flatten().long()] += (attended / (positions + 1)).flatten()
 
     def _cover(
         self, layer: int, queries: torch.Tensor, selected: torch.Tensor, coverage: Coverage
@@ -297,6 +313,7 @@ class RoutedAttention:
         always = torch.cat((sinks, recent), 1)
         always = always.masked_fill(always > last, -1)
         seen = (positions[:, :, None] - always[:, None] * size + 1).clamp(0, size)
+        attended = seen.masked_fill(always[:, None] < 0, 0).sum(2)
         wide = always[:, None].expand(-1, self._kv_heads, -1)
         end_chunks = chunks - self._recent_chunks
         # Made on the host, where their size is known without waiting for the device.
@@ -308,6 +325,7 @@ class RoutedAttention:
             end_chunks=end_chunks.to(self._device),
             last_chunk=int(end_chunks.max()),
             place=start % self._router.chunk_size,
-            attended=int(seen.masked_fill(always[:, None] < 0, 0).sum()) * self._kv_heads,
+            attended_by_query=attended,
+            attended=int(attended.sum()) * self._kv_heads,
             visible=(int(positions.sum()) + positions.numel()) * self._kv_heads,
         )

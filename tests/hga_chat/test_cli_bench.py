@@ -43,6 +43,7 @@ FIGURES = {
     "gap_last_half_nats": -0.001,
     "greedy_agreement": 0.987,
     "sparsity": 0.0291,
+    "sparsity_last_half": 0.0202,
     "recall": {"attended": 0.952},
     "copies_gap_nats": 0.25,
     "needles": 3,
@@ -128,7 +129,7 @@ def test_quality(cli, passed, tmp_path):
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [
         *("hga, 1,024 tokens, decode rule", "+0.0051", "+0.0040 to +0.0060", "-0.0010", "98.7%"),
-        *("2.91%", "95.2%", "+0.2500", "3 of 10", "75%"),
+        *("2.91%", "2.02%", "95.2%", "+0.2500", "3 of 10", "75%"),
     ]
     assert lines[4].startswith("dense")
     assert json.loads(cli("bench", "quality", "--text", text, "--json").out) == QUALITY

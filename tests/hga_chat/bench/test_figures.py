@@ -13,7 +13,7 @@ def scored(nats, *, choices=None, needles=(), coverage=None, copies=(1.0,), spar
     nats = torch.as_tensor(nats, dtype=torch.float64)
     choices = torch.zeros(len(nats), dtype=torch.int32) if choices is None else choices
     copies = torch.tensor(copies, dtype=torch.float64)
-    return Scored(nats, choices, sparsity, coverage, copies, needles)
+    return Scored(nats, choices, sparsity, sparsity / 2, coverage, copies, needles)
 
 
 def test_interval_is_that_of_the_normal_distribution_where_there_is_much():
@@ -27,8 +27,9 @@ def test_interval_is_that_of_the_normal_distribution_where_there_is_much():
 
 
 def test_segments_are_means_of_neighbours():
-    values = torch.cat((torch.full((256,), 1.0), torch.full((256,), 3.0), torch.full((9,), 99.0)))
+    values = torch.cat((torch.full((260,), 1.0), torch.full((260,), 3.0)))
     assert segments(values).tolist() == [1, 3]
+    assert len(segments(torch.ones(767))) == 2
     assert segments(torch.tensor([1.0, 2.0])).tolist() == [1.5]
 
 
@@ -41,6 +42,7 @@ def test_gaps_are_to_dense_attention_over_all_texts():
     assert found["gap_nats"] == pytest.approx(0.5)
     assert found["gap_last_half_nats"] == pytest.approx(0.75, abs=1e-3)
     assert found["sparsity"] == pytest.approx(0.3)
+    assert found["sparsity_last_half"] == pytest.approx(0.15)
     parts = found["gap_by_position"]
     assert parts == pytest.approx([(2 * n + 1) / 16 for n in range(8)], abs=1e-3)
     low, high = found["gap_interval"]

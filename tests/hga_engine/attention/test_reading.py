@@ -104,18 +104,22 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
 def test_readings_count_what_is_attended_to(router: str, rule: Rule, ends: list[int]) -> None:
     text = Text.random(119, 2, 3)
     config = with_router(router)
-    reading = Reading(0)
+    reading = Reading(0, tokens=119)
     with pytest.MonkeyPatch.context() as patch:
         seen = spy(patch)
         Layer(text, config).run(rule, ends, reading)
     attended = 0
+    shares = [0.0] * 119
     for read in seen:
         for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
             for position in rows:
                 for groups in of_heads:
                     tokens = {4 * g + i for g in groups if g >= 0 for i in range(4)}
-                    attended += len([t for t in tokens if t <= position])
+                    before = len([t for t in tokens if t <= position])
+                    attended += before
+                    shares[position] += before / (position + 1)
     assert reading.attended == attended
+    assert reading.shares.tolist() == pytest.approx(shares)
     assert reading.visible == 2 * sum(range(1, 120))
     assert reading.sparsity == attended / (119 * 120)
     assert (reading.sparsity == 1) == (router == "dense")
