@@ -51,8 +51,8 @@ def turn_rows_kernel(
     row = tl.arange(0, ROWS)
     inside = row + unit % tiles * ROWS < rows
     a, b, c, d = load_quarters(start, row, inside, 4 * QUARTER, QUARTER, WIDTH)
-    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH)
-    a, b, c, d, step, begin = quantised(a, b, c, d)
+    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH, False)
+    a, b, c, d, step, begin = quantised(a, b, c, d, 1)
     places = row[:, None] * INTS + tl.arange(0, WIDTH)[None, :]
     own = ints + unit.to(tl.int64) * (4 * ROWS * INTS)
     tl.store(own + places, a)
