@@ -11,10 +11,10 @@ import triton.language as tl
 MAGIC = tl.constexpr(12582912.0)
 """1.5 * 2**23: a float whose lowest bit is worth one, so that integers can be added to its bits."""
 _MAGIC_BITS = tl.constexpr(0x4B400000)
-_LIFT = tl.constexpr(-60.0)
+LIFT = tl.constexpr(-60.0)
 """Added to scores above the centre: the range of a float lies around what occurs."""
-_MOST = tl.constexpr(1.2676506002282294e30)
-"""2**100. A group with more counts as this much, so that sums stay finite."""
+_MOST = tl.constexpr(2.0**100)
+"""A group with more counts as this much, so that sums stay finite."""
 
 
 _DROPPED_BITS = tl.constexpr(14)
@@ -69,6 +69,32 @@ def _lowered(codes, PACKED: tl.constexpr):
 
 
 @triton.jit
+def unpacked(codes, PACKED: tl.constexpr):
+    """Codes [tokens, WIDTH] as integers 0 to 3 [tokens, 4 * WIDTH], quarter by quarter."""
+    lowered = _lowered(codes, PACKED)
+    a, b = _lowest(codes, PACKED), _lowest(lowered, PACKED)
+    lowered = _lowered(lowered, PACKED)
+    c, d = _lowest(lowered, PACKED), _lowest(_lowered(lowered, PACKED), PACKED)
+    quarters = tl.permute(tl.join(tl.join(a, c), tl.join(b, d)), (0, 2, 3, 1))
+    return tl.reshape(quarters, (codes.shape[0], 4 * codes.shape[1]))
+
+
+@triton.jit
+def row_weights(products, scale, step, lift):
+    """Sums of 2**score over the pairs of each group of a chunk: [rows, groups].
+
+    Args: ``products`` [rows, 64] int32, MAGIC added to their bits; ``scale`` [64] float32, ``step``
+    [rows], and ``lift`` [rows], which is added to the scores.
+    """
+    ROWS: tl.constexpr = products.shape[0]
+    # Exact: a bf16 scale times MAGIC has few digits.
+    score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
+    score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)
+    weight = tl.exp2(score * step[:, None, None] + lift[:, None, None])
+    return tl.minimum(tl.sum(weight, 2), _MOST)
+
+
+@triton.jit
 def token_products(codes, a, b, c, d, start, PACKED: tl.constexpr):
     """MAGIC plus ints . (codes - 1.5) as floats [tokens, rows].
 
@@ -86,22 +112,12 @@ def token_products(codes, a, b, c, d, start, PACKED: tl.constexpr):
 
 
 @triton.jit
-def token_of(place, REPEATS: tl.constexpr, WARPS: tl.constexpr):
-    """Which token of a tile each row of its product is.
-
-    A thread holds rows 8 apart, and rows 16 * WARPS apart: they are given to one group, so that
-    its pairs meet in a thread and most of its sum does not leave it.
-    """
-    lane, half = place % 8, place // 8 % 2
-    warp, repeat = place // 16 % WARPS, place // (16 * WARPS)
-    LANES: tl.constexpr = 8 // REPEATS
-    group = warp * REPEATS + lane // LANES
-    return group * 16 + half * 8 + repeat * LANES + lane % LANES
-
-
-@triton.jit
 def in_product_order(tokens, REPEATS: tl.constexpr, WARPS: tl.constexpr):
-    """Rows of a tile [tokens, WIDTH] in the order of ``token_of``."""
+    """Rows of a tile [tokens, WIDTH], in the order that they are multiplied in.
+
+    A thread holds rows of a product 8 apart, and rows 16 * WARPS apart: they are given to one
+    group, so that its pairs meet in a thread and most of its sum does not leave it.
+    """
     WIDTH: tl.constexpr = tokens.shape[1]
     LANES: tl.constexpr = 8 // REPEATS
     tokens = tl.reshape(tokens, (WARPS, REPEATS, 2, REPEATS, LANES, WIDTH))
@@ -113,15 +129,15 @@ def in_product_order(tokens, REPEATS: tl.constexpr, WARPS: tl.constexpr):
 def group_sums(products, scale, step, REPEATS: tl.constexpr, WARPS: tl.constexpr):
     """Sums of 2**(score above the centre + LIFT) over the pairs of each group: [groups, rows].
 
-    Args: ``products`` [tokens, rows] from ``token_products``, ``scale`` [tokens] in the order of
-    ``token_of``, ``step`` [rows].
+    Args: ``products`` [tokens, rows] from ``token_products``, ``scale`` [tokens] in the
+    same order, ``step`` [rows].
     """
     ROWS: tl.constexpr = products.shape[1]
     LANES: tl.constexpr = 8 // REPEATS
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products, scale[:, None], (scale * -MAGIC)[:, None])
     score = tl.reshape(score, (REPEATS, WARPS, 2, REPEATS, LANES, ROWS))
-    weight = tl.exp2(tl.max(score, 2) * step[None, None, None, None, :] + _LIFT)
+    weight = tl.exp2(tl.max(score, 2) * step[None, None, None, None, :] + LIFT)
     weight = tl.sum(tl.sum(weight, 0), 2)
     return tl.minimum(tl.reshape(weight, (WARPS * REPEATS, ROWS)), _MOST)
 
