@@ -13,8 +13,9 @@ MAGIC = tl.constexpr(12582912.0)
 _MAGIC_BITS = tl.constexpr(0x4B400000)
 LIFT = tl.constexpr(-60.0)
 """Added to scores above the centre: the range of a float lies around what occurs."""
+_MOST_SCORE = tl.constexpr(100.0)
 _MOST = tl.constexpr(2.0**100)
-"""A group with more counts as this much, so that sums stay finite."""
+"""What has more counts as this much, so that sums stay finite."""
 
 
 _DROPPED_BITS = tl.constexpr(14)
@@ -80,8 +81,8 @@ def unpacked(codes, PACKED: tl.constexpr):
 
 
 @triton.jit
-def row_weights(products, scale, step, lift):
-    """Sums of 2**score over the pairs of each group of a chunk: [rows, groups].
+def row_sums(products, scale, step, lift):
+    """Sums of 2**score over the pairs of each group of a chunk: [rows, 8], the last four zero.
 
     Args: ``products`` [rows, 64] int32, MAGIC added to their bits; ``scale`` [64] float32, ``step``
     [rows], and ``lift`` [rows], which is added to the scores.
@@ -90,8 +91,11 @@ def row_weights(products, scale, step, lift):
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
     score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)
-    weight = tl.exp2(score * step[:, None, None] + lift[:, None, None])
-    return tl.minimum(tl.sum(weight, 2), _MOST)
+    weight = tl.exp2(tl.minimum(score * step[:, None, None] + lift[:, None, None], _MOST_SCORE))
+    # Added up by a product, as that moves nothing between threads.
+    ones = tl.arange(0, 32)[:, None] // 8 == tl.arange(0, 8)[None, :]
+    weight = tl.reshape(weight.to(tl.bfloat16), (ROWS, 32))
+    return tl.dot(weight, tl.where(ones, 1.0, 0.0).to(tl.bfloat16))
 
 
 @triton.jit

@@ -7,7 +7,7 @@ most ROWS query rows.
 import triton
 import triton.language as tl
 
-from hga_kernels.gpu.scores import LIFT, heaviest, quantised, row_weights, unpacked
+from hga_kernels.gpu.scores import LIFT, heaviest, quantised, row_sums, unpacked
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
 
 CENTRE_TILE = 64
@@ -120,6 +120,23 @@ def _row_peaks(peaks, unit, runs, ROWS: tl.constexpr, RUNS: tl.constexpr):
     return tl.max(parts, 0), parts, places, inside & (places >= 0)
 
 
+@triton.jit
+def _place_chunk(listed, place, last, first_chunk, end, LISTED: tl.constexpr):
+    """The chunk of a place before ``last``, -1 if it is none to choose from."""
+    chunk = tl.load(listed + place, place < last, -1) if LISTED else place
+    return tl.where((chunk >= first_chunk) & (chunk < end) & (place < last), chunk, -1)
+
+
+@triton.jit
+def _load_chunk(scales, centres, chunk, ROWS: tl.constexpr):
+    """Scales [64] and centre scores [ROWS] of a chunk, which may be -1."""
+    token, row = tl.arange(0, 64), tl.arange(0, ROWS)
+    at = tl.maximum(chunk, 0)
+    scale = tl.load(scales + at * 64 + token, token < tl.where(chunk >= 0, 64, 0), 0)
+    centre = tl.load(centres + at * ROWS + row, row < tl.where(chunk >= 0, ROWS, 0), -float("inf"))
+    return scale.to(tl.float32), centre
+
+
 @triton.jit(do_not_specialize=_COUNTS)
 def score_groups_kernel(
     ints,
@@ -158,41 +175,40 @@ def score_groups_kernel(
     head = pair % heads
     end = tl.load(end_chunks + pair // heads)
     limit = places if LISTED else tl.minimum(end, places)
-    row, group = tl.arange(0, ROWS), tl.arange(0, 4)
-    total = tl.zeros([ROWS, 4], tl.float32)
+    row, group = tl.arange(0, ROWS), tl.arange(0, 8)
+    total = tl.zeros([ROWS, 8], tl.float32)
     if (span * SPAN < limit) & (span * SPAN + SPAN > (0 if LISTED else first_chunk)):
         token, byte, columns = tl.arange(0, 64), tl.arange(0, WIDTH), tl.arange(0, 4 * WIDTH)
         own = ints + unit.to(tl.int64) * (4 * ROWS * WIDTH)
         query = tl.load(own + row[:, None] * (4 * WIDTH) + columns[None, :])
         begin, step = tl.load(starts + unit * ROWS + row), tl.load(steps + unit * ROWS + row)
         peak, _, _, _ = _row_peaks(peaks, unit, runs, ROWS, RUNS)
-        peak = tl.where(peak > -float("inf"), peak, 0.0)
-        first_centre = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
-        first_sum = sums + unit.to(tl.int64) * places * (4 * ROWS)
-        for place in range(span * SPAN, tl.minimum(span * SPAN + SPAN, limit)):
-            chunk = place
-            if LISTED:
-                chunk = tl.load(listed + pair * places + place)
-            choice = (chunk >= first_chunk) & (chunk < end)
-            # What is not chosen from may hold anything, but has to be memory of ours.
-            chunk = tl.where(choice, chunk, 0)
-            at = (head * capacity + chunk).to(tl.int64) * 64
-            code = tl.load(
-                codes + at * QUARTER + token[:, None] * QUARTER + byte[None, :],
-                (byte < QUARTER)[None, :] & (token >= 0)[:, None],
-                0,
-            )
-            token_scale = tl.load(scales + at + token).to(tl.float32)
-            centre = tl.load(first_centre + chunk * ROWS + row)
+        peak = tl.where(peak > -float("inf"), peak, 0.0) - LIFT
+        own_centres = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
+        own_codes = codes + (head * capacity).to(tl.int64) * (64 * QUARTER)
+        own_scales = scales + (head * capacity).to(tl.int64) * 64
+        own_sums = sums + unit.to(tl.int64) * places * (4 * ROWS)
+        own_list = listed + pair * places
+        last = tl.minimum(span * SPAN + SPAN, limit)
+        chunk = _place_chunk(own_list, span * SPAN, last, first_chunk, end, LISTED)
+        next_chunk = _place_chunk(own_list, span * SPAN + 1, last, first_chunk, end, LISTED)
+        scale, centre = _load_chunk(own_scales, own_centres, chunk, ROWS)
+        for place in range(span * SPAN, last):
+            # The compiler asks for codes ahead of their use; the rest is asked for here.
+            chunk = _place_chunk(own_list, place, last, first_chunk, end, LISTED)
+            held = (token < tl.where(chunk >= 0, 64, 0))[:, None] & (byte < QUARTER)[None, :]
+            at = tl.maximum(chunk, 0) * 64 + token
+            code = tl.load(own_codes + at[:, None] * QUARTER + byte[None, :], held, 0)
+            later = _place_chunk(own_list, place + 2, last, first_chunk, end, LISTED)
+            next_scale, next_centre = _load_chunk(own_scales, own_centres, next_chunk, ROWS)
             products = tl.zeros([ROWS, 64], tl.int32) + begin[:, None]
-            products = tl.dot(
-                query, tl.trans(unpacked(code, PACKED)), products, out_dtype=tl.int32
-            )
-            weight = row_weights(products, token_scale, step, centre - peak + LIFT)
-            weight = tl.where(choice, weight, 0.0)
+            products = tl.dot(query, tl.trans(unpacked(code, PACKED)), products, out_dtype=tl.int32)
+            weight = row_sums(products, scale, step, centre - peak)
             total += weight
             at = (place * 4 + group)[None, :] * ROWS + row[:, None]
-            tl.store(first_sum + at, weight.to(tl.bfloat16))
+            inside = (group < 4)[None, :] & (row >= 0)[:, None]
+            tl.store(own_sums + at, weight.to(tl.bfloat16), inside)
+            scale, centre, next_chunk = next_scale, next_centre, later
     tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 1))
 
 

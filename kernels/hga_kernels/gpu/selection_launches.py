@@ -27,7 +27,7 @@ WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64},
 CHOOSE_LAUNCHES = {90: Launch({}, warps=8), 120: Launch({}, warps=8)}
 SCORE_LAUNCHES: dict[int, dict[int, Launch]] = {
     16: {90: _score_launch(1), 120: _score_launch(1)},
-    32: {90: _score_launch(2), 120: _score_launch(2)},
+    32: {90: _score_launch(1), 120: _score_launch(1)},
     64: {90: _score_launch(4), 120: _score_launch(4)},
     128: {90: _score_launch(4), 120: _score_launch(4)},
 }
@@ -47,6 +47,10 @@ CANDIDATES = {
             (32, 8, 3, 80),
             (64, 8, 3, 0),
         )
+    ),
+    "score_groups 16": tuple(
+        Launch({"SPAN": span}, warps, stages)
+        for span, warps, stages in ((32, 1, 3), (64, 1, 3), (32, 1, 1), (32, 2, 3), (32, 4, 3))
     ),
     "weigh": tuple(
         Launch({"BLOCK": block}, warps=warps)

@@ -119,9 +119,7 @@ def score_step_kernel(
         peak = tl.max(centre, 0)
         centre = tl.exp2(centre - peak[None, :])  # [CHUNKS, ROWS]
 
-        products = token_products(
-            in_product_order(code, REPEATS, WARPS), a, b, c, d, begin, PACKED
-        )
+        products = token_products(in_product_order(code, REPEATS, WARPS), a, b, c, d, begin, PACKED)
         ordered_scale = in_product_order(token_scale[:, None], REPEATS, WARPS)
         ordered_scale = tl.reshape(ordered_scale, (TOKENS,)).to(tl.float32)
         weight = group_sums(products, ordered_scale, step * scale, REPEATS, WARPS)
@@ -220,9 +218,9 @@ def select_few(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
-    With ``pages`` the kernel ahead must change neither the index nor ``end_chunks``, and itself
-    not have begun before the one ahead of it had ended. They are the places to fill in, and table, owner, stamps, step and counts of the page
-    cache, as in ``reference_pages.resolve_pages``.
+    ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
+    cache, as in ``reference_pages.resolve_pages``. With them the kernel ahead must change neither
+    the index nor ``end_chunks``, and must not have begun before the one ahead of it had ended.
     """
     kv_heads, _, rows, dim = queries.shape
     score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
