@@ -43,7 +43,7 @@ CANDIDATES = {
         _score_launch(16, 8, 80),
         _score_launch(32, 16),
     ),
-    "choose_step": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
+    "choose_step": tuple(Launch({}, warps=warps) for warps in (8, 16, 32)),
 }
 
 
