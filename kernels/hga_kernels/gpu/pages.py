@@ -7,7 +7,7 @@ in place.
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
@@ -55,8 +55,8 @@ def _write_token(
 ):
     # One program a head: queries, then keys, then values.
     if OVERLAPS:
-        # What follows may begin; this kernel itself begins when all before it has ended.
         gdc_launch_dependents()
+        gdc_wait()
     head = tl.program_id(0)
     half = tl.arange(0, DIM // 2)
     position = tl.load(position_at)
@@ -139,7 +139,7 @@ def write_token(
         NORM=q_norm is not None,
         SINKS=window.sinks,
         RECENT=window.recent,
-        OVERLAPS=overlap(heads.device)["OVERLAPS"],
+        **overlap(heads.device),
         **pick(WRITE, capability(heads.device)).options(),
     )
     return queries

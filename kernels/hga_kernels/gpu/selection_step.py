@@ -74,7 +74,7 @@ def score_step_kernel(
 ):
     """One program a run of CHUNKS chunks and KV head: weight per group and row.
 
-    STANDS: the kernel ahead changes neither the index nor ``end_chunks``.
+    STANDS: no kernel that may still be running changes the index or ``end_chunks``.
     """
     run, head = tl.program_id(0), tl.program_id(1)
     TOKENS: tl.constexpr = CHUNKS * 64
@@ -166,6 +166,7 @@ def choose_step_kernel(
     head = tl.program_id(0)
     GROUPS: tl.constexpr = CHUNKS * 4
     if OVERLAPS:
+        gdc_launch_dependents()
         gdc_wait()
     end = tl.load(end_chunks)
     run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
@@ -219,8 +220,8 @@ def select_few(
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
-    cache, as in ``reference_pages.resolve_pages``. With them the kernel ahead must change neither
-    the index nor ``end_chunks``, and must not have begun before the one ahead of it had ended.
+    cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running
+    changes the index or ``end_chunks``.
     """
     kv_heads, _, rows, dim = queries.shape
     score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
