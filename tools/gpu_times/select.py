@@ -193,13 +193,17 @@ def candidates(device: torch.device) -> Iterator[Case]:
     layers = entries(COPIES, device)
     step = selecting("decode selection", device, layers, (1, RATIO), [1016], CHUNKS, 64)
     ends = [(60 * 1024 + 64 * block) // CHUNK - RECENT for block in range(64)]
-    block = selecting("prefill selection", device, layers, (64, 16 * RATIO), ends, CHUNKS, 128)
+    block = selecting("prefill selection", device, layers, (64, 16 * RATIO), ends, 512, 128)
     for launch in selection_step.CANDIDATES["score_step"]:
         yield _with(step, selection_step.SCORE_LAUNCHES, launch)
     for launch in selection_step.CANDIDATES["choose_step"]:
         yield _with(step, selection_step.CHOOSE_LAUNCHES, launch)
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
         yield _with(block, selection_launches.SCORE_LAUNCHES[128], launch)
+    ends = [1016 - (token < 32) for token in range(64)]
+    append = selecting("append selection", device, layers, (64, RATIO), ends, CHUNKS, 64)
+    for launch in selection_launches.CANDIDATES["score_groups 16"]:
+        yield _with(append, selection_launches.SCORE_LAUNCHES[16], launch)
     for launch in selection_launches.CANDIDATES["weigh"]:
         yield _with(block, selection_launches.WEIGH_LAUNCHES, launch)
     for launch in selection_launches.CANDIDATES["choose"]:
@@ -224,6 +228,7 @@ def _with(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
 
     sizes = " ".join(f"{name} {size}" for name, size in launch.sizes.items())
     name = f"{case.name}: {sizes} warps {launch.warps} stages {launch.stages}"
+    name += f" registers {launch.registers}" if launch.registers else ""
     return Case(name, run, case.bytes, case.flops)
 
 

@@ -54,7 +54,7 @@ def _index_chunk(
 
     # The turn is linear: keys and centre are exact in bf16, their difference is not.
     matrix = signs(QUARTER, WIDTH)
-    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH)
+    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH, False)
     centre_a = tl.sum(mean_a.to(tl.float32)[:, None] * matrix, 0)
     centre_b = tl.sum(mean_b.to(tl.float32)[:, None] * matrix, 0)
     centre_c = tl.sum(mean_c.to(tl.float32)[:, None] * matrix, 0)

@@ -7,8 +7,9 @@ in place.
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
 
 _GROUP = tl.constexpr(GROUP)
@@ -50,8 +51,12 @@ def _write_token(
     NORM: tl.constexpr,
     SINKS: tl.constexpr,
     RECENT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     # One program a head: queries, then keys, then values.
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
     head = tl.program_id(0)
     half = tl.arange(0, DIM // 2)
     position = tl.load(position_at)
@@ -134,6 +139,7 @@ def write_token(
         NORM=q_norm is not None,
         SINKS=window.sinks,
         RECENT=window.recent,
+        **overlap(heads.device),
         **pick(WRITE, capability(heads.device)).options(),
     )
     return queries
@@ -368,14 +374,14 @@ BUILDS = (
         _write_token,
         _WRITE_TYPES,
         WRITE,
-        {"DIM": 128, "NORM": True, **_WINDOW},
+        {"DIM": 128, "NORM": True, **_WINDOW, "OVERLAPS": True},
     ),
     Build(
         "write_token/smollm2",
         _write_token,
         _WRITE_TYPES,
         WRITE,
-        {"DIM": 64, "NORM": False, "q_norm": None, "k_norm": None, **_WINDOW},
+        {"DIM": 64, "NORM": False, "q_norm": None, "k_norm": None, **_WINDOW, "OVERLAPS": True},
     ),
     Build(
         "resolve_pages",

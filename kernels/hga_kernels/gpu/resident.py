@@ -9,8 +9,9 @@ import math
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
 
 _GROUP = tl.constexpr(GROUP)
@@ -59,8 +60,11 @@ def _attend_resident(
     queries, groups, places, position_at, resident, host, maxima, sums, page_sums, parts, scale,
     resident_slots, max_groups, budget,
     HEADS: tl.constexpr, DIM: tl.constexpr, WITH_MASS: tl.constexpr, SINKS: tl.constexpr,
-    RECENT: tl.constexpr, ROWS: tl.constexpr, PAGES: tl.constexpr,
+    RECENT: tl.constexpr, ROWS: tl.constexpr, OVERLAPS: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
     piece, kv_head = tl.program_id(0), tl.program_id(1)
     position = tl.load(position_at)
     n = tl.arange(0, PAGES * _GROUP)
@@ -105,8 +109,12 @@ def _attend_resident(
 def _add_up(
     groups, places, position_at, maxima, sums, page_sums, parts, out, mass, pieces, budget,
     HEADS: tl.constexpr, DIM: tl.constexpr, PIECES: tl.constexpr, WITH_MASS: tl.constexpr,
-    SINKS: tl.constexpr, RECENT: tl.constexpr, PAGES: tl.constexpr,
+    SINKS: tl.constexpr, RECENT: tl.constexpr, OVERLAPS: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
+    if OVERLAPS:
+        # The product that follows asks for its weights while pages are on their way.
+        gdc_launch_dependents()
+        gdc_wait()
     head = tl.program_id(0)
     piece = tl.arange(0, PIECES)
     there = piece < pieces
@@ -162,6 +170,7 @@ def attend_resident(
     parts = maxima.new_empty(heads, pieces, dim)
     shared = {"HEADS": per_kv, "DIM": dim, "WITH_MASS": mass is not None}
     shared |= {"SINKS": window.sinks, "RECENT": window.recent}
+    shared |= overlap(queries.device)
     _attend_resident[(pieces, kv_heads)](
         queries, groups, places, position, resident, host, maxima, sums, page_sums, parts,
         scale / math.log(2), slots, host.shape[0] // kv_heads, budget,
@@ -191,7 +200,7 @@ _TYPES = {
     "scale": "fp32",
     **dict.fromkeys(("pieces", "resident_slots", "max_groups", "budget"), "i32"),
 }
-_WINDOW = {"SINKS": WINDOW.sinks, "RECENT": WINDOW.recent}
+_WINDOW = {"SINKS": WINDOW.sinks, "RECENT": WINDOW.recent, "OVERLAPS": True}
 _QWEN3 = {"HEADS": 8, "DIM": 128, **_WINDOW}
 _SMOLLM2 = {"HEADS": 3, "DIM": 64, **_WINDOW}
 _ADDED = {"PIECES": 32, **ATTEND[90].sizes}

@@ -11,29 +11,38 @@ import triton.language as tl
 MAGIC = tl.constexpr(12582912.0)
 """1.5 * 2**23: a float whose lowest bit is worth one, so that integers can be added to its bits."""
 _MAGIC_BITS = tl.constexpr(0x4B400000)
-_LIFT = tl.constexpr(-60.0)
+LIFT = tl.constexpr(-60.0)
 """Added to scores above the centre: the range of a float lies around what occurs."""
-_MOST = tl.constexpr(1.2676506002282294e30)
-"""2**100. A group with more counts as this much, so that sums stay finite."""
+_MOST_SCORE = tl.constexpr(100.0)
+_MOST = tl.constexpr(2.0**100)
+"""What has more counts as this much, so that sums stay finite."""
+
+
+_DROPPED_BITS = tl.constexpr(14)
+"""Of a mass: what is left is its exponent and nine digits."""
+_LEAST = tl.constexpr((127 - 56) << 9)
+"""What is left of 2**-56. Lighter masses are alike, and so are those from 2**8 on."""
+_GREATEST = tl.constexpr(2**15 - 1)
+"""Of what is left, from _LEAST on: three digits of five bits."""
 
 
 @triton.jit
-def quantised(a, b, c, d):
-    """Turned query quarters [rows, WIDTH] in 8 bits.
+def quantised(a, b, c, d, AXIS: tl.constexpr):
+    """Turned query quarters in 8 bits: [rows, WIDTH] if AXIS is 1, [WIDTH, rows] if it is 0.
 
     Returns their integers, the step of each row, and what the accumulators of each row begin with:
     the bits of MAGIC, less the middle of the codes.
     """
-    peak = tl.maximum(tl.maximum(tl.max(tl.abs(a), 1), tl.max(tl.abs(b), 1)), 1e-30)
-    peak = tl.maximum(tl.maximum(tl.max(tl.abs(c), 1), tl.max(tl.abs(d), 1)), peak)
-    step = peak / 127.0
-    a = tl.floor(a / step[:, None] + 0.5)
-    b = tl.floor(b / step[:, None] + 0.5)
-    c = tl.floor(c / step[:, None] + 0.5)
-    d = tl.floor(d / step[:, None] + 0.5)
-    total = tl.sum((a + b + (c + d)).to(tl.int32), 1)
+    size = tl.maximum(tl.maximum(tl.abs(a), tl.abs(b)), tl.maximum(tl.abs(c), tl.abs(d)))
+    peak = tl.maximum(tl.max(size, AXIS), 1e-30)
+    factor = tl.expand_dims(127.0 / peak, AXIS)
+    a = tl.floor(a * factor + 0.5)
+    b = tl.floor(b * factor + 0.5)
+    c = tl.floor(c * factor + 0.5)
+    d = tl.floor(d * factor + 0.5)
+    total = tl.sum((a + b + (c + d)).to(tl.int32), AXIS)
     start = _MAGIC_BITS - total - (total >> 1)
-    return a.to(tl.int8), b.to(tl.int8), c.to(tl.int8), d.to(tl.int8), step, start
+    return a.to(tl.int8), b.to(tl.int8), c.to(tl.int8), d.to(tl.int8), peak / 127.0, start
 
 
 @triton.jit
@@ -61,6 +70,35 @@ def _lowered(codes, PACKED: tl.constexpr):
 
 
 @triton.jit
+def unpacked(codes, PACKED: tl.constexpr):
+    """Codes [tokens, WIDTH] as integers 0 to 3 [tokens, 4 * WIDTH], quarter by quarter."""
+    lowered = _lowered(codes, PACKED)
+    a, b = _lowest(codes, PACKED), _lowest(lowered, PACKED)
+    lowered = _lowered(lowered, PACKED)
+    c, d = _lowest(lowered, PACKED), _lowest(_lowered(lowered, PACKED), PACKED)
+    quarters = tl.permute(tl.join(tl.join(a, c), tl.join(b, d)), (0, 2, 3, 1))
+    return tl.reshape(quarters, (codes.shape[0], 4 * codes.shape[1]))
+
+
+@triton.jit
+def row_sums(products, scale, step, lift):
+    """Sums of 2**score over the pairs of each group of a chunk: [rows, 8], the last four zero.
+
+    Args: ``products`` [rows, 64] int32, MAGIC added to their bits; ``scale`` [64] float32, ``step``
+    [rows], and ``lift`` [rows], which is added to the scores.
+    """
+    ROWS: tl.constexpr = products.shape[0]
+    # Exact: a bf16 scale times MAGIC has few digits.
+    score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
+    score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)
+    weight = tl.exp2(tl.minimum(score * step[:, None, None] + lift[:, None, None], _MOST_SCORE))
+    # Added up by a product, as that moves nothing between threads.
+    ones = tl.arange(0, 32)[:, None] // 8 == tl.arange(0, 8)[None, :]
+    weight = tl.reshape(weight.to(tl.bfloat16), (ROWS, 32))
+    return tl.dot(weight, tl.where(ones, 1.0, 0.0).to(tl.bfloat16))
+
+
+@triton.jit
 def token_products(codes, a, b, c, d, start, PACKED: tl.constexpr):
     """MAGIC plus ints . (codes - 1.5) as floats [tokens, rows].
 
@@ -78,68 +116,75 @@ def token_products(codes, a, b, c, d, start, PACKED: tl.constexpr):
 
 
 @triton.jit
-def token_of(place, REPEATS: tl.constexpr, WARPS: tl.constexpr):
-    """Which token of a tile each row of its product is.
+def in_product_order(tokens, REPEATS: tl.constexpr, WARPS: tl.constexpr):
+    """Rows of a tile [tokens, WIDTH], in the order that they are multiplied in.
 
-    A thread holds rows 8 apart, and rows 16 * WARPS apart: they are given to one group, so that
-    its pairs meet in a thread and most of its sum does not leave it.
+    A thread holds rows of a product 8 apart, and rows 16 * WARPS apart: they are given to one
+    group, so that its pairs meet in a thread and most of its sum does not leave it.
     """
-    lane, half = place % 8, place // 8 % 2
-    warp, repeat = place // 16 % WARPS, place // (16 * WARPS)
+    WIDTH: tl.constexpr = tokens.shape[1]
     LANES: tl.constexpr = 8 // REPEATS
-    group = warp * REPEATS + lane // LANES
-    return group * 16 + half * 8 + repeat * LANES + lane % LANES
+    tokens = tl.reshape(tokens, (WARPS, REPEATS, 2, REPEATS, LANES, WIDTH))
+    tokens = tl.permute(tokens, (3, 0, 2, 1, 4, 5))
+    return tl.reshape(tokens, (16 * WARPS * REPEATS, WIDTH))
 
 
 @triton.jit
 def group_sums(products, scale, step, REPEATS: tl.constexpr, WARPS: tl.constexpr):
     """Sums of 2**(score above the centre + LIFT) over the pairs of each group: [groups, rows].
 
-    Args: ``products`` [tokens, rows] from ``token_products``, ``scale`` [tokens] in the order of
-    ``token_of``, ``step`` [rows].
+    Args: ``products`` [tokens, rows] from ``token_products``, ``scale`` [tokens] in the
+    same order, ``step`` [rows].
     """
     ROWS: tl.constexpr = products.shape[1]
     LANES: tl.constexpr = 8 // REPEATS
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products, scale[:, None], (scale * -MAGIC)[:, None])
     score = tl.reshape(score, (REPEATS, WARPS, 2, REPEATS, LANES, ROWS))
-    weight = tl.exp2(tl.max(score, 2) * step[None, None, None, None, :] + _LIFT)
+    weight = tl.exp2(tl.max(score, 2) * step[None, None, None, None, :] + LIFT)
     weight = tl.sum(tl.sum(weight, 0), 2)
     return tl.minimum(tl.reshape(weight, (WARPS * REPEATS, ROWS)), _MOST)
 
 
 @triton.jit
+def _border_digit(digits, among, wanted):
+    """The digit of the ``wanted``-th largest of those ``among``.
+
+    Returns: the digit, or 0 if there are fewer; how many have a larger one; how many there are.
+    """
+    reach = tl.cumsum(tl.histogram(digits, 32, among), 0, reverse=True)
+    enough = reach >= wanted
+    digit = tl.maximum(tl.sum(enough.to(tl.int32), 0) - 1, 0)
+    above = tl.max(tl.where(enough | (tl.arange(0, 32) == 0), 0, reach), 0)
+    return digit, above, tl.max(reach, 0)
+
+
+@triton.jit
 def heaviest(mass, present, limit):
-    """The ``limit`` heaviest of what is present, the first among equals.
+    """The ``limit`` heaviest of what is present, the first among those nearly alike.
+
+    There are at least as many places as threads. Masses are alike that have the same exponent and
+    the same nine digits after it.
 
     Returns: whether each is taken, how many before it are, and how many in all.
     """
-    # Positive floats are in the order of their bits; zero is left for what is absent.
-    bits = tl.where(present, mass.to(tl.uint32, bitcast=True) + 1, 0)
-    # Two bits of the border a round, until it parts the heaviest from the rest.
-    border = tl.full([], 0, tl.uint32)
-    shift = tl.full([], 30, tl.int32)
-    count = tl.full([], 1, tl.int32) + limit
-    while (shift >= 0) & (count != limit):
-        one = tl.full([], 1, tl.uint32) << shift
-        reach = (bits >= border + one).to(tl.int64)
-        reach += (bits >= border + 2 * one).to(tl.int64) << 20
-        reach += (bits >= border + 3 * one).to(tl.int64) << 40
-        counts = tl.sum(reach, 0)
-        lower = (counts & 0xFFFFF).to(tl.int32)
-        middle = (counts >> 20 & 0xFFFFF).to(tl.int32)
-        upper = (counts >> 40).to(tl.int32)
-        count = tl.where(lower >= limit, lower, count)
-        count = tl.where(middle >= limit, middle, count)
-        count = tl.where(upper >= limit, upper, count)
-        passed = (lower >= limit).to(tl.uint32) + (middle >= limit).to(tl.uint32)
-        border += (passed + (upper >= limit).to(tl.uint32)) * one
-        shift -= 2
-    above = (bits > border).to(tl.int32)
-    equal = ((bits == border) & present).to(tl.int32)
+    # Positive floats are in the order of their bits.
+    key = (mass.to(tl.uint32, bitcast=True) >> _DROPPED_BITS).to(tl.int32) - _LEAST
+    key = tl.minimum(tl.maximum(key, 0), _GREATEST)
+    upper, above, count = _border_digit(key >> 10, present, limit)
+    room = limit - above
+    among = present & (key >> 10 == upper)
+    middle, above, _ = _border_digit(key >> 5 & 31, among, room)
+    room -= above
+    border = (upper << 5) + middle
+    among = present & (key >> 5 == border)
+    lower, above, _ = _border_digit(key & 31, among, room)
+    room -= above
+    border = (border << 5) + lower
+    over = (present & (key > border)).to(tl.int32)
+    equal = (present & (key == border)).to(tl.int32)
     # Both counts in one scan.
-    before = tl.cumsum(above + (equal << 16), 0) - above - (equal << 16)
-    room = limit - tl.sum(above, 0)
-    taken = (above > 0) | ((equal > 0) & ((before >> 16) < room))
+    before = tl.cumsum(over + (equal << 16), 0) - over - (equal << 16)
+    taken = (over > 0) | ((equal > 0) & ((before >> 16) < room))
     place = (before & 0xFFFF) + tl.minimum(before >> 16, room)
-    return taken, place, tl.sum(taken.to(tl.int32), 0)
+    return taken, place, tl.minimum(count, limit)

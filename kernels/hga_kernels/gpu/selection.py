@@ -48,7 +48,7 @@ class _Work:
     first_chunk: int
     last_chunk: int
     log_scale: float
-    ints: torch.Tensor  # [units, 4, unit_rows, bytes] int8
+    ints: torch.Tensor  # [units, unit_rows, 4, bytes] int8
     starts: torch.Tensor  # [units, unit_rows] int32
     steps: torch.Tensor  # [units, unit_rows]
     listed: torch.Tensor | None  # [pairs, kept] int32; None: every chunk is scored
@@ -72,7 +72,7 @@ class _Work:
 
     @property
     def unit_rows(self) -> int:
-        return self.ints.shape[2]
+        return self.ints.shape[1]
 
     @property
     def tiles(self) -> int:
@@ -164,7 +164,7 @@ def select_groups(
         first_chunk,
         last,
         scale * math.log2(math.e),
-        ints=empty(torch.int8, units, 4, unit_rows, max(dim // 4, LEAST_BYTES)),
+        ints=empty(torch.int8, units, unit_rows, 4, max(dim // 4, LEAST_BYTES)),
         starts=empty(torch.int32, units, unit_rows),
         steps=empty(torch.float32, units, unit_rows),
         listed=empty(torch.int32, pairs, kept) if kept < span else None,
@@ -200,7 +200,6 @@ def takes(
 
 def _turn_rows(work: _Work) -> None:
     """Fill ``ints``, ``starts`` and ``steps``."""
-    quarter = work.queries.shape[3] // 4
     turn_rows_kernel[(work.units,)](
         work.queries,
         work.ints,
@@ -208,9 +207,8 @@ def _turn_rows(work: _Work) -> None:
         work.steps,
         *work.query_arguments(),
         ROWS=work.unit_rows,
-        QUARTER=quarter,
-        WIDTH=max(quarter, 16),
-        INTS=work.ints.shape[3],
+        QUARTER=work.queries.shape[3] // 4,
+        WIDTH=work.ints.shape[3],
         **pick(TURN_LAUNCHES, capability()).options(),
     )
 
@@ -279,7 +277,7 @@ def _score_groups(
         spans,
         ROWS=work.unit_rows,
         QUARTER=work.queries.shape[3] // 4,
-        INTS=work.ints.shape[3],
+        WIDTH=work.ints.shape[3],
         TILE=CENTRE_TILE,
         RUNS=work.most_runs,
         LISTED=work.listed is not None,

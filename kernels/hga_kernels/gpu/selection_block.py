@@ -7,7 +7,7 @@ most ROWS query rows.
 import triton
 import triton.language as tl
 
-from hga_kernels.gpu.scores import group_sums, heaviest, quantised, token_of, token_products
+from hga_kernels.gpu.scores import LIFT, heaviest, quantised, row_sums, unpacked
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
 
 CENTRE_TILE = 64
@@ -42,28 +42,22 @@ def turn_rows_kernel(
     ROWS: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
-    INTS: tl.constexpr,
 ):
-    """One program a unit: its queries turned, in 8 bits, INTS bytes a quarter."""
+    """One program a unit: its queries turned, in 8 bits, WIDTH bytes a quarter."""
     unit = tl.program_id(0)
     first = _first_row(unit, heads, tiles, head_rows, block_rows, ROWS)
     start = queries + first.to(tl.int64) * (4 * QUARTER)
     row = tl.arange(0, ROWS)
     inside = row + unit % tiles * ROWS < rows
     a, b, c, d = load_quarters(start, row, inside, 4 * QUARTER, QUARTER, WIDTH)
-    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH)
-    a, b, c, d, step, begin = quantised(a, b, c, d)
-    places = row[:, None] * INTS + tl.arange(0, WIDTH)[None, :]
-    own = ints + unit.to(tl.int64) * (4 * ROWS * INTS)
-    tl.store(own + places, a)
-    tl.store(own + places + ROWS * INTS, b)
-    tl.store(own + places + 2 * ROWS * INTS, c)
-    tl.store(own + places + 3 * ROWS * INTS, d)
-    if WIDTH < INTS:
-        zero = tl.zeros([ROWS, INTS - WIDTH], tl.int8)
-        places = row[:, None] * INTS + WIDTH + tl.arange(0, INTS - WIDTH)[None, :]
-        for quarter in tl.static_range(4):
-            tl.store(own + places + quarter * ROWS * INTS, zero)
+    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH, False)
+    a, b, c, d, step, begin = quantised(a, b, c, d, 1)
+    own = ints + unit.to(tl.int64) * (4 * ROWS * WIDTH)
+    places = own + row[:, None] * (4 * WIDTH) + tl.arange(0, WIDTH)[None, :]
+    tl.store(places, a)
+    tl.store(places + WIDTH, b)
+    tl.store(places + 2 * WIDTH, c)
+    tl.store(places + 3 * WIDTH, d)
     tl.store(starts + unit * ROWS + row, begin)
     tl.store(steps + unit * ROWS + row, step * scale)
 
@@ -126,6 +120,23 @@ def _row_peaks(peaks, unit, runs, ROWS: tl.constexpr, RUNS: tl.constexpr):
     return tl.max(parts, 0), parts, places, inside & (places >= 0)
 
 
+@triton.jit
+def _place_chunk(listed, place, last, first_chunk, end, LISTED: tl.constexpr):
+    """The chunk of a place before ``last``, -1 if it is none to choose from."""
+    chunk = tl.load(listed + place, place < last, -1) if LISTED else place
+    return tl.where((chunk >= first_chunk) & (chunk < end) & (place < last), chunk, -1)
+
+
+@triton.jit
+def _load_chunk(scales, centres, chunk, ROWS: tl.constexpr):
+    """Scales [64] and centre scores [ROWS] of a chunk, which may be -1."""
+    token, row = tl.arange(0, 64), tl.arange(0, ROWS)
+    at = tl.maximum(chunk, 0)
+    scale = tl.load(scales + at * 64 + token, token < tl.where(chunk >= 0, 64, 0), 0)
+    centre = tl.load(centres + at * ROWS + row, row < tl.where(chunk >= 0, ROWS, 0), -float("inf"))
+    return scale.to(tl.float32), centre
+
+
 @triton.jit(do_not_specialize=_COUNTS)
 def score_groups_kernel(
     ints,
@@ -148,14 +159,12 @@ def score_groups_kernel(
     spans,
     ROWS: tl.constexpr,
     QUARTER: tl.constexpr,
-    INTS: tl.constexpr,
+    WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     RUNS: tl.constexpr,
     LISTED: tl.constexpr,
     PACKED: tl.constexpr,
-    TOKENS: tl.constexpr,
     SPAN: tl.constexpr,
-    WARPS: tl.constexpr,
 ):
     """One program SPAN places for a chunk and a unit: weight per group and row.
 
@@ -166,49 +175,41 @@ def score_groups_kernel(
     head = pair % heads
     end = tl.load(end_chunks + pair // heads)
     limit = places if LISTED else tl.minimum(end, places)
-    row = tl.arange(0, ROWS)
-    total = tl.zeros([TOKENS // 16, ROWS], tl.float32)
-    REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
-    CHUNKS: tl.constexpr = TOKENS // 64
+    row, group = tl.arange(0, ROWS), tl.arange(0, 8)
+    total = tl.zeros([ROWS, 8], tl.float32)
     if (span * SPAN < limit) & (span * SPAN + SPAN > (0 if LISTED else first_chunk)):
-        byte = tl.arange(0, INTS)
-        own = ints + unit.to(tl.int64) * (4 * ROWS * INTS)
-        ways = row[None, :] * INTS + byte[:, None]
-        a, b = tl.load(own + ways), tl.load(own + ways + ROWS * INTS)
-        c, d = tl.load(own + ways + 2 * ROWS * INTS), tl.load(own + ways + 3 * ROWS * INTS)
+        token, byte, columns = tl.arange(0, 64), tl.arange(0, WIDTH), tl.arange(0, 4 * WIDTH)
+        own = ints + unit.to(tl.int64) * (4 * ROWS * WIDTH)
+        query = tl.load(own + row[:, None] * (4 * WIDTH) + columns[None, :])
         begin, step = tl.load(starts + unit * ROWS + row), tl.load(steps + unit * ROWS + row)
         peak, _, _, _ = _row_peaks(peaks, unit, runs, ROWS, RUNS)
-        peak = tl.where(peak > -float("inf"), peak, 0.0)
-        token = token_of(tl.arange(0, TOKENS), REPEATS, WARPS)
-        group = tl.arange(0, TOKENS // 16)
-        first_centre = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
-        first_sum = sums + unit.to(tl.int64) * places * (4 * ROWS)
-        for first in range(span * SPAN, tl.minimum(span * SPAN + SPAN, limit), CHUNKS):
-            of_token, of_group = first + token // 64, first + group // 4
-            if LISTED:
-                of_token = tl.load(listed + pair * places + of_token, of_token < limit, -1)
-                of_group = tl.load(listed + pair * places + of_group, of_group < limit, -1)
-            choice = (of_group >= first_chunk) & (of_group < end)
-            # What is not chosen from may hold anything, but has to be memory of ours.
-            of_token = head * capacity + tl.minimum(tl.maximum(of_token, 0), capacity - 1)
-            of_group = tl.where(choice, of_group, 0)
-            at = of_token * 64 + token % 64
-            code = tl.load(
-                codes + at.to(tl.int64)[:, None] * QUARTER + byte[None, :],
-                (byte < QUARTER)[None, :] & (at >= 0)[:, None],
-                0,
-            )
-            token_scale = tl.load(scales + at).to(tl.float32)
-            products = token_products(code, a, b, c, d, begin, PACKED)
-            weight = group_sums(products, token_scale, step, REPEATS, WARPS)
-            centre = tl.load(first_centre + of_group[:, None] * ROWS + row[None, :])
-            weight = tl.where(choice[:, None], weight * tl.exp2(centre - peak[None, :]), 0.0)
+        peak = tl.where(peak > -float("inf"), peak, 0.0) - LIFT
+        own_centres = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
+        own_codes = codes + (head * capacity).to(tl.int64) * (64 * QUARTER)
+        own_scales = scales + (head * capacity).to(tl.int64) * 64
+        own_sums = sums + unit.to(tl.int64) * places * (4 * ROWS)
+        own_list = listed + pair * places
+        last = tl.minimum(span * SPAN + SPAN, limit)
+        chunk = _place_chunk(own_list, span * SPAN, last, first_chunk, end, LISTED)
+        next_chunk = _place_chunk(own_list, span * SPAN + 1, last, first_chunk, end, LISTED)
+        scale, centre = _load_chunk(own_scales, own_centres, chunk, ROWS)
+        for place in range(span * SPAN, last):
+            # The compiler asks for codes ahead of their use; the rest is asked for here.
+            chunk = _place_chunk(own_list, place, last, first_chunk, end, LISTED)
+            held = (token < tl.where(chunk >= 0, 64, 0))[:, None] & (byte < QUARTER)[None, :]
+            at = tl.maximum(chunk, 0) * 64 + token
+            code = tl.load(own_codes + at[:, None] * QUARTER + byte[None, :], held, 0)
+            later = _place_chunk(own_list, place + 2, last, first_chunk, end, LISTED)
+            next_scale, next_centre = _load_chunk(own_scales, own_centres, next_chunk, ROWS)
+            products = tl.zeros([ROWS, 64], tl.int32) + begin[:, None]
+            products = tl.dot(query, tl.trans(unpacked(code, PACKED)), products, out_dtype=tl.int32)
+            weight = row_sums(products, scale, step, centre - peak)
             total += weight
-            at = (first * 4 + group)[:, None] * ROWS + row[None, :]
-            tl.store(
-                first_sum + at, weight.to(tl.bfloat16), (first * 4 + group < places * 4)[:, None]
-            )
-    tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 0))
+            at = (place * 4 + group)[None, :] * ROWS + row[:, None]
+            inside = (group < 4)[None, :] & (row >= 0)[:, None]
+            tl.store(own_sums + at, weight.to(tl.bfloat16), inside)
+            scale, centre, next_chunk = next_scale, next_centre, later
+    tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 1))
 
 
 @triton.jit(do_not_specialize=_COUNTS)

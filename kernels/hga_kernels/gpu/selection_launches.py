@@ -12,13 +12,13 @@ from hga_kernels.gpu.selection_block import (
     weigh_kernel,
 )
 
-LEAST_BYTES = 32
-"""Of a quarter of a query: what a product of bytes takes at a time."""
+LEAST_BYTES = 16
+"""Of a quarter of a query or a token, padded with zeros."""
 _PER_CHUNK = 4
 
 
-def _score_launch(tokens: int, warps: int) -> Launch:
-    return Launch({"TOKENS": tokens, "SPAN": 32, "WARPS": warps}, warps=warps, stages=3)
+def _score_launch(warps: int, registers: int = 0) -> Launch:
+    return Launch({"SPAN": 32}, warps=warps, stages=3, registers=registers)
 
 
 TURN_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
@@ -26,25 +26,30 @@ CENTRE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64}, warps=8)}
 CHOOSE_LAUNCHES = {90: Launch({}, warps=8), 120: Launch({}, warps=8)}
 SCORE_LAUNCHES: dict[int, dict[int, Launch]] = {
-    16: {90: _score_launch(512, 4), 120: _score_launch(512, 4)},
-    32: {90: _score_launch(256, 4), 120: _score_launch(256, 4)},
-    64: {90: _score_launch(128, 4), 120: _score_launch(128, 4)},
-    128: {90: _score_launch(128, 4), 120: _score_launch(128, 4)},
+    16: {90: _score_launch(1), 120: _score_launch(1)},
+    32: {90: _score_launch(1), 120: _score_launch(1)},
+    64: {90: _score_launch(4), 120: _score_launch(4)},
+    128: {90: _score_launch(4), 120: _score_launch(4)},
 }
 """By rows of a unit."""
 
 CANDIDATES = {
     "score_groups 128": tuple(
-        Launch({"TOKENS": tokens, "SPAN": span, "WARPS": warps}, warps=warps, stages=stages)
-        for tokens, span, warps, stages in (
-            (64, 32, 4, 3),
-            (128, 32, 4, 2),
-            (128, 32, 4, 3),
-            (128, 16, 4, 3),
-            (128, 64, 4, 3),
-            (128, 32, 8, 3),
-            (256, 32, 8, 3),
+        Launch({"SPAN": span}, warps, stages, registers)
+        for span, warps, stages, registers in (
+            (32, 4, 1, 0),
+            (32, 4, 2, 0),
+            (32, 4, 3, 0),
+            (32, 4, 4, 0),
+            (32, 4, 3, 128),
+            (64, 4, 3, 0),
+            (32, 8, 3, 0),
+            (64, 8, 3, 0),
         )
+    ),
+    "score_groups 16": tuple(
+        Launch({"SPAN": span}, warps, stages)
+        for span, warps, stages in ((32, 1, 3), (64, 1, 3), (32, 1, 1), (32, 2, 3), (32, 4, 3))
     ),
     "weigh": tuple(
         Launch({"BLOCK": block}, warps=warps)
@@ -80,7 +85,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
             **counts,
         },
         TURN_LAUNCHES,
-        {**unit, "WIDTH": max(quarter, 16), "INTS": max(quarter, LEAST_BYTES)},
+        {**unit, "WIDTH": max(quarter, LEAST_BYTES)},
     )
     centres = Build(
         f"score_chunks {model}",
@@ -118,7 +123,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
             {
                 **unit,
                 **runs,
-                "INTS": max(quarter, LEAST_BYTES),
+                "WIDTH": max(quarter, LEAST_BYTES),
                 "LISTED": kind == "kept",
                 "PACKED": True,
             },

@@ -8,58 +8,43 @@ import math
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.pages import resolve_head
-from hga_kernels.gpu.scores import group_sums, heaviest, quantised, token_of, token_products
+from hga_kernels.gpu.scores import (
+    group_sums,
+    heaviest,
+    in_product_order,
+    quantised,
+    token_products,
+)
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
 
 MAX_ROWS = 16
+_LEAST_ROWS = 8
+"""Of a tile: a product has no fewer."""
 
-SCORE_LAUNCHES = {
-    90: Launch({"CHUNKS": 8, "RUNS": 2, "WARPS": 4}, warps=4),
-    120: Launch({"CHUNKS": 8, "RUNS": 2, "WARPS": 4}, warps=4),
-}
+
+def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
+    return Launch({"CHUNKS": chunks, "WARPS": warps}, warps=warps, registers=registers)
+
+
+SCORE_LAUNCHES = {90: _score_launch(8, 4), 120: _score_launch(8, 4)}
 CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
 
 CANDIDATES = {
-    "score_step": tuple(
-        Launch({"CHUNKS": chunks, "RUNS": runs, "WARPS": warps}, warps=warps)
-        for chunks, runs, warps in (
-            (8, 1, 4),
-            (8, 2, 4),
-            (8, 4, 4),
-            (8, 1, 8),
-            (8, 2, 8),
-            (16, 1, 8),
-            (16, 2, 8),
-        )
+    "score_step": (
+        _score_launch(8, 4),
+        _score_launch(8, 4, 80),
+        _score_launch(4, 4),
+        _score_launch(8, 8),
+        _score_launch(16, 8),
+        _score_launch(16, 8, 80),
+        _score_launch(32, 16),
     ),
-    "choose_step": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
+    "choose_step": tuple(Launch({}, warps=warps) for warps in (8, 16, 32)),
 }
-
-
-@triton.jit
-def _load_run(
-    codes,
-    scales,
-    first,
-    left,
-    QUARTER: tl.constexpr,
-    WIDTH: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    WARPS: tl.constexpr,
-):
-    """Codes and scales of CHUNKS chunks from ``first`` on, of which there are ``left``."""
-    TOKENS: tl.constexpr = CHUNKS * 64
-    REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
-    token = token_of(tl.arange(0, TOKENS), REPEATS, WARPS)
-    inside = token // 64 < left
-    columns = tl.arange(0, WIDTH)
-    start = codes + first.to(tl.int64) * (64 * QUARTER)
-    held = inside[:, None] & (columns < QUARTER)[None, :]
-    code = tl.load(start + token[:, None] * QUARTER + columns[None, :], held, 0)
-    return code, tl.load(scales + first * 64 + token, inside, 0)
 
 
 @triton.jit
@@ -79,79 +64,75 @@ def score_step_kernel(
     capacity,
     runs,
     ROWS: tl.constexpr,
-    KEPT_ROWS: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    RUNS: tl.constexpr,
-    WARPS: tl.constexpr,
     PACKED: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    STANDS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    WARPS: tl.constexpr,
 ):
-    """One program RUNS runs of CHUNKS chunks, and a KV head: weight per group and row."""
-    first_run, head = tl.program_id(0) * RUNS, tl.program_id(1)
+    """One program a run of CHUNKS chunks and KV head: weight per group and row.
+
+    STANDS: no kernel that may still be running changes the index or ``end_chunks``.
+    """
+    run, head = tl.program_id(0), tl.program_id(1)
+    TOKENS: tl.constexpr = CHUNKS * 64
+    REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
+    dim: tl.constexpr = 4 * QUARTER
+    if OVERLAPS:
+        gdc_launch_dependents()
+        if not STANDS:
+            gdc_wait()
     end = tl.load(end_chunks)
-    if (first_run * CHUNKS < end) & ((first_run + RUNS) * CHUNKS > first_chunk):
-        TOKENS: tl.constexpr = CHUNKS * 64
-        REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
-        dim: tl.constexpr = 4 * QUARTER
-        # What is far away is asked for first.
-        first = first_run * CHUNKS
-        code, token_scale = _load_run(
-            codes, scales, head * capacity + first, capacity - first, QUARTER, WIDTH, CHUNKS, WARPS
-        )
+    counts = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
+    # What is far away is asked for first.
+    left = tl.where(counts, capacity - run * CHUNKS, 0)
+    first = head * capacity + run * CHUNKS
+    token, columns = tl.arange(0, TOKENS), tl.arange(0, WIDTH)
+    held = (token < left * 64)[:, None] & (columns < QUARTER)[None, :]
+    start = codes + first.to(tl.int64) * (64 * QUARTER)
+    code = tl.load(start + token[:, None] * QUARTER + columns[None, :], held, 0)
+    token_scale = tl.load(scales + first * 64 + token, token < left * 64, 0)
+    number = tl.arange(0, CHUNKS)
+    s_a, s_b, s_c, s_d = load_quarters(
+        summaries + first * dim, number, number < left, dim, QUARTER, WIDTH
+    )
+    if OVERLAPS and STANDS:
+        gdc_wait()
+    if counts:
         row = tl.arange(0, ROWS)
         q_a, q_b, q_c, q_d = load_quarters(
             queries + head * query_stride, row, row < rows, dim, QUARTER, WIDTH
         )
         kind = q_a.dtype
-        a, b, c, d = turn_quarters(q_a, q_b, q_c, q_d, QUARTER, WIDTH)
-        a, b, c, d, step, start = quantised(a, b, c, d)
-        a, b, c, d = tl.trans(a), tl.trans(b), tl.trans(c), tl.trans(d)
-        kept = row < KEPT_ROWS
+        q_a, q_b, q_c, q_d = tl.trans(q_a), tl.trans(q_b), tl.trans(q_c), tl.trans(q_d)
+        a, b, c, d = turn_quarters(q_a, q_b, q_c, q_d, QUARTER, WIDTH, True)
+        a, b, c, d, step, begin = quantised(a, b, c, d, 0)
+        centre = tl.dot(s_a.to(kind), q_a)
+        centre = tl.dot(s_b.to(kind), q_b, centre)
+        centre = tl.dot(s_c.to(kind), q_c, centre)
+        centre = tl.dot(s_d.to(kind), q_d, centre)
+        number += run * CHUNKS
+        choice = (number >= first_chunk) & (number < end)
+        centre = tl.where(choice[:, None], centre * scale, -float("inf"))
+        peak = tl.max(centre, 0)
+        centre = tl.exp2(centre - peak[None, :])  # [CHUNKS, ROWS]
+
+        products = token_products(in_product_order(code, REPEATS, WARPS), a, b, c, d, begin, PACKED)
+        ordered_scale = in_product_order(token_scale[:, None], REPEATS, WARPS)
+        ordered_scale = tl.reshape(ordered_scale, (TOKENS,)).to(tl.float32)
+        weight = group_sums(products, ordered_scale, step * scale, REPEATS, WARPS)
+        weight = tl.reshape(weight, (CHUNKS, 4, ROWS))
+        weight = tl.where(choice[:, None, None], weight * centre[:, None, :], 0.0)
+        weight = tl.reshape(weight, (CHUNKS * 4, ROWS))
+
         group = tl.arange(0, CHUNKS * 4)
-        for number in tl.static_range(RUNS):
-            run = first_run + number
-            if number + 1 < RUNS:
-                # While this run is scored.
-                first = (run + 1) * CHUNKS
-                # Past the end nothing is asked for.
-                left = tl.where(first < end, capacity - first, 0)
-                next_code, next_scale = _load_run(
-                    *(codes, scales, head * capacity + first, left, QUARTER, WIDTH, CHUNKS, WARPS)
-                )
-            if (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk):
-                chunk = run * CHUNKS + tl.arange(0, CHUNKS)
-                s_a, s_b, s_c, s_d = load_quarters(
-                    *(summaries + head * capacity * dim, chunk, chunk < capacity),
-                    *(dim, QUARTER, WIDTH),
-                )
-                centre = tl.dot(q_a, tl.trans(s_a.to(kind)))
-                centre = tl.dot(q_b, tl.trans(s_b.to(kind)), centre)
-                centre = tl.dot(q_c, tl.trans(s_c.to(kind)), centre)
-                centre = tl.dot(q_d, tl.trans(s_d.to(kind)), centre)
-                choice = (chunk >= first_chunk) & (chunk < end)
-                centre = tl.where(choice[None, :], centre * scale, -float("inf"))
-                peak = tl.max(centre, 1)
-                centre = tl.trans(tl.exp2(centre - peak[:, None]))  # [CHUNKS, ROWS]
-
-                products = token_products(code, a, b, c, d, start, PACKED)
-                wide_scale = token_scale.to(tl.float32)
-                weight = group_sums(products, wide_scale, step * scale, REPEATS, WARPS)
-                weight = tl.reshape(weight, (CHUNKS, 4, ROWS))
-                weight = tl.where(choice[:, None, None], weight * centre[:, None, :], 0.0)
-                weight = tl.reshape(weight, (CHUNKS * 4, ROWS))
-
-                own = (head * runs + run) * (CHUNKS * 4)
-                places = (own + group)[:, None] * KEPT_ROWS + row[None, :]
-                tl.store(
-                    sums + places, weight.to(tl.bfloat16), kept[None, :] & (group >= 0)[:, None]
-                )
-                place = (head * runs + run) * KEPT_ROWS + row
-                tl.store(peaks + place, peak, kept)
-                tl.store(totals + place, tl.sum(weight, 0), kept)
-            if number + 1 < RUNS:
-                code = next_code
-                token_scale = next_scale
+        own = (head * runs + run) * (CHUNKS * 4)
+        tl.store(sums + (own + group)[:, None] * ROWS + row[None, :], weight.to(tl.bfloat16))
+        place = (head * runs + run) * ROWS + row
+        tl.store(peaks + place, peak)
+        tl.store(totals + place, tl.sum(weight, 0))
 
 
 @triton.jit
@@ -174,36 +155,39 @@ def choose_step_kernel(
     budget,
     cache_slots,
     max_groups,
-    KEPT_ROWS: tl.constexpr,
+    ROWS: tl.constexpr,
     CHUNKS: tl.constexpr,
-    PROGRAMS: tl.constexpr,
+    RUNS: tl.constexpr,
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """One program a KV head: mass per group, the heaviest, and with SLOTS their places."""
     head = tl.program_id(0)
+    GROUPS: tl.constexpr = CHUNKS * 4
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
     end = tl.load(end_chunks)
-    run, row = tl.arange(0, PROGRAMS), tl.arange(0, KEPT_ROWS)
+    run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
     scored = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
-    place = (head * runs + run)[:, None] * KEPT_ROWS + row[None, :]
+    place = (head * runs + run)[:, None] * ROWS + row[None, :]
     held = scored[:, None] & (row < rows)[None, :]
     peak = tl.load(peaks + place, held, -float("inf"))
     total = tl.load(totals + place, held, 0.0)
-    GROUPS: tl.constexpr = CHUNKS * 4
-    group = tl.arange(0, GROUPS)
-    at = ((head * runs + run)[:, None, None] * GROUPS + group[None, :, None]) * KEPT_ROWS
-    at += row[None, None, :]
-    # Rows that are none have weights as well, which lets whole vectors be read.
-    weight = tl.load(sums + at, scored[:, None, None], 0.0).to(tl.float32)
+    number = tl.arange(0, RUNS * GROUPS)
+    present = (number >= first_chunk * 4) & (number < end * 4)
+    # As one list of rows, so that neighbours read neighbours.
+    at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
+    weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
 
     most = tl.max(peak, 0)
     share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
     whole = tl.sum(total * share, 0)
     share = tl.where(held & (whole > 0)[None, :], share / whole[None, :], 0.0)
-    mass = tl.reshape(tl.sum(weight * share[:, None, :], 2), (PROGRAMS * GROUPS,))
+    weight = tl.reshape(weight, (RUNS, GROUPS, ROWS)) * share[:, None, :]
+    mass = tl.sum(tl.reshape(weight, (RUNS * GROUPS, ROWS)), 1)
 
-    number = tl.arange(0, PROGRAMS * GROUPS)
-    present = (number >= first_chunk * 4) & (number < end * 4)
     taken, place, count = heaviest(mass, present, budget)
     tl.store(groups + head * budget + place, number, taken)
     tl.store(masses + head * budget + place, mass, taken)
@@ -236,20 +220,21 @@ def select_few(
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
-    cache, as in ``reference_pages.resolve_pages``.
+    cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running
+    changes the index or ``end_chunks``.
     """
     kv_heads, _, rows, dim = queries.shape
-    score = pick(SCORE_LAUNCHES, capability())
+    score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
     chunks = score.sizes["CHUNKS"]
     runs = -(-last_chunk // chunks)
-    kept_rows = triton.next_power_of_2(rows)
+    padded = max(triton.next_power_of_2(rows), _LEAST_ROWS)
     device = queries.device
-    sums = torch.empty((kv_heads, runs, chunks * 4, kept_rows), dtype=torch.bfloat16, device=device)
-    peaks = torch.empty((kv_heads, runs, kept_rows), dtype=torch.float32, device=device)
+    sums = torch.empty((kv_heads, runs, chunks * 4, padded), dtype=torch.bfloat16, device=device)
+    peaks = torch.empty((kv_heads, runs, padded), dtype=torch.float32, device=device)
     totals = torch.empty_like(peaks)
     groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
     masses = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
-    score_step_kernel[(triton.cdiv(runs, score.sizes["RUNS"]), kv_heads)](
+    score_step_kernel[(runs, kv_heads)](
         queries,
         summaries,
         codes,
@@ -264,11 +249,12 @@ def select_few(
         first_chunk,
         summaries.shape[1],
         runs,
-        ROWS=MAX_ROWS,
-        KEPT_ROWS=kept_rows,
+        ROWS=padded,
         QUARTER=dim // 4,
         WIDTH=max(dim // 4, 32),
         PACKED=packed,
+        STANDS=pages is not None,
+        **overlap(device),
         **score.options(),
     )
     _, table, owner, *_ = pages or (None,) * 6
@@ -287,18 +273,20 @@ def select_few(
         budget,
         cache_slots,
         0 if table is None else table.shape[1],
-        KEPT_ROWS=kept_rows,
+        ROWS=padded,
         CHUNKS=chunks,
-        PROGRAMS=triton.next_power_of_2(-(-summaries.shape[1] // chunks)),
+        # ``heaviest`` wants a place a thread.
+        RUNS=max(triton.next_power_of_2(-(-summaries.shape[1] // chunks)), choose.warps),
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=triton.next_power_of_2(cache_slots) if cache_slots else 0,
-        **pick(CHOOSE_LAUNCHES, capability()).options(),
+        **overlap(device),
+        **choose.options(),
     )
     return groups, masses
 
 
 def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
-    kept_rows = triton.next_power_of_2(rows)
+    padded = max(triton.next_power_of_2(rows), _LEAST_ROWS)
     return (
         Build(
             f"score_step {model}",
@@ -317,11 +305,12 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
             },
             SCORE_LAUNCHES,
             {
-                "ROWS": MAX_ROWS,
-                "KEPT_ROWS": kept_rows,
+                "ROWS": padded,
                 "QUARTER": dim // 4,
                 "WIDTH": max(dim // 4, 32),
                 "PACKED": True,
+                "OVERLAPS": True,
+                "STANDS": True,
             },
         ),
         Build(
@@ -340,7 +329,14 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 **dict.fromkeys(("cache_slots", "max_groups"), "i32"),
             },
             CHOOSE_LAUNCHES,
-            {"KEPT_ROWS": kept_rows, "CHUNKS": 8, "PROGRAMS": 128, "BUDGET": 64, "SLOTS": 512},
+            {
+                "ROWS": padded,
+                "CHUNKS": 8,
+                "RUNS": 128,
+                "BUDGET": 64,
+                "SLOTS": 512,
+                "OVERLAPS": True,
+            },
         ),
     )
 

@@ -35,13 +35,21 @@ def signs(QUARTER: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def turn_quarters(a, b, c, d, QUARTER: tl.constexpr, WIDTH: tl.constexpr):
-    """Four tiles [rows, WIDTH], turned, in float32."""
+def turn_quarters(a, b, c, d, QUARTER: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
+    """Four tiles [rows, WIDTH], turned, in float32; if COLUMNS, they are [WIDTH, rows]."""
     matrix = signs(QUARTER, WIDTH).to(a.dtype)
-    a = tl.dot(a, matrix)
-    b = tl.dot(b, matrix)
-    c = tl.dot(c, matrix)
-    d = tl.dot(d, matrix)
+    if COLUMNS:
+        # Few rows: less is to be multiplied so.
+        matrix = tl.trans(matrix)
+        a = tl.dot(matrix, a)
+        b = tl.dot(matrix, b)
+        c = tl.dot(matrix, c)
+        d = tl.dot(matrix, d)
+    else:
+        a = tl.dot(a, matrix)
+        b = tl.dot(b, matrix)
+        c = tl.dot(c, matrix)
+        d = tl.dot(d, matrix)
     size: tl.constexpr = (4 * QUARTER) ** -0.5
     return (
         (a + b + (c + d)) * size,
