@@ -3,9 +3,10 @@
     python tools/screen_bench.py [--turns 500]
 
 For prose, a list, a table and code, each 2,000 tokens at 80 and at 300 tokens a second: how late
-the event loop was (a task wakes every 2 ms), and how long a key took from its arrival until the
-screen was drawn with it. Then the time a resize takes with 100 messages, and the memory after many
-turns. The machine's load is printed beside the figures.
+the event loop was (a task wakes every 2 ms), how long it computed at a stretch (other programs do
+not lengthen that), and how long a key took from its arrival until the screen was drawn with it.
+Then the time a resize takes with 100 messages, and the memory after many turns. Beside the figures
+stand the machine's load, and how late a process that does nothing else woke meanwhile.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import asyncio
 import ctypes
 import gc
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 
@@ -86,12 +90,43 @@ async def until(condition) -> None:  # type: ignore[no-untyped-def]
         await asyncio.sleep(0.01)
 
 
-async def watch(lates: list[float]) -> None:
-    """Note how late a task wakes."""
+async def watch(lates: list[float], stretches: list[float]) -> None:
+    """Note how late a task wakes, and how long the thread has computed meanwhile."""
     while True:
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.thread_time()
         await asyncio.sleep(EVERY_S)
         lates.append(time.perf_counter() - began - EVERY_S)
+        stretches.append(time.thread_time() - computed)
+
+
+IDLE = f"""
+import time
+worst = 0.0
+while True:
+    began = time.perf_counter()
+    time.sleep({EVERY_S})
+    late = time.perf_counter() - began - {EVERY_S}
+    if late > worst:
+        worst = late
+        print(worst, flush=True)
+"""
+
+
+@contextmanager
+def watched_machine() -> Iterator[Callable[[], float]]:
+    """A process that only sleeps; tells how late it woke at worst."""
+    process = subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+
+    def worst() -> float:
+        process.terminate()
+        return float(process.communicate()[0].split()[-1])
+
+    try:
+        yield worst
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def press(app: ChatApp, echoes: list[float]) -> None:
@@ -126,28 +161,35 @@ async def measure(kind: str, tokens_per_s: float) -> None:
     app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
     async with app.run_test(size=SIZE):
         await until(lambda: app.flow.state == "ready")
+        await answered(app, script, f"{kind:6} {tokens_per_s:4.0f} tok/s")
+    app.engine.join(10)
+
+
+async def answered(app: ChatApp, script: PacedConversation, name: str) -> None:
+    """Watch one answer being written."""
+    with watched_machine() as others:
         app.flow.send("How?")
         await asyncio.sleep(0.3)
         gc.collect()
         lates: list[float] = []
+        stretches: list[float] = []
         echoes: list[float] = []
         tasks = [
-            asyncio.create_task(watch(lates)),
+            asyncio.create_task(watch(lates, stretches)),
             asyncio.create_task(press(app, echoes)),
         ]
         began = time.perf_counter()
         await until(lambda: app.flow.state == "ready")
+        await asyncio.sleep(0.5)  # what is done once an answer is complete counts as well
         took = time.perf_counter() - began
         for task in tasks:
             task.cancel()
-        tokens = script.engine.num_tokens
-        load = os.getloadavg()[0]
         print(
-            f"{kind:6} {tokens_per_s:4.0f} tok/s  {report('stall', lates)}  "
-            f"{report('echo', echoes)}  ({took:.1f} s, session {tokens:,}, load {load:.1f})",
+            f"{name}  {report('stall', lates)}, {max(stretches) * 1e3:5.1f} computed  "
+            f"{report('echo', echoes)}  ({took:.1f} s, session {script.engine.num_tokens:,}, "
+            f"load {os.getloadavg()[0]:.1f}, idle process {others() * 1e3:.1f} ms late)",
             flush=True,
         )
-    app.engine.join(10)
 
 
 async def resize() -> None:

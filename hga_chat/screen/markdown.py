@@ -154,14 +154,23 @@ def render(markdown: str, *, colours: bool = True) -> list[Part]:
     return _Renderer(colours).render(_parser().parse(markdown))
 
 
-def open_fence(markdown: str) -> list[Part] | None:
-    """A code fence that is still open, line by line; None where it stands inside something else."""
+def plain_fence(markdown: str) -> list[Part] | None:
+    """A code fence, closed or not, without colours; None where it stands inside something else."""
     first, _, code = markdown.partition("\n")
-    if not _FENCE.match(first) or first.startswith(" "):
+    opening = _FENCE.match(first)
+    if not opening or first.startswith(" "):
         return None
-    bar = Content.styled("▏ ", QUIET_STYLE)
     lines = code.expandtabs(4).split("\n") if code else []
-    return [Line(Content.styled(line, CODE_STYLE), bar, bar) for line in lines]
+    last = lines[-1].strip() if lines else ""
+    if last.startswith(opening[2]) and not last.strip(opening[2][0]):
+        lines.pop()
+    return [_code_line(line) for line in lines]
+
+
+@lru_cache(maxsize=4096)
+def _code_line(line: str) -> Line:
+    bar = Content.styled("▏ ", QUIET_STYLE)
+    return Line(Content.styled(line, CODE_STYLE), bar, bar)
 
 
 def open_table(markdown: str) -> list[Part] | None:

@@ -4,9 +4,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Literal
 
+from rich.segment import Segment
+from rich.style import Style
 from textual.strip import Strip
 
 from hga_chat.screen.reading import written_at
@@ -15,7 +17,32 @@ from hga_chat.screen.rows import Look, Mark, Row
 if TYPE_CHECKING:
     from hga_chat.screen.turn import Turn
 
+KEPT_ROWS = 100
+"""Rows of a growing piece whose drawn lines are kept: as many as a screen may show."""
+
 Kind = Literal["card", "notice", "question", "answer", "note", "error", "source"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How the lines of a piece are drawn, and what stands around them."""
+
+    look: Look
+    left: Strip
+    """What stands left of the text."""
+    text_width: int
+    """Cells in the colours of the piece, those left of the text included."""
+    width: int
+    """Cells of the whole line."""
+    ground: Style
+
+    def around(self, strip: Strip, number: int) -> Strip:
+        """A line of row ``number`` of all rows, in which every character knows its row."""
+        line = Strip.join([self.left, _numbered(strip, number)])
+        style = self.look.style.rich_style
+        return line.extend_cell_length(self.text_width, style).extend_cell_length(
+            self.width, self.ground
+        )
 
 
 @dataclass(eq=False)
@@ -41,7 +68,7 @@ class Piece:
     _width: int = field(default=-1, init=False)
     _ends: list[int] = field(default_factory=list, init=False)
     _strips: dict[int, list[Strip]] = field(default_factory=dict, init=False)
-    _look: Look | None = field(default=None, init=False)
+    _drawn_as: tuple[Frame, int] | None = field(default=None, init=False)
 
     def __post_init__(self, made: tuple[Row, ...]) -> None:
         self._rows = made
@@ -85,18 +112,52 @@ class Piece:
         """The line at which a row begins."""
         return self.gap + (self._ends[row - 1] if row else 0)
 
-    def strip(self, row: int, line: int, look: Look, marks: Sequence[Mark] = ()) -> Strip:
-        """A line of the screen. What carries no marks is kept for the next time."""
+    def strip(
+        self, row: int, line: int, frame: Frame, number: int, marks: Sequence[Mark] = ()
+    ) -> Strip:
+        """A line of the screen. What carries no marks is kept for the next time.
+
+        Args:
+            row: of this piece.
+            line: of the row.
+            frame: how it is drawn.
+            number: of the row among those of all pieces, for the selection of text.
+            marks: what is marked in the row.
+        """
         self._rows = self.rows
         if marks:
-            strips = self.rows[row].strips(self._width, look, marks)
+            strips = self._draw(row, frame, number, marks)
         else:
-            if self._look != look:
-                self._look, self._strips = look, {}
+            drawn_as = (frame, number - row)
+            if self._drawn_as != drawn_as:
+                self._drawn_as, self._strips = drawn_as, {}
             if row not in self._strips:
-                self._strips[row] = self.rows[row].strips(self._width, look)
+                self._strips[row] = self._draw(row, frame, number)
             strips = self._strips[row]
-        return strips[line] if line < len(strips) else Strip([])
+        return strips[line] if line < len(strips) else frame.around(Strip([]), number)
+
+    def _draw(self, row: int, frame: Frame, number: int, marks: Sequence[Mark] = ()) -> list[Strip]:
+        strips = self.rows[row].strips(self._width, frame.look, marks)
+        return [frame.around(strip, number) for strip in strips]
+
+    def take_over(self, former: "Piece") -> None:
+        """Take heights and drawn lines of the rows that stand in ``former`` as well."""
+        width = former._width
+        if width < 0:
+            return
+        same = 0
+        for row, other in zip(self.rows, former.rows, strict=False):
+            if not row.looks_like(other, width):
+                break
+            same += 1
+        heights = (row.height(width) for row in self.rows[same:])
+        before = former._ends[:same]
+        rest = accumulate(heights, initial=before[-1] if before else 0)
+        self._ends = [*before, *islice(rest, 1, None)]
+        self._width = width
+        self._drawn_as = former._drawn_as
+        kept = range(max(same - KEPT_ROWS, 0), same)
+        self._strips = {row: drawn for row, drawn in former._strips.items() if row in kept}
 
     def recolour(self, rows: tuple[Row, ...]) -> None:
         """Take rows of the same text in other colours."""
@@ -107,9 +168,18 @@ class Piece:
     def fold(self) -> None:
         """Give back what is only needed for drawing; it is far from sight."""
         self._strips = {}
-        self._look = None
+        self._drawn_as = None
         if self.make is not None:
             self._rows = None
+
+
+def _numbered(strip: Strip, number: int) -> Strip:
+    segments = []
+    for text, style, control in strip:
+        offset = style.meta.get("offset") if style else None
+        place = Style.from_meta({"offset": (offset[0], number)}) if offset else None
+        segments.append(Segment(text, style + place if style and place else style, control))
+    return Strip(segments, strip.cell_length)
 
 
 @lru_cache(maxsize=16)

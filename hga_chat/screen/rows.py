@@ -43,6 +43,9 @@ class Row(Protocol):
     def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
         """Those lines; where they carry text, a place in ``plain`` is in the offset's x."""
 
+    def looks_like(self, other: "Row", width: int) -> bool:
+        """Whether another row is drawn the same at ``width`` cells."""
+
 
 @dataclass(frozen=True)
 class TextRow:
@@ -76,6 +79,10 @@ class TextRow:
         indents = [self.line.first, *[self.line.rest] * (len(body) - 1)]
         return [_behind(indent, strip, look) for indent, strip in zip(indents, body, strict=True)]
 
+    def looks_like(self, other: Row, width: int) -> bool:  # noqa: ARG002
+        """Whether another row has the same text, styles and indent."""
+        return self == other
+
 
 @dataclass(frozen=True)
 class TableGrid:
@@ -107,7 +114,7 @@ class TableRow:
     def height(self, width: int) -> int:
         """Lines after wrapping the cells."""
         cells = self.grid.table.rows[self.number]
-        columns = self.grid.columns(_room(width, self.grid.table.indent.cell_length))
+        columns = self._columns(width)
         lines = [
             1 if cell.cell_length <= column else len(cell.wrap(column))
             for cell, column in zip(cells, columns, strict=False)
@@ -117,7 +124,7 @@ class TableRow:
     def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
         """Render at ``width`` cells; a mark marks the whole row."""
         indent = self.grid.table.indent
-        lines = self._lines(self.grid.columns(_room(width, indent.cell_length)))
+        lines = self._lines(self._columns(width))
         strips = []
         for content in lines:
             for _, _, style in marks:
@@ -125,6 +132,19 @@ class TableRow:
             (strip,) = content.render_strips(width, 1, look.style, look.options())
             strips.append(_behind(indent, strip, look))
         return strips
+
+    def looks_like(self, other: Row, width: int) -> bool:
+        """Whether another row has the same cells in the same columns."""
+        return (
+            isinstance(other, TableRow)
+            and self.number == other.number
+            and self.grid.table.rows[self.number] == other.grid.table.rows[self.number]
+            and self.grid.table.indent == other.grid.table.indent
+            and self._columns(width) == other._columns(width)
+        )
+
+    def _columns(self, width: int) -> list[int]:
+        return self.grid.columns(_room(width, self.grid.table.indent.cell_length))
 
     def _lines(self, columns: list[int]) -> list[Content]:
         cells = list(self.grid.table.rows[self.number])

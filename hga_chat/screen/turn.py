@@ -1,14 +1,13 @@
 """A question and its answer, as pieces of the transcript."""
 
-import queue
-import threading
 from typing import TYPE_CHECKING, Literal
 
 from textual.content import Content
 
 from hga_chat.documents.clean import displayable
+from hga_chat.screen.colouring import Colouring
 from hga_chat.screen.heat import where
-from hga_chat.screen.markdown import Block, BlockSplitter, open_fence, open_table, render
+from hga_chat.screen.markdown import Block, BlockSplitter, open_table, plain_fence, render
 from hga_chat.screen.pieces import Piece
 from hga_chat.screen.reading import AnswerReading
 from hga_chat.screen.rows import Row, rows_of, text_rows
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "reading", "streaming", "done"]
 
-LONG_CODE = 60
-"""Lines of code beyond which they are highlighted aside."""
 NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
 FROM_THE_CONVERSATION = "From the conversation: it read earlier turns more than any passage."
 
@@ -43,7 +40,7 @@ class Turn:
         stands: whether question and answer are in the session.
     """
 
-    def __init__(self, number: int, question: str) -> None:
+    def __init__(self, number: int, question: str, colouring: Colouring) -> None:
         self.number = number
         self.question = question
         self.state: State = "waiting"
@@ -58,7 +55,7 @@ class Turn:
         self._tail: Piece | None = None
         self._end: list[Piece] = []
         self._placed = 0
-        self._coloured: queue.SimpleQueue[tuple[Piece, tuple[Row, ...]]] = queue.SimpleQueue()
+        self._colouring = colouring
 
     @property
     def pieces(self) -> list[Piece]:
@@ -162,10 +159,12 @@ class Turn:
         if not tail.text.strip():
             self._tail = None
             return
-        parts = open_fence(tail.text) if self._splitter.in_fence else open_table(tail.text)
+        parts = plain_fence(tail.text) if self._splitter.in_fence else open_table(tail.text)
         if parts is None:
             parts = render(tail.text, colours=False)
-        self._tail = self._piece(tail, rows_of(parts))
+        former, self._tail = self._tail, self._piece(tail, rows_of(parts))
+        if former is not None and former.begin == self._tail.begin:
+            self._tail.take_over(former)
 
     def _finish(self) -> None:
         for block in self._splitter.finish():
@@ -173,26 +172,13 @@ class Turn:
         self._tail = None
 
     def _freeze(self, block: Block) -> None:
-        lines = block.text.split("\n")
-        code = open_fence("\n".join(lines[:-1])) if len(lines) > LONG_CODE else None
+        code = plain_fence(block.text)
         parts = code or open_table(block.text) or render(block.text)
         piece = self._piece(block, rows_of(parts))
         self._blocks.append(piece)
         self._placed = piece.begin + len(block.text)
         if code is not None:
-            threading.Thread(target=self._colour, args=(piece,), daemon=True).start()
-
-    def _colour(self, piece: Piece) -> None:
-        """Highlight long code, which takes longer than a key may wait."""
-        self._coloured.put((piece, rows_of(render(piece.source))))
-
-    def take_coloured(self) -> bool:
-        """Show what has been highlighted meanwhile; whether there was anything."""
-        if self._coloured.empty():
-            return False
-        piece, rows = self._coloured.get()
-        piece.recolour(rows)
-        return True
+            self._colouring.want(piece)
 
     def _piece(self, block: Block, rows: tuple[Row, ...]) -> Piece:
         found = self.text.find(block.text, self._placed)
@@ -206,6 +192,11 @@ class Turn:
         """Give back what is only needed for drawing; it is far from sight."""
         for piece in self._blocks:
             piece.fold()
+
+    def let_go(self) -> None:
+        """It is out of the transcript; nothing but counting references frees it."""
+        for piece in self.pieces:
+            piece.turn = None
 
     def _note(self, content: Content, *, gap: bool = True) -> Piece:
         return Piece("note", text_rows(content), content.plain, gap=gap, turn=self)

@@ -1,6 +1,5 @@
 """The one thread that owns the engine: commands go in through a queue, reports come out."""
 
-import gc
 import queue
 import threading
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_chat.documents.clean import displayable
+from hga_chat.screen.garbage import keep_all, rare_collections, settle
 from hga_chat.screen.messages import (
     Answered,
     Failed,
@@ -182,6 +182,10 @@ class EngineThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        with rare_collections():
+            self._live()
+
+    def _live(self) -> None:
         conversation = None
         try:
             conversation = self._make_conversation(self._loading)
@@ -225,9 +229,7 @@ class EngineThread:
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
             self._report_memory(conversation)
-            # Libraries, model and documents stay. Looking through them for garbage again and again
-            # holds up the screen for a fifth of a second each time.
-            gc.freeze()
+            keep_all()
             self._outbox.put(Ready(engine.num_tokens, unread, time.perf_counter() - began))
             self._save(conversation)
 
@@ -272,6 +274,7 @@ class EngineThread:
             self._fail(error, fatal=False)
         else:
             self._save(conversation)
+        settle()
 
     def _save(self, conversation: "Conversation") -> None:
         for note in conversation.save_if_possible():

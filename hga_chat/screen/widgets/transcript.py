@@ -8,7 +8,7 @@ from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.geometry import Offset, Size
+from textual.geometry import Offset, Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -16,7 +16,8 @@ from textual.strip import Strip
 from textual.style import Style
 
 from hga_chat.documents.clean import displayable
-from hga_chat.screen.pieces import Kind, Piece, written
+from hga_chat.screen.colouring import Colouring
+from hga_chat.screen.pieces import Frame, Kind, Piece, written
 from hga_chat.screen.rows import Look, Mark, text_rows
 from hga_chat.screen.search import Match, find
 from hga_chat.screen.stack import Stack
@@ -81,10 +82,11 @@ class Transcript(ScrollView, can_focus=True):
         self.token: int | None = None
         self._entries: list[Turn | Piece] = [Piece("card", ())]
         self._starts = [0]
+        self._colouring = Colouring()
         self._stack = Stack()
         self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
-        self._looks: dict[Kind, Look] = {}
+        self._frames: dict[tuple[Kind, bool, int, int], Frame] = {}
         self._matches: list[Match] = []
         self._match = -1
         self._follows = True
@@ -107,7 +109,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def add(self, question: str) -> Turn:
         """Append a turn and go to it."""
-        turn = Turn(len(self.turns) + 1, question)
+        turn = Turn(len(self.turns) + 1, question, self._colouring)
         self.turns.append(turn)
         self._entries.append(turn)
         self._follows = True
@@ -119,14 +121,17 @@ class Transcript(ScrollView, can_focus=True):
         self.turns.remove(turn)
         self._entries.remove(turn)
         self._gather(0)
+        turn.let_go()
 
     def clear(self) -> None:
         """Take all turns and notes out."""
-        self.turns.clear()
+        gone, self.turns = self.turns, []
         del self._entries[1:]
         self._noted = ""
         self._follows = True
         self._gather(0)
+        for turn in gone:
+            turn.let_go()
 
     def note(self, text: str) -> None:
         """Append a line that stays in sight; the same again only after something else."""
@@ -152,6 +157,8 @@ class Transcript(ScrollView, can_focus=True):
         for item in self._entries[entry:]:
             self._starts.append(start + len(fresh))
             fresh += [item] if isinstance(item, Piece) else item.pieces
+        for piece in {*self._stack.pieces[start:]}.difference(fresh):
+            self._drawn.pop(piece, None)
         self._stack.replace(start, fresh)
         if self.cursor is not None and self.cursor not in self._stack.pieces:
             self.cursor, self.token = None, None
@@ -192,8 +199,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def refine(self) -> None:
         """Set right some of what was guessed or is plain so far; to be called now and then."""
-        coloured = [turn.take_coloured() for turn in self.turns[-2:]]
-        if any(coloured):
+        if self._colouring.show():
             self.refresh()
         if not self.size.width:
             return
@@ -217,41 +223,55 @@ class Transcript(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         """Forget looks of another theme."""
         super().notify_style_update()
-        self._looks = {}
+        self._frames = {}
 
-    def _look(self, kind: Kind) -> Look:
-        if kind not in self._looks:
-            name = (f"transcript--{kind}",) if kind in BARRED else ()
-            self._looks[kind] = Look(self.get_visual_style(*name), self._get_style)
-        return self._looks[kind]
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Some lines of the screen, filtered. What was drawn before is taken as it was.
+
+        Textual's own cache goes by the place on the screen, which streaming changes all the time.
+        """
+        above = self.gutter.top
+        _, background = self.background_colors
+        strips = [self.render_line(y - above) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if crop.column_span != (0, self.outer_size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
+        """One line of the screen; those before the first are empty."""
         place = y + self.scroll_offset.y
-        width = self.size.width
-        ground = self.visual_style.rich_style
-        if place >= self._stack.height or not self._stack.pieces:
-            return Strip.blank(width, ground)
-        index = self._stack.index_at(place)
-        piece = self._stack.pieces[index]
-        row, line = piece.row_at(place - self._stack.top(index))
-        if row < 0 or not piece.count:
-            return Strip.blank(width, ground)
-        number = self._stack.first_row(index) + row
-        look = self._look(piece.kind)
-        strip = piece.strip(row, line, look, self._marks(piece, row, number))
-        self._keep(piece)
-        style = look.style.rich_style
-        strip = Strip.join([Strip([self._bar(piece, style)], MARGIN), _numbered(strip, number)])
-        text = min(self._stack.width + 2 * MARGIN, width)
-        return strip.extend_cell_length(text, style).extend_cell_length(width, ground)
+        if y >= 0 and place < self._stack.height and self._stack.pieces:
+            index = self._stack.index_at(place)
+            piece = self._stack.pieces[index]
+            row, line = piece.row_at(place - self._stack.top(index))
+            if row >= 0 and piece.count:
+                number = self._stack.first_row(index) + row
+                marks = self._marks(piece, row, number)
+                self._keep(piece)
+                return piece.strip(row, line, self._frame(piece), number, marks)
+        return Strip.blank(self.outer_size.width, self.visual_style.rich_style)
 
-    def _bar(self, piece: Piece, style: RichStyle) -> Segment:
-        """What stands left of a piece: a bar, brighter where the cursor is."""
-        if piece is self.cursor and self.has_focus:
-            bar = self.get_component_rich_style("transcript--cursor", partial=True)
-            return Segment("▐ ", style + bar)
-        return Segment("▌ " if piece.kind in BARRED else "  ", style + self._bar_style(piece.kind))
+    def _frame(self, piece: Piece) -> Frame:
+        """How a piece is drawn: with a bar left of it, brighter where the cursor is."""
+        is_here = piece is self.cursor and self.has_focus
+        key = (piece.kind, is_here, self._stack.width, self.outer_size.width)
+        if key not in self._frames:
+            name = (f"transcript--{piece.kind}",) if piece.kind in BARRED else ()
+            look = Look(self.get_visual_style(*name), self._get_style)
+            style, ground = look.style.rich_style, self.visual_style.rich_style
+            if is_here:
+                bar = self.get_component_rich_style("transcript--cursor", partial=True)
+                sign = "▐ "
+            else:
+                bar = self._bar_style(piece.kind)
+                sign = "▌ " if piece.kind in BARRED else "  "
+            margin = self.gutter.left
+            left = Strip([Segment(" " * margin, ground), Segment(sign, style + bar)])
+            text = margin + min(self._stack.width + 2 * MARGIN, self.size.width)
+            self._frames[key] = Frame(look, left, text, self.outer_size.width, ground)
+        return self._frames[key]
 
     def _bar_style(self, kind: Kind) -> RichStyle:
         colours = {
@@ -479,13 +499,3 @@ class Transcript(ScrollView, can_focus=True):
         self._show_lines(max(line - 1, 0), line + 2)
         self.refresh()
         return self._match + 1, len(self._matches)
-
-
-def _numbered(strip: Strip, number: int) -> Strip:
-    """A line in which every character knows its row, for the selection of text."""
-    segments = []
-    for text, style, control in strip:
-        offset = style.meta.get("offset") if style else None
-        place = RichStyle.from_meta({"offset": (offset[0], number)}) if offset else None
-        segments.append(Segment(text, style + place if style and place else style, control))
-    return Strip(segments, strip.cell_length)

@@ -1,0 +1,38 @@
+"""Code is highlighted aside, so that no key waits for it."""
+
+import queue
+import threading
+
+from hga_chat.screen.markdown import render
+from hga_chat.screen.pieces import Piece
+from hga_chat.screen.rows import Row, rows_of
+
+
+class Colouring:
+    """Highlights pieces on a thread of its own, one after the other."""
+
+    def __init__(self) -> None:
+        self._wanted: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Piece, tuple[Row, ...]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def want(self, piece: Piece) -> None:
+        """Have the code in a piece highlighted."""
+        self._wanted.put(piece)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="highlighter", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            piece = self._wanted.get()
+            self._done.put((piece, rows_of(render(piece.source))))
+
+    def show(self) -> bool:
+        """Show what has been highlighted meanwhile; whether there was anything."""
+        found = False
+        while not self._done.empty():
+            piece, rows = self._done.get()
+            piece.recolour(rows)
+            found = True
+        return found
