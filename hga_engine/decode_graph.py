@@ -15,6 +15,7 @@ from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import RouterConfig, SamplingParams
 from hga_engine.errors import EngineError
 from hga_engine.kv_store.device import DeviceKVStore
+from hga_engine.mirror import Mirror
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
 
@@ -66,6 +67,16 @@ class DecodeGraph:
         self._step = torch.zeros(1, dtype=torch.int32, device=device)
         self._replays = 0
         self._mass = torch.zeros(groups, dtype=torch.float32, device=device)
+        """[groups] of this step, over all layers."""
+        layers = weights.config.num_layers
+        # Rows begin at whole 16 bytes, so that one compiled kernel serves all layers.
+        rows = torch.zeros(layers, -(-groups // 4) * 4, dtype=torch.float32, device=device)
+        self._step_mass = rows[:, :groups]
+        """[layers, groups] of this step."""
+        self._layer_mass = torch.zeros(layers, groups, dtype=torch.float32, device=device)
+        """[layers, groups] of the answer, without what is always attended to."""
+        self._layer_mirror = Mirror(self._layer_mass)
+        self._groups = torch.arange(groups, dtype=torch.int32, device=device)
         self._settings = torch.zeros(2, dtype=torch.float32, device=device)
         self._top_k = torch.zeros(1, dtype=torch.int32, device=device)
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
@@ -121,12 +132,20 @@ class DecodeGraph:
         length = self._store.length(0)
         self._index.count((length - 1) // self._router.chunk_size)
 
+    def layer_mass(self) -> torch.Tensor:
+        """[layers, groups] float32: what each layer read for the answer, summed over query heads.
+
+        Of a moment ago while steps are under way; without what is always attended to.
+        """
+        return self._layer_mirror.latest()
+
     def _set(self, token: int, position: int, sampling: SamplingParams) -> None:
         """Where the next step begins."""
         self._token.fill_(token)
         self._position.fill_(position)
         self._step.fill_(self._replays)
-        self._mass.zero_()
+        self._step_mass.zero_()
+        self._layer_mass.zero_()
         self._settings[0] = sampling.temperature
         self._settings[1] = sampling.top_p
         self._top_k.fill_(sampling.top_k)
@@ -199,11 +218,12 @@ class DecodeGraph:
                 cache.resident[layer],
                 hosts[layer],
                 scale,
-                self._mass,
+                self._step_mass[layer],
                 window,
             )
             assert attended is not None
             hidden = self._decoder.finish(layer, hidden, attended[None])
+        self._count_layers()
         logits = self._decoder.logits(hidden)
         drawn = sample(logits, self._settings, self._top_k, self._seed, self._position)
         finish_step(
@@ -215,3 +235,14 @@ class DecodeGraph:
             self._tokens_out,
             self._masses_out,
         )
+
+    def _count_layers(self) -> None:
+        """Queue adding up what the layers of this step read."""
+        router = self._router
+        torch.sum(self._step_mass, 0, out=self._mass)
+        first = router.sink_tokens // router.group_size
+        end = self._end_chunk * (router.chunk_size // router.group_size)
+        # A short session has nothing to choose from; then all of it is told.
+        told = (self._groups < end) | (end <= first)
+        self._layer_mass.addcmul_(self._step_mass, told.float())
+        self._step_mass.zero_()

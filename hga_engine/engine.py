@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hga_engine import ledger
 from hga_engine.attention.attention import Reading, RoutedAttention, Rule
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
@@ -28,6 +27,7 @@ from hga_engine.events import (
 )
 from hga_engine.kv_store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
+from hga_engine.memory_figures import memory_figures
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
 from hga_engine.pace import Pace
@@ -89,6 +89,8 @@ class Engine:
         if self._plan is not None:
             self._use_device(weights, dtype, self._plan.cached_pages)
         self._attention = RoutedAttention(model, router, self._store, self._index, device)
+        groups = -(-config.cache.context // router.group_size)
+        self._layer_mass = torch.zeros(model.num_layers, groups)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
@@ -444,9 +446,11 @@ class Engine:
     ) -> Generator[tuple[int, Trace], None, None]:
         """Decode from ``token`` on, one step after the other: each next token and what was read."""
         sampler = Sampler(sampling)
+        self._layer_mass.zero_()
         while True:
             position = self._stored
-            reading = Reading(position // self.config.router.group_size + 1)
+            groups = position // self.config.router.group_size + 1
+            reading = Reading(groups, layer_mass=self._layer_mass)
             hidden = self._append([token], "decode", reading, with_mass=True)
             self._pending = []
             total.attended += reading.attended
@@ -491,26 +495,25 @@ class Engine:
 
     def memory(self) -> MemoryFigures:
         """Bytes in use now."""
-        usage = self._store.usage()
-        device = device_memory(self._device)
-        return MemoryFigures(
-            weights_bytes=self._weights_bytes,
-            index_bytes=self._index.bytes(),
-            kv_device_bytes=usage.device_bytes,
-            kv_host_bytes=usage.host_bytes,
-            kv_disk_bytes=usage.disk_bytes,
-            device_peak_bytes=device.peak_bytes,
-            device_used_bytes=device.used_bytes,
-            device_reserved_bytes=device.reserved_bytes,
-            device_allocated_bytes=device.allocated_bytes,
-            device_total_bytes=device.total_bytes,
-            device_planned_bytes=0 if self._plan is None else self._plan.total,
-            host_peak_bytes=ledger.peak_resident_bytes(),
-            host_resident_bytes=ledger.resident_bytes(),
-            host_total_bytes=ledger.total_memory_bytes(),
-            kv_host_capacity_bytes=usage.host_capacity_bytes,
-            kv_disk_capacity_bytes=usage.disk_capacity_bytes,
+        return memory_figures(
+            self._weights_bytes,
+            self._index.bytes(),
+            0 if self._plan is None else self._plan.total,
+            self._store.usage(),
+            device_memory(self._device),
         )
+
+    def layer_mass(self) -> torch.Tensor:
+        """What each layer read for the answer under way, or for the last one.
+
+        On a GPU it is a moment old while tokens are decoded, so that none waits for it.
+
+        Returns:
+            [layers, groups] float32: attention mass, mean over query heads, summed over the answer;
+            sinks and recent tokens are zero.
+        """
+        mass = self._layer_mass if self._graph is None else self._graph.layer_mass()
+        return self._attention.mass_by_layer(max(self._stored - 1, 0), mass)
 
     def page_hit_rate(self) -> float:
         """Share of the pages fetched so far that were in host memory already."""

@@ -79,6 +79,12 @@ class MemoryFigures:
     """Of those, in use."""
     device_planned_bytes: int = 0
     """What was predicted before anything was allocated."""
+    page_hits: int = 0
+    """Pages that were at hand when they were wanted: in the GPU's memory, else in the host's."""
+    page_misses: int = 0
+    """Pages that had to come from the tier below: over PCIe, else from disk."""
+    page_bytes: int = 0
+    """Of one page."""
 
 
 @dataclass(frozen=True)

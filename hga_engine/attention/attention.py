@@ -51,12 +51,21 @@ class Reading:
     ``group_mass`` [groups] float64: attention mass per group, summed over layers and query heads.
     ``attended`` and ``visible``: tokens, summed over queries, KV heads and layers.
     ``coverage``: where selections are compared with dense attention, or None.
+    ``layer_mass`` [layers, groups] float32: where given, the part of it that was chosen is added to
+    it, layer by layer.
     ``shares`` [tokens] float64: of what each position could see, what it attended to, summed over
     layers and KV heads; counted for as many positions as it was made for.
     """
 
-    def __init__(self, groups: int, coverage: Coverage | None = None, tokens: int = 0) -> None:
+    def __init__(
+        self,
+        groups: int,
+        coverage: Coverage | None = None,
+        tokens: int = 0,
+        layer_mass: torch.Tensor | None = None,
+    ) -> None:
         self.coverage = coverage
+        self.layer_mass = layer_mass
         self.shares = torch.zeros(tokens, dtype=torch.float64)
         self.group_mass = torch.zeros(groups, dtype=torch.float64)
         self.attended = 0
@@ -112,13 +121,31 @@ class RoutedAttention:
         """What one query at ``position`` read in all layers, with its attention mass."""
         layers, heads = self._model.num_layers, self._model.num_query_heads
         mass = (reading.group_mass / (layers * heads)).float()
-        first, last = self.routed_groups(position)
-        if first >= last:
-            first, last = 1, mass.numel()
+        first, last = self._told_groups(position)
         always = mass.clone()
         always[first:last] = 0
         tokens = reading.attended / (layers * self._kv_heads)
         return Trace(position, mass - always, tokens, always)
+
+    def _told_groups(self, position: int) -> tuple[int, int]:
+        """The groups, from and to, whose mass is told apart from what is always attended to."""
+        first, last = self.routed_groups(position)
+        return (first, last) if first < last else (1, position // self._router.group_size + 1)
+
+    def mass_by_layer(self, position: int, layer_mass: torch.Tensor) -> torch.Tensor:
+        """Attention mass of each layer, mean over query heads, as traces tell it.
+
+        Args:
+            position: of the latest query.
+            layer_mass: [layers, groups] summed over query heads.
+
+        Returns:
+            [layers, groups] float32; what is always attended to is zero.
+        """
+        first, last = self._told_groups(position)
+        told = torch.zeros_like(layer_mass)
+        told[:, first:last] = layer_mass[:, first:last] / self._model.num_query_heads
+        return told
 
     def hide(self, groups: Sequence[int]) -> None:
         """Attend to none of these groups from now on, whatever is selected."""
@@ -229,9 +256,7 @@ class RoutedAttention:
             if reading.shares.numel():
                 self._count_shares(None if dense else selected, reading.shares)
             if mass is not None:
-                # Places of no group have no mass.
-                places = groups.clamp_min(0).flatten().cpu()
-                reading.group_mass.index_add_(0, places, mass.flatten().double().cpu())
+                self._count_mass(layer, groups, mass, reading)
         return out.to(queries.dtype)
 
     def _count_shares(self, selected: torch.Tensor | None, shares: torch.Tensor) -> None:
@@ -242,6 +267,20 @@ class RoutedAttention:
             attended = attended + chosen[:, None] * self._router.group_size
         positions = self._blocks.positions.cpu()
         shares[positions.flatten().long()] += (attended / (positions + 1)).flatten()
+
+    def _count_mass(
+        self, layer: int, groups: torch.Tensor, mass: torch.Tensor, reading: Reading
+    ) -> None:
+        """Add up the mass [blocks, kv_heads, n] of the groups that were attended to."""
+        # Places of no group have no mass.
+        places, mass = groups.clamp_min(0).cpu(), mass.cpu()
+        reading.group_mass.index_add_(0, places.flatten(), mass.flatten().double())
+        if reading.layer_mass is not None:
+            blocks = self._blocks
+            if self._router.router != "dense" and blocks.last_chunk > self._sink_chunks:
+                chosen = slice(blocks.sinks.shape[2], -blocks.recent.shape[2])
+                places, mass = places[:, :, chosen], mass[:, :, chosen]
+            reading.layer_mass[layer].index_add_(0, places.flatten(), mass.flatten())
 
     def _cover(
         self, layer: int, queries: torch.Tensor, selected: torch.Tensor, coverage: Coverage

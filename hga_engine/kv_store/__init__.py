@@ -17,6 +17,8 @@ class TierUsage:
     disk_capacity_bytes: int
     page_hits: int
     page_misses: int
+    page_bytes: int
+    """Of one page."""
 
     @property
     def hit_rate(self) -> float:

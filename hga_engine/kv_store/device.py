@@ -11,6 +11,7 @@ from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError
 from hga_engine.kv_store import TierUsage
 from hga_engine.kv_store.tiered import TieredKVStore
+from hga_engine.mirror import Mirror
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class DeviceKVStore:
             stamps=empty(cached_pages, fill=-1),
             counts=torch.zeros(2, dtype=torch.int64, device=device),
         )
+        self._counts = Mirror(self.cache.counts)
         self._window_end = -1
         """Length of the session that the window in the cache is for; -1 where there is none."""
 
@@ -243,8 +245,8 @@ class DeviceKVStore:
         self._in_pool, self._current = [None, None], None
 
     def usage(self) -> TierUsage:
-        """Bytes per tier now."""
-        hits, misses = self.cache.counts.tolist()
+        """Bytes per tier now; hits and misses of a moment ago while tokens are decoded."""
+        hits, misses = self._counts.latest().tolist()
         pools = sum(pool.numel() * pool.element_size() for pool in self._pools)
         return replace(
             self.host.usage(),

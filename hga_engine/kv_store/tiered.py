@@ -372,6 +372,7 @@ class TieredKVStore:
             disk_capacity_bytes=self._disk.capacity_bytes if self._disk else 0,
             page_hits=self._hits,
             page_misses=self._misses,
+            page_bytes=self._page_bytes,
         )
 
     def close(self) -> None:

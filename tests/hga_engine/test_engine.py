@@ -164,6 +164,10 @@ def test_a_host_budget_changes_no_token(router: RouterName) -> None:
         prompt = random_tokens(9, seed=turn)
         assert ask(engine, prompt, 20).tokens == ask(plain, prompt, 20).tokens
     assert engine.page_hit_rate() < 1 == plain.page_hit_rate()
+    found, without = engine.memory(), plain.memory()
+    assert found.page_misses > 0 == without.page_misses
+    assert found.page_hits / (found.page_hits + found.page_misses) == engine.page_hit_rate()
+    assert found.page_bytes == without.page_bytes == page
     engine.close()
 
 
@@ -240,6 +244,35 @@ def test_traces_hold_the_attention_between_sinks_and_recent(
         assert delta.trace.group_mass.dtype == torch.float32
         torch.testing.assert_close(delta.trace.group_mass, expected, rtol=1e-4, atol=1e-6)
         assert 0.3 < float(delta.trace.group_mass.sum()) < 1
+
+
+@pytest.mark.parametrize("router", FULL_ROUTERS)
+def test_layers_are_told_apart(router: RouterConfig) -> None:
+    engine = make_engine(router=router)
+    read(engine, DOCUMENT)
+    ask(engine, QUESTION, 2)  # what an earlier answer read is not told again
+    kept = engine.token_ids
+    deltas = ask(engine, QUESTION, 3).deltas
+    tokens = kept + QUESTION + [delta.token_id for delta in deltas]
+    weights = dense_pass(LLAMA, tokens)[1].mean(1)
+    expected = torch.zeros_like(engine.layer_mass())
+    for delta in deltas:
+        position = delta.trace.position
+        for group in range(2, (position // 8 - 1) * 2):
+            expected[:, group] += weights[:, position, 4 * group : 4 * group + 4].sum(1)
+    torch.testing.assert_close(engine.layer_mass(), expected.float(), rtol=1e-4, atol=1e-6)
+    assert float((expected[0] - expected[1]).abs().max()) > 1e-3
+
+
+def test_layers_of_a_short_session_are_told_as_traces_are() -> None:
+    engine = make_engine()
+    read(engine, DOCUMENT[:18])
+    deltas = ask(engine, DOCUMENT[18:19], 2).deltas
+    found = engine.layer_mass().mean(0)
+    for group in range(5):
+        traced = sum(float(delta.trace.group_mass[group]) for delta in deltas)
+        assert float(found[group]) == pytest.approx(traced, rel=1e-4, abs=1e-6)
+    assert float(found.sum()) > 0.1
 
 
 @pytest.mark.parametrize("router", ["hga", "paper"])
