@@ -124,6 +124,7 @@ class ScriptedEngine:
         self.save_error: Exception | None = None
         self.closed = False
         self._answers = [ScriptedAnswer(a) if isinstance(a, str) else a for a in answers]
+        self._reads: Mapping[int, float] = {}
         self._hold_read_after = hold_read_after
         self._read_steps = read_steps
 
@@ -188,6 +189,7 @@ class ScriptedEngine:
         yield PrefillProgress(2, 2, len(prompt_ids), 0.02)
         self.session.extend(prompt_ids)
         script = self._answers.pop(0)
+        self._reads = script.reads
         if script.error is not None:
             raise script.error
         said = 0
@@ -226,6 +228,13 @@ class ScriptedEngine:
             kv_host_capacity_bytes=655_360_000,
             kv_disk_capacity_bytes=0,
         )
+
+    def layer_mass(self) -> torch.Tensor:
+        """Each layer reads one group of what the answer reads, the first layer the first."""
+        mass = torch.zeros(MODEL.num_layers, self.config.cache.context // GROUP)
+        for layer, (group, share) in enumerate(list(self._reads.items())[: MODEL.num_layers]):
+            mass[layer, group] = share
+        return mass
 
     def close(self) -> None:
         self.closed = True

@@ -114,7 +114,7 @@ def _require_terminal() -> None:
 
 
 def _open_screen(start: "Start", output: "Output") -> None:
-    from hga_chat.screen.app import run_screen
+    from hga_chat.screen.run import run_screen
 
     opened: list[Conversation] = []
 

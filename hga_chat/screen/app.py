@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from hga_chat.screen.commands import PaletteCommands, is_command, parse
 from hga_chat.screen.flow import Flow
 from hga_chat.screen.heat import where
 from hga_chat.screen.read_view import MODES
-from hga_chat.screen.terminal import LastingOutput
 from hga_chat.screen.themes import SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 
 TICK_S = 1 / 10
 """How often what the engine reported is shown; typing goes on in between."""
-PATIENCE_S = 15.0
-"""How long to wait for the engine to let go when the screen is closed."""
 TWICE_S = 2.0
 """Within this time a second Ctrl+C leaves."""
 
@@ -184,7 +180,8 @@ class ChatApp(App[None]):
         """Show what was read; ``newest`` [groups] by the latest tokens glows."""
         view = self.flow.view
         totals = view.levels()
-        now = view.map.block_levels(newest) if newest and view.mode == "answer" else None
+        is_whole = view.mode == "answer" and view.shown_layer is None
+        now = view.map.block_levels(newest) if newest and is_whole else None
         for block_map in self._maps:
             block_map.light(now, totals)
         self.map.entitle(view.title())
@@ -380,6 +377,25 @@ class ChatApp(App[None]):
         view.mode = MODES[(MODES.index(view.mode) + 1) % len(MODES)]
         self.show_anew()
 
+    def action_step_layer(self, by: int) -> None:
+        """Show what the next layer of the model read, or the one before."""
+        view = self.flow.view
+        if not view.num_layers:
+            self.notify("Layers are known of the latest answers only.", severity="warning")
+            return
+        view.step_layer(by)
+        self.show_anew()
+
+    def action_layer(self, number: str = "") -> None:
+        """Show what one layer of the model read; without a number all of them together."""
+        view = self.flow.view
+        if number and not (number.isdecimal() and 0 < int(number) <= view.num_layers):
+            known = f"Layers: 1 to {view.num_layers}." if view.num_layers else "No answer yet."
+            self.notify(known, severity="warning")
+            return
+        view.show_layer(int(number or 0))
+        self.show_anew()
+
     def on_transcript_pointed(self, message: Transcript.Pointed) -> None:
         """Show what an answer or one of its words read."""
         turns = self.transcript.turns
@@ -443,41 +459,3 @@ class ChatApp(App[None]):
         named = [f"answer {turn.number} ({share:.1%})" for turn, share in found[:6]]
         more = f" and {len(found) - 6} more" if len(found) > 6 else ""
         return f"Read by {', '.join(named)}{more}"
-
-
-def run_screen(
-    make_conversation: "Callable[[Progress], Conversation]",
-    sampling: "SamplingParams",
-    theme: str = "auto",
-    plain: bool | None = None,
-) -> None:
-    """Open the screen and stay until the user leaves; the engine is closed afterwards.
-
-    Args:
-        make_conversation: called in the engine's thread with a function that takes what is being
-            loaded and which share of it is done; the conversation's documents are read next.
-        sampling: how answers are drawn.
-        theme: a name, or ``auto``.
-        plain: draw with ASCII alone; None: if the terminal asks for it.
-
-    Raises:
-        Exception: what kept the model from loading or the documents from being read, after the
-            screen has shown it.
-        SystemExit: the screen itself failed; the terminal is restored and shows why.
-    """
-    for name in ("COLUMNS", "LINES"):
-        # Where these are exported, Textual takes their word and never follows the terminal's size.
-        os.environ.pop(name, None)
-    terminal = sys.__stderr__
-    sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
-    app = ChatApp(make_conversation, sampling, theme, plain)
-    try:
-        app.run()
-    finally:
-        sys.__stderr__ = terminal  # type: ignore[misc]
-        app.engine.stop()
-        app.engine.join(PATIENCE_S)
-    if app.engine.error is not None:
-        raise app.engine.error
-    if app.return_code:
-        raise SystemExit(app.return_code)

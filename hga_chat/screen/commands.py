@@ -31,6 +31,7 @@ COMMANDS = (
     Command("edit", "Take the last question back and change it", "edit", "^e"),
     Command("clear", "Forget all turns; the documents stay read", "clear"),
     Command("map", "Show on the map: answer, all answers, or unread", "map_mode", "F5"),
+    Command("layer", "Show what one layer of the model read, or all", "layer", "", "NUMBER"),
     Command("documents", "Show or hide the documents", "panel('documents')", "F2"),
     Command("blocks", "Show or hide the map", "panel('map')", "F3"),
     Command("memory", "Show or hide the memory", "panel('memory')", "F4"),

@@ -8,6 +8,7 @@ from hga_chat.screen.messages import (
     Answered,
     Failed,
     Forgotten,
+    LayersRead,
     Loading,
     MemoryReport,
     Note,
@@ -90,6 +91,8 @@ class Flow:
                     transcript.changed(self.turn)
             case Streamed():
                 self._stream(report)
+            case LayersRead():
+                self._read_by_layers(report)
             case Answered():
                 self._complete(report)
             case Verified():
@@ -135,8 +138,15 @@ class Flow:
         self._app.show_speed(report.tokens_per_s, report.ttft_s, report.sparsity)
         self._app.show_reading(newest if self.view.turn is self.turn else None)
 
+    def _read_by_layers(self, report: LayersRead) -> None:
+        if self.turn:
+            self.turn.reading.layers = report.mass
+            if self.view.layer is not None and self.view.turn is self.turn:
+                self._app.show_reading()
+
     def _complete(self, report: Answered) -> None:
         answer = report.answer
+        self._read_by_layers(report.layers)
         if self.turn:
             self.turn.complete(answer, has_documents=self.layout is not None)
             self._app.transcript.changed(self.turn)

@@ -84,12 +84,21 @@ class Streamed:
 
 
 @dataclass(frozen=True)
+class LayersRead:
+    """What each layer read for the answer so far."""
+
+    mass: "torch.Tensor"
+    """[layers, groups] attention mass, summed over the answer."""
+
+
+@dataclass(frozen=True)
 class Answered:
     """The answer is complete, or cancelled."""
 
     answer: "Answer"
     tokens: int
     """Tokens in the session."""
+    layers: LayersRead
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,7 @@ Report = (
     | Ready
     | ReadingQuestion
     | Streamed
+    | LayersRead
     | Answered
     | Forgotten
     | Verified

@@ -27,6 +27,7 @@ class ReadView:
         mode: what the map shows.
         turn: the turn whose reading is shown, or None.
         token: of that turn, or None for the whole answer.
+        layer: of the model, counted from 0, or None for all of them; of whole answers only.
     """
 
     def __init__(self, read_map: ReadMap, turns: Callable[[], Sequence[Turn]]) -> None:
@@ -34,6 +35,7 @@ class ReadView:
         self.mode: Mode = "answer"
         self.turn: Turn | None = None
         self.token: int | None = None
+        self.layer: int | None = None
         self._turns = turns
         self._gone: list[float] = []
 
@@ -49,7 +51,7 @@ class ReadView:
         """Give up the tokens of old turns, and what is only needed to draw them."""
         for turn in self._turns()[:-KEPT_TURNS]:
             if turn is not self.turn and turn.reading.tokens:
-                turn.reading.forget_tokens()
+                turn.reading.keep_sum()
                 turn.fold()
 
     @property
@@ -57,10 +59,35 @@ class ReadView:
         """[groups] what is shown."""
         if self.mode != "answer":
             return self.all_mass()
-        turn = self.turn
-        if turn is None:
+        if self.turn is None:
             return []
-        return turn.reading.total if self.token is None else turn.reading.of_token(self.token)
+        reading = self.turn.reading
+        if self.token is not None:
+            return reading.of_token(self.token)
+        return reading.total if self.shown_layer is None else reading.of_layer(self.shown_layer)
+
+    @property
+    def shown_layer(self) -> int | None:
+        """The layer whose reading is shown, or None."""
+        is_told = self.mode == "answer" and self.token is None and self.turn is not None
+        if self.layer is None or not is_told or self.layer >= self.num_layers:
+            return None
+        return self.layer
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that the turn's reading is known of."""
+        return self.turn.reading.num_layers if self.turn else 0
+
+    def step_layer(self, by: int) -> None:
+        """Show another layer; before the first and after the last all of them together."""
+        here = 0 if self.shown_layer is None else self.shown_layer + 1
+        self.show_layer((here + by) % (self.num_layers + 1))
+
+    def show_layer(self, number: int) -> None:
+        """Show one layer of the answer, counted from 1; 0: all of them."""
+        self.mode, self.token = "answer", None
+        self.layer = number - 1 if number else None
 
     def all_mass(self) -> list[float]:
         """[groups] what all answers read, each as much as the others."""
@@ -92,6 +119,8 @@ class ReadView:
             begin, end = self.turn.reading.span(self.token)
             word = " ".join(self.turn.text[begin:end].split())
             return f"Read for “{word}”" if word else "Read for a space"
+        if self.shown_layer is not None:
+            return f"Read by layer {self.shown_layer + 1} of {self.num_layers}"
         if self.mode == "answer" and self.turn is not None and self.turn is not self._turns()[-1]:
             return f"Blocks read for answer {self.turn.number}"
         return TITLES[self.mode]

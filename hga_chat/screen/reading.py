@@ -15,15 +15,17 @@ KEPT_GROUPS = 24
 
 
 class AnswerReading:
-    """Attention mass per group of the session: of the whole answer, and of each token.
+    """Attention mass per group of the session: of the whole answer, of each token and layer.
 
     Attributes:
         total: [groups] mass summed over the answer.
+        layers: [layers, groups] the same of each layer, or None where it is not known.
         tokens: how many tokens are known one by one.
     """
 
     def __init__(self) -> None:
         self.total: Sequence[float] = []
+        self.layers: torch.Tensor | None = None
         self._ends: list[int] = []
         self._groups = array("i")
         self._masses = array("f")
@@ -78,8 +80,20 @@ class AnswerReading:
             mass[group] += value
         return mass
 
-    def forget_tokens(self) -> None:
+    @property
+    def num_layers(self) -> int:
+        """How many layers are known one by one."""
+        return 0 if self.layers is None else self.layers.shape[0]
+
+    def of_layer(self, layer: int) -> list[float]:
+        """[groups] what one layer read."""
+        assert self.layers is not None
+        mass: list[float] = self.layers[layer].tolist()
+        return mass
+
+    def keep_sum(self) -> None:
         """Keep the sum alone."""
+        self.layers = None
         self.total = array("d", self.total)
         self._ends, self._groups, self._masses = [], array("i"), array("f")
 

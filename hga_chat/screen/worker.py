@@ -14,6 +14,7 @@ from hga_chat.screen.messages import (
     Answered,
     Failed,
     Forgotten,
+    LayersRead,
     Loading,
     MemoryReport,
     Note,
@@ -72,24 +73,25 @@ class Outbox:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reports: list[Report] = []
-        self._memory: list[Report] = []
+        self._latest: dict[type[Report], Report] = {}
 
     def put(self, report: Report) -> None:
         """Add ``report``, merged with the one before it where both say the same kind of thing."""
         with self._lock:
             merged = _merge(self._reports[-1], report) if self._reports else None
-            if isinstance(report, MemoryReport):
-                self._memory = [report]  # apart, so that it does not stand between tokens
+            if isinstance(report, MemoryReport | LayersRead):
+                # Apart, so that it does not stand between tokens.
+                self._latest[type(report)] = report
             elif merged is None:
                 self._reports.append(report)
             else:
                 self._reports[-1] = merged
 
     def take(self) -> list[Report]:
-        """Everything since the last call, in order; the latest memory figures come last."""
+        """Everything since the last call, in order; of figures the latest, which come last."""
         with self._lock:
-            reports = self._reports + self._memory
-            self._reports, self._memory = [], []
+            reports = [*self._reports, *self._latest.values()]
+            self._reports, self._latest = [], {}
             return reports
 
 
@@ -264,12 +266,15 @@ class EngineThread:
             for event in conversation.ask(question.text, question.sampling, question.cancel):
                 if isinstance(event, Answer):
                     self._report_memory(conversation)
-                    self._outbox.put(Answered(event, conversation.engine.num_tokens))
+                    engine = conversation.engine
+                    layers = LayersRead(engine.layer_mass())
+                    self._outbox.put(Answered(event, engine.num_tokens, layers))
                 elif isinstance(event, TextDelta):
                     self._outbox.put(pace.report(event))
                 else:
                     self._outbox.put(ReadingQuestion(event.fraction))
-                self._report_memory(conversation, now=False)
+                if self._report_memory(conversation, now=False):
+                    self._outbox.put(LayersRead(conversation.engine.layer_mass()))
         except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
             self._fail(error, fatal=False)
         else:
@@ -281,11 +286,14 @@ class EngineThread:
             self._outbox.put(Note(note))
         self._report_memory(conversation)
 
-    def _report_memory(self, conversation: "Conversation", *, now: bool = True) -> None:
+    def _report_memory(self, conversation: "Conversation", *, now: bool = True) -> bool:
+        """Tell where the memory is, ``now`` or when it is time; whether it was."""
         moment = time.perf_counter()
-        if now or moment >= self._memory_due:
-            self._memory_due = moment + MEMORY_INTERVAL_S
-            self._outbox.put(MemoryReport(conversation.engine.memory()))
+        if not now and moment < self._memory_due:
+            return False
+        self._memory_due = moment + MEMORY_INTERVAL_S
+        self._outbox.put(MemoryReport(conversation.engine.memory()))
+        return True
 
     def _fail(self, error: Exception, *, fatal: bool) -> None:
         from hga_chat.cli.errors import describe

@@ -96,7 +96,7 @@ def test_screen_without_a_terminal_points_to_ask(cli, tmp_path):
 def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
     cli, use_engine, monkeypatch, tmp_path
 ):
-    import hga_chat.screen.app
+    import hga_chat.screen.run
 
     def run_screen(make_conversation, sampling, theme, plain):
         loaded = []
@@ -105,7 +105,7 @@ def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
 
     opened = []
     use_engine()
-    monkeypatch.setattr(hga_chat.screen.app, "run_screen", run_screen)
+    monkeypatch.setattr(hga_chat.screen.run, "run_screen", run_screen)
     for stream in ("stdin", "stdout"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     (tmp_path / "notes.txt").write_text("Some text.\n")

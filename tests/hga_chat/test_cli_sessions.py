@@ -481,7 +481,7 @@ def test_chat_goes_on_with_a_session(cli, ingest, ask, use_engine, folder, monke
         opened.append(([turn.text for turn in conversation.turns], conversation.notes))
         conversation.close()
 
-    monkeypatch.setattr("hga_chat.screen.app.run_screen", run_screen)
+    monkeypatch.setattr("hga_chat.screen.run.run_screen", run_screen)
     for stream in ("stdin", "stdout"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     ran = cli("chat", id_)

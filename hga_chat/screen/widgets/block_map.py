@@ -59,6 +59,8 @@ class BlockMap(Widget, can_focus=True):
         Binding("home", "jump(0)", "First block", show=False),
         Binding("end", "jump(-1)", "Last block", show=False),
         Binding("m", "app.map_mode", "Answer, all, unread"),
+        Binding("l", "app.step_layer(1)", "Layer by layer"),
+        Binding("L", "app.step_layer(-1)", "Layer before", show=False),
     ]
 
     class Opened(Message):

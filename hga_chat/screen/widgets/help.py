@@ -49,6 +49,7 @@ KEYS = (
             ("← ↑ ↓ →", "go from block to block"),
             ("Enter", "read the passage, and see which answers read it"),
             ("m", "this answer, all answers, what was hardly read"),
+            ("l  L", "what the next layer of the model read, the one before"),
         ),
     ),
 )

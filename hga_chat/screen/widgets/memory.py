@@ -22,7 +22,10 @@ _HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 class MemoryPanel(Widget):
-    """One line a tier: its history or a bar from 0 to its capacity, and the figures."""
+    """One line a tier: its history or a bar from 0 to its capacity, and the figures.
+
+    Where pages move between tiers, another for how many of them were at hand.
+    """
 
     figures: "reactive[MemoryFigures | None]" = reactive(None)
 
@@ -44,18 +47,32 @@ class MemoryPanel(Widget):
 
     @property
     def _lines(self) -> int:
-        assert self.figures is not None
-        return len(rows_of(self.figures)) + (not has_device(self.figures))
+        return len(self._content())
 
     def render(self) -> RenderResult:
         """One row a tier."""
+        return Content("\n").join(self._content())
+
+    def _content(self) -> list[Content]:
         if self.figures is None:
-            return Content.styled("shown once the model is loaded", QUIET)
-        rows = rows_of(self.figures)
-        lines = [self._row(*row) for row in rows]
+            return [Content.styled("shown once the model is loaded", QUIET)]
+        lines = [self._row(*row) for row in rows_of(self.figures)]
+        if self.figures.page_misses or (has_device(self.figures) and self.figures.page_hits):
+            lines.append(self._pages(self.figures))
         if not has_device(self.figures):
             lines.append(Content.styled("no GPU in use: it answers on the CPU", QUIET))
-        return Content("\n").join(lines)
+        return lines
+
+    def _pages(self, figures: "MemoryFigures") -> Content:
+        """How many of the pages that were wanted were at hand, and what had to be brought."""
+        wanted = figures.page_hits + figures.page_misses
+        brought = human_bytes(figures.page_misses * figures.page_bytes)
+        way = "over PCIe" if has_device(figures) else "from disk"
+        name = Content.styled("pages".ljust(_LABEL), QUIET)
+        name = Content.assemble(name, f"{figures.page_hits / wanted:.1%}", (" at hand", QUIET))
+        return two_ends(
+            name, Content.assemble(brought, (f" {way}", QUIET)), self.content_size.width
+        )
 
     def _row(self, label: str, used: int, capacity: int) -> Content:
         figures = human_bytes(used)

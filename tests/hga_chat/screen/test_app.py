@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from scripted_conversation import keep
@@ -254,6 +255,29 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
         assert "95.4 MiB" in screen  # the weights
         speed = app.speed
         assert (speed.tokens_per_s, speed.ttft_s, speed.sparsity) == (40.0, 0.05, 0.03)
+
+
+@pytest.mark.parametrize("of_device", [0, 32 * 2**30])
+async def test_pages_are_shown_where_they_move(of_device, scripted, opened, until):
+    script = scripted()
+    figures = script.engine.memory()
+    async with opened(script.make, size=(200, 60)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        assert "at hand" not in "\n".join(shown(app))
+        app.show_memory(
+            replace(
+                figures,
+                device_total_bytes=of_device,
+                page_hits=3900,
+                page_misses=100,
+                page_bytes=8192,
+            )
+        )
+        await pilot.pause()
+        line = next(line for line in shown(app) if "pages" in line)
+        assert "97.5% at hand" in line
+        assert ("800.0 KiB over PCIe" in line) is (of_device > 0)
+        assert ("800.0 KiB from disk" in line) is (of_device == 0)
 
 
 async def test_engine_error_in_an_answer_is_shown_and_the_next_question_works(

@@ -128,6 +128,31 @@ async def test_word_by_word_the_map_shows_what_each_read(answered):
         await it.until(lambda: it.app.flow.view.token is None)
 
 
+async def test_map_shows_layer_by_layer_what_was_read(answered):
+    async with answered() as it:
+        title = lambda: str(it.app.map.border_title)  # noqa: E731
+        lit = lambda: [n for n, level in enumerate(it.app.map.levels) if level > 0]  # noqa: E731
+        assert len(lit()) == 2
+        it.app.map.focus()
+        await it.press("l")
+        assert "Read by layer 1 of 2" in title()
+        assert lit() == [0]  # group 3 of the session, of which block 0 holds the first four
+        await it.press("l")
+        assert "Read by layer 2 of 2" in title()
+        assert lit() == [it.whale // 4]
+        await it.press("l")
+        assert "layer" not in title()
+        assert len(lit()) == 2
+        await it.press("L")
+        assert "layer 2 of 2" in title()
+        await it.command("/layer 1")
+        assert "layer 1 of 2" in title()
+        await it.command("/layer 3")
+        assert "layer 1 of 2" in title()
+        await it.command("/layer")
+        assert "layer" not in title()
+
+
 async def test_search_goes_from_match_to_match(answered):
     async with answered() as it:
         await it.ask("sea again")

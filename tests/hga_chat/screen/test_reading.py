@@ -34,9 +34,19 @@ def test_of_many_groups_those_read_most_are_kept():
     reading.add((1,), [torch.arange(100, dtype=torch.float32)])
     kept = reading.of_token(0)
     assert [n for n, value in enumerate(kept) if value] == list(range(100 - KEPT_GROUPS, 100))
-    reading.forget_tokens()
+    reading.keep_sum()
     assert reading.tokens == 0
     assert reading.total[99] == 99.0
+
+
+def test_layers_are_known_until_only_the_sum_is_kept():
+    reading = AnswerReading()
+    assert reading.num_layers == 0
+    reading.layers = torch.tensor([[0.0, 0.25], [0.5, 0.0], [0.0, 0.0]])
+    assert reading.num_layers == 3
+    assert reading.of_layer(1) == [0.5, 0.0]
+    reading.keep_sum()
+    assert reading.num_layers == 0
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ import sys
 sys.path[:0] = [{root!r}, {kernels!r}, {tests!r}]
 from scripted import ScriptedAnswer
 from scripted_conversation import ScriptedConversation
-from hga_chat.screen import app
+from hga_chat.screen import run
 from hga_engine.config import SamplingParams
 
 text = "The sea is **calm** today. " + "and calm " * 400
 script = ScriptedConversation([ScriptedAnswer(text, {{3: 1.0}}, hold_after=40)])
 {extra}
-app.run_screen(script.make, SamplingParams(max_new_tokens=2000))
+run.run_screen(script.make, SamplingParams(max_new_tokens=2000))
 print("closed:", script.engine.closed)
 """
 CRASH = """

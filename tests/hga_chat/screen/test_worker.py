@@ -8,6 +8,7 @@ from hga_chat.screen.messages import (
     Answered,
     Failed,
     Forgotten,
+    LayersRead,
     Loading,
     MemoryReport,
     Note,
@@ -79,6 +80,17 @@ def test_memory_figures_do_not_stand_between_tokens(scripted):
     assert memory == MemoryReport(figures)
 
 
+def test_layers_come_once_and_as_they_were_last():
+    outbox = Outbox()
+    early, late = LayersRead(torch.zeros(2, 3)), LayersRead(torch.ones(2, 3))
+    for report in (streamed("a", [1.0]), early, streamed("b", [1.0]), late):
+        outbox.put(report)
+    text, layers = outbox.take()
+    assert text.text == "ab"
+    assert layers is late
+    assert outbox.take() == []
+
+
 def test_from_loading_to_the_answer(scripted):
     script = scripted(["Calm seas."])
     thread = started(script)
@@ -92,7 +104,9 @@ def test_from_loading_to_the_answer(scripted):
     reports = collect(thread, Answered)
     text = "".join(report.text for report in reports if isinstance(report, Streamed))
     assert text == "Calm seas."
-    assert next(r for r in reports if isinstance(r, Answered)).answer.text == text
+    answered = next(r for r in reports if isinstance(r, Answered))
+    assert answered.answer.text == text
+    assert answered.layers.mass.shape == (2, 65_536 // 16)
     assert ended(thread)
     assert script.engine.closed
 
