@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,12 +26,20 @@ HANDBOOK = os.path.relpath(Path(__file__).parents[1] / "assets" / "samples" / "h
 QUESTION = "What is the code word for an immediate stop?"
 WORD = 8
 """Which token of the answer is the code word, as the embedded model writes it."""
+LOAD_S, READ_S, ANSWER_S = 120.0, 900.0, 120.0
+"""Limits for a machine that has other things to do."""
 WIDE, SMALL, LARGE = (120, 40), (80, 24), (200, 60)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for the application to get somewhere."""
+async def until(app: ChatApp, what: str, condition: Callable[[], bool], limit_s: float) -> None:
+    """Wait for the application to get somewhere, and say so if it does not."""
+    print(f"waiting for {what} …", file=sys.stderr, flush=True)
+    end = time.monotonic() + limit_s
     while not condition():
+        if app.flow.state == "failed":
+            sys.exit(f"Waiting for {what}, the engine failed: {app.transcript.card}")
+        if time.monotonic() > end:
+            sys.exit(f"No {what} within {limit_s:.0f} s; the screen says: {app.flow.state}.")
         await asyncio.sleep(0.01)
 
 
@@ -43,7 +52,7 @@ async def take(
     await asyncio.sleep(1.0)
     path = folder / f"{name}.svg"
     app.save_screenshot(str(path))
-    print(path, flush=True)
+    print(path, file=sys.stderr, flush=True)
 
 
 async def session(folder: Path) -> None:
@@ -53,15 +62,16 @@ async def session(folder: Path) -> None:
     start = start_on_documents(prepared, [HANDBOOK], settings, output)
     app = ChatApp(start.open, settings.sampling(), "night", plain=False)
     async with app.run_test(size=WIDE) as pilot:
-        await until(lambda: app.flow.state.startswith("reading"))
-        await asyncio.sleep(12)
+        await until(app, "reading", lambda: app.flow.state.startswith("reading"), LOAD_S)
+        await until(app, "a third of it", lambda: app.map.filled > 0.33, READ_S)
         await take(app, pilot, folder, "wide-reading")
         await take(app, pilot, folder, "small-reading", SMALL)
-        await until(lambda: app.flow.state == "ready")
+        await until(app, "the end of reading", lambda: app.flow.state == "ready", READ_S)
         app.prompt.text = QUESTION
         await pilot.press("enter")
-        await until(lambda: app.flow.state == "answering")
-        await until(lambda: app.flow.state == "ready")
+        await until(app, "the answer", lambda: len(app.transcript.turns) == 1, ANSWER_S)
+        turn = app.transcript.turns[0]
+        await until(app, "its end", lambda: turn.state == "done", ANSWER_S)
         await take(app, pilot, folder, "wide-answer")
         await take(app, pilot, folder, "small-answer", SMALL)
         await take(app, pilot, folder, "large-answer", LARGE)
@@ -83,7 +93,8 @@ async def session(folder: Path) -> None:
         await take(app, pilot, folder, "wide-day")
         app.action_next_theme("sixteen")
         await take(app, pilot, folder, "small-sixteen", SMALL)
-    app.engine.join()
+    if not app.engine.join(ANSWER_S):
+        sys.exit("The engine does not end.")
 
 
 def as_png(path: Path) -> None:
@@ -91,6 +102,7 @@ def as_png(path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', path.read_text())
     if chromium is None or found is None:
+        print(f"{path} stays without a PNG: Chromium is not installed", file=sys.stderr)
         return
     width, height = (round(float(number)) for number in found.groups())
     subprocess.run(

@@ -106,9 +106,11 @@ def _choose_session(settings: Settings) -> str | None:
 def _require_terminal() -> None:
     from hga_chat.cli.errors import UsageError
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # The screen is drawn on the last of them.
+    streams = (sys.stdin, sys.stdout, sys.__stderr__)
+    if not all(stream is not None and stream.isatty() for stream in streams):
         raise UsageError(
-            "The chat needs a terminal for input and output.\n"
+            "The chat needs a terminal for input, output and errors.\n"
             "For one answer without it use 'hga-chat ask PATH QUESTION'."
         )
 

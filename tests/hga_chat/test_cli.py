@@ -106,7 +106,7 @@ def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
     opened = []
     use_engine()
     monkeypatch.setattr(hga_chat.screen.run, "run_screen", run_screen)
-    for stream in ("stdin", "stdout"):
+    for stream in ("stdin", "stdout", "__stderr__"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     (tmp_path / "notes.txt").write_text("Some text.\n")
     left = cli("ingest", tmp_path, "--max-new-tokens", "9")

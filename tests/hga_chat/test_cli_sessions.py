@@ -482,7 +482,7 @@ def test_chat_goes_on_with_a_session(cli, ingest, ask, use_engine, folder, monke
         conversation.close()
 
     monkeypatch.setattr("hga_chat.screen.run.run_screen", run_screen)
-    for stream in ("stdin", "stdout"):
+    for stream in ("stdin", "stdout", "__stderr__"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     ran = cli("chat", id_)
     assert ran.code == 0

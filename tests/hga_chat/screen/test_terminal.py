@@ -39,6 +39,9 @@ def crash(self, conversation):
 from hga_chat.screen.worker import EngineThread
 EngineThread._open = crash
 """
+ANSWER_CRASH = """
+script.engine._answers.insert(0, ScriptedAnswer("", error=RuntimeError("the answer broke")))
+"""
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -191,6 +194,25 @@ def test_twice_ctrl_c_leaves(terminal, program):
     assert terminal.is_clean()
 
 
+def test_ctrl_c_stops_the_answer_and_a_second_leaves(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready")
+    terminal.send("How is it?", "Enter")
+    terminal.wait("The sea is calm", "answering")
+    terminal.send("C-c")
+    terminal.wait("cancelled after", "ready")
+    terminal.send("C-c", "C-c")
+    terminal.wait("closed: True", "left with 0")
+    assert terminal.is_clean()
+
+
+def test_screen_is_not_drawn_into_a_file_or_pipe(terminal, program):
+    python = f"PYTHONPATH={ROOT}:{ROOT}/kernels {sys.executable} -m hga_chat"
+    terminal.send(f"{python} chat 2>errors; echo left with $?; cat errors", "Enter")
+    terminal.wait("left with 2", "needs a terminal", "hga-chat ask")
+    assert terminal.is_clean()
+
+
 def test_screen_follows_a_terminal_that_changes_its_size(terminal, program):
     terminal.run(program())
     terminal.wait("ready", "host K/V")
@@ -228,6 +250,18 @@ def test_terminal_is_clean_after_a_crash_of_the_engine(terminal, program):
     terminal.wait("the engine broke", "Nothing can be asked", "failed")
     terminal.send("C-q")
     terminal.wait("the engine broke", "left with 1")
+    assert terminal.is_clean()
+
+
+def test_after_a_crash_in_an_answer_the_next_question_is_answered(terminal, program):
+    terminal.run(program(ANSWER_CRASH))
+    terminal.wait("ready")
+    terminal.send("How is it?", "Enter")
+    terminal.wait("the answer broke", "ready")
+    terminal.send("And now?", "Enter")
+    terminal.wait("The sea is calm", "answering")
+    terminal.send("C-q")
+    terminal.wait("closed: True", "left with 0")
     assert terminal.is_clean()
 
 
