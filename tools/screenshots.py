@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ HANDBOOK = os.path.relpath(Path(__file__).parents[1] / "assets" / "samples" / "h
 QUESTION = "What is the code word for an immediate stop?"
 WORD = 8
 """Which token of the answer is the code word, as the embedded model writes it."""
-LOAD_S, READ_S, ANSWER_S = 120.0, 900.0, 120.0
+LOAD_S, READ_S, ANSWER_S, PICTURE_S = 120.0, 900.0, 120.0, 60.0
 """Limits for a machine that has other things to do."""
 WIDE, SMALL, LARGE = (120, 40), (80, 24), (200, 60)
 
@@ -105,19 +106,22 @@ def as_png(path: Path) -> None:
         print(f"{path} stays without a PNG: Chromium is not installed", file=sys.stderr)
         return
     width, height = (round(float(number)) for number in found.groups())
-    subprocess.run(
-        [
-            *[chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"],
-            "--default-background-color=00000000",
-            f"--window-size={width},{height}",
-            f"--screenshot={path.with_suffix('.png')}",
-            path.resolve().as_uri(),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=60,
-        check=True,
-    )
+    # With a profile of its own it does not wait for a Chromium that is open already.
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                *[chromium, "--headless=new", "--no-sandbox", "--disable-gpu"],
+                *["--hide-scrollbars", f"--user-data-dir={profile}"],
+                "--default-background-color=00000000",
+                f"--window-size={width},{height}",
+                f"--screenshot={path.with_suffix('.png')}",
+                path.resolve().as_uri(),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=PICTURE_S,
+            check=True,
+        )
 
 
 def main() -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 TICK_S = 1 / 10
 """How often what the engine reported is shown; typing goes on in between."""
+PANELS_S = 1 / 4
+"""How often the panels are drawn; more often would slow an answer that is computed on the CPU."""
 TWICE_S = 2.0
 """Within this time a second Ctrl+C leaves."""
 
@@ -100,7 +102,7 @@ class ChatApp(App[None]):
         self.side = Vertical(*panels, id="side")
         self.flow = Flow(self, self.engine)
         self._maps = (self.map, self.status_line.map)
-        self._ticked = time.monotonic()
+        self._panelled = time.monotonic()
         self._interrupted = -TWICE_S
 
     def compose(self) -> ComposeResult:
@@ -146,13 +148,15 @@ class ChatApp(App[None]):
     # What the flow of questions and answers shows
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        for block_map in self._maps:
-            block_map.fade(now - self._ticked)
-        self._ticked = now
         for report in self.engine.take():
             self.flow.show(report)
         self.transcript.refine()
+        now = time.monotonic()
+        if now - self._panelled >= PANELS_S:
+            for block_map in self._maps:
+                block_map.fade(now - self._panelled)
+            self._panelled = now
+            self.flow.show_progress()
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents."""

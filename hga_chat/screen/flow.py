@@ -1,5 +1,6 @@
 """From questions to the engine, and from its reports to what is shown."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from hga_chat.screen.messages import (
 )
 from hga_chat.screen.opening import Opening
 from hga_chat.screen.read_view import ReadView
+from hga_chat.screen.reading import added
 from hga_chat.screen.turn import Turn
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ class Flow:
         self._opening = Opening()
         self._waiting: Turn | None = None
         self._temperature: float | None = None
+        self._streamed: Streamed | None = None
+        """The latest that the panels do not show yet."""
+        self._newest: Sequence[float] = []
+        """[groups] what the tokens read that the panels do not show yet."""
 
     @property
     def is_free(self) -> bool:
@@ -135,7 +141,16 @@ class Flow:
         self.turn.stream(report.text)
         newest = self.turn.reading.add(report.lengths, report.masses)
         self._app.transcript.changed(self.turn)
-        self._app.show_speed(report.tokens_per_s, report.ttft_s, report.sparsity)
+        self._streamed = report
+        self._newest = added(self._newest, newest)
+
+    def show_progress(self) -> None:
+        """Show in the panels how the answer has gone on."""
+        if self._streamed is None:
+            return
+        streamed, newest = self._streamed, self._newest
+        self._streamed, self._newest = None, []
+        self._app.show_speed(streamed.tokens_per_s, streamed.ttft_s, streamed.sparsity)
         self._app.show_reading(newest if self.view.turn is self.turn else None)
 
     def _read_by_layers(self, report: LayersRead) -> None:
@@ -146,6 +161,7 @@ class Flow:
 
     def _complete(self, report: Answered) -> None:
         answer = report.answer
+        self.show_progress()
         self._read_by_layers(report.layers)
         if self.turn:
             self.turn.complete(answer, has_documents=self.layout is not None)

@@ -3,6 +3,9 @@
 from contextlib import suppress
 from typing import Any, TextIO
 
+LEAVE, ERASE = "\x1b[?1049l", "\x1b[2J"
+"""Back to the terminal's usual screen; empties the one that is shown."""
+
 
 class LastingOutput:
     """A text file whose writes get lost, instead of failing, once its terminal is closed.
@@ -17,7 +20,8 @@ class LastingOutput:
     def write(self, text: str) -> int:
         """Write, if there still is somewhere to write to."""
         with suppress(OSError):
-            self._file.write(text)
+            # tmux shows what is left on this screen on the usual one, if the terminal has grown.
+            self._file.write(text.replace(LEAVE, ERASE + LEAVE))
         return len(text)
 
     def flush(self) -> None:

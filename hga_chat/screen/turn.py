@@ -209,7 +209,7 @@ class Turn:
         place = displayable(place).replace("\n", "␤")
         begins = " ".join(source.text.split())[:200]
         line = Content.assemble(
-            (f"{source.score:>4.0%} ", "bold"),
+            (f"{_percent(source.score):>4} ", "bold"),
             bar(source.score / best if best > 0 else 0.0, 6),
             "  ",
             mark or "",
@@ -218,6 +218,10 @@ class Turn:
         )
         text = f"{source.place}\n\n{source.text}"
         return Piece("source", text_rows(line, wrapped=False), text, turn=self, number=number)
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _figures(answer: "Answer") -> Content:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import ClassVar
 
@@ -195,12 +196,14 @@ class BlockMap(Widget, can_focus=True):
         rows = self._grid()
         if self._is_shaded:
             return Strip([self._shade(cell) for cell in rows[y]], width)
-        top = [self._colour(cell) for cell in rows[2 * y]]
-        bottom = [self._colour(cell) for cell in rows[2 * y + 1]]
-        segments = [
-            Segment("▀" * len(list(run)), Style(color=upper.rich_color, bgcolor=lower.rich_color))
-            for (upper, lower), run in groupby(zip(top, bottom, strict=True))
-        ]
+        across = self._across
+        top = [self._colour(cell) for cell in rows[2 * y][::across]]
+        bottom = [self._colour(cell) for cell in rows[2 * y + 1][::across]]
+        segments, left = [], width
+        for colours, run in groupby(zip(top, bottom, strict=True)):
+            cells = min(across * len(list(run)), left)
+            segments.append(Segment("▀" * cells, _halves(*colours)))
+            left -= cells
         return Strip(segments, width)
 
     def _step(self, cell: range) -> int:
@@ -252,6 +255,14 @@ class BlockMap(Widget, can_focus=True):
             rows = range(height if self._is_shaded else 2 * height)
             self._cells = (key, [[self._blocks_at(x, row) for x in range(width)] for row in rows])
         return self._cells[1]
+
+    @property
+    def _across(self) -> int:
+        """Cells side by side that show the same block."""
+        width, height = self.size
+        if self._lines == 1 or _lines(self.blocks, width, SCALES[-1]) > height:
+            return 1
+        return _scale(self.blocks, width, height)[0]
 
     def _blocks_at(self, x: int, row: int) -> range:
         """The blocks behind a cell; ``row`` counts half lines."""
@@ -338,6 +349,11 @@ class BlockMap(Widget, can_focus=True):
         """Show the passage of the block at the cursor."""
         if self.cursor is not None:
             self.post_message(self.Opened(self.cursor))
+
+
+@lru_cache(maxsize=4096)
+def _halves(upper: Color, lower: Color) -> Style:
+    return Style(color=upper.rich_color, bgcolor=lower.rich_color)
 
 
 def _lines(blocks: int, width: int, scale: tuple[int, int]) -> int:

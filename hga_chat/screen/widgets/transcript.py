@@ -186,8 +186,10 @@ class Transcript(ScrollView, can_focus=True):
         if self._follows:
             self._stack.measure_end(self.size.height)
         # The scrollbar is always there, so a new length asks for no new layout of the screen.
-        self.set_reactive(Transcript.virtual_size, Size(self.size.width, self._stack.height + 1))
-        self._scroll_update(self.virtual_size)
+        size = Size(self.size.width, self._stack.height + 1)
+        if size != self.virtual_size:
+            self.set_reactive(Transcript.virtual_size, size)
+            self._scroll_update(size)
         if self._follows:
             self._go(self.max_scroll_y)
         elif y is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hga_chat.screen.app import ChatApp
 from hga_chat.screen.commands import COMMANDS, is_command, parse
 from hga_chat.screen.widgets.completions import completions
 from hga_chat.screen.widgets.help import Help, help_text
@@ -73,6 +74,14 @@ async def test_help_lists_every_key_and_command(answered):
         assert isinstance(it.app.screen, Help)
     listed = help_text().plain
     assert all(f"/{command.name}" in listed for command in COMMANDS)
+
+
+def test_the_keys_that_commands_name_do_what_they_do():
+    bound = {}
+    for binding in ChatApp.BINDINGS:
+        bound[binding.key.replace("ctrl+", "^")] = binding.action
+    for command in COMMANDS:
+        assert not command.key or bound[command.key.lower()] == command.action
 
 
 async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):

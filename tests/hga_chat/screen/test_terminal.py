@@ -225,6 +225,19 @@ def test_screen_follows_a_terminal_that_changes_its_size(terminal, program):
     terminal.wait("host K/V", "The sea is calm")
 
 
+def test_nothing_is_left_on_a_terminal_that_has_grown(terminal, program):
+    terminal.run(program())
+    terminal.wait("ready", "sea.txt")
+    terminal.resize(160, 60)
+    end = time.monotonic() + PATIENCE_S
+    while len(max(terminal.shows().split("\n"), key=len)) < 160:
+        assert time.monotonic() < end, "the screen has not grown"
+        time.sleep(0.05)
+    terminal.send("C-q")
+    terminal.wait("closed: True", "left with 0")
+    assert "sea.txt" not in terminal.shows()
+
+
 def test_answer_reaches_the_clipboard_as_it_was_written(terminal, program):
     terminal.run(program())
     terminal.wait("ready")
