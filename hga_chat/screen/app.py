@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TICK_S = 1 / 10
 """How often what the engine reported is shown; typing goes on in between."""
-PANELS_S = 1 / 4
+PANELS_S = 1 / 2
 """How often the panels are drawn; more often would slow an answer that is computed on the CPU."""
 TWICE_S = 2.0
 """Within this time a second Ctrl+C leaves."""
