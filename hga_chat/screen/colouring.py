@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from contextlib import suppress
 
 from hga_chat.screen.markdown import render
 from hga_chat.screen.pieces import Piece
@@ -26,7 +27,9 @@ class Colouring:
     def _run(self) -> None:
         while True:
             piece = self._wanted.get()
-            self._done.put((piece, rows_of(render(piece.source))))
+            # Where the highlighter fails, code stays as it is.
+            with suppress(Exception):
+                self._done.put((piece, rows_of(render(piece.source))))
 
     def show(self) -> bool:
         """Show what has been highlighted meanwhile; whether there was anything."""

@@ -31,7 +31,8 @@ KEPT_PIECES = 300
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
 """How the chosen word and the match one is at look, and how other matches do."""
 SELECTABLE = ("question", "answer", "source", "error")
-BARRED = ("question", "error", "card", "notice")
+BARS = {"question": "$primary", "error": "$error", "card": "$panel", "notice": "$warning"}
+"""Kinds with a bar at their left, and its colour."""
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -43,7 +44,7 @@ class Transcript(ScrollView, can_focus=True):
         token: the token of the answer whose reading is shown, or None.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARRED, "cursor")}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARS, "cursor")}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", key_display="enter"),
         Binding("j,ctrl+down", "move(1)", "Next", key_display="j"),
@@ -260,29 +261,21 @@ class Transcript(ScrollView, can_focus=True):
         is_here = piece is self.cursor and self.has_focus
         key = (piece.kind, is_here, self._stack.width, self.outer_size.width)
         if key not in self._frames:
-            name = (f"transcript--{piece.kind}",) if piece.kind in BARRED else ()
+            name = (f"transcript--{piece.kind}",) if piece.kind in BARS else ()
             look = Look(self.get_visual_style(*name), self._get_style)
             style, ground = look.style.rich_style, self.visual_style.rich_style
             if is_here:
                 bar = self.get_component_rich_style("transcript--cursor", partial=True)
                 sign = "▐ "
             else:
-                bar = self._bar_style(piece.kind)
-                sign = "▌ " if piece.kind in BARRED else "  "
+                colour = BARS.get(piece.kind)
+                bar = self._get_style(colour).rich_style if colour else RichStyle()
+                sign = "▌ " if colour else "  "
             margin = self.gutter.left
             left = Strip([Segment(" " * margin, ground), Segment(sign, style + bar)])
             text = margin + min(self._stack.width + 2 * MARGIN, self.size.width)
             self._frames[key] = Frame(look, left, text, self.outer_size.width, ground)
         return self._frames[key]
-
-    def _bar_style(self, kind: Kind) -> RichStyle:
-        colours = {
-            "question": "$primary",
-            "error": "$error",
-            "notice": "$warning",
-            "card": "$panel",
-        }
-        return self._get_style(colours[kind]).rich_style if kind in colours else RichStyle()
 
     def _marks(self, piece: Piece, row: int, number: int) -> list[Mark]:
         marks: list[Mark] = []
