@@ -229,7 +229,7 @@ def test_a_replayed_graph_sees_history_grow(moe: ModelWeights) -> None:
 
 def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
     large, small = read(make(moe), text(2500, 6)), read(make(moe), text(2500, 6))
-    store = small._device_store
+    store = small._tiers.device
     assert store is not None
     cut = ROUTER.decode_budget
     window = store.cache.resident.shape[2] - store.cache.owner.shape[2]
