@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 from fp8_weights import in_fp8, plain
 from tiny_engine import LLAMA, Answer, FakeTokenizer, ask, random_tokens, random_weights, read
 
-from hga_engine import tiers
+from hga_engine import compiling, tiers
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
 from hga_engine.model.types import ModelWeights
+from hga_engine.opening import LoadedModel
 
 if torch.cuda.is_available():
     pytest.skip("there is a real one", allow_module_level=True)
@@ -122,3 +124,17 @@ def test_cancel_keeps_the_part_and_truncate_goes_back() -> None:
         assert engine.token_ids == [*document, *question, *seen]
         engine.truncate(len(document))
         assert ask(engine, question, 2, ignore_end=True).tokens == seen
+
+
+def test_kernels_can_be_compiled_beforehand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The session they are compiled with takes the engine's way from the text to an answer."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling, "_QUESTIONS", (2,))
+    tokenizer: Any = FakeTokenizer()
+    model = LoadedModel(dense(), tokenizer, "tiny", "0" * 64)
+    with emulated_gpu():
+        compiling.compile_kernels(model, EngineConfig(PARTIAL, CacheConfig(192)))
+    [mark] = tmp_path.iterdir()
+    assert mark.name.startswith("hga-chat-sm_")
