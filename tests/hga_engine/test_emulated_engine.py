@@ -20,6 +20,7 @@ from hga_engine.opening import LoadedModel
 
 if torch.cuda.is_available():
     pytest.skip("there is a real one", allow_module_level=True)
+pytest.importorskip("triton")
 from emulated_gpu import emulated_gpu
 
 pytestmark = pytest.mark.usefixtures("single_thread")
