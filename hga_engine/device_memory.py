@@ -53,9 +53,14 @@ class DeviceMemory:
     """The most that was ever used, as the driver would have counted it."""
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Whether a device is a GPU, with memory of its own."""
+    return device.type == "cuda"
+
+
 def device_memory(device: torch.device) -> DeviceMemory:
     """What is in use on a device."""
-    if device.type != "cuda":
+    if not is_gpu(device):
         return DeviceMemory()
     free, total = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)

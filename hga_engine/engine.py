@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hga_engine.attention.attention import Reading, RoutedAttention, Rule
-from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
-from hga_engine.device_memory import DevicePlan, device_memory, plan_device
+from hga_engine.device_memory import device_memory
 from hga_engine.errors import ContextFullError
 from hga_engine.events import (
     Event,
@@ -25,20 +24,18 @@ from hga_engine.events import (
     TextDelta,
     Trace,
 )
-from hga_engine.kv_store import KVStore
-from hga_engine.kv_store.tiered import TieredKVStore
+from hga_engine.layers import Layers
 from hga_engine.memory_figures import memory_figures
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
-from hga_engine.pace import Pace
 from hga_engine.sampler import Sampler
 from hga_engine.saved_state.state import SavedState, geometry
+from hga_engine.tiers import make_tiers
 from hga_engine.timing import AnswerClock
 from hga_engine.tokenizer import Detokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from hga_engine.decode_graph import DecodeGraph
-    from hga_engine.kv_store.device import DeviceKVStore
 
 
 class Engine:
@@ -77,20 +74,13 @@ class Engine:
         model, router = weights.config, config.router
         self._device = device = weights.final_norm.device
         dtype = kv_dtype or weights.embedding.dtype
-        self._slice_tokens = config.slice_on(device.type)
-        self._host_store = TieredKVStore(
-            model, router, config.cache, dtype, is_pinned=device.type == "cuda"
-        )
-        self._plan = self._plan_device(weights, dtype) if device.type == "cuda" else None
-        self._index = RoutingIndex(model, router, config.cache.context, dtype, device)
-        self._store: KVStore = self._host_store
-        self._device_store: DeviceKVStore | None = None
-        self._graph: DecodeGraph | None = None
-        if self._plan is not None:
-            self._use_device(weights, dtype, self._plan.cached_pages)
+        tiers = self._tiers = make_tiers(weights, config, dtype)
+        self._store, self._index = tiers.store, tiers.index
+        self._graph = self._make_graph(weights)
         self._attention = RoutedAttention(model, router, self._store, self._index, device)
         groups = -(-config.cache.context // router.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
+        self._layers = Layers(model, self._decoder, self._attention, tiers, config, device)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
@@ -102,8 +92,8 @@ class Engine:
                 model_name,
                 model_fingerprint,
                 config.router,
-                geometry(weights.config, config.router, config.cache.context, dtype),
-                self._host_store,
+                geometry(model, router, config.cache.context, dtype),
+                tiers.host,
                 self._index,
                 self._store,
             )
@@ -112,35 +102,19 @@ class Engine:
             except BaseException:
                 self.close()
                 raise
-            if self._device_store is not None:
-                self._device_store.take_host_lengths()
+            if tiers.device is not None:
+                tiers.device.take_host_lengths()
             self._stored_ids, self._pending = token_ids[:stored], token_ids[stored:]
 
-    def _plan_device(self, weights: ModelWeights, dtype: torch.dtype) -> DevicePlan:
-        """What the session will take of the GPU's memory, beside the weights that are there."""
-        torch.cuda.empty_cache()
-        now, weights_bytes = device_memory(self._device), weights.device_bytes()
-        return plan_device(
-            weights.config,
-            self.config,
-            self._slice_tokens,
-            weights_bytes,
-            now.used_bytes - weights_bytes,
-            now.total_bytes,
-            dtype,
-        )
-
-    def _use_device(self, weights: ModelWeights, dtype: torch.dtype, cached_pages: int) -> None:
-        """Put a tier on the GPU before the host's, and decode there."""
+    def _make_graph(self, weights: ModelWeights) -> "DecodeGraph | None":
+        """What decodes on a GPU; None: decoding takes single steps."""
+        tiers, router = self._tiers, self.config.router
+        if tiers.device is None or router.router != "hga":
+            return None
         # Not to be imported where there is no GPU.
         from hga_engine.decode_graph import DecodeGraph
-        from hga_engine.kv_store.device import DeviceKVStore
 
-        model, router = weights.config, self.config.router
-        store = DeviceKVStore(model, router, self._host_store, dtype, self._device, cached_pages)
-        self._store = self._device_store = store
-        if router.router == "hga":
-            self._graph = DecodeGraph(weights, router, store, self._index, self._decoder)
+        return DecodeGraph(weights, router, tiers.device, tiers.index, self._decoder)
 
     @property
     def token_ids(self) -> list[int]:
@@ -187,8 +161,8 @@ class Engine:
                 session goes on.
         """
         if self._saved is not None:
-            if self._device_store is not None:
-                self._device_store.flush()
+            if self._tiers.device is not None:
+                self._tiers.device.flush()
             self._saved.save(self.token_ids, self._stored)
 
     def _prepare(self) -> None:
@@ -196,27 +170,6 @@ class Engine:
         if self._saved is not None:
             self._saved.wait()
             self._saved.before_growth()
-
-    def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
-        """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
-        queries, keys, values = self._decoder.project(layer, hidden, start)
-        self._store.append(layer, keys, values)
-        self._index.extend(layer, self._store)
-        return queries
-
-    def _layer(
-        self,
-        layer: int,
-        hidden: torch.Tensor,
-        start: int,
-        rule: Rule,
-        reading: Reading | None = None,
-        with_mass: bool = False,
-    ) -> torch.Tensor:
-        """Take [tokens, hidden_size] at positions from ``start`` on through one layer."""
-        queries = self._project(layer, hidden, start)
-        attended = self._attention.attend(layer, queries, start, rule, reading, with_mass)
-        return self._decoder.finish(layer, hidden, attended)
 
     def read(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
@@ -247,58 +200,19 @@ class Engine:
         began = time.perf_counter()
         finished = False
         try:
-            with closing(self._read_layers(tokens, start, began)) as steps:
-                for progress in steps:
+            with closing(self._layers.read(tokens, start)) as steps:
+                for done, total in steps:
                     if cancel is not None and cancel.is_set():
                         return
-                    finished = progress.done == progress.total
-                    yield progress
+                    finished = done == total
+                    seconds = time.perf_counter() - began
+                    yield PrefillProgress(done, total, len(tokens), seconds)
         finally:
             if finished:
                 self._stored_ids += tokens
             else:
                 self._cut(start)
                 self._pending = tokens[: len(tokens) - len(token_ids)]
-
-    @torch.inference_mode()
-    def _read_layers(
-        self, tokens: list[int], start: int, began: float
-    ) -> Generator[PrefillProgress, None, None]:
-        slices = self._slices(start, len(tokens))
-        hidden = self._decoder.embed(torch.tensor(tokens), self._long_memory(len(tokens)))
-        layers = self.model_config.num_layers
-        steps = 0
-        pace = Pace(self._device)
-        for layer in range(layers):
-            self._store.open_layer(layer)
-            try:
-                for first, last in slices:
-                    part = hidden[first:last]
-                    if layer == layers - 1:
-                        self._project(layer, part, start + first)
-                    else:
-                        hidden[first:last] = self._layer(layer, part, start + first, "prefill")
-                    steps += 1
-                    pace.step()
-                    if steps == layers * len(slices):
-                        pace.finish()
-                    yield PrefillProgress(
-                        steps, layers * len(slices), len(tokens), time.perf_counter() - began
-                    )
-            finally:
-                self._store.close_layer(layer)
-
-    def _long_memory(self, tokens: int) -> torch.Tensor | None:
-        """Room for the hidden states of a text, where the device is short of it."""
-        if self._device_store is None or tokens <= self._slice_tokens:
-            return None
-        return self._device_store.borrow(tokens, self.model_config.hidden_size)
-
-    def _slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
-        """Ranges that end on multiples of the slice size in the session, so on chunk borders."""
-        size = self._slice_tokens
-        borders = [*range(size - start % size, tokens, size), tokens]
-        return list(zip([0, *borders[:-1]], borders, strict=True))
 
     @torch.inference_mode()
     def logits(
@@ -327,7 +241,7 @@ class Engine:
         self._require_room(len(token_ids))
         tokens, self._pending = [*self._pending, *token_ids], []
         start = self._stored
-        for first, last in self._slices(start, len(tokens)):
+        for first, last in self._layers.slices(start, len(tokens)):
             self._attention.hide(hidden_groups)
             try:
                 hidden = self._append(tokens[first:last], rule, reading)
@@ -344,10 +258,8 @@ class Engine:
     ) -> torch.Tensor:
         """Take one slice through all layers: [tokens, hidden_size]."""
         start = self._stored
-        hidden = self._decoder.embed(torch.tensor(list(tokens)))
         try:
-            for layer in range(self.model_config.num_layers):
-                hidden = self._layer(layer, hidden, start, rule, reading, with_mass)
+            hidden = self._layers.append(tokens, start, rule, reading, with_mass)
         except BaseException:
             # Layers that are done would hold more than the others.
             self._cut(start)
@@ -386,7 +298,7 @@ class Engine:
         kept_pending, start = self._pending, self._stored
         tokens, self._pending = [*kept_pending, *prompt_ids], []
         # The last token is decoded, so that the first word's reading is traced as well.
-        slices = self._slices(start, len(tokens) - 1) if len(tokens) > 1 else []
+        slices = self._layers.slices(start, len(tokens) - 1) if len(tokens) > 1 else []
         is_read = False
         try:
             for done, (first, last) in enumerate(slices, 1):
@@ -498,7 +410,7 @@ class Engine:
         return memory_figures(
             self._weights_bytes,
             self._index.bytes(),
-            0 if self._plan is None else self._plan.total,
+            self._tiers.planned_bytes,
             self._store.usage(),
             device_memory(self._device),
         )
@@ -524,8 +436,4 @@ class Engine:
         if self._saved is not None:
             self._saved.close()
         self._graph = None
-        self._store.close()
-        self._index.close()
-        if self._device_store is not None:
-            # For whoever plans with what the driver says is free.
-            torch.cuda.empty_cache()
+        self._tiers.close()

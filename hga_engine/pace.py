@@ -4,6 +4,8 @@ from collections import deque
 
 import torch
 
+from hga_engine.device_memory import is_gpu
+
 _AHEAD = 16
 """About 60 ms of reading: more than Python's garbage collection takes now and then."""
 
@@ -20,7 +22,7 @@ class Pace:
         Args:
             device: where the steps are queued.
         """
-        self._is_gpu = device.type == "cuda"
+        self._is_gpu = is_gpu(device)
         self._queued: deque[torch.cuda.Event] = deque()
 
     def step(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from routed import SMALL
 
 from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig, SamplingParams
 from hga_engine.engine import Engine
@@ -16,18 +17,7 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 
 VOCAB = 64
 CONTEXT = 256
-PARTIAL = RouterConfig(
-    chunk_size=8,
-    group_size=4,
-    sink_tokens=8,
-    recent_tokens=8,
-    decode_budget=3,
-    prefill_budget=4,
-    decode_kept_chunks=4,
-    prefill_kept_chunks=5,
-    paper_kept_chunks=3,
-    scoring_stride=2,
-)
+PARTIAL = replace(SMALL, scoring_stride=2)
 FULL = replace(
     PARTIAL,
     decode_budget=99,

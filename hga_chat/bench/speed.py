@@ -59,7 +59,7 @@ def run_speed(
         with watched_device(device) as peak:
             used = replace(config, cache=replace(config.cache, context=context))
             if device.type != "cpu":
-                # Kernels are compiled when they are first used.
+                # Kernels are loaded when they are first used.
                 _one_context(model, text[: context - asked], used)
             results[context] = _one_context(model, text[: context - asked], used)
         results[context]["device_peak_bytes"] = peak[0]

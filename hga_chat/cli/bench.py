@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -12,7 +14,9 @@ from hga_chat.cli.options import Json, with_settings
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
+    from hga_chat.output import Output
     from hga_engine.config import RouterName
+    from hga_engine.opening import LoadedModel
 
 app = typer.Typer(help="Measure speed and quality on this machine.", rich_markup_mode=None)
 
@@ -48,6 +52,33 @@ def _told_as_usage() -> Iterator[None]:
         raise UsageError(f"{error}.") from error
 
 
+def _model_and_text(
+    settings: Settings,
+    output: "Output",
+    context: int,
+    synthetic: str | None,
+    *,
+    topics: bool = False,
+) -> "tuple[LoadedModel, list[int]]":
+    """What is measured with: a model, ready for sessions of ``context`` tokens, and its tokens."""
+    from hga_chat.bench import standard_text, synthetic_text
+    from hga_chat.cli.prepare import find_or_pull
+    from hga_engine.compiling import compile_kernels
+    from hga_engine.opening import prepare_model
+
+    if synthetic is None:
+        files = find_or_pull(settings, output)
+        model = prepare_model(files, output.progress, settings.device)
+        tokens = model.tokenizer.encode(standard_text())
+    else:
+        model, tokens = synthetic_text(synthetic, settings.device, context, topics)
+    config = settings.engine()
+    longest = replace(config, cache=replace(config.cache, context=context))
+    compile_kernels(model, longest, output.progress)
+    output.clear_progress()
+    return model, tokens
+
+
 @app.command("speed")
 @with_settings("model", "budget", "router", "device", "device_limit", "host_budget", "quiet")
 def speed(
@@ -64,19 +95,13 @@ def speed(
 ) -> None:
     """Measure reading, first token, answering and memory."""
     contexts = _numbers(context)
-    from hga_chat.bench import run_speed, standard_text, synthetic_text
-    from hga_chat.cli.prepare import find_or_pull
+    from hga_chat.bench import run_speed
     from hga_chat.output import Output, human_bytes, table
-    from hga_engine.opening import prepare_model
 
     output = Output(quiet=settings.quiet)
     if topics and synthetic is None:
         raise typer.BadParameter("--topics goes with --synthetic")
-    if synthetic is None:
-        model = prepare_model(find_or_pull(settings, output), device=settings.device)
-        tokens = model.tokenizer.encode(standard_text())
-    else:
-        model, tokens = synthetic_text(synthetic, settings.device, max(contexts), topics)
+    model, tokens = _model_and_text(settings, output, max(contexts), synthetic, topics=topics)
     with _told_as_usage():
         result = run_speed(model, tokens, contexts, settings.engine(), output.note)
     if as_json:
@@ -116,19 +141,11 @@ def memory(
 ) -> None:
     """Hold predicted memory against what is used."""
     contexts = _numbers(context)
-    from hga_chat.bench import run_memory, standard_text, synthetic_text
-    from hga_chat.cli.prepare import find_or_pull
+    from hga_chat.bench import run_memory
     from hga_chat.output import Output, human_bytes, table
-    from hga_engine.opening import LoadedModel, prepare_model
 
     output = Output(quiet=settings.quiet)
-
-    def load() -> tuple[LoadedModel, list[int]]:
-        if synthetic is not None:
-            return synthetic_text(synthetic, settings.device, max(contexts), False)
-        model = prepare_model(find_or_pull(settings, output), device=settings.device)
-        return model, model.tokenizer.encode(standard_text())
-
+    load = partial(_model_and_text, settings, output, max(contexts), synthetic)
     with _told_as_usage():
         result = run_memory(load, contexts, settings.engine(), output.note)
     if as_json:
@@ -195,11 +212,14 @@ def quality(
     from hga_chat.bench import QualityPlan, run_quality, write_plot
     from hga_chat.cli.prepare import find_or_pull
     from hga_chat.output import Output
+    from hga_engine.compiling import compile_kernels
     from hga_engine.opening import prepare_model
 
     contents = [_content(path) for path in text]
     output = Output(quiet=settings.quiet)
-    model = prepare_model(find_or_pull(settings, output), device=settings.device)
+    model = prepare_model(find_or_pull(settings, output), output.progress, settings.device)
+    compile_kernels(model, settings.engine(), output.progress)
+    output.clear_progress()
     first = settings.seed or 0
     plan = QualityPlan(
         context=settings.context,

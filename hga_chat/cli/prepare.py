@@ -129,10 +129,12 @@ def start_on_documents(
 
     def open_(progress: "Progress") -> "Conversation":
         from hga_chat.sessions.opening import open_documents
+        from hga_engine.compiling import compile_kernels
         from hga_engine.opening import prepare_model
 
         with _closing_on_failure(keeping.saved if keeping else None):
             model = prepare_model(prepared.files, progress, settings.device)
+            compile_kernels(model, settings.engine(), progress)
             return open_documents(
                 model, settings, prepared.layout, skipped, keeping, with_turns=not for_one_answer
             )
@@ -200,9 +202,11 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
 
     def open_(progress: "Progress") -> "Conversation":
         with _closing_on_failure(saved):
+            from hga_engine.compiling import compile_kernels
             from hga_engine.opening import prepare_model
 
             model = prepare_model(files, progress, own.device)
+            compile_kernels(model, own.engine(), progress)
             return open_session(model, own, saved, layout.result())
 
     return Start(own, open_)

@@ -7,6 +7,7 @@ from hga_kernels import Packing, empty_on_huge_pages, index_chunks, summarize
 from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.device_memory import is_gpu
 from hga_engine.kv_store import KVStore
 
 SLOW_TURN_RADIANS = 0.5
@@ -39,7 +40,7 @@ def middle_turns(
 
 def packing_for(device: torch.device) -> Packing:
     """How token codes are packed where they are read on ``device``."""
-    return "slabs" if device.type == "cpu" else "tokens"
+    return "tokens" if is_gpu(device) else "slabs"
 
 
 class RoutingIndex:

@@ -37,6 +37,11 @@ class PageSpace:
         """Pages of all layers when the context is full."""
         return self.num_layers * self.pages_per_layer
 
+    def of_groups(self, first_group: int, last_group: int) -> PageNumbers:
+        """Pages of a range of groups, all heads, ascending; numbered from the first of a layer."""
+        heads = np.arange(self.kv_heads)[:, None] * self.max_groups
+        return (heads + np.arange(first_group, last_group)).ravel()
+
     def describe(self, page: int) -> str:
         """Layer, head and group of a page, for error messages."""
         layer, rest = divmod(page, self.pages_per_layer)

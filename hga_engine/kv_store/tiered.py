@@ -1,6 +1,6 @@
 """The K/V store: resident pages, and on disk what exceeds the host budget."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -12,13 +12,10 @@ from hga_kernels import empty_on_huge_pages, pin
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError, KVStoreError
 from hga_engine.kv_store import TierUsage
-from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace, runs
-from hga_engine.kv_store.host import HostPages
+from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace
+from hga_engine.kv_store.residency import Residency
 from hga_engine.kv_store.restore import Checksums, PageReader
 from hga_engine.saved_state.manifest import PAGES
-
-_BATCH_BYTES = 8 << 20
-"""Pages move to and from disk in portions of this size."""
 
 _CPU = torch.device("cpu")
 
@@ -30,11 +27,8 @@ class TieredKVStore:
     page of a closed group never changes, so its copy on disk stays good and is written once, when
     it first leaves. The page of the open group is always resident and never on disk.
 
-    Who evicts: this class alone. Each layer has an equal share of the budget, at least one page a
-    KV head; a page that has to come in takes the place of the one used least recently. Two things
-    go beyond the share, each for one layer at a time: an open layer holds all its pages, and a
-    `fetch` of more pages than the share (or an `append` after it) is served in full, until another
-    layer is used.
+    Who evicts: `Residency`, when pages are added or fetched. Each layer has an equal share of the
+    budget, at least one page a KV head.
 
     When it is safe: slots and `pool` are valid until the next call that may move pages (`append`,
     `fetch`, `open_layer`, `close_layer`, `truncate`), of any layer when there is a budget, but
@@ -78,44 +72,33 @@ class TieredKVStore:
         self._max_groups = -(-cache.context // router.group_size)
         space = self._space = PageSpace(model.num_layers, self._kv_heads, self._max_groups)
         page = torch.empty(2, router.group_size, model.head_dim, dtype=dtype, device=device)
-        self._page_bytes = page.numel() * page.element_size()
-        self._pages_per_layer = space.pages_per_layer
-
-        self._share = self._pages_per_layer
+        page_bytes = page.numel() * page.element_size()
+        share = space.pages_per_layer
         if cache.host_budget_bytes is not None:
-            share = cache.host_budget_bytes // (model.num_layers * self._page_bytes)
-            self._share = min(max(share, self._kv_heads), self._pages_per_layer)
-        self._spills = self._share < self._pages_per_layer
+            wanted = cache.host_budget_bytes // (model.num_layers * page_bytes)
+            share = min(max(wanted, self._kv_heads), share)
         path = None if cache.saved_dir is None else cache.saved_dir / PAGES
         self._disk: DiskTier | None = None
-        if self._spills or path is not None:
-            self._disk = DiskTier(space, self._page_bytes, cache.disk_dir, path)
+        if share < space.pages_per_layer or path is not None:
+            self._disk = DiskTier(space, page_bytes, cache.disk_dir, path)
             if path is None:
                 self._disk.open()
         self.pinned: torch.Tensor | None = None
         """[layers, slots, 2, group_size, head_dim]: the pools of all layers, if they are pinned."""
         if is_pinned:
-            shape = (model.num_layers, self._pages_per_layer, *page.shape)
+            shape = (model.num_layers, space.pages_per_layer, *page.shape)
             self.pinned = empty_on_huge_pages(shape, dtype)
             pin(self.pinned, self)
-        self._layers = [
-            HostPages(
-                self._kv_heads,
-                self._max_groups,
-                page,
-                self._share,
-                None if self.pinned is None else self.pinned[layer],
-            )
-            for layer in range(model.num_layers)
-        ]
-        self._lengths = [0] * model.num_layers
-        # Larger is later. Indexed by layer and page; kept only where pages spill.
-        self._last_used = np.zeros(
-            (model.num_layers if self._spills else 0, self._pages_per_layer), dtype=np.int64
-        )
-        self._clock = 1
-        self._open: int | None = None
-        self._over_share: set[int] = set()
+        lengths = self._lengths = [0] * model.num_layers
+
+        # Not a method: the store has to go as soon as nobody uses it, pinned as it may be.
+        def open_pages(layer: int) -> PageNumbers:
+            group, tokens = divmod(lengths[layer], router.group_size)
+            return space.of_groups(group, group + (tokens > 0))
+
+        self._open_pages = open_pages
+        self._residency = Residency(space, page, share, self._disk, open_pages, self.pinned)
+        self._layers = self._residency.layers
         self._head_start = np.arange(self._kv_heads)[:, None] * self._max_groups
         self._slot_start = torch.from_numpy(self._head_start).to(device, torch.int32)
         self._hits = 0
@@ -128,14 +111,10 @@ class TieredKVStore:
             RuntimeError: a layer is open.
             KVStoreError: a page cannot be read back.
         """
-        if self._open is not None:
-            raise RuntimeError(f"layer {self._open} is open")
-        if self._spills:
-            self._exceed_share(layer)
-            groups = -(-self._lengths[layer] // self._group_size)
-            pages = self._pages(0, groups)
-            self._bring_in(layer, pages[self._layers[layer].table[pages] < 0])
-        self._open = layer
+        if self._residency.open is not None:
+            raise RuntimeError(f"layer {self._residency.open} is open")
+        groups = -(-self._lengths[layer] // self._group_size)
+        self._residency.hold_all(layer, self._space.of_groups(0, groups))
 
     def close_layer(self, layer: int) -> None:
         """Let pages of ``layer`` beyond the budget go to disk; sinks and the newest stay.
@@ -144,15 +123,9 @@ class TieredKVStore:
             RuntimeError: ``layer`` is not open.
             KVStoreError: the disk tier could not be written. The layer is closed; its pages stay.
         """
-        if self._open != layer:
+        if self._residency.open != layer:
             raise RuntimeError(f"layer {layer} is not open")
-        self._open = None
-        if self._spills:
-            order = self._clock + np.arange(self._max_groups)
-            order[: self._sink_groups] = self._clock + self._max_groups
-            self._last_used[layer] = np.tile(order, self._kv_heads)
-            self._clock += self._max_groups + 1
-            self._return_to_share()
+        self._residency.let_go(layer, self._sink_groups)
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Add tokens at the end of ``layer``.
@@ -173,7 +146,7 @@ class TieredKVStore:
                 "Raise --context, or give less text."
             )
         group, place = divmod(before, self._group_size)
-        if place and place + tokens <= self._group_size and not self._spills:
+        if place and place + tokens <= self._group_size and not self.spills:
             # Most tokens of an answer: their page is there.
             self._layers[layer].write(group, place, keys[None], values[None])
             self._lengths[layer] += tokens
@@ -203,11 +176,11 @@ class TieredKVStore:
             IndexError: under a budget, a group that the layer does not hold.
             KVStoreError: a page is damaged, or the disk tier could not be read or written.
         """
-        if not self._spills or self._open == layer:
+        if not self._residency.moves(layer):
             empty = groups < 0
             self._hits += groups.numel() - int(torch.count_nonzero(empty))
             return torch.where(empty, groups, groups + self._slot_start)
-        self._return_to_share(unless=layer)
+        self._residency.return_to_share(unless=layer)
         resident = self._layers[layer]
         numbers = groups.cpu().numpy()
         pages = numbers + self._head_start
@@ -217,10 +190,9 @@ class TieredKVStore:
             last_group = int((missing % self._max_groups).max())
             if last_group * self._group_size >= self._lengths[layer]:
                 raise IndexError(f"layer {layer} holds no group {last_group}")
-            self._bring_in(layer, missing, keep=wanted)
+        self._residency.use(layer, wanted, missing)
         self._misses += len(missing)
         self._hits += len(wanted) - len(missing)
-        self._touch(layer, wanted)
         slots = np.where(numbers < 0, -1, resident.table[pages])
         return torch.from_numpy(slots).to(groups.device, torch.int32)
 
@@ -244,17 +216,17 @@ class TieredKVStore:
             raise IndexError(f"layer {layer} holds no tokens {start} to {end}")
         first, last = start // self._group_size, -(-end // self._group_size)
         resident = self._layers[layer]
-        if not self._spills or self._open == layer:
+        if not self._residency.moves(layer):
             found = resident.keys(first, last)
         else:
             pool = resident.pool
-            pages = self._pages(first, last)
+            pages = self._space.of_groups(first, last)
             slots = resident.table[pages]
             found = pool.new_empty(len(pages), *pool.shape[2:])
             here = torch.from_numpy(slots >= 0)
             found[here] = pool[torch.from_numpy(slots[slots >= 0]), 0]
             absent = np.flatnonzero(slots < 0)
-            for part, contents in self._read(layer, pages[absent]):
+            for part, contents in self._residency.read(layer, pages[absent]):
                 found[torch.from_numpy(absent[part])] = contents[:, 0].to(pool.device)
         found = found.reshape(self._kv_heads, -1, found.shape[-1])
         skipped = first * self._group_size
@@ -286,7 +258,7 @@ class TieredKVStore:
         size = self._group_size
         first, last = -(-self._lengths[layer] // size), -(-tokens // size)
         if first < last:
-            self._layers[layer].take(self._pages(first, last))
+            self._layers[layer].take(self._space.of_groups(first, last))
         self._lengths[layer] = tokens
 
     def write_closed(self) -> None:
@@ -299,15 +271,15 @@ class TieredKVStore:
             return
         self._disk.open()
         for layer, resident in enumerate(self._layers):
-            pages = self._pages(0, self._lengths[layer] // self._group_size)
-            self._write(layer, pages[resident.table[pages] >= 0])
+            pages = self._space.of_groups(0, self._lengths[layer] // self._group_size)
+            self._residency.write(layer, pages[resident.table[pages] >= 0])
         self._disk.flush()
 
     def closed_checksums(self) -> Checksums:
         """[layers, kv_heads, groups]: CRC-32 of the pages of full groups, all on disk."""
         assert self._disk is not None
-        pages = self._pages(0, self._lengths[0] // self._group_size)
-        starts = np.arange(len(self._layers))[:, None] * self._pages_per_layer
+        pages = self._space.of_groups(0, self._lengths[0] // self._group_size)
+        starts = np.arange(len(self._layers))[:, None] * self._space.pages_per_layer
         return self._disk.checksums(starts + pages).reshape(len(starts), self._kv_heads, -1)
 
     def open_pages(self) -> npt.NDArray[np.uint8]:
@@ -317,7 +289,7 @@ class TieredKVStore:
             for layer, resident in enumerate(self._layers)
             if self._lengths[layer] % self._group_size
         ]
-        return np.array(pages, np.uint8).reshape(-1, self._kv_heads, self._page_bytes)
+        return np.array(pages, np.uint8).reshape(-1, self._kv_heads, self._residency.page_bytes)
 
     def resume(
         self, tokens: int, checksums: Checksums, open_pages: npt.NDArray[np.uint8]
@@ -337,19 +309,21 @@ class TieredKVStore:
         assert self._disk.path is not None
         closed, size = tokens // self._group_size, self._group_size
         for layer, resident in enumerate(self._layers):
-            pages = self._pages(0, closed)
-            self._disk.adopt(layer * self._pages_per_layer + pages, checksums[layer].ravel())
-            if not self._spills:
+            pages = self._space.of_groups(0, closed)
+            first = layer * self._space.pages_per_layer
+            self._disk.adopt(first + pages, checksums[layer].ravel())
+            if not self.spills:
                 resident.take(pages)
             self._lengths[layer] = tokens
             resident.take(self._open_pages(layer))
-            if self._spills and tokens % size:
+            if self.spills and tokens % size:
                 contents = torch.from_numpy(open_pages[layer]).view(resident.pool.dtype)
                 resident.copy_in(
                     self._open_pages(layer), contents.view(-1, *resident.pool.shape[1:])
                 )
-        pools = None if self._spills else [layer.bytes_by_head() for layer in self._layers]
-        reader = PageReader(self._disk.path, self._space, self._page_bytes, checksums, pools)
+        pools = None if self.spills else [layer.bytes_by_head() for layer in self._layers]
+        page_bytes = self._residency.page_bytes
+        reader = PageReader(self._disk.path, self._space, page_bytes, checksums, pools)
         copies = zip(pools or (), open_pages, strict=False)  # none where no group is open
         work = [partial(np.copyto, pool[:, closed], pages) for pool, pages in copies]
         return [*work, *reader.tasks()]
@@ -357,12 +331,13 @@ class TieredKVStore:
     @property
     def spills(self) -> bool:
         """Whether pages leave host memory for the disk as the session grows."""
-        return self._spills
+        return self._residency.spills
 
     def usage(self) -> TierUsage:
         """Bytes per tier now, in whole pages. A page with copies in two tiers counts in both."""
-        resident = sum(layer.num_resident for layer in self._layers) * self._page_bytes
-        capacity = len(self._layers) * self._share * self._page_bytes
+        held = self._residency
+        resident = sum(layer.num_resident for layer in self._layers) * held.page_bytes
+        capacity = len(self._layers) * held.share * held.page_bytes
         on_host = self._slot_start.device.type == "cpu"
         return TierUsage(
             device_bytes=0 if on_host else resident,
@@ -372,7 +347,7 @@ class TieredKVStore:
             disk_capacity_bytes=self._disk.capacity_bytes if self._disk else 0,
             page_hits=self._hits,
             page_misses=self._misses,
-            page_bytes=self._page_bytes,
+            page_bytes=held.page_bytes,
         )
 
     def close(self) -> None:
@@ -382,32 +357,15 @@ class TieredKVStore:
         if self._disk is not None:
             self._disk.close()
 
-    def _pages(self, first_group: int, last_group: int) -> PageNumbers:
-        """Pages of a range of groups, all heads, ascending."""
-        return (self._head_start + np.arange(first_group, last_group)).ravel()
-
-    def _open_pages(self, layer: int) -> PageNumbers:
-        """Pages of the group that is not full yet."""
-        group, tokens = divmod(self._lengths[layer], self._group_size)
-        return self._pages(group, group + (tokens > 0))
-
-    def _touch(self, layer: int, pages: PageNumbers) -> None:
-        if self._spills:
-            self._last_used[layer, pages] = self._clock
-            self._clock += 1
-
     def _append_part(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> int:
         """Append as many of the tokens as there are slots for; returns how many."""
         size, length = self._group_size, self._lengths[layer]
         resident = self._layers[layer]
-        if self._open != layer:
-            self._return_to_share(unless=layer)
+        if self._residency.open != layer:
+            self._residency.return_to_share(unless=layer)
         first = length // size
         end = min(length + len(keys), (first + resident.slots // self._kv_heads) * size)
-        new_pages = self._pages(-(-length // size), -(-end // size))
-        self._make_room(layer, len(new_pages))
-        resident.take(new_pages)
-        self._touch(layer, new_pages)
+        self._residency.add(layer, self._space.of_groups(-(-length // size), -(-end // size)))
 
         # The rest of the open group, then full groups, then the beginning of a new one.
         bounds = sorted({length, min(-(-length // size) * size, end), end // size * size, end})
@@ -428,105 +386,15 @@ class TieredKVStore:
         if tokens >= length:
             return
         resident = self._layers[layer]
-        self._drop(layer, self._pages(-(-tokens // size), -(-length // size)))
+        self._residency.drop(layer, self._space.of_groups(-(-tokens // size), -(-length // size)))
         self._lengths[layer] = tokens // size * size
         if tokens % size and self._disk is not None:
-            pages = self._pages(tokens // size, tokens // size + 1)
+            pages = self._space.of_groups(tokens // size, tokens // size + 1)
+            missing = pages[resident.table[pages] < 0]
             try:
-                self._bring_in(layer, pages[resident.table[pages] < 0], keep=pages)
+                self._residency.bring_in(layer, missing, keep=pages)
             except KVStoreError:
-                self._drop(layer, pages)
+                self._residency.drop(layer, pages)
                 raise
-            self._disk.forget(layer * self._pages_per_layer + pages)
+            self._residency.forget(layer, pages)
         self._lengths[layer] = tokens
-
-    def _drop(self, layer: int, pages: PageNumbers) -> None:
-        self._layers[layer].release(pages)
-        if self._disk is not None:
-            self._disk.forget(layer * self._pages_per_layer + pages)
-
-    def _bring_in(self, layer: int, pages: PageNumbers, keep: PageNumbers | None = None) -> None:
-        """Read pages from disk; ``keep`` are pages that must not leave for them."""
-        resident = self._layers[layer]
-        self._make_room(layer, len(pages), keep)
-        resident.take(pages)
-        try:
-            for part, contents in self._read(layer, pages):
-                resident.copy_in(pages[part], contents)
-        except KVStoreError:
-            resident.release(pages)
-            raise
-
-    def _read(self, layer: int, pages: PageNumbers) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield (part of ``pages``, their contents [n, 2, group_size, head_dim]) from disk."""
-        pool = self._layers[layer].pool
-        for part in self._portions(len(pages)):
-            chosen = layer * self._pages_per_layer + pages[part]
-            contents = torch.empty(len(chosen), *pool.shape[1:], dtype=pool.dtype)
-            if self._disk is not None:
-                self._disk.read(chosen, contents.flatten(1).view(torch.uint8).numpy())
-            yield part, contents
-
-    def _portions(self, num_pages: int) -> Iterator[slice]:
-        step = max(_BATCH_BYTES // self._page_bytes, 1)
-        for start in range(0, num_pages, step):
-            yield slice(start, start + step)
-
-    def _make_room(self, layer: int, pages: int, keep: PageNumbers | None = None) -> None:
-        """Free slots for ``pages`` more pages without moving those in ``keep``."""
-        resident = self._layers[layer]
-        excess = resident.num_resident + pages - resident.slots
-        if excess <= 0:
-            return
-        victims = self._least_recent(layer, excess, keep)
-        if len(victims) < excess:
-            self._exceed_share(layer)
-        else:
-            self._spill(layer, victims)
-
-    def _least_recent(self, layer: int, count: int, keep: PageNumbers | None) -> PageNumbers:
-        """Up to ``count`` resident pages that may leave, least recently used first to go."""
-        may_leave = self._layers[layer].table >= 0
-        may_leave[self._open_pages(layer)] = False
-        if keep is not None:
-            may_leave[keep] = False
-        candidates = np.flatnonzero(may_leave)
-        if count >= len(candidates):
-            return candidates
-        order = np.argpartition(self._last_used[layer, candidates], count - 1)
-        return np.sort(candidates[order[:count]])
-
-    def _spill(self, layer: int, pages: PageNumbers) -> None:
-        """Give up the slots of pages, written first where the disk does not hold them yet."""
-        self._write(layer, pages)
-        self._layers[layer].release(pages)
-
-    def _write(self, layer: int, pages: PageNumbers) -> None:
-        """Write those of some resident pages that the disk does not hold yet."""
-        if self._disk is None:
-            return
-        first = layer * self._pages_per_layer
-        unsaved = self._disk.unsaved(first + pages) - first
-        resident = self._layers[layer]
-        # Runs of a whole pool are written from where they are; others are copied together.
-        parts = runs(unsaved) if resident.is_whole else self._portions(len(unsaved))
-        for part in parts:
-            chosen = unsaved[part]
-            self._disk.write(first + chosen, resident.contents(chosen))
-
-    def _exceed_share(self, layer: int) -> None:
-        """Give ``layer`` a slot for every page, after the layer that had them."""
-        self._return_to_share(unless=layer)
-        if not self._layers[layer].is_whole:
-            self._layers[layer].resize(self._pages_per_layer)
-        self._over_share.add(layer)
-
-    def _return_to_share(self, unless: int | None = None) -> None:
-        """Bring layers that exceed their share back to it, but for the open one and ``unless``."""
-        for layer in self._over_share - {unless, self._open}:
-            resident = self._layers[layer]
-            excess = resident.num_resident - self._share
-            if excess > 0:
-                self._spill(layer, self._least_recent(layer, excess, None))
-            resident.resize(self._share)
-            self._over_share.remove(layer)

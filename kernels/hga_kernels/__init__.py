@@ -51,7 +51,7 @@ def status() -> dict[str, str]:
     found = {"cpu": cpu.status()}
     if torch.cuda.is_available():
         # Not to be imported where there is no GPU.
-        from hga_kernels.gpu import build
+        from hga_kernels.gpu import build, compiling
 
-        found["cuda"] = build.status()
+        found["cuda"] = f"{build.status()}; {compiling.status()}"
     return found

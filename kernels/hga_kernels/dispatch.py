@@ -27,12 +27,17 @@ def dispatch(
     @wraps(plain)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         fast: Any = cpu
-        if isinstance(args[0], torch.Tensor) and args[0].is_cuda:
+        if is_on_gpu(args[0]):
             fast = _on_gpu(gpu, plain.__name__) if gpu else None
         result: Result | None = fast(*args, **kwargs) if fast else None
         return plain(*args, **kwargs) if result is None else result
 
     return run
+
+
+def is_on_gpu(argument: object) -> bool:
+    """Whether an argument is a tensor in the memory of a GPU."""
+    return isinstance(argument, torch.Tensor) and argument.is_cuda
 
 
 def _on_gpu(module: str, name: str) -> Callable[..., Any]:

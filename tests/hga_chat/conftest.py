@@ -43,6 +43,7 @@ def use_engine(monkeypatch):
 
     def use(*answers, **options):
         import hga_chat.models
+        import hga_engine.compiling
         import hga_engine.opening
         import hga_engine.saved_state
         import hga_engine.tokenizer
@@ -60,6 +61,7 @@ def use_engine(monkeypatch):
         monkeypatch.setattr(hga_chat.models, "find_model", lambda name: files)
         monkeypatch.setattr(hga_engine.tokenizer, "load_tokenizer", lambda _: engine.tokenizer)
         monkeypatch.setattr(hga_engine.opening, "prepare_model", prepare_model)
+        monkeypatch.setattr(hga_engine.compiling, "compile_kernels", lambda *_: None)
         monkeypatch.setattr(hga_engine.opening, "open_engine", lambda _, c: engine.open(c))
         monkeypatch.setattr(hga_engine.saved_state, "read_info", scripted_info)
         monkeypatch.setattr(hga_engine.saved_state, "fork", scripted_fork)

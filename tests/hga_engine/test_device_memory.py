@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from geometries import QWEN3_30B
 
+from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
 from hga_engine.device_memory import device_memory, plan_device
 from hga_engine.errors import OutOfMemoryError
@@ -19,7 +19,7 @@ def plan(limit: float | None = 31, total: float = 80, **given):
     router = given.pop("router", RouterConfig())
     cache = CacheConfig(device_limit_bytes=None if limit is None else int(limit * GIB), **given)
     return plan_device(
-        QWEN3_30B,
+        QWEN3_30B_A3B,
         EngineConfig(router, cache),
         4096,
         WEIGHTS,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from fp8_weights import in_fp8, plain
 from hga_kernels.weights import BlockScaled
 from tiny_engine import random_weights
 
@@ -57,53 +58,21 @@ class Letters:
         return bytes([0x21 + token_id % 90])
 
 
-def quantized(weight: torch.Tensor) -> BlockScaled:
-    """FP8 with a scale a block of 128 x 128."""
-    *lead, rows, columns = weight.shape
-    blocks = weight.float().view(*lead, rows // 128, 128, columns // 128, 128)
-    scales = blocks.abs().amax((-3, -1)) / 448
-    values = blocks / scales[..., :, None, :, None]
-    return BlockScaled(values.view(weight.shape).to(torch.float8_e4m3fn), scales)
-
-
-def on_gpu(weights: ModelWeights, fp8: bool) -> ModelWeights:
-    def moved(layer: LayerWeights) -> LayerWeights:
-        tensors: dict[str, Any] = {}
-        for name, tensor in vars(layer).items():
-            if tensor is None:
-                tensors[name] = None
-            elif fp8 and name in ("qkv", "output", "gate_up", "down"):
-                scaled = quantized(tensor)
-                tensors[name] = BlockScaled(scaled.values.cuda(), scaled.scales.cuda())
-            else:
-                tensors[name] = tensor.cuda()
-        return LayerWeights(**tensors)
+def on_gpu(weights: ModelWeights) -> ModelWeights:
+    def moved(tensor: Any) -> Any:
+        if isinstance(tensor, BlockScaled):
+            return BlockScaled(tensor.values.cuda(), tensor.scales.cuda())
+        return None if tensor is None else tensor.cuda()
 
     return ModelWeights(
         weights.config,
         weights.embedding.pin_memory(),
-        tuple(moved(layer) for layer in weights.layers),
+        tuple(
+            LayerWeights(**{name: moved(tensor) for name, tensor in vars(layer).items()})
+            for layer in weights.layers
+        ),
         weights.final_norm.cuda(),
         weights.lm_head.cuda(),
-    )
-
-
-def plain(weights: ModelWeights, dtype: torch.dtype = torch.float64) -> ModelWeights:
-    """The same numbers on the CPU, FP8 weights multiplied out."""
-
-    def wide(tensor: Any) -> Any:
-        if isinstance(tensor, BlockScaled):
-            return tensor.dequantize(dtype).cpu()
-        return None if tensor is None else tensor.cpu().to(dtype)
-
-    return ModelWeights(
-        weights.config,
-        wide(weights.embedding),
-        tuple(
-            LayerWeights(**{k: wide(v) for k, v in vars(layer).items()}) for layer in weights.layers
-        ),
-        wide(weights.final_norm),
-        wide(weights.lm_head),
     )
 
 
@@ -119,12 +88,13 @@ MODELS = [("llama", LLAMA, False), ("moe-fp8", MOE, True)]
 @pytest.fixture(params=MODELS, ids=[name for name, _, _ in MODELS])
 def weights(request: pytest.FixtureRequest) -> ModelWeights:
     _, config, fp8 = request.param
-    return on_gpu(random_weights(config, 3, torch.bfloat16), fp8)
+    drawn = random_weights(config, 3, torch.bfloat16)
+    return on_gpu(in_fp8(drawn) if fp8 else drawn)
 
 
 @pytest.fixture
 def moe() -> ModelWeights:
-    return on_gpu(random_weights(MOE, 4, torch.bfloat16), True)
+    return on_gpu(in_fp8(random_weights(MOE, 4, torch.bfloat16)))
 
 
 def text(count: int, seed: int = 0) -> list[int]:
@@ -229,7 +199,7 @@ def test_a_replayed_graph_sees_history_grow(moe: ModelWeights) -> None:
 
 def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
     large, small = read(make(moe), text(2500, 6)), read(make(moe), text(2500, 6))
-    store = small._device_store
+    store = small._tiers.device
     assert store is not None
     cut = ROUTER.decode_budget
     window = store.cache.resident.shape[2] - store.cache.owner.shape[2]

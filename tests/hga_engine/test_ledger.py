@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from geometries import QWEN3_30B
 
+from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine import ledger
 from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig
 from hga_engine.errors import OutOfMemoryError
@@ -34,13 +34,13 @@ def test_weights_of_the_published_geometries() -> None:
     # 134,515,008 is the parameter count of SmolLM2-135M on its model card.
     assert ledger.weights_bytes(SMOLLM2, torch.bfloat16) == 2 * 134_515_008
     # Qwen3-30B-A3B: 30,532,122,624 parameters, as Hugging Face counts the bf16 checkpoint.
-    assert ledger.weights_bytes(QWEN3_30B, torch.bfloat16) == 2 * 30_532_122_624
-    fp8 = ledger.weights_bytes(QWEN3_30B, torch.float8_e4m3fn)
+    assert ledger.weights_bytes(QWEN3_30B_A3B, torch.bfloat16) == 2 * 30_532_122_624
+    fp8 = ledger.weights_bytes(QWEN3_30B_A3B, torch.float8_e4m3fn)
     assert fp8 / GIB == pytest.approx(29.0, abs=0.05)
 
 
 def test_kv_and_index_of_qwen3_at_64k() -> None:
-    found = ledger.predict(QWEN3_30B, 29 * GIB, EngineConfig(), torch.bfloat16)
+    found = ledger.predict(QWEN3_30B_A3B, 29 * GIB, EngineConfig(), torch.bfloat16)
     assert found.kv_host == 65_536 * 96 * 1024 == 6 * GIB
     assert found.kv_disk == 0
     # 48 layers x 4 heads x (65,536 x (32 + 2) + 1,024 x 256) bytes.
@@ -65,7 +65,7 @@ def test_the_index_of_each_router() -> None:
 def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None:
     def predict(budget: int | None) -> ledger.Ledger:
         cache = CacheConfig(host_budget_bytes=budget)
-        return ledger.predict(QWEN3_30B, 0, EngineConfig(cache=cache), torch.bfloat16)
+        return ledger.predict(QWEN3_30B_A3B, 0, EngineConfig(cache=cache), torch.bfloat16)
 
     half = predict(3 * GIB)
     assert (half.kv_host, half.kv_disk) == (3 * GIB, 6 * GIB)
@@ -117,13 +117,15 @@ def test_a_disk_that_is_short_is_told() -> None:
 
 def test_the_memory_advice_fits_when_it_is_followed() -> None:
     config = EngineConfig()
-    plain = ledger.predict(QWEN3_30B, 29 * GIB, config, torch.bfloat16)
+    plain = ledger.predict(QWEN3_30B_A3B, 29 * GIB, config, torch.bfloat16)
     available = plain.total_host - 2 * GIB
     with pytest.raises(OutOfMemoryError) as error:
         ledger.check(plain, available, 99 * GIB)
     budget = int(str(error.value).rsplit(maxsplit=1)[1].rstrip("M.")) * 2**20
     advised = EngineConfig(cache=CacheConfig(host_budget_bytes=budget))
-    ledger.check(ledger.predict(QWEN3_30B, 29 * GIB, advised, torch.bfloat16), available, 99 * GIB)
+    ledger.check(
+        ledger.predict(QWEN3_30B_A3B, 29 * GIB, advised, torch.bfloat16), available, 99 * GIB
+    )
 
 
 def test_resident_memory_follows_an_allocation() -> None:

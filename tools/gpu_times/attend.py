@@ -6,16 +6,14 @@ Decoding is timed over several layers at once, so that caches of the GPU do not 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from hga_kernels import reference, reference_pages
 from hga_kernels.gpu import attention, choice, pages, resident, selection
-from hga_kernels.gpu.build import Launch
 from hga_kernels.reference_pages import WINDOW
 
-from gpu_times import Case
+from gpu_times import Case, with_launch
 from gpu_times.select import entries
 
 LAYERS, KV_HEADS, HEADS, DIM, GROUPS = 48, 4, 32, 128, 4096
@@ -54,44 +52,18 @@ def candidates(device: torch.device) -> Iterator[Case]:
     slices = _prefill(device, 4096, 64, PREFILL_PAGES, "attend_pages/128")
     append = _prefill(device, 64, 1, DECODE_PAGES, "attend_pages/16")
     for launch in attention.CANDIDATES["attend_pages/128"]:
-        yield _with(slices, attention.ATTEND[128], launch)
+        yield with_launch(slices, attention.ATTEND[128], launch)
     for launch in attention.CANDIDATES["attend_pages/16"]:
-        yield _with(append, attention.ATTEND[16], launch)
+        yield with_launch(append, attention.ATTEND[16], launch)
     host = torch.randn(TIMED_LAYERS, KV_HEADS * GROUPS, 2, 16, DIM, device=device).bfloat16()
     [resolve, attend] = _Decode(device, host, 0, "all hits").parts()
     for launch in resident.CANDIDATES["attend_resident"]:
-        yield _with(attend, resident.ATTEND, launch)
+        yield with_launch(attend, resident.ATTEND, launch)
     attend = replace(attend, name="add_up")
     for launch in resident.CANDIDATES["add_up"]:
-        yield _with(attend, resident.ADD_UP, launch)
+        yield with_launch(attend, resident.ADD_UP, launch)
     for launch in pages.CANDIDATES["resolve_pages"]:
-        yield _with(resolve, pages.RESOLVE, launch)
-
-
-def _with(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
-    """The same case with another launch on every GPU."""
-
-    @contextmanager
-    def chosen() -> Iterator[None]:
-        before = dict(table)
-        table.update(dict.fromkeys(table, launch))
-        try:
-            yield
-        finally:
-            table.update(before)
-
-    def run() -> object:
-        with chosen():
-            return case.run()
-
-    def check() -> float:
-        with chosen():
-            return case.check() if case.check else 0.0
-
-    sizes = " ".join(f"{name}={size}" for name, size in launch.sizes.items())
-    name = f"{case.name.split(',')[0]} {sizes} w{launch.warps} s{launch.stages}"
-    name += f" r{launch.registers}" if launch.registers else ""
-    return Case(name, run, case.bytes, case.flops, check if case.check else None)
+        yield with_launch(resolve, pages.RESOLVE, launch)
 
 
 def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:

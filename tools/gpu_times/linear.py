@@ -5,16 +5,13 @@ Weights are those of several layers in turn, so that caches of the GPU do not ho
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from hga_kernels import reference
 from hga_kernels.gpu import build, expert_gemv, experts, gemm, gemv, linear, norm, sampling
-from hga_kernels.gpu.build import Launch, Launches
 from hga_kernels.weights import BlockScaled, Weight
 
-from gpu_times import Case
+from gpu_times import Case, with_launch, with_value
 
 COPIES = 8
 HIDDEN, QKV, ATTENDED, VOCAB = 2048, 5120, 4096, 151_936
@@ -58,50 +55,23 @@ def candidates(device: torch.device) -> Iterator[Case]:
         ),
     ):
         for kind, case in cases_of.items():
-            yield from (_with(case, launches[kind], launch) for launch in tables[kind])
+            yield from (with_launch(case, launches[kind], launch) for launch in tables[kind])
     for case in (_layer(layers, device), qkv, output, gate, gated, mixed):
-        yield _changed(case, f"{case.name}, kernels one by one", build.OVERLAP, False)
+        yield with_value(case, f"{case.name}, kernels one by one", build.OVERLAP, False)
     many = {"fp8": list(_prefill(device, SLICE))[:2], "grouped": [_experts(layers, device, SLICE)]}
     many["narrow"] = [_gate(device, SLICE)]
     many["narrow_few"] = [_gate(device, APPENDED)]
     many["grouped_few"] = [_experts(layers, device, APPENDED)]
     for kind, timed in many.items():
         for launch in gemm.CANDIDATES[kind]:
-            yield from (_with(case, gemm.LAUNCHES[kind], launch) for case in timed)
+            yield from (with_launch(case, gemm.LAUNCHES[kind], launch) for case in timed)
     for launch in gemm.CANDIDATES["quantized"]:
         for case in (*many["fp8"], *many["grouped"]):
-            yield _with(_quantized(case), gemm.LAUNCHES["quantized"], launch)
-
-
-def _with(case: Case, table: Launches, launch: Launch) -> Case:
-    """The same case with another launch on every GPU."""
-    sizes = " ".join(f"{name[-1]}={size}" for name, size in launch.sizes.items())
-    name = f"{case.name} {sizes} w{launch.warps} s{launch.stages}"
-    return _changed(case, name, table, launch)
+            yield with_launch(_quantized(case), gemm.LAUNCHES["quantized"], launch)
 
 
 def _quantized(case: Case) -> Case:
-    return _changed(case, f"{case.name}, rows in e4m3", gemm.QUANTIZE, True)
-
-
-def _changed(case: Case, name: str, table: dict[int, object], value: object) -> Case:
-    @contextmanager
-    def changed() -> Iterator[None]:
-        before = dict(table)
-        table.update(dict.fromkeys(table, value))
-        try:
-            yield
-        finally:
-            table.update(before)
-
-    def within(call: Callable[[], object]) -> Callable[[], object]:
-        def run() -> object:
-            with changed():
-                return call()
-
-        return run
-
-    return replace(case, name=name, run=within(case.run), check=case.check and within(case.check))
+    return with_value(case, f"{case.name}, rows in e4m3", gemm.QUANTIZE, True)
 
 
 def _rows(device: torch.device, *shape: int) -> torch.Tensor:

@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
+from unittest.mock import patch
 
 import torch
 from hga_kernels import reference
 from hga_kernels.gpu import index, selection, selection_launches, selection_step
-from hga_kernels.gpu.build import Launch
 
-from gpu_times import Case
+from gpu_times import Case, changed, with_launch
 
 HEADS, DIM, RATIO, CHUNK, GROUP = 4, 128, 8, 64, 16
 LAYERS, CHUNKS, SINKS, RECENT = 48, 1024, 2, 8
@@ -195,52 +196,22 @@ def candidates(device: torch.device) -> Iterator[Case]:
     ends = [(60 * 1024 + 64 * block) // CHUNK - RECENT for block in range(64)]
     block = selecting("prefill selection", device, layers, (64, 16 * RATIO), ends, 512, 128)
     for launch in selection_step.CANDIDATES["score_step"]:
-        yield _with(step, selection_step.SCORE_LAUNCHES, launch)
+        yield with_launch(step, selection_step.SCORE_LAUNCHES, launch)
     for launch in selection_step.CANDIDATES["choose_step"]:
-        yield _with(step, selection_step.CHOOSE_LAUNCHES, launch)
+        yield with_launch(step, selection_step.CHOOSE_LAUNCHES, launch)
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
-        yield _with(block, selection_launches.SCORE_LAUNCHES[128], launch)
+        yield with_launch(block, selection_launches.SCORE_LAUNCHES[128], launch)
     ends = [1016 - (token < 32) for token in range(64)]
     append = selecting("append selection", device, layers, (64, RATIO), ends, CHUNKS, 64)
     for launch in selection_launches.CANDIDATES["score_groups 16"]:
-        yield _with(append, selection_launches.SCORE_LAUNCHES[16], launch)
+        yield with_launch(append, selection_launches.SCORE_LAUNCHES[16], launch)
     for launch in selection_launches.CANDIDATES["weigh"]:
-        yield _with(block, selection_launches.WEIGH_LAUNCHES, launch)
+        yield with_launch(block, selection_launches.WEIGH_LAUNCHES, launch)
     for launch in selection_launches.CANDIDATES["choose"]:
-        yield _with(block, selection_launches.CHOOSE_LAUNCHES, launch)
+        yield with_launch(block, selection_launches.CHOOSE_LAUNCHES, launch)
     for mebibytes in (24, 48, 96):
-        yield _with_workspace(block, mebibytes)
+        change = partial(patch.object, selection, "WORKSPACE_BYTES", mebibytes * 2**20)
+        yield changed(block, f"{block.name}: workspace of {mebibytes} MiB", change)
     keys = indexing(device, layers)[0]
     for launch in index.CANDIDATES["index_chunks"]:
-        yield _with(keys, index.INDEX_LAUNCHES, launch)
-
-
-def _with(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
-    """The same case with another launch on every GPU."""
-
-    def run() -> object:
-        before = dict(table)
-        table.update(dict.fromkeys(table, launch))
-        try:
-            return case.run()
-        finally:
-            table.update(before)
-
-    sizes = " ".join(f"{name} {size}" for name, size in launch.sizes.items())
-    name = f"{case.name}: {sizes} warps {launch.warps} stages {launch.stages}"
-    name += f" registers {launch.registers}" if launch.registers else ""
-    return Case(name, run, case.bytes, case.flops)
-
-
-def _with_workspace(case: Case, mebibytes: int) -> Case:
-    """The same case in parts of another size."""
-
-    def run() -> object:
-        before = selection.WORKSPACE_BYTES
-        selection.WORKSPACE_BYTES = mebibytes * 2**20
-        try:
-            return case.run()
-        finally:
-            selection.WORKSPACE_BYTES = before
-
-    return Case(f"{case.name}: workspace of {mebibytes} MiB", run, case.bytes, case.flops)
+        yield with_launch(keys, index.INDEX_LAUNCHES, launch)

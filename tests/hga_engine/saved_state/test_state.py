@@ -91,8 +91,9 @@ def test_a_session_can_be_resumed_with_another_host_budget_and_routing(folder: P
         resumed = make_engine(router=router, saved_dir=folder, host_budget_bytes=3 * 10 * 1024)
         never = grow(make_engine())
         other = make_engine(router=router)
-        other._store, other._stored_ids = never._store, never._stored_ids
-        other._pending = never._pending
+        tiers = replace(never._tiers, index=other._index)
+        other._store, other._tiers, other._layers._tiers = tiers.store, tiers, tiers
+        other._stored_ids, other._pending = never._stored_ids, never._pending
         other._attention._store = never._store
         for layer in range(LLAMA.num_layers):
             other._index.extend(layer, never._store)

@@ -1,0 +1,93 @@
+"""Where a session lives: the tiers of its K/V, and its index."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from hga_engine.attention.index import RoutingIndex
+from hga_engine.config import EngineConfig
+from hga_engine.device_memory import DevicePlan, device_memory, is_gpu, plan_device
+from hga_engine.kv_store import KVStore
+from hga_engine.kv_store.tiered import TieredKVStore
+from hga_engine.model.types import ModelWeights
+
+if TYPE_CHECKING:
+    from hga_engine.kv_store.device import DeviceKVStore
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """What holds the tokens of one session."""
+
+    host: TieredKVStore
+    """Host memory and disk: the truth."""
+    device: "DeviceKVStore | None"
+    """In front of ``host`` where there is a GPU."""
+    index: RoutingIndex
+    planned_bytes: int
+    """Of the GPU's memory that the session and the weights are to take, as its driver counts."""
+
+    @property
+    def store(self) -> KVStore:
+        """What K/V is read and written through."""
+        return self.host if self.device is None else self.device
+
+    def close(self) -> None:
+        """Give memory and files back."""
+        self.store.close()
+        self.index.close()
+        if self.device is not None:
+            # For whoever plans with what the driver says is free.
+            torch.cuda.empty_cache()
+
+
+def make_tiers(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype) -> Tiers:
+    """Tiers without tokens, where the weights are.
+
+    Args:
+        weights: of the model.
+        config: routing, context and budgets.
+        dtype: of K/V.
+
+    Raises:
+        OutOfMemoryError: the GPU has too little memory.
+        KVStoreError: the disk tier cannot be set up.
+        MemoryError: host memory cannot be pinned.
+    """
+    model, router, device = weights.config, config.router, weights.final_norm.device
+    plan = plan_session(weights, config, dtype) if is_gpu(device) else None
+    host = TieredKVStore(model, router, config.cache, dtype, is_pinned=plan is not None)
+    index = RoutingIndex(model, router, config.cache.context, dtype, device)
+    if plan is None:
+        return Tiers(host, None, index, 0)
+    # Not to be imported where there is no GPU.
+    from hga_engine.kv_store.device import DeviceKVStore
+
+    on_device = DeviceKVStore(model, router, host, dtype, device, plan.cached_pages)
+    return Tiers(host, on_device, index, plan.total)
+
+
+def plan_session(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype) -> DevicePlan:
+    """What a session will take of the GPU's memory, beside the weights that are there.
+
+    Args:
+        weights: of the model, on the GPU.
+        config: routing, context and budgets.
+        dtype: of K/V.
+
+    Raises:
+        OutOfMemoryError: it has too little.
+    """
+    torch.cuda.empty_cache()
+    device = weights.final_norm.device
+    now, weights_bytes = device_memory(device), weights.device_bytes()
+    return plan_device(
+        weights.config,
+        config,
+        config.slice_on(device.type),
+        weights_bytes,
+        now.used_bytes - weights_bytes,
+        now.total_bytes,
+        dtype,
+    )

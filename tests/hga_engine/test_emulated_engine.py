@@ -1,0 +1,141 @@
+"""The engine on a GPU that the CPU plays, against the engine on the CPU in float64."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fp8_weights import in_fp8, plain
+from tiny_engine import LLAMA, Answer, FakeTokenizer, ask, random_tokens, random_weights, read
+
+from hga_engine import compiling, tiers
+from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
+from hga_engine.engine import Engine
+from hga_engine.events import TextDelta
+from hga_engine.model.types import ModelWeights
+from hga_engine.opening import LoadedModel
+
+if torch.cuda.is_available():
+    pytest.skip("there is a real one", allow_module_level=True)
+pytest.importorskip("triton")
+from emulated_gpu import emulated_gpu
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+PARTIAL = RouterConfig(
+    sink_tokens=64,
+    recent_tokens=64,
+    decode_budget=4,
+    prefill_budget=8,
+    decode_kept_chunks=8,
+    prefill_kept_chunks=3,
+    scoring_stride=16,
+)
+# A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.
+NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20)
+DENSE = replace(
+    LLAMA, num_layers=2, hidden_size=128, num_query_heads=4, head_dim=32, intermediate_size=128
+)
+EXPERTS = replace(
+    DENSE,
+    architecture="qwen3_moe",
+    num_experts=4,
+    experts_per_token=2,
+    expert_intermediate_size=128,
+)
+
+
+def make(weights: ModelWeights, router: RouterConfig) -> Engine:
+    config = EngineConfig(router, CacheConfig(512), slice_tokens=192)
+    tokenizer: Any = FakeTokenizer()
+    return Engine(weights, tokenizer, config, "tiny", "0" * 64)
+
+
+def two_turns(engine: Engine, document: int, later: int) -> tuple[Answer, Answer]:
+    """Read, ask, and ask again with a longer question."""
+    read(engine, random_tokens(document, 1))
+    first = ask(engine, random_tokens(5, 2), 6, ignore_end=True)
+    return first, ask(engine, random_tokens(later, 3), 2, ignore_end=True)
+
+
+def dense() -> ModelWeights:
+    return random_weights(DENSE, 2, torch.bfloat16)
+
+
+def experts() -> ModelWeights:
+    return in_fp8(random_weights(EXPERTS, 2, torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "router", "later"),
+    [
+        # In the second turn the chunk that the first one closed has left the recent window.
+        pytest.param(dense, PARTIAL, 66, id="dense"),
+        pytest.param(experts, NEAR, 9, id="fp8-experts"),
+    ],
+)
+def test_answers_are_those_of_the_cpu(
+    drawn: Callable[[], ModelWeights],
+    router: RouterConfig,
+    later: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While one graph decodes over the end of a chunk and on."""
+    weights = drawn()
+    plan = tiers.plan_device
+    # The cache holds what one query chooses, so that pages come and go.
+    cached = router.decode_budget
+    monkeypatch.setattr(tiers, "plan_device", lambda *of: replace(plan(*of), cached_pages=cached))
+    with emulated_gpu():
+        engine = make(weights, router)
+        ours = two_turns(engine, 250, later)
+        assert 0 < engine.page_hit_rate() < 1
+    truth = make(plain(weights), router)
+    for mine, true in zip(ours, two_turns(truth, 250, later), strict=True):
+        assert mine.tokens == true.tokens
+        for delta, other in zip(mine.deltas, true.deltas, strict=True):
+            print(
+                delta.token_id,
+                other.token_id,
+                (delta.trace.group_mass - other.trace.group_mass).abs().max(),
+            )
+            assert delta.trace.position == other.trace.position
+            assert delta.trace.tokens_attended == other.trace.tokens_attended
+            mass, expected = delta.trace.group_mass, other.trace.group_mass
+            torch.testing.assert_close(mass, expected, rtol=0, atol=0.03)
+    assert engine.token_ids == truth.token_ids
+
+
+def test_cancel_keeps_the_part_and_truncate_goes_back() -> None:
+    document, question = random_tokens(70, 4), random_tokens(3, 5)
+    cancel, seen = threading.Event(), []
+    with emulated_gpu():
+        engine = make(random_weights(DENSE, 4, torch.bfloat16), PARTIAL)
+        read(engine, document)
+        sampling = SamplingParams(max_new_tokens=9, ignore_end=True)
+        for event in engine.answer(question, sampling, cancel):
+            if isinstance(event, TextDelta):
+                seen.append(event.token_id)
+                if len(seen) == 2:
+                    cancel.set()
+        assert len(seen) == 2
+        assert engine.token_ids == [*document, *question, *seen]
+        engine.truncate(len(document))
+        assert ask(engine, question, 2, ignore_end=True).tokens == seen
+
+
+def test_kernels_can_be_compiled_beforehand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The session they are compiled with takes the engine's way from the text to an answer."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling, "_QUESTIONS", (2,))
+    tokenizer: Any = FakeTokenizer()
+    model = LoadedModel(dense(), tokenizer, "tiny", "0" * 64)
+    with emulated_gpu():
+        compiling.compile_kernels(model, EngineConfig(PARTIAL, CacheConfig(192)))
+    [mark] = tmp_path.iterdir()
+    assert mark.name.startswith("hga-chat-sm_")
