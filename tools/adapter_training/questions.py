@@ -1,6 +1,7 @@
 """Questions about texts that their own structure answers."""
 
 import ast
+import itertools
 import random
 import re
 import warnings
@@ -71,7 +72,7 @@ def _about_lines(text: str, path: str, draw: random.Random) -> Iterator[Placed]:
 def _about_headings(text: str, path: str) -> Iterator[Placed]:
     headings = list(_HEADING.finditer(text))
     counts = Counter(heading[2] for heading in headings)
-    for heading, following in zip(headings, [*headings[1:], None], strict=True):
+    for heading, following in itertools.zip_longest(headings, headings[1:]):
         below = text[heading.end() : following.start() if following else len(text)]
         sentence = re.match(r"\s*([A-Z][^\n]{20,180}?[.:])\s", below)
         if counts[heading[2]] == 1 and sentence and len(heading[2]) < 80:
@@ -154,7 +155,8 @@ def _about_function(
     name, found = node.name, node.args
     if len(name) < 4 or name.startswith("__"):
         return
-    yield Question(f"In which file is the function {name} defined?", path)
+    if draw.random() < 0.4:
+        yield Question(f"In which file is the function {name} defined?", path)
     names = [one.arg for one in (*found.posonlyargs, *found.args, *found.kwonlyargs)]
     if 0 < len(names) < 9:
         answer = f"The parameters of {name} are {', '.join(names)}."

@@ -24,6 +24,10 @@ _PAGED_SHARE, _PAGE_CHARS = 0.4, 2_400
 _LIST_SHARE = 0.08
 _FACTS_SHARE = 0.75
 """Of the room for turns, what planted facts may take."""
+_TURN_TOKENS = 42
+"""A question about a fact with its answer, about."""
+_PLANTED_SHARE = 0.25
+"""Of a sequence, what the lines of facts may take."""
 _COPY_TOKENS = 32
 """Answers that are longer weigh as much as one of so many tokens."""
 _WORD = re.compile(rb" [a-z]{4,8}")
@@ -64,12 +68,17 @@ class Maker:
         is_bare = draw.random() < _BARE_SHARE
         encode = self.tokenizer.encode
         opening = [] if is_bare else self.tokenizer.opening(None)
-        turns_room = int(length * 0.05) + 480
-        planted = self._planted(draw, length, turns_room)
-        lines_room = sum(len(encode(f"{line}\n")) for fact in planted for line in fact.lines)
+        turns_room = int(length * 0.05) + min(1_200, length // 6)
+        planted, lines_room = self._planted(draw, length, turns_room)
         room = length - len(opening) - turns_room - lines_room - 16
         chosen = self._choose(draw, room, is_bare)
-        questions = [(place, one) for place, text in enumerate(chosen) for one in _asked(text, draw)]
+        questions = [
+            (place, one)
+            for place, text in enumerate(chosen)
+            for one in about(text.text, text.path, text.kind, draw)
+            # Without headers nothing tells the path.
+            if not is_bare or text.path not in one.asked.question + one.asked.answer
+        ]
         questions = _clear(questions, "".join(text.text for text in chosen))
         draw.shuffle(questions)
         asked = questions[: turns_room // 24]
@@ -114,13 +123,23 @@ class Maker:
         weights[1:count] = 1
         return tokens, weights
 
-    def _planted(self, draw: random.Random, length: int, room: int) -> list[Planted]:
-        planted: list[Planted] = []
+    def _planted(
+        self, draw: random.Random, length: int, turns_room: int
+    ) -> tuple[list[Planted], int]:
+        """Facts, and the tokens of their lines."""
+        facts: list[Planted] = []
         if draw.random() < _HARD_SHARE:
             hard = list(hard_facts(draw, self._words, int(length * _LIST_SHARE)))
-            planted += draw.sample(hard, draw.randrange(2, len(hard) + 1))
-        most = int(room * _FACTS_SHARE / 42)
-        return planted + single_facts(draw, draw.randrange(max(most // 3, 4), most + 1))
+            facts += draw.sample(hard, draw.randrange(2, len(hard) + 1))
+        most = max(int(turns_room * _FACTS_SHARE / _TURN_TOKENS), 4)
+        facts += single_facts(draw, draw.randrange(most // 3, most + 1))
+        kept, tokens = [], 0
+        for fact in facts:
+            size = sum(len(self.tokenizer.encode(f"{line}\n")) for line in fact.lines)
+            if tokens + size <= length * _PLANTED_SHARE:
+                kept.append(fact)
+                tokens += size
+        return kept, tokens
 
     def _choose(self, draw: random.Random, room: int, is_bare: bool) -> list[Text]:
         """Texts that together take ``room`` tokens, the last of them cut at a line's end."""
@@ -143,7 +162,9 @@ class Maker:
                     end = text.text.rfind("\n", 0, end) + 1
                     if end:
                         chosen.append(_with(text, text.text[:end]))
-                    return chosen
+                    if chosen:
+                        return chosen
+                    break
                 chosen.append(text)
                 room -= len(ids) + header
         return chosen
@@ -222,10 +243,6 @@ def _part(text: Text, draw: random.Random) -> Text:
             page, at = page + 1, end
         body = "".join(pages)
     return _with(text, body)
-
-
-def _asked(text: Text, draw: random.Random) -> list[Placed]:
-    return about(text.text, text.path, text.kind, draw)
 
 
 def _clear(questions: list[tuple[int, Placed]], whole: str) -> list[tuple[int, Placed]]:
