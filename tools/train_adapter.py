@@ -51,7 +51,13 @@ def check(options: argparse.Namespace) -> None:
     from adapter_training.check import run_checks
 
     figures = run_checks(
-        options.data, options.weights, options.adapter, options.context, options.seeds, options.parts
+        options.data,
+        options.weights,
+        options.adapter,
+        options.context,
+        options.seeds,
+        options.parts,
+        options.windows,
     )
     print(json.dumps(figures, indent=1))
 
@@ -83,6 +89,7 @@ def main() -> None:
     checking.add_argument("--adapter", type=Path, nargs="*", default=[])
     checking.add_argument("--context", type=int, default=65_536)
     checking.add_argument("--seeds", type=int, nargs="*", default=[0])
+    checking.add_argument("--windows", type=int, default=48)
     checking.add_argument("--parts", nargs="*", default=["nats", "prompts", "needles"])
     checking.set_defaults(run=check)
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from hga_chat.bench.text import cut, depths, make_needles, standard_text
 from hga_engine.model.files import ModelFiles
 from hga_engine.tokenizer import Tokenizer, load_tokenizer
 
-_WINDOW, _WINDOWS = 2_048, 24
+_WINDOW = 2_048
 _PROMPT_TOKENS, _NEEDLE_TOKENS = 48, 24
 _NEEDLES = 10
 
@@ -64,6 +64,7 @@ def run_checks(
     context: int,
     seeds: Sequence[int],
     parts: Sequence[str],
+    windows: int,
 ) -> dict[str, Any]:
     """Measure the base model and the adapted one.
 
@@ -74,6 +75,7 @@ def run_checks(
         context: tokens in which needles are planted.
         seeds: of needles.
         parts: of ``nats``, ``prompts`` and ``needles``.
+        windows: of 2,048 tokens, of each kind of text.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = load_base(gguf, device, torch.bfloat16)
@@ -88,7 +90,7 @@ def run_checks(
     figures: dict[str, Any] = {}
     if "nats" in parts:
         figures["nats_2k"] = {
-            kind: _compare_nats(plain, adapted, texts.of(kind, held_out=True))
+            kind: _compare_nats(plain, adapted, texts.of(kind, held_out=True), windows)
             for kind in ("prose", "code", "manual")
         }
     if "prompts" in parts:
@@ -106,12 +108,12 @@ def run_checks(
 
 
 def _compare_nats(
-    plain: Subject, adapted: Subject, texts: Sequence[data.Text]
+    plain: Subject, adapted: Subject, texts: Sequence[data.Text], count: int
 ) -> dict[str, float]:
     ids = [plain.tokenizer.encode(text.text) for text in texts]
     windows = [part[at : at + _WINDOW] for part in ids for at in range(0, len(part), _WINDOW)]
     windows = [window for window in windows if len(window) == _WINDOW]
-    windows = random.Random(0).sample(windows, min(len(windows), _WINDOWS))
+    windows = random.Random(0).sample(windows, min(len(windows), count))
     means = [
         sum(subject.nats(window) for window in windows) / max(len(windows), 1)
         for subject in (plain, adapted)
