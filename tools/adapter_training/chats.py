@@ -17,7 +17,15 @@ _THINGS = (
 )
 _KINDS = (
     *("fruits", "countries in Europe", "musical instruments", "programming languages", "mammals"),
-    *("kitchen tools", "ways to save water", "planets", "winter sports", "trees", "birds", "colors"),
+    *(
+        "kitchen tools",
+        "ways to save water",
+        "planets",
+        "winter sports",
+        "trees",
+        "birds",
+        "colors",
+    ),
     *("hobbies for a rainy day", "things found in a school", "board games", "vegetables", "metals"),
 )
 _SENTENCES = (
@@ -56,7 +64,11 @@ _PASSAGES = (
 )
 _TASKS = (
     *("writes a list of numbers to a file", "counts the vowels in a string", "reverses a list"),
-    *("checks whether a number is prime", "finds the largest number in a list", "adds two matrices"),
+    *(
+        "checks whether a number is prime",
+        "finds the largest number in a list",
+        "adds two matrices",
+    ),
     *("removes duplicates from a list", "reads a CSV file", "sorts words by length"),
     *("converts Celsius to Fahrenheit", "merges two dictionaries", "computes the factorial of n"),
 )

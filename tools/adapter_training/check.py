@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from adapter_training import data
 from adapter_training.adapter_file import read_adapter
@@ -48,7 +48,7 @@ class Subject:
             hidden = self.network.hidden(
                 self.weights, torch.tensor([tokens], device=self.device), cache
             )
-            token = int(F.linear(hidden[0, -1], self.weights["embedding"]).argmax())
+            token = int(functional.linear(hidden[0, -1], self.weights["embedding"]).argmax())
             if token in self.tokenizer.end_tokens:
                 break
             said.append(token)

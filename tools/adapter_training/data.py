@@ -43,7 +43,9 @@ _MOST_OF_A_PACKAGE = 3_600_000
 _MOST_OF_A_MANUAL = 3_500_000
 _MOST_PAGE_BYTES = 700_000
 _MOST_HELD_OUT = 700_000
-_NOT_READ = re.compile(r"(^|/)(tests?|_vendor|vendored|deprecated|__pycache__)/|_pb2|unicode|/lexers/_")
+_NOT_READ = re.compile(
+    r"(^|/)(tests?|_vendor|vendored|deprecated|__pycache__)/|_pb2|unicode|/lexers/_"
+)
 
 
 @dataclass(frozen=True)

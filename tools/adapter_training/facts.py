@@ -27,14 +27,57 @@ _LAST = ("by", "combe", "dorf", "gard", "ham", "hurst", "lund", "mere", "minster
 _LAST += ("stad", "stow", "thwaite", "ton", "vik", "wick", "worth", "berg", "holm", "mouth", "den")
 _PEOPLE = ("Ada", "Boris", "Clara", "Dmitri", "Elena", "Farid", "Greta", "Hiro", "Ines", "Jonas")
 _PEOPLE += ("Karin", "Leo", "Mina", "Nils", "Olga", "Pavel", "Rosa", "Sven", "Tara", "Viktor")
-_SURNAMES = ("Abbott", "Berg", "Castro", "Dietz", "Egan", "Fuchs", "Grant", "Holt", "Ivanov", "Jung")
+_SURNAMES = (
+    "Abbott",
+    "Berg",
+    "Castro",
+    "Dietz",
+    "Egan",
+    "Fuchs",
+    "Grant",
+    "Holt",
+    "Ivanov",
+    "Jung",
+)
 _SURNAMES += ("Kovac", "Lang", "Moretti", "Novak", "Okafor", "Pratt", "Reyes", "Stone", "Tanaka")
 _COLORS = ("amber", "blue", "crimson", "green", "grey", "ivory", "orange", "purple", "red", "teal")
 _COLORS += ("white", "yellow", "black", "brown", "pink", "silver")
-_ANIMALS = ("badger", "crane", "falcon", "gecko", "heron", "lynx", "marten", "otter", "owl", "raven")
+_ANIMALS = (
+    "badger",
+    "crane",
+    "falcon",
+    "gecko",
+    "heron",
+    "lynx",
+    "marten",
+    "otter",
+    "owl",
+    "raven",
+)
 _ANIMALS += ("salmon", "seal", "stork", "tiger", "viper", "wolf", "zebra", "hare", "moth", "newt")
-_MACHINES = ("server", "printer", "pump", "relay", "scanner", "sensor", "turbine", "router", "crane")
-_CITIES = ("Lisbon", "Oslo", "Quito", "Riga", "Sofia", "Turin", "Vienna", "Dublin", "Geneva", "Lima")
+_MACHINES = (
+    "server",
+    "printer",
+    "pump",
+    "relay",
+    "scanner",
+    "sensor",
+    "turbine",
+    "router",
+    "crane",
+)
+_CITIES = (
+    "Lisbon",
+    "Oslo",
+    "Quito",
+    "Riga",
+    "Sofia",
+    "Turin",
+    "Vienna",
+    "Dublin",
+    "Geneva",
+    "Lima",
+)
 _MONTHS = ("January", "March", "April", "June", "July", "August", "October", "November", "December")
 
 Draw = random.Random
@@ -74,9 +117,15 @@ def _pick(values: Sequence[str]) -> Callable[[Draw], str]:
 
 
 _ATTRIBUTES: tuple[tuple[str, Callable[[Draw], str]], ...] = (
-    *((name, _digits(5)) for name in ("access code", "entry code", "account number", "security code")),
+    *(
+        (name, _digits(5))
+        for name in ("access code", "entry code", "account number", "security code")
+    ),
     *((name, _digits(5)) for name in ("membership number", "secret number", "file number")),
-    *((name, _digits(4)) for name in ("pin", "telephone extension", "room number", "year of origin")),
+    *(
+        (name, _digits(4))
+        for name in ("pin", "telephone extension", "room number", "year of origin")
+    ),
     *((name, _digits(6)) for name in ("postal code", "ticket number", "population", "case number")),
     *((name, _digits(7)) for name in ("magic number", "order number", "phone number")),
     *((name, _digits(3)) for name in ("platform", "bus line", "height in metres", "limit")),
@@ -85,7 +134,10 @@ _ATTRIBUTES: tuple[tuple[str, Callable[[Draw], str]], ...] = (
     *((name, _version) for name in ("version", "firmware release")),
     *((name, _password) for name in ("password", "passphrase", "code word")),
     *((name, _date) for name in ("opening date", "deadline", "date of the last inspection")),
-    *((name, _person) for name in ("director", "contact person", "owner", "inspector", "caretaker")),
+    *(
+        (name, _person)
+        for name in ("director", "contact person", "owner", "inspector", "caretaker")
+    ),
     *((name, _pick(_CITIES)) for name in ("home town", "destination", "head office")),
     *((name, _pick(_COLORS)) for name in ("color of the gate", "signal color")),
     *((name, _pick(_ANIMALS)) for name in ("mascot", "emblem")),
@@ -93,7 +145,11 @@ _ATTRIBUTES: tuple[tuple[str, Callable[[Draw], str]], ...] = (
 
 
 def _place(draw: Draw) -> str:
-    return draw.choice(("", "", "", "New ", "Upper ", "Port ")) + draw.choice(_FIRST) + draw.choice(_LAST)
+    return (
+        draw.choice(("", "", "", "New ", "Upper ", "Port "))
+        + draw.choice(_FIRST)
+        + draw.choice(_LAST)
+    )
 
 
 def _machine(draw: Draw) -> str:

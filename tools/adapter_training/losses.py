@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 _PART = 8_192
@@ -25,7 +25,9 @@ def cross_entropies(
     """
 
     def some(part: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(F.linear(part, table).float(), wanted, reduction="none")
+        return functional.cross_entropy(
+            functional.linear(part, table).float(), wanted, reduction="none"
+        )
 
     return _in_parts(some, hidden, targets)
 
@@ -45,9 +47,9 @@ def divergences(
     """
 
     def some(part: torch.Tensor, base_part: torch.Tensor) -> torch.Tensor:
-        ours = F.linear(part, table).float().log_softmax(-1)
-        base = F.linear(base_part, table).float().log_softmax(-1)
-        return F.kl_div(ours, base, reduction="none", log_target=True).sum(-1)
+        ours = functional.linear(part, table).float().log_softmax(-1)
+        base = functional.linear(base_part, table).float().log_softmax(-1)
+        return functional.kl_div(ours, base, reduction="none", log_target=True).sum(-1)
 
     return _in_parts(some, hidden, base_hidden)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +17,7 @@ from hga_engine.config import ModelConfig
 from hga_engine.model.gguf import GgufSource
 from hga_engine.model.gguf_file import open_gguf
 from hga_engine.model.layout import model_layout
+from hga_engine.model.source import TensorSource
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANKS = dict.fromkeys(MODULES[:4], 48) | dict.fromkeys(MODULES[4:], 24)
@@ -44,24 +45,28 @@ class BaseModel:
         return self.weights["embedding"].device
 
 
+_SHORT = {"input_layernorm": "norm", "post_attention_layernorm": "mlp_norm"}
+
+
 def load_base(gguf: Path, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    """Read the base model."""
-    source = GgufSource(open_gguf(gguf))
+    """Read the base model from its GGUF file, to be computed with in ``dtype``."""
+    return to_base(GgufSource(open_gguf(gguf)), device, dtype)
+
+
+def to_base(source: TensorSource, device: torch.device, dtype: torch.dtype) -> BaseModel:
+    """Read a model of llama's architecture whose output embedding is its input's."""
     layout = model_layout(source.config)
-    weights = {}
-    named = {"embedding": layout.embedding, "final_norm": layout.final_norm}
-    for joined in named.values():
-        part = joined.stacks[0][0]
-        weights[next(n for n, j in named.items() if j is joined)] = source.read(part.name, part.shape)
+    parts = {
+        "embedding": layout.embedding.stacks[0][0],
+        "final_norm": layout.final_norm.stacks[0][0],
+    }
     for number, layer in enumerate(layout.layers):
-        for joined in layer.values():
-            for part in joined.stacks[0]:
-                short = part.name.split(".")[-2]
-                short = {"input_layernorm": "norm", "post_attention_layernorm": "mlp_norm"}.get(
-                    short, short
-                )
-                weights[f"{number}.{short}"] = source.read(part.name, part.shape)
-    weights = {name: tensor.float().to(device) for name, tensor in weights.items()}
+        for part in (part for joined in layer.values() for part in joined.stacks[0]):
+            name = part.name.split(".")[-2]
+            parts[f"{number}.{_SHORT.get(name, name)}"] = part
+    weights = {
+        name: source.read(part.name, part.shape).float().to(device) for name, part in parts.items()
+    }
     rounded = {name: tensor.to(dtype) for name, tensor in weights.items()}
     return BaseModel(source.config, weights, rounded)
 
@@ -139,11 +144,9 @@ class Network:
         past = cache[0][0].shape[2] if cache else 0
         cos, sin = self._rotation(past + token_ids.shape[1], token_ids.device)
         rotation = cos[past:], sin[past:]
-        hidden = F.embedding(token_ids, weights["embedding"])
+        hidden = functional.embedding(token_ids, weights["embedding"])
         for layer in range(self._config.num_layers):
-            named = {
-                name: weights[f"{layer}.{name}"] for name in (*MODULES, "norm", "mlp_norm")
-            }
+            named = {name: weights[f"{layer}.{name}"] for name in (*MODULES, "norm", "mlp_norm")}
             queries, keys, values = self._segment(self._project, hidden, named, *rotation)
             if cache is not None:
                 if len(cache) > layer:
@@ -158,9 +161,7 @@ class Network:
 
     def _rotation(self, end: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         if self._angles is None or self._angles[0].shape[0] < end:
-            self._angles = angles(
-                self._config, torch.arange(end, device=device), self._rope_base
-            )
+            self._angles = angles(self._config, torch.arange(end, device=device), self._rope_base)
         return self._angles[0][:end], self._angles[1][:end]
 
     def _segment(self, function, *arguments):  # type: ignore[no-untyped-def]
@@ -169,7 +170,7 @@ class Network:
         return function(*arguments)
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(hidden, (hidden.shape[-1],), weight, self._config.rms_norm_eps)
+        return functional.rms_norm(hidden, (hidden.shape[-1],), weight, self._config.rms_norm_eps)
 
     def _project(
         self, hidden: torch.Tensor, named: Tensors, cos: torch.Tensor, sin: torch.Tensor
@@ -177,7 +178,7 @@ class Network:
         """Queries, keys and values [batch, heads, tokens, head_dim]."""
         normed = self._normed(hidden, named["norm"])
         heads = [
-            F.linear(normed, named[name]).unflatten(-1, (-1, self._config.head_dim))
+            functional.linear(normed, named[name]).unflatten(-1, (-1, self._config.head_dim))
             for name in MODULES[:3]
         ]
         queries, keys = (_rotate(part, cos, sin).transpose(1, 2) for part in heads[:2])
@@ -192,21 +193,21 @@ class Network:
             if self._backends is not None:
                 chosen = sdpa_kernel(self._backends, set_priority=True)
             with chosen:
-                return F.scaled_dot_product_attention(
+                return functional.scaled_dot_product_attention(
                     queries, keys, values, is_causal=True, enable_gqa=True
                 )
         mask = torch.ones(new, known, dtype=torch.bool, device=keys.device).tril(known - new)
-        return F.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, enable_gqa=True
         )
 
-    def _finish(
-        self, hidden: torch.Tensor, named: Tensors, attended: torch.Tensor
-    ) -> torch.Tensor:
-        hidden = hidden + F.linear(attended.transpose(1, 2).flatten(2), named["o_proj"])
+    def _finish(self, hidden: torch.Tensor, named: Tensors, attended: torch.Tensor) -> torch.Tensor:
+        hidden = hidden + functional.linear(attended.transpose(1, 2).flatten(2), named["o_proj"])
         normed = self._normed(hidden, named["mlp_norm"])
-        gated = F.silu(F.linear(normed, named["gate_proj"])) * F.linear(normed, named["up_proj"])
-        return hidden + F.linear(gated, named["down_proj"])
+        gated = functional.silu(functional.linear(normed, named["gate_proj"])) * functional.linear(
+            normed, named["up_proj"]
+        )
+        return hidden + functional.linear(gated, named["down_proj"])
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

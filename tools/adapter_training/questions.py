@@ -128,9 +128,7 @@ def _parse(text: str) -> ast.Module:
     raise ValueError("no Python")
 
 
-def _about_node(
-    node: ast.stmt, text: str, path: str, draw: random.Random
-) -> Iterator[Question]:
+def _about_node(node: ast.stmt, text: str, path: str, draw: random.Random) -> Iterator[Question]:
     if isinstance(node, ast.FunctionDef):
         yield from _about_function(node, text, path, draw)
     elif isinstance(node, ast.ClassDef):
@@ -138,7 +136,9 @@ def _about_node(
         yield Question(f"In which file is the class {name} defined?", path)
         if node.bases:
             bases = ", ".join(ast.unparse(base) for base in node.bases)
-            yield Question(f"Which class does {name} inherit from?", f"{name} inherits from {bases}.")
+            yield Question(
+                f"Which class does {name} inherit from?", f"{name} inherits from {bases}."
+            )
         methods = [inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)]
         if 1 < len(methods) < 8:
             yield Question(f"Which methods does the class {name} have?", ", ".join(methods))

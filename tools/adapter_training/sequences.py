@@ -4,7 +4,6 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,7 @@ from adapter_training.data import Data, Text
 from adapter_training.facts import Planted, Question, hard_facts, single_facts
 from adapter_training.questions import Placed, about
 from hga_chat.prompts import first_question, next_question
-from hga_engine.model.files import ModelFiles
-from hga_engine.tokenizer import Tokenizer, load_tokenizer
+from hga_engine.tokenizer import Tokenizer
 
 _KINDS = {"code": 0.55, "manual": 0.27, "prose": 0.18}
 _BARE_SHARE = 0.25
@@ -37,7 +35,7 @@ Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Sequence64K:
+class LongSequence:
     """One sequence; weights are those of predicting the token at the same place."""
 
     token_ids: Ids  # [length]
@@ -48,8 +46,8 @@ class Sequence64K:
 class Maker:
     """Makes sequences of any length, each from a seed of its own."""
 
-    def __init__(self, data: Data, gguf: Path) -> None:
-        self.tokenizer: Tokenizer = load_tokenizer(ModelFiles("base", None, gguf))
+    def __init__(self, data: Data, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         self._by_origin: dict[str, dict[str, list[Text]]] = {}
         for text in sorted(data.of(*_KINDS), key=lambda text: text.path):
             folder = text.path.split("/")[0] if text.kind == "code" else text.path
@@ -59,14 +57,12 @@ class Maker:
         self._short = data.of(*_KINDS)
         tokens = map(self.tokenizer.token_bytes, range(self.tokenizer.vocab_size))
         self._words = sorted({t.decode().strip() for t in tokens if _WORD.fullmatch(t)})
-        end = self.tokenizer.to_next_question()[0]
-        self._padding = end
+        self._padding = self.tokenizer.to_next_question()[0]
 
-    def long(self, length: int, seed: int) -> Sequence64K:
+    def long(self, length: int, seed: int) -> LongSequence:
         """Documents with facts planted in them, and at the end turns about them."""
         draw = random.Random(seed)
         is_bare = draw.random() < _BARE_SHARE
-        encode = self.tokenizer.encode
         opening = [] if is_bare else self.tokenizer.opening(None)
         turns_room = int(length * 0.05) + min(1_200, length // 6)
         planted, lines_room = self._planted(draw, length, turns_room)
@@ -85,7 +81,7 @@ class Maker:
         bodies = _plant(draw, chosen, planted, asked)
         ids = list(opening)
         for text, body in zip(chosen, bodies, strict=True):
-            ids += self._document(text, body, is_bare)
+            ids += self.document(text, body, is_bare)
         text_end = len(ids)
         turns = self._turns(draw, planted, [one.asked for _, one in asked], turns_room)
         return self._finish(ids, text_end, len(opening), turns, is_bare, length)
@@ -156,7 +152,7 @@ class Maker:
                 if kind == "prose":
                     text = _part(text, draw)
                 ids, offsets = self.tokenizer.encode_with_offsets(text.text)
-                header = len(self._document(text, "", is_bare))
+                header = len(self.document(text, "", is_bare))
                 if len(ids) + header > room:
                     end = offsets[max(room - header, 0)][0] if room > header else 0
                     end = text.text.rfind("\n", 0, end) + 1
@@ -169,7 +165,7 @@ class Maker:
                 room -= len(ids) + header
         return chosen
 
-    def _document(self, text: Text, body: str, is_bare: bool) -> list[int]:
+    def document(self, text: Text, body: str, is_bare: bool) -> list[int]:
         """Tokens as ``hga_chat.documents.layout`` lays a document out."""
         encode = self.tokenizer.encode
         if is_bare:
@@ -205,7 +201,7 @@ class Maker:
         turns: Sequence[Question],
         is_bare: bool,
         length: int,
-    ) -> Sequence64K:
+    ) -> LongSequence:
         text_weights = np.zeros(length, np.float32)
         answer_weights = np.zeros(length, np.float32)
         text_weights[text_start + 1 : text_end] = 1
@@ -224,7 +220,7 @@ class Maker:
             ids += answer
         tokens = np.full(length, self._padding, np.uint16)
         tokens[: len(ids)] = ids[:length]
-        return Sequence64K(tokens, text_weights, answer_weights)
+        return LongSequence(tokens, text_weights, answer_weights)
 
 
 def _with(text: Text, body: str) -> Text:
@@ -277,7 +273,9 @@ def _plant(
             at += len(line)
     inserted: dict[tuple[int, int], list[str]] = {}
     for fact in planted:
-        for gap, line in zip(sorted(draw.choices(gaps, k=len(fact.lines))), fact.lines, strict=True):
+        for gap, line in zip(
+            sorted(draw.choices(gaps, k=len(fact.lines))), fact.lines, strict=True
+        ):
             inserted.setdefault(gap, []).append(f"{line}\n")
     bodies = []
     for number, text in enumerate(chosen):

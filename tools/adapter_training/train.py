@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adapter_training import data, schedule
@@ -22,6 +22,8 @@ from adapter_training.adapter_file import write_adapter
 from adapter_training.losses import cross_entropies, divergences
 from adapter_training.model import ROPE_BASE, BaseModel, Network, load_base, merge, new_adapter
 from adapter_training.sequences import Maker
+from hga_engine.model.files import ModelFiles
+from hga_engine.tokenizer import load_tokenizer
 
 _AHEAD = 6
 """Batches that are made ahead."""
@@ -74,7 +76,7 @@ _maker: Maker
 
 def _start_worker(data_path: Path, gguf: Path) -> None:
     global _maker
-    _maker = Maker(data.read(data_path), gguf)
+    _maker = Maker(data.read(data_path), load_tokenizer(ModelFiles("base", None, gguf)))
 
 
 def _make(plan: TrainingPlan, share: float, seed: int) -> tuple[Any, ...]:
@@ -160,7 +162,7 @@ def train(plan: TrainingPlan) -> None:
                 factor.copy_(saved["factors"][name])
         optimizer.load_state_dict(saved["optimizer"])
     batches = Batches(plan, rank, world, int(state["step"]))
-    trainer = _Trainer(plan, base, factors, optimizer, world)
+    trainer = Trainer(plan, base, factors, optimizer, world)
     log = (plan.out / "log.jsonl").open("a") if rank == 0 else None
     total_s = plan.total_minutes * 60
     before_s, stop_s = state["elapsed_s"], min(total_s, state["elapsed_s"] + plan.minutes * 60)
@@ -198,7 +200,7 @@ def train(plan: TrainingPlan) -> None:
         dist.destroy_process_group()
 
 
-class _Trainer:
+class Trainer:
     """One optimizer step after another."""
 
     def __init__(
@@ -225,7 +227,7 @@ class _Trainer:
         sums = torch.zeros(3, device=device)
         length = batch.token_ids.shape[1]
         for _ in range(rank, plan.batches, self._world):
-            sums += self._backward(batch)
+            sums += self.backward(batch)
             # Made ready while the GPU is at work.
             batch = batches.next(share, device)
         self.following = batch
@@ -247,13 +249,15 @@ class _Trainer:
         figures = {"answer_nats": answers, "text_nats": text, "short_divergence": short}
         return figures | {"norm": float(norm), "rate": rate, "length": length}
 
-    def _backward(self, batch: Batch) -> torch.Tensor:
+    def backward(self, batch: Batch) -> torch.Tensor:
         """Add to the gradients; returns the mean losses of answers, texts and short windows."""
         plan = self._plan
         weights = merge(self._base, self._factors)
         # The network's gradient with respect to the merged weights is carried on to the factors
         # once, after both passes.
-        leaves = {name: w.detach().requires_grad_() for name, w in weights.items() if w.requires_grad}
+        leaves = {
+            name: w.detach().requires_grad_() for name, w in weights.items() if w.requires_grad
+        }
         used = {**weights, **leaves}
         table = self._base.rounded["embedding"]
         hidden = self._long.hidden(used, batch.token_ids)[:, :-1].flatten(0, 1)
@@ -299,7 +303,9 @@ def fastest_attention(base: BaseModel, tokens: int) -> list[SDPBackend] | None:
                 began = time.perf_counter()
                 with sdpa_kernel([backend]):
                     turned = [part.transpose(1, 2) for part in inputs]
-                    out = F.scaled_dot_product_attention(*turned, is_causal=True, enable_gqa=True)
+                    out = functional.scaled_dot_product_attention(
+                        *turned, is_causal=True, enable_gqa=True
+                    )
                 out.backward(out.detach())
                 torch.cuda.synchronize()
                 times[backend] = time.perf_counter() - began
