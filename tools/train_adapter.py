@@ -40,7 +40,8 @@ def make_data(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train."""
-    from adapter_training.train import TrainingPlan, train
+    from adapter_training.batches import TrainingPlan
+    from adapter_training.train import train
 
     given = {name: value for name, value in vars(options).items() if value is not None}
     train(TrainingPlan(**given))

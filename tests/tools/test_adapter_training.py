@@ -2,10 +2,11 @@ import pytest
 import torch
 import transformers
 from adapter_training.adapter_file import quantise, read_adapter, write_adapter
+from adapter_training.batches import Batch, TrainingPlan
+from adapter_training.checkable import PROMPTS
 from adapter_training.losses import cross_entropies, divergences
 from adapter_training.model import ROPE_BASE, Network, merge, new_adapter, to_base
-from adapter_training.prompts30 import PROMPTS
-from adapter_training.train import Batch, Trainer, TrainingPlan
+from adapter_training.train import Trainer
 
 from hga_engine.model import load_model
 from hga_engine.model.files import ModelFiles

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from adapter_training.model import Tensors
 
@@ -34,8 +33,7 @@ def write_adapter(path: Path, factors: Tensors) -> None:
 
 def read_adapter(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """Factors float32 of a file, with scales or without."""
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}
+    stored = load_file(path)
     factors = {
         name: part.float().to(device) for name, part in stored.items() if not name.endswith("scale")
     }

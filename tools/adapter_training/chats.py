@@ -59,7 +59,7 @@ _PASSAGES = (
     "tool with an error.",
     "Swifts spend most of their lives in the air. They eat, drink and even sleep on the wing, and "
     "land only to breed. In late summer they leave for Africa, often all in one night.",
-    "The meeting began at nine. Mr. Hale reported that the roof would cost more than planned. After "
+    "The meeting began at nine. Mr. Hale said that the roof would cost more than planned. After "
     "some discussion it was agreed to ask two other firms, and to decide in March.",
 )
 _TASKS = (

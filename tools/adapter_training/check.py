@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from adapter_training import data
 from adapter_training.adapter_file import read_adapter
+from adapter_training.checkable import PROMPTS
 from adapter_training.losses import cross_entropies
 from adapter_training.model import ROPE_BASE, Cache, Network, Tensors, load_base, merge
-from adapter_training.prompts30 import PROMPTS
 from hga_chat.bench.text import cut, depths, make_needles, standard_text
 from hga_engine.model.files import ModelFiles
 from hga_engine.tokenizer import Tokenizer, load_tokenizer

@@ -1,142 +1,19 @@
 """The training loop: long sequences with turns, and short ones held to the base model."""
 
 import json
-import multiprocessing
-import random
+import os
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from adapter_training import data, schedule
+from adapter_training import schedule
 from adapter_training.adapter_file import write_adapter
+from adapter_training.attention import fastest_attention
+from adapter_training.batches import Batch, Batches, TrainingPlan
 from adapter_training.losses import cross_entropies, divergences
 from adapter_training.model import ROPE_BASE, BaseModel, Network, load_base, merge, new_adapter
-from adapter_training.sequences import Maker
-from hga_engine.model.files import ModelFiles
-from hga_engine.tokenizer import load_tokenizer
-
-_AHEAD = 6
-"""Batches that are made ahead."""
-_MOST_APART = 0.05
-"""How far two attentions may differ in bf16, of values of about 1."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What is trained, and for how long."""
-
-    data: Path
-    weights: Path
-    """GGUF file of the base model."""
-    out: Path
-    """Folder of checkpoint, log and adapter."""
-    total_minutes: float
-    """Of training, over all runs; the schedule ends with them."""
-    minutes: float
-    """Of this run."""
-    batch_tokens: int = 65_536
-    """Of one sequence or several, on one GPU at a time."""
-    batches: int = 2
-    """In a step, shared between the GPUs."""
-    short_windows: int = 8
-    short_tokens: int = 2_048
-    learning_rate: float = 1e-3
-    text_weight: float = 0.3
-    """Of the mean loss over the texts, where that over the answers has 1."""
-    short_weight: float = 2.0
-    """Of the mean divergence from the base model over short windows."""
-    workers: int = 6
-    save_every_s: float = 60.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One forward pass's tokens."""
-
-    token_ids: torch.Tensor  # [sequences, tokens] int64
-    text_weights: torch.Tensor  # [sequences, tokens]
-    answer_weights: torch.Tensor  # [sequences, tokens]
-    short_ids: torch.Tensor  # [windows, tokens] int64
-    short_weights: torch.Tensor  # [windows, tokens]
-
-
-_maker: Maker
-
-
-def _start_worker(data_path: Path, gguf: Path) -> None:
-    global _maker
-    _maker = Maker(data.read(data_path), load_tokenizer(ModelFiles("base", None, gguf)))
-
-
-def _make(plan: TrainingPlan, share: float, seed: int) -> tuple[Any, ...]:
-    """Arrays of one batch; its length depends on how far training is."""
-    draw = random.Random(seed)
-    length = min(schedule.length(share, seed // plan.batches), plan.batch_tokens)
-    count = plan.batch_tokens // length
-    long = [_maker.long(length, draw.getrandbits(60)) for _ in range(count)]
-    windows = max(plan.short_windows // plan.batches, 1)
-    short = [_maker.short(plan.short_tokens, draw.getrandbits(60)) for _ in range(windows)]
-    columns = [
-        [one.token_ids for one in long],
-        [one.text_weights for one in long],
-        [one.answer_weights for one in long],
-        *map(list, zip(*short, strict=True)),
-    ]
-    return tuple(np.stack(column) for column in columns)
-
-
-class Batches:
-    """Batches made by other processes, a few ahead."""
-
-    def __init__(self, plan: TrainingPlan, rank: int, world: int, first_step: int) -> None:
-        self._plan = plan
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(
-            plan.workers, context, _start_worker, (plan.data, plan.weights)
-        )
-        self._made: deque[Future[tuple[Any, ...]]] = deque()
-        self._seeds = self._own_seeds(rank, world, first_step)
-
-    def _own_seeds(self, rank: int, world: int, step: int) -> Iterator[int]:
-        while True:
-            for number in range(rank, self._plan.batches, world):
-                yield self._plan.seed * 10**9 + step * self._plan.batches + number
-            step += 1
-
-    def next(self, share: float, device: torch.device) -> Batch:
-        """The next batch of this process.
-
-        Args:
-            share: of the training that is done, which decides how long later sequences are.
-            device: where it goes.
-        """
-        while len(self._made) < _AHEAD:
-            self._made.append(self._pool.submit(_make, self._plan, share, next(self._seeds)))
-        ids, text, answers, short, short_weights = map(
-            torch.from_numpy, self._made.popleft().result()
-        )
-        return Batch(
-            ids.to(device, torch.int64),
-            text.to(device),
-            answers.to(device),
-            short.to(device, torch.int64),
-            short_weights.to(device),
-        )
-
-    def close(self) -> None:
-        """End the processes."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def train(plan: TrainingPlan) -> None:
@@ -282,52 +159,12 @@ class Trainer:
         return _weighted(apart, batch.short_weights[:, 1:].flatten())
 
 
-def fastest_attention(base: BaseModel, tokens: int) -> list[SDPBackend] | None:
-    """Time what this GPU has for one long sequence, forward and backward; None on a CPU."""
-    if base.device.type != "cuda":
-        return None
-    config = base.config
-    heads = (config.num_query_heads, config.num_kv_heads, config.num_kv_heads)
-    inputs = [
-        torch.randn(
-            (1, tokens, count, config.head_dim), device="cuda", dtype=torch.bfloat16
-        ).requires_grad_()
-        for count in heads
-    ]
-    times: dict[SDPBackend, float] = {}
-    outputs: list[torch.Tensor] = []
-    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
-        try:
-            for _ in range(3):
-                torch.cuda.synchronize()
-                began = time.perf_counter()
-                with sdpa_kernel([backend]):
-                    turned = [part.transpose(1, 2) for part in inputs]
-                    out = functional.scaled_dot_product_attention(
-                        *turned, is_causal=True, enable_gqa=True
-                    )
-                out.backward(out.detach())
-                torch.cuda.synchronize()
-                times[backend] = time.perf_counter() - began
-            outputs.append(out.detach())
-            if (outputs[0] - outputs[-1]).abs().max() > _MOST_APART:
-                raise RuntimeError("differs from the others")
-        except RuntimeError as error:
-            times.pop(backend, None)
-            print(f"{backend.name}: {str(error).splitlines()[0]}", flush=True)
-    order = sorted(times, key=lambda backend: times[backend])
-    print({backend.name: f"{times[backend] * 1e3:.1f} ms" for backend in order}, flush=True)
-    return [*order, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-
-
 def _weighted(nats: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (nats * weights).sum() / weights.sum().clamp_min(1)
 
 
 def _place() -> tuple[int, int, torch.device]:
     """Rank, number of processes, and device of this one."""
-    import os
-
     if not torch.cuda.is_available():
         return 0, 1, torch.device("cpu")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
