@@ -89,12 +89,13 @@ def quantised(tensors):
 def test_int8_factors_are_scaled_by_rank(base, tmp_path):
     tensors = factors([1])
     stored, meant = quantised(tensors)
-    weights = load(tmp_path, stored)
-    for module, merged in (("down_proj", weights.layers[1].down), ("o_proj", None)):
-        part = base.model.layers[1].mlp if module == "down_proj" else base.model.layers[1].self_attn
-        merged = weights.layers[1].output if merged is None else merged
-        before = part.get_submodule(module).weight.detach().double()
-        assert (merged.double() - before - meant[f"1.{module}"]).abs().max() < 1e-6
+    layer, block = load(tmp_path, stored).layers[1], base.model.layers[1]
+    for module, merged, part in (
+        ("down_proj", layer.down, block.mlp.down_proj),
+        ("o_proj", layer.output, block.self_attn.o_proj),
+    ):
+        expected = part.weight.detach().double() + meant[f"1.{module}"]
+        assert (merged.double() - expected).abs().max() < 1e-6
         exact = tensors[f"1.{module}.b"].double() @ tensors[f"1.{module}.a"].double()
         assert (meant[f"1.{module}"] - exact).abs().max() < 0.02 * exact.abs().max()
 
