@@ -12,14 +12,15 @@ from hga_engine.errors import ModelFileError
 from hga_engine.model.source import TensorSource
 
 _ADAPTED = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.([a-z]+_proj)\.weight")
-_FACTOR = re.compile(r"\d+\.(q|k|v|o|gate|up|down)_proj\.[ab]")
+_FACTOR = re.compile(r"(\d+)\.(q|k|v|o|gate|up|down)_proj\.(a|b|scale)")
 
 
 class AdaptedSource:
     """A model's tensors with adapters merged: ``W + b @ a``, computed in float32.
 
-    Adapter files hold ``{layer}.{q,k,v,o,gate,up,down}_proj.a`` [rank, in] and ``.b`` [out, rank];
-    the scale is part of them.
+    Adapter files hold ``{layer}.{q,k,v,o,gate,up,down}_proj.a`` [rank, in] and ``.b`` [out, rank].
+    Factors in int8 have a ``.scale`` [rank] float32 beside them, the step of ``a`` times that of
+    ``b``: ``W + (b * scale) @ a``. There is no other scale.
     """
 
     def __init__(self, source: TensorSource, adapters: Sequence[Path]) -> None:
@@ -35,9 +36,10 @@ class AdaptedSource:
                 self._check(path, name)
                 self._files[name] = path
         for name, path in self._files.items():
-            other = name[:-1] + ("b" if name.endswith("a") else "a")
-            if other not in self._files:
-                raise ModelFileError(f"{path}: {name} has no {other} beside it.")
+            stem, _, part = name.rpartition(".")
+            for other in {"a", "b"} - {part}:
+                if f"{stem}.{other}" not in self._files:
+                    raise ModelFileError(f"{path}: {name} has no {stem}.{other} beside it.")
 
     @property
     def config(self) -> ModelConfig:
@@ -50,34 +52,50 @@ class AdaptedSource:
         match = _ADAPTED.fullmatch(name)
         if match is None or f"{match[1]}.{match[2]}.a" not in self._files:
             return weight
-        first = self._factor(f"{match[1]}.{match[2]}.a")
-        second = self._factor(f"{match[1]}.{match[2]}.b")
+        stem = f"{match[1]}.{match[2]}"
+        first, second = self._factor(f"{stem}.a"), self._factor(f"{stem}.b")
+        scale = self._scale(stem, second.shape[1])
         if first.shape[1:] + second.shape[:1] != (shape[1], shape[0]) or (
             first.shape[0] != second.shape[1]
         ):
             raise ModelFileError(
-                f"{self._files[f'{match[1]}.{match[2]}.a']}: {match[1]}.{match[2]} does not fit "
-                f"{name} of shape {list(shape)}."
+                f"{self._files[f'{stem}.a']}: {stem} does not fit {name} of shape {list(shape)}."
             )
-        return torch.addmm(weight.float(), second, first)
+        return torch.addmm(weight.float(), second * scale, first)
 
     def _check(self, path: Path, name: str) -> None:
         match = _FACTOR.fullmatch(name)
-        if match is None or int(name.split(".")[0]) >= self.config.num_layers:
+        if match is None or int(match[1]) >= self.config.num_layers:
             raise ModelFileError(f"{path}: {name} is not part of this model's layers.")
         if name in self._files:
             raise ModelFileError(f"{path}: {name} is in {self._files[name].name} as well.")
 
     def _factor(self, name: str) -> torch.Tensor:
+        factor = self._tensor(name)
+        path, scale = self._files[name], f"{name.rpartition('.')[0]}.scale"
+        if factor.dim() != 2:
+            raise ModelFileError(f"{path}: {name} is not a matrix.")
+        if not factor.is_floating_point() and scale not in self._files:
+            raise ModelFileError(f"{path}: {name} has no {scale} beside it.")
+        return factor.float()
+
+    def _scale(self, stem: str, rank: int) -> torch.Tensor:
+        name = f"{stem}.scale"
+        if name not in self._files:
+            return torch.ones(rank)
+        scale = self._tensor(name)
+        if scale.shape != (rank,):
+            raise ModelFileError(f"{self._files[name]}: {name} is not of the {rank} ranks.")
+        return scale.float()
+
+    def _tensor(self, name: str) -> torch.Tensor:
         path = self._files[name]
         try:
             with safe_open(path, framework="pt") as file:
-                factor: torch.Tensor = file.get_tensor(name)
+                tensor: torch.Tensor = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{path}: {name} is damaged ({error}).") from error
-        if factor.dim() != 2:
-            raise ModelFileError(f"{path}: {name} is not a matrix.")
-        return factor.float()
+        return tensor
 
 
 def _names(path: Path) -> list[str]:

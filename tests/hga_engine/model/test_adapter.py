@@ -72,6 +72,50 @@ def test_merging_rounds_once(base, tmp_path):
     assert (error <= exact.abs() * 2**-8 * 1.001).all()
 
 
+def quantised(tensors):
+    """The same factors in int8, and what they then stand for."""
+    stored, meant = {}, {}
+    for stem in {name[:-2] for name in tensors}:
+        a, b = tensors[f"{stem}.a"].double(), tensors[f"{stem}.b"].double()
+        step_a, step_b = a.abs().amax(1) / 127, b.abs().amax(0) / 127
+        stored[f"{stem}.a"] = (a / step_a[:, None]).round().to(torch.int8)
+        stored[f"{stem}.b"] = (b / step_b).round().to(torch.int8)
+        stored[f"{stem}.scale"] = (step_a * step_b).float()
+        scaled = stored[f"{stem}.b"].double() * (step_a * step_b)
+        meant[stem] = scaled @ stored[f"{stem}.a"].double()
+    return stored, meant
+
+
+def test_int8_factors_are_scaled_by_rank(base, tmp_path):
+    tensors = factors([1])
+    stored, meant = quantised(tensors)
+    layer, block = load(tmp_path, stored).layers[1], base.model.layers[1]
+    for module, merged, part in (
+        ("down_proj", layer.down, block.mlp.down_proj),
+        ("o_proj", layer.output, block.self_attn.o_proj),
+    ):
+        expected = part.weight.detach().double() + meant[f"1.{module}"]
+        assert (merged.double() - expected).abs().max() < 1e-6
+        exact = tensors[f"1.{module}.b"].double() @ tensors[f"1.{module}.a"].double()
+        assert (meant[f"1.{module}"] - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"1.q_proj.scale": None}, r"1\.q_proj\.a has no 1\.q_proj\.scale"),
+        ({"1.q_proj.a": None}, r"1\.q_proj\.(b|scale) has no 1\.q_proj\.a"),
+        ({"1.q_proj.scale": torch.ones(5)}, r"1\.q_proj\.scale is not of the 4 ranks"),
+        ({"2.q_proj.scale": torch.ones(4)}, r"2\.q_proj\.scale has no 2\.q_proj\.[ab]"),
+    ],
+)
+def test_int8_factors_that_do_not_fit(base, changes, words, tmp_path):
+    tensors = quantised(factors([1]))[0] | changes
+    tensors = {name: part for name, part in tensors.items() if part is not None}
+    with pytest.raises(ModelFileError, match=r"adapter\.safetensors: " + words):
+        load(tmp_path, tensors)
+
+
 def test_layers_without_factors_stay_as_they_are(base, tmp_path):
     weights = load(tmp_path, factors([1]))
     assert torch.equal(weights.layers[0].down, base.model.layers[0].mlp.down_proj.weight)

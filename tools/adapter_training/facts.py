@@ -1,0 +1,309 @@
+"""Facts to plant in texts, in many wordings, and the questions about them."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Lines to put into a text one after another, not together, and what is asked about them."""
+
+    lines: tuple[str, ...]
+    questions: tuple[Question, ...]
+
+
+_FIRST = ("Ald", "Bren", "Cor", "Dal", "Esk", "Fen", "Gar", "Hal", "Ing", "Jor", "Kel", "Lor")
+_FIRST += ("Mar", "Nor", "Osk", "Pel", "Quin", "Ros", "Sel", "Tor", "Ulv", "Ver", "Win", "Yel")
+_LAST = ("by", "combe", "dorf", "gard", "ham", "hurst", "lund", "mere", "minster", "ness", "port")
+_LAST += ("stad", "stow", "thwaite", "ton", "vik", "wick", "worth", "berg", "holm", "mouth", "den")
+_PEOPLE = ("Ada", "Boris", "Clara", "Dmitri", "Elena", "Farid", "Greta", "Hiro", "Ines", "Jonas")
+_PEOPLE += ("Karin", "Leo", "Mina", "Nils", "Olga", "Pavel", "Rosa", "Sven", "Tara", "Viktor")
+_SURNAMES = (
+    "Abbott",
+    "Berg",
+    "Castro",
+    "Dietz",
+    "Egan",
+    "Fuchs",
+    "Grant",
+    "Holt",
+    "Ivanov",
+    "Jung",
+)
+_SURNAMES += ("Kovac", "Lang", "Moretti", "Novak", "Okafor", "Pratt", "Reyes", "Stone", "Tanaka")
+_COLORS = ("amber", "blue", "crimson", "green", "grey", "ivory", "orange", "purple", "red", "teal")
+_COLORS += ("white", "yellow", "black", "brown", "pink", "silver")
+_ANIMALS = (
+    "badger",
+    "crane",
+    "falcon",
+    "gecko",
+    "heron",
+    "lynx",
+    "marten",
+    "otter",
+    "owl",
+    "raven",
+)
+_ANIMALS += ("salmon", "seal", "stork", "tiger", "viper", "wolf", "zebra", "hare", "moth", "newt")
+_MACHINES = (
+    "server",
+    "printer",
+    "pump",
+    "relay",
+    "scanner",
+    "sensor",
+    "turbine",
+    "router",
+    "crane",
+)
+_CITIES = (
+    "Lisbon",
+    "Oslo",
+    "Quito",
+    "Riga",
+    "Sofia",
+    "Turin",
+    "Vienna",
+    "Dublin",
+    "Geneva",
+    "Lima",
+)
+_MONTHS = ("January", "March", "April", "June", "July", "August", "October", "November", "December")
+
+Draw = random.Random
+
+
+def _digits(count: int) -> Callable[[Draw], str]:
+    return lambda draw: str(draw.randrange(10 ** (count - 1), 10**count))
+
+
+def _code(draw: Draw) -> str:
+    letters = "".join(draw.choices("ABCDEFGHJKLMNPQRSTUVWXYZ", k=draw.choice((2, 3))))
+    return f"{letters}-{draw.randrange(100, 10_000)}"
+
+
+def _hexadecimal(draw: Draw) -> str:
+    return f"{draw.getrandbits(32):08x}"
+
+
+def _version(draw: Draw) -> str:
+    return ".".join(str(draw.randrange(30)) for _ in range(3))
+
+
+def _password(draw: Draw) -> str:
+    return f"{draw.choice(_COLORS)}-{draw.choice(_ANIMALS)}-{draw.randrange(10, 100)}"
+
+
+def _date(draw: Draw) -> str:
+    return f"{draw.randrange(1, 29)} {draw.choice(_MONTHS)} {draw.randrange(1900, 2030)}"
+
+
+def _person(draw: Draw) -> str:
+    return f"{draw.choice(_PEOPLE)} {draw.choice(_SURNAMES)}"
+
+
+def _pick(values: Sequence[str]) -> Callable[[Draw], str]:
+    return lambda draw: draw.choice(values)
+
+
+_ATTRIBUTES: tuple[tuple[str, Callable[[Draw], str]], ...] = (
+    *(
+        (name, _digits(5))
+        for name in ("access code", "entry code", "account number", "security code")
+    ),
+    *((name, _digits(5)) for name in ("membership number", "secret number", "file number")),
+    *(
+        (name, _digits(4))
+        for name in ("pin", "telephone extension", "room number", "year of origin")
+    ),
+    *((name, _digits(6)) for name in ("postal code", "ticket number", "population", "case number")),
+    *((name, _digits(7)) for name in ("magic number", "order number", "phone number")),
+    *((name, _digits(3)) for name in ("platform", "bus line", "height in metres", "limit")),
+    *((name, _code) for name in ("serial number", "locker", "part number", "call sign", "flight")),
+    *((name, _hexadecimal) for name in ("checksum", "key", "fingerprint")),
+    *((name, _version) for name in ("version", "firmware release")),
+    *((name, _password) for name in ("password", "passphrase", "code word")),
+    *((name, _date) for name in ("opening date", "deadline", "date of the last inspection")),
+    *(
+        (name, _person)
+        for name in ("director", "contact person", "owner", "inspector", "caretaker")
+    ),
+    *((name, _pick(_CITIES)) for name in ("home town", "destination", "head office")),
+    *((name, _pick(_COLORS)) for name in ("color of the gate", "signal color")),
+    *((name, _pick(_ANIMALS)) for name in ("mascot", "emblem")),
+)
+
+
+def _place(draw: Draw) -> str:
+    return (
+        draw.choice(("", "", "", "New ", "Upper ", "Port "))
+        + draw.choice(_FIRST)
+        + draw.choice(_LAST)
+    )
+
+
+def _machine(draw: Draw) -> str:
+    return f"{draw.choice(_MACHINES)} {draw.randrange(2, 400)}"
+
+
+def _project(draw: Draw) -> str:
+    return f"project {draw.choice(_COLORS).capitalize()} {draw.choice(_ANIMALS).capitalize()}"
+
+
+_NAMES = (_place, _place, _place, _person, _machine, _project)
+
+_STATEMENTS = (
+    "The {a} for {e} is {v}.",
+    "The {a} for {e} is {v}.",
+    "The {a} of {e} is {v}.",
+    "The {a} of {e} is {v}.",
+    "Note: {e} has the {a} {v}.",
+    "{e}: {a} {v}",
+    "Remember that the {a} for {e} is {v}.",
+    "{v} is the {a} of {e}.",
+    "For {e}, the {a} was set to {v}.",
+    "{e} was given {v} as its {a}.",
+    "The {a} that belongs to {e} is {v}, as agreed.",
+    "{e} | {a} | {v}",
+)
+_MARKS = ("# ", "# ", "# ", "", "", "// ", "* ", "NOTE: ", "> ", "    # ")
+_ASKED = (
+    ("What is the {a} for {e}?", "The {a} for {e} is {v}."),
+    ("What is the {a} for {e}?", "The {a} for {e} is {v}."),
+    ("What is the {a} of {e}?", "The {a} of {e} is {v}."),
+    ("What is the {a} of {e}?", "The {a} of {e} is {v}."),
+    ("Which {a} does {e} have?", "The {a} of {e} is {v}."),
+    ("Tell me the {a} of {e}.", "The {a} of {e} is {v}."),
+    ("{e}: what is the {a}?", "The {a} of {e} is {v}."),
+    ("I need the {a} for {e}.", "The {a} for {e} is {v}."),
+    ("Find the {a} of {e} in the text.", "The {a} of {e} is {v}."),
+    ("What is the {a} of {e}? Answer with nothing else.", "{v}"),
+    ("Give only the {a} for {e}.", "{v}"),
+    ("Which name has the {a} {v}?", "{e}"),
+    ("Who or what has the {a} {v}?", "The {a} of {e} is {v}."),
+)
+_UNKNOWN_SHARE, _SAME_SHARE = 0.03, 0.4
+
+
+def single_facts(draw: Draw, count: int) -> list[Planted]:
+    """Facts about distinct names, many of them alike, each asked for once."""
+    made: list[Planted] = []
+    seen: set[tuple[str, str]] = set()
+    values: set[str] = set()
+    attribute, value_of = draw.choice(_ATTRIBUTES)
+    name_of = draw.choice(_NAMES)
+    while len(made) < count:
+        if draw.random() > _SAME_SHARE:
+            attribute, value_of = draw.choice(_ATTRIBUTES)
+            name_of = draw.choice(_NAMES)
+        words = {"a": attribute, "e": name_of(draw), "v": value_of(draw)}
+        asked, answer = draw.choice(_ASKED)
+        # What is asked for by its value must be the only one that has it.
+        is_by_value = "{v}" in asked
+        if (attribute, words["e"]) in seen or (is_by_value and words["v"] in values):
+            continue
+        seen.add((attribute, words["e"]))
+        values.add(words["v"])
+        if draw.random() < _UNKNOWN_SHARE and not is_by_value:
+            unknown = f"The text does not say what the {attribute} of {words['e']} is."
+            made.append(Planted((), (Question(asked.format(**words), unknown),)))
+            continue
+        line = draw.choice(_MARKS) + draw.choice(_STATEMENTS).format(**words)
+        made.append(Planted((line,), (Question(asked.format(**words), answer.format(**words)),)))
+    return made
+
+
+def hard_facts(draw: Draw, words: Sequence[str], room: int) -> Iterator[Planted]:
+    """Families of RULER (arXiv 2404.06654): many keys, values and queries, variables, lists.
+
+    Args:
+        draw: of every choice.
+        words: to take names from.
+        room: tokens that a list may take.
+    """
+    pool = iter(draw.sample(list(words), len(words)))
+    yield _many_keys(draw, pool)
+    yield _many_values(draw, pool)
+    yield _many_values(draw, pool)
+    yield _variables(draw, pool)
+    yield _variables(draw, pool)
+    if draw.random() < 0.5:
+        yield _common(draw, pool, room)
+    else:
+        yield _frequent(draw, pool, room)
+
+
+def _many_keys(draw: Draw, pool: Iterator[str]) -> Planted:
+    thing = draw.choice(("locker", "box", "drawer", "crate", "shelf", "folder"))
+    called = draw.choice(("called", "labelled", "named"))
+    numbers = {next(pool): _digits(5)(draw) for _ in range(draw.randrange(4, 16))}
+    lines = [f"# The number of the {thing} {called} {key} is {n}." for key, n in numbers.items()]
+    asked = draw.sample(list(numbers), min(len(numbers), 6))
+    questions = [
+        Question(
+            f"What is the number of the {thing} {called} {key}?",
+            f"The number of the {thing} {called} {key} is {numbers[key]}.",
+        )
+        for key in asked
+    ]
+    one, other = draw.sample(list(numbers), 2)
+    both = f"What are the numbers of the {thing}s {called} {one} and {other}?"
+    questions.append(Question(both, f"{one}: {numbers[one]}, {other}: {numbers[other]}."))
+    draw.shuffle(lines)
+    return Planted(tuple(lines), tuple(questions))
+
+
+def _many_values(draw: Draw, pool: Iterator[str]) -> Planted:
+    thing = draw.choice(("door", "card", "ticket", "wall", "label", "stone"))
+    called = draw.choice(("called", "named", "for"))
+    key, numbers = next(pool), [_digits(5)(draw) for _ in range(draw.randrange(2, 6))]
+    question = f"What are all the numbers written on the {thing} {called} {key}?"
+    answer = f"The numbers written on the {thing} {called} {key} are {', '.join(numbers)}."
+    lines = [f"# A number written on the {thing} {called} {key} is {number}." for number in numbers]
+    return Planted(tuple(lines), (Question(question, answer),))
+
+
+def _variables(draw: Draw, pool: Iterator[str]) -> Planted:
+    names, number = [next(pool) for _ in range(draw.randrange(2, 6))], _digits(5)(draw)
+    lines = [f"{n} = {value}" for n, value in zip(names, [number, *names[:-1]], strict=True)]
+    question = draw.choice(
+        (
+            f"Which variables have the value {number}, by themselves or by way of others?",
+            f"Find all variables that are assigned the value {number}, directly or not.",
+        )
+    )
+    answer = f"The variables with the value {number} are {', '.join(names)}."
+    last = Question(f"What is the value of the variable {names[-1]}?", f"{names[-1]} is {number}.")
+    return Planted(tuple(lines), (Question(question, answer), last))
+
+
+def _common(draw: Draw, pool: Iterator[str], room: int) -> Planted:
+    common = [word for _, word in zip(range(draw.choice((3, 5))), pool, strict=False)]
+    listed = common * 10
+    others = max(room - len(listed), 0) // 2
+    listed += [word for _, word in zip(range(others), pool, strict=False)] * 2
+    draw.shuffle(listed)
+    title = draw.choice(("common words", "spoken words", "names"))
+    question = f"Which {len(common)} words occur most often in the list of {title}?"
+    answer = f"The words that occur most often are {', '.join(sorted(common))}."
+    return Planted((f"# List of {title}: {' '.join(listed)}",), (Question(question, answer),))
+
+
+def _frequent(draw: Draw, pool: Iterator[str], room: int) -> Planted:
+    ranked = [word for _, word in zip(range(50), pool, strict=False)]
+    listed = draw.choices(ranked, [rank**-2.0 for rank in range(1, len(ranked) + 1)], k=room)
+    counted = sorted(set(listed), key=lambda word: -listed.count(word))[:3]
+    title = draw.choice(("coded words", "secret words", "signals"))
+    question = f"Which 3 words occur most often in the list of {title}?"
+    answer = f"The words that occur most often are {', '.join(counted)}."
+    return Planted((f"# List of {title}: {' '.join(listed)}",), (Question(question, answer),))

@@ -1,0 +1,103 @@
+"""Makes the adapter of the embedded model from nothing but its base model.
+
+    python tools/train_adapter.py data --out texts.jsonl.xz --debian / --debian UNPACKED
+    python tools/train_adapter.py train --data texts.jsonl.xz --weights BASE.gguf --out FOLDER
+    python tools/train_adapter.py check --data texts.jsonl.xz --weights BASE.gguf --adapter FILE
+
+Training goes on from the checkpoint in FOLDER; ``--minutes`` ends a run early. On several GPUs the
+same steps are shared between them: ``torchrun --nproc-per-node 2 tools/train_adapter.py train …``.
+"""
+
+import argparse
+import json
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tools")]
+
+
+def make_data(options: argparse.Namespace) -> None:
+    """Collect texts, let the base model answer the prompts, and write both."""
+    from adapter_training import chats, data
+
+    paths = sysconfig.get_paths()
+    site_packages = options.site_packages or Path(paths["purelib"])
+    texts = tuple(data.collect(site_packages, Path(paths["stdlib"]), options.debian))
+    answers = options.chats
+    if answers is not None and answers.exists():
+        said = tuple(tuple(json.loads(line)) for line in answers.read_text("utf-8").splitlines())
+    else:
+        said = tuple(chats.answer(options.weights, chats.prompts(420), 96))
+    whole = data.Data(texts, said)
+    data.write(options.out, whole)
+    for origin, licence in sorted(data.licences(whole).items()):
+        print(f"{origin}: {licence}")
+    chars = sum(len(text.text) for text in texts if not text.is_held_out)
+    print(f"{len(texts)} texts, {chars:,} characters to train on, {len(said)} conversations")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train."""
+    from adapter_training.batches import TrainingPlan
+    from adapter_training.train import train
+
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    train(TrainingPlan(**given))
+
+
+def check(options: argparse.Namespace) -> None:
+    """Measure and print one JSON object."""
+    from adapter_training.check import run_checks
+
+    figures = run_checks(
+        options.data,
+        options.weights,
+        options.adapter,
+        options.context,
+        options.seeds,
+        options.parts,
+        options.windows,
+    )
+    print(json.dumps(figures, indent=1))
+
+
+def main() -> None:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    making = commands.add_parser("data", help="collect the texts")
+    making.add_argument("--out", type=Path, required=True)
+    making.add_argument("--weights", type=Path, required=True)
+    making.add_argument("--site-packages", type=Path)
+    making.add_argument("--debian", type=Path, action="append", default=[])
+    making.add_argument("--chats", type=Path, help="answers that were made before, JSON lines")
+    making.set_defaults(run=make_data)
+    training = commands.add_parser("train", help="train, or go on training")
+    for name in ("data", "weights", "out"):
+        training.add_argument(f"--{name}", type=Path, required=True)
+    training.add_argument("--total-minutes", type=float, default=17.0)
+    training.add_argument("--minutes", type=float, default=1e9)
+    for name in ("batch-tokens", "batches", "short-windows", "short-tokens", "workers", "seed"):
+        training.add_argument(f"--{name}", type=int)
+    for name in ("learning-rate", "text-weight", "short-weight"):
+        training.add_argument(f"--{name}", type=float)
+    training.set_defaults(run=train)
+    checking = commands.add_parser("check", help="measure an adapter")
+    for name in ("data", "weights"):
+        checking.add_argument(f"--{name}", type=Path, required=True)
+    checking.add_argument("--adapter", type=Path, nargs="*", default=[])
+    checking.add_argument("--context", type=int, default=65_536)
+    checking.add_argument("--seeds", type=int, nargs="*", default=[0])
+    checking.add_argument("--windows", type=int, default=48)
+    checking.add_argument("--parts", nargs="*", default=["nats", "prompts", "needles"])
+    checking.set_defaults(run=check)
+    options = parser.parse_args()
+    run = options.run
+    del options.run
+    run(options)
+
+
+if __name__ == "__main__":
+    main()
