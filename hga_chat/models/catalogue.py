@@ -75,14 +75,9 @@ _MODELS: tuple[CatalogueModel, ...] = (
         ),
         adapters=(
             StoredFile(
-                "adapter-0.safetensors",
-                9_786_144,
-                "7f5fe44b3ff765c0513c44a6dfd8afd0be17a7374cbc9fa301b3d7482014b475",
-            ),
-            StoredFile(
-                "adapter-1.safetensors",
-                9_786_088,
-                "9e3d098dfeadd3cfde3541856813baf56fdcf416994b0adc5170691acf5637c2",
+                "adapter.safetensors",
+                10_172_640,
+                "0e88b35049a0c98a0750451326151daf5373300b90ecfa000f092cce13732dd7",
             ),
         ),
         rope_base=100_000 * 16 ** (64 / 62),
