@@ -268,7 +268,8 @@ def embedded_reference(embedded_model):
                 place = ".".join(name.split(".")[2:5:2])
                 if f"{place}.a" in factors:
                     second, first = factors[f"{place}.b"].double(), factors[f"{place}.a"].double()
-                    weight = (weight.double() + second @ first).float()
+                    steps = factors[f"{place}.scale"].double()
+                    weight = (weight.double() + second @ steps.diag() @ first).float()
                 parameter.copy_(weight)
         return model
 
