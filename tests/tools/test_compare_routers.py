@@ -19,6 +19,7 @@ from routers.routed import Calibration, Routed, Statistics
 from routers.rules import Above, Top, Until, Variant, choose
 from routers.samples import Branch, Sample
 from routers.scores import Scorer
+from routers.variants import variants
 
 TOKENS = 640
 MODEL = replace(LLAMA, max_positions=1024)
@@ -120,3 +121,20 @@ def test_rules_choose_what_they_say() -> None:
     }
     for rule, chosen in expected.items():
         assert choose(mass.clone(), rule)[0, 0].int().tolist() == chosen, rule
+
+
+def test_every_way_can_be_measured(sample: Sample) -> None:
+    text = Text(sample, 0, torch.device("cpu"))
+    ways = variants()
+    assert len({way.name for way in ways}) == len(ways)
+    network = Network(WEIGHTS, 1024)
+    calibration = Calibration(ways, text, 0, MODEL.rope_base)
+    _, kept = network.run(text, calibration.beside(dense(text)), None)
+    start = Text(sample, 576, torch.device("cpu"))
+    prefix = [(keys[:, :576], values[:, :576]) for keys, values in kept]
+    for way in ways:
+        statistics = Statistics(MODEL.num_layers, MODEL.num_kv_heads)
+        narrow = replace(calibration.found(way), sinks=64, recent=64)
+        outcome, _ = network.run(start, Routed(narrow, start, MODEL.rope_base, statistics), prefix)
+        assert outcome.nats.isfinite().all(), way.name
+        assert torch.cat(outcome.branch_nats).isfinite().all(), way.name

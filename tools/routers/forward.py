@@ -186,7 +186,7 @@ def dense(text: Text) -> Attend:
 
 
 def attend_branches(text: Text, rows: Rows, bias: torch.Tensor) -> torch.Tensor:
-    """Attention of the branches: to text with ``bias`` [kv_heads, rows, text], and to themselves."""
+    """Attention of the branches to text, with ``bias`` [kv_heads, rows, text], and themselves."""
     order = torch.arange(len(text.branch_of), device=bias.device)
     same = text.branch_of[:, None] == text.branch_of
     own = bias.new_zeros(same.shape).masked_fill_(~same | (order > order[:, None]), -math.inf)
