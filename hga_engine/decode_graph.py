@@ -71,11 +71,12 @@ class DecodeGraph:
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._tokens_out = torch.zeros(_RING, dtype=torch.int64, pin_memory=True)
         self._masses_out = torch.zeros(_RING, groups, dtype=torch.float32, pin_memory=True)
+        self._counts_out = torch.zeros(_RING, 2, dtype=torch.int64, pin_memory=True)
         self._done = [torch.cuda.Event() for _ in range(_RING)]
 
     def run(
         self, token: int, position: int, room: int, sampling: SamplingParams
-    ) -> Generator[tuple[int, torch.Tensor], None, None]:
+    ) -> Generator[tuple[int, torch.Tensor, int], None, None]:
         """Decode from ``token`` on.
 
         Args:
@@ -85,8 +86,9 @@ class DecodeGraph:
             sampling: how tokens are drawn.
 
         Yields:
-            The next token, and [groups] float32: attention mass per group, summed over layers and
-            query heads. Each result that is taken has to be counted with ``advance``.
+            The next token; [groups] float32: attention mass per group, summed over layers and
+            query heads; and how many groups were chosen, in all layers and KV heads. Each result
+            that is taken has to be counted with ``advance``.
 
         Raises:
             EngineError: the model gives no numbers.
@@ -96,7 +98,7 @@ class DecodeGraph:
             self._set(token, position, sampling)
             self._graph = self._capture()
         self._set(token, position, sampling)
-        first = self._replays
+        first, found = self._replays, int(self._store.cache.counts.sum())
         try:
             for number in range(first, first + room):
                 while self._replays < min(number + _AHEAD, first + room):
@@ -111,7 +113,8 @@ class DecodeGraph:
                         "The model's output is not a number, so no token can be drawn. "
                         "Its weights may be damaged: run `hga-chat models verify`."
                     )
-                yield drawn, self._masses_out[place].clone()
+                before, found = found, int(self._counts_out[place].sum())
+                yield drawn, self._masses_out[place].clone(), found - before
         finally:
             torch.cuda.current_stream(self._device).synchronize()
 
@@ -190,6 +193,7 @@ class DecodeGraph:
                 cache.stamps[layer],
                 self._step,
                 cache.counts,
+                router.decode_threshold,
             )
             attended = attend_resident(
                 queries,
@@ -214,4 +218,6 @@ class DecodeGraph:
             self._mass,
             self._tokens_out,
             self._masses_out,
+            cache.counts,
+            self._counts_out,
         )

@@ -21,6 +21,7 @@ def select(
     kept: int,
     router: RouterConfig,
     scale: float,
+    threshold: float = 0.0,
 ) -> torch.Tensor:
     """Choose the groups that a block of query rows attends to, besides sinks and recent.
 
@@ -40,6 +41,8 @@ def select(
         kept: chunks that pass the chunk level.
         router: which levels are used.
         scale: of the attention scores.
+        threshold: share of the mass below which a group is left out, in the mean over rows and
+            query heads.
 
     Returns:
         [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -50,7 +53,10 @@ def select(
     if router.router == "paper":
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
-        return _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
+        least = threshold * rows.shape[2]
+        return _paper_groups(
+            rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept, least
+        )
     groups, _ = select_groups(
         rows,
         index.summaries[layer],
@@ -62,6 +68,7 @@ def select(
         budget,
         last_chunk,
         scale,
+        threshold,
     )
     return groups
 
@@ -75,6 +82,7 @@ def _paper_groups(
     last_chunk: int,
     budget: int,
     kept: int,
+    least: float,
 ) -> torch.Tensor:
     """The two levels of the paper: chunk summaries, then group summaries."""
     if last_chunk <= first_chunk:
@@ -88,4 +96,4 @@ def _paper_groups(
     scores = torch.einsum("hbrd,hbcgd->hbrcg", rows, chosen)
     scores = scores.masked_fill((chunks < 0)[:, :, None, :, None], -math.inf)
     mass = scores.flatten(3).softmax(-1).sum(2).nan_to_num(0.0)
-    return take_groups(mass, chunks, budget)[0]
+    return take_groups(mass, chunks, budget, least)[0]

@@ -250,7 +250,7 @@ def keep_chunks(
 
 
 def take_groups(
-    mass: torch.Tensor, chunks: torch.Tensor, budget: int
+    mass: torch.Tensor, chunks: torch.Tensor, budget: int, least: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The heaviest groups.
 
@@ -258,6 +258,7 @@ def take_groups(
         mass: [kv_heads, blocks, kept * groups]: of the groups of ``chunks``.
         chunks: [kv_heads, blocks, kept], -1 for none.
         budget: groups per KV head and block.
+        least: mass below which a group is left out.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -268,8 +269,10 @@ def take_groups(
     mass = mass.unflatten(2, (-1, per_chunk)).masked_fill(absent, -1.0).flatten(2)
     best = mass.topk(min(budget, mass.shape[2]))
     chunk_of = chunks.gather(2, best.indices // per_chunk)
-    groups = (chunk_of * per_chunk + best.indices % per_chunk).masked_fill(best.values < 0, -1)
-    return groups.to(torch.int32).transpose(0, 1), best.values.clamp_min(0).transpose(0, 1)
+    left_out = best.values < least
+    groups = (chunk_of * per_chunk + best.indices % per_chunk).masked_fill(left_out, -1)
+    masses = best.values.masked_fill(left_out, 0)
+    return groups.to(torch.int32).transpose(0, 1), masses.transpose(0, 1)
 
 
 def select_groups(
@@ -283,6 +286,7 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
+    threshold: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The groups a block of query rows reads: chunk summaries, then the token index.
 
@@ -297,6 +301,8 @@ def select_groups(
         budget: groups per KV head and block.
         last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
         scale: of the attention scores; 1: the queries are scaled already.
+        threshold: of the mass that may be chosen from, the share below which a group is left out,
+            in the mean of the rows.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -312,7 +318,8 @@ def select_groups(
     centre_scores = rows @ centres.transpose(2, 3)
     chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
     turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
-    return take_groups(score_groups(turned, centre_scores, codes, scales, chunks), chunks, budget)
+    mass = score_groups(turned, centre_scores, codes, scales, chunks)
+    return take_groups(mass, chunks, budget, threshold * rows.shape[2])
 
 
 def attend_pages(

@@ -295,6 +295,29 @@ def test_the_heaviest_groups_are_taken() -> None:
     torch.testing.assert_close(of_groups, torch.tensor([[[0.5, 0.3, 0.1], [0.2, 0.0, 0.0]]]))
 
 
+def test_groups_of_too_little_mass_are_left_out() -> None:
+    mass = torch.tensor([[[0.1, 0.5, 0.0, 0.3]], [[0.2, 0.0, 9.0, 9.0]]])
+    chunks = torch.tensor([[[7, 2]], [[3, -1]]])
+    groups, of_groups = reference.take_groups(mass, chunks, 3, least=0.25)
+    assert groups.tolist() == [[[15, 5, -1], [-1, -1, -1]]]
+    torch.testing.assert_close(of_groups, torch.tensor([[[0.5, 0.3, 0.0], [0.0, 0.0, 0.0]]]))
+
+
+def test_a_threshold_is_a_share_in_the_mean_of_the_rows() -> None:
+    centres, codes, scales = make_index(2, 12, 32)
+    queries = random(2, 3, 5, 32, seed=4)
+    ends = torch.tensor([12, 7, 2], dtype=torch.int32)
+    index = centres, codes, scales
+    groups, mass = reference.select_groups(queries, *index, 2, ends, 12, 99)
+    some, _ = reference.select_groups(queries, *index, 2, ends, 12, 99, threshold=0.03)
+    for block in range(3):
+        for head in range(2):
+            shares = zip(groups[block, head].tolist(), mass[block, head].tolist(), strict=True)
+            expected = [group for group, share in shares if share / 5 >= 0.03]
+            assert [group for group in some[block, head].tolist() if group >= 0] == expected
+            assert block == 2 or 0 < len(expected) < 20
+
+
 def test_selection_is_by_estimated_mass_within_the_kept_chunks() -> None:
     centres, codes, scales = make_index(2, 12, 32)
     queries = random(2, 3, 5, 32, seed=4)

@@ -29,7 +29,7 @@ _SIGNATURES = {
     "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
     "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
     "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*7 * [_POINTER], *9 * [_INT]),
+    "hga_select_groups": (*7 * [_POINTER], *9 * [_INT], _FLOAT),
     "hga_attend_pages": (*7 * [_POINTER], *6 * [_INT], _FLOAT),
 }
 
@@ -220,6 +220,7 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
+    threshold: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Byte products of 8-bit queries and 2-bit codes."""
     kv_heads, blocks, rows, dim = queries.shape
@@ -243,7 +244,7 @@ def select_groups(
         _call(
             *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
             *(end_chunks.to(torch.int32).contiguous(), groups, mass, blocks, kv_heads, rows, dim),
-            *(codes.shape[1], first_chunk, last, kept, budget),
+            *(codes.shape[1], first_chunk, last, kept, budget, threshold * rows),
         )
     return groups, mass
 

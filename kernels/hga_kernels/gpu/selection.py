@@ -127,6 +127,7 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
+    threshold: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places, in ascending order.
 
@@ -146,7 +147,7 @@ def select_groups(
     if blocks == 1 and rows <= MAX_ROWS and kept >= span:
         return select_few(
             *(queries, summaries, codes, scales, first_chunk, end_chunks, budget),
-            *(last, scale, queries.is_cuda),
+            *(last, scale, queries.is_cuda, None, threshold),
         )
     unit_rows = unit_rows_for(rows)
     pairs, units = blocks * kv_heads, blocks * kv_heads * -(-rows // unit_rows)
@@ -177,7 +178,7 @@ def select_groups(
         _weigh_groups(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget)
     masses = empty(torch.float32, blocks, kv_heads, budget)
-    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, masses)
+    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, masses, threshold * rows)
     return groups, masses
 
 
@@ -327,8 +328,12 @@ def _choose(
     per_chunk: int,
     chosen: torch.Tensor,
     chosen_masses: torch.Tensor | None,
+    least: float = 0.0,
 ) -> None:
-    """Write the heaviest of each pair to ``chosen``, whose last dimension is their number."""
+    """Write the heaviest of each pair to ``chosen``, whose last dimension is their number.
+
+    What has a mass below ``least`` is left out.
+    """
     places, budget = masses.shape[1], chosen.shape[-1]
     choose_kernel[(work.pairs,)](
         masses,
@@ -340,6 +345,7 @@ def _choose(
         work.first_chunk,
         places,
         budget,
+        least,
         PLACES=max(triton.next_power_of_2(places), _LEAST_PLACES),
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=per_chunk,

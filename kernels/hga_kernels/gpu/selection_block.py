@@ -278,6 +278,7 @@ def choose_kernel(
     first_chunk,
     places,
     budget,
+    least,
     PLACES: tl.constexpr,
     BUDGET: tl.constexpr,
     PER_CHUNK: tl.constexpr,
@@ -298,7 +299,7 @@ def choose_kernel(
         number = place
     present = (chunk >= first_chunk) & (chunk < end) & (place < places)
     mass = tl.load(masses + pair * places + place, present, 0.0)
-    taken, order, count = heaviest(mass, present, budget)
+    taken, order, count = heaviest(mass, present & (mass >= least), budget)
     start = pair * budget
     tl.store(chosen + start + order, number, taken)
     rest = tl.arange(0, BUDGET)

@@ -167,6 +167,7 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "chosen": "*i32",
             "chosen_masses": "*fp32",
             **dict.fromkeys(numbers, "i32"),
+            "least": "fp32",
         },
         CHOOSE_LAUNCHES,
         {

@@ -155,6 +155,7 @@ def choose_step_kernel(
     budget,
     cache_slots,
     max_groups,
+    least,
     ROWS: tl.constexpr,
     CHUNKS: tl.constexpr,
     RUNS: tl.constexpr,
@@ -188,7 +189,7 @@ def choose_step_kernel(
     weight = tl.reshape(weight, (RUNS, GROUPS, ROWS)) * share[:, None, :]
     mass = tl.sum(tl.reshape(weight, (RUNS * GROUPS, ROWS)), 1)
 
-    taken, place, count = heaviest(mass, present, budget)
+    taken, place, count = heaviest(mass, present & (mass >= least), budget)
     tl.store(groups + head * budget + place, number, taken)
     tl.store(masses + head * budget + place, mass, taken)
     place = tl.arange(0, BUDGET)
@@ -216,6 +217,7 @@ def select_few(
     scale: float,
     packed: bool,
     pages: tuple[torch.Tensor, ...] | None = None,
+    threshold: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
@@ -273,6 +275,7 @@ def select_few(
         budget,
         cache_slots,
         0 if table is None else table.shape[1],
+        threshold * rows,
         ROWS=padded,
         CHUNKS=chunks,
         # ``heaviest`` wants a place a thread.
@@ -327,6 +330,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "counts": "*i64",
                 **dict.fromkeys(("rows", "first_chunk", "runs", "budget"), "i32"),
                 **dict.fromkeys(("cache_slots", "max_groups"), "i32"),
+                "least": "fp32",
             },
             CHOOSE_LAUNCHES,
             {
