@@ -67,10 +67,10 @@ class RouterConfig:
     prefill_budget: int = 128
     """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
     decode_threshold: float = 0.0
-    """Of the attention mass between sinks and recent tokens, the estimated share below which a
-    group is left out, budget or not (decode rule). Mean over the query heads of a KV head."""
+    """Of the attention mass of a query, the estimated share below which the ``hga`` router leaves a
+    group out, budget or not (decode rule); in the mean over the query heads of a KV head."""
     prefill_threshold: float = 0.0
-    """The same under the prefill rule; mean over the scored queries of a block as well."""
+    """The same under the prefill rule; in the mean over the scored queries of a block as well."""
     decode_kept_chunks: int = 768
     """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""
     prefill_kept_chunks: int = 512

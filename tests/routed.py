@@ -272,8 +272,26 @@ def plain_selection(
             else:
                 first_half, second_half = (queries @ estimated[part].T).chunk(2, -1)
                 scores[number] = torch.maximum(first_half, second_half)
-    shares = {group: of / len(queries) for group, of in mass(scores).items()}
+    if is_paper or least == 0:
+        return heaviest(mass(scores), budget)
+    shares = {}
+    window = always_read(rows[-1], router)
+    always = attended_scores(text, head, rows, window, router.group_size)
+    for group, of_group in scores.items():
+        own, whole = of_group.exp().sum(1), torch.cat([*scores.values(), always], 1).exp().sum(1)
+        shares[group] = float((own / whole).mean())
     return heaviest({group: share for group, share in shares.items() if share >= least}, budget)
+
+
+def attended_scores(
+    text: Text, head: int, rows: Sequence[int], groups: set[int], size: int
+) -> torch.Tensor:
+    """[rows * ratio, tokens]: scores of the tokens of ``groups``, -inf after the query."""
+    tokens = torch.tensor([t for t in range(text.tokens) if t // size in groups])
+    queries = text.queries[list(rows), head * text.ratio : (head + 1) * text.ratio]
+    scores = queries @ text.keys[tokens, head].T / math.sqrt(text.keys.shape[2])
+    later = tokens > torch.tensor(rows)[:, None]
+    return scores.masked_fill(later[:, None], -math.inf).flatten(0, 1)
 
 
 def estimated_keys(keys: torch.Tensor, summary: torch.Tensor, group_size: int) -> torch.Tensor:

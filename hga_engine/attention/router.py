@@ -22,6 +22,7 @@ def select(
     router: RouterConfig,
     scale: float,
     threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Choose the groups that a block of query rows attends to, besides sinks and recent.
 
@@ -41,8 +42,10 @@ def select(
         kept: chunks that pass the chunk level.
         router: which levels are used.
         scale: of the attention scores.
-        threshold: share of the mass below which a group is left out, in the mean over rows and
-            query heads.
+        threshold: share of the mass below which a group is left out (router ``hga``), in the mean
+            over rows and query heads.
+        always: [blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens, which
+            shares are then of as well.
 
     Returns:
         [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -53,10 +56,9 @@ def select(
     if router.router == "paper":
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
-        least = threshold * rows.shape[2]
-        return _paper_groups(
-            rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept, least
-        )
+        return _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
+    if always is not None:
+        always = always.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3).flatten(2)
     groups, _ = select_groups(
         rows,
         index.summaries[layer],
@@ -69,6 +71,7 @@ def select(
         last_chunk,
         scale,
         threshold,
+        always,
     )
     return groups
 
@@ -82,7 +85,6 @@ def _paper_groups(
     last_chunk: int,
     budget: int,
     kept: int,
-    least: float,
 ) -> torch.Tensor:
     """The two levels of the paper: chunk summaries, then group summaries."""
     if last_chunk <= first_chunk:
@@ -96,4 +98,4 @@ def _paper_groups(
     scores = torch.einsum("hbrd,hbcgd->hbrcg", rows, chosen)
     scores = scores.masked_fill((chunks < 0)[:, :, None, :, None], -math.inf)
     mass = scores.flatten(3).softmax(-1).sum(2).nan_to_num(0.0)
-    return take_groups(mass, chunks, budget, least)[0]
+    return take_groups(mass, chunks, budget)[0]

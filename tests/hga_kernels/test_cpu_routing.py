@@ -43,8 +43,9 @@ def test_select_groups(
     centres, codes, scales = index_of(heads, chunks, dim, seed)
     rows = queries_a_block * ratio
     queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
+    always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
     found = cpu.select_groups(
-        queries, centres, codes, scales, first, ends, kept, budget, None, 1.0, threshold
+        queries, centres, codes, scales, first, ends, kept, budget, None, 1.0, threshold, always
     )
     assert found is not None
     groups, mass = found
@@ -57,7 +58,7 @@ def test_select_groups(
     candidates = reference.keep_chunks(centre_scores, first, ends, kept)
     assume(chunk_level_is_clear(centre_scores, first, ends, kept))
     turned = eight_bits(queries.double() @ reference.hadamard(dim, torch.float64))
-    all_mass = reference.score_groups(turned, centre_scores, codes, scales, candidates)
+    all_mass = reference.score_groups(turned, centre_scores, codes, scales, candidates, always)
     for block in range(blocks):
         for head in range(heads):
             numbers = candidates[head, block].repeat_interleave(4) * 4
@@ -158,6 +159,25 @@ def test_attend_pages(
     assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
     total = torch.full((blocks, heads), float(rows * ratio), dtype=torch.float64)
     assert_near(found[1].sum(-1), total, 1e-4, 1)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([16, 48, 64, 128]), st.integers(1, 3), ratios, st.integers(1, 3),
+    st.integers(1, 9), st.integers(3, 11), st.integers(17, 150), st.sampled_from([0.3, 4.0]),
+    seeds,
+)  # fmt: skip
+def test_log_mass(
+    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
+    size: float, seed: int,
+) -> None:  # fmt: skip
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size)
+    scale = 1 / math.sqrt(dim)
+    found = cpu.log_mass(*case, scale)
+    assert found is not None
+    expected = reference.log_mass(*exact(case), scale)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
 
 
 @compiled

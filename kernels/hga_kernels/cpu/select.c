@@ -27,6 +27,7 @@ typedef struct {
     const uint8_t *codes;        // [kv_heads, capacity_chunks, GROUPS, dim * 4]
     const uint16_t *scales;      // [kv_heads, capacity_chunks, CHUNK] bf16
     const int32_t *end_chunks;   // [blocks]
+    const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
     int32_t *groups;             // [blocks, kv_heads, budget], -1: none
     float *mass;                 // [blocks, kv_heads, budget]: estimated, of the chosen groups
     int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, kept, budget, parts;
@@ -466,7 +467,12 @@ static void take_groups(void *context, int pair) {
     for (int row = 0; row < job->rows && present; row++) {
         const float *sums = job->sums + ((size_t)pair * job->rows + row) * cells;
         float *maxima = job->maxima + ((size_t)pair * job->rows + row) * kept;
-        float top = largest_of(maxima, present), total = 0;
+        float top = largest_of(maxima, present), total = 0, others = 0;
+        if (job->always) {
+            others = job->always[(size_t)pair * job->rows + row] * LOG2_E;
+            top = others > top ? others : top;
+            others = exp2_1(others - top);
+        }
         for (int place = 0; place < present; place++) {
             float under = maxima[place] - top;
             maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
@@ -482,7 +488,7 @@ static void take_groups(void *context, int pair) {
 #endif
         for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
             total += sums[cell] * maxima[cell / GROUPS];
-        float inverse = 1.0f / total;
+        float inverse = 1.0f / (total + others);
 #ifdef HGA_AVX512_VNNI
         for (int place = 0; place < whole; place += 4) {
             __m512 share = _mm512_mul_ps(four_times_each(maxima + place), _mm512_set1_ps(inverse));
@@ -504,14 +510,14 @@ static void take_groups(void *context, int pair) {
 }
 
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
-                      const uint16_t *scales, const int32_t *end_chunks, int32_t *groups,
-                      float *mass, int blocks, int kv_heads, int rows, int dim,
+                      const uint16_t *scales, const int32_t *end_chunks, const float *always,
+                      int32_t *groups, float *mass, int blocks, int kv_heads, int rows, int dim,
                       int capacity_chunks, int first_chunk, int last_chunk, int kept, int budget,
                       float least) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     kept = kept < span ? kept : span;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
-                     .end_chunks = end_chunks, .groups = groups, .mass = mass, .blocks = blocks,
+                     .end_chunks = end_chunks, .always = always, .groups = groups, .mass = mass, .blocks = blocks,
                      .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
                      .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1,
