@@ -8,7 +8,7 @@ from hga_kernels import norm_linear, sample
 from hga_kernels.gpu.choice import choose_pages
 from hga_kernels.gpu.index import index_closed_chunk
 from hga_kernels.gpu.pages import write_token
-from hga_kernels.gpu.resident import attend_resident
+from hga_kernels.gpu.resident import attend_resident, log_mass_resident
 from hga_kernels.gpu.step import finish_step
 
 from hga_engine.attention.index import RoutingIndex
@@ -179,6 +179,10 @@ class DecodeGraph:
             )
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
+            always = None
+            if router.decode_threshold:
+                resident = cache.resident[layer]
+                always = log_mass_resident(queries, self._position, resident, scale, window)
             groups, places = choose_pages(
                 rows,
                 index.summaries[layer],
@@ -194,6 +198,7 @@ class DecodeGraph:
                 self._step,
                 cache.counts,
                 router.decode_threshold,
+                always,
             )
             attended = attend_resident(
                 queries,

@@ -23,7 +23,7 @@ def empty_cache(device: torch.device) -> list[torch.Tensor]:
     return [*cache, step, torch.zeros(2, dtype=torch.int64, device=device)]
 
 
-@pytest.mark.parametrize(("rows", "threshold"), [(3, 0.0), (20, 0.0), (3, 0.05)])
+@pytest.mark.parametrize(("rows", "threshold"), [(3, 0.0), (20, 0.0), (3, 0.05), (20, 0.05)])
 def test_choose_pages(device: torch.device, rows: int, threshold: float) -> None:
     """Over several steps; 20 rows are too many for one go."""
     dim, scale = 64, 1 / 8
@@ -38,11 +38,15 @@ def test_choose_pages(device: torch.device, rows: int, threshold: float) -> None
         ends = torch.tensor([end], dtype=torch.int32, device=device)
         for state in (cache, expected):
             state[3].fill_(step)
+        parts = random(HEADS, 3, rows, seed=step).float().to(device) if threshold else None
         groups, places = choice.choose_pages(
-            queries, *index, 1, ends, BUDGET, scale, *cache, threshold
+            queries, *index, 1, ends, BUDGET, scale, *cache, threshold, parts
         )
+        whole = None if parts is None else parts.logsumexp(1, keepdim=True)
         select = selection.select_groups if rows <= MAX_ROWS else select_groups
-        chosen, _ = select(queries, *index, 1, ends, CHUNKS, BUDGET, CHUNKS, scale, threshold)
+        chosen, _ = select(
+            queries, *index, 1, ends, CHUNKS, BUDGET, CHUNKS, scale, threshold, whole
+        )
         assert torch.equal(groups, chosen[0])
         assert torch.equal(places, reference_pages.resolve_pages(chosen[0], *expected))
         for found, right in zip(cache, expected, strict=True):
