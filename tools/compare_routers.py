@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tools")]
 
 from routers.forward import Network, Outcome, Text, dense  # noqa: E402
 from routers.routed import Calibration, Routed, Statistics  # noqa: E402
-from routers.rules import Variant  # noqa: E402
+from routers.rules import Above, Variant  # noqa: E402
 from routers.samples import Sample, make_sample, read_samples, write_samples  # noqa: E402
 from routers.scores import compile_reductions  # noqa: E402
 from routers.variants import variants  # noqa: E402
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
                 attend = Routed(variant, text, config.rope_base, statistics)
                 began_one = time.perf_counter()
                 outcome, _ = network.run(text, attend, prefix)
-                row = _row(sample, variant, outcome, whole, statistics, start)
+                row = _row(sample, variant, outcome, whole, statistics, start, config.heads_per_kv)
                 row["seconds"] = time.perf_counter() - began_one
                 results.write(f"{json.dumps(row)}\n")
                 results.flush()
@@ -119,6 +119,7 @@ def _row(
     whole: Outcome,
     statistics: Statistics,
     start: int,
+    heads_per_kv: int,
 ) -> dict[str, Any]:
     """Figures of one way and text."""
     gap = routed.nats - whole.nats[start:]
@@ -132,6 +133,7 @@ def _row(
         "sample": sample.name,
         "variant": variant.name,
         "settings": asdict(variant),
+        "threshold": _threshold(variant, heads_per_kv),
         "gap": float(gap.mean()),
         "segments": segments(gap).tolist(),
         "agreement": float((routed.choices == whole.choices[start:]).double().mean()),
@@ -146,6 +148,14 @@ def _row(
     }
 
 
+def _threshold(variant: Variant, heads_per_kv: int) -> float | None:
+    """The least share of a group in the mean over query heads and scored rows."""
+    if not isinstance(variant.rule, Above):
+        return None
+    rows = heads_per_kv * (variant.block // variant.stride if variant.block > 1 else 1)
+    return variant.rule.share / (rows if variant.combine == "sum" else 1)
+
+
 def show(paths: Sequence[Path]) -> None:
     """Print a table over all texts of the results."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -154,7 +164,17 @@ def show(paths: Sequence[Path]) -> None:
             read = json.loads(line)
             rows[read["variant"]].append(read)
     header = (
-        *("way", "texts", "read", "groups", "gap", "95 %", "same choice", "mass missing"),
+        *(
+            "way",
+            "texts",
+            "threshold",
+            "read",
+            "groups",
+            "gap",
+            "95 %",
+            "same choice",
+            "mass missing",
+        ),
         *("recall", "copies", "needle nats", "needles", "task nats", "s"),
     )
     print(table(header, [_line(name, some) for name, some in rows.items()]))
@@ -173,6 +193,7 @@ def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return (
         name,
         str(len(rows)),
+        "" if rows[0]["threshold"] is None else f"{rows[0]['threshold']:.2e}",
         f"{mean('sparsity'):.2%}",
         f"{mean('groups'):.1f}",
         f"{mean('gap'):+.4f}",
