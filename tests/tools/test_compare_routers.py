@@ -21,7 +21,7 @@ from routers.samples import Branch, Sample
 from routers.scores import Scorer
 from routers.variants import variants
 
-TOKENS = 512
+TOKENS = 384
 MODEL = replace(LLAMA, max_positions=1024, num_layers=2)
 WEIGHTS = random_weights(MODEL, dtype=torch.float32)
 ROUTER = RouterConfig(
@@ -89,8 +89,8 @@ def test_rules_of_today_are_the_engines(sample: Sample, variant: Variant, rule: 
 
 def test_all_groups_are_dense_attention_from_any_start(sample: Sample) -> None:
     expected, _ = outcome_of(sample, None)
-    found, statistics = outcome_of(sample, replace(DECODE, rule=Top(99)), start=256)
-    assert torch.allclose(found.nats, expected.nats[256:], atol=1e-3)
+    found, statistics = outcome_of(sample, replace(DECODE, rule=Top(99)), start=192)
+    assert torch.allclose(found.nats, expected.nats[192:], atol=1e-3)
     assert torch.allclose(found.branch_nats[0], expected.branch_nats[0], atol=1e-3)
     assert statistics.sparsity(16) == 1
     assert float(statistics.missing.abs().max()) == 0
@@ -100,12 +100,12 @@ def test_all_groups_are_dense_attention_from_any_start(sample: Sample) -> None:
 def test_a_share_is_found_that_reads_as_much_as_is_aimed_at(
     sample: Sample, rule: Above | Until
 ) -> None:
-    variant = Variant("open", rule, of_all=True, aim=0.5, **WINDOWS)
+    variant = Variant("open", rule, of_all=True, aim=0.8, **WINDOWS)
     text = Text(sample, 0, torch.device("cpu"))
-    calibration = Calibration([variant], text, 384, MODEL.rope_base)
+    calibration = Calibration([variant], text, 320, MODEL.rope_base)
     Network(WEIGHTS, 1024).run(text, calibration.beside(dense(text)), None)
-    _, statistics = outcome_of(sample, calibration.found(variant), start=384)
-    assert statistics.sparsity(16) == pytest.approx(0.5, abs=0.02)
+    _, statistics = outcome_of(sample, calibration.found(variant), start=320)
+    assert statistics.sparsity(16) == pytest.approx(0.8, abs=0.02)
 
 
 def test_rules_choose_what_they_say() -> None:
@@ -130,8 +130,8 @@ def test_every_way_can_be_measured(sample: Sample) -> None:
     network = Network(replace(WEIGHTS, layers=WEIGHTS.layers[:1]), 1024)
     calibration = Calibration(ways, text, 0, MODEL.rope_base)
     _, kept = network.run(text, calibration.beside(dense(text)), None)
-    start = Text(sample, 448, torch.device("cpu"))
-    prefix = [(keys[:, :448], values[:, :448]) for keys, values in kept]
+    start = Text(sample, 320, torch.device("cpu"))
+    prefix = [(keys[:, :320], values[:, :320]) for keys, values in kept]
     for way in ways:
         statistics = Statistics(MODEL.num_layers, MODEL.num_kv_heads)
         narrow = replace(calibration.found(way), sinks=64, recent=64)
