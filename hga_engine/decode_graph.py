@@ -8,7 +8,7 @@ from hga_kernels import norm_linear, sample
 from hga_kernels.gpu.choice import choose_pages
 from hga_kernels.gpu.index import index_closed_chunk
 from hga_kernels.gpu.pages import write_token
-from hga_kernels.gpu.resident import attend_resident
+from hga_kernels.gpu.resident import attend_resident, log_mass_resident
 from hga_kernels.gpu.step import finish_step
 
 from hga_engine.attention.index import RoutingIndex
@@ -82,11 +82,12 @@ class DecodeGraph:
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
         self._tokens_out = torch.zeros(_RING, dtype=torch.int64, pin_memory=True)
         self._masses_out = torch.zeros(_RING, groups, dtype=torch.float32, pin_memory=True)
+        self._counts_out = torch.zeros(_RING, 2, dtype=torch.int64, pin_memory=True)
         self._done = [torch.cuda.Event() for _ in range(_RING)]
 
     def run(
         self, token: int, position: int, room: int, sampling: SamplingParams
-    ) -> Generator[tuple[int, torch.Tensor], None, None]:
+    ) -> Generator[tuple[int, torch.Tensor, int], None, None]:
         """Decode from ``token`` on.
 
         Args:
@@ -96,8 +97,9 @@ class DecodeGraph:
             sampling: how tokens are drawn.
 
         Yields:
-            The next token, and [groups] float32: attention mass per group, summed over layers and
-            query heads. Each result that is taken has to be counted with ``advance``.
+            The next token; [groups] float32: attention mass per group, summed over layers and
+            query heads; and how many groups were chosen, in all layers and KV heads. Each result
+            that is taken has to be counted with ``advance``.
 
         Raises:
             EngineError: the model gives no numbers.
@@ -107,7 +109,7 @@ class DecodeGraph:
             self._set(token, position, sampling)
             self._graph = self._capture()
         self._set(token, position, sampling)
-        first = self._replays
+        first, found = self._replays, int(self._store.cache.counts.sum())
         try:
             for number in range(first, first + room):
                 while self._replays < min(number + _AHEAD, first + room):
@@ -122,7 +124,8 @@ class DecodeGraph:
                         "The model's output is not a number, so no token can be drawn. "
                         "Its weights may be damaged: run `hga-chat models verify`."
                     )
-                yield drawn, self._masses_out[place].clone()
+                before, found = found, int(self._counts_out[place].sum())
+                yield drawn, self._masses_out[place].clone(), found - before
         finally:
             torch.cuda.current_stream(self._device).synchronize()
 
@@ -195,6 +198,10 @@ class DecodeGraph:
             )
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
+            always = None
+            if router.decode_threshold:
+                resident = cache.resident[layer]
+                always = log_mass_resident(queries, self._position, resident, scale, window)
             groups, places = choose_pages(
                 rows,
                 index.summaries[layer],
@@ -209,6 +216,8 @@ class DecodeGraph:
                 cache.stamps[layer],
                 self._step,
                 cache.counts,
+                router.decode_threshold,
+                always,
             )
             attended = attend_resident(
                 queries,
@@ -234,6 +243,8 @@ class DecodeGraph:
             self._mass,
             self._tokens_out,
             self._masses_out,
+            cache.counts,
+            self._counts_out,
         )
 
     def _count_layers(self) -> None:

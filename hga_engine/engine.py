@@ -377,13 +377,13 @@ class Engine:
         assert self._graph is not None
         room = min(sampling.max_new_tokens, self.config.cache.context - self._stored)
         with closing(self._graph.run(token, self._stored, room, sampling)) as results:
-            for following, mass in results:
+            for following, mass, chosen in results:
                 position = self._stored
                 self._graph.advance()
                 self._stored_ids.append(token)
                 self._pending = []
                 token = following
-                reading = self._attention.decode_reading(position, mass)
+                reading = self._attention.decode_reading(position, mass, chosen)
                 total.attended += reading.attended
                 total.visible += reading.visible
                 yield token, self._attention.trace(position, reading)

@@ -37,7 +37,7 @@ slices = st.lists(st.integers(1, 119), max_size=12)
 rules = st.sampled_from(RULES)
 seeds = st.integers(0, 999)
 sizes = st.builds(
-    lambda per_chunk, group, sinks, recent, budget, kept, stride: RouterConfig(
+    lambda per_chunk, group, sinks, recent, budget, kept, stride, threshold: RouterConfig(
         chunk_size=per_chunk * group,
         group_size=group,
         sink_tokens=sinks * per_chunk * group,
@@ -48,6 +48,8 @@ sizes = st.builds(
         prefill_kept_chunks=kept + 1,
         paper_kept_chunks=kept,
         scoring_stride=stride,
+        decode_threshold=threshold,
+        prefill_threshold=threshold,
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),
@@ -56,17 +58,18 @@ sizes = st.builds(
     budget=st.integers(1, 4),
     kept=st.integers(1, 5),
     stride=st.integers(1, 5),
+    threshold=st.sampled_from([0.0, 0.2]),
 )
 """Routers of all small sizes: without sinks, without recent chunks, one group a chunk."""
 
 
-def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
-    """Chunks that pass the chunk level, and groups that are selected."""
-    kept, budget = {
-        "decode": (router.decode_kept_chunks, router.decode_budget),
-        "prefill": (router.prefill_kept_chunks, router.prefill_budget),
+def limits(router: RouterConfig, rule: Rule) -> tuple[int, int, float]:
+    """Chunks that pass the chunk level, groups that are selected, and the least share of one."""
+    kept, budget, least = {
+        "decode": (router.decode_kept_chunks, router.decode_budget, router.decode_threshold),
+        "prefill": (router.prefill_kept_chunks, router.prefill_budget, router.prefill_threshold),
     }[rule]
-    return router.paper_kept_chunks if router.router == "paper" else kept, budget
+    return router.paper_kept_chunks if router.router == "paper" else kept, budget, least
 
 
 def geometry(kv_heads: int, ratio: int, head_dim: int = HEAD_DIM) -> ModelConfig:
@@ -234,6 +237,7 @@ def plain_selection(
     router: RouterConfig,
     kept_chunks: int,
     budget: int,
+    least: float = 0.0,
 ) -> set[int]:
     """Groups that the block of ``position`` selects when the queries at ``rows`` are scored."""
     size, per_chunk = router.chunk_size, router.chunk_size // router.group_size
@@ -268,7 +272,26 @@ def plain_selection(
             else:
                 first_half, second_half = (queries @ estimated[part].T).chunk(2, -1)
                 scores[number] = torch.maximum(first_half, second_half)
-    return heaviest(mass(scores), budget)
+    if is_paper or least == 0:
+        return heaviest(mass(scores), budget)
+    shares = {}
+    window = always_read(rows[-1], router)
+    always = attended_scores(text, head, rows, window, router.group_size)
+    for group, of_group in scores.items():
+        own, whole = of_group.exp().sum(1), torch.cat([*scores.values(), always], 1).exp().sum(1)
+        shares[group] = float((own / whole).mean())
+    return heaviest({group: share for group, share in shares.items() if share >= least}, budget)
+
+
+def attended_scores(
+    text: Text, head: int, rows: Sequence[int], groups: set[int], size: int
+) -> torch.Tensor:
+    """[rows * ratio, tokens]: scores of the tokens of ``groups``, -inf after the query."""
+    tokens = torch.tensor([t for t in range(text.tokens) if t // size in groups])
+    queries = text.queries[list(rows), head * text.ratio : (head + 1) * text.ratio]
+    scores = queries @ text.keys[tokens, head].T / math.sqrt(text.keys.shape[2])
+    later = tokens > torch.tensor(rows)[:, None]
+    return scores.masked_fill(later[:, None], -math.inf).flatten(0, 1)
 
 
 def estimated_keys(keys: torch.Tensor, summary: torch.Tensor, group_size: int) -> torch.Tensor:

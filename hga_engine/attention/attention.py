@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from hga_kernels import attend_pages
+from hga_kernels import attend_pages, log_mass
 
 from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.index import RoutingIndex
@@ -153,21 +153,22 @@ class RoutedAttention:
         if groups:
             self._hidden = torch.tensor(groups, dtype=torch.int32, device=self._device)
 
-    def decode_reading(self, position: int, group_mass: torch.Tensor) -> Reading:
+    def decode_reading(self, position: int, group_mass: torch.Tensor, chosen: int) -> Reading:
         """What one query at ``position`` read in all layers, by the decode rule.
 
         Args:
             position: of the query.
             group_mass: [groups] attention mass, summed over layers and query heads.
+            chosen: groups, summed over layers and KV heads.
         """
         size = self._router.group_size
         first, last = self.routed_groups(position)
-        left_out = max(0, last - first - self._router.decode_budget) * size
+        always = position + 1 - (last - first) * size
         reading = Reading(0)
         reading.group_mass = group_mass[: position // size + 1].double()
         places = self._model.num_layers * self._kv_heads
         reading.visible = (position + 1) * places
-        reading.attended = (position + 1 - left_out) * places
+        reading.attended = always * places + chosen * size
         return reading
 
     def attend(
@@ -303,14 +304,20 @@ class RoutedAttention:
 
     def _select(self, layer: int, queries: torch.Tensor, rule: Rule) -> torch.Tensor:
         """[blocks, kv_heads, n] int32: the groups chosen for each block, -1 for none."""
-        router, scored = self._router, queries
+        router, scored, positions = self._router, queries, self._blocks.positions
         budget, kept = router.decode_budget, router.decode_kept_chunks
+        threshold = router.decode_threshold
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
             offset = (stride - 1 - self._blocks.place) % stride
-            scored = queries[:, offset::stride] if offset < queries.shape[1] else queries[:, -1:]
+            rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
+            scored, positions = queries[:, rows], positions[:, rows]
             budget, kept = router.prefill_budget, router.prefill_kept_chunks
+            threshold = router.prefill_threshold
+        always = None
+        if threshold and router.router == "hga":
+            always = self._log_mass_of_always(layer, scored, positions)
         return select(
             scored,
             self._index,
@@ -322,7 +329,18 @@ class RoutedAttention:
             router.paper_kept_chunks if router.router == "paper" else kept,
             router,
             self._scale,
+            threshold,
+            always,
         )
+
+    def _log_mass_of_always(
+        self, layer: int, queries: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """[blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens."""
+        groups = torch.cat((self._blocks.sinks, self._blocks.recent), 2)
+        slots = self._store.fetch(layer, groups)
+        pool = self._store.pool(layer)
+        return log_mass(queries.to(pool.dtype), positions, groups, slots, pool, self._scale)
 
     def _blocks_of(self, start: int, count: int, rows: int) -> _Blocks:
         span = (start, count, rows)

@@ -21,6 +21,8 @@ def select(
     kept: int,
     router: RouterConfig,
     scale: float,
+    threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Choose the groups that a block of query rows attends to, besides sinks and recent.
 
@@ -40,6 +42,10 @@ def select(
         kept: chunks that pass the chunk level.
         router: which levels are used.
         scale: of the attention scores.
+        threshold: share of the mass below which a group is left out (router ``hga``), in the mean
+            over rows and query heads.
+        always: [blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens, which
+            shares are then of as well.
 
     Returns:
         [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -51,6 +57,8 @@ def select(
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
         return _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
+    if always is not None:
+        always = always.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3).flatten(2)
     groups, _ = select_groups(
         rows,
         index.summaries[layer],
@@ -62,6 +70,8 @@ def select(
         budget,
         last_chunk,
         scale,
+        threshold,
+        always,
     )
     return groups
 

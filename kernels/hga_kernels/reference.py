@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from hga_kernels.reference_attention import attend_pages, log_mass
 from hga_kernels.reference_model import (
     experts,
     gated_silu,
@@ -30,6 +31,7 @@ __all__ = [
     "keep_chunks",
     "keep_tokens",
     "linear",
+    "log_mass",
     "mlp",
     "norm_linear",
     "quantize",
@@ -184,13 +186,15 @@ def score_groups(
     codes: torch.Tensor,
     scales: torch.Tensor,
     chunks: torch.Tensor,
+    always: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Estimated attention mass of every group of the candidate chunks.
 
     A token's score is its centre's plus the product with its code. The two halves of a group are
     laid over each other, and of two tokens that meet the larger score counts: noise in the codes
     raises sums of many small scores, and half of them suffice. A group's mass is the sum of the
-    exponentials, normalised over all candidates of the query. Masses of the query rows add up.
+    exponentials, normalised over all candidates of the query and what it reads anyhow. Masses of
+    the query rows add up.
 
     Args:
         queries: [kv_heads, blocks, rows, head_dim], Hadamard domain, times the softmax scale.
@@ -198,6 +202,8 @@ def score_groups(
         codes: [kv_heads, chunks, ...] of the token index, as from ``encode_tokens``.
         scales: [kv_heads, chunks, chunk_size].
         chunks: [kv_heads, blocks, kept] candidate chunks, -1 for none.
+        always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow; None: it does not
+            count.
 
     Returns:
         [kv_heads, blocks, kept * groups] float32 (float64 for float64 queries).
@@ -217,7 +223,11 @@ def score_groups(
             scores = scores.masked_fill(~present[None, :, None], -math.inf)
             if present.any():
                 halves = scores.unflatten(-1, (groups, 2, -1)).amax(-2)
-                weights = halves.flatten(1).softmax(-1)
+                halves = halves.flatten(1)
+                total = halves.logsumexp(-1)
+                if always is not None:
+                    total = torch.logaddexp(total, always[head, block].to(total.dtype))
+                weights = (halves - total[:, None]).exp()
                 mass[head, block] = weights.view(rows, chunks.shape[2] * groups, -1).sum((0, 2))
     return mass
 
@@ -250,7 +260,7 @@ def keep_chunks(
 
 
 def take_groups(
-    mass: torch.Tensor, chunks: torch.Tensor, budget: int
+    mass: torch.Tensor, chunks: torch.Tensor, budget: int, least: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The heaviest groups.
 
@@ -258,6 +268,7 @@ def take_groups(
         mass: [kv_heads, blocks, kept * groups]: of the groups of ``chunks``.
         chunks: [kv_heads, blocks, kept], -1 for none.
         budget: groups per KV head and block.
+        least: mass below which a group is left out.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -268,8 +279,10 @@ def take_groups(
     mass = mass.unflatten(2, (-1, per_chunk)).masked_fill(absent, -1.0).flatten(2)
     best = mass.topk(min(budget, mass.shape[2]))
     chunk_of = chunks.gather(2, best.indices // per_chunk)
-    groups = (chunk_of * per_chunk + best.indices % per_chunk).masked_fill(best.values < 0, -1)
-    return groups.to(torch.int32).transpose(0, 1), best.values.clamp_min(0).transpose(0, 1)
+    left_out = best.values < least
+    groups = (chunk_of * per_chunk + best.indices % per_chunk).masked_fill(left_out, -1)
+    masses = best.values.masked_fill(left_out, 0)
+    return groups.to(torch.int32).transpose(0, 1), masses.transpose(0, 1)
 
 
 def select_groups(
@@ -283,6 +296,8 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
+    threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The groups a block of query rows reads: chunk summaries, then the token index.
 
@@ -297,6 +312,9 @@ def select_groups(
         budget: groups per KV head and block.
         last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
         scale: of the attention scores; 1: the queries are scaled already.
+        threshold: share of the mass below which a group is left out, in the mean of the rows.
+        always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow, which then counts as
+            mass as well; None: only that of the candidates does.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
@@ -312,59 +330,5 @@ def select_groups(
     centre_scores = rows @ centres.transpose(2, 3)
     chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
     turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
-    return take_groups(score_groups(turned, centre_scores, codes, scales, chunks), chunks, budget)
-
-
-def attend_pages(
-    queries: torch.Tensor,
-    positions: torch.Tensor,
-    groups: torch.Tensor,
-    slots: torch.Tensor,
-    pool: torch.Tensor,
-    scale: float,
-    with_mass: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Exact causal attention over the listed pages.
-
-    Args:
-        queries: [blocks, rows, query_heads, head_dim], after RoPE.
-        positions: [blocks, rows] of the queries; a query sees tokens up to its own position.
-        groups: [blocks, kv_heads, pages] group numbers, -1 for none; no group twice.
-        slots: [blocks, kv_heads, pages]: where those pages are in ``pool``.
-        pool: [slots, 2, group_size, head_dim].
-        scale: of the scores.
-        with_mass: whether to add up the attention weights per page.
-
-    Returns:
-        out: like ``queries``.
-        mass: [blocks, kv_heads, pages] sum of the weights over rows and the query heads that
-            share the KV head; None unless asked for.
-    """
-    blocks, _, heads, dim = queries.shape
-    kv_heads, pages = groups.shape[1:]
-    size = pool.shape[2]
-    out = torch.empty_like(queries)
-    mass = (
-        torch.empty(blocks, kv_heads, pages, dtype=torch.float32, device=queries.device)
-        if with_mass
-        else None
-    )
-    step = max(1, 2**24 // max(1, kv_heads * pages * size * dim))
-    for first in range(0, blocks, step):
-        part = slice(first, first + step)
-        gathered = _wide(pool[slots[part].clamp_min(0).long()])  # [b, h, pages, 2, size, dim]
-        keys = gathered[:, :, :, 0].flatten(2, 3)
-        values = gathered[:, :, :, 1].flatten(2, 3)
-        grouped = _wide(queries[part]).unflatten(2, (kv_heads, heads // kv_heads))
-        scores = torch.einsum("brhqd,bhtd->bhqrt", grouped, keys) * scale
-        tokens = groups[part, :, :, None] * size + torch.arange(size, device=groups.device)
-        tokens = tokens.masked_fill(groups[part, :, :, None] < 0, torch.iinfo(tokens.dtype).max)
-        hidden = tokens.flatten(2)[:, :, None] > positions[part, None, :, None]
-        weights = scores.masked_fill(hidden[:, :, None], -math.inf).softmax(-1)
-        # Places no query of the block sees may hold anything, NaN too.
-        values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
-        attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
-        out[part] = attended.flatten(2, 3).to(out.dtype)
-        if mass is not None:
-            mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
-    return out, mass
+    mass = score_groups(turned, centre_scores, codes, scales, chunks, always)
+    return take_groups(mass, chunks, budget, threshold * rows.shape[2])

@@ -30,11 +30,11 @@ def eight_bits(turned: torch.Tensor) -> torch.Tensor:
 @given(
     st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
     st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 10),
-    st.integers(1, 50), seeds, st.data(),
+    st.integers(1, 50), st.sampled_from([0.0, 0.01, 0.1]), seeds, st.data(),
 )  # fmt: skip
 def test_select_groups(
     dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
-    first: int, kept: int, budget: int, seed: int, data: st.DataObject,
+    first: int, kept: int, budget: int, threshold: float, seed: int, data: st.DataObject,
 ) -> None:  # fmt: skip
     ends = torch.tensor(
         data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
@@ -43,7 +43,10 @@ def test_select_groups(
     centres, codes, scales = index_of(heads, chunks, dim, seed)
     rows = queries_a_block * ratio
     queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
-    found = cpu.select_groups(queries, centres, codes, scales, first, ends, kept, budget)
+    always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
+    found = cpu.select_groups(
+        queries, centres, codes, scales, first, ends, kept, budget, None, 1.0, threshold, always
+    )
     assert found is not None
     groups, mass = found
     span = max(int(ends.max()) - first, 0)
@@ -55,7 +58,7 @@ def test_select_groups(
     candidates = reference.keep_chunks(centre_scores, first, ends, kept)
     assume(chunk_level_is_clear(centre_scores, first, ends, kept))
     turned = eight_bits(queries.double() @ reference.hadamard(dim, torch.float64))
-    all_mass = reference.score_groups(turned, centre_scores, codes, scales, candidates)
+    all_mass = reference.score_groups(turned, centre_scores, codes, scales, candidates, always)
     for block in range(blocks):
         for head in range(heads):
             numbers = candidates[head, block].repeat_interleave(4) * 4
@@ -67,7 +70,11 @@ def test_select_groups(
             }
             chosen = [g for g in groups[block, head].tolist() if g >= 0]
             assert groups[block, head].tolist() == chosen + [-1] * (groups.shape[2] - len(chosen))
-            assert len(chosen) == len(set(chosen)) == min(groups.shape[2], len(of_group))
+            least = threshold * rows
+            # What is nearly at the threshold may be chosen or not.
+            near = [sum(m >= least * part for m in of_group.values()) for part in (1.003, 0.997)]
+            assert len(chosen) == len(set(chosen))
+            assert min(near[0], groups.shape[2]) <= len(chosen) <= min(near[1], groups.shape[2])
             assert set(chosen) <= set(of_group)
             for place, group in enumerate(chosen):
                 assert float(mass[block, head, place]) == pytest.approx(
@@ -75,7 +82,7 @@ def test_select_groups(
                 )
             assert not mass[block, head, len(chosen) :].any()
             left_out = [of_group[g] for g in set(of_group) - set(chosen)]
-            if left_out:
+            if left_out and threshold == 0:
                 least = min(of_group[g] for g in chosen)
                 assert max(left_out) <= least * (1 + 2e-3) + 1e-5
 
@@ -152,6 +159,25 @@ def test_attend_pages(
     assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
     total = torch.full((blocks, heads), float(rows * ratio), dtype=torch.float64)
     assert_near(found[1].sum(-1), total, 1e-4, 1)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([16, 48, 64, 128]), st.integers(1, 3), ratios, st.integers(1, 3),
+    st.integers(1, 9), st.integers(3, 11), st.integers(17, 150), st.sampled_from([0.3, 4.0]),
+    seeds,
+)  # fmt: skip
+def test_log_mass(
+    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
+    size: float, seed: int,
+) -> None:  # fmt: skip
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size)
+    scale = 1 / math.sqrt(dim)
+    found = cpu.log_mass(*case, scale)
+    assert found is not None
+    expected = reference.log_mass(*exact(case), scale)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
 
 
 @compiled

@@ -295,6 +295,47 @@ def test_the_heaviest_groups_are_taken() -> None:
     torch.testing.assert_close(of_groups, torch.tensor([[[0.5, 0.3, 0.1], [0.2, 0.0, 0.0]]]))
 
 
+def test_groups_of_too_little_mass_are_left_out() -> None:
+    mass = torch.tensor([[[0.1, 0.5, 0.0, 0.3]], [[0.2, 0.0, 9.0, 9.0]]])
+    chunks = torch.tensor([[[7, 2]], [[3, -1]]])
+    groups, of_groups = reference.take_groups(mass, chunks, 3, least=0.25)
+    assert groups.tolist() == [[[15, 5, -1], [-1, -1, -1]]]
+    torch.testing.assert_close(of_groups, torch.tensor([[[0.5, 0.3, 0.0], [0.0, 0.0, 0.0]]]))
+
+
+def test_a_threshold_is_a_share_in_the_mean_of_the_rows() -> None:
+    centres, codes, scales = make_index(2, 12, 32)
+    queries = random(2, 3, 5, 32, seed=4)
+    ends = torch.tensor([12, 7, 2], dtype=torch.int32)
+    index = centres, codes, scales
+    groups, mass = reference.select_groups(queries, *index, 2, ends, 12, 99)
+    some, _ = reference.select_groups(queries, *index, 2, ends, 12, 99, threshold=0.03)
+    for block in range(3):
+        for head in range(2):
+            shares = zip(groups[block, head].tolist(), mass[block, head].tolist(), strict=True)
+            expected = [group for group, share in shares if share / 5 >= 0.03]
+            assert [group for group in some[block, head].tolist() if group >= 0] == expected
+            assert block == 2 or 0 < len(expected) < 20
+
+
+def test_what_is_read_anyhow_counts_as_mass() -> None:
+    centres, codes, scales = make_index(2, 12, 32)
+    queries, ends = random(2, 1, 5, 32, seed=4), torch.tensor([9], dtype=torch.int32)
+    index = centres, codes, scales
+    groups, mass = reference.select_groups(queries, *index, 2, ends, 12, 99)
+    nothing = torch.full((2, 1, 5), -math.inf)
+    same = reference.select_groups(queries, *index, 2, ends, 12, 99, always=nothing)
+    assert torch.equal(groups, same[0])
+    torch.testing.assert_close(mass, same[1])
+    # Where one row alone has other mass, it gives so much less.
+    rows = [reference.select_groups(queries[:, :, [r]], *index, 2, ends, 12, 99) for r in range(5)]
+    huge = nothing.clone()
+    huge[:, :, 0] = 1e4
+    less = reference.select_groups(queries, *index, 2, ends, 12, 99, always=huge)[1]
+    expected = sum(row[1].sum(-1) for row in rows[1:])
+    torch.testing.assert_close(less.sum(-1), expected)
+
+
 def test_selection_is_by_estimated_mass_within_the_kept_chunks() -> None:
     centres, codes, scales = make_index(2, 12, 32)
     queries = random(2, 3, 5, 32, seed=4)
@@ -367,6 +408,7 @@ def test_attention_over_pages_is_masked_attention(ratio: int) -> None:
     heads = torch.arange(kv_heads)[:, None]
     slots = torch.where(groups < 0, -1, where[heads, groups.clamp_min(0)])
     out, mass = reference.attend_pages(queries, positions, groups, slots, pool, 0.3, with_mass=True)
+    logs = reference.log_mass(queries, positions, groups, slots, pool, 0.3)
     assert mass is not None
     for block in range(blocks):
         for head in range(kv_heads):
@@ -383,6 +425,8 @@ def test_attention_over_pages_is_masked_attention(ratio: int) -> None:
             found = out[block, :, head * ratio : (head + 1) * ratio].transpose(0, 1)
             torch.testing.assert_close(found, expected)
             scores = (own @ keys[head].T * 0.3).masked_fill(~mask, -math.inf)
+            own_logs = logs[block, :, head * ratio : (head + 1) * ratio].T
+            torch.testing.assert_close(own_logs, scores.logsumexp(-1))
             weights = functional.pad(scores.softmax(-1).sum((0, 1)), (0, -tokens % size))
             of_groups = weights.view(-1, size).sum(1)
             for place, group in enumerate(groups[block, head].tolist()):

@@ -29,8 +29,8 @@ _SIGNATURES = {
     "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
     "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
     "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*7 * [_POINTER], *9 * [_INT]),
-    "hga_attend_pages": (*7 * [_POINTER], *6 * [_INT], _FLOAT),
+    "hga_select_groups": (*8 * [_POINTER], *9 * [_INT], _FLOAT),
+    "hga_attend_pages": (*8 * [_POINTER], *6 * [_INT], _FLOAT),
 }
 
 
@@ -220,6 +220,8 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
+    threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Byte products of 8-bit queries and 2-bit codes."""
     kv_heads, blocks, rows, dim = queries.shape
@@ -242,8 +244,12 @@ def select_groups(
     if budget:
         _call(
             *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
-            *(end_chunks.to(torch.int32).contiguous(), groups, mass, blocks, kv_heads, rows, dim),
-            *(codes.shape[1], first_chunk, last, kept, budget),
+            *(
+                end_chunks.to(torch.int32).contiguous(),
+                None if always is None else always.float().contiguous(),
+            ),
+            *(groups, mass, blocks, kv_heads, rows, dim),
+            *(codes.shape[1], first_chunk, last, kept, budget, threshold * rows),
         )
     return groups, mass
 
@@ -270,7 +276,32 @@ def attend_pages(
     _call(
         *("hga_attend_pages", queries, positions.to(torch.int32).contiguous()),
         *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
-        *(out, mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
+        *(out, mass, None, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
         scale / math.log(2.0),
     )
     return out, mass
+
+
+def log_mass(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+) -> torch.Tensor | None:
+    """``attend_pages`` without values."""
+    blocks, rows, heads, dim = queries.shape
+    if not _takes(torch.bfloat16, queries, pool) or not _fits(dim):
+        return None
+    if pool.shape[2] != _GROUP or not pool.is_contiguous():
+        return None
+    kv_heads, pages = groups.shape[1:]
+    out = torch.empty(blocks, rows, heads)
+    _call(
+        *("hga_attend_pages", queries.contiguous(), positions.to(torch.int32).contiguous()),
+        *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
+        *(None, None, out, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
+        scale / math.log(2.0),
+    )
+    return out.mul_(math.log(2.0))

@@ -3,6 +3,7 @@
 // Pages are packed a tile of 64 tokens at a time into the layout the bf16 dot product wants (pairs
 // of dimensions for K, pairs of tokens for V), once for all query rows of the block, with an online
 // softmax over the tiles.
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,8 +21,9 @@ typedef struct {
     const int32_t *groups;     // [blocks, kv_heads, pages], -1: none
     const int32_t *slots;      // [blocks, kv_heads, pages]
     const uint16_t *pool;      // [slots, 2, GROUP, dim] bf16
-    uint16_t *out;             // [blocks, rows, kv_heads * heads_per_kv, dim] bf16
+    uint16_t *out;             // [blocks, rows, kv_heads * heads_per_kv, dim] bf16, or NULL
     float *mass;               // [blocks, kv_heads, pages], or NULL
+    float *log_mass;           // like out without its last dimension: instead of it
     int blocks, rows, kv_heads, heads_per_kv, pages, dim;
     float scale;  // of the scores, in log2 units
     int failed;
@@ -173,6 +175,7 @@ static inline __attribute__((always_inline)) void attend_tile(
                 page_tops[(size_t)r * job->pages + tile_places[p]] = *top;
             }
     }
+    if (!job->out) return;
     for (int start = 0; start < dim; start += 64) {
         int vectors = dim - start < 64 ? (dim - start) / 16 : 4;
         __m512 sums[ROW_TILE][4];
@@ -239,7 +242,7 @@ static inline __attribute__((always_inline)) void attend_tile(
                 page_tops[(size_t)r * job->pages + tile_places[p]] = *top == -INFINITY ? 0 : *top;
             }
         }
-        for (int pair = 0; pair < tokens / 2; pair++) {
+        for (int pair = 0; job->out && pair < tokens / 2; pair++) {
             const uint16_t *values = scratch->values + (size_t)pair * dim * 2;
             float first = scores[2 * pair], second = scores[2 * pair + 1];
             for (int d = 0; d < dim; d++)
@@ -319,8 +322,9 @@ static void attend_pair(void *context, int item) {
             if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
             const uint16_t *page = job->pool + slots[place] * page_size;
             pack_keys(page, scratch.keys, tile_pages, dim);
-            pack_values(page + (size_t)GROUP * dim, scratch.values, tile_pages, dim,
-                        highest - groups[place] * GROUP + 1);
+            if (job->out)
+                pack_values(page + (size_t)GROUP * dim, scratch.values, tile_pages, dim,
+                            highest - groups[place] * GROUP + 1);
             masked |= groups[place] * GROUP + GROUP - 1 > lowest;
             tile_groups[tile_pages] = groups[place];
             tile_places[tile_pages++] = place;
@@ -340,6 +344,10 @@ static void attend_pair(void *context, int item) {
     for (int row = 0; row < rows; row++) {
         int query = row / job->heads_per_kv, offset = row % job->heads_per_kv;
         size_t to = ((size_t)(block * job->rows + query) * heads + head * job->heads_per_kv + offset);
+        if (!job->out) {
+            job->log_mass[to] = scratch.top[row] + log2f(scratch.total[row]);
+            continue;
+        }
         float share = scratch.total[row] > 0 ? 1.0f / scratch.total[row] : 0.0f;
         for (int d = 0; d < dim; d++)
             job->out[to * dim + d] = to_bf16(scratch.sums[(size_t)row * dim + d] * share);
@@ -356,10 +364,10 @@ static void attend_pair(void *context, int item) {
 
 int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const int32_t *groups,
                      const int32_t *slots, const uint16_t *pool, uint16_t *out, float *mass,
-                     int blocks, int rows, int kv_heads, int heads_per_kv, int pages, int dim,
-                     float scale) {
-    AttendJob job = {queries, positions, groups, slots, pool, out, mass, blocks, rows, kv_heads,
-                     heads_per_kv, pages, dim, scale, 0};
+                     float *log_mass, int blocks, int rows, int kv_heads, int heads_per_kv,
+                     int pages, int dim, float scale) {
+    AttendJob job = {queries, positions, groups, slots, pool, out, mass, log_mass, blocks, rows,
+                     kv_heads, heads_per_kv, pages, dim, scale, 0};
     parallel_for(attend_pair, &job, blocks * kv_heads);
     return job.failed;
 }

@@ -27,9 +27,11 @@ typedef struct {
     const uint8_t *codes;        // [kv_heads, capacity_chunks, GROUPS, dim * 4]
     const uint16_t *scales;      // [kv_heads, capacity_chunks, CHUNK] bf16
     const int32_t *end_chunks;   // [blocks]
+    const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
     int32_t *groups;             // [blocks, kv_heads, budget], -1: none
     float *mass;                 // [blocks, kv_heads, budget]: estimated, of the chosen groups
     int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, kept, budget, parts;
+    float least;  // mass below which a group is left out
     // Scratch, per pair of KV head and block; span is the widest range of chunks, kept of those.
     float *centre_scores;  // [pairs, rows, span]: in log2 units
     int32_t *chunks;       // [pairs, kept], -1: none
@@ -335,9 +337,12 @@ static float bound_of_largest(const float *values, int count, int k) {
     return value;
 }
 
-// Places of the k largest values, in order of place; of equal ones the first. -1 beyond count.
-static void largest(const float *values, int count, int k, int32_t *places) {
-    if (count > k) {
+// Places of the k largest values that reach `lowest`, in order of place; of equal ones the first.
+// -1 where there are no more.
+static void largest(const float *values, int count, int k, float lowest, int32_t *places) {
+    int reach = 0;
+    for (int i = 0; i < count; i++) reach += values[i] >= lowest;
+    if (reach > k) {
         float least = bound_of_largest(values, count, k);
         int above = 0, taken = 0;
         for (int i = 0; i < count; i++) above += values[i] > least;
@@ -346,7 +351,10 @@ static void largest(const float *values, int count, int k, int32_t *places) {
             if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
         return;
     }
-    for (int i = 0; i < k; i++) places[i] = i < count ? i : -1;
+    int taken = 0;
+    for (int i = 0; i < count; i++)
+        if (values[i] >= lowest) places[taken++] = i;
+    while (taken < k) places[taken++] = -1;
 }
 
 static int chunks_of(const SelectJob *job, int pair) {
@@ -425,7 +433,7 @@ static void keep_chunks(void *context, int pair) {
             float inverse = 1.0f / total;
             for (chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] * inverse;
         }
-        largest(mass, count, job->kept, chunks);
+        largest(mass, count, job->kept, 0, chunks);
         free(mass);
     } else
         for (int place = 0; place < job->kept; place++) chunks[place] = place < count ? place : -1;
@@ -459,7 +467,12 @@ static void take_groups(void *context, int pair) {
     for (int row = 0; row < job->rows && present; row++) {
         const float *sums = job->sums + ((size_t)pair * job->rows + row) * cells;
         float *maxima = job->maxima + ((size_t)pair * job->rows + row) * kept;
-        float top = largest_of(maxima, present), total = 0;
+        float top = largest_of(maxima, present), total = 0, others = 0;
+        if (job->always) {
+            others = job->always[(size_t)pair * job->rows + row] * LOG2_E;
+            top = others > top ? others : top;
+            others = exp2_1(others - top);
+        }
         for (int place = 0; place < present; place++) {
             float under = maxima[place] - top;
             maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
@@ -475,7 +488,7 @@ static void take_groups(void *context, int pair) {
 #endif
         for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
             total += sums[cell] * maxima[cell / GROUPS];
-        float inverse = 1.0f / total;
+        float inverse = 1.0f / (total + others);
 #ifdef HGA_AVX512_VNNI
         for (int place = 0; place < whole; place += 4) {
             __m512 share = _mm512_mul_ps(four_times_each(maxima + place), _mm512_set1_ps(inverse));
@@ -487,7 +500,7 @@ static void take_groups(void *context, int pair) {
         for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
             mass[cell] += sums[cell] * (maxima[cell / GROUPS] * inverse);
     }
-    largest(mass, present * GROUPS, budget, groups);
+    largest(mass, present * GROUPS, budget, job->least, groups);
     for (int place = 0; place < budget; place++) {
         int cell = groups[place];
         chosen[place] = cell < 0 ? 0 : mass[cell];
@@ -497,16 +510,18 @@ static void take_groups(void *context, int pair) {
 }
 
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
-                      const uint16_t *scales, const int32_t *end_chunks, int32_t *groups,
-                      float *mass, int blocks, int kv_heads, int rows, int dim,
-                      int capacity_chunks, int first_chunk, int last_chunk, int kept, int budget) {
+                      const uint16_t *scales, const int32_t *end_chunks, const float *always,
+                      int32_t *groups, float *mass, int blocks, int kv_heads, int rows, int dim,
+                      int capacity_chunks, int first_chunk, int last_chunk, int kept, int budget,
+                      float least) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     kept = kept < span ? kept : span;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
-                     .end_chunks = end_chunks, .groups = groups, .mass = mass, .blocks = blocks,
+                     .end_chunks = end_chunks, .always = always, .groups = groups, .mass = mass, .blocks = blocks,
                      .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1};
+                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1,
+                     .least = least};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
     job.chunks = malloc((size_t)pairs * kept * sizeof(int32_t));

@@ -22,6 +22,8 @@ def choose_pages(
     stamps: torch.Tensor,
     step: torch.Tensor,
     counts: torch.Tensor,
+    threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one token, then ``reference_pages.resolve_pages``.
 
@@ -41,6 +43,9 @@ def choose_pages(
         stamps: likewise.
         step: likewise.
         counts: likewise.
+        threshold: see ``reference.select_groups``.
+        always: [kv_heads, parts, rows] ``reference.log_mass`` of parts of what is read anyhow, or
+            None.
 
     Returns:
         [kv_heads, budget] int32 groups, and their places.
@@ -53,10 +58,14 @@ def choose_pages(
         places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
         groups, _ = select_few(
             *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, chunks, scale),
-            *(queries.is_cuda, (places, *cache)),
+            *(queries.is_cuda, (places, *cache), threshold, always),
         )
         return groups[0], places
-    groups, _ = select_groups(*index, first_chunk, end_chunk, chunks, budget, chunks, scale)
+    if always is not None:
+        always = always.logsumexp(1, keepdim=True)
+    groups, _ = select_groups(
+        *(*index, first_chunk, end_chunk, chunks, budget, chunks, scale, threshold, always)
+    )
     found = resolve_pages(groups[0], *cache)
     assert found is not None
     return groups[0], found

@@ -13,7 +13,8 @@ MAGIC = tl.constexpr(12582912.0)
 _MAGIC_BITS = tl.constexpr(0x4B400000)
 LIFT = tl.constexpr(-60.0)
 """Added to scores above the centre: the range of a float lies around what occurs."""
-_MOST_SCORE = tl.constexpr(100.0)
+MOST_SCORE = tl.constexpr(100.0)
+LOG2_E = tl.constexpr(1.4426950408889634)
 _MOST = tl.constexpr(2.0**100)
 """What has more counts as this much, so that sums stay finite."""
 
@@ -91,7 +92,7 @@ def row_sums(products, scale, step, lift):
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
     score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)
-    weight = tl.exp2(tl.minimum(score * step[:, None, None] + lift[:, None, None], _MOST_SCORE))
+    weight = tl.exp2(tl.minimum(score * step[:, None, None] + lift[:, None, None], MOST_SCORE))
     # Added up by a product, as that moves nothing between threads.
     ones = tl.arange(0, 32)[:, None] // 8 == tl.arange(0, 8)[None, :]
     weight = tl.reshape(weight.to(tl.bfloat16), (ROWS, 32))

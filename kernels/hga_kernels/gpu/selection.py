@@ -52,6 +52,7 @@ class _Work:
     starts: torch.Tensor  # [units, unit_rows] int32
     steps: torch.Tensor  # [units, unit_rows]
     listed: torch.Tensor | None  # [pairs, kept] int32; None: every chunk is scored
+    always: torch.Tensor | None  # [pairs, rows]; None: it does not count
     masses: torch.Tensor  # [pairs, places * 4]
 
     @property
@@ -104,6 +105,7 @@ class _Work:
             starts=self.starts[units],
             steps=self.steps[units],
             listed=None if self.listed is None else self.listed[pairs],
+            always=None if self.always is None else self.always[pairs],
             masses=self.masses[pairs],
         )
 
@@ -127,6 +129,8 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
+    threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places, in ascending order.
 
@@ -146,7 +150,7 @@ def select_groups(
     if blocks == 1 and rows <= MAX_ROWS and kept >= span:
         return select_few(
             *(queries, summaries, codes, scales, first_chunk, end_chunks, budget),
-            *(last, scale, queries.is_cuda),
+            *(last, scale, queries.is_cuda, None, threshold, always),
         )
     unit_rows = unit_rows_for(rows)
     pairs, units = blocks * kv_heads, blocks * kv_heads * -(-rows // unit_rows)
@@ -168,6 +172,7 @@ def select_groups(
         starts=empty(torch.int32, units, unit_rows),
         steps=empty(torch.float32, units, unit_rows),
         listed=empty(torch.int32, pairs, kept) if kept < span else None,
+        always=None if always is None else always.float().transpose(0, 1).flatten(0, 1),
         masses=empty(torch.float32, pairs, places * _PER_CHUNK),
     )
     _turn_rows(work)
@@ -177,7 +182,7 @@ def select_groups(
         _weigh_groups(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget)
     masses = empty(torch.float32, blocks, kv_heads, budget)
-    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, masses)
+    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, masses, threshold * rows)
     return groups, masses
 
 
@@ -268,8 +273,10 @@ def _score_groups(
         work.end_chunks if work.listed is None else work.listed,
         sums,
         totals,
+        sums if work.always is None else work.always,
         work.heads,
         work.tiles,
+        work.rows,
         work.first_chunk,
         work.codes.shape[1],
         work.runs,
@@ -282,6 +289,7 @@ def _score_groups(
         RUNS=work.most_runs,
         LISTED=work.listed is not None,
         PACKED=work.queries.is_cuda,
+        ALWAYS=work.always is not None,
         **launch.options(),
     )
     return sums, totals
@@ -327,8 +335,12 @@ def _choose(
     per_chunk: int,
     chosen: torch.Tensor,
     chosen_masses: torch.Tensor | None,
+    least: float = 0.0,
 ) -> None:
-    """Write the heaviest of each pair to ``chosen``, whose last dimension is their number."""
+    """Write the heaviest of each pair to ``chosen``, whose last dimension is their number.
+
+    What has a mass below ``least`` is left out.
+    """
     places, budget = masses.shape[1], chosen.shape[-1]
     choose_kernel[(work.pairs,)](
         masses,
@@ -340,6 +352,7 @@ def _choose(
         work.first_chunk,
         places,
         budget,
+        least,
         PLACES=max(triton.next_power_of_2(places), _LEAST_PLACES),
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=per_chunk,

@@ -7,7 +7,15 @@ most ROWS query rows.
 import triton
 import triton.language as tl
 
-from hga_kernels.gpu.scores import LIFT, heaviest, quantised, row_sums, unpacked
+from hga_kernels.gpu.scores import (
+    LIFT,
+    LOG2_E,
+    MOST_SCORE,
+    heaviest,
+    quantised,
+    row_sums,
+    unpacked,
+)
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
 
 CENTRE_TILE = 64
@@ -150,8 +158,10 @@ def score_groups_kernel(
     listed,
     sums,
     totals,
+    always,
     heads,
     tiles,
+    rows,
     first_chunk,
     capacity,
     runs,
@@ -164,11 +174,13 @@ def score_groups_kernel(
     RUNS: tl.constexpr,
     LISTED: tl.constexpr,
     PACKED: tl.constexpr,
+    ALWAYS: tl.constexpr,
     SPAN: tl.constexpr,
 ):
     """One program SPAN places for a chunk and a unit: weight per group and row.
 
-    Places are those of ``listed`` [pairs, places], or all chunks in turn.
+    Places are those of ``listed`` [pairs, places], or all chunks in turn. ALWAYS: what is read
+    anyhow, of which ``always`` [pairs, rows] is the logarithm, counts in the sum of the last span.
     """
     span, unit = tl.program_id(0), tl.program_id(1)
     pair = unit // tiles
@@ -209,6 +221,11 @@ def score_groups_kernel(
             inside = (group < 4)[None, :] & (row >= 0)[:, None]
             tl.store(own_sums + at, weight.to(tl.bfloat16), inside)
             scale, centre, next_chunk = next_scale, next_centre, later
+        if ALWAYS and span * SPAN + SPAN >= limit:
+            at = unit % tiles * ROWS + row
+            other = tl.load(always + pair * rows + at, at < rows, -float("inf")) * LOG2_E
+            other = tl.exp2(tl.minimum(other - peak, MOST_SCORE))
+            total += tl.where((group == 0)[None, :], other[:, None], 0.0)
     tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 1))
 
 
@@ -278,6 +295,7 @@ def choose_kernel(
     first_chunk,
     places,
     budget,
+    least,
     PLACES: tl.constexpr,
     BUDGET: tl.constexpr,
     PER_CHUNK: tl.constexpr,
@@ -298,7 +316,7 @@ def choose_kernel(
         number = place
     present = (chunk >= first_chunk) & (chunk < end) & (place < places)
     mass = tl.load(masses + pair * places + place, present, 0.0)
-    taken, order, count = heaviest(mass, present, budget)
+    taken, order, count = heaviest(mass, present & (mass >= least), budget)
     start = pair * budget
     tl.store(chosen + start + order, number, taken)
     rest = tl.arange(0, BUDGET)

@@ -116,8 +116,9 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
                 "listed": "*i32",
                 "sums": "*bf16",
                 **scored,
-                **dict.fromkeys(("heads", "tiles", "first_chunk", "capacity"), "i32"),
+                **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "capacity"), "i32"),
                 **dict.fromkeys(("runs", "places", "spans"), "i32"),
+                "always": "*fp32",
             },
             SCORE_LAUNCHES[unit_rows_for(rows)],
             {
@@ -126,6 +127,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
                 "WIDTH": max(quarter, LEAST_BYTES),
                 "LISTED": kind == "kept",
                 "PACKED": True,
+                "ALWAYS": True,
             },
         )
         for kind in ("all", "kept")
@@ -167,6 +169,7 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "chosen": "*i32",
             "chosen_masses": "*fp32",
             **dict.fromkeys(numbers, "i32"),
+            "least": "fp32",
         },
         CHOOSE_LAUNCHES,
         {

@@ -13,6 +13,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.pages import resolve_head
 from hga_kernels.gpu.scores import (
+    LIFT,
+    LOG2_E,
+    MOST_SCORE,
     group_sums,
     heaviest,
     in_product_order,
@@ -141,6 +144,7 @@ def choose_step_kernel(
     sums,
     peaks,
     totals,
+    always,
     groups,
     masses,
     places,
@@ -155,14 +159,20 @@ def choose_step_kernel(
     budget,
     cache_slots,
     max_groups,
+    parts,
+    least,
     ROWS: tl.constexpr,
     CHUNKS: tl.constexpr,
     RUNS: tl.constexpr,
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
+    PARTS: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """One program a KV head: mass per group, the heaviest, and with SLOTS their places."""
+    """One program a KV head: mass per group, the heaviest, and with SLOTS their places.
+
+    With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows], logarithms.
+    """
     head = tl.program_id(0)
     GROUPS: tl.constexpr = CHUNKS * 4
     if OVERLAPS:
@@ -184,11 +194,17 @@ def choose_step_kernel(
     most = tl.max(peak, 0)
     share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
     whole = tl.sum(total * share, 0)
+    if PARTS:
+        part = tl.arange(0, PARTS)
+        at = (head * parts + part)[:, None] * rows + row[None, :]
+        there = (part < parts)[:, None] & (row < rows)[None, :]
+        other = tl.load(always + at, there, -float("inf")) * LOG2_E - (most - LIFT)[None, :]
+        whole += tl.sum(tl.exp2(tl.minimum(other, MOST_SCORE)), 0)
     share = tl.where(held & (whole > 0)[None, :], share / whole[None, :], 0.0)
     weight = tl.reshape(weight, (RUNS, GROUPS, ROWS)) * share[:, None, :]
     mass = tl.sum(tl.reshape(weight, (RUNS * GROUPS, ROWS)), 1)
 
-    taken, place, count = heaviest(mass, present, budget)
+    taken, place, count = heaviest(mass, present & (mass >= least), budget)
     tl.store(groups + head * budget + place, number, taken)
     tl.store(masses + head * budget + place, mass, taken)
     place = tl.arange(0, BUDGET)
@@ -216,12 +232,15 @@ def select_few(
     scale: float,
     packed: bool,
     pages: tuple[torch.Tensor, ...] | None = None,
+    threshold: float = 0.0,
+    always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
     cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running
-    changes the index or ``end_chunks``.
+    changes the index or ``end_chunks``. ``always`` is [kv_heads, parts, rows]: what is read anyhow
+    may be given in parts.
     """
     kv_heads, _, rows, dim = queries.shape
     score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
@@ -264,6 +283,7 @@ def select_few(
         sums,
         peaks,
         totals,
+        peaks if always is None else always,
         groups,
         masses,
         *(pages or (None,) * 6),
@@ -273,12 +293,15 @@ def select_few(
         budget,
         cache_slots,
         0 if table is None else table.shape[1],
+        0 if always is None else always.shape[1],
+        threshold * rows,
         ROWS=padded,
         CHUNKS=chunks,
         # ``heaviest`` wants a place a thread.
         RUNS=max(triton.next_power_of_2(-(-summaries.shape[1] // chunks)), choose.warps),
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=triton.next_power_of_2(cache_slots) if cache_slots else 0,
+        PARTS=0 if always is None else triton.next_power_of_2(always.shape[1]),
         **overlap(device),
         **choose.options(),
     )
@@ -321,12 +344,14 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "sums": "*bf16",
                 "peaks": "*fp32",
                 "totals": "*fp32",
+                "always": "*fp32",
                 "groups": "*i32",
                 "masses": "*fp32",
                 **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
                 "counts": "*i64",
                 **dict.fromkeys(("rows", "first_chunk", "runs", "budget"), "i32"),
-                **dict.fromkeys(("cache_slots", "max_groups"), "i32"),
+                **dict.fromkeys(("cache_slots", "max_groups", "parts"), "i32"),
+                "least": "fp32",
             },
             CHOOSE_LAUNCHES,
             {
@@ -335,6 +360,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "RUNS": 128,
                 "BUDGET": 64,
                 "SLOTS": 512,
+                "PARTS": 16,
                 "OVERLAPS": True,
             },
         ),

@@ -18,6 +18,8 @@ def finish_step_kernel(
     mass,
     tokens_out,
     masses_out,
+    counts,
+    counts_out,
     ring,
     groups,
     BLOCK: tl.constexpr,
@@ -32,6 +34,8 @@ def finish_step_kernel(
         tl.store(masses_out + place * groups + offsets, tl.load(mass + offsets, inside), inside)
         tl.store(mass + offsets, 0.0, inside)
     tl.store(tokens_out + place, chosen)
+    both = tl.arange(0, 2)
+    tl.store(counts_out + place * 2 + both, tl.load(counts + both))
     tl.store(token, tl.maximum(chosen, 0))
     tl.store(position, tl.load(position) + 1)
     tl.store(step, number + 1)
@@ -45,6 +49,8 @@ def finish_step(
     mass: torch.Tensor,
     tokens_out: torch.Tensor,
     masses_out: torch.Tensor,
+    counts: torch.Tensor,
+    counts_out: torch.Tensor,
 ) -> None:
     """See ``reference_step.finish_step``; the results may be in pinned host memory."""
     ring, groups = masses_out.shape
@@ -57,6 +63,8 @@ def finish_step(
         mass,
         tokens_out,
         masses_out,
+        counts,
+        counts_out,
         ring,
         groups,
         **launch.options(),
@@ -75,6 +83,8 @@ BUILDS = (
             "mass": "*fp32",
             "tokens_out": "*i64",
             "masses_out": "*fp32",
+            "counts": "*i64",
+            "counts_out": "*i64",
             "ring": "i32",
             "groups": "i32",
         },

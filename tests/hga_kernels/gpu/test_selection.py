@@ -79,6 +79,9 @@ class Choice:
     budget: int
     size: float = 2.0
     dtype: torch.dtype = torch.bfloat16
+    threshold: float = 0.0
+    window: float | None = None
+    """About the logarithm of the mass of what is read anyhow."""
 
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """Queries and an index, which holds no number from the last end on."""
@@ -91,6 +94,12 @@ class Choice:
         if last >= 0:
             scales[:, last:], centres[:, last:] = math.nan, math.nan
         return queries, centres.to(device), codes.to(device), scales.to(device)
+
+    @property
+    def always(self) -> torch.Tensor | None:
+        if self.window is None:
+            return None
+        return random(self.heads, len(self.ends), self.rows, seed=5).float() * 2 + self.window
 
     @property
     def scale(self) -> float:
@@ -109,6 +118,19 @@ CHOICES = {
     "blocks over more than one span": Choice(32, 1, 17, 66, 0, (65,), 70, 100),
     "a block of weights far apart": Choice(32, 1, 40, 9, 0, (9, 8), 9, 5, size=20.0),
     "one token of weights far apart": Choice(64, 2, 8, 9, 0, (9,), 9, 5, size=20.0),
+    "one token, of the shares that count": Choice(128, 2, 8, 21, 2, (17,), 21, 32, threshold=0.01),
+    "blocks, of the shares that count": Choice(64, 2, 20, 12, 2, (12, 7), 9, 16, threshold=0.02),
+    "one token, of the shares of all": Choice(
+        64, 3, 3, 20, 2, (18,), 20, 32, 1, threshold=0.002, window=7
+    ),
+    "blocks, of the shares of all": Choice(
+        64, 2, 20, 42, 2, (40, 7), 50, 16, 1, threshold=0.004, window=6
+    ),
+    "blocks, few chunks kept, of the shares of all": Choice(
+        128, 2, 20, 70, 2, (66, 40), 20, 40, 1, threshold=0.001, window=8
+    ),
+    "blocks of much mass elsewhere": Choice(32, 1, 40, 9, 0, (9, 8), 9, 5, window=20.0),
+    "one token of much mass elsewhere": Choice(64, 2, 8, 9, 0, (9,), 9, 5, window=20.0),
     "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 2, 3, dtype=torch.float32),
 }
 
@@ -116,9 +138,10 @@ CHOICES = {
 def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
     queries, *index = choice.tensors(device)
+    always = None if choice.always is None else choice.always.to(device)
     found = selection.select_groups(
         queries, *index, choice.first, ends, choice.kept, choice.budget, max(choice.ends),
-        choice.scale,
+        choice.scale, choice.threshold, always,
     )  # fmt: skip
     assert found is not None
     return found[0].cpu(), found[1].cpu()
@@ -134,7 +157,7 @@ def plain_mass(choice: Choice) -> torch.Tensor:
     turned = rows @ reference.hadamard(choice.dim, torch.float64)
     step = turned.abs().amax(-1, keepdim=True) / 127
     turned = (turned / step).round() * step
-    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
+    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks, choice.always)
     whole = torch.full((*mass.shape[:2], choice.chunks * PER_CHUNK), -1.0, dtype=torch.float64)
     for head, block, place in torch.cartesian_prod(*map(torch.arange, chunks.shape)).tolist():
         chunk = int(chunks[head, block, place])
@@ -155,8 +178,11 @@ def test_the_groups_of_most_mass_are_chosen(device: torch.device, name: str) -> 
     for block in range(shape[0]):
         for head in range(shape[1]):
             expected = plain[head, block]
-            there = int((expected >= 0).sum())
-            count = min(choice.budget, there)
+            least = choice.threshold * choice.rows
+            count = min(choice.budget, int((groups[block, head] >= 0).sum()))
+            # What is nearly at the threshold may be chosen or not.
+            assert count <= min(choice.budget, int((expected >= least * 0.97).sum()))
+            assert count >= min(choice.budget, int((expected >= least * 1.03).sum()))
             chosen = groups[block, head, :count].tolist()
             assert chosen == sorted(set(chosen))
             assert (groups[block, head, count:] == -1).all()

@@ -15,6 +15,8 @@ def state(device: torch.device, drawn: int, step: int, groups: int) -> list[torc
         torch.rand(groups, generator=generator),
         torch.full((3,), -5),
         torch.full((3, groups), torch.nan),
+        torch.tensor([100 + step, 2**40]),
+        torch.full((3, 2), -5),
     ]
     return [value.to(device) for value in values]
 

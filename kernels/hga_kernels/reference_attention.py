@@ -1,0 +1,100 @@
+"""The plain torch definitions of attention over pages."""
+
+import math
+
+import torch
+
+from hga_kernels.reference_model import widen as _wide
+
+
+def log_mass(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Logarithm of the attention mass of the listed pages, before it is normalised.
+
+    Args:
+        queries: as for ``attend_pages``, like all that follows.
+        positions: of the queries.
+        groups: -1 for none.
+        slots: where those pages are.
+        pool: of the pages.
+        scale: of the scores.
+
+    Returns:
+        [blocks, rows, query_heads], at least float32: -inf where nothing is seen.
+    """
+    blocks, rows, heads, _ = queries.shape
+    kv_heads, size = groups.shape[1], pool.shape[2]
+    out = _wide(queries).new_empty(blocks, rows, heads)
+    step = max(1, 2**24 // max(1, groups[0].numel() * size * pool.shape[3]))
+    for first in range(0, blocks, step):
+        part = slice(first, first + step)
+        keys = _wide(pool[slots[part].clamp_min(0).long(), 0]).flatten(2, 3)
+        grouped = _wide(queries[part]).unflatten(2, (kv_heads, heads // kv_heads))
+        scores = torch.einsum("brhqd,bhtd->brhqt", grouped, keys) * scale
+        tokens = groups[part, :, :, None] * size + torch.arange(size, device=groups.device)
+        tokens = tokens.masked_fill(groups[part, :, :, None] < 0, torch.iinfo(tokens.dtype).max)
+        hidden = tokens.flatten(2)[:, None] > positions[part, :, None, None]
+        scores = scores.masked_fill(hidden[:, :, :, None], -math.inf)
+        out[part] = scores.logsumexp(-1).flatten(2)
+    return out
+
+
+def attend_pages(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    with_mass: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Exact causal attention over the listed pages.
+
+    Args:
+        queries: [blocks, rows, query_heads, head_dim], after RoPE.
+        positions: [blocks, rows] of the queries; a query sees tokens up to its own position.
+        groups: [blocks, kv_heads, pages] group numbers, -1 for none; no group twice.
+        slots: [blocks, kv_heads, pages]: where those pages are in ``pool``.
+        pool: [slots, 2, group_size, head_dim].
+        scale: of the scores.
+        with_mass: whether to add up the attention weights per page.
+
+    Returns:
+        out: like ``queries``.
+        mass: [blocks, kv_heads, pages] sum of the weights over rows and the query heads that
+            share the KV head; None unless asked for.
+    """
+    blocks, _, heads, dim = queries.shape
+    kv_heads, pages = groups.shape[1:]
+    size = pool.shape[2]
+    out = torch.empty_like(queries)
+    mass = (
+        torch.empty(blocks, kv_heads, pages, dtype=torch.float32, device=queries.device)
+        if with_mass
+        else None
+    )
+    step = max(1, 2**24 // max(1, kv_heads * pages * size * dim))
+    for first in range(0, blocks, step):
+        part = slice(first, first + step)
+        gathered = _wide(pool[slots[part].clamp_min(0).long()])  # [b, h, pages, 2, size, dim]
+        keys = gathered[:, :, :, 0].flatten(2, 3)
+        values = gathered[:, :, :, 1].flatten(2, 3)
+        grouped = _wide(queries[part]).unflatten(2, (kv_heads, heads // kv_heads))
+        scores = torch.einsum("brhqd,bhtd->bhqrt", grouped, keys) * scale
+        tokens = groups[part, :, :, None] * size + torch.arange(size, device=groups.device)
+        tokens = tokens.masked_fill(groups[part, :, :, None] < 0, torch.iinfo(tokens.dtype).max)
+        hidden = tokens.flatten(2)[:, :, None] > positions[part, None, :, None]
+        weights = scores.masked_fill(hidden[:, :, None], -math.inf).softmax(-1)
+        # Places no query of the block sees may hold anything, NaN too.
+        values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
+        attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
+        out[part] = attended.flatten(2, 3).to(out.dtype)
+        if mass is not None:
+            mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
+    return out, mass

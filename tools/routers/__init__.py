@@ -1,0 +1,1 @@
+"""What ``tools/compare_routers.py`` is made of."""

@@ -1,0 +1,115 @@
+"""From estimated masses to chosen groups."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from routers.scores import Scorer
+
+
+@dataclass(frozen=True)
+class Top:
+    """The heaviest groups, a fixed number."""
+
+    budget: int
+
+
+@dataclass(frozen=True)
+class Above:
+    """Groups with more than a share of the mass, up to a cap; at least ``floor`` groups."""
+
+    share: float
+    """0: found so that on average as much is read as is aimed at."""
+    cap: int
+    floor: int = 0
+
+
+@dataclass(frozen=True)
+class Until:
+    """The heaviest groups until a share of the mass is reached, up to a cap."""
+
+    share: float
+    cap: int
+
+
+Rule = Top | Above | Until
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of attending."""
+
+    name: str
+    rule: Rule
+    scorer: Scorer = field(default_factory=Scorer)
+    of_all: bool = False
+    """Whether shares are of all mass, or of what may be chosen from."""
+    combine: Literal["sum", "max"] = "sum"
+    """Of the query heads that share a KV head, and of the scored rows of a block."""
+    sinks: int = 128
+    recent: int = 512
+    block: int = 1
+    """Queries that share a selection: 1 by the decode rule, 64 by the prefill rule."""
+    stride: int = 4
+    """Every n-th query of a block is scored."""
+    tail: Literal["none", "all", "chunk", "group"] = "none"
+    """Mean values that stand for what is not read: one, or one a chunk or group."""
+    aim: float = 0.03
+    """Of the visible tokens, what is to be read where the rule leaves it open."""
+
+
+def shares(
+    logs: torch.Tensor, allowed: torch.Tensor, window: torch.Tensor, *, of_all: bool
+) -> torch.Tensor:
+    """Of each query's attention, the share of each group.
+
+    Args:
+        logs: [kv_heads, query heads of each, rows, groups] logarithms of masses.
+        allowed: [rows, groups] or [kv_heads, 1, rows, groups] that may be chosen.
+        window: [kv_heads, query heads of each, rows] logarithm of the mass of what is read anyhow.
+        of_all: whether that counts as well.
+
+    Returns:
+        Like ``logs``; 0 where it is not allowed.
+    """
+    logs = logs.masked_fill(~allowed, -math.inf)
+    total = logs.logsumexp(-1)
+    if of_all:
+        total = torch.logaddexp(total, window)
+    return (logs - total[..., None]).exp_().nan_to_num_(0.0)
+
+
+def combined(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
+    """[kv_heads, query heads of each, rows, groups] to [kv_heads, units, groups] by the variant."""
+    if variant.block > 1:
+        blocks = of_rows.unflatten(2, (-1, variant.block))
+        of_rows = blocks[:, :, :, variant.stride - 1 :: variant.stride]
+        of_rows = of_rows.transpose(2, 3).flatten(1, 2)
+    return of_rows.sum(1) if variant.combine == "sum" else of_rows.amax(1)
+
+
+def choose(mass: torch.Tensor, rule: Rule) -> torch.Tensor:
+    """[kv_heads, units, groups] masses, 0 where none may be chosen, to the choice, bool."""
+    if isinstance(rule, Top):
+        return _of_heaviest(mass, rule.budget, lambda best: best > 0)
+    if isinstance(rule, Above):
+        above = mass > rule.share
+        many = above.sum(-1) > rule.cap
+        if many.any():
+            above[many] = _of_heaviest(mass[many], rule.cap, lambda best: best > rule.share)
+        if rule.floor:
+            above |= _of_heaviest(mass, rule.floor, lambda best: best > 0)
+        return above
+    least = rule.share * mass.sum(-1, keepdim=True)
+    return _of_heaviest(mass, rule.cap, lambda best: (best.cumsum(-1) - best < least) & (best > 0))
+
+
+def _of_heaviest(
+    mass: torch.Tensor, count: int, keep: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    best = mass.topk(min(count, mass.shape[-1]), -1)
+    chosen = torch.zeros_like(mass, dtype=torch.bool)
+    return chosen.scatter_(-1, best.indices, keep(best.values))

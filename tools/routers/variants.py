@@ -1,0 +1,103 @@
+"""The ways of attending that are compared."""
+
+from dataclasses import replace
+
+from routers.rules import Above, Top, Until, Variant
+from routers.scores import Scorer
+
+_PAIRS = Scorer(reduce="pairs")
+_SUM = Scorer()
+_CAP = 256
+_NARROW = {"sinks": 64, "recent": 256}
+_NARROWEST = {"sinks": 64, "recent": 128}
+
+
+def variants() -> list[Variant]:
+    """All of them, those first that answer most."""
+    decode, prefill = _decode(), _prefill()
+    return [*decode[:12], *prefill[:5], *decode[12:], *prefill[5:]]
+
+
+def _decode() -> list[Variant]:
+    above = Variant("share of all, cap 256", Above(0, _CAP), _SUM, of_all=True)
+    return [
+        Variant("today: pairs, 64 groups", Top(64), replace(_PAIRS, kept_chunks=768)),
+        Variant("pairs, 47 groups", Top(47), _PAIRS),
+        Variant("sum, 47 groups", Top(47), _SUM),
+        above,
+        Variant("share of choosable, cap 256", Above(0, _CAP), _SUM),
+        replace(above, name="share of all, cap 256, windows 64/256", **_NARROW),
+        replace(above, name="share of all, cap 256, windows 64/128", **_NARROWEST),
+        Variant("oracle, 47 groups", Top(47), Scorer("exact")),
+        replace(above, name="oracle, share of all, cap 256", scorer=Scorer("exact")),
+        Variant("until, cap 256", Until(0, _CAP), _SUM),
+        Variant("paper, 20 chunks, 47 groups", Top(47), Scorer("means", kept_chunks=20)),
+        Variant("bounds, 47 groups", Top(47), Scorer("bounds")),
+        replace(above, name="share of all, cap 128", rule=Above(0, 128)),
+        replace(above, name="share of all, cap 512", rule=Above(0, 512)),
+        replace(above, name="share of all, cap 256, floor 8", rule=Above(0, _CAP, 8)),
+        replace(above, name="share of all, cap 256, max of heads", combine="max"),
+        replace(above, name="share of all, cap 256, pairs", scorer=_PAIRS),
+        replace(above, name="share of all, cap 256, group max", scorer=Scorer(reduce="max")),
+        replace(above, name="share of all, cap 256, tail of all", tail="all"),
+        replace(above, name="share of all, cap 256, tail of chunks", tail="chunk"),
+        replace(above, name="share of all, cap 256, tail of groups", tail="group"),
+        replace(above, name="share of all, cap 256, values", scorer=Scorer(values=True)),
+        replace(above, name="share of all, cap 256, 3 bits", scorer=Scorer(levels=8)),
+        replace(above, name="share of all, cap 256, 4 bits", scorer=Scorer(levels=16)),
+        replace(above, name="share of all, cap 256, 1.6 bits", scorer=Scorer(levels=3)),
+        replace(above, name="share of all, cap 256, 1 bit", scorer=Scorer(levels=2)),
+        replace(above, name="share of all, cap 256, balanced", scorer=Scorer(balance="diagonal")),
+        replace(above, name="share of all, cap 256, joint", scorer=Scorer(balance="joint")),
+        replace(above, name="share of all, cap 256, group centre", scorer=Scorer(centre="group")),
+        replace(above, name="share of all, cap 256, group scale", scorer=Scorer(scale="group")),
+        replace(above, name="share of all, cap 256, gauss", scorer=Scorer(spacing="gauss")),
+        replace(
+            above,
+            name="share of all, cap 512, groups of 8",
+            rule=Above(0, 512),
+            scorer=Scorer(group=8),
+        ),
+        replace(
+            above,
+            name="oracle, share of all, cap 256, windows 64/256",
+            scorer=Scorer("exact"),
+            **_NARROW,
+        ),
+        Variant("group means, 47 groups", Top(47), Scorer("means")),
+        replace(above, name="group means, share of all", scorer=Scorer("means")),
+        replace(above, name="bounds, share of choosable", scorer=Scorer("bounds"), of_all=False),
+        Variant("sum, 67 groups, windows 64/256", Top(67), _SUM, **_NARROW),
+        replace(above, name="share of all, 2%", aim=0.02),
+        replace(above, name="share of all, 2.5%", aim=0.025),
+        replace(above, name="share of all, 4%", aim=0.04),
+        replace(above, name="share of all, 5%", aim=0.05),
+        Variant("sum, 128 groups", Top(128), _SUM),
+        Variant("everything", Top(65_536), _SUM),
+    ]
+
+
+def _prefill() -> list[Variant]:
+    today = Variant(
+        "prefill, today: pairs, 128 groups", Top(128), replace(_PAIRS, kept_chunks=512), block=64
+    )
+    above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
+    return [
+        today,
+        replace(today, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
+        above,
+        replace(above, name="prefill, share of all, max", combine="max"),
+        replace(above, name="prefill, share of all, max, windows 64/256", combine="max", **_NARROW),
+        replace(above, name="prefill, share of all, every 8th", stride=8),
+        replace(above, name="prefill, share of all, every 2nd", stride=2),
+        replace(above, name="prefill, share of all, oracle", scorer=Scorer("exact")),
+        replace(
+            today,
+            name="prefill, paper, 107 groups",
+            rule=Top(107),
+            scorer=Scorer("means", kept_chunks=20),
+        ),
+        replace(today, name="prefill, bounds, 107 groups", rule=Top(107), scorer=Scorer("bounds")),
+        replace(above, name="prefill, share of all, 4%", aim=0.04),
+        replace(above, name="prefill, share of all, 3%", aim=0.03),
+    ]
