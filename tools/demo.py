@@ -25,8 +25,8 @@ LEAST_RIGHT = 0.75
 """The model is small, and the package changes with its releases."""
 PACKAGE = "markdown_it"
 PACKAGE_QUESTIONS = (
-    ("What is the URL of GFM tables?", "https://github.github.com/gfm/#tables-extension-"),
-    ("What is the value of langPrefix?", "language-"),
+    ("In which file is the function fence defined?", "rules_block/fence.py"),
+    ("Which class does RuleOptionsType inherit from?", "TypedDict"),
 )
 
 
