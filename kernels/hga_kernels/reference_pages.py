@@ -20,6 +20,8 @@ GROUP = 16
 CHUNK_GROUPS = 4
 MISSING = 1 << 30
 """Set in a place whose page has yet to be fetched into its slot."""
+MOST_AGE = 1023
+"""Slots that were not used for so many steps, or never, are equally old."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def resolve_pages(
 ) -> torch.Tensor:
     """Find chosen pages in the page cache, and give those that are not there a slot.
 
-    Reused are the slots least recently used, the lowest first among equals, never one that this
-    step uses. Missing groups get them in the order of both.
+    Reused are the slots least recently used, the lowest first among those of the same age or of
+    ``MOST_AGE``, never one that this step uses. Missing groups get them in the order of both.
 
     Args:
         groups: [kv_heads, budget] int32, -1 for none; no group twice.
@@ -135,9 +137,9 @@ def resolve_pages(
         missing = [group for group, slot in slots.items() if slot < 0]
         in_use = {slot for slot in slots.values() if slot >= 0}
         stamps[head, list(in_use)] = now
-        ages = [min(stamp, now - 1) for stamp in stamps[head].tolist()]
+        ages = [min(now - min(stamp, now - 1), MOST_AGE) for stamp in stamps[head].tolist()]
         usable = [slot for slot in range(len(ages)) if slot not in in_use]
-        victims = sorted(sorted(usable, key=lambda slot: ages[slot])[: len(missing)])
+        victims = sorted(sorted(usable, key=lambda slot: -ages[slot])[: len(missing)])
         for group, victim in zip(missing, victims, strict=True):
             if owner[head, victim] >= 0:
                 table[head, owner[head, victim]] = -1

@@ -10,11 +10,13 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
-from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
+from hga_kernels.gpu.scores import oldest
+from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, MOST_AGE, WINDOW, Window
 
 _GROUP = tl.constexpr(GROUP)
 _CHUNK = tl.constexpr(GROUP * CHUNK_GROUPS)
 _MISSING = tl.constexpr(MISSING)
+_MOST_AGE = tl.constexpr(MOST_AGE)
 _IN_USE = tl.constexpr(2**31 - 1)
 """Later than every step."""
 
@@ -146,74 +148,63 @@ def write_token(
 
 
 @triton.jit
-def resolve_head(
-    head,
+def mark_used(known, listed, stamps, step, counts):
+    """Count hits and misses of one KV head, and mark the slots that this step uses.
+
+    Args: ``known`` are cache slots or -1, ``listed`` which of them are wanted; ``stamps`` of the
+    head. Returns: the number of misses. Where there are some, ``give_slots`` has to follow.
+    """
+    hit = listed & (known >= 0)
+    misses = tl.sum((listed & (known < 0)).to(tl.int32), 0)
+    tl.atomic_add(counts, tl.sum(hit.to(tl.int64), 0), sem="relaxed")
+    tl.atomic_add(counts + 1, misses.to(tl.int64), sem="relaxed")
+    tl.store(stamps + known, tl.where(misses > 0, _IN_USE, step), mask=hit)
+    return misses
+
+
+@triton.jit
+def give_slots(
+    misses,
+    old,
     groups,
     places,
     table,
     owner,
     stamps,
-    step_at,
-    counts,
+    step,
     budget,
     cache_slots,
-    max_groups,
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """``resolve_pages`` for one KV head, by one program, which may have written the groups itself.
+    """Give the missing groups of one KV head the slots least recently used.
 
-    Args: pointers as there, ``BUDGET`` and ``SLOTS`` powers of two, at least ``budget`` and
-    ``cache_slots``.
+    Args: ``old`` [SLOTS] are the groups in the slots, pointers those of the head; ``places`` hold
+    the slots of groups that are there and -1. ``BUDGET`` is a power of two, at least ``budget``,
+    ``SLOTS`` one that is at least ``cache_slots`` and the number of threads.
     """
-    lane = tl.arange(0, BUDGET)
-    group = tl.load(groups + head * budget + lane, mask=lane < budget, other=-1)
-    step = tl.load(step_at)
-    places += head * budget
-    table += head * max_groups
-    owner += head * cache_slots
-    stamps += head * cache_slots
-    wanted = group >= 0
-    place = tl.load(table + group, mask=wanted, other=-1)
-    hit = wanted & (place >= 0)
-    missing = wanted & (place < 0)
-    misses = tl.sum(missing.to(tl.int32), 0)
-    tl.atomic_add(counts, tl.sum(hit.to(tl.int64), 0), sem="relaxed")
-    tl.atomic_add(counts + 1, misses.to(tl.int64), sem="relaxed")
-    if misses == 0:
-        tl.store(stamps + place, step, mask=hit)
-    else:
-        tl.store(stamps + place, _IN_USE, mask=hit)
-        tl.debug_barrier()
-        slot = tl.arange(0, SLOTS)
-        stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=_IN_USE)
-        hit_now = stamp == _IN_USE
-        stamp = tl.where(hit_now, stamp, tl.minimum(stamp, step - 1))
-        # The least stamp at which so many slots are as old or older.
-        oldest = tl.min(stamp, 0)
-        newest = step - 1
-        while oldest < newest:
-            middle = oldest + (newest - oldest) // 2
-            enough = tl.sum((stamp <= middle).to(tl.int32), 0) >= misses
-            newest = tl.where(enough, middle, newest)
-            oldest = tl.where(enough, oldest, middle + 1)
-        older = stamp < oldest
-        same = stamp == oldest
-        left = misses - tl.sum(older.to(tl.int32), 0)
-        reused = older | (same & (tl.cumsum(same.to(tl.int32), 0) <= left))
-        old = tl.load(owner + slot, mask=reused, other=-1)
-        tl.store(table + old, -1, mask=reused & (old >= 0))
-        tl.store(stamps + slot, step, mask=reused | (hit_now & (slot < cache_slots)))
-        # The n-th slot meets the n-th missing group through memory.
-        tl.store(places + tl.cumsum(reused.to(tl.int32), 0) - 1, slot, mask=reused)
-        tl.debug_barrier()
-        nth = tl.cumsum(missing.to(tl.int32), 0) - 1
-        given = tl.load(places + nth, mask=missing, other=0)
-        tl.store(owner + given, group, mask=missing)
-        tl.store(table + group, given, mask=missing)
-        place = tl.where(missing, given | _MISSING, place)
-        tl.debug_barrier()
-    tl.store(places + lane, place, mask=lane < budget)
+    # Groups, places and stamps were written by other threads.
+    tl.debug_barrier()
+    lane, slot = tl.arange(0, BUDGET), tl.arange(0, SLOTS)
+    group = tl.load(groups + lane, mask=lane < budget, other=-1)
+    place = tl.load(places + lane, mask=lane < budget, other=-1)
+    stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=_IN_USE)
+    missing = (group >= 0) & (place < 0)
+    nth = tl.cumsum(missing.to(tl.int32), 0) - 1
+    age = tl.minimum(step - tl.minimum(stamp, step - 1), _MOST_AGE)
+    usable = (slot < cache_slots) & (stamp != _IN_USE)
+    reused, rank = oldest(age, usable, misses)
+    tl.store(table + old, -1, mask=reused & (old >= 0))
+    tl.store(stamps + slot, step, mask=reused | ((slot < cache_slots) & (stamp == _IN_USE)))
+    # The n-th slot meets the n-th missing group through memory.
+    tl.debug_barrier()
+    tl.store(places + rank, slot, mask=reused)
+    tl.debug_barrier()
+    given = tl.load(places + nth, mask=missing, other=0)
+    tl.store(owner + given, group, mask=missing)
+    tl.store(table + group, given, mask=missing)
+    tl.debug_barrier()
+    tl.store(places + lane, tl.where(missing, given | _MISSING, place), mask=lane < budget)
 
 
 @triton.jit
@@ -231,21 +222,29 @@ def _resolve_pages(
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    resolve_head(
-        tl.program_id(0),
-        groups,
-        places,
-        table,
-        owner,
-        stamps,
-        step_at,
-        counts,
-        budget,
-        cache_slots,
-        max_groups,
-        BUDGET,
-        SLOTS,
-    )
+    head = tl.program_id(0)
+    groups += head * budget
+    places += head * budget
+    table += head * max_groups
+    owner += head * cache_slots
+    stamps += head * cache_slots
+    lane, slot = tl.arange(0, BUDGET), tl.arange(0, SLOTS)
+    group = tl.load(groups + lane, mask=lane < budget, other=-1)
+    old = tl.load(owner + slot, mask=slot < cache_slots, other=-1)
+    step = tl.load(step_at)
+    place = tl.load(table + group, mask=group >= 0, other=-1)
+    tl.store(places + lane, place, mask=lane < budget)
+    misses = mark_used(place, group >= 0, stamps, step, counts)
+    if misses > 0:
+        give_slots(
+            *(misses, old, groups, places, table, owner, stamps, step, budget, cache_slots),
+            *(BUDGET, SLOTS),
+        )
+
+
+def padded_slots(cache_slots: int, warps: int) -> int:
+    """``SLOTS`` of ``give_slots`` for a program of so many warps."""
+    return max(triton.next_power_of_2(cache_slots), 32 * warps)
 
 
 def resolve_pages(
@@ -260,6 +259,7 @@ def resolve_pages(
     kv_heads, budget = groups.shape
     cache_slots = owner.shape[1]
     places = torch.empty_like(groups)
+    launch = pick(RESOLVE, capability(groups.device))
     _resolve_pages[(kv_heads,)](
         groups,
         places,
@@ -272,8 +272,8 @@ def resolve_pages(
         cache_slots,
         table.shape[1],
         BUDGET=triton.next_power_of_2(budget),
-        SLOTS=triton.next_power_of_2(cache_slots),
-        **pick(RESOLVE, capability(groups.device)).options(),
+        SLOTS=padded_slots(cache_slots, launch.warps),
+        **launch.options(),
     )
     return places
 

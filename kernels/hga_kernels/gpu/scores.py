@@ -182,10 +182,34 @@ def heaviest(mass, present, limit):
     lower, above, _ = _border_digit(key & 31, among, room)
     room -= above
     border = (border << 5) + lower
+    taken, place = _first_beyond(key, border, present, room)
+    return taken, place, tl.minimum(count, limit)
+
+
+@triton.jit
+def oldest(age, present, limit):
+    """The ``limit`` oldest of what is present, the first among equals; there are as many.
+
+    Ages are from 0 to 1,023; there are at least as many places as threads.
+
+    Returns: whether each is taken, and how many before it are.
+    """
+    upper, above, _ = _border_digit(age >> 5, present, limit)
+    room = limit - above
+    among = present & (age >> 5 == upper)
+    lower, above, _ = _border_digit(age & 31, among, room)
+    return _first_beyond(age, (upper << 5) + lower, present, room - above)
+
+
+@triton.jit
+def _first_beyond(key, border, present, room):
+    """What lies above the border, and the first ``room`` of what lies on it.
+
+    Returns: whether each is taken, and how many before it are.
+    """
     over = (present & (key > border)).to(tl.int32)
     equal = (present & (key == border)).to(tl.int32)
     # Both counts in one scan.
     before = tl.cumsum(over + (equal << 16), 0) - over - (equal << 16)
     taken = (over > 0) | ((equal > 0) & ((before >> 16) < room))
-    place = (before & 0xFFFF) + tl.minimum(before >> 16, room)
-    return taken, place, tl.minimum(count, limit)
+    return taken, (before & 0xFFFF) + tl.minimum(before >> 16, room)

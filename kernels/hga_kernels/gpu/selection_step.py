@@ -11,7 +11,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
-from hga_kernels.gpu.pages import resolve_head
+from hga_kernels.gpu.pages import give_slots, mark_used, padded_slots
 from hga_kernels.gpu.scores import (
     LIFT,
     LOG2_E,
@@ -190,6 +190,11 @@ def choose_step_kernel(
     # As one list of rows, so that neighbours read neighbours.
     at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
     weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
+    if SLOTS:
+        slot = tl.arange(0, SLOTS)
+        old = tl.load(owner + head * cache_slots + slot, slot < cache_slots, -1)
+        known = tl.load(table + head * max_groups + number, present, -1)
+        step = tl.load(step_at)
 
     most = tl.max(peak, 0)
     share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
@@ -207,17 +212,21 @@ def choose_step_kernel(
     taken, place, count = heaviest(mass, present & (mass >= least), budget)
     tl.store(groups + head * budget + place, number, taken)
     tl.store(masses + head * budget + place, mass, taken)
-    place = tl.arange(0, BUDGET)
-    rest = (place >= count) & (place < budget)
-    tl.store(groups + head * budget + place, -1, rest)
-    tl.store(masses + head * budget + place, 0.0, rest)
+    lane = tl.arange(0, BUDGET)
+    rest = (lane >= count) & (lane < budget)
+    tl.store(groups + head * budget + lane, -1, rest)
+    tl.store(masses + head * budget + lane, 0.0, rest)
     if SLOTS:
-        # The groups are read again, by other threads.
-        tl.debug_barrier()
-        resolve_head(
-            *(head, groups, places, table, owner, stamps, step_at, counts),
-            *(budget, cache_slots, max_groups, BUDGET, SLOTS),
-        )
+        places += head * budget
+        tl.store(places + place, known, taken)
+        tl.store(places + lane, -1, rest)
+        misses = mark_used(known, taken, stamps + head * cache_slots, step, counts)
+        if misses > 0:
+            give_slots(
+                *(misses, old, groups + head * budget, places, table + head * max_groups),
+                *(owner + head * cache_slots, stamps + head * cache_slots, step),
+                *(budget, cache_slots, BUDGET, SLOTS),
+            )
 
 
 def select_few(
@@ -300,7 +309,7 @@ def select_few(
         # ``heaviest`` wants a place a thread.
         RUNS=max(triton.next_power_of_2(-(-summaries.shape[1] // chunks)), choose.warps),
         BUDGET=triton.next_power_of_2(budget),
-        SLOTS=triton.next_power_of_2(cache_slots) if cache_slots else 0,
+        SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
         PARTS=0 if always is None else triton.next_power_of_2(always.shape[1]),
         **overlap(device),
         **choose.options(),

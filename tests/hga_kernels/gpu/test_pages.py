@@ -4,11 +4,12 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass
+from types import ModuleType
 
 import pytest
 import torch
 from hga_kernels import reference_pages
-from hga_kernels.reference_pages import MISSING, Window
+from hga_kernels.reference_pages import MISSING, MOST_AGE, Window
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kernel_cases import BF16_STEP, assert_near, random, seeds
@@ -192,6 +193,19 @@ def test_the_cache_is_one_of_least_recently_used_groups(
         held = [group for group in cache.owner[0].tolist() if group >= 0]
         assert sorted(held) == sorted(model.groups)
     assert cache.counts.tolist() == [hits, used - hits]
+
+
+@pytest.mark.parametrize("module", [pages, reference_pages])
+def test_slots_of_any_great_age_are_alike(device: torch.device, module: ModuleType) -> None:
+    """The first of them is reused, before any that is younger."""
+    cache = empty_cache(1, 20, 4, device)
+    cache.stamps[0] = torch.tensor([4000 - MOST_AGE + 1, 4000 - MOST_AGE, 0, -1])
+    taken = []
+    for group in range(3):
+        chosen = torch.tensor([[group]], dtype=torch.int32, device=device)
+        places = module.resolve_pages(chosen, *cache.arguments(4000))
+        taken.append(int(places) - MISSING)
+    assert taken == [1, 2, 3]
 
 
 @settings(max_examples=10, deadline=None)
