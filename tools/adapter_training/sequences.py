@@ -28,6 +28,8 @@ _PLANTED_SHARE = 0.25
 """Of a sequence, what the lines of facts may take."""
 _COPY_TOKENS = 32
 """Answers that are longer weigh as much as one of so many tokens."""
+_CHAT_WEIGHT = 6.0
+"""Of a token of a short conversation, as there are few of them beside those of texts."""
 _WORD = re.compile(rb" [a-z]{4,8}")
 
 Ids = npt.NDArray[np.uint16]
@@ -90,7 +92,7 @@ class Maker:
         """A window as the base model reads it: text, or conversations one after another.
 
         Returns:
-            [length] tokens, and [length] 1 where there is something to predict.
+            [length] tokens, and [length] weights of predicting them, 0 where there is nothing.
         """
         draw = random.Random(seed)
         if self._chats and draw.random() < 0.4:
@@ -103,7 +105,7 @@ class Maker:
                 # One conversation a window as a rule, as people begin.
                 if draw.random() < 0.5:
                     break
-            return self._padded(ids, length)
+            return self._padded(ids, length, _CHAT_WEIGHT)
         text = draw.choice(self._short)
         start = draw.randrange(max(len(text.text) - 5 * length, 1))
         ids = self.tokenizer.encode(text.text[start : start + 6 * length])
@@ -111,12 +113,12 @@ class Maker:
             ids = [*self.tokenizer.opening(None), *ids]
         return self._padded(ids, length)
 
-    def _padded(self, ids: Sequence[int], length: int) -> tuple[Ids, Weights]:
+    def _padded(self, ids: Sequence[int], length: int, weight: float = 1.0) -> tuple[Ids, Weights]:
         tokens = np.full(length, self._padding, np.uint16)
         weights = np.zeros(length, np.float32)
         count = min(len(ids), length)
         tokens[:count] = ids[:count]
-        weights[1:count] = 1
+        weights[1:count] = weight
         return tokens, weights
 
     def _planted(

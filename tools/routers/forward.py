@@ -199,14 +199,16 @@ def attend_branches(text: Text, rows: Rows, bias: torch.Tensor) -> torch.Tensor:
 def masked_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """Attention of scaled queries with a bias that the query heads of a KV head share.
+    """Attention of scaled queries with a bias.
 
     Args:
         queries: [kv_heads, query heads of each, rows, head_dim].
         keys: [kv_heads, tokens, head_dim].
         values: likewise.
-        bias: [kv_heads, rows, tokens].
+        bias: [kv_heads, rows, tokens], or [kv_heads, query heads of each, rows, tokens].
     """
+    if bias.ndim == 3:
+        bias = bias[:, None]
     group, surplus = queries.shape[1], -keys.shape[1] % 8
     if surplus:
         keys, values = (functional.pad(one, (0, 0, 0, surplus)) for one in (keys, values))
@@ -216,7 +218,7 @@ def masked_attention(
             queries.contiguous(),
             keys[:, None].expand(-1, group, -1, -1),
             values[:, None].expand(-1, group, -1, -1),
-            bias[:, None].expand(-1, group, -1, -1),
+            bias.expand(-1, group, -1, -1),
             scale=1.0,
         )
 

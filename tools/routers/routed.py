@@ -23,6 +23,8 @@ BLOCK = 512
 _SAMPLED_BLOCKS = 8
 """Every n-th block is compared with dense attention, or used to find thresholds."""
 _CALIBRATED_BLOCKS = 16
+_MOST_RAISED = 1.5
+"""Logarithm of what chosen groups are weighed with at most."""
 _BRANCH_BUDGET = 64
 """Groups that questions and answers read where the text is read by the prefill rule."""
 
@@ -130,6 +132,8 @@ class Routed:
                 self._statistics.compare(rows.layer, exact, chosen)
             bias = _bias(chosen | windows.always, variant.scorer.group, rows.keys.dtype)
             _hide_later(bias, part.positions)
+            if variant.tail == "chosen":
+                bias = _raised(bias, of_rows, chosen, variant.scorer.group)
             out = masked_attention(
                 part.queries, rows.keys[:, : part.tokens], rows.values[:, : part.tokens], bias
             )
@@ -159,7 +163,7 @@ class Routed:
     ) -> torch.Tensor:
         """Let mean values stand for what is not read, by its estimated share."""
         variant = self._variant
-        if variant.tail == "none":
+        if variant.tail in ("none", "chosen"):
             return out
         left = of_rows * ~chosen[:, None]  # [kv_heads, query heads of each, rows, groups]
         groups, size = left.shape[-1], variant.scorer.group
@@ -317,6 +321,16 @@ def _bias(read: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
     bias = torch.zeros(read.shape, dtype=dtype, device=read.device)
     bias.masked_fill_(~read, -math.inf)
     return bias[..., None].expand(*read.shape, size).flatten(2)
+
+
+def _raised(
+    bias: torch.Tensor, of_rows: torch.Tensor, chosen: torch.Tensor, size: int
+) -> torch.Tensor:
+    """[kv_heads, query heads of each, rows, tokens]: what is chosen has the mass of what is not."""
+    read = (of_rows * chosen[:, None]).sum(-1, keepdim=True)
+    factor = of_rows.sum(-1, keepdim=True) / read
+    raised = factor.log().clamp(0, _MOST_RAISED).nan_to_num(0.0, 0.0, 0.0) * chosen[:, None]
+    return bias[:, None] + raised.to(bias.dtype).repeat_interleave(size, -1)
 
 
 def _hide_later(bias: torch.Tensor, positions: torch.Tensor) -> None:

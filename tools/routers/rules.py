@@ -55,8 +55,9 @@ class Variant:
     """Queries that share a selection: 1 by the decode rule, 64 by the prefill rule."""
     stride: int = 4
     """Every n-th query of a block is scored."""
-    tail: Literal["none", "all", "chunk", "group"] = "none"
-    """Mean values that stand for what is not read: one, or one a chunk or group."""
+    tail: Literal["none", "all", "chunk", "group", "chosen"] = "none"
+    """Mean values that stand for what is not read: one, or one a chunk or group; or the chosen
+    groups, each weighed more."""
     aim: float = 0.03
     """Of the visible tokens, what is to be read where the rule leaves it open."""
 

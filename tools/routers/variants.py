@@ -15,7 +15,7 @@ _NARROWEST = {"sinks": 64, "recent": 128}
 def variants() -> list[Variant]:
     """All of them, those first that answer most."""
     decode, prefill = _decode(), _prefill()
-    return [*decode[:12], *prefill[:5], *decode[12:], *prefill[5:]]
+    return [*decode[:15], *prefill[:5], *decode[15:], *prefill[5:]]
 
 
 def _decode() -> list[Variant]:
@@ -30,6 +30,9 @@ def _decode() -> list[Variant]:
         replace(above, name="share of all, cap 256, windows 64/128", **_NARROWEST),
         Variant("oracle, 47 groups", Top(47), Scorer("exact")),
         replace(above, name="oracle, share of all, cap 256", scorer=Scorer("exact")),
+        replace(above, name="windows 64/128, chosen raised", tail="chosen", **_NARROWEST),
+        replace(above, name="windows 64/128, cap 128", rule=Above(0, 128), **_NARROWEST),
+        Variant("windows 64/128, 59 groups", Top(59), _SUM, **_NARROWEST),
         Variant("until, cap 256", Until(0, _CAP), _SUM),
         Variant("paper, 20 chunks, 47 groups", Top(47), Scorer("means", kept_chunks=20)),
         Variant("bounds, 47 groups", Top(47), Scorer("bounds")),
@@ -42,6 +45,7 @@ def _decode() -> list[Variant]:
         replace(above, name="share of all, cap 256, tail of all", tail="all"),
         replace(above, name="share of all, cap 256, tail of chunks", tail="chunk"),
         replace(above, name="share of all, cap 256, tail of groups", tail="group"),
+        replace(above, name="share of all, cap 256, chosen raised", tail="chosen"),
         replace(above, name="share of all, cap 256, values", scorer=Scorer(values=True)),
         replace(above, name="share of all, cap 256, 3 bits", scorer=Scorer(levels=8)),
         replace(above, name="share of all, cap 256, 4 bits", scorer=Scorer(levels=16)),
@@ -88,6 +92,8 @@ def _prefill() -> list[Variant]:
         above,
         replace(above, name="prefill, share of all, max", combine="max"),
         replace(above, name="prefill, share of all, max, windows 64/256", combine="max", **_NARROW),
+        replace(today, name="prefill, windows 64/128, 128 groups", **_NARROWEST),
+        replace(above, name="prefill, share of all, windows 64/128", **_NARROWEST),
         replace(above, name="prefill, share of all, every 8th", stride=8),
         replace(above, name="prefill, share of all, every 2nd", stride=2),
         replace(above, name="prefill, share of all, oracle", scorer=Scorer("exact")),
