@@ -428,7 +428,7 @@ class Engine:
         return self._attention.mass_by_layer(max(self._stored - 1, 0), mass)
 
     def page_hit_rate(self) -> float:
-        """Share of the pages fetched so far that were in host memory already."""
+        """Share of the pages wanted so far that were at hand: on the GPU, else in host memory."""
         return self._store.usage().hit_rate
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ Attention is computed in plain torch, layer after layer over a whole text, so th
 kernel knows can be compared. Tokens before the routed end are read densely, once for all ways.
 
     python tools/compare_routers.py prepare samples.jsonl --context 65536 --seeds 0,1 NAME=FILE …
-    python tools/compare_routers.py run samples.jsonl results.jsonl --seconds 240 [--only TEXT,…]
+    python tools/compare_routers.py run samples.jsonl results.jsonl --seconds 240 [--only "TEXT|…"]
     python tools/compare_routers.py show results.jsonl …
 
 Likelihoods of needles and tasks are those of a right answer's tokens, given all tokens before.
@@ -45,13 +45,15 @@ LONGEST_BRANCH = 256
 
 def prepare(path: Path, context: int, seeds: Sequence[int], texts: Sequence[str]) -> None:
     """Write the samples of named texts, each a file or a folder of Python sources."""
+    named = [text.partition("=") for text in texts]
+    if unnamed := [text for text, equals, _ in named if not equals]:
+        sys.exit(f"Sources are given as NAME=PATH, not as {unnamed[0]!r}.")
     tokenizer = load_tokenizer(find_model(MODEL))
-    samples = []
-    for seed in seeds:
-        for text in texts:
-            name, _, source = text.partition("=")
-            samples.append(make_sample(name, _content(Path(source)), tokenizer, context, seed))
-    write_samples(path, samples)
+    contents = [(name, _content(Path(source))) for name, _, source in named]
+    write_samples(
+        path,
+        (make_sample(*one, tokenizer, context, seed) for seed in seeds for one in contents),
+    )
 
 
 def _content(path: Path) -> str:
@@ -78,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
     found: dict[str, Variant] = {}
     with options.results.open("a") as results:
         for sample in samples:
+            if time.perf_counter() - began > options.seconds:
+                break
             start = len(sample.tokens) - (options.routed or len(sample.tokens) // 2)
             text = Text(sample, 0, device)
             open_ones = [one for one in chosen if one.name not in found]
@@ -164,18 +168,8 @@ def show(paths: Sequence[Path]) -> None:
             read = json.loads(line)
             rows[read["variant"]].append(read)
     header = (
-        *(
-            "way",
-            "texts",
-            "threshold",
-            "read",
-            "groups",
-            "gap",
-            "95 %",
-            "same choice",
-            "mass missing",
-        ),
-        *("recall", "copies", "needle nats", "needles", "task nats", "s"),
+        *("way", "texts", "threshold", "read", "groups", "gap", "95 %", "same choice"),
+        *("mass missing", "recall", "copies", "needle nats", "needles", "task nats", "s"),
     )
     print(table(header, [_line(name, some) for name, some in rows.items()]))
 

@@ -1,11 +1,12 @@
 """Makes the adapter of the embedded model from nothing but its base model.
 
-    python tools/train_adapter.py data --out texts.jsonl.xz --debian / --debian UNPACKED
+    python tools/train_adapter.py data --weights BASE.gguf --debian / --out texts.jsonl.xz
     python tools/train_adapter.py train --data texts.jsonl.xz --weights BASE.gguf --out FOLDER
     python tools/train_adapter.py check --data texts.jsonl.xz --weights BASE.gguf --adapter FILE
 
-Training goes on from the checkpoint in FOLDER; ``--minutes`` ends a run early. On several GPUs the
-same steps are shared between them: ``torchrun --nproc-per-node 2 tools/train_adapter.py train …``.
+``--debian`` may be given again, for packages that are unpacked elsewhere. Training goes on from the
+checkpoint in FOLDER; ``--minutes`` ends a run early. On several GPUs the same steps are shared
+between them: ``torchrun --nproc-per-node 2 tools/train_adapter.py train …``.
 """
 
 import argparse

@@ -3,19 +3,30 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from hga_chat import __version__
 from hga_chat.cli import ask, bench, doctor, models, screen, sessions
 
-INTERRUPTED = 130
 # Typer brings click along or carries a copy of it; either way this is its base of usage errors.
 UsageError: Any = typer.BadParameter.__base__
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # Typer would leave without a word
+            raise typer.Abort from None
+
+
 app = typer.Typer(
     name="hga-chat",
+    cls=_Commands,
     help="Ask questions of repositories, books and PDFs, on your own machine.",
     add_completion=False,
     rich_markup_mode=None,
@@ -49,15 +60,18 @@ def options(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors become lines on standard error."""
     given = {"debug": False}
-    for stream in (sys.stdout, sys.stderr):
-        _never_fail_to_encode(stream)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the process
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        _never_fail_to_encode(getattr(sys, name))
     try:
         code = app(list(arguments), prog_name="hga-chat", standalone_mode=False, obj=given)
         sys.stdout.flush()
     except UsageError as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        sys.stderr.write("Interrupted.\n")
+        return ask.INTERRUPTED
     except BrokenPipeError:
         return _closed_pipe()
     except SystemExit as error:  # Typer's answer to a closed pipe

@@ -88,6 +88,8 @@ def _start(
     from hga_chat.cli.errors import UsageError
     from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents, start_on_session
 
+    if not question.strip():
+        raise UsageError("The question is empty.")
     if session is not None:
         if paths:
             raise UsageError("--session takes only a question; its documents have been read.")

@@ -158,6 +158,7 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
         with cancel_on_interrupt() as cancel:
             read_s = read_documents(conversation, output, cancel)
         if not conversation.is_read:
+            output.note("Interrupted before the documents were read; nothing is saved.")
             raise typer.Exit(INTERRUPTED)
         started = time.perf_counter()
         for note in conversation.save():

@@ -49,9 +49,8 @@ def read_pdf(path: str, data: bytes) -> Reading:
         problem = next(page["problem"] for page in pages if page["problem"])
         raise UnreadableError(f"damaged PDF: {problem}")
     if not sections:
-        raise UnreadableError(
-            f"no text on any of {len(pages)} pages (a scan?); make it searchable with OCR first"
-        )
+        where = f"any of {len(pages)} pages" if len(pages) > 1 else "its only page"
+        raise UnreadableError(f"no text on {where} (a scan?); make it searchable with OCR first")
     notes = []
     if scanned:
         notes.append(f"{_name_pages(scanned)}: no text but images (a scan); OCR makes it readable")

@@ -105,18 +105,19 @@ def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[Ve
 
 def _named(name: str) -> CatalogueModel:
     if name not in CATALOGUE:
-        raise ModelMissingError(f"There is no model {name!r} to fetch. {_choice()}")
+        raise ModelMissingError(
+            f"There is no model named {name!r}, only {' and '.join(CATALOGUE)}."
+        )
     return CATALOGUE[name]
-
-
-def _choice() -> str:
-    return f"There is {', '.join(CATALOGUE)}, or the path of a model directory."
 
 
 def _find_directory(name: str) -> ModelFiles:
     directory = Path(name).expanduser()
     if not directory.is_dir():
-        raise ModelMissingError(f"There is no model {name!r}. {_choice()}")
+        raise ModelMissingError(
+            f"There is no model {name!r}. There is {', '.join(CATALOGUE)}, or the path of a model "
+            "directory."
+        )
     if not (directory / "config.json").is_file():
         raise ModelFileError(f"{directory}: holds no model (no config.json).")
     return ModelFiles(directory.resolve().name, directory, None)

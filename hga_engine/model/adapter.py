@@ -36,8 +36,8 @@ class AdaptedSource:
                 self._check(path, name)
                 self._files[name] = path
         for name, path in self._files.items():
-            stem, _, part = name.rpartition(".")
-            for other in {"a", "b"} - {part}:
+            stem = name.rpartition(".")[0]
+            for other in ("a", "b"):
                 if f"{stem}.{other}" not in self._files:
                     raise ModelFileError(f"{path}: {name} has no {stem}.{other} beside it.")
 

@@ -28,20 +28,14 @@ def log_mass(
     Returns:
         [blocks, rows, query_heads], at least float32: -inf where nothing is seen.
     """
-    blocks, rows, heads, _ = queries.shape
-    kv_heads, size = groups.shape[1], pool.shape[2]
-    out = _wide(queries).new_empty(blocks, rows, heads)
-    step = max(1, 2**24 // max(1, groups[0].numel() * size * pool.shape[3]))
+    blocks = queries.shape[0]
+    out = _wide(queries).new_empty(queries.shape[:3])
+    step = max(1, 2**24 // max(1, groups.shape[1:].numel() * pool.shape[2:].numel()))
     for first in range(0, blocks, step):
         part = slice(first, first + step)
         keys = _wide(pool[slots[part].clamp_min(0).long(), 0]).flatten(2, 3)
-        grouped = _wide(queries[part]).unflatten(2, (kv_heads, heads // kv_heads))
-        scores = torch.einsum("brhqd,bhtd->brhqt", grouped, keys) * scale
-        tokens = groups[part, :, :, None] * size + torch.arange(size, device=groups.device)
-        tokens = tokens.masked_fill(groups[part, :, :, None] < 0, torch.iinfo(tokens.dtype).max)
-        hidden = tokens.flatten(2)[:, None] > positions[part, :, None, None]
-        scores = scores.masked_fill(hidden[:, :, :, None], -math.inf)
-        out[part] = scores.logsumexp(-1).flatten(2)
+        scores, _ = _masked_scores(queries[part], positions[part], groups[part], keys, scale)
+        out[part] = scores.logsumexp(-1).flatten(1, 2).transpose(1, 2)
     return out
 
 
@@ -70,27 +64,17 @@ def attend_pages(
         mass: [blocks, kv_heads, pages] sum of the weights over rows and the query heads that
             share the KV head; None unless asked for.
     """
-    blocks, _, heads, dim = queries.shape
-    kv_heads, pages = groups.shape[1:]
-    size = pool.shape[2]
+    blocks, pages, size = queries.shape[0], groups.shape[2], pool.shape[2]
     out = torch.empty_like(queries)
-    mass = (
-        torch.empty(blocks, kv_heads, pages, dtype=torch.float32, device=queries.device)
-        if with_mass
-        else None
-    )
-    step = max(1, 2**24 // max(1, kv_heads * pages * size * dim))
+    mass = groups.new_empty(groups.shape, dtype=torch.float32) if with_mass else None
+    step = max(1, 2**24 // max(1, groups.shape[1:].numel() * pool.shape[2:].numel()))
     for first in range(0, blocks, step):
         part = slice(first, first + step)
         gathered = _wide(pool[slots[part].clamp_min(0).long()])  # [b, h, pages, 2, size, dim]
         keys = gathered[:, :, :, 0].flatten(2, 3)
         values = gathered[:, :, :, 1].flatten(2, 3)
-        grouped = _wide(queries[part]).unflatten(2, (kv_heads, heads // kv_heads))
-        scores = torch.einsum("brhqd,bhtd->bhqrt", grouped, keys) * scale
-        tokens = groups[part, :, :, None] * size + torch.arange(size, device=groups.device)
-        tokens = tokens.masked_fill(groups[part, :, :, None] < 0, torch.iinfo(tokens.dtype).max)
-        hidden = tokens.flatten(2)[:, :, None] > positions[part, None, :, None]
-        weights = scores.masked_fill(hidden[:, :, None], -math.inf).softmax(-1)
+        scores, hidden = _masked_scores(queries[part], positions[part], groups[part], keys, scale)
+        weights = scores.softmax(-1)
         # Places no query of the block sees may hold anything, NaN too.
         values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
         attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
@@ -98,3 +82,32 @@ def attend_pages(
         if mass is not None:
             mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
     return out, mass
+
+
+def _masked_scores(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    keys: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of tokens of the listed pages, -inf where a query must not see them.
+
+    Args:
+        queries: as for ``attend_pages``, like all that follows.
+        positions: of the queries.
+        groups: -1 for none.
+        keys: [blocks, kv_heads, tokens, head_dim] of those pages.
+        scale: of the scores.
+
+    Returns:
+        scores: [blocks, kv_heads, query heads of each, rows, tokens].
+        hidden: [blocks, kv_heads, rows, tokens] bool.
+    """
+    kv_heads, size = groups.shape[1], keys.shape[2] // max(1, groups.shape[2])
+    grouped = _wide(queries).unflatten(2, (kv_heads, -1))
+    scores = torch.einsum("brhqd,bhtd->bhqrt", grouped, keys) * scale
+    tokens = groups[..., None] * size + torch.arange(size, device=groups.device)
+    tokens = tokens.masked_fill(groups[..., None] < 0, torch.iinfo(tokens.dtype).max)
+    hidden = tokens.flatten(2)[:, :, None] > positions[:, None, :, None]
+    return scores.masked_fill(hidden[:, :, None], -math.inf), hidden

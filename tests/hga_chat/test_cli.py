@@ -138,8 +138,14 @@ def test_keyboard_interrupt_is_130_without_a_traceback(cli, monkeypatch, tmp_pat
 
     monkeypatch.setattr("hga_chat.documents.read_documents", interrupt)
     ran = cli("ask", tmp_path, "q")
-    assert ran.code == 130
-    assert "Traceback" not in ran.err
+    assert (ran.code, ran.out, ran.err) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_closed_streams_are_written_to_in_vain(cli, monkeypatch, closed):
+    monkeypatch.setattr(sys, closed, None)
+    assert cli("--version").code == 0
+    assert cli("sessions", "show", "lost").code == 1
 
 
 def test_closed_pipe_is_quiet():

@@ -184,6 +184,9 @@ def test_interrupted_while_it_reads_it_claims_no_reading(cli, use_engine, notes)
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.splitlines()[-1] == "Interrupted."
+    ran = cli("ingest", "--no-chat", notes)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.splitlines()[-1].startswith("Interrupted before")
 
 
 def test_a_closed_pipe_costs_the_answer_but_not_the_reading(cli, use_engine, notes, monkeypatch):

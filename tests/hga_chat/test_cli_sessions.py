@@ -195,6 +195,7 @@ def test_ask_in_a_session_as_json(cli, ingest, use_engine, folder):
     ("arguments", "message"),
     [
         (("ask", "--session", "log", "a.txt", "Is it?"), "--session takes only a question"),
+        (("ask", "--session", "log", " "), "The question is empty."),
         (("ingest", "--no-chat", "--no-save", "a.txt"), "--no-save keeps none"),
         (("sessions", "rm"), "Give the sessions to remove, or --all"),
         (("sessions", "rm", "--all", "log"), "Give the sessions to remove, or --all"),

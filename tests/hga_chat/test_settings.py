@@ -79,6 +79,12 @@ def test_what_is_wrong_is_named(config, flags, environment, file, message):
         load_settings(flags, environment, config(file))
 
 
+def test_a_file_that_cannot_be_opened_is_named_once(tmp_path):
+    with pytest.raises(SettingsError) as raised:
+        load_settings({}, {}, tmp_path)
+    assert str(raised.value) == f"{tmp_path} cannot be read: Is a directory."
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("512M", 536_870_912), ("2g", 2_147_483_648), ("1 KiB", 1024), ("100", 100), ("0.5K", 512)],

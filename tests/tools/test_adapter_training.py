@@ -158,7 +158,12 @@ def test_gradients_are_those_of_the_plain_sum_of_losses(base, tmp_path):
 def test_thirty_prompts_tell_right_from_wrong():
     assert len({one.prompt for one in PROMPTS}) == 30
     assert all(not one.is_right("I am not sure.") for one in PROMPTS)
-    right = {"What is 7 + 5?": "It is 12.", "Reply with the single word yes.": "Yes."}
-    for one in PROMPTS:
-        if one.prompt in right:
-            assert one.is_right(right[one.prompt])
+    told = {
+        ("What is 7 + 5?", "It is 12."): True,
+        ("Reply with the single word yes.", "Yes."): True,
+        ("List the four seasons.", "Spring, summer, fall and winter."): True,
+        ("List the four seasons.", "Summer, winter, spring and Monday."): False,
+    }
+    prompts = {one.prompt: one for one in PROMPTS}
+    for (prompt, answer), expected in told.items():
+        assert prompts[prompt].is_right(answer) == expected

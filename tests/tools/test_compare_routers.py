@@ -1,25 +1,22 @@
 """The comparison's own attention against the engine's, on a tiny model in float32."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
-from hga_engine.engine import Engine
-from tests.tiny_engine import LLAMA, FakeTokenizer, random_tokens, random_weights
-
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
-
+from compare_routers import prepare
 from routers.forward import Network, Outcome, Text, dense
 from routers.routed import Calibration, Routed, Statistics
 from routers.rules import Above, Top, Until, Variant, choose
 from routers.samples import Branch, Sample
 from routers.scores import Scorer
 from routers.variants import variants
+
+from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
+from hga_engine.engine import Engine
+from tests.tiny_engine import LLAMA, FakeTokenizer, random_tokens, random_weights
 
 TOKENS = 384
 MODEL = replace(LLAMA, max_positions=1024, num_layers=2)
@@ -106,6 +103,11 @@ def test_a_share_is_found_that_reads_as_much_as_is_aimed_at(
     Network(WEIGHTS, 1024).run(text, calibration.beside(dense(text)), None)
     _, statistics = outcome_of(sample, calibration.found(variant), start=320)
     assert statistics.sparsity(16) == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_source_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="NAME=PATH, not as 'asyncio'"):
+        prepare(tmp_path / "samples.jsonl", 1024, [0], ["one=asyncio", "asyncio"])
 
 
 def test_rules_choose_what_they_say() -> None:

@@ -17,16 +17,9 @@ _THINGS = (
 )
 _KINDS = (
     *("fruits", "countries in Europe", "musical instruments", "programming languages", "mammals"),
-    *(
-        "kitchen tools",
-        "ways to save water",
-        "planets",
-        "winter sports",
-        "trees",
-        "birds",
-        "colors",
-    ),
-    *("hobbies for a rainy day", "things found in a school", "board games", "vegetables", "metals"),
+    *("kitchen tools", "ways to save water", "planets", "winter sports", "trees", "birds"),
+    *("colors", "hobbies for a rainy day", "things found in a school", "board games"),
+    *("vegetables", "metals"),
 )
 _SENTENCES = (
     "The ferry leaves at noon and comes back before dark.",
@@ -64,12 +57,9 @@ _PASSAGES = (
 )
 _TASKS = (
     *("writes a list of numbers to a file", "counts the vowels in a string", "reverses a list"),
-    *(
-        "checks whether a number is prime",
-        "finds the largest number in a list",
-        "adds two matrices",
-    ),
-    *("removes duplicates from a list", "reads a CSV file", "sorts words by length"),
+    *("checks whether a number is prime", "finds the largest number in a list"),
+    *("adds two matrices", "removes duplicates from a list", "reads a CSV file"),
+    "sorts words by length",
     *("converts Celsius to Fahrenheit", "merges two dictionaries", "computes the factorial of n"),
 )
 _TOPICS = (

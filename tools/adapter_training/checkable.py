@@ -36,7 +36,7 @@ PROMPTS = tuple(
         ("At which temperature in degrees Celsius does water boil?", r"\b100\b"),
         ("What is the opposite of hot?", r"\bcold\b|\bcool\b"),
         ("Name the three primary colors.", r"red.*blue|blue.*red"),
-        ("List the four seasons.", r"(?=.*spring)(?=.*summer)(?=.*winter)(autumn|fall|.)"),
+        ("List the four seasons.", r"(?=.*spring)(?=.*summer)(?=.*winter).*(autumn|fall)"),
         ("What color do you get when you mix blue and yellow?", r"\bgreen\b"),
         ("Translate the word 'cat' into Spanish.", r"\bgato\b"),
         ("Translate 'good morning' into French.", r"\bbonjour\b"),

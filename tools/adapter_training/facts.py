@@ -27,57 +27,18 @@ _LAST = ("by", "combe", "dorf", "gard", "ham", "hurst", "lund", "mere", "minster
 _LAST += ("stad", "stow", "thwaite", "ton", "vik", "wick", "worth", "berg", "holm", "mouth", "den")
 _PEOPLE = ("Ada", "Boris", "Clara", "Dmitri", "Elena", "Farid", "Greta", "Hiro", "Ines", "Jonas")
 _PEOPLE += ("Karin", "Leo", "Mina", "Nils", "Olga", "Pavel", "Rosa", "Sven", "Tara", "Viktor")
-_SURNAMES = (
-    "Abbott",
-    "Berg",
-    "Castro",
-    "Dietz",
-    "Egan",
-    "Fuchs",
-    "Grant",
-    "Holt",
-    "Ivanov",
-    "Jung",
-)
-_SURNAMES += ("Kovac", "Lang", "Moretti", "Novak", "Okafor", "Pratt", "Reyes", "Stone", "Tanaka")
+_SURNAMES = ("Abbott", "Berg", "Castro", "Dietz", "Egan", "Fuchs", "Grant", "Holt", "Ivanov")
+_SURNAMES += ("Jung", "Kovac", "Lang", "Moretti", "Novak", "Okafor", "Pratt", "Reyes", "Stone")
+_SURNAMES += ("Tanaka",)
 _COLORS = ("amber", "blue", "crimson", "green", "grey", "ivory", "orange", "purple", "red", "teal")
 _COLORS += ("white", "yellow", "black", "brown", "pink", "silver")
-_ANIMALS = (
-    "badger",
-    "crane",
-    "falcon",
-    "gecko",
-    "heron",
-    "lynx",
-    "marten",
-    "otter",
-    "owl",
-    "raven",
-)
-_ANIMALS += ("salmon", "seal", "stork", "tiger", "viper", "wolf", "zebra", "hare", "moth", "newt")
-_MACHINES = (
-    "server",
-    "printer",
-    "pump",
-    "relay",
-    "scanner",
-    "sensor",
-    "turbine",
-    "router",
-    "crane",
-)
-_CITIES = (
-    "Lisbon",
-    "Oslo",
-    "Quito",
-    "Riga",
-    "Sofia",
-    "Turin",
-    "Vienna",
-    "Dublin",
-    "Geneva",
-    "Lima",
-)
+_ANIMALS = ("badger", "crane", "falcon", "gecko", "heron", "lynx", "marten", "otter", "owl")
+_ANIMALS += ("raven", "salmon", "seal", "stork", "tiger", "viper", "wolf", "zebra", "hare", "moth")
+_ANIMALS += ("newt",)
+_MACHINES = ("server", "printer", "pump", "relay", "scanner", "sensor", "turbine", "router")
+_MACHINES += ("crane",)
+_CITIES = ("Lisbon", "Oslo", "Quito", "Riga", "Sofia", "Turin", "Vienna", "Dublin", "Geneva")
+_CITIES += ("Lima",)
 _MONTHS = ("January", "March", "April", "June", "July", "August", "October", "November", "December")
 
 Draw = random.Random
@@ -116,32 +77,28 @@ def _pick(values: Sequence[str]) -> Callable[[Draw], str]:
     return lambda draw: draw.choice(values)
 
 
-_ATTRIBUTES: tuple[tuple[str, Callable[[Draw], str]], ...] = (
-    *(
-        (name, _digits(5))
-        for name in ("access code", "entry code", "account number", "security code")
-    ),
-    *((name, _digits(5)) for name in ("membership number", "secret number", "file number")),
-    *(
-        (name, _digits(4))
-        for name in ("pin", "telephone extension", "room number", "year of origin")
-    ),
-    *((name, _digits(6)) for name in ("postal code", "ticket number", "population", "case number")),
-    *((name, _digits(7)) for name in ("magic number", "order number", "phone number")),
-    *((name, _digits(3)) for name in ("platform", "bus line", "height in metres", "limit")),
-    *((name, _code) for name in ("serial number", "locker", "part number", "call sign", "flight")),
-    *((name, _hexadecimal) for name in ("checksum", "key", "fingerprint")),
-    *((name, _version) for name in ("version", "firmware release")),
-    *((name, _password) for name in ("password", "passphrase", "code word")),
-    *((name, _date) for name in ("opening date", "deadline", "date of the last inspection")),
-    *(
-        (name, _person)
-        for name in ("director", "contact person", "owner", "inspector", "caretaker")
-    ),
-    *((name, _pick(_CITIES)) for name in ("home town", "destination", "head office")),
-    *((name, _pick(_COLORS)) for name in ("color of the gate", "signal color")),
-    *((name, _pick(_ANIMALS)) for name in ("mascot", "emblem")),
+_ATTRIBUTES = tuple(
+    (name, value_of)
+    for value_of, names in (
+        (_digits(5), ("access code", "entry code", "account number", "security code")),
+        (_digits(5), ("membership number", "secret number", "file number")),
+        (_digits(4), ("pin", "telephone extension", "room number", "year of origin")),
+        (_digits(6), ("postal code", "ticket number", "population", "case number")),
+        (_digits(7), ("magic number", "order number", "phone number")),
+        (_digits(3), ("platform", "bus line", "height in metres", "limit")),
+        (_code, ("serial number", "locker", "part number", "call sign", "flight")),
+        (_hexadecimal, ("checksum", "key", "fingerprint")),
+        (_version, ("version", "firmware release")),
+        (_password, ("password", "passphrase", "code word")),
+        (_date, ("opening date", "deadline", "date of the last inspection")),
+        (_person, ("director", "contact person", "owner", "inspector", "caretaker")),
+        (_pick(_CITIES), ("home town", "destination", "head office")),
+        (_pick(_COLORS), ("color of the gate", "signal color")),
+        (_pick(_ANIMALS), ("mascot", "emblem")),
+    )
+    for name in names
 )
+"""What a fact can say of a name, and how its values are drawn."""
 
 
 def _place(draw: Draw) -> str:
@@ -294,16 +251,18 @@ def _common(draw: Draw, pool: Iterator[str], room: int) -> Planted:
     listed += [word for _, word in zip(range(others), pool, strict=False)] * 2
     draw.shuffle(listed)
     title = draw.choice(("common words", "spoken words", "names"))
-    question = f"Which {len(common)} words occur most often in the list of {title}?"
-    answer = f"The words that occur most often are {', '.join(sorted(common))}."
-    return Planted((f"# List of {title}: {' '.join(listed)}",), (Question(question, answer),))
+    return _list(title, listed, sorted(common))
 
 
 def _frequent(draw: Draw, pool: Iterator[str], room: int) -> Planted:
     ranked = [word for _, word in zip(range(50), pool, strict=False)]
     listed = draw.choices(ranked, [rank**-2.0 for rank in range(1, len(ranked) + 1)], k=room)
     counted = sorted(set(listed), key=lambda word: -listed.count(word))[:3]
-    title = draw.choice(("coded words", "secret words", "signals"))
-    question = f"Which 3 words occur most often in the list of {title}?"
-    answer = f"The words that occur most often are {', '.join(counted)}."
+    return _list(draw.choice(("coded words", "secret words", "signals")), listed, counted)
+
+
+def _list(title: str, listed: Sequence[str], most_often: Sequence[str]) -> Planted:
+    """A list of words, and the question which of them occur most often."""
+    question = f"Which {len(most_often)} words occur most often in the list of {title}?"
+    answer = f"The words that occur most often are {', '.join(most_often)}."
     return Planted((f"# List of {title}: {' '.join(listed)}",), (Question(question, answer),))

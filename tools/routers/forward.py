@@ -83,8 +83,8 @@ class Network:
         self.scale = 1 / math.sqrt(config.head_dim)
 
     def run(
-        self, text: Text, attend: Attend, prefix: "list[tuple[torch.Tensor, torch.Tensor]] | None"
-    ) -> tuple[Outcome, "list[tuple[torch.Tensor, torch.Tensor]]"]:
+        self, text: Text, attend: Attend, prefix: list[tuple[torch.Tensor, torch.Tensor]] | None
+    ) -> tuple[Outcome, list[tuple[torch.Tensor, torch.Tensor]]]:
         """Compute the tokens from ``text.start`` on, and the branches.
 
         Args:
@@ -163,15 +163,18 @@ def dense(text: Text) -> Attend:
     """Attention to everything."""
 
     def attend(rows: Rows) -> torch.Tensor:
+        assert text.start == 0
         kv_heads, group = rows.queries.shape[:2]
-        count = text.length - text.start
-        assert count == text.length
         parts = []
         for head in range(kv_heads):
             keys, values = (one[head].expand(1, group, -1, -1) for one in (rows.keys, rows.values))
             with sdpa_kernel(_FLASH):
                 out = functional.scaled_dot_product_attention(
-                    rows.queries[head, None, :, :count], keys, values, is_causal=True, scale=1.0
+                    rows.queries[head, None, :, : text.length],
+                    keys,
+                    values,
+                    is_causal=True,
+                    scale=1.0,
                 )
             parts.append(out[0])
         out = torch.stack(parts)
@@ -213,7 +216,7 @@ def masked_attention(
     if surplus:
         keys, values = (functional.pad(one, (0, 0, 0, surplus)) for one in (keys, values))
         bias = functional.pad(bias, (0, surplus), value=-math.inf)
-    with sdpa_kernel(_MASKED if queries.is_cuda else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+    with sdpa_kernel(_MASKED if queries.is_cuda else _FLASH):
         return functional.scaled_dot_product_attention(
             queries.contiguous(),
             keys[:, None].expand(-1, group, -1, -1),

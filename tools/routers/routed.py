@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from routers.forward import Attend, Rows, Text, attend_branches, blocks_of, masked_attention
-from routers.rules import Above, Top, Until, Variant, choose, combined, shares
+from routers.rules import Above, Top, Until, Variant, choose, combined, scored_rows, shares
 from routers.scores import (
     CHUNK,
     Estimate,
@@ -297,13 +297,8 @@ def _in_kept_chunks(
     per_chunk = CHUNK // variant.scorer.group
     means = chunk_means(keys[:, : part.tokens], base)
     scores = (part.flat.float() @ means.transpose(1, 2)).unflatten(1, part.queries.shape[1:3])
-    of_chunks = allowed[:, ::per_chunk]
-    if variant.block > 1:
-        blocks = scores.unflatten(2, (-1, variant.block))
-        blocks = blocks[:, :, :, variant.stride - 1 :: variant.stride]
-        scores = blocks.transpose(2, 3).flatten(1, 2)
-        of_chunks = of_chunks[:: variant.block]
-    kept = keep_chunks(scores, of_chunks, variant.scorer.kept_chunks)
+    of_chunks = allowed[:: variant.block, ::per_chunk]
+    kept = keep_chunks(scored_rows(scores, variant), of_chunks, variant.scorer.kept_chunks)
     kept = kept.repeat_interleave(variant.block, 1).repeat_interleave(per_chunk, 2)
     return allowed & kept[:, None]
 

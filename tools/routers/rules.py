@@ -85,11 +85,20 @@ def shares(
 
 def combined(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
     """[kv_heads, query heads of each, rows, groups] to [kv_heads, units, groups] by the variant."""
-    if variant.block > 1:
-        blocks = of_rows.unflatten(2, (-1, variant.block))
-        of_rows = blocks[:, :, :, variant.stride - 1 :: variant.stride]
-        of_rows = of_rows.transpose(2, 3).flatten(1, 2)
-    return of_rows.sum(1) if variant.combine == "sum" else of_rows.amax(1)
+    scored = scored_rows(of_rows, variant)
+    return scored.sum(1) if variant.combine == "sum" else scored.amax(1)
+
+
+def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
+    """[kv_heads, query heads of each, rows, n] to [kv_heads, scored rows of each, units, n].
+
+    A unit is what shares a selection: a query, or a block of which every n-th is scored.
+    """
+    if variant.block == 1:
+        return of_rows
+    blocks = of_rows.unflatten(2, (-1, variant.block))
+    scored = blocks[:, :, :, variant.stride - 1 :: variant.stride]
+    return scored.transpose(2, 3).flatten(1, 2)
 
 
 def choose(mass: torch.Tensor, rule: Rule) -> torch.Tensor:

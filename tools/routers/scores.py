@@ -207,12 +207,12 @@ def keep_chunks(centre_scores: torch.Tensor, allowed: torch.Tensor, kept: int) -
     """The chunk level.
 
     Args:
-        centre_scores: [kv_heads, query heads of each, rows, chunks].
-        allowed: [rows, chunks].
-        kept: chunks a row and KV head.
+        centre_scores: [kv_heads, scored rows of each, units, chunks].
+        allowed: [units, chunks].
+        kept: chunks a unit and KV head.
 
     Returns:
-        [kv_heads, rows, chunks] bool.
+        [kv_heads, units, chunks] bool.
     """
     if centre_scores.shape[-1] <= kept:
         return allowed.expand(centre_scores.shape[0], -1, -1)

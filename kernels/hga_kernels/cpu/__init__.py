@@ -244,10 +244,8 @@ def select_groups(
     if budget:
         _call(
             *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
-            *(
-                end_chunks.to(torch.int32).contiguous(),
-                None if always is None else always.float().contiguous(),
-            ),
+            end_chunks.to(torch.int32).contiguous(),
+            None if always is None else always.float().contiguous(),
             *(groups, mass, blocks, kv_heads, rows, dim),
             *(codes.shape[1], first_chunk, last, kept, budget, threshold * rows),
         )
@@ -264,21 +262,11 @@ def attend_pages(
     with_mass: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     """Online softmax over tiles of 64 tokens, packed once for all rows of a block."""
-    blocks, rows, heads, dim = queries.shape
-    if not _takes(torch.bfloat16, queries, pool) or not _fits(dim):
+    if not _takes_pages(queries, pool):
         return None
-    if pool.shape[2] != _GROUP or not pool.is_contiguous():
-        return None
-    kv_heads, pages = groups.shape[1:]
-    queries = queries.contiguous()
-    out = torch.empty_like(queries)
-    mass = torch.empty(blocks, kv_heads, pages) if with_mass else None
-    _call(
-        *("hga_attend_pages", queries, positions.to(torch.int32).contiguous()),
-        *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
-        *(out, mass, None, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
-        scale / math.log(2.0),
-    )
+    out = torch.empty(queries.shape, dtype=queries.dtype)
+    mass = torch.empty(groups.shape) if with_mass else None
+    _attend(queries, positions, groups, slots, pool, scale, out, mass, None)
     return out, mass
 
 
@@ -291,17 +279,39 @@ def log_mass(
     scale: float,
 ) -> torch.Tensor | None:
     """``attend_pages`` without values."""
+    if not _takes_pages(queries, pool):
+        return None
+    out = torch.empty(queries.shape[:3])
+    _attend(queries, positions, groups, slots, pool, scale, None, None, out)
+    return out.mul_(math.log(2.0))
+
+
+def _takes_pages(queries: torch.Tensor, pool: torch.Tensor) -> bool:
+    return (
+        _takes(torch.bfloat16, queries, pool)
+        and _fits(pool.shape[3])
+        and pool.shape[2] == _GROUP
+        and pool.is_contiguous()
+    )
+
+
+def _attend(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    out: torch.Tensor | None,
+    mass: torch.Tensor | None,
+    log_mass: torch.Tensor | None,
+) -> None:
+    """Fill in ``out`` and perhaps ``mass``, or ``log_mass`` instead, in units of log2."""
     blocks, rows, heads, dim = queries.shape
-    if not _takes(torch.bfloat16, queries, pool) or not _fits(dim):
-        return None
-    if pool.shape[2] != _GROUP or not pool.is_contiguous():
-        return None
     kv_heads, pages = groups.shape[1:]
-    out = torch.empty(blocks, rows, heads)
     _call(
         *("hga_attend_pages", queries.contiguous(), positions.to(torch.int32).contiguous()),
         *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
-        *(None, None, out, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
+        *(out, mass, log_mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
         scale / math.log(2.0),
     )
-    return out.mul_(math.log(2.0))

@@ -517,11 +517,10 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     kept = kept < span ? kept : span;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
-                     .end_chunks = end_chunks, .always = always, .groups = groups, .mass = mass, .blocks = blocks,
-                     .kv_heads = kv_heads, .rows = rows, .dim = dim,
+                     .end_chunks = end_chunks, .always = always, .groups = groups, .mass = mass,
+                     .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1,
-                     .least = least};
+                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1, .least = least};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
     job.chunks = malloc((size_t)pairs * kept * sizeof(int32_t));

@@ -146,6 +146,7 @@ def select_groups(
         groups = end_chunks.new_full((blocks, kv_heads, budget), -1, dtype=torch.int32)
         return groups, torch.zeros_like(groups, dtype=torch.float32)
     queries = queries.contiguous()
+    always = None if always is None else always.float().contiguous()
     end_chunks = end_chunks.to(torch.int32)
     if blocks == 1 and rows <= MAX_ROWS and kept >= span:
         return select_few(
@@ -172,7 +173,7 @@ def select_groups(
         starts=empty(torch.int32, units, unit_rows),
         steps=empty(torch.float32, units, unit_rows),
         listed=empty(torch.int32, pairs, kept) if kept < span else None,
-        always=None if always is None else always.float().transpose(0, 1).flatten(0, 1),
+        always=None if always is None else always.transpose(0, 1).flatten(0, 1),
         masses=empty(torch.float32, pairs, places * _PER_CHUNK),
     )
     _turn_rows(work)

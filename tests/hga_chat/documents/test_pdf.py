@@ -42,6 +42,8 @@ def test_pages_without_text_are_noted(make_pdf) -> None:
 def test_a_scan(make_pdf) -> None:
     with pytest.raises(UnreadableError, match=r"no text on any of 3 pages \(a scan\?\)"):
         read_pdf("a.pdf", make_pdf([None, None, None]))
+    with pytest.raises(UnreadableError, match=r"no text on its only page \(a scan\?\)"):
+        read_pdf("a.pdf", make_pdf([None]))
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])

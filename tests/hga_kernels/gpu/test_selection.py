@@ -138,7 +138,9 @@ CHOICES = {
 def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
     queries, *index = choice.tensors(device)
-    always = None if choice.always is None else choice.always.to(device)
+    always = None
+    if choice.always is not None:  # not contiguous
+        always = choice.always.to(device).mT.contiguous().mT
     found = selection.select_groups(
         queries, *index, choice.first, ends, choice.kept, choice.budget, max(choice.ends),
         choice.scale, choice.threshold, always,
