@@ -82,7 +82,8 @@ def main() -> None:
     training.add_argument("--minutes", type=float, default=1e9)
     for name in ("batch-tokens", "batches", "short-windows", "short-tokens", "workers", "seed"):
         training.add_argument(f"--{name}", type=int)
-    for name in ("learning-rate", "text-weight", "short-weight"):
+    training.add_argument("--start", type=Path, help="adapter to go on from")
+    for name in ("learning-rate", "text-weight", "short-weight", "concentration-weight"):
         training.add_argument(f"--{name}", type=float)
     training.set_defaults(run=train)
     checking = commands.add_parser("check", help="measure an adapter")

@@ -77,7 +77,7 @@ _MODELS: tuple[CatalogueModel, ...] = (
             StoredFile(
                 "adapter.safetensors",
                 10_172_640,
-                "0e88b35049a0c98a0750451326151daf5373300b90ecfa000f092cce13732dd7",
+                "7156476dcdd7c9a2e622613db793985c091dea15e0da99ad4af528addb96f998",
             ),
         ),
         rope_base=100_000 * 16 ** (64 / 62),

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
-from adapter_training.adapter_file import quantise, read_adapter, write_adapter
+from adapter_training.adapter_file import quantise, read_adapter, to_go_on, write_adapter
 from adapter_training.batches import Batch, TrainingPlan
 from adapter_training.checkable import PROMPTS
+from adapter_training.concentration import missed_share
 from adapter_training.losses import cross_entropies, divergences
 from adapter_training.model import ROPE_BASE, Network, merge, new_adapter, to_base
 from adapter_training.train import Trainer
@@ -167,3 +170,36 @@ def test_thirty_prompts_tell_right_from_wrong():
     prompts = {one.prompt: one for one in PROMPTS}
     for (prompt, answer), expected in told.items():
         assert prompts[prompt].is_right(answer) == expected
+
+
+def test_training_goes_on_from_what_an_adapter_does(base):
+    factors = trained(base)
+    ready = to_go_on(
+        {name: f * (50 if name.endswith("a") else 0.02) for name, f in factors.items()}
+    )
+    for name in {name.rpartition(".")[0] for name in factors}:
+        expected = factors[f"{name}.b"] @ factors[f"{name}.a"]
+        torch.testing.assert_close(ready[f"{name}.b"] @ ready[f"{name}.a"], expected)
+    torch.testing.assert_close(
+        ready["0.q_proj.a"].norm(dim=1).mean(), new_adapter(base)["0.q_proj.a"].norm(dim=1).mean(),
+        rtol=0.1, atol=0,
+    )  # fmt: skip
+
+
+def test_share_of_even_attention_that_routing_misses():
+    """Of 128 groups 8 are sinks and 36 recent; of the other 84, 48 are read."""
+    queries, keys = torch.zeros(1, 6, 2048, 8), torch.randn(1, 2, 2048, 8)
+    missed = missed_share(queries, keys, torch.tensor([2047]))
+    assert float(missed) == pytest.approx((84 - 48) * 16 / 2048)
+
+
+def test_training_draws_attention_together(base, tmp_path):
+    ids = torch.randint(97, (1, 2048), generator=torch.Generator().manual_seed(6))
+    nothing = torch.zeros(1, 2048)
+    batch = Batch(ids, nothing, nothing, ids[:, :16], nothing[:, :16])
+    plan = TrainingPlan(tmp_path, tmp_path, tmp_path, 1, 1, batch_tokens=2048, batches=1)
+    plan = replace(plan, learning_rate=3e-2, concentration_weight=1.0)
+    factors = {name: factor.requires_grad_() for name, factor in new_adapter(base).items()}
+    trainer = Trainer(plan, base, factors, torch.optim.AdamW(factors.values()), 1)
+    rows = [trainer.step(_Same(batch), batch, 0.1, 0) for _ in range(15)]
+    assert rows[-1]["missed_share"] < 0.5 * rows[0]["missed_share"]

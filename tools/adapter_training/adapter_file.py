@@ -41,3 +41,17 @@ def read_adapter(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
         if name.endswith("scale"):
             factors[f"{name[:-5]}b"] *= part.to(device)
     return factors
+
+
+def to_go_on(stored: Tensors) -> dict[str, torch.Tensor]:
+    """Factors of a file, sized as those that training begins with: each row of ``a`` of one length.
+
+    What b @ a makes stays the same.
+    """
+    factors = dict(stored)
+    for name in {name.rpartition(".")[0] for name in stored}:
+        a, b = stored[f"{name}.a"], stored[f"{name}.b"]
+        # That of numbers drawn evenly from -1 to 1, over the root of their count.
+        size = a.norm(dim=1).clamp_min(1e-12) * 3**0.5
+        factors[f"{name}.a"], factors[f"{name}.b"] = a / size[:, None], b * size
+    return factors

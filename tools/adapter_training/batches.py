@@ -45,6 +45,10 @@ class TrainingPlan:
     """Of the mean loss over the texts, where that over the answers has 1."""
     short_weight: float = 2.0
     """Of the mean divergence from the base model over short windows."""
+    concentration_weight: float = 0.0
+    """Of the mean share of attention that routing would not read."""
+    start: Path | None = None
+    """Adapter to begin with, in the middle of the schedule; None: one that changes nothing."""
     workers: int = 6
     save_every_s: float = 60.0
     seed: int = 0

@@ -3,7 +3,7 @@
 SmolLM2-135M has llama's architecture; weights come from the product's reader of GGUF files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ ROPE_BASE = 100_000 * 16 ** (64 / 62)
 
 Tensors = Mapping[str, torch.Tensor]
 Cache = list[tuple[torch.Tensor, torch.Tensor]]
+Watch = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,11 @@ class Network:
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def hidden(
-        self, weights: Tensors, token_ids: torch.Tensor, cache: Cache | None = None
+        self,
+        weights: Tensors,
+        token_ids: torch.Tensor,
+        cache: Cache | None = None,
+        watch: Watch | None = None,
     ) -> torch.Tensor:
         """Normalised hidden states after the last layer.
 
@@ -137,6 +142,7 @@ class Network:
             weights: as ``BaseModel.rounded``.
             token_ids: [batch, tokens].
             cache: keys and values of the tokens before, a layer each; extended.
+            watch: called with queries and keys of every layer.
 
         Returns:
             [batch, tokens, hidden].
@@ -155,6 +161,8 @@ class Network:
                     cache[layer] = keys, values
                 else:
                     cache.append((keys, values))
+            if watch is not None:
+                watch(queries, keys)
             attended = self._attend(queries, keys, values)
             hidden = self._segment(self._finish, hidden, named, attended)
         return self._normed(hidden, weights["final_norm"])

@@ -4,6 +4,8 @@ import math
 import random
 
 _WARM_UP, _LEAST = 0.03, 0.02
+MIDDLE = 0.5
+"""Share from which on an adapter is trained that can find things already."""
 
 _STAGES = (
     (0.12, {4_096: 1, 8_192: 3}),

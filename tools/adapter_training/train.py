@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.utils.checkpoint import checkpoint
 
 from adapter_training import schedule
-from adapter_training.adapter_file import write_adapter
+from adapter_training.adapter_file import read_adapter, to_go_on, write_adapter
 from adapter_training.attention import fastest_attention
 from adapter_training.batches import Batch, Batches, TrainingPlan
+from adapter_training.concentration import missed_share, places
 from adapter_training.losses import cross_entropies, divergences
 from adapter_training.model import ROPE_BASE, BaseModel, Network, load_base, merge, new_adapter
 
@@ -23,16 +25,19 @@ def train(plan: TrainingPlan) -> None:
     """
     rank, world, device = _place()
     plan.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = plan.out / "checkpoint.pt"
+    saved_at = plan.out / "checkpoint.pt"
     base = load_base(plan.weights, device, _dtype(device))
-    factors = {name: f.requires_grad_() for name, f in new_adapter(base, plan.seed).items()}
+    first = new_adapter(base, plan.seed)
+    if plan.start is not None:
+        first = to_go_on(read_adapter(plan.start, device))
+    factors = {name: f.requires_grad_() for name, f in first.items()}
     groups = [[f for name, f in sorted(factors.items()) if name.endswith(part)] for part in "ab"]
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in groups], plan.learning_rate, (0.9, 0.98), weight_decay=0.0
     )
     state = {"step": 0, "elapsed_s": 0.0}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+    if saved_at.exists():
+        saved = torch.load(saved_at, map_location=device, weights_only=True)
         state = saved["state"]
         with torch.no_grad():
             for name, factor in factors.items():
@@ -44,11 +49,15 @@ def train(plan: TrainingPlan) -> None:
     total_s = plan.total_minutes * 60
     before_s, stop_s = state["elapsed_s"], min(total_s, state["elapsed_s"] + plan.minutes * 60)
     step, elapsed = int(state["step"]), before_s
-    batch = batches.next(elapsed / total_s, device)
+    begin = 0.0 if plan.start is None else schedule.MIDDLE
+
+    def share() -> float:
+        return begin + (1 - begin) * elapsed / total_s
+
+    batch = batches.next(share(), device)
     began = last_saved = last = time.monotonic()
     while elapsed < stop_s:
-        share = elapsed / total_s
-        figures = trainer.step(batches, batch, share, rank)
+        figures = trainer.step(batches, batch, share(), rank)
         batch = trainer.following
         step += 1
         now = time.monotonic()
@@ -65,12 +74,12 @@ def train(plan: TrainingPlan) -> None:
             if step % 10 == 1:
                 print(json.dumps(rounded), flush=True)
             if now - last_saved > plan.save_every_s:
-                _save(checkpoint, factors, optimizer, step, elapsed)
+                _save(saved_at, factors, optimizer, step, elapsed)
                 last_saved = time.monotonic()
         last = now
     batches.close()
     if rank == 0:
-        _save(checkpoint, factors, optimizer, step, elapsed)
+        _save(saved_at, factors, optimizer, step, elapsed)
         write_adapter(plan.out / "adapter.safetensors", factors)
         print(f"{step} steps in {elapsed:.0f} s of {total_s:.0f} s", flush=True)
     if world > 1:
@@ -96,12 +105,13 @@ class Trainer:
         backends = fastest_attention(base, plan.batch_tokens)
         self._long = Network(base.config, ROPE_BASE, backends, saves_memory=True)
         self._short = Network(base.config, base.config.rope_base, backends)
+        self._draw = torch.Generator().manual_seed(plan.seed)
         self.following: Batch
 
     def step(self, batches: Batches, batch: Batch, share: float, rank: int) -> dict[str, float]:
         """Take one step over this process's batches, the first of which is there already."""
         plan, device = self._plan, self._base.device
-        sums = torch.zeros(3, device=device)
+        sums = torch.zeros(4, device=device)
         length = batch.token_ids.shape[1]
         for _ in range(rank, plan.batches, self._world):
             sums += self.backward(batch)
@@ -112,7 +122,7 @@ class Trainer:
         if self._world > 1:
             flat = torch.cat([*(gradient.flatten() for gradient in gradients), sums])
             dist.all_reduce(flat)
-            parts = flat.split([*(gradient.numel() for gradient in gradients), 3])
+            parts = flat.split([*(gradient.numel() for gradient in gradients), 4])
             for gradient, part in zip(gradients, parts[:-1], strict=True):
                 gradient.copy_(part.view_as(gradient))
             sums = parts[-1]
@@ -122,12 +132,13 @@ class Trainer:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        answers, text, short = (sums / plan.batches).tolist()
+        answers, text, short, missed = (sums / plan.batches).tolist()
         figures = {"answer_nats": answers, "text_nats": text, "short_divergence": short}
+        figures["missed_share"] = missed
         return figures | {"norm": float(norm), "rate": rate, "length": length}
 
     def backward(self, batch: Batch) -> torch.Tensor:
-        """Add to the gradients; returns the mean losses of answers, texts and short windows."""
+        """Add to the gradients; returns the mean losses: answers, texts, short windows, missed."""
         plan = self._plan
         weights = merge(self._base, self._factors)
         # The network's gradient with respect to the merged weights is carried on to the factors
@@ -137,18 +148,28 @@ class Trainer:
         }
         used = {**weights, **leaves}
         table = self._base.rounded["embedding"]
-        hidden = self._long.hidden(used, batch.token_ids)[:, :-1].flatten(0, 1)
+        at = places(batch.token_ids.shape[1], self._draw).to(batch.token_ids.device)
+        shares: list[torch.Tensor] = []
+
+        def watch(queries: torch.Tensor, keys: torch.Tensor) -> None:
+            shares.append(checkpoint(missed_share, queries, keys, at, use_reentrant=False))
+
+        is_watched = plan.concentration_weight > 0
+        hidden = self._long.hidden(used, batch.token_ids, watch=watch if is_watched else None)
+        hidden = hidden[:, :-1].flatten(0, 1)
         nats = cross_entropies(hidden, table, batch.token_ids[:, 1:].flatten())
         answer = _weighted(nats, batch.answer_weights[:, 1:].flatten())
         text = _weighted(nats, batch.text_weights[:, 1:].flatten())
-        ((answer + plan.text_weight * text) / plan.batches).backward()
+        missed = torch.stack(shares).mean() if shares else answer.new_zeros(())
+        loss = answer + plan.text_weight * text + plan.concentration_weight * missed
+        (loss / plan.batches).backward()
         del hidden, nats
         short = self._short_loss(used, batch)
         (plan.short_weight * short / plan.batches).backward()
         torch.autograd.backward(
             [weights[name] for name in leaves], [leaf.grad for leaf in leaves.values()]
         )
-        return torch.stack([answer.detach(), text.detach(), short.detach()])
+        return torch.stack([one.detach() for one in (answer, text, short, missed)])
 
     def _short_loss(self, weights: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         table = self._base.rounded["embedding"]

@@ -244,7 +244,7 @@ def _resolve_pages(
 
 def padded_slots(cache_slots: int, warps: int) -> int:
     """``SLOTS`` of ``give_slots`` for a program of so many warps."""
-    return max(triton.next_power_of_2(cache_slots), 32 * warps)
+    return max(int(triton.next_power_of_2(cache_slots)), 32 * warps)
 
 
 def resolve_pages(
