@@ -82,7 +82,7 @@ def main() -> None:
     training.add_argument("--minutes", type=float, default=1e9)
     for name in ("batch-tokens", "batches", "short-windows", "short-tokens", "workers", "seed"):
         training.add_argument(f"--{name}", type=int)
-    training.add_argument("--start", type=Path, help="adapter to go on from")
+    training.add_argument("--from-adapter", dest="start", type=Path, help="adapter to go on from")
     for name in ("learning-rate", "text-weight", "short-weight", "concentration-weight"):
         training.add_argument(f"--{name}", type=float)
     training.set_defaults(run=train)

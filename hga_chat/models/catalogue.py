@@ -77,7 +77,7 @@ _MODELS: tuple[CatalogueModel, ...] = (
             StoredFile(
                 "adapter.safetensors",
                 10_172_640,
-                "7156476dcdd7c9a2e622613db793985c091dea15e0da99ad4af528addb96f998",
+                "81eb837a29dc7d7cf35b43cdf163ea3f4b94cce1d5eedb1c59aed235273436e8",
             ),
         ),
         rope_base=100_000 * 16 ** (64 / 62),
