@@ -29,7 +29,7 @@ TOKENS = 200
 async def until_free(app: ChatApp) -> None:
     """Wait until a question can be asked."""
     while not app.flow.is_free:
-        if app.flow.state == "failed":
+        if app.flow.state == "failed" or not app.is_running:
             raise SystemExit(app.transcript.card)
         await asyncio.sleep(0.05)
 
