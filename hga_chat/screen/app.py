@@ -40,6 +40,8 @@ TICK_S = 1 / 10
 """How often what the engine reported is shown; typing goes on in between."""
 PANELS_S = 1 / 2
 """How often the panels are drawn; more often would slow an answer that is computed on the CPU."""
+APART_S = TICK_S / 2
+"""Between words and panels: what one frame draws is one rectangle, with all that lies in it."""
 TWICE_S = 2.0
 """Within this time a second Ctrl+C leaves."""
 
@@ -103,6 +105,7 @@ class ChatApp(App[None]):
         self.flow = Flow(self, self.engine)
         self._maps = (self.map, self.status_line.map)
         self._panelled = time.monotonic()
+        self._figures: MemoryFigures | None = None
         self._interrupted = -TWICE_S
 
     def compose(self) -> ComposeResult:
@@ -129,6 +132,7 @@ class ChatApp(App[None]):
         self.prompt.focus()
         self.prompt.placeholder = "Ask about the documents; / for commands, @ for files"
         self.set_interval(TICK_S, self._tick)
+        self.set_timer(APART_S, lambda: self.set_interval(PANELS_S, self._tick_panels))
         self.call_after_refresh(self.engine.start)
         self._quit_on_signals()
 
@@ -151,12 +155,20 @@ class ChatApp(App[None]):
         for report in self.engine.take():
             self.flow.show(report)
         self.transcript.refine()
+
+    def _tick_panels(self) -> None:
         now = time.monotonic()
-        if now - self._panelled >= PANELS_S:
-            for block_map in self._maps:
-                block_map.fade(now - self._panelled)
-            self._panelled = now
-            self.flow.show_progress()
+        for block_map in self._maps:
+            block_map.fade(now - self._panelled, draw=not self.flow.has_progress)
+        self._panelled = now
+        self.flow.show_progress()
+        self._draw_memory()
+
+    def _draw_memory(self) -> None:
+        figures, self._figures = self._figures, None
+        if figures is not None:
+            self.memory.figures = figures
+            self.status_line.show_memory(figures)
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents."""
@@ -192,9 +204,10 @@ class ChatApp(App[None]):
         self.document_tree.show_shares(view.map.document_shares(view.mass))
 
     def show_memory(self, figures: "MemoryFigures") -> None:
-        """Show where the memory is."""
-        self.memory.figures = figures
-        self.status_line.show_memory(figures)
+        """Show where the memory is; while an answer is written, with the panels' next frame."""
+        self._figures = figures
+        if self.flow.turn is None:
+            self._draw_memory()
 
     def show_speed(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
         """Show how fast the answer comes."""

@@ -66,6 +66,11 @@ class Flow:
         """Whether the next question is asked at once."""
         return self.state == "ready"
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether the panels do not show yet how the answer has gone on."""
+        return self._streamed is not None
+
     def start(self) -> None:
         """Show the first screen."""
         self._app.transcript.show_card(self._opening.start())

@@ -29,8 +29,8 @@ class Stack:
         """Lines of all pieces, as far as they are known."""
         return self._tops[-1]
 
-    def replace(self, start: int, fresh: Sequence[Piece]) -> None:
-        """Put ``fresh`` in place of everything from piece ``start`` on."""
+    def replace(self, start: int, fresh: Sequence[Piece]) -> int:
+        """Put ``fresh`` in place of everything from piece ``start`` on; the first that differs."""
         old = self.pieces[start:]
         same = 0
         for one, other in zip(old, fresh, strict=False):
@@ -39,6 +39,7 @@ class Stack:
             same += 1
         self.pieces[start:] = fresh
         self._lay_out(start + same)
+        return start + same
 
     def resize(self, width: int, shown: range) -> None:
         """Lay out at another width, first the pieces that are ``shown``."""

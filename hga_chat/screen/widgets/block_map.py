@@ -12,13 +12,13 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
-from textual.widget import Widget
 
 from hga_chat.screen.heat import LEVELS, ramp, step
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.panel import Panel
 
 SCALES = ((4, 4), (2, 2), (2, 1), (1, 1))
 """Cells across a block and half lines down it; where they are as many it looks square."""
@@ -40,7 +40,7 @@ class _Palette:
     ramps: tuple[list[Color], ...]
 
 
-class BlockMap(Widget, can_focus=True):
+class BlockMap(Panel, can_focus=True):
     """What was read lately is brightest and fades to how much was read in the whole answer.
 
     With more blocks than cells a cell shows the brightest of its blocks. While the documents are
@@ -89,6 +89,7 @@ class BlockMap(Widget, can_focus=True):
         self.cursor: int | None = None
         self.is_plain = False
         self._title, self._place = "Blocks read", ""
+        self._head = Content("")
         self._show_title()
         self._lines = lines
         self._documents: Sequence[int] = ()
@@ -98,6 +99,7 @@ class BlockMap(Widget, can_focus=True):
         self._steps: list[int] | None = None
         self._palette: _Palette | None = None
         self._cells: tuple[tuple[int, ...], list[list[range]]] | None = None
+        self._spans: list[tuple[int, int]] = []
 
     @property
     def blocks(self) -> int:
@@ -135,8 +137,8 @@ class BlockMap(Widget, can_focus=True):
     def _show_title(self) -> None:
         place = f"  {self._place}" if self._place else ""
         title = Content.assemble(self._title, (place, QUIET))
-        if title != self.border_title:
-            self.border_title = title
+        if title != self._head:
+            self._head = self.border_title = title
 
     def fill(self, fraction: float) -> None:
         """Show how much of the documents has been read in."""
@@ -157,16 +159,35 @@ class BlockMap(Widget, can_focus=True):
             self._glow = [max(pair) for pair in zip(self._glow, now, strict=True)]
         self._update()
 
-    def fade(self, seconds: float) -> None:
-        """Let what was read lately fade."""
+    def fade(self, seconds: float, *, draw: bool = True) -> None:
+        """Let what was read lately fade; ``draw`` where ``light`` does not follow at once."""
         if any(self._glow):
             factor = 0.5 ** (seconds / HALF_LIFE_S)
             self._glow = [glow * factor if glow * factor > FAINTEST else 0.0 for glow in self._glow]
-            self._update()
+            if draw:
+                self._update()
 
     def _update(self) -> None:
-        self._steps = None
-        self.refresh()
+        """Draw the lines in which a block has another brightness."""
+        former, self._steps = self._steps, None
+        if former is None or not self.is_shown:
+            self.refresh()
+            return
+        steps = self._all_steps()
+        self._grid()
+        changed = [
+            Region(0, y, self.size.width, 1)
+            for y, (start, stop) in enumerate(self._spans)
+            if former[start:stop] != steps[start:stop]
+        ]
+        if changed:
+            self.refresh(*changed)
+
+    def _all_steps(self) -> list[int]:
+        """The colour ramp's step of each block."""
+        if self._steps is None:
+            self._steps = [step(level) for level in self.levels]
+        return self._steps
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         """Lines for the largest scale that fits a third of the screen."""
@@ -197,8 +218,8 @@ class BlockMap(Widget, can_focus=True):
         if self._is_shaded:
             return Strip([self._shade(cell) for cell in rows[y]], width)
         across = self._across
-        top = [self._colour(cell) for cell in rows[2 * y][::across]]
-        bottom = [self._colour(cell) for cell in rows[2 * y + 1][::across]]
+        top = self._colours(rows[2 * y][::across])
+        bottom = self._colours(rows[2 * y + 1][::across])
         segments, left = [], width
         for colours, run in groupby(zip(top, bottom, strict=True)):
             cells = min(across * len(list(run)), left)
@@ -207,22 +228,28 @@ class BlockMap(Widget, can_focus=True):
         return Strip(segments, width)
 
     def _step(self, cell: range) -> int:
-        if self._steps is None:
-            self._steps = [step(level) for level in self.levels]
-        return max(self._steps[cell.start : cell.stop])
+        return max(self._all_steps()[cell.start : cell.stop])
 
     def _is_at_cursor(self, cell: range) -> bool:
         return self.cursor is not None and self.cursor in cell and self.has_focus
 
-    def _colour(self, cell: range) -> Color:
+    def _colours(self, cells: Sequence[range]) -> list[Color]:
         palette = self._palette or self._mix()
-        if not cell:
-            return palette.ground
-        if self._is_at_cursor(cell):
-            return palette.cursor
-        if cell.start >= self._filled * self.blocks:
-            return palette.unread
-        return palette.ramps[self._documents[cell.start] % 2][self._step(cell)]
+        steps, documents = self._all_steps(), self._documents
+        cursor = self.cursor if self.has_focus else None
+        read_in = self._filled * self.blocks
+        colours = []
+        for cell in cells:
+            if not cell:
+                colours.append(palette.ground)
+            elif cursor is not None and cursor in cell:
+                colours.append(palette.cursor)
+            elif cell.start >= read_in:
+                colours.append(palette.unread)
+            else:
+                bright = max(steps[cell.start : cell.stop])
+                colours.append(palette.ramps[documents[cell.start] % 2][bright])
+        return colours
 
     def _shade(self, cell: range) -> Segment:
         """A cell as a sign, in one of the terminal's own colours."""
@@ -254,6 +281,11 @@ class BlockMap(Widget, can_focus=True):
             width, height = self.size
             rows = range(height if self._is_shaded else 2 * height)
             self._cells = (key, [[self._blocks_at(x, row) for x in range(width)] for row in rows])
+            a_line = len(rows) // max(height, 1)
+            self._spans = [
+                _span([cell for row in self._cells[1][begin : begin + a_line] for cell in row])
+                for begin in range(0, len(rows), max(a_line, 1))
+            ]
         return self._cells[1]
 
     @property
@@ -354,6 +386,12 @@ class BlockMap(Widget, can_focus=True):
 @lru_cache(maxsize=4096)
 def _halves(upper: Color, lower: Color) -> Style:
     return Style(color=upper.rich_color, bgcolor=lower.rich_color)
+
+
+def _span(cells: Sequence[range]) -> tuple[int, int]:
+    """From which to which block some cells show."""
+    shown = [cell for cell in cells if cell]
+    return min((c.start for c in shown), default=0), max((c.stop for c in shown), default=0)
 
 
 def _lines(blocks: int, width: int, scale: tuple[int, int]) -> int:

@@ -16,6 +16,7 @@ from textual.widgets.tree import TreeNode
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.heat import LEVELS, ramp, step
+from hga_chat.screen.widgets.panel import Panel
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens
@@ -35,7 +36,7 @@ class Entry:
     """Of a document, which one it is."""
 
 
-class DocumentTree(Tree[Entry]):
+class DocumentTree(Tree[Entry], Panel):
     """Folders and documents with token counts; shares are of the last answer's attention."""
 
     class Opened(Message):

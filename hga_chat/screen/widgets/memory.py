@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from textual.app import RenderResult
 from textual.content import Content
+from textual.geometry import Region, Size
 from textual.reactive import reactive
-from textual.widget import Widget
+from textual.strip import Strip
+from textual.visual import RenderOptions
 
 from hga_chat.output import human_bytes
 from hga_chat.screen.widgets.bars import QUIET, bar, two_ends
+from hga_chat.screen.widgets.panel import Panel
 
 if TYPE_CHECKING:
     from hga_engine.events import MemoryFigures
@@ -21,37 +24,55 @@ HISTORY = 60
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
-class MemoryPanel(Widget):
+class MemoryPanel(Panel):
     """One line a tier: its history or a bar from 0 to its capacity, and the figures.
 
     Where pages move between tiers, another for how many of them were at hand.
     """
 
-    figures: "reactive[MemoryFigures | None]" = reactive(None)
+    figures: "reactive[MemoryFigures | None]" = reactive(None, repaint=False)
 
     def __init__(self) -> None:
         super().__init__(id="memory")
         self.border_title = "Memory"
         self.history: dict[str, deque[float]] = {}
+        self._lines = self._content()
 
     def watch_figures(self) -> None:
-        """Remember them, and take another height if a tier appears."""
+        """Remember them, and show what changed; take another height if a tier appears."""
         if self.figures is None:
             return
         for label, used, capacity in rows_of(self.figures):
             if capacity:
                 shares = self.history.setdefault(label, deque(maxlen=HISTORY))
                 shares.append(used / capacity)
-        if self._lines != self.size.height:
+        if not self.is_shown:
+            return
+        former, self._lines = self._lines, self._content()
+        if len(former) != len(self._lines):
             self.refresh(layout=True)
+            return
+        pairs = enumerate(zip(former, self._lines, strict=True))
+        changed = [y for y, (old, new) in pairs if old != new]
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
-    @property
-    def _lines(self) -> int:
+    def on_resize(self) -> None:
+        """Bars and histories take the room there is."""
+        self._lines = self._content()
+        self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
+        """A line a tier, and what is said below."""
         return len(self._content())
 
-    def render(self) -> RenderResult:
-        """One row a tier."""
-        return Content("\n").join(self._content())
+    def render_line(self, y: int) -> Strip:
+        """One line; the others stay as they were drawn."""
+        width = self.size.width
+        if y >= len(self._lines):
+            return Strip.blank(width, self.visual_style.rich_style)
+        options = RenderOptions(self._get_style, {}, None, None)
+        return self._lines[y].render_strips(width, 1, self.visual_style, options)[0]
 
     def _content(self) -> list[Content]:
         if self.figures is None:
@@ -128,20 +149,18 @@ def _alarm(fraction: float) -> str:
     return "$error" if fraction > 0.95 else "$warning" if fraction > 0.85 else "$accent"
 
 
-class SpeedLine(Widget):
+class SpeedLine(Panel):
     """Tokens a second, time to the first token, and the share of the tokens attended to."""
-
-    tokens_per_s = reactive(0.0)
-    ttft_s = reactive(0.0)
-    sparsity = reactive(0.0)
 
     def __init__(self) -> None:
         super().__init__(id="speed")
         self.border_title = "Last answer"
+        self.tokens_per_s = self.ttft_s = self.sparsity = 0.0
 
     def show(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
         """Show the figures of an answer."""
         self.tokens_per_s, self.ttft_s, self.sparsity = tokens_per_s, ttft_s, sparsity
+        self.refresh(Region(0, 0, self.size.width, 1))  # not the head above it
 
     def render(self) -> RenderResult:
         """Three figures in one line."""

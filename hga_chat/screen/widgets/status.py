@@ -49,6 +49,7 @@ class StatusLine(Horizontal):
         self._text = Static("", markup=False, id="figures")
         self._memory = Content("")
         self._speed = Content("")
+        self._shown = Content("")
 
     def compose(self) -> ComposeResult:
         """The map, then figures."""
@@ -71,6 +72,17 @@ class StatusLine(Horizontal):
         self._speed = Content.assemble(f"{tokens_per_s:.1f}", (" tok/s", QUIET))
         self._show()
 
+    def on_show(self) -> None:
+        """Catch up with what came while the panels were there instead."""
+        self._show()
+
     def _show(self) -> None:
+        # Other text is laid out anew with the whole screen, so not where nobody sees it.
+        if not self.size:
+            return
         pieces = [piece for piece in (self._speed, self._memory) if piece]
-        self._text.update(Content("  ").join(pieces))
+        figures = Content("  ").join(pieces)
+        if figures != self._shown:
+            is_wider = figures.cell_length != self._shown.cell_length
+            self._shown = figures
+            self._text.update(figures, layout=is_wider)

@@ -87,6 +87,7 @@ class Transcript(ScrollView, can_focus=True):
         self._stack = Stack()
         self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
+        self._on_screen: dict[int, Strip] = {}
         self._frames: dict[tuple[Kind, bool, int, int], Frame] = {}
         self._matches: list[Match] = []
         self._match = -1
@@ -160,11 +161,11 @@ class Transcript(ScrollView, can_focus=True):
             fresh += [item] if isinstance(item, Piece) else item.pieces
         for piece in {*self._stack.pieces[start:]}.difference(fresh):
             self._drawn.pop(piece, None)
-        self._stack.replace(start, fresh)
+        changed = self._stack.replace(start, fresh)
         if self.cursor is not None and self.cursor not in self._stack.pieces:
             self.cursor, self.token = None, None
         if self.size.width:
-            self._settle()
+            self._settle(changed=changed)
 
     # Layout
 
@@ -182,8 +183,9 @@ class Transcript(ScrollView, can_focus=True):
         place = self._stack.top(index) + self._stack.pieces[index].line_of(max(row, 0))
         self._settle(None if self._follows else place)
 
-    def _settle(self, y: int | None = None) -> None:
-        """Scroll to where the person is reading, and draw."""
+    def _settle(self, y: int | None = None, changed: int = 0) -> None:
+        """Scroll to where the person is reading, and draw what changed from a piece on."""
+        before = self.scroll_offset.y
         if self._follows:
             self._stack.measure_end(self.size.height)
         # The scrollbar is always there, so a new length asks for no new layout of the screen.
@@ -195,7 +197,18 @@ class Transcript(ScrollView, can_focus=True):
             self._go(self.max_scroll_y)
         elif y is not None:
             self._go(y)
-        self.refresh()
+        if self.scroll_offset.y == before:
+            self._refresh_changed(self._stack.top(changed) - before)
+        else:
+            self.refresh()
+
+    def _refresh_changed(self, first: int) -> None:
+        """Draw those lines from ``first`` on that are not on the screen as they are now."""
+        width, height = self.size
+        lines = range(max(first, 0), height)
+        changed = [y for y in lines if self.render_line(y) != self._on_screen.get(y)]
+        if changed:
+            self.refresh(*(Region(0, y, width, 1) for y in changed))
 
     def _go(self, y: float) -> None:
         self.scroll_to(y=y, animate=False, immediate=True, force=True)
@@ -236,6 +249,7 @@ class Transcript(ScrollView, can_focus=True):
         above = self.gutter.top
         _, background = self.background_colors
         strips = [self.render_line(y - above) for y in crop.line_range]
+        self._on_screen.update(zip((y - above for y in crop.line_range), strips, strict=True))
         for line_filter in self.get_line_filters():
             strips = [strip.apply_filter(line_filter, background) for strip in strips]
         if crop.column_span != (0, self.outer_size.width):
