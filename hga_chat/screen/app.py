@@ -42,6 +42,7 @@ PANELS_S = 1 / 2
 """How often the panels are drawn; more often would slow an answer that is computed on the CPU."""
 APART_S = TICK_S / 2
 """Between words and panels: what one frame draws is one rectangle, with all that lies in it."""
+NO_LAYERS = "Layers are known of the latest answers only."
 TWICE_S = 2.0
 """Within this time a second Ctrl+C leaves."""
 
@@ -398,7 +399,7 @@ class ChatApp(App[None]):
         """Show what the next layer of the model read, or the one before."""
         view = self.flow.view
         if not view.num_layers:
-            self.notify("Layers are known of the latest answers only.", severity="warning")
+            self.notify(NO_LAYERS, severity="warning")
             return
         view.step_layer(by)
         self.show_anew()
@@ -407,7 +408,7 @@ class ChatApp(App[None]):
         """Show what one layer of the model read; without a number all of them together."""
         view = self.flow.view
         if number and not (number.isdecimal() and 0 < int(number) <= view.num_layers):
-            known = f"Layers: 1 to {view.num_layers}." if view.num_layers else "No answer yet."
+            known = f"Layers: 1 to {view.num_layers}." if view.num_layers else NO_LAYERS
             self.notify(known, severity="warning")
             return
         view.show_layer(int(number or 0))

@@ -12,12 +12,12 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.scores import LOG2_E
 from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, WINDOW, Window
 
 _GROUP = tl.constexpr(GROUP)
 _CHUNK_GROUPS = tl.constexpr(CHUNK_GROUPS)
 _MISSING = tl.constexpr(MISSING)
-_LOG2_E = tl.constexpr(math.log2(math.e))
 _NO_MAXIMUM = tl.constexpr(-1e30)
 """Below every score, and finite: a difference of two is a number."""
 _TENSOR_CORE_ROWS = 16
@@ -173,7 +173,7 @@ def _log_mass_resident(
     scores = tl.where(visible[None, :], scores, float("-inf"))
     maximum = tl.maximum(tl.max(scores, 1), _NO_MAXIMUM)
     total = tl.sum(tl.exp2(scores - maximum[:, None]), 1)
-    log = tl.where(total > 0, maximum + tl.log2(total), float("-inf")) / _LOG2_E
+    log = tl.where(total > 0, maximum + tl.log2(total), float("-inf")) / LOG2_E
     own = (kv_head * tl.num_programs(0) + piece) * HEADS + row
     tl.store(logs + own, log, mask=row < HEADS)
 

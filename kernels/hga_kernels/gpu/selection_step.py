@@ -248,8 +248,8 @@ def select_few(
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
     cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running
-    changes the index or ``end_chunks``. ``always`` is [kv_heads, parts, rows]: what is read anyhow
-    may be given in parts.
+    changes the index or ``end_chunks``. ``always`` is contiguous float32 [kv_heads, parts, rows]:
+    what is read anyhow may be given in parts.
     """
     kv_heads, _, rows, dim = queries.shape
     score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
