@@ -5,8 +5,9 @@
     python tools/train_adapter.py check --data texts.jsonl.xz --weights BASE.gguf --adapter FILE
 
 ``--debian`` may be given again, for packages that are unpacked elsewhere. Training goes on from the
-checkpoint in FOLDER; ``--minutes`` ends a run early. On several GPUs the same steps are shared
-between them: ``torchrun --nproc-per-node 2 tools/train_adapter.py train …``.
+checkpoint in FOLDER; ``--minutes`` ends a run early, ``--from-adapter`` begins with an adapter. On
+several GPUs the same steps are shared between them:
+``torchrun --nproc-per-node 2 tools/train_adapter.py train …``.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def main() -> None:
     training.add_argument("--minutes", type=float, default=1e9)
     for name in ("batch-tokens", "batches", "short-windows", "short-tokens", "workers", "seed"):
         training.add_argument(f"--{name}", type=int)
-    training.add_argument("--from-adapter", dest="start", type=Path, help="adapter to go on from")
+    training.add_argument("--from-adapter", dest="start", type=Path, help="adapter to begin with")
     for name in ("learning-rate", "text-weight", "short-weight", "concentration-weight"):
         training.add_argument(f"--{name}", type=float)
     training.set_defaults(run=train)
