@@ -25,7 +25,7 @@ LEAST_RIGHT = 0.75
 """The model is small, and the package changes with its releases."""
 PACKAGE = "markdown_it"
 PACKAGE_QUESTIONS = (
-    ("In which file is the function fence defined?", "rules_block/fence.py"),
+    ("Which class does StateCore inherit from?", "StateBase"),
     ("Which class does RuleOptionsType inherit from?", "TypedDict"),
 )
 
