@@ -83,7 +83,7 @@ def main() -> None:
     training.add_argument("--minutes", type=float, default=1e9)
     for name in ("batch-tokens", "batches", "short-windows", "short-tokens", "workers", "seed"):
         training.add_argument(f"--{name}", type=int)
-    training.add_argument("--from-adapter", dest="start", type=Path, help="adapter to begin with")
+    training.add_argument("--from-adapter", type=Path, help="adapter to begin with")
     for name in ("learning-rate", "text-weight", "short-weight", "concentration-weight"):
         training.add_argument(f"--{name}", type=float)
     training.set_defaults(run=train)

@@ -47,7 +47,7 @@ class TrainingPlan:
     """Of the mean divergence from the base model over short windows."""
     concentration_weight: float = 0.0
     """Of the mean share of attention that routing would not read."""
-    start: Path | None = None
+    from_adapter: Path | None = None
     """Adapter to begin with, in the middle of the schedule; None: one that changes nothing."""
     workers: int = 6
     save_every_s: float = 60.0

@@ -28,8 +28,8 @@ def train(plan: TrainingPlan) -> None:
     saved_at = plan.out / "checkpoint.pt"
     base = load_base(plan.weights, device, _dtype(device))
     first = new_adapter(base, plan.seed)
-    if plan.start is not None:
-        first = to_go_on(read_adapter(plan.start, device))
+    if plan.from_adapter is not None:
+        first = to_go_on(read_adapter(plan.from_adapter, device))
     factors = {name: f.requires_grad_() for name, f in first.items()}
     groups = [[f for name, f in sorted(factors.items()) if name.endswith(part)] for part in "ab"]
     optimizer = torch.optim.AdamW(
@@ -49,7 +49,7 @@ def train(plan: TrainingPlan) -> None:
     total_s = plan.total_minutes * 60
     before_s, stop_s = state["elapsed_s"], min(total_s, state["elapsed_s"] + plan.minutes * 60)
     step, elapsed = int(state["step"]), before_s
-    begin = 0.0 if plan.start is None else schedule.MIDDLE
+    begin = 0.0 if plan.from_adapter is None else schedule.MIDDLE
 
     def share() -> float:
         return begin + (1 - begin) * elapsed / total_s
