@@ -14,11 +14,18 @@ class Colouring:
 
     def __init__(self) -> None:
         self._wanted: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[Piece, tuple[Row, ...]]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Piece, tuple[Row, ...] | None]] = queue.SimpleQueue()
+        self._left = 0
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was wanted is shown."""
+        return self._left == 0
 
     def want(self, piece: Piece) -> None:
         """Have the code in a piece highlighted."""
+        self._left += 1
         self._wanted.put(piece)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="highlighter", daemon=True)
@@ -27,15 +34,19 @@ class Colouring:
     def _run(self) -> None:
         while True:
             piece = self._wanted.get()
+            rows = None
             # Where the highlighter fails, code stays as it is.
             with suppress(Exception):
-                self._done.put((piece, rows_of(render(piece.source))))
+                rows = rows_of(render(piece.source))
+            self._done.put((piece, rows))
 
     def show(self) -> bool:
         """Show what has been highlighted meanwhile; whether there was anything."""
         found = False
         while not self._done.empty():
             piece, rows = self._done.get()
-            piece.recolour(rows)
-            found = True
+            self._left -= 1
+            if rows is not None:
+                piece.recolour(rows)
+                found = True
         return found

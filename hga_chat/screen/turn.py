@@ -233,4 +233,5 @@ def _figures(answer: "Answer") -> Content:
         (ends.get(finished.reason, ""), "$text-warning"),
         (f"{finished.completion_tokens:,} tokens · ", QUIET),
         speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity),
+        (" of the text", QUIET),
     )

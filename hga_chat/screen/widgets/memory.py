@@ -170,11 +170,11 @@ class SpeedLine(Panel):
 
 
 def speed(tokens_per_s: float, ttft_s: float, sparsity: float) -> Content:
-    """``38.1 tok/s · first 0.24 s · read 2.9%``."""
+    """``38.1 tok/s · first 0.24 s · over 2.9%`` of the text that could be read."""
     return Content.assemble(
         (f"{tokens_per_s:.1f}", "bold"),
         (" tok/s · first ", QUIET),
         (f"{ttft_s:.2f} s", "bold"),
-        (" · read ", QUIET),
+        (" · over ", QUIET),
         (f"{sparsity:.1%}", "bold"),
     )

@@ -83,7 +83,7 @@ class Transcript(ScrollView, can_focus=True):
         self.token: int | None = None
         self._entries: list[Turn | Piece] = [Piece("card", ())]
         self._starts = [0]
-        self._colouring = Colouring()
+        self.colouring = Colouring()
         self._stack = Stack()
         self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
@@ -111,7 +111,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def add(self, question: str) -> Turn:
         """Append a turn and go to it."""
-        turn = Turn(len(self.turns) + 1, question, self._colouring)
+        turn = Turn(len(self.turns) + 1, question, self.colouring)
         self.turns.append(turn)
         self._entries.append(turn)
         self._follows = True
@@ -215,7 +215,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def refine(self) -> None:
         """Set right some of what was guessed or is plain so far; to be called now and then."""
-        if self._colouring.show():
+        if self.colouring.show():
             self.refresh()
         if not self.size.width:
             return

@@ -64,6 +64,7 @@ async def test_screen_is_as_it_was_looked_at(size, way, scripted, answer, until,
         app.map.clear()
         app.status_line.map.clear()
         app.show_reading()
+        await until(pilot, lambda: app.transcript.colouring.is_done)
         await pilot.pause()
         found = drawn(app)
     app.engine.join(10)
