@@ -2,9 +2,10 @@
 
 import torch
 
-GROUP, CHUNK = 16, 64
-SINKS, RECENT = 128, 512
-"""Tokens that are read anyhow."""
+from hga_engine.config import RouterConfig
+
+ROUTER = RouterConfig()
+"""Groups, and what is read anyhow."""
 BUDGET = 48
 """Groups that are read beyond them."""
 QUERIES = 48
@@ -20,7 +21,7 @@ def missed_share(queries: torch.Tensor, keys: torch.Tensor, at: torch.Tensor) ->
     """Mean share of attention outside of windows and the heaviest groups, by the decode rule.
 
     Args:
-        queries: [batch, query_heads, tokens, head_dim] after RoPE; tokens a multiple of ``GROUP``.
+        queries: [batch, query_heads, tokens, head_dim] after RoPE; tokens are whole groups.
         keys: [batch, kv_heads, tokens, head_dim].
         at: [n] places of the queries that are looked at.
 
@@ -28,13 +29,14 @@ def missed_share(queries: torch.Tensor, keys: torch.Tensor, at: torch.Tensor) ->
         A scalar, with a gradient that draws attention together.
     """
     tokens, dim = keys.shape[2:]
+    size, chunk = ROUTER.group_size, ROUTER.chunk_size
     seen = queries[:, :, at].unflatten(1, (keys.shape[1], -1))  # [batch, kv, per, n, dim]
     scores = (seen @ keys[:, :, None].transpose(3, 4)).float() * dim**-0.5
     token = torch.arange(tokens, device=keys.device)
     scores = scores.masked_fill(token > at[:, None], -torch.inf)
-    mass = scores.softmax(-1).unflatten(-1, (-1, GROUP)).sum(-1).mean(2)  # [batch, kv, n, groups]
-    group = torch.arange(tokens // GROUP, device=keys.device)
-    recent = (at // CHUNK - RECENT // CHUNK)[:, None] * (CHUNK // GROUP)
-    routed = mass.masked_fill((group < SINKS // GROUP) | (group >= recent), 0.0)
+    mass = scores.softmax(-1).unflatten(-1, (-1, size)).sum(-1).mean(2)  # [batch, kv, n, groups]
+    group = torch.arange(tokens // size, device=keys.device)
+    recent = (at // chunk - ROUTER.recent_tokens // chunk)[:, None] * (chunk // size)
+    routed = mass.masked_fill((group < ROUTER.sink_tokens // size) | (group >= recent), 0.0)
     read = routed.topk(min(BUDGET, len(group)), -1).values.sum(-1)
     return (routed.sum(-1) - read).mean()

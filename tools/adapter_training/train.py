@@ -148,14 +148,15 @@ class Trainer:
         }
         used = {**weights, **leaves}
         table = self._base.rounded["embedding"]
-        at = places(batch.token_ids.shape[1], self._draw).to(batch.token_ids.device)
         shares: list[torch.Tensor] = []
+        watch = None
+        if plan.concentration_weight > 0:
+            at = places(batch.token_ids.shape[1], self._draw).to(batch.token_ids.device)
 
-        def watch(queries: torch.Tensor, keys: torch.Tensor) -> None:
-            shares.append(checkpoint(missed_share, queries, keys, at, use_reentrant=False))
+            def watch(queries: torch.Tensor, keys: torch.Tensor) -> None:
+                shares.append(checkpoint(missed_share, queries, keys, at, use_reentrant=False))
 
-        is_watched = plan.concentration_weight > 0
-        hidden = self._long.hidden(used, batch.token_ids, watch=watch if is_watched else None)
+        hidden = self._long.hidden(used, batch.token_ids, watch=watch)
         hidden = hidden[:, :-1].flatten(0, 1)
         nats = cross_entropies(hidden, table, batch.token_ids[:, 1:].flatten())
         answer = _weighted(nats, batch.answer_weights[:, 1:].flatten())
