@@ -58,19 +58,14 @@ class RouterConfig:
     router: RouterName = "hga"
     chunk_size: int = 64
     group_size: int = 16
-    sink_tokens: int = 128
+    sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
-    recent_tokens: int = 512
+    recent_tokens: int = 128
     """Always attended before the open chunk; a multiple of ``chunk_size``."""
     decode_budget: int = 64
     """Groups per query token and KV head (decode rule)."""
     prefill_budget: int = 128
     """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
-    decode_threshold: float = 0.0
-    """Of the attention mass of a query, the estimated share below which the ``hga`` router leaves a
-    group out, budget or not (decode rule); in the mean over the query heads of a KV head."""
-    prefill_threshold: float = 0.0
-    """The same under the prefill rule; in the mean over the scored queries of a block as well."""
     decode_kept_chunks: int = 768
     """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""
     prefill_kept_chunks: int = 512
@@ -89,8 +84,6 @@ class RouterConfig:
             raise ValueError("sink_tokens and recent_tokens must be multiples of chunk_size")
         if min(self.decode_budget, self.prefill_budget) < 1:
             raise ValueError("a budget must be at least one group")
-        if not (0 <= self.decode_threshold < 1 and 0 <= self.prefill_threshold < 1):
-            raise ValueError("a threshold must be 0 or more and below 1")
 
 
 @dataclass(frozen=True)

@@ -198,11 +198,10 @@ class DecodeGraph:
             )
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
-            always = None
-            if router.decode_threshold:
-                resident = cache.resident[layer]
-                always = log_mass_resident(queries, self._position, resident, scale, window)
-            groups, places = choose_pages(
+            always = log_mass_resident(
+                queries, self._position, cache.resident[layer], scale, window
+            )
+            groups, multiples, places = choose_pages(
                 rows,
                 index.summaries[layer],
                 index.codes[layer],
@@ -216,8 +215,8 @@ class DecodeGraph:
                 cache.stamps[layer],
                 self._step,
                 cache.counts,
-                router.decode_threshold,
                 always,
+                layer,
             )
             attended = attend_resident(
                 queries,
@@ -229,6 +228,7 @@ class DecodeGraph:
                 scale,
                 self._step_mass[layer],
                 window,
+                multiples,
             )
             assert attended is not None
             hidden = self._decoder.finish(layer, hidden, attended[None])

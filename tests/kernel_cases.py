@@ -29,6 +29,41 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, relative: float, of
     torch.testing.assert_close(found.double(), expected, rtol=relative, atol=relative * of)
 
 
+def draw_number(group: int, place: int) -> float:
+    """Of a group, by the place of its KV head among those of all layers: from 1 to 32.
+
+    Multiples of the golden ratio for groups, and of the inverse plastic number for heads.
+    """
+    golden, plastic = (math.sqrt(5) - 1) / 2, 0.7548776662466927
+    turned = group * int(golden * 2**24) + place * int(plastic * 2**24)
+    return max(1.0, 32 * (turned % 2**24) / 2**24)
+
+
+def assert_drawn(
+    chosen: dict[int, float], mass: dict[int, float], place: int, budget: int, relative: float,
+    least: float = 0.0,
+) -> None:  # fmt: skip
+    """Whether groups, and how many each stands for, are drawn from the masses of all.
+
+    Masses are within ``relative`` and ``least`` of the true ones.
+    """
+    assert len(chosen) == min(budget, len(mass))
+    assert set(chosen) <= set(mass)
+    odds = {group: of / draw_number(group, place) for group, of in mass.items()}
+    left_out = [odds[group] for group in set(mass) - set(chosen)]
+    bound = min((odds[group] for group in chosen), default=0.0)
+    if not left_out:
+        assert set(chosen.values()) <= {1.0}
+        return
+    assert max(left_out) <= bound * (1 + relative) + least
+    for group, found in chosen.items():
+        if mass[group] <= 10 * least:
+            assert 1 <= found <= 32
+            continue
+        expected = min(max(32 * bound / mass[group], 1), 32)
+        assert abs(found - expected) <= relative * expected + 32 * least / mass[group]
+
+
 def index_of(heads: int, chunks: int, dim: int, seed: int) -> Index:
     centres = random(heads, chunks, dim, seed=seed, size=0.5)
     keys = random(heads, chunks * CHUNK, dim, seed=seed + 1)
@@ -75,3 +110,9 @@ def page_case(
 def exact(case: PageCase) -> PageCase:
     queries, positions, groups, slots, pool = case
     return queries.double(), positions, groups, slots, pool.double()
+
+
+def multiples_for(case: PageCase, seed: int) -> torch.Tensor | None:
+    """How many pages each of a case counts as, for odd seeds."""
+    generator = torch.Generator().manual_seed(seed)
+    return 1 + 9 * torch.rand(case[2].shape, generator=generator) if seed % 2 else None

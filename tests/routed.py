@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from hga_kernels.reference import decode_tokens, encode_tokens, hadamard
 from hypothesis import strategies as st
+from kernel_cases import draw_number
 
 from hga_engine.attention.attention import Reading, RoutedAttention, Rule
 from hga_engine.attention.index import RoutingIndex
@@ -37,7 +38,7 @@ slices = st.lists(st.integers(1, 119), max_size=12)
 rules = st.sampled_from(RULES)
 seeds = st.integers(0, 999)
 sizes = st.builds(
-    lambda per_chunk, group, sinks, recent, budget, kept, stride, threshold: RouterConfig(
+    lambda per_chunk, group, sinks, recent, budget, kept, stride: RouterConfig(
         chunk_size=per_chunk * group,
         group_size=group,
         sink_tokens=sinks * per_chunk * group,
@@ -48,8 +49,6 @@ sizes = st.builds(
         prefill_kept_chunks=kept + 1,
         paper_kept_chunks=kept,
         scoring_stride=stride,
-        decode_threshold=threshold,
-        prefill_threshold=threshold,
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),
@@ -58,18 +57,17 @@ sizes = st.builds(
     budget=st.integers(1, 4),
     kept=st.integers(1, 5),
     stride=st.integers(1, 5),
-    threshold=st.sampled_from([0.0, 0.2]),
 )
 """Routers of all small sizes: without sinks, without recent chunks, one group a chunk."""
 
 
-def limits(router: RouterConfig, rule: Rule) -> tuple[int, int, float]:
-    """Chunks that pass the chunk level, groups that are selected, and the least share of one."""
-    kept, budget, least = {
-        "decode": (router.decode_kept_chunks, router.decode_budget, router.decode_threshold),
-        "prefill": (router.prefill_kept_chunks, router.prefill_budget, router.prefill_threshold),
+def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
+    """Chunks that pass the chunk level, and groups that are selected."""
+    kept, budget = {
+        "decode": (router.decode_kept_chunks, router.decode_budget),
+        "prefill": (router.prefill_kept_chunks, router.prefill_budget),
     }[rule]
-    return router.paper_kept_chunks if router.router == "paper" else kept, budget, least
+    return router.paper_kept_chunks if router.router == "paper" else kept, budget
 
 
 def geometry(kv_heads: int, ratio: int, head_dim: int = HEAD_DIM) -> ModelConfig:
@@ -237,15 +235,17 @@ def plain_selection(
     router: RouterConfig,
     kept_chunks: int,
     budget: int,
-    least: float = 0.0,
-) -> set[int]:
-    """Groups that the block of ``position`` selects when the queries at ``rows`` are scored."""
+) -> dict[int, float]:
+    """Groups that the block of ``position`` selects when the queries at ``rows`` are scored.
+
+    Each with how many groups it stands for.
+    """
     size, per_chunk = router.chunk_size, router.chunk_size // router.group_size
     first = router.sink_tokens // size
     end = position // size - router.recent_tokens // size
     candidates = range(first, end)
     if not candidates:
-        return set()
+        return {}
     ratio, dim = text.ratio, text.keys.shape[2]
     queries = text.queries[list(rows), head * ratio : (head + 1) * ratio].flatten(0, 1)
     queries = queries / math.sqrt(dim)
@@ -272,15 +272,17 @@ def plain_selection(
             else:
                 first_half, second_half = (queries @ estimated[part].T).chunk(2, -1)
                 scores[number] = torch.maximum(first_half, second_half)
-    if is_paper or least == 0:
-        return heaviest(mass(scores), budget)
-    shares = {}
+    if is_paper:
+        return dict.fromkeys(heaviest(mass(scores), budget), 1.0)
     window = always_read(rows[-1], router)
-    always = attended_scores(text, head, rows, window, router.group_size)
-    for group, of_group in scores.items():
-        own, whole = of_group.exp().sum(1), torch.cat([*scores.values(), always], 1).exp().sum(1)
-        shares[group] = float((own / whole).mean())
-    return heaviest({group: share for group, share in shares.items() if share >= least}, budget)
+    scores[-1] = attended_scores(text, head, rows, window, router.group_size)
+    of_groups = mass(scores)
+    del of_groups[-1]
+    # The layer is the first.
+    odds = {group: of / draw_number(group, head) for group, of in of_groups.items()}
+    drawn = heaviest(odds, budget)
+    bound = min(odds[group] for group in drawn) if len(odds) > budget else 0.0
+    return {group: min(max(32 * bound / of_groups[group], 1.0), 32.0) for group in drawn}
 
 
 def attended_scores(
@@ -312,12 +314,18 @@ def always_read(position: int, router: RouterConfig) -> set[int]:
     }
 
 
-def attend_to(text: Text, head: int, position: int, groups: set[int], size: int) -> torch.Tensor:
-    """[ratio, dim]: exact attention of one position over the visible tokens of ``groups``."""
+def attend_to(
+    text: Text, head: int, position: int, groups: dict[int, float], size: int
+) -> torch.Tensor:
+    """[ratio, dim]: exact attention of one position over the visible tokens of ``groups``.
+
+    Each counts as often as the groups say.
+    """
     tokens = [t for t in range(position + 1) if t // size in groups]
+    times = torch.tensor([groups[t // size] for t in tokens], dtype=torch.float64)
     queries = text.queries[position, head * text.ratio : (head + 1) * text.ratio]
     scores = queries @ text.keys[tokens, head].T / math.sqrt(text.keys.shape[2])
-    return scores.softmax(-1) @ text.values[tokens, head]
+    return (scores + times.log()).softmax(-1) @ text.values[tokens, head]
 
 
 def plain_routed(text: Text, rule: Rule, router: RouterConfig = SMALL) -> torch.Tensor:
@@ -333,7 +341,7 @@ def plain_routed(text: Text, rule: Rule, router: RouterConfig = SMALL) -> torch.
             rows = [t for t in block if (t - start) % stride == stride - 1] or [block[-1]]
         for head in range(text.kv_heads):
             groups = plain_selection(text, head, rows, position, router, *limits(router, rule))
-            groups |= always_read(position, router)
+            groups |= dict.fromkeys(always_read(position, router), 1.0)
             part = slice(head * text.ratio, (head + 1) * text.ratio)
             out[position, part] = attend_to(text, head, position, groups, router.group_size)
     return out

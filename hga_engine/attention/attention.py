@@ -234,11 +234,16 @@ class RoutedAttention:
     ) -> torch.Tensor:
         """Attend from the queries [blocks, rows, heads, dim] of ``self._blocks``."""
         blocks = self._blocks
-        groups = blocks.recent
+        groups, multiples = blocks.recent, None
         dense = self._router.router == "dense"
         if not dense:
-            selected = self._select(layer, queries, rule)
+            selected, multiples = self._select(layer, queries, rule)
             groups = torch.cat((blocks.sinks, selected, blocks.recent), 2)
+            if multiples is not None:
+                sinks, recent = (
+                    multiples.new_ones(1).expand(one.shape) for one in (blocks.sinks, blocks.recent)
+                )
+                multiples = torch.cat((sinks, multiples, recent), 2)
             if reading is not None and reading.coverage is not None:
                 self._cover(layer, queries, selected, reading.coverage)
         if self._hidden is not None:
@@ -246,7 +251,8 @@ class RoutedAttention:
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
-            queries.to(pool.dtype), blocks.positions, groups, slots, pool, self._scale, with_mass
+            *(queries.to(pool.dtype), blocks.positions, groups, slots, pool, self._scale),
+            *(with_mass, multiples),
         )
         if reading is not None:
             reading.attended += blocks.attended
@@ -302,11 +308,12 @@ class RoutedAttention:
             assert mass is not None
             coverage.add(layer, mass, always[one], selected[one])
 
-    def _select(self, layer: int, queries: torch.Tensor, rule: Rule) -> torch.Tensor:
-        """[blocks, kv_heads, n] int32: the groups chosen for each block, -1 for none."""
+    def _select(
+        self, layer: int, queries: torch.Tensor, rule: Rule
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The groups chosen for each block, and how many each stands for, as ``select`` says."""
         router, scored, positions = self._router, queries, self._blocks.positions
         budget, kept = router.decode_budget, router.decode_kept_chunks
-        threshold = router.decode_threshold
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
@@ -314,9 +321,8 @@ class RoutedAttention:
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
             budget, kept = router.prefill_budget, router.prefill_kept_chunks
-            threshold = router.prefill_threshold
         always = None
-        if threshold and router.router == "hga":
+        if router.router == "hga" and self._blocks.last_chunk > self._sink_chunks:
             always = self._log_mass_of_always(layer, scored, positions)
         return select(
             scored,
@@ -329,7 +335,6 @@ class RoutedAttention:
             router.paper_kept_chunks if router.router == "paper" else kept,
             router,
             self._scale,
-            threshold,
             always,
         )
 

@@ -21,14 +21,13 @@ def select(
     kept: int,
     router: RouterConfig,
     scale: float,
-    threshold: float = 0.0,
     always: torch.Tensor | None = None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Choose the groups that a block of query rows attends to, besides sinks and recent.
 
     Chunk summaries keep the most promising chunks; then the token index (router ``hga``) or group
-    summaries (router ``paper``) estimate the attention mass of their groups, and the heaviest are
-    taken. Masses are normalised per query row and added over the rows of the block and over the
+    summaries (router ``paper``) estimate the attention mass of their groups. The paper's rule takes
+    the heaviest; ``hga`` draws groups by their mass (``reference.take_groups``). Masses are normalised per query row and added over the rows of the block and over the
     query heads that share the KV head.
 
     Args:
@@ -42,13 +41,12 @@ def select(
         kept: chunks that pass the chunk level.
         router: which levels are used.
         scale: of the attention scores.
-        threshold: share of the mass below which a group is left out (router ``hga``), in the mean
-            over rows and query heads.
         always: [blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens, which
             shares are then of as well.
 
     Returns:
-        [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+        multiples: [blocks, kv_heads, n] float32 how many groups each stands for; None: one.
     """
     kv_heads = index.summaries[layer].shape[0]
     # [kv_heads, blocks, rows * heads_per_kv, head_dim]
@@ -56,10 +54,11 @@ def select(
     if router.router == "paper":
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
-        return _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
+        paper = _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
+        return paper, None
     if always is not None:
         always = always.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3).flatten(2)
-    groups, _ = select_groups(
+    chosen: tuple[torch.Tensor, torch.Tensor] = select_groups(
         rows,
         index.summaries[layer],
         index.codes[layer],
@@ -70,10 +69,10 @@ def select(
         budget,
         last_chunk,
         scale,
-        threshold,
         always,
+        layer,
     )
-    return groups
+    return chosen
 
 
 def _paper_groups(

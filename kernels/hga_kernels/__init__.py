@@ -45,7 +45,7 @@ encode_tokens = dispatch(reference.encode_tokens, cpu.encode_tokens)
 index_chunks = dispatch(reference.index_chunks, cpu.index_chunks, "index")
 select_groups = dispatch(reference.select_groups, cpu.select_groups, "selection")
 attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
-log_mass = dispatch(reference.log_mass, cpu.log_mass)
+log_mass = dispatch(reference.log_mass, cpu.log_mass, "attention")
 
 
 def status() -> dict[str, str]:

@@ -24,6 +24,7 @@ from hga_kernels.reference_model import widen as _wide
 __all__ = [
     "attend_pages",
     "decode_tokens",
+    "draw_numbers",
     "encode_tokens",
     "experts",
     "gated_silu",
@@ -259,30 +260,69 @@ def keep_chunks(
     return best.indices.to(torch.int32).masked_fill_(best.values < 0, -1)
 
 
+MOST_MULTIPLE = 32
+"""Groups that one can stand for."""
+TURN, GROUP_TURN, HEAD_TURN = 2**24, 0x9E3779, 0xC13FA9
+"""A whole turn, the golden ratio of it, and 0.7549 of it, which goes best with that (Roberts' R2)."""
+
+
+def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tensor:
+    """The fixed number of each group that decides whether it is drawn.
+
+    They lie evenly for neighbours (multiples of the golden ratio), and otherwise for every layer
+    and KV head. As they never change, queries alike draw the same groups.
+
+    Args:
+        layer: layer number.
+        kv_heads: KV heads.
+        groups: [kv_heads, ...] group numbers.
+
+    Returns:
+        Like ``groups``, float32 from 1 to MOST_MULTIPLE.
+    """
+    heads = layer * kv_heads + torch.arange(kv_heads, dtype=torch.int64, device=groups.device)
+    turns = groups.long() * GROUP_TURN + heads.view(-1, *[1] * (groups.dim() - 1)) * HEAD_TURN
+    return ((turns & (TURN - 1)).float() * (MOST_MULTIPLE / TURN)).clamp_min(1.0)
+
+
 def take_groups(
-    mass: torch.Tensor, chunks: torch.Tensor, budget: int, least: float = 0.0
+    mass: torch.Tensor, chunks: torch.Tensor, budget: int, layer: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The heaviest groups.
+    """The heaviest groups, or some drawn with odds that follow their mass.
+
+    A budget of the heaviest leaves out what is spread over many groups, and softmax then counts
+    the rest for too much. So groups are drawn (priority sampling: Duffield, Lund and Thorup, 2007):
+    those of the largest ratios of mass to their fixed number are taken. The heaviest are so surely;
+    any other one stands for as many groups like itself as it was unlikely to be drawn.
 
     Args:
         mass: [kv_heads, blocks, kept * groups]: of the groups of ``chunks``.
         chunks: [kv_heads, blocks, kept], -1 for none.
         budget: groups per KV head and block.
-        least: mass below which a group is left out.
+        layer: whose numbers decide; None: the heaviest are taken.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
-        mass: [blocks, kv_heads, n] of those groups, 0 for none.
+        multiples: [blocks, kv_heads, n] like ``mass``: how many groups each stands for, from 1 to
+            MOST_MULTIPLE; 1 for none.
     """
     per_chunk = mass.shape[2] // max(chunks.shape[2], 1)
-    absent = (chunks < 0)[..., None]
-    mass = mass.unflatten(2, (-1, per_chunk)).masked_fill(absent, -1.0).flatten(2)
-    best = mass.topk(min(budget, mass.shape[2]))
-    chunk_of = chunks.gather(2, best.indices // per_chunk)
-    left_out = best.values < least
-    groups = (chunk_of * per_chunk + best.indices % per_chunk).masked_fill(left_out, -1)
-    masses = best.values.masked_fill(left_out, 0)
-    return groups.to(torch.int32).transpose(0, 1), masses.transpose(0, 1)
+    absent = (chunks < 0)[..., None].expand(*chunks.shape, per_chunk).flatten(2)
+    within = torch.arange(per_chunk, dtype=torch.int32, device=chunks.device)
+    groups = (chunks[..., None] * per_chunk + within).flatten(2)
+    odds = mass
+    if layer is not None:
+        odds = mass / draw_numbers(layer, mass.shape[0], groups).to(mass.dtype)
+    best = odds.masked_fill(absent, -1.0).topk(min(budget, mass.shape[2]))
+    left_out = best.values < 0
+    taken = groups.gather(2, best.indices).to(torch.int32).masked_fill(left_out, -1)
+    multiples = torch.ones_like(best.values)
+    if layer is not None and best.values.shape[2]:
+        some_left = (~absent).sum(2, keepdim=True) > budget
+        bound = best.values[..., -1:] * MOST_MULTIPLE
+        multiples = (bound / mass.gather(2, best.indices)).clamp(1, MOST_MULTIPLE).nan_to_num(1.0)
+        multiples = multiples.where(some_left, 1.0)
+    return taken.transpose(0, 1), multiples.transpose(0, 1)
 
 
 def select_groups(
@@ -296,8 +336,8 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
-    threshold: float = 0.0,
     always: torch.Tensor | None = None,
+    layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The groups a block of query rows reads: chunk summaries, then the token index.
 
@@ -312,13 +352,13 @@ def select_groups(
         budget: groups per KV head and block.
         last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
         scale: of the attention scores; 1: the queries are scaled already.
-        threshold: share of the mass below which a group is left out, in the mean of the rows.
         always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow, which then counts as
             mass as well; None: only that of the candidates does.
+        layer: whose numbers decide what is drawn.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
-        mass: [blocks, kv_heads, n] their estimated attention mass, added over rows.
+        multiples: [blocks, kv_heads, n], at least float32: how many groups each stands for.
     """
     kv_heads, blocks = queries.shape[:2]
     last = int(end_chunks.max()) if last_chunk is None else last_chunk
@@ -331,4 +371,4 @@ def select_groups(
     chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
     turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
     mass = score_groups(turned, centre_scores, codes, scales, chunks, always)
-    return take_groups(mass, chunks, budget, threshold * rows.shape[2])
+    return take_groups(mass, chunks, budget, layer)

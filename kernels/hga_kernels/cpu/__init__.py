@@ -29,8 +29,8 @@ _SIGNATURES = {
     "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
     "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
     "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*8 * [_POINTER], *9 * [_INT], _FLOAT),
-    "hga_attend_pages": (*8 * [_POINTER], *6 * [_INT], _FLOAT),
+    "hga_select_groups": (*8 * [_POINTER], *10 * [_INT]),
+    "hga_attend_pages": (*9 * [_POINTER], *6 * [_INT], _FLOAT),
 }
 
 
@@ -220,8 +220,8 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
-    threshold: float = 0.0,
     always: torch.Tensor | None = None,
+    layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Byte products of 8-bit queries and 2-bit codes."""
     kv_heads, blocks, rows, dim = queries.shape
@@ -240,16 +240,16 @@ def select_groups(
     span = max(last - first_chunk, 0)
     budget = min(budget, min(kept, span) * codes.shape[2])
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
-    mass = torch.empty(blocks, kv_heads, budget)
+    multiples = torch.empty(blocks, kv_heads, budget)
     if budget:
         _call(
             *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
             end_chunks.to(torch.int32).contiguous(),
             None if always is None else always.float().contiguous(),
-            *(groups, mass, blocks, kv_heads, rows, dim),
-            *(codes.shape[1], first_chunk, last, kept, budget, threshold * rows),
+            *(groups, multiples, blocks, kv_heads, rows, dim),
+            *(codes.shape[1], first_chunk, last, kept, budget, layer),
         )
-    return groups, mass
+    return groups, multiples
 
 
 def attend_pages(
@@ -260,13 +260,14 @@ def attend_pages(
     pool: torch.Tensor,
     scale: float,
     with_mass: bool = False,
+    multiples: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     """Online softmax over tiles of 64 tokens, packed once for all rows of a block."""
     if not _takes_pages(queries, pool):
         return None
     out = torch.empty(queries.shape, dtype=queries.dtype)
     mass = torch.empty(groups.shape) if with_mass else None
-    _attend(queries, positions, groups, slots, pool, scale, out, mass, None)
+    _attend(queries, positions, groups, slots, pool, scale, multiples, out, mass, None)
     return out, mass
 
 
@@ -282,7 +283,7 @@ def log_mass(
     if not _takes_pages(queries, pool):
         return None
     out = torch.empty(queries.shape[:3])
-    _attend(queries, positions, groups, slots, pool, scale, None, None, out)
+    _attend(queries, positions, groups, slots, pool, scale, None, None, None, out)
     return out.mul_(math.log(2.0))
 
 
@@ -302,6 +303,7 @@ def _attend(
     slots: torch.Tensor,
     pool: torch.Tensor,
     scale: float,
+    multiples: torch.Tensor | None,
     out: torch.Tensor | None,
     mass: torch.Tensor | None,
     log_mass: torch.Tensor | None,
@@ -309,9 +311,11 @@ def _attend(
     """Fill in ``out`` and perhaps ``mass``, or ``log_mass`` instead, in units of log2."""
     blocks, rows, heads, dim = queries.shape
     kv_heads, pages = groups.shape[1:]
+    if multiples is not None:
+        multiples = multiples.float().contiguous()
     _call(
         *("hga_attend_pages", queries.contiguous(), positions.to(torch.int32).contiguous()),
         *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
-        *(out, mass, log_mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
+        *(multiples, out, mass, log_mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
         scale / math.log(2.0),
     )

@@ -21,6 +21,7 @@ typedef struct {
     const int32_t *groups;     // [blocks, kv_heads, pages], -1: none
     const int32_t *slots;      // [blocks, kv_heads, pages]
     const uint16_t *pool;      // [slots, 2, GROUP, dim] bf16
+    const float *multiples;    // [blocks, kv_heads, pages]: how many pages each counts as, or NULL
     uint16_t *out;             // [blocks, rows, kv_heads * heads_per_kv, dim] bf16, or NULL
     float *mass;               // [blocks, kv_heads, pages], or NULL
     float *log_mass;           // like out without its last dimension: instead of it
@@ -102,7 +103,7 @@ static void pack_values(const uint16_t *page, uint16_t *values, int tile_page, i
 // Scores, softmax weights and weighted values of one tile for ROW_TILE rows from `row` on.
 static inline __attribute__((always_inline)) void attend_tile(
     const AttendJob *job, Scratch *scratch, int row, const int32_t *tile_groups,
-    const int *tile_places, int tile_pages, int masked, int dim) {
+    const int *tile_places, const float *tile_multiples, int tile_pages, int masked, int dim) {
     const uint16_t *queries = scratch->queries + (size_t)row * dim;
     float *page_sums = scratch->page_sums ? scratch->page_sums + (size_t)row * job->pages : NULL;
     float *page_tops = scratch->page_tops ? scratch->page_tops + (size_t)row * job->pages : NULL;
@@ -160,20 +161,23 @@ static inline __attribute__((always_inline)) void attend_tile(
             continue;
         }
         __m512 base = _mm512_set1_ps(*top), sum = _mm512_setzero_ps();
-        for (int p = 0; p < TILE_PAGES; p++) {
+        for (int p = 0; p < TILE_PAGES; p++)
             scores[r][p] = exp2_512(_mm512_sub_ps(scores[r][p], base));
-            sum = _mm512_add_ps(sum, scores[r][p]);
-        }
-        for (int p = 0; p < TILE_PAGES; p += 2)
-            _mm512_storeu_si512(scratch->weights + r * TILE + GROUP * p,
-                                (__m512i)_mm512_cvtne2ps_pbh(scores[r][p + 1], scores[r][p]));
-        *total += _mm512_reduce_add_ps(sum);
         if (page_sums)
             for (int p = 0; p < tile_pages; p++) {
                 page_sums[(size_t)r * job->pages + tile_places[p]] =
                     _mm512_reduce_add_ps(scores[r][p]);
                 page_tops[(size_t)r * job->pages + tile_places[p]] = *top;
             }
+        for (int p = 0; p < TILE_PAGES; p++) {
+            if (job->multiples)
+                scores[r][p] = _mm512_mul_ps(scores[r][p], _mm512_set1_ps(tile_multiples[p]));
+            sum = _mm512_add_ps(sum, scores[r][p]);
+        }
+        for (int p = 0; p < TILE_PAGES; p += 2)
+            _mm512_storeu_si512(scratch->weights + r * TILE + GROUP * p,
+                                (__m512i)_mm512_cvtne2ps_pbh(scores[r][p + 1], scores[r][p]));
+        *total += _mm512_reduce_add_ps(sum);
     }
     if (!job->out) return;
     for (int start = 0; start < dim; start += 64) {
@@ -235,8 +239,9 @@ static inline __attribute__((always_inline)) void attend_tile(
             for (int t = GROUP * p; t < GROUP * (p + 1); t++) {
                 scores[t] = *top == -INFINITY ? 0 : exp2_1(scores[t] - *top);
                 sum += scores[t];
+                if (job->multiples) scores[t] *= tile_multiples[p];
             }
-            *total += sum;
+            *total += job->multiples ? sum * tile_multiples[p] : sum;
             if (page_sums) {
                 page_sums[(size_t)r * job->pages + tile_places[p]] = sum;
                 page_tops[(size_t)r * job->pages + tile_places[p]] = *top == -INFINITY ? 0 : *top;
@@ -309,10 +314,12 @@ static void attend_pair(void *context, int item) {
     }
     const int32_t *groups = job->groups + (size_t)item * pages;
     const int32_t *slots = job->slots + (size_t)item * pages;
+    const float *multiples = job->multiples ? job->multiples + (size_t)item * pages : NULL;
     const size_t page_size = (size_t)2 * GROUP * dim;
     for (int place = 0; place < pages;) {
         int32_t tile_groups[TILE_PAGES];
         int tile_places[TILE_PAGES], tile_pages = 0, masked = 0;
+        float tile_multiples[TILE_PAGES] = {0};
         for (; place < pages && tile_pages < TILE_PAGES; place++) {
             if (place + AHEAD < pages && groups[place + AHEAD] >= 0) {
                 const char *later = (const char *)(job->pool + slots[place + AHEAD] * page_size);
@@ -327,16 +334,20 @@ static void attend_pair(void *context, int item) {
                             highest - groups[place] * GROUP + 1);
             masked |= groups[place] * GROUP + GROUP - 1 > lowest;
             tile_groups[tile_pages] = groups[place];
+            if (multiples) tile_multiples[tile_pages] = multiples[place];
             tile_places[tile_pages++] = place;
         }
         if (!tile_pages) break;
         for (int row = 0; row < padded; row += ROW_TILE) {
             if (dim == 64)
-                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_pages, masked, 64);
+                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_multiples, tile_pages,
+                            masked, 64);
             else if (dim == 128)
-                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_pages, masked, 128);
+                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_multiples, tile_pages,
+                            masked, 128);
             else
-                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_pages, masked, dim);
+                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_multiples, tile_pages,
+                            masked, dim);
         }
     }
     float *mass = job->mass ? job->mass + (size_t)item * pages : NULL;
@@ -363,11 +374,11 @@ static void attend_pair(void *context, int item) {
 }
 
 int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const int32_t *groups,
-                     const int32_t *slots, const uint16_t *pool, uint16_t *out, float *mass,
-                     float *log_mass, int blocks, int rows, int kv_heads, int heads_per_kv,
-                     int pages, int dim, float scale) {
-    AttendJob job = {queries, positions, groups, slots, pool, out, mass, log_mass, blocks, rows,
-                     kv_heads, heads_per_kv, pages, dim, scale, 0};
+                     const int32_t *slots, const uint16_t *pool, const float *multiples,
+                     uint16_t *out, float *mass, float *log_mass, int blocks, int rows,
+                     int kv_heads, int heads_per_kv, int pages, int dim, float scale) {
+    AttendJob job = {queries, positions, groups, slots, pool, multiples, out, mass, log_mass,
+                     blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 0};
     parallel_for(attend_pair, &job, blocks * kv_heads);
     return job.failed;
 }

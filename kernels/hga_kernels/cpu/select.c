@@ -1,6 +1,6 @@
 // Chooses the groups a block of queries reads: chunk summaries keep the most promising chunks, the
 // 2-bit token index estimates the attention mass of their groups (of tokens t and t + 8 of a group
-// the larger counts), the heaviest groups are taken.
+// the larger counts), groups are drawn by their mass.
 //
 // Codes of a group lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
 // dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
@@ -17,6 +17,8 @@
 
 enum { GROUP = 16, CHUNK = 64, GROUPS = CHUNK / GROUP, MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4,
        LANES = 16 };
+// Of reference.py.
+enum { MOST_MULTIPLE = 32, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
 // Scores are kept in log2 units, so that a power of two gives the weight.
 static const float LOG2_E = 1.44269504f;
@@ -29,9 +31,8 @@ typedef struct {
     const int32_t *end_chunks;   // [blocks]
     const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
     int32_t *groups;             // [blocks, kv_heads, budget], -1: none
-    float *mass;                 // [blocks, kv_heads, budget]: estimated, of the chosen groups
-    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, kept, budget, parts;
-    float least;  // mass below which a group is left out
+    float *multiples;            // [blocks, kv_heads, budget]: how many groups each stands for
+    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, kept, budget, parts, layer;
     // Scratch, per pair of KV head and block; span is the widest range of chunks, kept of those.
     float *centre_scores;  // [pairs, rows, span]: in log2 units
     int32_t *chunks;       // [pairs, kept], -1: none
@@ -337,12 +338,10 @@ static float bound_of_largest(const float *values, int count, int k) {
     return value;
 }
 
-// Places of the k largest values that reach `lowest`, in order of place; of equal ones the first.
-// -1 where there are no more.
-static void largest(const float *values, int count, int k, float lowest, int32_t *places) {
-    int reach = 0;
-    for (int i = 0; i < count; i++) reach += values[i] >= lowest;
-    if (reach > k) {
+// Places of the k largest values, in order of place; of equal ones the first. -1 where there are no
+// more.
+static void largest(const float *values, int count, int k, int32_t *places) {
+    if (count > k) {
         float least = bound_of_largest(values, count, k);
         int above = 0, taken = 0;
         for (int i = 0; i < count; i++) above += values[i] > least;
@@ -351,10 +350,7 @@ static void largest(const float *values, int count, int k, float lowest, int32_t
             if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
         return;
     }
-    int taken = 0;
-    for (int i = 0; i < count; i++)
-        if (values[i] >= lowest) places[taken++] = i;
-    while (taken < k) places[taken++] = -1;
+    for (int i = 0; i < k; i++) places[i] = i < count ? i : -1;
 }
 
 static int chunks_of(const SelectJob *job, int pair) {
@@ -433,7 +429,7 @@ static void keep_chunks(void *context, int pair) {
             float inverse = 1.0f / total;
             for (chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] * inverse;
         }
-        largest(mass, count, job->kept, 0, chunks);
+        largest(mass, count, job->kept, chunks);
         free(mass);
     } else
         for (int place = 0; place < job->kept; place++) chunks[place] = place < count ? place : -1;
@@ -449,15 +445,23 @@ static void keep_chunks(void *context, int pair) {
     }
 }
 
-// Adds up the mass of each group over the rows of one pair and takes the heaviest.
+// The fixed number, from 1 to MOST_MULTIPLE, that decides whether a group is drawn.
+static float draw_number(const SelectJob *job, int head, int group) {
+    uint32_t turned = (uint32_t)group * GROUP_TURN +
+                      (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
+    float number = (float)(turned & (TURN - 1)) * ((float)MOST_MULTIPLE / TURN);
+    return number > 1.0f ? number : 1.0f;
+}
+
+// Adds up the mass of each group over the rows of one pair and draws some of them.
 static void take_groups(void *context, int pair) {
     SelectJob *job = context;
     int head = pair / job->blocks, block = pair % job->blocks;
     int kept = job->kept, budget = job->budget, cells = kept * GROUPS;
     const int32_t *chunks = job->chunks + (size_t)pair * kept;
     int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
-    float *chosen = job->mass + ((size_t)block * job->kv_heads + head) * budget;
-    float *mass = calloc(cells, sizeof(float));
+    float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
+    float *mass = calloc(2 * (size_t)cells, sizeof(float)), *odds = mass + cells;
     if (!mass) {
         job->failed = 1;
         return;
@@ -500,27 +504,42 @@ static void take_groups(void *context, int pair) {
         for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
             mass[cell] += sums[cell] * (maxima[cell / GROUPS] * inverse);
     }
-    largest(mass, present * GROUPS, budget, job->least, groups);
+    for (int cell = 0; cell < present * GROUPS; cell++)
+        odds[cell] = mass[cell] / draw_number(job, head, chunks[cell / GROUPS] * GROUPS + cell % GROUPS);
+    largest(odds, present * GROUPS, budget, groups);
+    float bound = 0;
+    if (present * GROUPS > budget) {
+        bound = INFINITY;
+        for (int place = 0; place < budget; place++)
+            bound = odds[groups[place]] < bound ? odds[groups[place]] : bound;
+        bound *= MOST_MULTIPLE;
+    }
     for (int place = 0; place < budget; place++) {
         int cell = groups[place];
-        chosen[place] = cell < 0 ? 0 : mass[cell];
-        if (cell >= 0) groups[place] = chunks[cell / GROUPS] * GROUPS + cell % GROUPS;
+        multiples[place] = 1;
+        if (cell < 0) continue;
+        if (bound > mass[cell]) {
+            float multiple = bound / mass[cell];
+            multiples[place] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
+        }
+        groups[place] = chunks[cell / GROUPS] * GROUPS + cell % GROUPS;
     }
     free(mass);
 }
 
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
                       const uint16_t *scales, const int32_t *end_chunks, const float *always,
-                      int32_t *groups, float *mass, int blocks, int kv_heads, int rows, int dim,
-                      int capacity_chunks, int first_chunk, int last_chunk, int kept, int budget,
-                      float least) {
+                      int32_t *groups, float *multiples, int blocks, int kv_heads, int rows,
+                      int dim, int capacity_chunks, int first_chunk, int last_chunk, int kept,
+                      int budget, int layer) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     kept = kept < span ? kept : span;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
-                     .end_chunks = end_chunks, .always = always, .groups = groups, .mass = mass,
+                     .end_chunks = end_chunks, .always = always, .groups = groups,
+                     .multiples = multiples,
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1, .least = least};
+                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
     job.chunks = malloc((size_t)pairs * kept * sizeof(int32_t));

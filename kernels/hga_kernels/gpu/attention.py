@@ -53,8 +53,8 @@ CANDIDATES = {
 
 @triton.jit
 def _order_pages(
-    positions, groups, slots, ordered_groups, ordered_slots, counts, rows, pages,
-    ROWS: tl.constexpr, LANES: tl.constexpr,
+    positions, groups, slots, multiples, ordered_groups, ordered_slots, ordered_multiples, counts,
+    rows, pages, ROWS: tl.constexpr, COUNTED: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     # Pages that all rows see whole come first; those that need a mask are put in from the end.
     # Holes and pages that no row sees are left out.
@@ -79,6 +79,9 @@ def _order_pages(
         place = listed + tl.where(full, nth_full, pages - 1 - nth_masked)
         tl.store(ordered_groups + place, group, mask=seen)
         tl.store(ordered_slots + place, slot, mask=seen)
+        if COUNTED:
+            multiple = tl.load(multiples + listed + start + lane, mask=inside, other=1.0)
+            tl.store(ordered_multiples + place, multiple, mask=seen)
         whole += tl.sum(full.to(tl.int32), 0)
         cut += tl.sum(masked.to(tl.int32), 0)
     tl.store(counts + (block * tl.num_programs(0) + head) * 2, whole)
@@ -86,12 +89,16 @@ def _order_pages(
 
 
 @triton.jit
-def _add_tile(scores, scale, value, maximum, total, attended):
+def _add_tile(
+    scores, scale, value, multiples, at, there, maximum, total, attended, COUNTED: tl.constexpr
+):
     # Online softmax; maxima are in bits (the exponent of 2). A score is scaled where it meets its
     # maximum, in one instruction.
     larger = tl.maximum(maximum, tl.max(scores, 1) * scale)
     shrink = tl.exp2(maximum - larger)
     weights = tl.exp2(scores * scale - larger[:, None])
+    if COUNTED:
+        weights *= tl.load(multiples + at, mask=there, other=1.0)[None, :]
     total = total * shrink + tl.sum(weights, 1)
     attended = tl.dot(weights.to(value.dtype), value, attended * shrink[:, None])
     return larger, total, attended
@@ -99,9 +106,9 @@ def _add_tile(scores, scale, value, maximum, total, attended):
 
 @triton.jit
 def _attend_pages(
-    queries, positions, groups, slots, counts, pool, out, logs, scale, rows, pages,
-    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_LOGS: tl.constexpr, M: tl.constexpr,
-    PAGES: tl.constexpr,
+    queries, positions, groups, slots, multiples, counts, pool, out, logs, scale, rows, pages,
+    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_LOGS: tl.constexpr, COUNTED: tl.constexpr,
+    M: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
     # Query row m is head m % HEADS of token m // HEADS. Programs that share pages are neighbours.
     kv_head, block = tl.program_id(1), tl.program_id(2)
@@ -133,7 +140,11 @@ def _attend_pages(
         key = tl.load(pool + place)
         scores = tl.dot(query, tl.trans(key))
         value = tl.load(pool + _GROUP * DIM + place)
-        maximum, total, attended = _add_tile(scores, scale, value, maximum, total, attended)
+        nth = tile * PAGES + n // _GROUP
+        maximum, total, attended = _add_tile(
+            *(scores, scale, value, multiples, first + nth, nth < whole),
+            *(maximum, total, attended, COUNTED),
+        )
 
     here = tl.load(positions + block * rows + token, mask=inside, other=-1)
     last = tl.max(here, 0)
@@ -150,7 +161,10 @@ def _attend_pages(
         scores = tl.dot(query, tl.trans(key))
         scores = tl.where(position[None, :] <= here[:, None], scores, float("-inf"))
         value = tl.load(pool + _GROUP * DIM + place, mask=there, other=0.0)
-        maximum, total, attended = _add_tile(scores, scale, value, maximum, total, attended)
+        maximum, total, attended = _add_tile(
+            *(scores, scale, value, multiples, listed_at, nth < seen),
+            *(maximum, total, attended, COUNTED),
+        )
 
     attended = attended / total[:, None]
     tl.store(out + at, attended.to(out.dtype.element_ty), mask=inside[:, None])
@@ -201,41 +215,82 @@ def attend_pages(
     pool: torch.Tensor,
     scale: float,
     with_mass: bool = False,
+    multiples: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     """See ``reference.attend_pages``."""
     if not _takes(queries, pool, scale):
         return None
+    queries, positions = queries.contiguous(), positions.contiguous()
+    groups, slots = groups.contiguous(), slots.contiguous()
+    out, logs = _attend(queries, positions, groups, slots, pool, scale, with_mass, multiples)
+    if logs is None:
+        return out, None
+    mass = queries.new_empty(groups.shape, dtype=torch.float32)
+    kv_heads, pages = groups.shape[1:]
+    blocks, rows, heads, dim = queries.shape
+    weigh = pick(WEIGH, capability(queries.device))
+    if queries.numel():
+        _weigh_pages[(triton.cdiv(pages, weigh.sizes["PAGES"]), kv_heads, blocks)](
+            queries, positions, groups, slots, pool, logs, mass, scale / math.log(2), rows, pages,
+            HEADS=heads // kv_heads, DIM=dim, **weigh.options(),
+        )  # fmt: skip
+    return out, mass
+
+
+def log_mass(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+) -> torch.Tensor | None:
+    """``attend_pages``, of which only the sums of weights are of account."""
+    if not _takes(queries, pool, scale):
+        return None
+    queries, positions = queries.contiguous(), positions.contiguous()
+    groups, slots = groups.contiguous(), slots.contiguous()
+    _, logs = _attend(queries, positions, groups, slots, pool, scale, True, None)
+    assert logs is not None
+    return logs * math.log(2)
+
+
+def _attend(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    with_logs: bool,
+    multiples: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What is attended to, and [blocks, rows, query_heads] logarithms (base 2) of the weights."""
     blocks, rows, heads, dim = queries.shape
     kv_heads, pages = groups.shape[1:]
     per_kv = heads // kv_heads
-    queries, positions = queries.contiguous(), positions.contiguous()
-    groups, slots = groups.contiguous(), slots.contiguous()
     out = torch.empty_like(queries)
-    mass = queries.new_empty(groups.shape, dtype=torch.float32) if with_mass else None
+    logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32) if with_logs else None
     if queries.numel() == 0:
-        return out, mass
+        return out, logs
     known = capability(queries.device)
     ordered = torch.empty(2, *groups.shape, dtype=torch.int32, device=groups.device)
     counts = torch.empty(blocks, kv_heads, 2, dtype=torch.int32, device=groups.device)
-    logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32) if with_mass else None
+    counted = multiples is not None
+    times = None if multiples is None else multiples.float().contiguous()
+    ordered_times = None if times is None else torch.empty_like(times)
     _order_pages[(kv_heads, blocks)](
-        positions, groups, slots, ordered[0], ordered[1], counts, rows, pages,
-        ROWS=triton.next_power_of_2(rows), **pick(ORDER, known).options(),
+        positions, groups, slots, times, ordered[0], ordered[1], ordered_times, counts, rows, pages,
+        ROWS=triton.next_power_of_2(rows), COUNTED=counted, **pick(ORDER, known).options(),
     )  # fmt: skip
     launch = pick(ATTEND[_program_rows(rows * per_kv)], known)
-    bits = scale / math.log(2)
     grid = (triton.cdiv(rows * per_kv, launch.sizes["M"]), kv_heads, blocks)
     _attend_pages[grid](
-        queries, positions, ordered[0], ordered[1], counts, pool, out, logs, bits, rows, pages,
-        HEADS=per_kv, DIM=dim, WITH_LOGS=with_mass, **launch.options(),
+        queries, positions, ordered[0], ordered[1], ordered_times, counts, pool, out, logs,
+        scale / math.log(2), rows, pages,
+        HEADS=per_kv, DIM=dim, WITH_LOGS=with_logs, COUNTED=counted, **launch.options(),
     )  # fmt: skip
-    if mass is not None:
-        weigh = pick(WEIGH, known)
-        _weigh_pages[(triton.cdiv(pages, weigh.sizes["PAGES"]), kv_heads, blocks)](
-            queries, positions, groups, slots, pool, logs, mass, bits, rows, pages,
-            HEADS=per_kv, DIM=dim, **weigh.options(),
-        )  # fmt: skip
-    return out, mass
+    return out, logs
 
 
 def _takes(queries: torch.Tensor, pool: torch.Tensor, scale: float) -> bool:
@@ -260,21 +315,21 @@ _TYPES = {
     **dict.fromkeys(("queries", "pool", "out"), "*bf16"),
     **dict.fromkeys(("positions", "groups", "slots", "counts"), "*i32"),
     **dict.fromkeys(("ordered_groups", "ordered_slots"), "*i32"),
-    **dict.fromkeys(("logs", "mass"), "*fp32"),
+    **dict.fromkeys(("logs", "mass", "multiples", "ordered_multiples"), "*fp32"),
     "scale": "fp32",
     **dict.fromkeys(("rows", "pages"), "i32"),
 }
 _QWEN3 = {"HEADS": 8, "DIM": 128}
 _SMOLLM2 = {"HEADS": 3, "DIM": 64}
-_PLAIN = {"WITH_LOGS": False, "logs": None}
+_PLAIN = {"WITH_LOGS": False, "logs": None, "COUNTED": True}
 BUILDS = (
-    Build("order_pages", _order_pages, _TYPES, ORDER, {"ROWS": 64}),
+    Build("order_pages", _order_pages, _TYPES, ORDER, {"ROWS": 64, "COUNTED": True}),
     *(
         Build(f"attend_pages/{name}/{rows}", _attend_pages, _TYPES, launches, {**model, **_PLAIN})
         for name, model in (("qwen3", _QWEN3), ("smollm2", _SMOLLM2))
         for rows, launches in ATTEND.items()
     ),
     Build("attend_pages/qwen3/mass", _attend_pages, _TYPES, ATTEND[128],
-          {**_QWEN3, "WITH_LOGS": True}),
+          {**_QWEN3, "WITH_LOGS": True, "COUNTED": True}),
     Build("weigh_pages/qwen3", _weigh_pages, _TYPES, WEIGH, _QWEN3),
 )  # fmt: skip

@@ -22,9 +22,9 @@ def choose_pages(
     stamps: torch.Tensor,
     step: torch.Tensor,
     counts: torch.Tensor,
-    threshold: float = 0.0,
     always: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    layer: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one token, then ``reference_pages.resolve_pages``.
 
     It can be captured in a CUDA graph.
@@ -43,12 +43,12 @@ def choose_pages(
         stamps: likewise.
         step: likewise.
         counts: likewise.
-        threshold: see ``reference.select_groups``.
         always: [kv_heads, parts, rows] ``reference.log_mass`` of parts of what is read anyhow, or
             None.
+        layer: see ``reference.select_groups``.
 
     Returns:
-        [kv_heads, budget] int32 groups, and their places.
+        [kv_heads, budget] int32 groups, float32 how many each stands for, and their places.
     """
     cache = table, owner, stamps, step, counts
     index = queries, summaries, codes, scales
@@ -56,16 +56,16 @@ def choose_pages(
     chunks = summaries.shape[1]
     if takes(*index) and rows <= MAX_ROWS and first_chunk < chunks:
         places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
-        groups, _ = select_few(
+        groups, multiples = select_few(
             *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, chunks, scale),
-            *(queries.is_cuda, (places, *cache), threshold, always),
+            *(queries.is_cuda, (places, *cache), always, layer),
         )
-        return groups[0], places
+        return groups[0], multiples[0], places
     if always is not None:
         always = always.logsumexp(1, keepdim=True)
-    groups, _ = select_groups(
-        *(*index, first_chunk, end_chunk, chunks, budget, chunks, scale, threshold, always)
+    groups, multiples = select_groups(
+        *(*index, first_chunk, end_chunk, chunks, budget, chunks, scale, always, layer)
     )
     found = resolve_pages(groups[0], *cache)
     assert found is not None
-    return groups[0], found
+    return groups[0], multiples[0], found

@@ -59,10 +59,11 @@ def _listed_page(
 
 @triton.jit
 def _attend_resident(
-    queries, groups, places, position_at, resident, host, maxima, sums, page_sums, parts, scale,
-    resident_slots, max_groups, budget,
-    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_MASS: tl.constexpr, SINKS: tl.constexpr,
-    RECENT: tl.constexpr, ROWS: tl.constexpr, OVERLAPS: tl.constexpr, PAGES: tl.constexpr,
+    queries, groups, multiples, places, position_at, resident, host, maxima, sums, page_sums, parts,
+    scale, resident_slots, max_groups, budget,
+    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_MASS: tl.constexpr, COUNTED: tl.constexpr,
+    SINKS: tl.constexpr, RECENT: tl.constexpr, ROWS: tl.constexpr, OVERLAPS: tl.constexpr,
+    PAGES: tl.constexpr,
 ):  # fmt: skip
     if OVERLAPS:
         gdc_launch_dependents()
@@ -73,6 +74,11 @@ def _attend_resident(
     group, slot, missing = _listed_page(
         piece * PAGES + n // _GROUP, position, groups, places, kv_head, budget, SINKS, RECENT
     )
+    if COUNTED:
+        chosen = piece * PAGES + n // _GROUP - SINKS - RECENT
+        multiple = tl.load(
+            multiples + kv_head * budget + chosen, (chosen >= 0) & (chosen < budget), 1.0
+        )
     here = group * _GROUP + n % _GROUP
     visible = (group >= 0) & (here <= position)
     dim = tl.arange(0, DIM)
@@ -92,13 +98,14 @@ def _attend_resident(
     scores = tl.where(visible[None, :], scores, float("-inf"))
     maximum = tl.maximum(tl.max(scores, 1), _NO_MAXIMUM)
     weights = tl.exp2(scores - maximum[:, None])
-    part = tl.dot(weights.to(value.dtype), value)
+    counted = weights * multiple[None, :] if COUNTED else weights
+    part = tl.dot(counted.to(value.dtype), value)
     # [query_heads, pieces, ...]
     own = (kv_head * HEADS + row) * tl.num_programs(0) + piece
     used = row < HEADS
     tl.store(parts + own[:, None] * DIM + dim[None, :], part, mask=used[:, None])
     tl.store(maxima + own, maximum, mask=used)
-    tl.store(sums + own, tl.sum(weights, 1), mask=used)
+    tl.store(sums + own, tl.sum(counted, 1), mask=used)
     if WITH_MASS:
         of_pages = tl.sum(tl.reshape(weights, (ROWS, PAGES, _GROUP)), 2)
         page = tl.arange(0, PAGES)
@@ -221,6 +228,7 @@ def attend_resident(
     scale: float,
     mass: torch.Tensor | None = None,
     window: Window = WINDOW,
+    multiples: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """See ``reference_pages.attend_resident``."""
     heads, dim = queries.shape
@@ -240,9 +248,9 @@ def attend_resident(
     shared |= {"SINKS": window.sinks, "RECENT": window.recent}
     shared |= overlap(queries.device)
     _attend_resident[(pieces, kv_heads)](
-        queries, groups, places, position, resident, host, maxima, sums, page_sums, parts,
-        scale / math.log(2), slots, host.shape[0] // kv_heads, budget,
-        ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS), **shared, **launch.options(),
+        queries, groups, multiples, places, position, resident, host, maxima, sums, page_sums,
+        parts, scale / math.log(2), slots, host.shape[0] // kv_heads, budget,
+        COUNTED=multiples is not None, ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS), **shared, **launch.options(),
     )  # fmt: skip
     _add_up[(heads,)](
         groups, places, position, maxima, sums, page_sums, parts, out, mass, pieces, budget,
@@ -264,7 +272,7 @@ def _takes(queries: torch.Tensor, resident: torch.Tensor) -> bool:
 _TYPES = {
     **dict.fromkeys(("queries", "resident", "host", "out"), "*bf16"),
     **dict.fromkeys(("groups", "places", "position_at"), "*i32"),
-    **dict.fromkeys(("mass", "maxima", "sums", "page_sums", "parts"), "*fp32"),
+    **dict.fromkeys(("mass", "maxima", "sums", "page_sums", "parts", "multiples"), "*fp32"),
     "scale": "fp32",
     **dict.fromkeys(("pieces", "resident_slots", "max_groups", "budget"), "i32"),
 }
@@ -281,13 +289,14 @@ _SMOLLM2 = {"HEADS": 3, "DIM": 64, **_WINDOW}
 _ADDED = {"PIECES": 32, **ATTEND[90].sizes}
 _NO_MASS = {"WITH_MASS": False, "page_sums": None}
 _MASS = {"WITH_MASS": True}
+_COUNTED = {"ROWS": 16, "COUNTED": True}
 BUILDS = (
     Build("attend_resident/qwen3", _attend_resident, _TYPES, ATTEND,
-          {**_QWEN3, "ROWS": 16, **_NO_MASS}),
+          {**_QWEN3, **_COUNTED, **_NO_MASS}),
     Build("attend_resident/qwen3/mass", _attend_resident, _TYPES, ATTEND,
-          {**_QWEN3, "ROWS": 16, **_MASS}),
+          {**_QWEN3, **_COUNTED, **_MASS}),
     Build("attend_resident/smollm2/mass", _attend_resident, _TYPES, ATTEND,
-          {**_SMOLLM2, "ROWS": 16, **_MASS}),
+          {**_SMOLLM2, **_COUNTED, **_MASS}),
     Build("log_mass_resident/qwen3", _log_mass_resident, _LOG_MASS_TYPES, LOG_MASS,
           {**_QWEN3, "ROWS": 16, "OVERLAPS": True}),
     Build("log_mass_resident/smollm2", _log_mass_resident, _LOG_MASS_TYPES, LOG_MASS,

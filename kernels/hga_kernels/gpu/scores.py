@@ -8,6 +8,12 @@ in base 2.
 import triton
 import triton.language as tl
 
+from hga_kernels.reference import GROUP_TURN, HEAD_TURN, MOST_MULTIPLE, TURN
+
+_TURN = tl.constexpr(TURN)
+_GROUP_TURN = tl.constexpr(GROUP_TURN)
+_HEAD_TURN = tl.constexpr(HEAD_TURN)
+_MOST_MULTIPLE = tl.constexpr(float(MOST_MULTIPLE))
 MAGIC = tl.constexpr(12582912.0)
 """1.5 * 2**23: a float whose lowest bit is worth one, so that integers can be added to its bits."""
 _MAGIC_BITS = tl.constexpr(0x4B400000)
@@ -167,7 +173,8 @@ def heaviest(mass, present, limit):
     There are at least as many places as threads. Masses are alike that have the same exponent and
     the same nine digits after it.
 
-    Returns: whether each is taken, how many before it are, and how many in all.
+    Returns: whether each is taken, how many before it are, how many in all, and what the lightest
+    of them is: 0 if nothing is left out.
     """
     # Positive floats are in the order of their bits.
     key = (mass.to(tl.uint32, bitcast=True) >> _DROPPED_BITS).to(tl.int32) - _LEAST
@@ -183,7 +190,26 @@ def heaviest(mass, present, limit):
     room -= above
     border = (border << 5) + lower
     taken, place = _first_beyond(key, border, present, room)
-    return taken, place, tl.minimum(count, limit)
+    bound = ((border + _LEAST) << _DROPPED_BITS).to(tl.float32, bitcast=True)
+    bound = tl.where((count > limit) & (border > 0), bound, 0.0)
+    return taken, place, tl.minimum(count, limit), bound
+
+
+@triton.jit
+def draw_numbers(group, head):
+    """``reference.draw_numbers`` of groups; ``head`` is numbered through all layers."""
+    # Products may wrap around: a turn divides what they lose.
+    turned = (group * _GROUP_TURN + (group * 0 + head) * _HEAD_TURN) & (_TURN - 1)
+    return tl.maximum(turned.to(tl.float32) * (_MOST_MULTIPLE / _TURN), 1.0)
+
+
+@triton.jit
+def multiples_of(mass, bound):
+    """How many groups each stands for that was taken with a ratio of at least ``bound``."""
+    reach = bound * _MOST_MULTIPLE
+    # A mass above the reach stands for itself, and so does what has none.
+    ratio = reach / tl.maximum(mass, 1e-37)
+    return tl.minimum(tl.maximum(ratio, 1.0), _MOST_MULTIPLE)
 
 
 @triton.jit

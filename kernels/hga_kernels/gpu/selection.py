@@ -129,8 +129,8 @@ def select_groups(
     budget: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
-    threshold: float = 0.0,
     always: torch.Tensor | None = None,
+    layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places, in ascending order.
 
@@ -144,14 +144,14 @@ def select_groups(
     span = last - first_chunk
     if span <= 0:
         groups = end_chunks.new_full((blocks, kv_heads, budget), -1, dtype=torch.int32)
-        return groups, torch.zeros_like(groups, dtype=torch.float32)
+        return groups, torch.ones_like(groups, dtype=torch.float32)
     queries = queries.contiguous()
     always = None if always is None else always.float().contiguous()
     end_chunks = end_chunks.to(torch.int32)
     if blocks == 1 and rows <= MAX_ROWS and kept >= span:
         return select_few(
             *(queries, summaries, codes, scales, first_chunk, end_chunks, budget),
-            *(last, scale, queries.is_cuda, None, threshold, always),
+            *(last, scale, queries.is_cuda, None, always, layer),
         )
     unit_rows = unit_rows_for(rows)
     pairs, units = blocks * kv_heads, blocks * kv_heads * -(-rows // unit_rows)
@@ -182,9 +182,9 @@ def select_groups(
     for first in range(0, blocks, step):
         _weigh_groups(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget)
-    masses = empty(torch.float32, blocks, kv_heads, budget)
-    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, masses, threshold * rows)
-    return groups, masses
+    multiples = empty(torch.float32, blocks, kv_heads, budget)
+    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, multiples, layer)
+    return groups, multiples
 
 
 def takes(
@@ -335,12 +335,12 @@ def _choose(
     listed: torch.Tensor | None,
     per_chunk: int,
     chosen: torch.Tensor,
-    chosen_masses: torch.Tensor | None,
-    least: float = 0.0,
+    multiples: torch.Tensor | None,
+    layer: int = 0,
 ) -> None:
     """Write the heaviest of each pair to ``chosen``, whose last dimension is their number.
 
-    What has a mass below ``least`` is left out.
+    With ``multiples`` they are drawn, and it receives how many each stands for.
     """
     places, budget = masses.shape[1], chosen.shape[-1]
     choose_kernel[(work.pairs,)](
@@ -348,16 +348,16 @@ def _choose(
         work.end_chunks,
         work.end_chunks if listed is None else listed,
         chosen,
-        masses if chosen_masses is None else chosen_masses,
+        masses if multiples is None else multiples,
         work.heads,
         work.first_chunk,
         places,
         budget,
-        least,
+        layer * work.heads,
         PLACES=max(triton.next_power_of_2(places), _LEAST_PLACES),
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=per_chunk,
         LISTED=listed is not None,
-        WITH_MASS=chosen_masses is not None,
+        DRAWN=multiples is not None,
         **pick(CHOOSE_LAUNCHES, capability()).options(),
     )

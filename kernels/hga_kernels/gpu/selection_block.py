@@ -11,7 +11,9 @@ from hga_kernels.gpu.scores import (
     LIFT,
     LOG2_E,
     MOST_SCORE,
+    draw_numbers,
     heaviest,
+    multiples_of,
     quantised,
     row_sums,
     unpacked,
@@ -23,7 +25,7 @@ CENTRE_TILE = 64
 
 _COUNTS = (
     *("heads", "tiles", "rows", "head_rows", "block_rows", "first_chunk", "capacity"),
-    *("runs", "places", "spans", "held_places", "budget"),
+    *("runs", "places", "spans", "held_places", "budget", "first_head"),
 )
 """Not compiled anew for ones and multiples of 16, which they are by turns."""
 
@@ -290,19 +292,19 @@ def choose_kernel(
     end_chunks,
     listed,
     chosen,
-    chosen_masses,
+    multiples,
     heads,
     first_chunk,
     places,
     budget,
-    least,
+    first_head,
     PLACES: tl.constexpr,
     BUDGET: tl.constexpr,
     PER_CHUNK: tl.constexpr,
     LISTED: tl.constexpr,
-    WITH_MASS: tl.constexpr,
+    DRAWN: tl.constexpr,
 ):
-    """One program a pair: the heaviest places, in ascending order."""
+    """One program a pair: the heaviest places, or those that are drawn, in ascending order."""
     pair = tl.program_id(0)
     end = tl.load(end_chunks + pair // heads)
     place = tl.arange(0, PLACES)
@@ -316,11 +318,12 @@ def choose_kernel(
         number = place
     present = (chunk >= first_chunk) & (chunk < end) & (place < places)
     mass = tl.load(masses + pair * places + place, present, 0.0)
-    taken, order, count = heaviest(mass, present & (mass >= least), budget)
+    odds = mass / draw_numbers(number, first_head + pair % heads) if DRAWN else mass
+    taken, order, count, bound = heaviest(odds, present, budget)
     start = pair * budget
     tl.store(chosen + start + order, number, taken)
     rest = tl.arange(0, BUDGET)
     tl.store(chosen + start + rest, -1, (rest >= count) & (rest < budget))
-    if WITH_MASS:
-        tl.store(chosen_masses + start + order, mass, taken)
-        tl.store(chosen_masses + start + rest, 0.0, (rest >= count) & (rest < budget))
+    if DRAWN:
+        tl.store(multiples + start + order, multiples_of(mass, bound), taken)
+        tl.store(multiples + start + rest, 1.0, (rest >= count) & (rest < budget))

@@ -158,7 +158,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
 
 
 def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
-    numbers = ("heads", "first_chunk", "places", "budget")
+    numbers = ("heads", "first_chunk", "places", "budget", "first_head")
     return Build(
         f"choose {kind}",
         choose_kernel,
@@ -167,9 +167,8 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "end_chunks": "*i32",
             "listed": "*i32",
             "chosen": "*i32",
-            "chosen_masses": "*fp32",
+            "multiples": "*fp32",
             **dict.fromkeys(numbers, "i32"),
-            "least": "fp32",
         },
         CHOOSE_LAUNCHES,
         {
@@ -177,7 +176,7 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "BUDGET": budget,
             "PER_CHUNK": per_chunk,
             "LISTED": per_chunk > 1,
-            "WITH_MASS": per_chunk > 1,
+            "DRAWN": per_chunk > 1,
         },
     )
 

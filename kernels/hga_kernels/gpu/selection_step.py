@@ -16,9 +16,11 @@ from hga_kernels.gpu.scores import (
     LIFT,
     LOG2_E,
     MOST_SCORE,
+    draw_numbers,
     group_sums,
     heaviest,
     in_product_order,
+    multiples_of,
     quantised,
     token_products,
 )
@@ -138,7 +140,7 @@ def score_step_kernel(
         tl.store(totals + place, tl.sum(weight, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("first_head",))
 def choose_step_kernel(
     end_chunks,
     sums,
@@ -146,7 +148,7 @@ def choose_step_kernel(
     totals,
     always,
     groups,
-    masses,
+    multiples,
     places,
     table,
     owner,
@@ -160,7 +162,7 @@ def choose_step_kernel(
     cache_slots,
     max_groups,
     parts,
-    least,
+    first_head,
     ROWS: tl.constexpr,
     CHUNKS: tl.constexpr,
     RUNS: tl.constexpr,
@@ -169,7 +171,7 @@ def choose_step_kernel(
     PARTS: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """One program a KV head: mass per group, the heaviest, and with SLOTS their places.
+    """One program a KV head: mass per group, those that are drawn, with SLOTS their places.
 
     With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows], logarithms.
     """
@@ -209,13 +211,14 @@ def choose_step_kernel(
     weight = tl.reshape(weight, (RUNS, GROUPS, ROWS)) * share[:, None, :]
     mass = tl.sum(tl.reshape(weight, (RUNS * GROUPS, ROWS)), 1)
 
-    taken, place, count = heaviest(mass, present & (mass >= least), budget)
+    odds = mass / draw_numbers(number, first_head + head)
+    taken, place, count, bound = heaviest(odds, present, budget)
     tl.store(groups + head * budget + place, number, taken)
-    tl.store(masses + head * budget + place, mass, taken)
+    tl.store(multiples + head * budget + place, multiples_of(mass, bound), taken)
     lane = tl.arange(0, BUDGET)
     rest = (lane >= count) & (lane < budget)
     tl.store(groups + head * budget + lane, -1, rest)
-    tl.store(masses + head * budget + lane, 0.0, rest)
+    tl.store(multiples + head * budget + lane, 1.0, rest)
     if SLOTS:
         places += head * budget
         tl.store(places + place, known, taken)
@@ -241,8 +244,8 @@ def select_few(
     scale: float,
     packed: bool,
     pages: tuple[torch.Tensor, ...] | None = None,
-    threshold: float = 0.0,
     always: torch.Tensor | None = None,
+    layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
@@ -261,7 +264,7 @@ def select_few(
     peaks = torch.empty((kv_heads, runs, padded), dtype=torch.float32, device=device)
     totals = torch.empty_like(peaks)
     groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
-    masses = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
+    multiples = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
     score_step_kernel[(runs, kv_heads)](
         queries,
         summaries,
@@ -294,7 +297,7 @@ def select_few(
         totals,
         peaks if always is None else always,
         groups,
-        masses,
+        multiples,
         *(pages or (None,) * 6),
         rows,
         first_chunk,
@@ -303,7 +306,7 @@ def select_few(
         cache_slots,
         0 if table is None else table.shape[1],
         0 if always is None else always.shape[1],
-        threshold * rows,
+        layer * kv_heads,
         ROWS=padded,
         CHUNKS=chunks,
         # ``heaviest`` wants a place a thread.
@@ -314,7 +317,7 @@ def select_few(
         **overlap(device),
         **choose.options(),
     )
-    return groups, masses
+    return groups, multiples
 
 
 def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
@@ -355,12 +358,11 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "totals": "*fp32",
                 "always": "*fp32",
                 "groups": "*i32",
-                "masses": "*fp32",
+                "multiples": "*fp32",
                 **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
                 "counts": "*i64",
                 **dict.fromkeys(("rows", "first_chunk", "runs", "budget"), "i32"),
-                **dict.fromkeys(("cache_slots", "max_groups", "parts"), "i32"),
-                "least": "fp32",
+                **dict.fromkeys(("cache_slots", "max_groups", "parts", "first_head"), "i32"),
             },
             CHOOSE_LAUNCHES,
             {

@@ -65,8 +65,6 @@ def test_full_budget_is_dense_attention(
         with_router(router, small),
         decode_budget=tokens,
         prefill_budget=tokens,
-        decode_threshold=0.0,
-        prefill_threshold=0.0,
         decode_kept_chunks=tokens,
         prefill_kept_chunks=tokens,
         paper_kept_chunks=tokens,

@@ -78,7 +78,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
         run(text, rule, ends, config)
     positions = torch.cat([read.positions.flatten() for read in seen])
     assert positions.tolist() == list(range(tokens))
-    kept, budget, least = limits(config, rule)
+    kept, budget = limits(config, rule)
     per_chunk = config.chunk_size // config.group_size
     for read in seen:
         for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
@@ -96,7 +96,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
                 assert selected <= selectable
                 assert selectable.isdisjoint(always)
                 most = min(budget, min(kept, end - first) * per_chunk)
-                assert len(selected) == most if least == 0 else len(selected) <= most
+                assert len(selected) == most
 
 
 @pytest.mark.parametrize("router", ["hga", "paper", "dense"])
@@ -132,14 +132,18 @@ def test_an_empty_reading_left_nothing_out() -> None:
 
 @some
 @given(st.integers(1, 119), ratios, st.sampled_from(["hga", "paper", "dense"]), rules, seeds)
-def test_mass_is_one_a_query_and_head(
+def test_mass_is_one_a_query_and_head_less_what_others_stand_for(
     tokens: int, ratio: int, router: str, rule: Rule, seed: int
 ) -> None:
     text = Text.random(tokens, 2, ratio, seed)
     layer = Layer(text, with_router(router))
     reading = Reading(-(-tokens // 4))
     layer.attend(tokens, rule, reading, with_mass=True)
-    assert float(reading.group_mass.sum()) == pytest.approx(tokens * 2 * ratio, rel=1e-5)
+    whole = tokens * 2 * ratio
+    if router == "hga":
+        assert 0.5 * whole < float(reading.group_mass.sum()) <= whole * (1 + 1e-5)
+    else:
+        assert float(reading.group_mass.sum()) == pytest.approx(whole, rel=1e-5)
     if router == "dense":
         keys = text.keys.repeat_interleave(ratio, 1).transpose(0, 1)
         scores = text.queries.transpose(0, 1) @ keys.transpose(1, 2) / 4

@@ -1,12 +1,22 @@
 """``select`` finds what queries look for, whatever the router."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routed import HEAD_DIM, SMALL, Layer, Text, plain_selection, with_router
+from routed import (
+    HEAD_DIM,
+    SMALL,
+    Layer,
+    Text,
+    always_read,
+    attended_scores,
+    plain_selection,
+    with_router,
+)
 
 from hga_engine.attention.router import select
 
@@ -17,12 +27,18 @@ routers = st.sampled_from(["hga", "paper"])
 
 
 def choose(
-    layer: Layer, queries: torch.Tensor, ends: list[int], kept: int, budget: int
-) -> torch.Tensor:
+    layer: Layer,
+    queries: torch.Tensor,
+    ends: list[int],
+    kept: int,
+    budget: int,
+    always: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Select after one sink chunk."""
     end_chunks = torch.tensor(ends, dtype=torch.int32)
     return select(
-        queries, layer.index, 0, 1, end_chunks, max(ends), budget, kept, layer.router, SCALE
+        *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, kept, layer.router, SCALE),
+        always,
     )
 
 
@@ -46,19 +62,19 @@ def planted(groups: list[int], tokens: int, ratio: int, places: list[int]) -> Te
     st.lists(st.integers(2, 30), min_size=1, max_size=3),
     st.sampled_from([1, 3, 8]),
     routers,
-    st.integers(1, 4),
+    st.integers(6, 9),
 )
-def test_a_group_that_a_query_looks_for_is_first(
+def test_a_group_that_a_query_looks_for_is_selected(
     groups: list[int], ratio: int, router: str, budget: int
 ) -> None:
     text = planted(groups, 140, ratio, places=[0, 1, 2, 3])
     layer = Layer(text, with_router(router))
     layer.add(140)
-    # Groups 2 to 31: after one sink chunk of 8 tokens and before chunk 16.
-    chosen = choose(layer, text.queries[None, -1:], [16], 4, budget)
+    chosen, _ = choose(layer, text.queries[None, -1:], [16], 16, budget)
     assert chosen.shape == (1, len(groups), budget)
     assert chosen.dtype == torch.int32
-    assert chosen[0, :, 0].tolist() == groups
+    for head, group in enumerate(groups):
+        assert group in chosen[0, head].tolist()
 
 
 @pytest.mark.parametrize("place", range(SMALL.group_size))
@@ -66,8 +82,11 @@ def test_the_token_index_finds_a_single_token(place: int) -> None:
     text = planted([9, 22], 140, 3, places=[place])
     layer = Layer(text)
     layer.add(140)
-    chosen = choose(layer, text.queries[None, -1:], [16], 16, 1)
-    assert chosen.flatten().tolist() == [9, 22]
+    chosen, multiples = choose(layer, text.queries[None, -1:], [16], 16, 6)
+    assert multiples is not None
+    for head, group in enumerate([9, 22]):
+        at = chosen[0, head].tolist().index(group)
+        assert multiples[0, head, at] == 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -97,8 +116,18 @@ def test_selection_is_the_rule_read_plainly(
     positions = [tokens - 1, tokens // 2, tokens // 4]
     scored = [[max(p - r, 0) for r in range(rows)] for p in positions]
     ends = [p // 8 - 1 for p in positions]
-    chosen = choose(layer, text.queries[torch.tensor(scored)], ends, kept, budget)
+    always = torch.empty(3, rows, kv_heads * ratio, dtype=torch.float64)
+    for block, head in itertools.product(range(3), range(kv_heads)):
+        own = scored[block]
+        window = always_read(own[-1], layer.router)
+        of_window = attended_scores(text, head, own, window, layer.router.group_size)
+        part = slice(head * ratio, (head + 1) * ratio)
+        always[block, :, part] = of_window.logsumexp(1).view(rows, ratio)
+    chosen, multiples = choose(
+        layer, text.queries[torch.tensor(scored)], ends, kept, budget, always
+    )
     assert chosen.shape[:2] == (3, kv_heads)
+    assert (multiples is None) == (router == "paper")
     for block, position in enumerate(positions):
         for head in range(kv_heads):
             groups = [g for g in chosen[block, head].tolist() if g >= 0]
@@ -106,7 +135,10 @@ def test_selection_is_the_rule_read_plainly(
                 text, head, scored[block], position, layer.router, kept, budget
             )
             assert len(groups) == len(set(groups))
-            assert set(groups) == expected
+            assert set(groups) == set(expected)
+            if multiples is not None:
+                found = dict(zip(groups, multiples[block, head].tolist(), strict=False))
+                assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("router", ["hga", "paper"])
@@ -114,5 +146,5 @@ def test_nothing_is_selected_before_there_is_a_choice(router: str) -> None:
     text = Text.random(20, 2, 3)
     layer = Layer(text, with_router(router))
     layer.add(20)
-    chosen = choose(layer, text.queries[:3, None], [1, 0, -3], 4, 4)
+    chosen, _ = choose(layer, text.queries[:3, None], [1, 0, -3], 4, 4)
     assert chosen.shape == (3, 2, 0)

@@ -7,19 +7,36 @@ import torch
 from hga_kernels import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import BF16_STEP, PageCase, assert_near, exact, page_case, random, ratios, seeds
+from kernel_cases import (
+    BF16_STEP,
+    PageCase,
+    assert_near,
+    exact,
+    multiples_for,
+    page_case,
+    random,
+    ratios,
+    seeds,
+)
 
 gpu_attention = pytest.importorskip("hga_kernels.gpu.attention")
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
-def check(case: PageCase, device: torch.device, with_mass: bool, size: float = 1.0) -> None:
+def check(
+    case: PageCase,
+    device: torch.device,
+    with_mass: bool,
+    size: float = 1.0,
+    multiples: torch.Tensor | None = None,
+) -> None:
     """The kernels' result for a case against the definition's."""
     scale = 1 / math.sqrt(case[0].shape[-1])
     moved = [tensor.to(device) for tensor in case]
-    found = gpu_attention.attend_pages(*moved, scale, with_mass)
+    times = None if multiples is None else multiples.to(device)
+    found = gpu_attention.attend_pages(*moved, scale, with_mass, times)
     assert found is not None
-    out, mass = reference.attend_pages(*exact(case), scale, with_mass)
+    out, mass = reference.attend_pages(*exact(case), scale, with_mass, multiples)
     # Weights are rounded to bf16 as well as the result.
     assert_near(found[0].cpu(), out, 2.1 * BF16_STEP, size)
     if mass is None:
@@ -39,13 +56,18 @@ def test_attend_pages(
     tokens: int, with_mass: bool, size: float, seed: int,
 ) -> None:  # fmt: skip
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size)
-    check(case, device, with_mass, size)
+    check(case, device, with_mass, size, multiples_for(case, seed))
+    moved = [tensor.to(device) for tensor in case]
+    logs = gpu_attention.log_mass(*moved, 1 / math.sqrt(dim))
+    expected = reference.log_mass(*exact(case), 1 / math.sqrt(dim))
+    torch.testing.assert_close(logs.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("ratio", [3, 8])
 def test_whole_blocks(device: torch.device, ratio: int) -> None:
     """64 query tokens: several programs share the pages, and tiles follow each other."""
-    check(page_case(64, 1, ratio, 1, 64, 40, 900, seed=5), device, with_mass=True)
+    case = page_case(64, 1, ratio, 1, 64, 40, 900, seed=5)
+    check(case, device, with_mass=True, multiples=multiples_for(case, 1))
 
 
 def test_all_pages_of_a_text(device: torch.device) -> None:

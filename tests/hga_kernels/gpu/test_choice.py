@@ -23,8 +23,9 @@ def empty_cache(device: torch.device) -> list[torch.Tensor]:
     return [*cache, step, torch.zeros(2, dtype=torch.int64, device=device)]
 
 
-@pytest.mark.parametrize(("rows", "threshold"), [(3, 0.0), (20, 0.0), (3, 0.05), (20, 0.05)])
-def test_choose_pages(device: torch.device, rows: int, threshold: float) -> None:
+@pytest.mark.parametrize("with_always", [False, True])
+@pytest.mark.parametrize("rows", [3, 20])
+def test_choose_pages(device: torch.device, rows: int, with_always: bool) -> None:
     """Over several steps; 20 rows are too many for one go."""
     dim, scale = 64, 1 / 8
     centres = random(HEADS, CHUNKS, dim, seed=2, size=0.5)
@@ -38,16 +39,17 @@ def test_choose_pages(device: torch.device, rows: int, threshold: float) -> None
         ends = torch.tensor([end], dtype=torch.int32, device=device)
         for state in (cache, expected):
             state[3].fill_(step)
-        parts = random(HEADS, 3, rows, seed=step).float().to(device) if threshold else None
-        groups, places = choice.choose_pages(
-            queries, *index, 1, ends, BUDGET, scale, *cache, threshold, parts
+        parts = random(HEADS, 3, rows, seed=step).float().to(device) if with_always else None
+        groups, multiples, places = choice.choose_pages(
+            queries, *index, 1, ends, BUDGET, scale, *cache, parts, 5
         )
         whole = None if parts is None else parts.logsumexp(1, keepdim=True)
         select = selection.select_groups if rows <= MAX_ROWS else select_groups
-        chosen, _ = select(
-            queries, *index, 1, ends, CHUNKS, BUDGET, CHUNKS, scale, threshold, whole
+        chosen, expected_multiples = select(
+            queries, *index, 1, ends, CHUNKS, BUDGET, CHUNKS, scale, whole, 5
         )
         assert torch.equal(groups, chosen[0])
+        torch.testing.assert_close(multiples, expected_multiples[0], rtol=1e-4, atol=0)
         assert torch.equal(places, reference_pages.resolve_pages(chosen[0], *expected))
         for found, right in zip(cache, expected, strict=True):
             assert torch.equal(found, right)
@@ -55,4 +57,4 @@ def test_choose_pages(device: torch.device, rows: int, threshold: float) -> None
     assert hits > 0
     assert misses > SLOTS * HEADS / 2
     # The second step has one chunk to choose from, the others a budget and more.
-    assert (hits + misses == HEADS * (4 + 4 * BUDGET)) == (threshold == 0)
+    assert hits + misses == HEADS * (4 + 4 * BUDGET)
