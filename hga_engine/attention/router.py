@@ -27,8 +27,9 @@ def select(
 
     Chunk summaries keep the most promising chunks; then the token index (router ``hga``) or group
     summaries (router ``paper``) estimate the attention mass of their groups. The paper's rule takes
-    the heaviest; ``hga`` draws groups by their mass (``reference.take_groups``). Masses are normalised per query row and added over the rows of the block and over the
-    query heads that share the KV head.
+    the heaviest; ``hga`` draws groups by their mass, see ``reference.take_groups``. Masses are
+    normalised per query row and added over the rows of the block and over the query heads that
+    share the KV head.
 
     Args:
         queries: [blocks, rows, query_heads, head_dim], after RoPE: the rows that are scored.

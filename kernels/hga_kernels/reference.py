@@ -263,7 +263,7 @@ def keep_chunks(
 MOST_MULTIPLE = 32
 """Groups that one can stand for."""
 TURN, GROUP_TURN, HEAD_TURN = 2**24, 0x9E3779, 0xC13FA9
-"""A whole turn, the golden ratio of it, and 0.7549 of it, which goes best with that (Roberts' R2)."""
+"""A whole turn; the golden ratio of it for groups, the inverse plastic number of it for heads."""
 
 
 def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tensor:

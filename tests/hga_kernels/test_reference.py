@@ -473,7 +473,11 @@ def test_attention_over_pages_is_masked_attention(ratio: int) -> None:
 
 def test_pages_count_as_many_as_they_stand_for() -> None:
     """As if each stood there so many times; their own mass is of one."""
-    keys, values, queries = random(1, 12, 16), random(1, 12, 16, seed=1), random(1, 2, 3, 16, seed=2)
+    keys, values, queries = (
+        random(1, 12, 16),
+        random(1, 12, 16, seed=1),
+        random(1, 2, 3, 16, seed=2),
+    )
     pool, slots = paged(keys, values, 4)
     positions, groups = torch.tensor([[10, 11]]), torch.tensor([[[0, 1, -1, 2]]])
     where = slots[0, groups.clamp_min(0)].to(torch.int32)

@@ -9,7 +9,7 @@ import torch
 from compare_routers import prepare
 from routers.forward import Network, Outcome, Text, dense
 from routers.routed import Calibration, Routed, Statistics
-from routers.rules import Above, Top, Until, Variant, choose
+from routers.rules import Above, Drawn, Top, Until, Variant, choose
 from routers.samples import Branch, Sample
 from routers.scores import Scorer
 from routers.variants import variants
@@ -31,8 +31,8 @@ ROUTER = RouterConfig(
 )
 PAIRS = Scorer(reduce="pairs")
 WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 128}
-DECODE = Variant("decode", Top(4), PAIRS, **WINDOWS)
-PREFILL = Variant("prefill", Top(6), PAIRS, block=64, **WINDOWS)
+DECODE = Variant("decode", Drawn(4), PAIRS, of_all=True, **WINDOWS)
+PREFILL = Variant("prefill", Drawn(6), PAIRS, of_all=True, block=64, **WINDOWS)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_rules_of_today_are_the_engines(sample: Sample, variant: Variant, rule: 
 
 def test_all_groups_are_dense_attention_from_any_start(sample: Sample) -> None:
     expected, _ = outcome_of(sample, None)
-    found, statistics = outcome_of(sample, replace(DECODE, rule=Top(99)), start=192)
+    found, statistics = outcome_of(sample, replace(DECODE, rule=Drawn(99)), start=192)
     assert torch.allclose(found.nats, expected.nats[192:], atol=1e-3)
     assert torch.allclose(found.branch_nats[0], expected.branch_nats[0], atol=1e-3)
     assert statistics.sparsity(16) == 1

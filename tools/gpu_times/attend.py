@@ -18,7 +18,7 @@ from gpu_times.select import entries
 
 LAYERS, KV_HEADS, HEADS, DIM, GROUPS = 48, 4, 32, 128, 4096
 PAGE = 2 * 16 * DIM * 2
-BUDGET, PREFILL_PAGES, DECODE_PAGES = 64, 172, 108
+BUDGET, PREFILL_PAGES, DECODE_PAGES = 64, 144, 80
 TIMED_LAYERS = 16
 SCALE = 1 / math.sqrt(DIM)
 POSITION = 60_001
@@ -109,11 +109,13 @@ def _prefill(device: torch.device, tokens: int, rows: int, count: int, name: str
     positions = torch.arange(start, start + tokens, dtype=torch.int32, device=device)
     positions = positions.view(blocks, rows)
     chunk = positions[:, 0] // 64
-    recent = (chunk[:, None] - 8) * 4 + torch.arange(36, dtype=torch.int32, device=device)
+    window = torch.arange(WINDOW.recent, dtype=torch.int32, device=device)
+    recent = (chunk[:, None] + 1) * 4 - WINDOW.recent + window
     recent = recent.masked_fill(recent * 16 > positions[:, -1:], -1)[:, None]
     noise = torch.rand(blocks, KV_HEADS, start // 16 - 64, device=device)
-    chosen = noise.topk(count - 44, sorted=False).indices.int() + 8
-    sinks = torch.arange(8, dtype=torch.int32, device=device).expand(blocks, KV_HEADS, -1)
+    chosen = noise.topk(count - WINDOW.slots, sorted=False).indices.int() + WINDOW.sinks
+    sinks = torch.arange(WINDOW.sinks, dtype=torch.int32, device=device)
+    sinks = sinks.expand(blocks, KV_HEADS, -1)
     groups = torch.cat((sinks, chosen, recent.expand(-1, KV_HEADS, -1)), 2)
     heads = torch.arange(KV_HEADS, dtype=torch.int32, device=device)[:, None] * GROUPS
     slots = groups.clamp_min(0) + heads

@@ -49,7 +49,7 @@ def turns(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def mass_lost(queries: torch.Tensor, layer: list[torch.Tensor], *limits: object) -> float:
-    """Share of the reference's chosen mass that is not chosen, over a few blocks.
+    """Share of the mass that the reference draws which is not drawn, over a few blocks.
 
     ``limits`` are first chunk, end chunks, kept, budget and last chunk.
     """
@@ -69,15 +69,18 @@ def mass_lost(queries: torch.Tensor, layer: list[torch.Tensor], *limits: object)
     chunks = reference.keep_chunks(centre_scores, first, ends, kept)
     turned = rows @ reference.hadamard(DIM, torch.float32, rows.device)
     mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
-    _, best = reference.take_groups(mass, chunks, budget)
+    best, _ = reference.take_groups(mass, chunks, budget, 0)
     per_chunk = CHUNK // GROUP
     whole = mass.new_zeros(HEADS, len(blocks), (CHUNKS + 1) * per_chunk)
     places = chunks.long()[..., None] * per_chunk + torch.arange(per_chunk, device=rows.device)
     places = places.masked_fill(chunks[..., None] < 0, CHUNKS * per_chunk).flatten(2)
     whole.scatter_(2, places, mass)
-    chosen = found[blocks].transpose(0, 1).long()
-    got = whole.gather(2, chosen.clamp_min(0)).masked_fill(chosen < 0, 0.0)
-    return float(1 - got.sum() / best.sum())
+
+    def mass_of(groups: torch.Tensor) -> torch.Tensor:
+        chosen = groups.transpose(0, 1).long()
+        return whole.gather(2, chosen.clamp_min(0)).masked_fill(chosen < 0, 0.0).sum()
+
+    return float(1 - mass_of(found[blocks]) / mass_of(best))
 
 
 def selecting(

@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from routers.forward import Attend, Rows, Text, attend_branches, blocks_of, masked_attention
-from routers.rules import Above, Top, Until, Variant, choose, combined, scored_rows, shares
+from routers.rules import (
+    Above,
+    Drawn,
+    Rule,
+    Top,
+    Until,
+    Variant,
+    combined,
+    scored_rows,
+    shares,
+    weigh,
+)
 from routers.scores import (
     CHUNK,
     Estimate,
@@ -124,13 +135,14 @@ class Routed:
             part = _text_part(text, rows, block)
             windows = Windows(variant, part)
             of_rows, window = _shares(variant, estimate, part, windows, rows.keys, self._base)
-            chosen = choose(combined(of_rows, variant), variant.rule)
-            chosen = chosen.repeat_interleave(variant.block, 1)
+            logs = weigh(combined(of_rows, variant), variant.rule, rows.layer)
+            logs = logs.repeat_interleave(variant.block, 1)
+            chosen = logs > -math.inf
             self._statistics.count(rows.layer, chosen, windows, part)
             if number % _SAMPLED_BLOCKS == _SAMPLED_BLOCKS // 2:
                 exact = _exact_shares(variant, part, windows, window, rows.keys)
                 self._statistics.compare(rows.layer, exact, chosen)
-            bias = _bias(chosen | windows.always, variant.scorer.group, rows.keys.dtype)
+            bias = _bias(logs, windows, variant.scorer.group, rows.keys.dtype)
             _hide_later(bias, part.positions)
             if variant.tail == "chosen":
                 bias = _raised(bias, of_rows, chosen, variant.scorer.group)
@@ -145,7 +157,8 @@ class Routed:
     def _branches(self, rows: Rows, estimate: Estimate) -> torch.Tensor:
         variant, text = self._variant, self._text
         if variant.block > 1:
-            variant = replace(variant, block=1, rule=Top(_BRANCH_BUDGET))
+            kind = Drawn if isinstance(variant.rule, Drawn) else Top
+            variant = replace(variant, block=1, rule=kind(_BRANCH_BUDGET))
         queries = rows.queries[:, :, text.length - text.start :]
         own = token_scores(queries.flatten(1, 2), rows.branch_keys).unflatten(1, queries.shape[1:3])
         order = torch.arange(len(text.branch_of), device=own.device)
@@ -154,8 +167,9 @@ class Routed:
         part = _Part(queries, text.length + text.branch_places, text.length, own)
         windows = Windows(variant, part)
         of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._base)
-        chosen = choose(combined(of_rows, variant), variant.rule)
-        bias = _bias(chosen | windows.always, variant.scorer.group, rows.keys.dtype)
+        logs = weigh(combined(of_rows, variant), variant.rule, rows.layer)
+        chosen = logs > -math.inf
+        bias = _bias(logs, windows, variant.scorer.group, rows.keys.dtype)
         return self._with_tail(attend_branches(text, rows, bias), of_rows, chosen, rows)
 
     def _with_tail(
@@ -232,7 +246,7 @@ class Calibration:
         part = (above - variant.aim) / (above - below) if above > below else 0.0
         first, second = float(grid[place - 1]), float(grid[place])
         share = first + (second - first) * min(max(part, 0.0), 1.0)
-        assert not isinstance(variant.rule, Top)
+        assert isinstance(variant.rule, Above | Until)
         return replace(variant, rule=replace(variant.rule, share=share))
 
     def _grid(self, variant: Variant) -> torch.Tensor:
@@ -240,12 +254,12 @@ class Calibration:
 
 
 def _is_open(variant: Variant) -> bool:
-    return not isinstance(variant.rule, Top) and variant.rule.share == 0
+    return isinstance(variant.rule, Above | Until) and variant.rule.share == 0
 
 
-def _counts(mass: torch.Tensor, rule: Above | Until | Top, grid: torch.Tensor) -> torch.Tensor:
+def _counts(mass: torch.Tensor, rule: Rule, grid: torch.Tensor) -> torch.Tensor:
     """Groups chosen with every share of the grid, summed."""
-    assert not isinstance(rule, Top)
+    assert isinstance(rule, Above | Until)
     best = mass.topk(min(rule.cap, mass.shape[-1]), -1).values
     if isinstance(rule, Above):
         # A group is chosen by every share below its own, the floor's by all.
@@ -311,11 +325,10 @@ def _exact_shares(
     return shares(logs, windows.allowed, window, of_all=True)
 
 
-def _bias(read: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """[kv_heads, rows, groups] to [kv_heads, rows, tokens]: 0 where it is read, else -inf."""
-    bias = torch.zeros(read.shape, dtype=dtype, device=read.device)
-    bias.masked_fill_(~read, -math.inf)
-    return bias[..., None].expand(*read.shape, size).flatten(2)
+def _bias(logs: torch.Tensor, windows: Windows, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """[kv_heads, rows, groups] to [kv_heads, rows, tokens]: what is added to scores."""
+    bias = logs.masked_fill(windows.always, 0.0).to(dtype)
+    return bias[..., None].expand(*bias.shape, size).flatten(2)
 
 
 def _raised(

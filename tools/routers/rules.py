@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from hga_kernels.reference import MOST_MULTIPLE, draw_numbers
 
 from routers.scores import Scorer
 
@@ -35,7 +36,16 @@ class Until:
     cap: int
 
 
-Rule = Top | Above | Until
+@dataclass(frozen=True)
+class Drawn:
+    """Groups drawn by their mass, each standing for its likes (``reference.take_groups``)."""
+
+    budget: int
+    most: int = MOST_MULTIPLE
+    """Groups that one may stand for."""
+
+
+Rule = Top | Above | Until | Drawn
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,27 @@ def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
     return scored.transpose(2, 3).flatten(1, 2)
 
 
-def choose(mass: torch.Tensor, rule: Rule) -> torch.Tensor:
+def weigh(mass: torch.Tensor, rule: Rule, layer: int) -> torch.Tensor:
+    """Logarithms of what the chosen groups count as, -inf for others.
+
+    Args:
+        mass: [kv_heads, units, groups], 0 where none may be chosen.
+        rule: how to choose.
+        layer: layer number.
+    """
+    if not isinstance(rule, Drawn):
+        return torch.zeros_like(mass).masked_fill_(~choose(mass, rule), -math.inf)
+    groups = torch.arange(mass.shape[2], device=mass.device).expand(mass.shape[0], -1)
+    numbers = draw_numbers(layer, mass.shape[0], groups)[:, None]
+    odds = mass / numbers.clamp_min(MOST_MULTIPLE / rule.most)
+    chosen = choose(odds, Top(rule.budget))
+    bound = odds.masked_fill(~chosen, math.inf).amin(-1, keepdim=True) * MOST_MULTIPLE
+    some_left = (mass > 0).sum(-1, keepdim=True) > rule.budget
+    logs = (bound / mass).clamp(1, rule.most).where(some_left, 1.0).log()
+    return logs.masked_fill_(~chosen, -math.inf)
+
+
+def choose(mass: torch.Tensor, rule: Top | Above | Until) -> torch.Tensor:
     """[kv_heads, units, groups] masses, 0 where none may be chosen, to the choice, bool."""
     if isinstance(rule, Top):
         return _of_heaviest(mass, rule.budget, lambda best: best > 0)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from routers.rules import Above, Top, Until, Variant
+from routers.rules import Above, Drawn, Top, Until, Variant
 from routers.scores import Scorer
 
 _PAIRS = Scorer(reduce="pairs")
@@ -20,8 +20,22 @@ def variants() -> list[Variant]:
 
 def _decode() -> list[Variant]:
     above = Variant("share of all, cap 256", Above(0, _CAP), _SUM, of_all=True)
+    drawn = Variant("pairs, 74 drawn", Drawn(74), _PAIRS, of_all=True, **_NARROWEST)
     return [
-        Variant("today: pairs, 64 groups", Top(64), replace(_PAIRS, kept_chunks=768)),
+        replace(
+            drawn,
+            name="today: pairs, 64 drawn",
+            rule=Drawn(64),
+            scorer=replace(_PAIRS, kept_chunks=768),
+        ),
+        drawn,
+        replace(
+            drawn, name="pairs, 47 drawn, windows 128/512", rule=Drawn(47), sinks=128, recent=512
+        ),
+        replace(drawn, name="pairs, 74 drawn, for at most 8", rule=Drawn(74, 8)),
+        replace(drawn, name="pairs, 74 drawn, of what can be chosen", of_all=False),
+        replace(drawn, name="4 bits, 74 drawn", scorer=Scorer(levels=16, reduce="pairs")),
+        replace(drawn, name="oracle, 74 drawn", scorer=Scorer("exact")),
         Variant("pairs, 47 groups", Top(47), _PAIRS),
         Variant("sum, 47 groups", Top(47), _SUM),
         above,
@@ -82,28 +96,36 @@ def _decode() -> list[Variant]:
 
 
 def _prefill() -> list[Variant]:
+    kept = replace(_PAIRS, kept_chunks=512)
     today = Variant(
-        "prefill, today: pairs, 128 groups", Top(128), replace(_PAIRS, kept_chunks=512), block=64
+        *("prefill, today: pairs, 128 drawn", Drawn(128), kept),
+        block=64,
+        of_all=True,
+        **_NARROWEST,
     )
+    heaviest = Variant("prefill, pairs, 128 groups", Top(128), kept, block=64)
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
     return [
         today,
-        replace(today, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
+        heaviest,
+        replace(heaviest, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
         above,
         replace(above, name="prefill, share of all, max", combine="max"),
         replace(above, name="prefill, share of all, max, windows 64/256", combine="max", **_NARROW),
-        replace(today, name="prefill, windows 64/128, 128 groups", **_NARROWEST),
+        replace(heaviest, name="prefill, windows 64/128, 128 groups", **_NARROWEST),
         replace(above, name="prefill, share of all, windows 64/128", **_NARROWEST),
         replace(above, name="prefill, share of all, every 8th", stride=8),
         replace(above, name="prefill, share of all, every 2nd", stride=2),
         replace(above, name="prefill, share of all, oracle", scorer=Scorer("exact")),
         replace(
-            today,
+            heaviest,
             name="prefill, paper, 107 groups",
             rule=Top(107),
             scorer=Scorer("means", kept_chunks=20),
         ),
-        replace(today, name="prefill, bounds, 107 groups", rule=Top(107), scorer=Scorer("bounds")),
+        replace(
+            heaviest, name="prefill, bounds, 107 groups", rule=Top(107), scorer=Scorer("bounds")
+        ),
         replace(above, name="prefill, share of all, 4%", aim=0.04),
         replace(above, name="prefill, share of all, 3%", aim=0.03),
     ]

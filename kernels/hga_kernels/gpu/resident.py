@@ -250,7 +250,8 @@ def attend_resident(
     _attend_resident[(pieces, kv_heads)](
         queries, groups, multiples, places, position, resident, host, maxima, sums, page_sums,
         parts, scale / math.log(2), slots, host.shape[0] // kv_heads, budget,
-        COUNTED=multiples is not None, ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS), **shared, **launch.options(),
+        COUNTED=multiples is not None, ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS),
+        **shared, **launch.options(),
     )  # fmt: skip
     _add_up[(heads,)](
         groups, places, position, maxima, sums, page_sums, parts, out, mass, pieces, budget,

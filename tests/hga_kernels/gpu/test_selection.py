@@ -125,9 +125,7 @@ CHOICES = {
     "a block of weights far apart": Choice(32, 1, 40, 9, 0, (9, 8), 9, 5, size=20.0),
     "one token of weights far apart": Choice(64, 2, 8, 9, 0, (9,), 9, 5, size=20.0),
     "one token, of the shares of all": Choice(64, 3, 3, 20, 2, (18,), 20, 32, 1, layer=7, window=7),
-    "blocks, of the shares of all": Choice(
-        64, 2, 20, 42, 2, (40, 7), 50, 16, 1, layer=1, window=6
-    ),
+    "blocks, of the shares of all": Choice(64, 2, 20, 42, 2, (40, 7), 50, 16, 1, layer=1, window=6),
     "blocks, few chunks kept, of the shares of all": Choice(
         128, 2, 20, 70, 2, (66, 40), 20, 40, 1, layer=47, window=8
     ),
