@@ -8,7 +8,8 @@ from hga_kernels import norm_linear, sample
 from hga_kernels.gpu.choice import choose_pages
 from hga_kernels.gpu.index import index_closed_chunk
 from hga_kernels.gpu.pages import write_token
-from hga_kernels.gpu.resident import attend_resident, log_mass_resident
+from hga_kernels.gpu.resident import attend_resident
+from hga_kernels.gpu.selection_step import WindowPages
 from hga_kernels.gpu.step import finish_step
 
 from hga_engine.attention.index import RoutingIndex
@@ -198,9 +199,6 @@ class DecodeGraph:
             )
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
-            always = log_mass_resident(
-                queries, self._position, cache.resident[layer], scale, window
-            )
             groups, multiples, places = choose_pages(
                 rows,
                 index.summaries[layer],
@@ -215,7 +213,7 @@ class DecodeGraph:
                 cache.stamps[layer],
                 self._step,
                 cache.counts,
-                always,
+                WindowPages(self._position, cache.resident[layer], window),
                 layer,
             )
             attended = attend_resident(

@@ -52,6 +52,26 @@ WINDOW = Window()
 """Of the router's own configuration."""
 
 
+def list_window(position: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    """The groups that a query reads anyhow.
+
+    Args:
+        position: [1] int32 of the query.
+        window: how many there are.
+
+    Returns:
+        groups: [window.slots] int32, -1 for none.
+        slots: [window.slots] int32: where they are in ``resident``.
+    """
+    last = position // GROUP
+    sinks = torch.arange(window.sinks, dtype=torch.int32, device=position.device)
+    recent = torch.arange(window.recent, dtype=torch.int32, device=position.device)
+    recent = (last // CHUNK_GROUPS + 1) * CHUNK_GROUPS - window.recent + recent
+    groups = torch.cat((sinks, recent.masked_fill(recent < window.sinks, -1)))
+    slots = torch.cat((sinks, window.sinks + recent % window.recent))
+    return groups.masked_fill(groups > last, -1), slots
+
+
 def write_token(
     heads: torch.Tensor,
     q_norm: torch.Tensor | None,
@@ -185,21 +205,17 @@ def attend_resident(
     Returns:
         [query_heads, head_dim].
     """
-    kv_heads, now = resident.shape[0], int(position)
-    always = [g for g in range(window.sinks) if g * GROUP <= now]
-    slots = list(always)
-    for group in window.recent_groups(now):
-        always.append(group)
-        slots.append(window.sinks + group % window.recent)
+    kv_heads = resident.shape[0]
+    always, slots = list_window(position, window)
     of_host = host.unflatten(0, (kv_heads, -1))
     for head in range(kv_heads):
         for group, place in zip(groups[head].tolist(), places[head].tolist(), strict=True):
             if place >= MISSING:
                 resident[head, window.slots + place - MISSING] = of_host[head, group]
-    fixed = torch.tensor(slots, device=resident.device).expand(kv_heads, -1)
+    fixed = slots.expand(kv_heads, -1)
     chosen = window.slots + (places.clamp_min(0) & (MISSING - 1))
     per_head = torch.arange(kv_heads, device=resident.device)[:, None] * resident.shape[1]
-    listed = torch.tensor(always, dtype=torch.int32, device=groups.device).expand(kv_heads, -1)
+    listed = always.expand(kv_heads, -1)
     if multiples is not None:
         once = multiples.new_ones(kv_heads, listed.shape[1])
         multiples = torch.cat((once, multiples), 1)[None]

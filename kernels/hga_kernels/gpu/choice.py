@@ -2,10 +2,11 @@
 
 import torch
 
-from hga_kernels import select_groups
+from hga_kernels import log_mass, select_groups
 from hga_kernels.gpu.pages import resolve_pages
 from hga_kernels.gpu.selection import takes
-from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
+from hga_kernels.gpu.selection_step import MAX_ROWS, WindowPages, select_few
+from hga_kernels.reference_pages import list_window
 
 
 def choose_pages(
@@ -22,7 +23,7 @@ def choose_pages(
     stamps: torch.Tensor,
     step: torch.Tensor,
     counts: torch.Tensor,
-    always: torch.Tensor | None = None,
+    window: WindowPages | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one token, then ``reference_pages.resolve_pages``.
@@ -43,8 +44,7 @@ def choose_pages(
         stamps: likewise.
         step: likewise.
         counts: likewise.
-        always: [kv_heads, parts, rows] ``reference.log_mass`` of parts of what is read anyhow, or
-            None.
+        window: what is read anyhow, which then counts as mass as well.
         layer: see ``reference.select_groups``.
 
     Returns:
@@ -58,14 +58,25 @@ def choose_pages(
         places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
         groups, multiples = select_few(
             *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, chunks, scale),
-            *(queries.is_cuda, (places, *cache), always, layer),
+            *(queries.is_cuda, (places, *cache), None, layer, window),
         )
         return groups[0], multiples[0], places
-    if always is not None:
-        always = always.logsumexp(1, keepdim=True)
+    always = None if window is None else _log_mass(queries, window, scale)
     groups, multiples = select_groups(
         *(*index, first_chunk, end_chunk, chunks, budget, chunks, scale, always, layer)
     )
     found = resolve_pages(groups[0], *cache)
     assert found is not None
     return groups[0], multiples[0], found
+
+
+def _log_mass(queries: torch.Tensor, window: WindowPages, scale: float) -> torch.Tensor:
+    """[kv_heads, 1, rows] ``reference.log_mass`` of a token's window."""
+    kv_heads, slots = window.resident.shape[:2]
+    groups, places = list_window(window.position, window.sizes)
+    heads = torch.arange(kv_heads, dtype=torch.int32, device=places.device)[:, None] * slots
+    rows = queries.transpose(0, 1).flatten(1, 2)[:, None]
+    listed = groups.expand(1, kv_heads, -1), (places + heads)[None]
+    pool = window.resident.flatten(0, 1)
+    found: torch.Tensor = log_mass(rows, window.position[None], *listed, pool, scale)
+    return found.view(kv_heads, 1, -1)

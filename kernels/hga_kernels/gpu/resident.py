@@ -24,7 +24,6 @@ _TENSOR_CORE_ROWS = 16
 
 ATTEND = {90: Launch({"PAGES": 4}, warps=4, stages=1)}
 ADD_UP = {90: Launch({}, warps=4, stages=1)}
-LOG_MASS = {90: Launch({"PAGES": 4}, warps=4, stages=1)}
 CANDIDATES = {
     "attend_resident": tuple(
         Launch({"PAGES": pages}, warps=warps, stages=1)
@@ -153,15 +152,15 @@ def _add_up(
 
 
 @triton.jit
-def _log_mass_resident(
-    queries, position_at, resident, logs, scale, resident_slots,
+def store_log_mass(
+    queries, position_at, resident, logs, scale, resident_slots, piece, pieces, kv_head,
     HEADS: tl.constexpr, DIM: tl.constexpr, SINKS: tl.constexpr, RECENT: tl.constexpr,
-    ROWS: tl.constexpr, OVERLAPS: tl.constexpr, PAGES: tl.constexpr,
+    ROWS: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
-    if OVERLAPS:
-        gdc_launch_dependents()
-        gdc_wait()
-    piece, kv_head = tl.program_id(0), tl.program_id(1)
+    """Of PAGES pages of the window, the logarithm of a token's weights before they are normalised.
+
+    Args: ``queries`` [HEADS, DIM] of the KV head, ``logs`` [kv_heads, pieces, HEADS].
+    """
     position = tl.load(position_at)
     n = tl.arange(0, PAGES * _GROUP)
     # No group is chosen yet.
@@ -173,49 +172,14 @@ def _log_mass_resident(
     dim, row = tl.arange(0, DIM), tl.arange(0, ROWS)
     inside = (n % _GROUP)[:, None] * DIM + dim[None, :]
     cached = (kv_head * resident_slots + slot).to(tl.int64)[:, None] * (2 * _GROUP * DIM) + inside
-    at = (kv_head * HEADS + row)[:, None] * DIM + dim[None, :]
-    query = tl.load(queries + at, mask=(row < HEADS)[:, None], other=0.0)
+    query = tl.load(queries + row[:, None] * DIM + dim[None, :], (row < HEADS)[:, None], 0.0)
     key = tl.load(resident + cached, mask=visible[:, None], other=0.0)
-    scores = tl.dot(query, tl.trans(key)) * scale
-    scores = tl.where(visible[None, :], scores, float("-inf"))
-    maximum = tl.maximum(tl.max(scores, 1), _NO_MAXIMUM)
-    total = tl.sum(tl.exp2(scores - maximum[:, None]), 1)
+    scores = tl.dot(key, tl.trans(query)) * scale
+    scores = tl.where(visible[:, None], scores, float("-inf"))
+    maximum = tl.maximum(tl.max(scores, 0), _NO_MAXIMUM)
+    total = tl.sum(tl.exp2(scores - maximum[None, :]), 0)
     log = tl.where(total > 0, maximum + tl.log2(total), float("-inf")) / LOG2_E
-    own = (kv_head * tl.num_programs(0) + piece) * HEADS + row
-    tl.store(logs + own, log, mask=row < HEADS)
-
-
-def log_mass_resident(
-    queries: torch.Tensor,
-    position: torch.Tensor,
-    resident: torch.Tensor,
-    scale: float,
-    window: Window = WINDOW,
-) -> torch.Tensor:
-    """``reference.log_mass`` of a token's sinks and recent tokens, in parts.
-
-    Args:
-        queries: [query_heads, head_dim] bf16.
-        position: [1] int32.
-        resident: see ``reference_pages.attend_resident``.
-        scale: of the scores.
-        window: which pages are sinks and recent.
-
-    Returns:
-        [kv_heads, parts, query heads of each] float32, -inf where nothing is seen.
-    """
-    heads, dim = queries.shape
-    kv_heads, slots = resident.shape[:2]
-    launch = pick(LOG_MASS, capability(queries.device))
-    parts, per_kv = triton.cdiv(window.slots, launch.sizes["PAGES"]), heads // kv_heads
-    logs = queries.new_empty(kv_heads, parts, per_kv, dtype=torch.float32)
-    _log_mass_resident[(parts, kv_heads)](
-        queries, position, resident, logs, scale / math.log(2), slots,
-        HEADS=per_kv, DIM=dim, SINKS=window.sinks, RECENT=window.recent,
-        ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS),
-        **overlap(queries.device), **launch.options(),
-    )  # fmt: skip
-    return logs
+    tl.store(logs + (kv_head * pieces + piece) * HEADS + row, log, mask=row < HEADS)
 
 
 def attend_resident(
@@ -277,13 +241,6 @@ _TYPES = {
     "scale": "fp32",
     **dict.fromkeys(("pieces", "resident_slots", "max_groups", "budget"), "i32"),
 }
-_LOG_MASS_TYPES = {
-    **dict.fromkeys(("queries", "resident"), "*bf16"),
-    "position_at": "*i32",
-    "logs": "*fp32",
-    "scale": "fp32",
-    "resident_slots": "i32",
-}
 _WINDOW = {"SINKS": WINDOW.sinks, "RECENT": WINDOW.recent, "OVERLAPS": True}
 _QWEN3 = {"HEADS": 8, "DIM": 128, **_WINDOW}
 _SMOLLM2 = {"HEADS": 3, "DIM": 64, **_WINDOW}
@@ -298,10 +255,6 @@ BUILDS = (
           {**_QWEN3, **_COUNTED, **_MASS}),
     Build("attend_resident/smollm2/mass", _attend_resident, _TYPES, ATTEND,
           {**_SMOLLM2, **_COUNTED, **_MASS}),
-    Build("log_mass_resident/qwen3", _log_mass_resident, _LOG_MASS_TYPES, LOG_MASS,
-          {**_QWEN3, "ROWS": 16, "OVERLAPS": True}),
-    Build("log_mass_resident/smollm2", _log_mass_resident, _LOG_MASS_TYPES, LOG_MASS,
-          {**_SMOLLM2, "ROWS": 16, "OVERLAPS": True}),
     Build("add_up/qwen3", _add_up, _TYPES, ADD_UP,
           {**_QWEN3, **_ADDED, **_NO_MASS, "mass": None}),
     Build("add_up/qwen3/mass", _add_up, _TYPES, ADD_UP, {**_QWEN3, **_ADDED, **_MASS}),

@@ -4,6 +4,7 @@ The second one also finds the chosen pages in the page cache, if it is given one
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -12,6 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.pages import give_slots, mark_used, padded_slots
+from hga_kernels.gpu.resident import store_log_mass
 from hga_kernels.gpu.scores import (
     LIFT,
     LOG2_E,
@@ -25,6 +27,19 @@ from hga_kernels.gpu.scores import (
     token_products,
 )
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
+from hga_kernels.reference_pages import WINDOW, Window
+
+
+@dataclass(frozen=True)
+class WindowPages:
+    """Where the pages are that a token reads anyhow."""
+
+    position: torch.Tensor
+    """[1] int32 of the token."""
+    resident: torch.Tensor
+    """[kv_heads, slots, 2, 16, head_dim], see ``reference_pages``."""
+    sizes: Window = WINDOW
+
 
 MAX_ROWS = 16
 _LEAST_ROWS = 8
@@ -32,7 +47,8 @@ _LEAST_ROWS = 8
 
 
 def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
-    return Launch({"CHUNKS": chunks, "WARPS": warps}, warps=warps, registers=registers)
+    sizes = {"CHUNKS": chunks, "WARPS": warps, "PAGES": 8}
+    return Launch(sizes, warps=warps, registers=registers)
 
 
 SCORE_LAUNCHES = {90: _score_launch(8, 4), 120: _score_launch(8, 4)}
@@ -68,18 +84,27 @@ def score_step_kernel(
     first_chunk,
     capacity,
     runs,
+    position_at,
+    resident,
+    logs,
+    resident_slots,
     ROWS: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
+    HEADS: tl.constexpr,
+    SINKS: tl.constexpr,
+    RECENT: tl.constexpr,
     PACKED: tl.constexpr,
     OVERLAPS: tl.constexpr,
     STANDS: tl.constexpr,
     CHUNKS: tl.constexpr,
     WARPS: tl.constexpr,
+    PAGES: tl.constexpr,
 ):
     """One program a run of CHUNKS chunks and KV head: weight per group and row.
 
-    STANDS: no kernel that may still be running changes the index or ``end_chunks``.
+    STANDS: no kernel that may still be running changes the index or ``end_chunks``. With HEADS the
+    programs after the runs find the mass of PAGES pages each of what is read anyhow.
     """
     run, head = tl.program_id(0), tl.program_id(1)
     TOKENS: tl.constexpr = CHUNKS * 64
@@ -138,6 +163,13 @@ def score_step_kernel(
         place = (head * runs + run) * ROWS + row
         tl.store(peaks + place, peak)
         tl.store(totals + place, tl.sum(weight, 0))
+    if HEADS:  # noqa: SIM102 (decided when it is compiled)
+        if run >= runs:
+            store_log_mass(
+                *(queries + head * query_stride, position_at, resident, logs, scale),
+                *(resident_slots, run - runs, tl.num_programs(0) - runs, head),
+                *(HEADS, dim, SINKS, RECENT, ROWS, PAGES),
+            )
 
 
 @triton.jit(do_not_specialize=("first_head",))
@@ -246,13 +278,14 @@ def select_few(
     pages: tuple[torch.Tensor, ...] | None = None,
     always: torch.Tensor | None = None,
     layer: int = 0,
+    window: WindowPages | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
     cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running
     changes the index or ``end_chunks``. ``always`` is contiguous float32 [kv_heads, parts, rows]:
-    what is read anyhow may be given in parts.
+    what is read anyhow may be given in parts. Or ``window`` says where it is.
     """
     kv_heads, _, rows, dim = queries.shape
     score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
@@ -265,7 +298,11 @@ def select_few(
     totals = torch.empty_like(peaks)
     groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
     multiples = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
-    score_step_kernel[(runs, kv_heads)](
+    pieces = 0
+    if window is not None:
+        pieces = -(-window.sizes.slots // score.sizes["PAGES"])
+        always = torch.empty((kv_heads, pieces, rows), dtype=torch.float32, device=device)
+    score_step_kernel[(runs + pieces, kv_heads)](
         queries,
         summaries,
         codes,
@@ -280,9 +317,16 @@ def select_few(
         first_chunk,
         summaries.shape[1],
         runs,
+        None if window is None else window.position,
+        None if window is None else window.resident,
+        None if window is None else always,
+        0 if window is None else window.resident.shape[1],
         ROWS=padded,
         QUARTER=dim // 4,
         WIDTH=max(dim // 4, 32),
+        HEADS=0 if window is None else rows,
+        SINKS=0 if window is None else window.sizes.sinks,
+        RECENT=0 if window is None else window.sizes.recent,
         PACKED=packed,
         STANDS=pages is not None,
         **overlap(device),
@@ -337,10 +381,17 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "totals": "*fp32",
                 "scale": "fp32",
                 **dict.fromkeys(("rows", "query_stride", "first_chunk", "capacity", "runs"), "i32"),
+                "position_at": "*i32",
+                "resident": "*bf16",
+                "logs": "*fp32",
+                "resident_slots": "i32",
             },
             SCORE_LAUNCHES,
             {
                 "ROWS": padded,
+                "HEADS": rows,
+                "SINKS": WINDOW.sinks,
+                "RECENT": WINDOW.recent,
                 "QUARTER": dim // 4,
                 "WIDTH": max(dim // 4, 32),
                 "PACKED": True,
@@ -371,7 +422,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
                 "RUNS": 128,
                 "BUDGET": 64,
                 "SLOTS": 512,
-                "PARTS": 16,
+                "PARTS": 2,
                 "OVERLAPS": True,
             },
         ),
