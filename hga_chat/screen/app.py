@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,9 +17,9 @@ from hga_chat.documents.clean import displayable
 from hga_chat.screen import clipboard
 from hga_chat.screen.commands import PaletteCommands, is_command, parse
 from hga_chat.screen.flow import Flow
-from hga_chat.screen.heat import where
 from hga_chat.screen.read_view import MODES
 from hga_chat.screen.themes import SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
+from hga_chat.screen.turn import percent
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.finder import Finder
@@ -186,6 +187,7 @@ class ChatApp(App[None]):
         """Show how much of the documents has been read in."""
         for block_map in self._maps:
             block_map.fill(fraction)
+        self._entitle()
 
     def show_anew(self) -> None:
         """Show what is to be shown with nothing left glowing of what was before."""
@@ -197,12 +199,23 @@ class ChatApp(App[None]):
         """Show what was read; ``newest`` [groups] by the latest tokens glows."""
         view = self.flow.view
         totals = view.levels()
-        is_whole = view.mode == "answer" and view.shown_layer is None
-        now = view.map.block_levels(newest) if newest and is_whole else None
+        is_lit = view.mode == "answer" and view.is_whole
+        now = view.map.block_levels(newest) if newest and is_lit else None
+        sources, always = view.source_blocks, view.always
         for block_map in self._maps:
-            block_map.light(now, totals)
-        self.map.entitle(view.title())
-        self.document_tree.show_shares(view.map.document_shares(view.mass))
+            block_map.light(now, totals, sources, always)
+        self._entitle()
+        self.document_tree.show_shares(view.document_shares())
+
+    def _entitle(self) -> None:
+        """Say what the map shows."""
+        view = self.flow.view
+        if self.map.filled < 1:
+            self.map.entitle("Reading the documents", "filling")
+        elif view.mode == "unread":
+            self.map.entitle(view.title(), "unread")
+        else:
+            self.map.entitle(view.title(), "answer" if view.is_whole else "part")
 
     def show_memory(self, figures: "MemoryFigures") -> None:
         """Show where the memory is; while an answer is written, with the panels' next frame."""
@@ -429,7 +442,7 @@ class ChatApp(App[None]):
             self.map.point("")
             return
         name = found.path.rsplit("/", 1)[-1]
-        place = where(name, found.start_line, found.end_line, found.page, found.label)
+        place = replace(found, path=name).place
         self.map.point(displayable(place).replace("\n", "␤"))
 
     def on_block_map_opened(self, message: BlockMap.Opened) -> None:
@@ -437,8 +450,7 @@ class ChatApp(App[None]):
         read_map = self.flow.view.map
         found = read_map.passage(message.block)
         if found is not None:
-            place = where(found.path, found.start_line, found.end_line, found.page, found.label)
-            self._view([(*read_map.tokens_of(message.block), place)], 0)
+            self._view([(*read_map.tokens_of(message.block), found.place)], 0)
 
     def on_transcript_source_opened(self, message: Transcript.SourceOpened) -> None:
         """Show a passage an answer read."""
@@ -467,13 +479,15 @@ class ChatApp(App[None]):
         layout, view = self.flow.layout, self.flow.view
         if layout is None or isinstance(self.screen, Viewer):
             return
-        self.push_screen(Viewer(layout, places, number, view.map.reader(view.mass), self._readers))
+        brightness = view.map.brightness(view.mass)
+        shown = Viewer(layout, places, number, brightness, self._readers, is_plain=self._is_plain)
+        self.push_screen(shown)
 
     def _readers(self, start: int, end: int) -> str:
         """Which answers read a passage, in words."""
         found = self.flow.view.readers(start, end)
         if not found:
             return "Hardly read by any answer." if self.transcript.turns else "No answer yet."
-        named = [f"answer {turn.number} ({share:.1%})" for turn, share in found[:6]]
+        named = [f"answer {turn.number} ({percent(share)})" for turn, share in found[:6]]
         more = f" and {len(found) - 6} more" if len(found) > 6 else ""
         return f"Read by {', '.join(named)}{more}"

@@ -144,7 +144,7 @@ class Flow:
         if self.turn is None:
             return
         self.turn.stream(report.text)
-        newest = self.turn.reading.add(report.lengths, report.masses)
+        newest = self.turn.reading.add(report.lengths, report.masses, report.always)
         self._app.transcript.changed(self.turn)
         self._streamed = report
         self._newest = added(self._newest, newest)
@@ -170,7 +170,11 @@ class Flow:
         self._read_by_layers(report.layers)
         if self.turn:
             self.turn.complete(answer, has_documents=self.layout is not None)
+            if answer.standing_out is not None:
+                self.view.complete(self.turn, answer.standing_out)
             self._app.transcript.changed(self.turn)
+            if self.view.turn is self.turn:
+                self._app.show_reading()
         finished = answer.finished
         if finished.completion_tokens:
             self._app.show_speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity)

@@ -6,7 +6,6 @@ from textual.content import Content
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.colouring import Colouring
-from hga_chat.screen.heat import where
 from hga_chat.screen.markdown import Block, BlockSplitter, open_table, plain_fence, render
 from hga_chat.screen.pieces import Piece
 from hga_chat.screen.reading import AnswerReading
@@ -205,11 +204,10 @@ class Turn:
         self, number: int, source: "Source", best: float, mark: Content | None = None
     ) -> Piece:
         """A line for a passage: its share, where it stands, how it begins."""
-        place = where(source.path, source.start_line, source.end_line, source.page, source.label)
-        place = displayable(place).replace("\n", "␤")
+        place = displayable(source.place).replace("\n", "␤")
         begins = " ".join(source.text.split())[:200]
         line = Content.assemble(
-            (f"{_percent(source.score):>4} ", "bold"),
+            (f"{percent(source.score):>4} ", "bold"),
             bar(source.score / best if best > 0 else 0.0, 6),
             "  ",
             mark or "",
@@ -220,7 +218,8 @@ class Turn:
         return Piece("source", text_rows(line, wrapped=False), text, turn=self, number=number)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as it is told of sources."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 

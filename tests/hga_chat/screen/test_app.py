@@ -11,6 +11,7 @@ from hga_chat.conversation import Conversation, kept_answer, saved_turn
 from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
+from hga_chat.screen.widgets.legend import SOURCE
 from hga_chat.screen.widgets.memory import MemoryPanel
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
@@ -61,7 +62,7 @@ async def test_question_answer_and_sources_at_every_size(size, scripted, answer,
         await until(pilot, is_done(app))
         (turn,) = turns(app)
         assert turn.text == "Calm **seas**."
-        found = re.search(r"75% .* logs/sea\.txt:(\d+)–(\d+)", turn.listing)
+        found = re.search(r"75% .* logs/sea\.txt:(\d+)-(\d+)", turn.listing)
         first, last = int(found[1]), int(found[2])
         assert first <= 51 <= last <= first + 3  # "line 50" is the 51st; a group is 16 tokens
         assert "logs/book.pdf, page 7" in turn.listing
@@ -184,11 +185,39 @@ async def test_block_map_and_documents_light_up_where_the_answer_reads(
         assert max(block_map.levels) > 0.5
 
 
+async def test_what_every_word_reads_does_not_outshine_the_source(scripted, answer, opened, until):
+    script = scripted()
+    end, whale = script.group_of(" 60 of"), script.group_of("The whale")
+    last = len(script.layout) // 16
+    script.engine._answers.append(
+        answer("The whale is white.", {end: 5.0}, {3: {whale: 1.0, 20: 0.5}}, always=[0, last])
+    )
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        (turn,) = turns(app)
+        assert turn.sources[0].path == "logs/book.pdf"
+        view = app.flow.view
+        levels = view.levels()
+        assert levels[whale // 4] == 1.0
+        assert levels[end // 4] == 0.0
+        assert view.source_blocks == {whale // 4, 20 // 4}
+        for block_map in (app.map, app.status_line.map):
+            assert block_map._all_steps()[whale // 4] == SOURCE
+        # Source, viewer and documents tell the same share.
+        first, second = turn.sources
+        assert "67%" in turn.listing
+        assert "(67%)" in app._readers(first.start_token, first.end_token)
+        assert app.document_tree.shares()["book.pdf"] == pytest.approx(first.score)
+        assert "(33%)" in app._readers(second.start_token, second.end_token)
+
+
 async def test_block_under_the_mouse_is_named(scripted, opened, until):
     async with opened(scripted().make) as (app, pilot):
         await until(pilot, is_ready(app))
         await pilot.hover("#map", offset=(2, 1))
-        await until(pilot, lambda: "  sea.txt:1–" in str(app.query_one("#map").border_title))
+        await until(pilot, lambda: "  sea.txt:1-" in str(app.query_one("#map").border_title))
         await pilot.hover("#prompt")
         await until(pilot, lambda: "sea" not in str(app.query_one("#map").border_title))
 

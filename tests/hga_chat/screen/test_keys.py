@@ -92,7 +92,7 @@ async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
         await it.until(lambda: bool(lines._shown))
         # Group 3 holds tokens 47 to 62 of the documents, which are lines of nine tokens.
         assert "line 5 of the log says calm" in lines.marked_text
-        assert "answer 1 (75.0%)" in str(it.app.screen.query_one("#viewer-readers").content)
+        assert "answer 1 (75%)" in str(it.app.screen.query_one("#viewer-readers").content)
         await it.press("right")
         await it.until(lambda: "The whale" in it.app.screen.query_one(DocumentLines).marked_text)
         await it.press("c")
@@ -144,10 +144,10 @@ async def test_map_shows_layer_by_layer_what_was_read(answered):
         assert len(lit()) == 2
         it.app.map.focus()
         await it.press("l")
-        assert "Read by layer 1 of 2" in title()
+        assert "All that layer 1 of 2 read" in title()
         assert lit() == [0]  # group 3 of the session, of which block 0 holds the first four
         await it.press("l")
-        assert "Read by layer 2 of 2" in title()
+        assert "All that layer 2 of 2 read" in title()
         assert lit() == [it.whale // 4]
         await it.press("l")
         assert "layer" not in title()
@@ -274,7 +274,7 @@ async def test_map_shows_all_answers_and_what_was_hardly_read(answered):
         lit = [level > 0 for level in it.app.map.levels]
         assert sum(lit) == 2
         await it.press("f5")
-        assert "Read by all answers" in str(it.app.map.border_title)
+        assert "read by all answers" in str(it.app.map.border_title)
         assert [level > 0 for level in it.app.map.levels] == lit
         await it.command("/map")
         assert "Hardly read: 87%" in str(it.app.map.border_title)  # 13 of 15 blocks
