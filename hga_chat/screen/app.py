@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen import clipboard
@@ -24,7 +24,7 @@ from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import Help
-from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine
+from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine, has_device
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
 from hga_chat.screen.widgets.transcript import Transcript
@@ -102,7 +102,7 @@ class ChatApp(App[None]):
         self.memory, self.speed = MemoryPanel(), SpeedLine()
         self.transcript, self.prompt = Transcript(), Prompt()
         self.finder = Finder(self.transcript)
-        panels = (self.document_tree, self.map, Static(id="room"), self.memory, self.speed)
+        panels = (self.document_tree, self.map, self.memory, self.speed)
         self.side = Vertical(*panels, id="side")
         self.flow = Flow(self, self.engine)
         self._maps = (self.map, self.status_line.map)
@@ -171,6 +171,7 @@ class ChatApp(App[None]):
         if figures is not None:
             self.memory.figures = figures
             self.status_line.show_memory(figures)
+            self.speed.tell_device(has_gpu=has_device(figures))
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents."""

@@ -61,6 +61,7 @@ class DocumentTree(Tree[Entry], Panel):
         self._leaves = []
         if layout is None:
             self.root.add_leaf("", Entry("none: ask about anything"))
+            self._fit()
             return
         folders: dict[tuple[str, ...], TreeNode[Entry]] = {(): self.root}
         paths = _joined([_shown(span.document.path).split("/") for span in layout.documents])
@@ -76,6 +77,20 @@ class DocumentTree(Tree[Entry], Panel):
                 _entry(folders[path]).tokens += span.tokens
             entry = Entry(name, span.tokens, number=len(self._leaves))
             self._leaves.append(folders[path].add_leaf("", entry))
+        self._fit()
+
+    def _fit(self) -> None:
+        """Take as many lines as there are, if other panels leave so many."""
+        lines = self.last_line + 1
+        self.styles.max_height = max(lines, 1) + self.gutter.height
+
+    def on_tree_node_expanded(self) -> None:
+        """A folder was opened."""
+        self._fit()
+
+    def on_tree_node_collapsed(self) -> None:
+        """A folder was closed."""
+        self._fit()
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Entry]) -> None:
         """A document was chosen."""

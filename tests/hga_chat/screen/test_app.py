@@ -93,6 +93,39 @@ async def test_panels_give_way_to_one_line_on_a_small_screen(
         assert any("K/V" in line for line in shown(app))
 
 
+@pytest.mark.parametrize("size", [(120, 40), (200, 60), (100, 30)])
+@pytest.mark.parametrize("documents", [3, 12, 40])
+async def test_documents_take_the_lines_that_other_panels_leave(
+    size, documents, scripted, opened, until
+):
+    texts = [
+        Document(f"{n}.txt", "text", (Section(f"{n}.txt", "", "sea\n" * 40, 1, 40, None),))
+        for n in range(documents)
+    ]
+    script = scripted(loaded=LoadedDocuments(tuple(texts), ()))
+    async with opened(script.make, size) as (app, pilot):
+        await until(pilot, is_ready(app))
+        side, tree = app.side, app.document_tree
+        left = side.region.bottom - app.speed.region.bottom
+        assert left >= 0
+        assert tree.size.height == documents if left else tree.size.height < documents
+
+
+async def test_documents_alone_fill_the_height_of_a_small_screen(scripted, opened, until):
+    texts = [
+        Document(f"{n}.txt", "text", (Section(f"{n}.txt", "", "calm sea\n", 1, 1, None),))
+        for n in range(30)
+    ]
+    async with opened(scripted(loaded=LoadedDocuments(tuple(texts), ())).make, (80, 24)) as (
+        app,
+        pilot,
+    ):
+        await until(pilot, is_ready(app))
+        await pilot.press("f2")
+        await until(pilot, lambda: app.document_tree.size.height > 0)
+        assert app.document_tree.region.bottom == app.side.region.bottom
+
+
 async def test_screen_follows_the_terminal(scripted, opened, until):
     async with opened(scripted(["Yes."]).make, (120, 40)) as (app, pilot):
         await until(pilot, is_ready(app))
@@ -280,6 +313,8 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
         await ask(pilot)
         await until(pilot, is_done(app))
         screen = "\n".join(shown(app))
+        assert "Last answer, no GPU in use" in screen
+        assert "disk K/V" not in screen  # it holds nothing, and may not
         assert "625.0 MiB" in screen  # the capacity for K/V in host memory
         assert "95.4 MiB" in screen  # the weights
         speed = app.speed
@@ -307,6 +342,17 @@ async def test_pages_are_shown_where_they_move(of_device, scripted, opened, unti
         assert "97.5% at hand" in line
         assert ("800.0 KiB over PCIe" in line) is (of_device > 0)
         assert ("800.0 KiB from disk" in line) is (of_device == 0)
+
+
+async def test_columns_of_the_memory_are_named(scripted, opened, until):
+    async with opened(scripted().make, size=(200, 60)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        lines = shown(app)
+        head, line = (next(n for n in lines if name in n) for name in ("Memory", "host K/V"))
+        assert head.index("now") == line.index("host K/V") + 9
+        assert line[head.index("lately") :].lstrip()[0] in " ▁▂▃▄▅▆▇█"
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "lately" not in "\n".join(shown(app)))
 
 
 async def test_engine_error_in_an_answer_is_shown_and_the_next_question_works(
