@@ -221,7 +221,7 @@ async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered,
     async with answered() as it:
         await it.command("/verify")
         await it.until(lambda: "falls by 2.5, 0.0 nats" in it.app.transcript.turns[0].note)
-        first, second = it.app.transcript.turns[0].listing.split("\n")
+        first, _, second, _ = it.app.transcript.turns[0].listing.split("\n")
         assert "●  2.5 logs/sea.txt" in first
         assert "○  0.0 logs/book.pdf" in second
         await it.ask("more")  # the conversation goes on
