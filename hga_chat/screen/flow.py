@@ -67,6 +67,12 @@ class Flow:
         return self.state == "ready"
 
     @property
+    def is_stoppable(self) -> bool:
+        """Whether there is something that ``cancel`` would end."""
+        is_busy = self.turn is not None or self.state == "verifying"
+        return self._waiting is not None or (is_busy and self.state != "stopping")
+
+    @property
     def has_progress(self) -> bool:
         """Whether the panels do not show yet how the answer has gone on."""
         return self._streamed is not None
@@ -88,11 +94,14 @@ class Flow:
                 self._open(report)
             case Reading():
                 self._set_state(f"reading {report.fraction:.0%}")
+                read = round(report.fraction * report.tokens)
+                self._app.title_line.reading = (read, report.tokens)
                 if self.layout is not None:
                     transcript.show_card(self._opening.read(report))
                 self._app.fill(report.fraction)
             case Ready():
                 transcript.show_card(self._opening.ready(report))
+                self._app.title_line.reading = None
                 self._app.title_line.tokens = report.tokens
                 self._app.fill(1.0)
                 self._next()
@@ -134,6 +143,7 @@ class Flow:
         if report.turns:
             self.view.turn = app.transcript.turns[-1]
             app.show_reading()
+            app.refresh_bindings()
 
     def _place(self, turn: Turn, answer: "Answer") -> None:
         """Show an answer that was saved; its reading was not, but its passages were."""
@@ -196,8 +206,11 @@ class Flow:
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
+            is_other = state.split()[0] != self.state.split()[0]
             self.state = state
             self._app.title_line.state = state
+            if is_other:
+                self._app.refresh_bindings()
 
     # Questions
 
@@ -218,7 +231,7 @@ class Flow:
     def refusal(self) -> str:
         """Why no question can be taken now; empty if one can."""
         if self.state == "failed":
-            return "Nothing can be asked. Ctrl+Q leaves."
+            return "Nothing can be asked. Ctrl+Q quits."
         if self._waiting:
             return "One question waits already. Esc withdraws it."
         return ""
@@ -234,6 +247,7 @@ class Flow:
                 "the documents are read" if self.state.startswith("reading") else "this is done"
             )
             self._app.transcript.changed(turn)
+        self._app.refresh_bindings()
 
     def cancel(self) -> bool:
         """Withdraw what waits, or stop the answer and keep its part; whether there was either."""
@@ -250,6 +264,7 @@ class Flow:
         if turn is not None:
             turn.cancel(why)
             self._app.transcript.changed(turn)
+            self._app.refresh_bindings()
         return turn is not None
 
     def take_back(self) -> str | None:
@@ -264,6 +279,7 @@ class Flow:
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
         self._app.show_anew()
+        self._app.refresh_bindings()
         return turn.question
 
     def retry(self) -> str | None:
@@ -284,6 +300,7 @@ class Flow:
         self._app.transcript.clear()
         self.view.turn = self.view.token = None
         self._app.show_anew()
+        self._app.refresh_bindings()
         return True
 
     def verify(self) -> str:
@@ -293,7 +310,7 @@ class Flow:
             return "Not while something is being read or answered."
         if not turns or not turns[-1].sources:
             return "The last answer has no sources to verify."
-        turns[-1].add_note("scoring the answer again without each passage …")
+        turns[-1].add_note("scoring the answer again without each source …")
         self._app.transcript.changed(turns[-1])
         self._set_state("verifying")
         self._engine.verify(len(turns) - 1)

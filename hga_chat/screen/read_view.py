@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 from hga_chat.screen.heat import ReadMap
 from hga_chat.screen.reading import added
-from hga_chat.screen.turn import Turn
+from hga_chat.screen.turn import Turn, percent
+from hga_chat.screen.widgets.legend import Legend
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,13 @@ class ReadView:
     def is_whole(self) -> bool:
         """Whether whole answers are shown, rather than a word or a layer of one."""
         return self.mode != "answer" or (self.token is None and self.shown_layer is None)
+
+    @property
+    def legend(self) -> Legend:
+        """Which signs the map then has."""
+        if self.mode == "unread":
+            return "unread"
+        return "answer" if self.is_whole else "part"
 
     def document_shares(self) -> list[float]:
         """Share of what is shown that each document drew."""
@@ -153,7 +161,7 @@ class ReadView:
             return f"All that layer {self.shown_layer + 1} of {self.num_layers} read"
         if self.mode == "answer" and self.turn is not None and self.turn is not self._turns()[-1]:
             return f"Blocks read for answer {self.turn.number}"
-        return TITLES[self.mode]
+        return TITLES[self.mode] if self._turns() else "Blocks"
 
     def readers(self, start: int, end: int) -> list[tuple[Turn, float]]:
         """Answers that read tokens ``[start, end)`` of the documents, those that did most first.
@@ -168,6 +176,20 @@ class ReadView:
             if share > LEAST_SHARE * (end - start) / max(self.map.tokens, 1):
                 found.append((turn, share))
         return sorted(found, key=lambda pair: -pair[1])
+
+    def told(self, start: int, end: int) -> str:
+        """Which answers read tokens ``[start, end)`` of the documents, in words."""
+        found = self.readers(start, end)
+        named = [f"answer {turn.number} ({percent(share)})" for turn, share in found[:6]]
+        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+        if named:
+            return f"Read by {', '.join(named)}{more}"
+        if not self._turns():
+            return "No answer yet."
+        blocks = range(self.map.block_of(start), self.map.block_of(max(end - 1, start)) + 1)
+        if all(self.always[block] for block in blocks):
+            return "Always read, whatever is asked."
+        return "Hardly read by any answer."
 
 
 def _together(masses: Iterable[Sequence[float]]) -> list[float]:

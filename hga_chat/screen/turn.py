@@ -24,7 +24,9 @@ State = Literal["waiting", "reading", "streaming", "done"]
 _INDENT = Content(" " * 5)
 """Of what a source says, below its place."""
 NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
-FROM_THE_CONVERSATION = "From the conversation: it read earlier turns more than any passage."
+FROM_THE_CONVERSATION = (
+    "From the conversation: it read earlier turns more than any place in the documents."
+)
 
 
 class Turn:

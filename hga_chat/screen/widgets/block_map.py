@@ -49,16 +49,16 @@ class BlockMap(Panel, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Read the passage", key_display="enter"),
+        Binding("enter", "open", "Open the block"),
         Binding("left", "step(-1, 0)", "Move", show=False),
         Binding("right", "step(1, 0)", "Move", show=False),
         Binding("up", "step(0, -1)", "Move", show=False),
-        Binding("down", "step(0, 1)", "Move", key_display="←↑↓→"),
+        Binding("down", "step(0, 1)", "Move", key_display="← ↑ ↓ →"),
         Binding("home", "jump(0)", "First block", show=False),
         Binding("end", "jump(-1)", "Last block", show=False),
-        Binding("m", "app.map_mode", "Answer, all, unread"),
+        Binding("f5", "app.map_mode", "Answer, all, hardly read"),
         Binding("l", "app.step_layer(1)", "Layer by layer"),
-        Binding("L", "app.step_layer(-1)", "Layer before", show=False),
+        Binding("L", "app.step_layer(-1)", "Previous layer", show=False),
     ]
 
     class Opened(Message):

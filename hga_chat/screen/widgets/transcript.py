@@ -46,18 +46,18 @@ class Transcript(ScrollView, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARS, "cursor")}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open", key_display="enter"),
-        Binding("j,ctrl+down", "move(1)", "Next", key_display="j"),
-        Binding("k,ctrl+up", "move(-1)", "Before", key_display="k"),
-        Binding("right,l", "token(1)", "Word by word", key_display="→"),
-        Binding("left,h", "token(-1)", "Word before", show=False),
+        Binding("enter", "open", "Open"),
+        Binding("j,ctrl+down", "move(1)", "Move", key_display="j k"),
+        Binding("k,ctrl+up", "move(-1)", "Move", show=False),
+        Binding("right,l", "token(1)", "Word by word", key_display="← →"),
+        Binding("left,h", "token(-1)", "Previous word", show=False),
         Binding("c", "app.copy('block')", "Copy"),
         Binding("y", "app.copy('answer')", "Copy the answer", show=False),
         Binding("e", "app.edit", "Edit the last question", show=False),
         Binding("r", "app.retry", "Ask the last question again", show=False),
         Binding("slash", "app.find", "Find", show=False),
         Binding("n", "app.find_next(1)", "Next match", show=False),
-        Binding("N", "app.find_next(-1)", "Match before", show=False),
+        Binding("N", "app.find_next(-1)", "Previous match", show=False),
     ]
 
     class SourceOpened(Message):
@@ -95,6 +95,10 @@ class Transcript(ScrollView, can_focus=True):
         self._pointed: tuple[Turn | None, int | None] = (None, None)
         self._pressed: Piece | None = None
         self._noted = ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Before the first question there is nothing to choose."""
+        return action not in ("move", "token", "open") or bool(self.turns)
 
     # What is in it
 

@@ -175,10 +175,10 @@ class Viewer(ModalScreen[None]):
     """A document over the screen, at the place of a passage."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "dismiss", "Back", key_display="esc"),
-        Binding("right,n", "go(1)", "Next source", key_display="→"),
-        Binding("left,p", "go(-1)", "Source before", key_display="←"),
-        Binding("c", "copy", "Copy the passage"),
+        Binding("escape,q", "dismiss", "Back"),
+        Binding("right,n", "go(1)", "Next source"),
+        Binding("left,p", "go(-1)", "Previous source"),
+        Binding("c", "copy", "Copy"),
     ]
 
     def __init__(
@@ -222,6 +222,10 @@ class Viewer(ModalScreen[None]):
     async def on_mount(self) -> None:
         """Show the first passage."""
         await self._show()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """There may be no other source to go to."""
+        return action != "go" or len(self._places) > 1
 
     async def action_go(self, by: int) -> None:
         """Show another passage."""

@@ -241,9 +241,9 @@ async def test_what_every_word_reads_does_not_outshine_the_source(scripted, answ
         # Source, viewer and documents tell the same share.
         first, second = turn.sources
         assert "67%" in turn.listing
-        assert "(67%)" in app._readers(first.start_token, first.end_token)
+        assert "(67%)" in app.flow.view.told(first.start_token, first.end_token)
         assert app.document_tree.shares()["book.pdf"] == pytest.approx(first.score)
-        assert "(33%)" in app._readers(second.start_token, second.end_token)
+        assert "(33%)" in app.flow.view.told(second.start_token, second.end_token)
 
 
 async def test_block_under_the_mouse_is_named(scripted, opened, until):
@@ -274,10 +274,16 @@ async def test_prefill_progress_fills_the_map(scripted, opened, until):
         block_map = app.query_one("#map", BlockMap)
         await until(pilot, lambda: block_map.filled == 0.75)
         assert app.query_one(TitleLine).state == "reading 75%"
+        tokens = len(script.layout) + 1
+        assert f"{round(0.75 * tokens)} of {tokens} tokens read" in shown(app)[0]
+        assert "Reading the documents" in str(app.map.border_title)
+        assert any("■ read so far" in line and "■ to come" in line for line in shown(app))
         assert "75%" in app.transcript.card
         script.engine.release.set()
         await until(pilot, is_ready(app))
         assert block_map.filled == 1.0
+        assert f"{tokens} of 65,536 tokens" in shown(app)[0]
+        assert str(app.map.border_title).startswith("Blocks")
         opening = app.transcript.card
         assert "2 documents" in opening
         assert "logs/crew.jpg: binary" in opening

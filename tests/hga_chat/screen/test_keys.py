@@ -1,11 +1,20 @@
 """Every key and command, over a scripted engine."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from hga_chat.screen.app import ChatApp
 from hga_chat.screen.commands import COMMANDS, is_command, parse
+from hga_chat.screen.keys import key_name
+from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.completions import completions
-from hga_chat.screen.widgets.help import Help, help_text
+from hga_chat.screen.widgets.finder import Finder
+from hga_chat.screen.widgets.help import KEYS, Help, help_text
+from hga_chat.screen.widgets.prompt import Prompt
+from hga_chat.screen.widgets.transcript import Transcript
 from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
 from hga_chat.verify import Effect, Verification
 
@@ -77,11 +86,49 @@ async def test_help_lists_every_key_and_command(answered):
 
 
 def test_the_keys_that_commands_name_do_what_they_do():
-    bound = {}
-    for binding in ChatApp.BINDINGS:
-        bound[binding.key.replace("ctrl+", "^")] = binding.action
+    bound = {key_name(binding): binding.action for binding in ChatApp.BINDINGS}
     for command in COMMANDS:
-        assert not command.key or bound[command.key.lower()] == command.action
+        assert not command.key or bound[command.key] == command.action
+
+
+def test_keys_are_called_the_same_in_footer_help_and_readme():
+    known = {"Tab", "Shift+Tab", "Ctrl+P", "Shift+Enter", "PgUp", "PgDn", "@"}
+    for widget in (ChatApp, Prompt, Transcript, BlockMap, Viewer, Finder):
+        for binding in widget.BINDINGS:
+            for key in binding.key.split(","):
+                known.add(key_name(replace(binding, key=key, key_display=None)))
+            known.update((binding.key_display or "").split())
+    known = {{"slash": "/"}.get(key, key) for key in known}
+    listed = {key for _, keys in KEYS for left, _ in keys for key in left.split()}
+    assert listed <= known
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    named = set(re.findall(r"(?:Ctrl|Shift)\+\w+|\bF\d\b|\bEsc\b|\^[a-z]\b", readme))
+    assert named <= known
+
+
+async def test_footer_shows_keys_that_do_something(scripted, answer, opened, until):
+    script = scripted([answer("Calm " * 9, {3: 1.0}, hold_after=4)], hold_read_after=2)
+    async with opened(script.make) as (app, pilot):
+
+        def shown():
+            bindings = app.screen.active_bindings.values()
+            return [key_name(b.binding) for b in bindings if b.binding.show]
+
+        await until(pilot, lambda: app.flow.state.startswith("reading"))
+        assert set(shown()) == {"Enter", "F1", "Ctrl+Q"}
+        app.prompt.text = "sea"
+        await pilot.press("enter")  # it waits, and can be withdrawn
+        await until(pilot, lambda: "Esc" in shown())
+        script.engine.release.set()
+        await until(pilot, lambda: app.flow.is_free and app.transcript.turns[0].sources)
+        assert set(shown()) == {"Enter", "F1", "Ctrl+Q", "Ctrl+F", "Ctrl+O"}
+        app.map.focus()
+        await pilot.pause()
+        assert {"F5", "l", "← ↑ ↓ →"} <= set(shown())
+        await pilot.press("escape")  # hidden, as there is nothing to stop
+        assert app.prompt.has_focus
+        await until(pilot, lambda: app.flow.clear())
+        await until(pilot, lambda: set(shown()) == {"Enter", "F1", "Ctrl+Q"})
 
 
 async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
@@ -175,7 +222,7 @@ async def test_search_goes_from_match_to_match(answered):
         assert str(count.content) == "4 of 4"
         await it.press("escape")
         assert not it.app.finder.display
-        await it.command("/search page 7")
+        await it.command("/find page 7")
         await it.until(lambda: str(count.content) == "2 of 2")
 
 
@@ -379,8 +426,8 @@ def test_what_begins_with_a_slash_is_a_command_unless_it_is_a_path():
     assert is_command("/help me")
     assert not is_command("/etc/passwd is what?")
     assert not is_command("and /help")
-    assert parse("/sea x y")[1] == "x y"
-    assert parse("/s") is None  # search or sources
+    assert parse("/fin x y")[1] == "x y"
+    assert parse("/m") is None  # map or memory
 
 
 def test_completions_prefer_names_that_begin_so():
