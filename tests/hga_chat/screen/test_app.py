@@ -525,7 +525,7 @@ def test_screen_comes_up_without_torch():
 
 
 async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, opened, until):
-    script = scripted([answer("Calm.", {10: 1.0}), "Still calm."])
+    script = scripted([answer("Calm.", {10: 1.0, 30: 0.09}), "Still calm."])
 
     def make(progress):
         first = script.make(progress)
@@ -540,7 +540,9 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         await until(pilot, is_ready(app))
         (turn,) = turns(app)
         assert (turn.question, turn.text) == ("sea", "Calm.")
-        assert "logs/sea.txt" in turn.listing
+        (source,) = turn.sources
+        assert "92% ━━━━━━  logs/sea.txt:" in turn.listing
+        assert app.flow.view.told(source.start_token, source.end_token) == "Read by answer 1 (92%)"
         opening = app.transcript.card
         assert "Resumed; nothing had to be read again." in opening
         assert "tok/s" not in opening

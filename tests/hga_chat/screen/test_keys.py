@@ -151,6 +151,28 @@ async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
         await it.until(lambda: "page 7" in str(it.app.screen.query_one("#viewer-place").content))
 
 
+async def test_text_keeps_off_the_scrollbar_and_its_bar_is_explained(answered):
+    async with answered((80, 24)) as it:
+        await it.command("/sources 2")
+        await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
+        lines = it.app.screen.query_one(DocumentLines)
+        await it.until(lambda: bool(lines._shown))
+        room = lines.scrollable_content_region.width
+        rows = [lines.render_line(y).text for y in range(lines.size.height)]
+        assert any("whale" in row for row in rows)
+        assert all(row[room - 1 : room].isspace() for row in rows)
+        legend = str(it.app.screen.query_one("#viewer-legend").content)
+        assert legend.startswith("less ▌")
+
+
+async def test_a_line_is_as_bright_as_its_block(answered):
+    async with answered() as it:
+        view = it.app.flow.view
+        levels, brightness = view.levels(), view.map.brightness(view.mass)
+        for block, level in enumerate(levels):
+            assert brightness(*view.map.tokens_of(block)) == pytest.approx(level, abs=0.01)
+
+
 async def test_pieces_are_chosen_opened_and_copied_as_written(answered):
     async with answered() as it:
         transcript = it.app.transcript
