@@ -1,6 +1,6 @@
 """Which reading the map and the documents show: of an answer, of a word, of all answers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from hga_chat.screen.heat import ReadMap
@@ -66,7 +66,7 @@ class ReadView:
     def mass(self) -> Sequence[float]:
         """[groups] what is shown."""
         if self.mode != "answer":
-            return _together(turn.reading.total for turn in self._turns())
+            return self._together()
         if self.turn is None:
             return []
         reading = self.turn.reading
@@ -88,8 +88,11 @@ class ReadView:
 
     def document_shares(self) -> list[float]:
         """Share of what is shown that each document drew."""
-        is_answer = self.mode == "answer" and self.is_whole and self.turn is not None
-        whole = self.turn.reading.whole if is_answer and self.turn is not None else None
+        whole = None
+        if self.mode != "answer":
+            whole = float(sum(any(turn.reading.total) for turn in self._turns()))
+        elif self.is_whole and self.turn is not None:
+            whole = self.turn.reading.whole
         return self.map.document_shares(self.mass, whole)
 
     @property
@@ -135,6 +138,16 @@ class ReadView:
         self.mode, self.token = "answer", None
         self.layer = number - 1 if number else None
 
+    def _together(self) -> list[float]:
+        """[groups] what all answers read, of each the share."""
+        total: list[float] = []
+        for turn in self._turns():
+            mass = turn.reading.total
+            whole = turn.reading.whole or sum(mass)
+            if whole > 0:
+                total = added(total, [value / whole for value in mass])
+        return total
+
     def levels(self) -> list[float]:
         """Brightness of each block, 0 to 1."""
         if self.mode != "unread":
@@ -143,7 +156,11 @@ class ReadView:
 
     def unread(self) -> list[bool]:
         """For each block, whether no answer has read it to speak of."""
-        sums = self.map.block_sums(_together(turn.reading.all_mass for turn in self._turns()))
+        sums = [0.0] * self.map.blocks
+        for turn in self._turns():
+            of_turn = self.map.block_sums(turn.reading.all_mass)
+            whole = sum(of_turn) or 1.0
+            sums = [total + value / whole for total, value in zip(sums, of_turn, strict=True)]
         least = LEAST_SHARE * sum(sums) / max(len(sums), 1)
         pairs = zip(sums, self.always, strict=True)
         return [value <= least and not always for value, always in pairs]
@@ -190,13 +207,3 @@ class ReadView:
         if all(self.always[block] for block in blocks):
             return "Always read, whatever is asked."
         return "Hardly read by any answer."
-
-
-def _together(masses: Iterable[Sequence[float]]) -> list[float]:
-    """Sum the masses [groups] of answers, each as much as the others."""
-    total: list[float] = []
-    for mass in masses:
-        whole = sum(mass)
-        if whole > 0:
-            total = added(total, [value / whole for value in mass])
-    return total

@@ -49,15 +49,15 @@ class BlockMap(Panel, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open the block"),
+        Binding("enter", "open", "Open"),
         Binding("left", "step(-1, 0)", "Move", show=False),
         Binding("right", "step(1, 0)", "Move", show=False),
         Binding("up", "step(0, -1)", "Move", show=False),
         Binding("down", "step(0, 1)", "Move", key_display="← ↑ ↓ →"),
         Binding("home", "jump(0)", "First block", show=False),
         Binding("end", "jump(-1)", "Last block", show=False),
-        Binding("f5", "app.map_mode", "Answer, all, hardly read"),
-        Binding("l", "app.step_layer(1)", "Layer by layer"),
+        Binding("f5", "app.map_mode", "View"),
+        Binding("l", "app.step_layer(1)", "Layers"),
         Binding("L", "app.step_layer(-1)", "Previous layer", show=False),
     ]
 

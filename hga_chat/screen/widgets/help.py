@@ -38,7 +38,7 @@ KEYS = (
             ("j k", "next, previous paragraph or source"),
             ("→ ←", "word by word through an answer: the map shows what each read"),
             ("Enter", "open the source"),
-            ("c  y", "copy the paragraph or source, the whole answer, as it was written"),
+            ("c  y", "copy the paragraph or source, the whole answer, as written"),
             ("e  r", "change the last question, ask it again"),
             ("/  n  N", "find, next match, previous match"),
         ),

@@ -97,8 +97,10 @@ class Transcript(ScrollView, can_focus=True):
         self._noted = ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
-        """Before the first question there is nothing to choose."""
-        return action not in ("move", "token", "open") or bool(self.turns)
+        """Before the first question there is nothing to choose, and only sources open."""
+        if action == "open":
+            return self.cursor is not None and self.cursor.kind == "source"
+        return action not in ("move", "token") or bool(self.turns)
 
     # What is in it
 
@@ -357,6 +359,7 @@ class Transcript(ScrollView, can_focus=True):
             index = self._stack.pieces.index(piece)
             self._show_lines(self._stack.top(index), self._stack.top(index + 1))
         self._point(piece.turn if piece else None, self.token)
+        self.refresh_bindings()
         self.refresh()
 
     def _show_lines(self, top: int, bottom: int) -> None:

@@ -122,6 +122,11 @@ async def test_footer_shows_keys_that_do_something(scripted, answer, opened, unt
         script.engine.release.set()
         await until(pilot, lambda: app.flow.is_free and app.transcript.turns[0].sources)
         assert set(shown()) == {"Enter", "F1", "Ctrl+Q", "Ctrl+F", "Ctrl+O"}
+        app.transcript.focus()
+        await pilot.press("j", "j", "j")
+        assert "Enter" in shown()  # on a source
+        await pilot.press("k")
+        assert "Enter" not in shown()
         app.map.focus()
         await pilot.pause()
         assert {"F5", "l", "← ↑ ↓ →"} <= set(shown())
@@ -341,10 +346,12 @@ async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
 async def test_map_shows_all_answers_and_what_was_hardly_read(answered):
     async with answered() as it:
         lit = [level > 0 for level in it.app.map.levels]
+        of_answer = it.app.document_tree.shares()
         assert sum(lit) == 2
         await it.press("f5")
         assert "read by all answers" in str(it.app.map.border_title)
         assert [level > 0 for level in it.app.map.levels] == lit
+        assert it.app.document_tree.shares() == of_answer
         await it.command("/map")
         assert "Hardly read: 87%" in str(it.app.map.border_title)  # 13 of 15 blocks
         assert [level > 0 for level in it.app.map.levels] == [not read for read in lit]
