@@ -15,6 +15,9 @@ KEPT_GROUPS = 24
 ALIKE = 1e-4
 """Of their mass: tokens that differ by less read the same."""
 
+SERIAL = 16_384
+"""Numbers that torch computes with on the thread that asks; with more it waits for others."""
+
 
 class AnswerReading:
     """Attention mass per group of the session: of the whole answer, of each token and layer.
@@ -71,6 +74,19 @@ class AnswerReading:
         Returns:
             [groups] what these tokens read together, above what every token reads.
         """
+        step = max(SERIAL // len(masses[-1]), 1)
+        newest = None
+        for first in range(0, len(masses), step):
+            newest = _added(newest, self._add(masses[first : first + step]))
+            begin = self._ends[-1] if self._ends else 0
+            ends = accumulate(lengths[first : first + step])
+            self._ends += [begin + end for end in ends]
+        if always is not None:
+            self.always = (always > 0).tolist()
+        return [] if newest is None else newest.tolist()
+
+    def _add(self, masses: "Sequence[torch.Tensor]") -> "torch.Tensor":
+        """Take further tokens; [groups] what they read together above what every token reads."""
         import torch
 
         padded = torch.nn.utils.rnn.pad_sequence(list(masses), batch_first=True)
@@ -87,13 +103,9 @@ class AnswerReading:
             groups = torch.nn.functional.pad(groups, missing)
         self._groups.extend(groups.flatten().tolist())
         self._masses.extend(values.flatten().tolist())
-        begin = self._ends[-1] if self._ends else 0
-        self._ends += [begin + end for end in accumulate(lengths)]
-        if always is not None:
-            self.always = (always > 0).tolist()
         newest = above.sum(0)
         self._above = _added(self._above, newest)
-        return newest.tolist()
+        return newest
 
     def complete(self, standing_out: "torch.Tensor", sources: Sequence[range]) -> None:
         """Take what stands out of the whole answer in place of what was found on the way.
