@@ -94,9 +94,9 @@ class Flow:
                 self._open(report)
             case Reading():
                 self._set_state(f"reading {report.fraction:.0%}")
-                read = round(report.fraction * report.tokens)
-                self._app.title_line.reading = (read, report.tokens)
                 if self.layout is not None:
+                    tokens = min(report.tokens, len(self.layout))
+                    self._app.title_line.reading = (round(report.fraction * tokens), tokens)
                     transcript.show_card(self._opening.read(report))
                 self._app.fill(report.fraction)
             case Ready():
