@@ -3,8 +3,6 @@
 from collections import OrderedDict
 from typing import ClassVar
 
-from rich.segment import Segment
-from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -18,21 +16,18 @@ from textual.style import Style
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.colouring import Colouring
 from hga_chat.screen.pieces import Frame, Kind, Piece, written
-from hga_chat.screen.rows import Look, Mark, text_rows
+from hga_chat.screen.rows import Mark, text_rows
 from hga_chat.screen.search import Match, find
 from hga_chat.screen.stack import Stack
 from hga_chat.screen.turn import Turn
+from hga_chat.screen.widgets.frames import BARS, MARGIN, Frames
 
-MARGIN = 2
-"""Cells left of the text; the bar of what is selected stands in them."""
 WIDEST = 116
 KEPT_PIECES = 300
 """Pieces whose drawn lines are kept."""
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
 """How the chosen word and the match one is at look, and how other matches do."""
 SELECTABLE = ("question", "answer", "source", "error")
-BARS = {"question": "$primary", "error": "$error", "card": "$panel", "notice": "$warning"}
-"""Kinds with a bar at their left, and its colour."""
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -88,7 +83,7 @@ class Transcript(ScrollView, can_focus=True):
         self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
         self._on_screen: dict[int, Strip] = {}
-        self._frames: dict[tuple[Kind, bool, int, int], Frame] = {}
+        self._frames = Frames(self)
         self._matches: list[Match] = []
         self._match = -1
         self._follows = True
@@ -245,7 +240,7 @@ class Transcript(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         """Forget looks of another theme."""
         super().notify_style_update()
-        self._frames = {}
+        self._frames.clear()
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Some lines of the screen, filtered. What was drawn before is taken as it was.
@@ -278,24 +273,9 @@ class Transcript(ScrollView, can_focus=True):
 
     def _frame(self, piece: Piece) -> Frame:
         """How a piece is drawn: with a bar left of it, brighter where the cursor is."""
-        is_here = piece is self.cursor and self.has_focus
-        key = (piece.kind, is_here, self._stack.width, self.outer_size.width)
-        if key not in self._frames:
-            name = (f"transcript--{piece.kind}",) if piece.kind in BARS else ()
-            look = Look(self.get_visual_style(*name), self._get_style)
-            style, ground = look.style.rich_style, self.visual_style.rich_style
-            if is_here:
-                bar = self.get_component_rich_style("transcript--cursor", partial=True)
-                sign = "▐ "
-            else:
-                colour = BARS.get(piece.kind)
-                bar = self._get_style(colour).rich_style if colour else RichStyle()
-                sign = "▌ " if colour else "  "
-            margin = self.gutter.left
-            left = Strip([Segment(" " * margin, ground), Segment(sign, style + bar)])
-            text = margin + min(self._stack.width + 2 * MARGIN, self.size.width)
-            self._frames[key] = Frame(look, left, text, self.outer_size.width, ground)
-        return self._frames[key]
+        return self._frames.of(
+            piece.kind, piece is self.cursor and self.has_focus, self._stack.width
+        )
 
     def _marks(self, piece: Piece, row: int, number: int) -> list[Mark]:
         marks: list[Mark] = []

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hga_chat.screen.reading import KEPT_GROUPS, AnswerReading, written_at
+from hga_chat.screen.reading import KEPT_GROUPS, SERIAL, AnswerReading, written_at
 
 
 def mass(groups, **shares):
@@ -29,6 +29,15 @@ def test_what_every_token_reads_is_not_counted():
     assert reading.all_mass == [4.0, 0.25, *[0.0] * 37, 0.5]
     assert reading.of_token(3) == newest
     assert reading.of_token(0)[:3] == [0.0, 0.125, 0.0]
+
+
+def test_more_than_is_computed_at_once_is_added_up_piece_by_piece():
+    masses = list(torch.rand(9, SERIAL // 4, generator=torch.Generator().manual_seed(0)))
+    reading = AnswerReading()
+    newest = reading.add(range(1, 10), masses)
+    assert reading.all_mass == pytest.approx(sum(masses).tolist(), rel=1e-5)
+    assert newest == pytest.approx(reading.total)
+    assert [reading.span(token) for token in (0, 4, 8)] == [(0, 1), (10, 15), (36, 45)]
 
 
 def test_tokens_that_read_the_same_are_shown_as_they_are():
