@@ -27,8 +27,8 @@ SIXTEEN = [
     for name in ("bright_black", "blue", "cyan", "yellow", "bright_white")
 ]
 LEAST_RAMP, WIDEST_RAMP = 4, 10
-WIDE = 44
-"""Cells from which there is room between items."""
+NARROW, WIDE = 36, 44
+"""Cells up to which words are shortened, and from which there is room between items."""
 
 Legend = Literal["filling", "answer", "part", "unread", "lines"]
 """Of documents being read, answers, a word or layer of one, what is left over, lines of a text."""
@@ -61,17 +61,13 @@ def legend(kind: Legend, width: int, look: Callable[[int], tuple[str, Color]]) -
 
     if kind == "filling":
         return _named([(0, "read so far"), (UNREAD, "to come")], width, shown)
+    always = (ALWAYS, "always read" if width > NARROW else "always")
     if kind == "unread":
-        items: list[tuple[int, str]] = [
-            (AT_REST, "hardly read"),
-            (0, "read"),
-            (ALWAYS, "always read"),
-        ]
-        return _named(items, width, shown)
+        return _named([(AT_REST, "hardly read"), (0, "read"), always], width, shown)
     names = Content("")
     if kind != "lines":
-        items = [(SOURCE, "source"), (ALWAYS, "always read")]
-        names = _named(items if kind == "answer" else items[1:], width, shown)
+        source = [(SOURCE, "source")] if kind == "answer" else []
+        names = _named([*source, always], width, shown)
     scale, gap = "less  more", _gap(width) if names else ""
     room = width - len(scale) - len(gap) - names.cell_length
     steps = min(max(room, LEAST_RAMP), WIDEST_RAMP)

@@ -7,7 +7,7 @@ from textual.content import Content
 from hga_chat.screen.themes import NIGHT, SIXTEEN
 from hga_chat.screen.widgets.bars import bar, two_ends
 from hga_chat.screen.widgets.block_map import BlockMap
-from hga_chat.screen.widgets.legend import ALWAYS, SOURCE
+from hga_chat.screen.widgets.legend import ALWAYS, SOURCE, legend, sign
 
 LEGEND = 1
 """Lines of a map below its blocks."""
@@ -135,6 +135,16 @@ async def test_signs_mark_sources_and_what_is_always_read(is_plain, source, alwa
         assert f"{source} source" in legend
         assert f"{always} always read" in legend
         assert "less" in legend
+
+
+@pytest.mark.parametrize("kind", ["filling", "answer", "part", "unread", "lines"])
+@pytest.mark.parametrize("width", [33, 39, 49])
+def test_the_legend_fits_its_line(kind, width):
+    shown = legend(kind, width, lambda level: sign(level, is_plain=True)).plain
+    assert len(shown) <= width
+    if kind == "answer":
+        assert "@ source" in shown
+        assert "= always" in shown
 
 
 async def test_a_cell_of_several_blocks_shows_a_source_before_all_else():
