@@ -39,6 +39,9 @@ class Answer:
     """The turn in the session: the question with what introduces it, and the answer."""
     from_conversation: bool = False
     """Whether it read earlier turns more than any passage; not known where the turn was saved."""
+    standing_out: "torch.Tensor | None" = None
+    """[groups] float64: what the answer read of the documents beyond what each of its words reads,
+    of which ``Source.score`` is a share; not known where the turn was saved."""
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -271,7 +274,14 @@ class Conversation:
             )
         turn = tuple(self.engine.token_ids[before:])
         answer = Answer(
-            question, "".join(said), found.sources, finished, mass, turn, found.from_conversation
+            question,
+            "".join(said),
+            found.sources,
+            finished,
+            mass,
+            turn,
+            found.from_conversation,
+            found.standing_out,
         )
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)

@@ -3,9 +3,11 @@
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
+
+from hga_chat.documents.types import where
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,7 @@ class Source:
     end_line: int | None
     page: str | None
     score: float
-    """Share of the attention mass that stands out on the documents, 0 to 1."""
+    """Share of the attention mass that stands out on the documents, 0 to 1; of the whole answer."""
     text: str
     start_token: int
     """First token, counted from the first token of the documents."""
@@ -44,13 +46,8 @@ class Source:
 
     @property
     def place(self) -> str:
-        """Path with lines, page or label: ``app.py:10-24``, ``a.pdf, page iv``, ``b.epub, II``."""
-        if self.page is not None:
-            return f"{self.path}, page {self.page}"
-        if self.start_line is None:
-            return f"{self.path}, {self.label}" if self.label else self.path
-        lines = f"{self.path}:{self.start_line}"
-        return lines if self.end_line == self.start_line else f"{lines}-{self.end_line}"
+        """Path with lines, page or label."""
+        return where(self.path, self.start_line, self.end_line, self.page, self.label)
 
     def as_object(self) -> dict[str, object]:
         """What is printed and exported of it as JSON."""
@@ -73,6 +70,8 @@ class Attribution:
     """The passages it read most; none if none stands out."""
     from_conversation: bool = False
     """Whether it read earlier turns more than any passage; it then has no sources."""
+    standing_out: "torch.Tensor | None" = field(default=None, compare=False)
+    """[groups] float64: the mass that stands out, summed over the answer; 0 off the documents."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +155,15 @@ def attribute(
         document_start: position in the session of the first document token.
         turn_start: of the question's first token.
     """
+    import torch
+
     # The first group is a sink whatever is in it; the one with the documents' end holds the
     # beginning of a question as well.
     first = max(document_start // GROUP_SIZE, 1)
     end = (document_start + len(layout.token_ids)) // GROUP_SIZE
     above = standing_out([mass[first:] for mass in per_token]).double()
     in_documents, later = above.tensor_split([max(end - first, 0)], 1)
+    of_answer = torch.nn.functional.pad(in_documents.sum(0), (first, 0))
     numbers = sentence_numbers(pieces)
     places = _Places(layout, first * GROUP_SIZE - document_start)
     peaks: list[_Peak] = []
@@ -171,15 +173,19 @@ def attribute(
     best = sum(peak.mass for peak in peaks if peak.rank == 0)
     # A single token has nothing to stand out from.
     if len(per_token) > 1 and in_turns > max(best, LEAST_MASS * len(per_token)):
-        return Attribution(from_conversation=True)
+        return Attribution(from_conversation=True, standing_out=of_answer)
     peaks.sort(key=lambda peak: (peak.rank, -peak.mass))
     chosen: list[_Peak] = []
     for peak in peaks:
         if all(_are_apart(peak.groups, other.groups) for other in chosen):
             chosen.append(peak)
     chosen = sorted(chosen[:MAX_SOURCES], key=lambda peak: (peak.rank, peak.sentence))
-    total = float(in_documents.sum())
-    return Attribution(tuple(places.source(peak.groups, peak.mass / total) for peak in chosen))
+    shares = (of_answer / of_answer.sum().clamp_min(1e-30)).tolist()[first:]
+    sources = [
+        places.source(peak.groups, sum(shares[peak.groups.start : peak.groups.stop]))
+        for peak in chosen
+    ]
+    return Attribution(tuple(sources), standing_out=of_answer)
 
 
 def _are_apart(one: range, other: range) -> bool:

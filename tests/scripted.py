@@ -87,6 +87,10 @@ class ScriptedAnswer:
     text: str
     reads: Mapping[int, float] = field(default_factory=dict)
     """Attention mass per group of the session, the same for every token of the answer."""
+    reads_of_tokens: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    """The same for single tokens of the answer, on top."""
+    always: Sequence[int] = ()
+    """Groups that every token reads, whatever is asked."""
     reason: FinishReason = "stop"
     hold_after: int | None = None
     """Tokens after which the answer waits for ``ScriptedEngine.release`` or the cancel event."""
@@ -204,9 +208,13 @@ class ScriptedEngine:
             mass = torch.zeros(len(self.session) // GROUP + 1)
             for group, share in script.reads.items():
                 mass[group] = share
+            for group, share in script.reads_of_tokens.get(said, {}).items():
+                mass[group] += share
+            always = torch.zeros_like(mass)
+            always[list(script.always)] = 1.0
             self.session.append(token)
             said += 1
-            trace = Trace(len(self.session) - 1, mass, tokens_attended=1_000.0)
+            trace = Trace(len(self.session) - 1, mass, 1_000.0, always if script.always else None)
             yield TextDelta(self.tokenizer.decode([token]), token, trace)
         yield self._finished(reason, len(prompt_ids), said)
 

@@ -1,5 +1,6 @@
 """Documents as one run of tokens in which every token knows its file and line or page."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from hga_chat.documents.load import STANDARD_INPUT
 from hga_chat.documents.types import Document, LoadedDocuments, Passage, Section
 
 _MAX_MARGIN_CHARS = 200
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?= )")
 
 
 class DocumentTokenizer(Protocol):
@@ -178,16 +180,23 @@ def _characters(span: SectionSpan, start: int, end: int) -> tuple[int, int]:
 
 
 def _with_surroundings(text: str, begin: int, stop: int) -> str:
-    """Widen a range of characters to whole lines, or to whole words where a line is very long."""
+    """Widen a range of characters to whole lines; where a line is very long, to whole sentences.
+
+    Where sentences are very long as well, to whole words.
+    """
     line_start = text.rfind("\n", 0, begin) + 1
     if begin - line_start > _MAX_MARGIN_CHARS:
         line_start = begin - _MAX_MARGIN_CHARS
-        word_start = text.find(" ", line_start, begin)
-        line_start = word_start + 1 if word_start >= 0 else line_start
+        ends = [found.end() for found in _SENTENCE_END.finditer(text, line_start, begin)]
+        word_end = ends[0] if ends else text.find(" ", line_start, begin)
+        line_start = word_end + 1 if word_end >= 0 else line_start
     line_end = text.find("\n", max(begin, stop - 1))
     line_end = len(text) if line_end < 0 else line_end
     if line_end - stop > _MAX_MARGIN_CHARS:
         line_end = stop + _MAX_MARGIN_CHARS
-        word_end = text.rfind(" ", stop, line_end)
+        # A full stop just before counts: the range may end with it.
+        before = max(stop - 2, begin)
+        ends = [found.end() for found in _SENTENCE_END.finditer(text, before, line_end)]
+        word_end = ends[-1] if ends else text.rfind(" ", stop, line_end)
         line_end = word_end if word_end >= 0 else line_end
     return text[line_start:line_end]

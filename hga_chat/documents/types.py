@@ -72,6 +72,17 @@ class LoadedDocuments:
     skipped: tuple[Skipped, ...]
 
 
+def where(
+    path: str, start_line: int | None, end_line: int | None, page: str | None, label: str = ""
+) -> str:
+    """A place for people: ``app.py:10-24``, ``a.pdf, page iv``, ``b.epub, Part One``."""
+    if page is not None:
+        return f"{path}, page {page}"
+    if start_line is None:
+        return f"{path}, {label}" if label and label != path else path
+    return f"{path}:{start_line}" + (f"-{end_line}" if end_line != start_line else "")
+
+
 @dataclass(frozen=True)
 class Passage:
     """Where a range of tokens stands.
@@ -87,3 +98,8 @@ class Passage:
     end_line: int | None
     page: str | None
     text: str
+
+    @property
+    def place(self) -> str:
+        """Path with lines, page or label."""
+        return where(self.path, self.start_line, self.end_line, self.page, self.label)

@@ -4,26 +4,27 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen import clipboard
-from hga_chat.screen.commands import PaletteCommands, is_command, parse
+from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.flow import Flow
-from hga_chat.screen.heat import where
+from hga_chat.screen.keys import is_of_use, key_name
 from hga_chat.screen.read_view import MODES
 from hga_chat.screen.themes import SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import Help
-from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine
+from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine, has_device
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
 from hga_chat.screen.widgets.transcript import Transcript
@@ -57,18 +58,19 @@ class ChatApp(App[None]):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "Help", priority=True),
-        Binding("escape", "leave_off", "Stop", key_display="esc"),
-        Binding("ctrl+f", "find", "Find", priority=True, key_display="^f"),
-        Binding("ctrl+o", "sources", "Sources", priority=True, key_display="^o"),
+        Binding("escape", "leave_off", "Stop"),
+        Binding("escape", "to_prompt", "Prompt", show=False),
+        Binding("ctrl+f", "find", "Find", priority=True),
+        Binding("ctrl+o", "sources", "Sources", priority=True),
         Binding("ctrl+r", "retry", "Ask again", priority=True, show=False),
         Binding("f2", "panel('documents')", "Documents", priority=True, show=False),
         Binding("f3", "panel('map')", "Map", priority=True, show=False),
         Binding("f4", "panel('memory')", "Memory", priority=True, show=False),
-        Binding("f5", "map_mode", "What the map shows", priority=True, show=False),
+        Binding("f5", "map_mode", "What the map shows", show=False),
         Binding("f6", "next_theme", "Theme", priority=True, show=False),
         Binding("f7", "edit", "Edit the last question", priority=True, show=False),
         Binding("f8", "copy", "Copy the answer", priority=True, show=False),
-        Binding("ctrl+q", "quit", "Quit", priority=True, key_display="^q"),
+        Binding("ctrl+q", "quit", "Quit", priority=True),
         Binding("ctrl+c", "interrupt", "Quit", show=False, system=True),
     ]
 
@@ -101,7 +103,7 @@ class ChatApp(App[None]):
         self.memory, self.speed = MemoryPanel(), SpeedLine()
         self.transcript, self.prompt = Transcript(), Prompt()
         self.finder = Finder(self.transcript)
-        panels = (self.document_tree, self.map, Static(id="room"), self.memory, self.speed)
+        panels = (self.document_tree, self.map, self.memory, self.speed)
         self.side = Vertical(*panels, id="side")
         self.flow = Flow(self, self.engine)
         self._maps = (self.map, self.status_line.map)
@@ -170,6 +172,7 @@ class ChatApp(App[None]):
         if figures is not None:
             self.memory.figures = figures
             self.status_line.show_memory(figures)
+            self.speed.tell_device(has_gpu=has_device(figures))
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents."""
@@ -186,6 +189,7 @@ class ChatApp(App[None]):
         """Show how much of the documents has been read in."""
         for block_map in self._maps:
             block_map.fill(fraction)
+        self._entitle()
 
     def show_anew(self) -> None:
         """Show what is to be shown with nothing left glowing of what was before."""
@@ -197,12 +201,20 @@ class ChatApp(App[None]):
         """Show what was read; ``newest`` [groups] by the latest tokens glows."""
         view = self.flow.view
         totals = view.levels()
-        is_whole = view.mode == "answer" and view.shown_layer is None
-        now = view.map.block_levels(newest) if newest and is_whole else None
+        is_lit = view.mode == "answer" and view.is_whole
+        now = view.map.block_levels(newest) if newest and is_lit else None
+        sources, always = view.source_blocks, view.always
         for block_map in self._maps:
-            block_map.light(now, totals)
-        self.map.entitle(view.title())
-        self.document_tree.show_shares(view.map.document_shares(view.mass))
+            block_map.light(now, totals, sources, always)
+        self._entitle()
+        self.document_tree.show_shares(view.document_shares())
+
+    def _entitle(self) -> None:
+        """Say what the map shows."""
+        if self.map.filled < 1:
+            self.map.entitle("Reading the documents", "filling")
+        else:
+            self.map.entitle(self.flow.view.title(), self.flow.view.legend)
 
     def show_memory(self, figures: "MemoryFigures") -> None:
         """Show where the memory is; while an answer is written, with the panels' next frame."""
@@ -238,12 +250,27 @@ class ChatApp(App[None]):
             self.notify(f"There is no command {word}. /help lists them.", severity="warning")
             return
         self.prompt.clear()
-        command, argument = found
-        action = getattr(self, f"action_{command.action.partition('(')[0]}")
-        if command.argument:
-            self.call_later(action, argument)
-        else:
+        self.carry_out(*found)
+
+    def carry_out(self, command: Command, argument: str = "") -> None:
+        """Do what a command says, or say why it cannot be."""
+        if "(" in command.action:
             self.call_later(self.run_action, command.action)
+            return
+        action = getattr(self, f"action_{command.action}")
+        self.call_later(action, *([argument] if command.argument else []))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Whether a key does something now; the footer leaves others out."""
+        return is_of_use(self, action)
+
+    def get_key_display(self, binding: Binding) -> str:
+        """How a key is called in the footer."""
+        return key_name(binding)
+
+    def action_to_prompt(self) -> None:
+        """Leave what was chosen, or go to the prompt."""
+        self.action_leave_off()
 
     def action_leave_off(self) -> None:
         """Leave what was chosen, stop the answer, or go to the prompt, whichever is there."""
@@ -268,7 +295,7 @@ class ChatApp(App[None]):
             self.flow.cancel()
         else:
             self.prompt.clear()
-            self.notify("Ctrl+C again leaves.", timeout=TWICE_S)
+            self.notify("Ctrl+C again quits.", timeout=TWICE_S)
 
     async def action_quit(self) -> None:
         """Leave."""
@@ -390,7 +417,10 @@ class ChatApp(App[None]):
     # Reading
 
     def action_map_mode(self) -> None:
-        """Show the answer's reading, that of all answers, or what was hardly read."""
+        """Show what the answer read, what all answers read, or what was hardly read."""
+        if not is_of_use(self, "map_mode"):
+            self.notify("There is no answer yet.", severity="warning")
+            return
         view = self.flow.view
         view.mode = MODES[(MODES.index(view.mode) + 1) % len(MODES)]
         self.show_anew()
@@ -429,7 +459,7 @@ class ChatApp(App[None]):
             self.map.point("")
             return
         name = found.path.rsplit("/", 1)[-1]
-        place = where(name, found.start_line, found.end_line, found.page, found.label)
+        place = replace(found, path=name).place
         self.map.point(displayable(place).replace("\n", "␤"))
 
     def on_block_map_opened(self, message: BlockMap.Opened) -> None:
@@ -437,8 +467,7 @@ class ChatApp(App[None]):
         read_map = self.flow.view.map
         found = read_map.passage(message.block)
         if found is not None:
-            place = where(found.path, found.start_line, found.end_line, found.page, found.label)
-            self._view([(*read_map.tokens_of(message.block), place)], 0)
+            self._view([(*read_map.tokens_of(message.block), found.place)], 0)
 
     def on_transcript_source_opened(self, message: Transcript.SourceOpened) -> None:
         """Show a passage an answer read."""
@@ -452,12 +481,12 @@ class ChatApp(App[None]):
             self._view([(span.start, span.start, span.document.path)], 0)
 
     def action_sources(self, number: str = "") -> None:
-        """Open a passage of the chosen answer, or of the last one."""
+        """Open a source of the chosen answer, or of the last one."""
         cursor = self.transcript.cursor
         turns = [cursor.turn] if cursor and cursor.turn else self.transcript.turns[::-1]
         turn = next((turn for turn in turns if turn.sources), None)
         if turn is None:
-            self.notify("No answer has read passages that stand out yet.", severity="warning")
+            self.notify("No answer has sources yet.", severity="warning")
             return
         at = int(number) - 1 if number.isdecimal() else 0
         places = [(s.start_token, s.end_token, s.place) for s in turn.sources]
@@ -467,13 +496,6 @@ class ChatApp(App[None]):
         layout, view = self.flow.layout, self.flow.view
         if layout is None or isinstance(self.screen, Viewer):
             return
-        self.push_screen(Viewer(layout, places, number, view.map.reader(view.mass), self._readers))
-
-    def _readers(self, start: int, end: int) -> str:
-        """Which answers read a passage, in words."""
-        found = self.flow.view.readers(start, end)
-        if not found:
-            return "Hardly read by any answer." if self.transcript.turns else "No answer yet."
-        named = [f"answer {turn.number} ({share:.1%})" for turn, share in found[:6]]
-        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-        return f"Read by {', '.join(named)}{more}"
+        brightness = view.map.brightness(view.mass)
+        shown = Viewer(layout, places, number, brightness, view.told, is_plain=self._is_plain)
+        self.push_screen(shown)

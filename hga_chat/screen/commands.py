@@ -22,21 +22,23 @@ class Command:
 
 COMMANDS = (
     Command("help", "Keys and commands", "help", "F1"),
-    Command("search", "Find text in the conversation", "find", "^f", "TEXT"),
-    Command("sources", "Open the passages of the last answer", "sources", "^o", "NUMBER"),
-    Command("verify", "Measure whether the last answer depends on its passages", "verify"),
+    Command("find", "Find text in the conversation", "find", "Ctrl+F", "TEXT"),
+    Command("sources", "Open the sources of the last answer", "sources", "Ctrl+O", "NUMBER"),
+    Command("verify", "Measure whether the last answer depends on its sources", "verify"),
     Command("copy", "Copy the last answer as it was written", "copy", "F8"),
     Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
-    Command("retry", "Ask the last question again, drawn anew", "retry", "^r"),
+    Command("retry", "Ask the last question again", "retry", "Ctrl+R"),
     Command("edit", "Take the last question back and change it", "edit", "F7"),
     Command("clear", "Forget all turns; the documents stay read", "clear"),
-    Command("map", "Show on the map: answer, all answers, or unread", "map_mode", "F5"),
+    Command(
+        "map", "Show on the map: the answer, all answers, what was hardly read", "map_mode", "F5"
+    ),
     Command("layer", "Show what one layer of the model read, or all", "layer", "", "NUMBER"),
     Command("documents", "Show or hide the documents", "panel('documents')", "F2"),
     Command("blocks", "Show or hide the map", "panel('map')", "F3"),
     Command("memory", "Show or hide the memory", "panel('memory')", "F4"),
     Command("theme", "Night, day or sixteen colours", "next_theme", "F6", "NAME"),
-    Command("quit", "Leave", "quit", "^q"),
+    Command("quit", "Quit", "quit", "Ctrl+Q"),
 )
 
 
@@ -74,7 +76,7 @@ class PaletteCommands(Provider):
                 yield Hit(score, matcher.highlight(text), self._run(command))
 
     def _run(self, command: Command) -> Any:
-        return lambda: self.app.run_action(command.action)
+        return lambda: self.app.carry_out(command)  # type: ignore[attr-defined]
 
 
 def _title(command: Command) -> str:

@@ -67,6 +67,12 @@ class Flow:
         return self.state == "ready"
 
     @property
+    def is_stoppable(self) -> bool:
+        """Whether there is something that ``cancel`` would end."""
+        is_busy = self.turn is not None or self.state == "verifying"
+        return self._waiting is not None or (is_busy and self.state != "stopping")
+
+    @property
     def has_progress(self) -> bool:
         """Whether the panels do not show yet how the answer has gone on."""
         return self._streamed is not None
@@ -89,10 +95,13 @@ class Flow:
             case Reading():
                 self._set_state(f"reading {report.fraction:.0%}")
                 if self.layout is not None:
+                    tokens = min(report.tokens, len(self.layout))
+                    self._app.title_line.reading = (round(report.fraction * tokens), tokens)
                     transcript.show_card(self._opening.read(report))
                 self._app.fill(report.fraction)
             case Ready():
                 transcript.show_card(self._opening.ready(report))
+                self._app.title_line.reading = None
                 self._app.title_line.tokens = report.tokens
                 self._app.fill(1.0)
                 self._next()
@@ -134,6 +143,7 @@ class Flow:
         if report.turns:
             self.view.turn = app.transcript.turns[-1]
             app.show_reading()
+            app.refresh_bindings()
 
     def _place(self, turn: Turn, answer: "Answer") -> None:
         """Show an answer that was saved; its reading was not, but its passages were."""
@@ -144,7 +154,7 @@ class Flow:
         if self.turn is None:
             return
         self.turn.stream(report.text)
-        newest = self.turn.reading.add(report.lengths, report.masses)
+        newest = self.turn.reading.add(report.lengths, report.masses, report.always)
         self._app.transcript.changed(self.turn)
         self._streamed = report
         self._newest = added(self._newest, newest)
@@ -170,7 +180,11 @@ class Flow:
         self._read_by_layers(report.layers)
         if self.turn:
             self.turn.complete(answer, has_documents=self.layout is not None)
+            if answer.standing_out is not None:
+                self.view.complete(self.turn, answer.standing_out)
             self._app.transcript.changed(self.turn)
+            if self.view.turn is self.turn:
+                self._app.show_reading()
         finished = answer.finished
         if finished.completion_tokens:
             self._app.show_speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity)
@@ -192,8 +206,11 @@ class Flow:
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
+            is_other = state.split()[0] != self.state.split()[0]
             self.state = state
             self._app.title_line.state = state
+            if is_other:
+                self._app.refresh_bindings()
 
     # Questions
 
@@ -214,7 +231,7 @@ class Flow:
     def refusal(self) -> str:
         """Why no question can be taken now; empty if one can."""
         if self.state == "failed":
-            return "Nothing can be asked. Ctrl+Q leaves."
+            return "Nothing can be asked. Ctrl+Q quits."
         if self._waiting:
             return "One question waits already. Esc withdraws it."
         return ""
@@ -230,6 +247,7 @@ class Flow:
                 "the documents are read" if self.state.startswith("reading") else "this is done"
             )
             self._app.transcript.changed(turn)
+        self._app.refresh_bindings()
 
     def cancel(self) -> bool:
         """Withdraw what waits, or stop the answer and keep its part; whether there was either."""
@@ -246,6 +264,7 @@ class Flow:
         if turn is not None:
             turn.cancel(why)
             self._app.transcript.changed(turn)
+            self._app.refresh_bindings()
         return turn is not None
 
     def take_back(self) -> str | None:
@@ -260,6 +279,7 @@ class Flow:
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
         self._app.show_anew()
+        self._app.refresh_bindings()
         return turn.question
 
     def retry(self) -> str | None:
@@ -280,6 +300,7 @@ class Flow:
         self._app.transcript.clear()
         self.view.turn = self.view.token = None
         self._app.show_anew()
+        self._app.refresh_bindings()
         return True
 
     def verify(self) -> str:
@@ -289,7 +310,7 @@ class Flow:
             return "Not while something is being read or answered."
         if not turns or not turns[-1].sources:
             return "The last answer has no sources to verify."
-        turns[-1].add_note("scoring the answer again without each passage …")
+        turns[-1].add_note("scoring the answer again without each source …")
         self._app.transcript.changed(turns[-1])
         self._set_state("verifying")
         self._engine.verify(len(turns) - 1)

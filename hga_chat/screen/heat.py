@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from textual.color import Color, Gradient
@@ -74,32 +75,44 @@ class ReadMap:
         most = max(sums, default=0.0)
         return [(value / most) ** 0.5 for value in sums] if most > 0 else [0.0] * self.blocks
 
+    def always(self, groups: Sequence[bool]) -> list[bool]:
+        """For each block, whether all its groups are among those [groups] that always are read."""
+        size = self._chunk // self._group
+        begins = range(self._first * size, (self._first + self.blocks) * size, size)
+        return [begin < len(groups) and all(groups[begin : begin + size]) for begin in begins]
+
+    def groups_of(self, start: int, end: int) -> range:
+        """The groups of the session that hold tokens ``[start, end)`` of the documents."""
+        first = (start + self._start) // self._group
+        return range(first, max(-(-(end + self._start) // self._group), first + 1))
+
     def mass_of(self, start: int, end: int, value: float) -> list[float]:
         """[groups] a mass spread evenly over tokens ``[start, end)`` of the documents."""
-        first = (start + self._start) // self._group
-        last = max(-(-(end + self._start) // self._group), first + 1)
-        return [0.0] * first + [value / (last - first)] * (last - first)
+        groups = self.groups_of(start, end)
+        return [0.0] * groups.start + [value / len(groups)] * len(groups)
 
-    def share(self, mass: Sequence[float], start: int, end: int) -> float:
-        """Share of the mass [groups] on the documents that tokens ``[start, end)`` of them drew."""
-        up_to = self._adder(mass)
-        total = up_to(self._end) - up_to(self._start)
-        if total <= 0:
-            return 0.0
-        return (up_to(self._start + end) - up_to(self._start + start)) / total
+    def shares(
+        self, mass: Sequence[float], spans: Sequence[tuple[int, int]], whole: float | None = None
+    ) -> list[float]:
+        """Shares of a mass [groups] that tokens ``[start, end)`` of the documents drew.
 
-    def document_shares(self, mass: Sequence[float]) -> list[float]:
-        """Share of the mass [groups] on the documents that each of them drew; sums to 1."""
-        if self._layout is None:
-            return []
+        Args:
+            mass: of the session.
+            spans: first token and one past the last, counted from the documents' first.
+            whole: what shares are of; None: the mass on the documents.
+        """
         up_to = self._adder(mass)
-        total = up_to(self._end) - up_to(self._start)
-        if total <= 0:
-            return [0.0] * len(self._layout.documents)
+        whole = whole or up_to(self._end) - up_to(self._start)
+        if whole <= 0:
+            return [0.0] * len(spans)
         return [
-            (up_to(self._start + span.end) - up_to(self._start + span.start)) / total
-            for span in self._layout.documents
+            (up_to(self._start + end) - up_to(self._start + start)) / whole for start, end in spans
         ]
+
+    def document_shares(self, mass: Sequence[float], whole: float | None = None) -> list[float]:
+        """Share of a mass [groups] that each document drew; of what, see ``shares``."""
+        documents = self._layout.documents if self._layout else ()
+        return self.shares(mass, [(span.start, span.end) for span in documents], whole)
 
     def _adder(self, mass: Sequence[float]) -> Callable[[int], float]:
         """A function that adds up the mass before a position of the session."""
@@ -113,10 +126,18 @@ class ReadMap:
 
         return up_to
 
-    def reader(self, mass: Sequence[float]) -> Callable[[int, int], float]:
-        """A function that tells how much of the mass tokens from and to of the documents drew."""
+    def brightness(self, mass: Sequence[float]) -> Callable[[int, int], float]:
+        """A function that tells how bright tokens from and to are, 0 to 1, as blocks are."""
         up_to = self._adder(mass)
-        return lambda start, end: up_to(self._start + end) - up_to(self._start + start)
+        most = max(self.block_sums(mass), default=0.0) / self._chunk
+
+        def level(start: int, end: int) -> float:
+            if most <= 0 or end <= start:
+                return 0.0
+            drawn = up_to(self._start + end) - up_to(self._start + start)
+            return min(sqrt(drawn / (end - start) / most), 1.0)
+
+        return level
 
     def tokens_of(self, block: int) -> tuple[int, int]:
         """The document tokens ``[start, end)`` of a block."""
@@ -150,14 +171,3 @@ def step(level: float) -> int:
     if level <= 0:
         return 0
     return min(max(round(level * (LEVELS - 1)), 1), LEVELS - 1)
-
-
-def where(
-    path: str, start_line: int | None, end_line: int | None, page: str | None, label: str = ""
-) -> str:
-    """A place in a document as people write it: ``path:12–40`` or ``path, page 7``."""
-    if page is not None:
-        return f"{path}, page {page}"
-    if start_line is None:
-        return f"{path}, {label}" if label and label != path else path
-    return f"{path}:{start_line}" + (f"–{end_line}" if end_line != start_line else "")

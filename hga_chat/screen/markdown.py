@@ -17,7 +17,7 @@ _BULLETS = ("•", "◦", "▪")
 HEADING_STYLES = ("bold underline $text-primary", "bold $text-primary", "bold")
 CODE_STYLE = "$text-warning"
 LINK_STYLE = "underline $text-accent"
-QUIET_STYLE = "$foreground 60%"
+QUIET_STYLE = "$foreground 70%"
 _EMPHASIS = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
 
 

@@ -81,6 +81,8 @@ class Streamed:
     ttft_s: float
     sparsity: float
     """Mean share of the visible tokens that were attended to so far."""
+    always: "torch.Tensor | None" = None
+    """[groups] mass of what the last token would have read in any case."""
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,7 @@ class Opening:
 
     def fail(self, text: str) -> Content:
         """What made it impossible to go on."""
-        return Content.assemble(
-            displayable(text), ("\nNothing can be asked. Ctrl+Q leaves.", QUIET)
-        )
+        return Content.assemble(displayable(text), ("\nNothing can be asked. Ctrl+Q quits.", QUIET))
 
 
 def _progress(what: str, fraction: float, remaining: str) -> Content:

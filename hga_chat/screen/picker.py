@@ -13,6 +13,7 @@ from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from hga_chat.documents.clean import displayable
+from hga_chat.screen.keys import key_name
 from hga_chat.screen.opening import count
 from hga_chat.screen.themes import THEMES, PlainSigns, theme_for
 from hga_chat.screen.widgets.bars import QUIET
@@ -70,8 +71,8 @@ class SessionPicker(App[str | None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", priority=True),
-        Binding("ctrl+n", "new", "New, without documents", key_display="^n", priority=True),
-        Binding("escape,ctrl+q,ctrl+c", "leave", "Leave", key_display="esc", priority=True),
+        Binding("ctrl+n", "new", "New, without documents", priority=True),
+        Binding("escape,ctrl+q,ctrl+c", "leave", "Quit", priority=True),
     ]
 
     def __init__(
@@ -93,6 +94,10 @@ class SessionPicker(App[str | None]):
         self._entries = entries
         self._list = OptionList(id="sessions")
         self._list.can_focus = False
+
+    def get_key_display(self, binding: Binding) -> str:
+        """How a key is called in the footer."""
+        return key_name(binding)
 
     def compose(self) -> ComposeResult:
         """A line to search with, above the sessions."""

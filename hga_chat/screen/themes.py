@@ -26,7 +26,7 @@ DAY = Theme(
     name="day",
     primary="#1f6f9f",
     secondary="#4a5fb0",
-    accent="#a8620a",
+    accent="#94560a",
     success="#3c7a2c",
     warning="#9a5410",
     error="#b3302d",
@@ -35,6 +35,7 @@ DAY = Theme(
     surface="#f0eee7",
     panel="#dcd9d0",
     dark=False,
+    variables={"footer-key-foreground": "#7d4706"},
 )
 SIXTEEN = Theme(
     name="sixteen",

@@ -6,11 +6,11 @@ from textual.content import Content
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.colouring import Colouring
-from hga_chat.screen.heat import where
-from hga_chat.screen.markdown import Block, BlockSplitter, open_table, plain_fence, render
+from hga_chat.screen.excerpt import excerpt
+from hga_chat.screen.markdown import Block, BlockSplitter, Line, open_table, plain_fence, render
 from hga_chat.screen.pieces import Piece
 from hga_chat.screen.reading import AnswerReading
-from hga_chat.screen.rows import Row, rows_of, text_rows
+from hga_chat.screen.rows import Row, TextRow, rows_of, text_rows
 from hga_chat.screen.widgets.bars import QUIET, bar
 from hga_chat.screen.widgets.memory import speed
 
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "reading", "streaming", "done"]
 
+_INDENT = Content(" " * 5)
+"""Of what a source says, below its place."""
 NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
-FROM_THE_CONVERSATION = "From the conversation: it read earlier turns more than any passage."
+FROM_THE_CONVERSATION = (
+    "From the conversation: it read earlier turns more than any place in the documents."
+)
 
 
 class Turn:
@@ -204,23 +208,23 @@ class Turn:
     def _source(
         self, number: int, source: "Source", best: float, mark: Content | None = None
     ) -> Piece:
-        """A line for a passage: its share, where it stands, how it begins."""
-        place = where(source.path, source.start_line, source.end_line, source.page, source.label)
-        place = displayable(place).replace("\n", "␤")
-        begins = " ".join(source.text.split())[:200]
+        """Its share and where it stands, and below what it says of the answer."""
+        place = displayable(source.place).replace("\n", "␤")
         line = Content.assemble(
-            (f"{_percent(source.score):>4} ", "bold"),
+            (f"{percent(source.score):>4} ", "bold"),
             bar(source.score / best if best > 0 else 0.0, 6),
             "  ",
             mark or "",
             (place, "$text-accent"),
-            (f"  {displayable(begins)}", QUIET),
         )
+        shown = Content.styled(displayable(excerpt(source.text, self.text)), QUIET)
+        rows = (*text_rows(line, wrapped=False), TextRow(Line(shown, _INDENT, _INDENT)))
         text = f"{source.place}\n\n{source.text}"
-        return Piece("source", text_rows(line, wrapped=False), text, turn=self, number=number)
+        return Piece("source", rows, text, turn=self, number=number)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as it is told of sources."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 

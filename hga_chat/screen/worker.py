@@ -339,4 +339,5 @@ class _Pace:
             tokens_per_s=(self._tokens - 1) / elapsed if elapsed > 0 else 0.0,
             ttft_s=self._first - self._began,
             sparsity=self._shares / self._tokens,
+            always=trace.always_mass,
         )

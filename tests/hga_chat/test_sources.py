@@ -146,8 +146,13 @@ def test_a_passage_of_two_sentences_is_named_once(layout):
     read = mass_on(layout, 0, (320, 336, 0.1))
     nothing = torch.zeros_like(read)
     pieces = [*["word "] * 5, "end. "] * 2
-    found = find_sources([read, *[nothing] * 5] * 2, pieces, layout, 0)
-    assert [source.start_token for source in found] == [320]
+    read = [read, *[nothing] * 5] * 2
+    found = attribute(read, pieces, layout, 0, len(layout))
+    (source,) = found.sources
+    # What both sentences read of it is its share, and all that stands out lies on it.
+    assert (source.start_token, source.score) == (320, pytest.approx(1.0))
+    assert float(found.standing_out.sum()) == pytest.approx(0.2)
+    assert float(found.standing_out[320 // GROUP]) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("in_turns", "is_from_there"), [(0.04, False), (0.06, True)])

@@ -2,7 +2,7 @@
 
 from textual.content import Content
 
-QUIET = "$foreground 60%"
+QUIET = "$foreground 70%"
 """What is there to be looked up rather than read."""
 
 

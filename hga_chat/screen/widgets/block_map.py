@@ -1,6 +1,6 @@
 """The documents as a map, one cell a block, that lights up where an answer reads."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -15,19 +15,15 @@ from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
+from textual.visual import RenderOptions
 
-from hga_chat.screen.heat import LEVELS, ramp, step
+from hga_chat.screen.heat import ramp, step
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.legend import ALWAYS, OLD, SOURCE, UNREAD, Legend, legend, sign
 from hga_chat.screen.widgets.panel import Panel
 
 SCALES = ((4, 4), (2, 2), (2, 1), (1, 1))
 """Cells across a block and half lines down it; where they are as many it looks square."""
-SHADES = "·░▒▓█"
-PLAIN_SHADES = ".:+*#"
-"""For terminals that cannot show half a cell in each of two colours."""
-SIXTEEN = ("bright_black", "blue", "cyan", "yellow", "bright_white")
-OLD = 0.72
-"""Brightness of what was read before, against 1 for what is being read now."""
 HALF_LIFE_S = 0.6
 FAINTEST = 0.02
 
@@ -35,16 +31,17 @@ FAINTEST = 0.02
 @dataclass(frozen=True)
 class _Palette:
     ground: Color
-    unread: Color
     cursor: Color
     ramps: tuple[list[Color], ...]
+    """For documents in turn: the colour of each step of brightness and of each mark."""
 
 
 class BlockMap(Panel, can_focus=True):
     """What was read lately is brightest and fades to how much was read in the whole answer.
 
-    With more blocks than cells a cell shows the brightest of its blocks. While the documents are
-    being read the map fills.
+    With more blocks than cells a cell shows the brightest of its blocks. Blocks of sources are
+    marked; those that are read whatever is asked are even. While the documents are being read the
+    map fills. The last line says what is what.
 
     Attributes:
         cursor: the block that keys act on, or None.
@@ -52,16 +49,16 @@ class BlockMap(Panel, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Read the passage", key_display="enter"),
+        Binding("enter", "open", "Open"),
         Binding("left", "step(-1, 0)", "Move", show=False),
         Binding("right", "step(1, 0)", "Move", show=False),
         Binding("up", "step(0, -1)", "Move", show=False),
-        Binding("down", "step(0, 1)", "Move", key_display="←↑↓→"),
+        Binding("down", "step(0, 1)", "Move", key_display="← ↑ ↓ →"),
         Binding("home", "jump(0)", "First block", show=False),
         Binding("end", "jump(-1)", "Last block", show=False),
-        Binding("m", "app.map_mode", "Answer, all, unread"),
-        Binding("l", "app.step_layer(1)", "Layer by layer"),
-        Binding("L", "app.step_layer(-1)", "Layer before", show=False),
+        Binding("f5", "app.map_mode", "View"),
+        Binding("l", "app.step_layer(1)", "Layers"),
+        Binding("L", "app.step_layer(-1)", "Previous layer", show=False),
     ]
 
     class Opened(Message):
@@ -92,7 +89,10 @@ class BlockMap(Panel, can_focus=True):
         self._head = Content("")
         self._show_title()
         self._lines = lines
+        self._legend: Legend = "filling"
         self._documents: Sequence[int] = ()
+        self._sources: Collection[int] = ()
+        self._always: Sequence[bool] = ()
         self._totals: list[float] = []
         self._glow: list[float] = []
         self._filled = 0.0
@@ -124,10 +124,13 @@ class BlockMap(Panel, can_focus=True):
         self.clear()
         self.refresh(layout=True)
 
-    def entitle(self, title: str) -> None:
-        """Say what the map shows."""
+    def entitle(self, title: str, legend: Legend) -> None:
+        """Say what the map shows, and what its colours mean."""
         self._title = title
         self._show_title()
+        if legend != self._legend:
+            self._legend = legend
+            self.refresh()
 
     def point(self, place: str) -> None:
         """Name the place that is pointed at; empty: none."""
@@ -150,11 +153,26 @@ class BlockMap(Panel, can_focus=True):
         """Forget what was read."""
         self._totals = [0.0] * self.blocks
         self._glow = [0.0] * self.blocks
+        self._sources, self._always = (), ()
         self._update()
 
-    def light(self, now: Sequence[float] | None, totals: Sequence[float]) -> None:
-        """Show how bright blocks are, 0 to 1: ``now`` for the newest tokens, then in all."""
+    def light(
+        self,
+        now: Sequence[float] | None,
+        totals: Sequence[float],
+        sources: Collection[int] = (),
+        always: Sequence[bool] = (),
+    ) -> None:
+        """Show what was read.
+
+        Args:
+            now: brightness of each block, 0 to 1, for the newest tokens; None: there are none.
+            totals: the same in all.
+            sources: the blocks of sources.
+            always: for each block, whether it is read whatever is asked.
+        """
         self._totals = list(totals)
+        self._sources, self._always = sources, always
         if now is not None:
             self._glow = [max(pair) for pair in zip(self._glow, now, strict=True)]
         self._update()
@@ -184,20 +202,32 @@ class BlockMap(Panel, can_focus=True):
             self.refresh(*changed)
 
     def _all_steps(self) -> list[int]:
-        """The colour ramp's step of each block."""
+        """The colour ramp's step of each block, or what it is marked as."""
         if self._steps is None:
-            self._steps = [step(level) for level in self.levels]
+            steps = [step(level) for level in self.levels]
+            for block, is_always in enumerate(self._always):
+                if is_always:
+                    steps[block] = ALWAYS
+            for block in self._sources:
+                steps[block] = SOURCE
+            self._steps = steps
         return self._steps
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
-        """Lines for the largest scale that fits a third of the screen."""
+        """Lines for the largest scale that fits a third of the screen, and the legend."""
         if self._lines is not None:
             return self._lines
         most = max(viewport.height // 3, 3)
         if self._is_shaded:
-            return min(max(-(-self.blocks // max(width, 1)), 1), most)
+            return min(max(-(-self.blocks // max(width, 1)), 1), most) + 1
         scale = _scale(self.blocks, width, most)
-        return min(max(_lines(self.blocks, width, scale), 1), most)
+        return min(max(_lines(self.blocks, width, scale), 1), most) + 1
+
+    @property
+    def _area(self) -> tuple[int, int]:
+        """Width and lines of the blocks."""
+        width, height = self.size
+        return width, height if self._lines is not None else max(height - 1, 0)
 
     @property
     def _is_shaded(self) -> bool:
@@ -214,6 +244,8 @@ class BlockMap(Panel, can_focus=True):
         width = self.size.width
         if not self.blocks or not width:
             return Strip.blank(width, self.rich_style)
+        if y >= self._area[1]:
+            return self._render_legend()
         rows = self._grid()
         if self._is_shaded:
             return Strip([self._shade(cell) for cell in rows[y]], width)
@@ -244,10 +276,9 @@ class BlockMap(Panel, can_focus=True):
                 colours.append(palette.ground)
             elif cursor is not None and cursor in cell:
                 colours.append(palette.cursor)
-            elif cell.start >= read_in:
-                colours.append(palette.unread)
             else:
-                bright = max(steps[cell.start : cell.stop])
+                is_read_in = cell.start < read_in
+                bright = max(steps[cell.start : cell.stop]) if is_read_in else UNREAD
                 colours.append(palette.ramps[documents[cell.start] % 2][bright])
         return colours
 
@@ -255,10 +286,21 @@ class BlockMap(Panel, can_focus=True):
         """A cell as a sign, in one of the terminal's own colours."""
         if not cell or cell.start >= self._filled * self.blocks:
             return Segment(" ", Style.null())
-        bright = self._step(cell)
-        weight = min(bright * len(SHADES) // LEVELS, len(SHADES) - 1)
-        sign = (PLAIN_SHADES if self.is_plain else SHADES)[weight]
-        return Segment(sign, Style(color=SIXTEEN[weight], reverse=self._is_at_cursor(cell)))
+        text, colour = sign(self._step(cell), is_plain=self.is_plain)
+        return Segment(text, Style(color=colour.rich_color, reverse=self._is_at_cursor(cell)))
+
+    def _render_legend(self) -> Strip:
+        """What signs and colours stand for."""
+        palette = self._palette or self._mix()
+
+        def look(level: int) -> tuple[str, Color]:
+            if self._is_shaded:
+                return sign(level, is_plain=self.is_plain)
+            return "■", palette.ramps[1][level]
+
+        content = legend(self._legend, self.size.width, look)
+        options = RenderOptions(self._get_style, {}, None, None)
+        return content.render_strips(self.size.width, 1, self.visual_style, options)[0]
 
     def _mix(self) -> "_Palette":
         """Colours of the theme: neighbouring documents differ a little."""
@@ -266,19 +308,27 @@ class BlockMap(Panel, can_focus=True):
         ground = self.background_colors[1]
         ink, hot = Color.parse(theme["foreground"]), Color.parse(theme["accent"])
         dark = self.app.current_theme.dark
+        # Behind the ramp in the order of SOURCE, UNREAD, ALWAYS.
         self._palette = _Palette(
             ground=ground,
-            unread=ground.blend(ink, 0.05),
-            cursor=Color.parse("#ff6ac1" if dark else "#c2187a"),
-            ramps=tuple(ramp(ground.blend(ink, share), hot, dark) for share in (0.13, 0.20)),
+            cursor=Color.parse("#ffffff" if dark else "#000000"),
+            ramps=tuple(
+                [
+                    *ramp(ground.blend(ink, share), hot, dark),
+                    Color.parse("#ff4fb8" if dark else "#c2187a"),
+                    ground.blend(ink, 0.05),
+                    ground.blend(ink, 0.38),
+                ]
+                for share in (0.13, 0.20)
+            ),
         )
         return self._palette
 
     def _grid(self) -> list[list[range]]:
         """The blocks behind each cell, by half lines; a cell without blocks has an empty range."""
-        key = (self.blocks, self._is_shaded, *self.size)
+        key = (self.blocks, self._is_shaded, *self._area)
         if self._cells is None or self._cells[0] != key:
-            width, height = self.size
+            width, height = self._area
             rows = range(height if self._is_shaded else 2 * height)
             self._cells = (key, [[self._blocks_at(x, row) for x in range(width)] for row in rows])
             a_line = len(rows) // max(height, 1)
@@ -291,14 +341,14 @@ class BlockMap(Panel, can_focus=True):
     @property
     def _across(self) -> int:
         """Cells side by side that show the same block."""
-        width, height = self.size
+        width, height = self._area
         if self._lines == 1 or _lines(self.blocks, width, SCALES[-1]) > height:
             return 1
         return _scale(self.blocks, width, height)[0]
 
     def _blocks_at(self, x: int, row: int) -> range:
         """The blocks behind a cell; ``row`` counts half lines."""
-        width, height = self.size
+        width, height = self._area
         if self._is_shaded and self._lines != 1:
             cells = max(width * height, 1)
             if self.blocks <= cells:
@@ -334,7 +384,7 @@ class BlockMap(Panel, can_focus=True):
 
     def _block_under(self, event: events.MouseEvent) -> int | None:
         offset = event.get_content_offset(self)
-        if offset is None or not self.blocks:
+        if offset is None or not self.blocks or offset.y >= self._area[1]:
             return None
         row = offset.y if self._is_shaded else 2 * offset.y
         return next(iter(self._blocks_at(offset.x, row)), None)

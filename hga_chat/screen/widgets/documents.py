@@ -15,7 +15,6 @@ from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from hga_chat.documents.clean import displayable
-from hga_chat.screen.heat import LEVELS, ramp, step
 from hga_chat.screen.widgets.panel import Panel
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 _NUMBERS = 13
 """Cells for the counts at the right."""
+MUCH = 0.1
+"""Share from which a document stands out."""
 
 
 @dataclass
@@ -53,7 +54,6 @@ class DocumentTree(Tree[Entry], Panel):
         self.guide_depth = 2
         self._title = "Documents"
         self._leaves: list[TreeNode[Entry]] = []
-        self._ramp: list[Color] = []
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents of a layout, grouped by folder in reading order."""
@@ -61,6 +61,7 @@ class DocumentTree(Tree[Entry], Panel):
         self._leaves = []
         if layout is None:
             self.root.add_leaf("", Entry("none: ask about anything"))
+            self._fit()
             return
         folders: dict[tuple[str, ...], TreeNode[Entry]] = {(): self.root}
         paths = _joined([_shown(span.document.path).split("/") for span in layout.documents])
@@ -76,6 +77,20 @@ class DocumentTree(Tree[Entry], Panel):
                 _entry(folders[path]).tokens += span.tokens
             entry = Entry(name, span.tokens, number=len(self._leaves))
             self._leaves.append(folders[path].add_leaf("", entry))
+        self._fit()
+
+    def _fit(self) -> None:
+        """Take as many lines as there are, if other panels leave so many."""
+        lines = self.last_line + 1
+        self.styles.max_height = max(lines, 1) + self.gutter.height
+
+    def on_tree_node_expanded(self) -> None:
+        """A folder was opened."""
+        self._fit()
+
+    def on_tree_node_collapsed(self) -> None:
+        """A folder was closed."""
+        self._fit()
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Entry]) -> None:
         """A document was chosen."""
@@ -113,11 +128,6 @@ class DocumentTree(Tree[Entry], Panel):
         line = "─" * max(room - title.cell_length - 1, 0)
         self.border_title = Content.assemble(title, (f" {line} ", "$panel"), heads.strip())
 
-    def notify_style_update(self) -> None:
-        """Forget colours of another theme."""
-        super().notify_style_update()
-        self._ramp = []
-
     def render_label(self, node: TreeNode[Entry], base_style: Style, style: Style) -> Text:
         """A name at the left, its tokens and share at the right."""
         entry = _entry(node)
@@ -131,16 +141,10 @@ class DocumentTree(Tree[Entry], Panel):
         name.truncate(max(width - _NUMBERS, 4), overflow="ellipsis", pad=True)
         name.append(f"{entry.tokens:>8,}", style=base_style + style + Style(dim=not node.is_root))
         share = f"{entry.share:>5.0%}" if entry.share >= 0.005 else " " * 5
-        name.append(share, style=base_style + style + Style(color=self._colour(entry.share)))
+        accent = self.app.theme_variables["accent"]
+        much = Style(color=Color.parse(accent).rich_color) if entry.share >= MUCH else Style()
+        name.append(share, style=base_style + style + much)
         return name
-
-    def _colour(self, share: float) -> str:
-        if not self._ramp:
-            theme = self.app.theme_variables
-            cold, hot = Color.parse(theme["foreground"]), Color.parse(theme["accent"])
-            self._ramp = ramp(cold.darken(0.3), hot, self.app.current_theme.dark)
-        bright = step(share**0.5)
-        return self._ramp[max(bright, LEVELS // 2)].rich_color.name
 
 
 def _upwards(node: TreeNode[Entry]) -> Iterator[TreeNode[Entry]]:

@@ -14,8 +14,8 @@ class Finder(Horizontal):
     """Finds while one types; Enter and Shift+Enter go from match to match, Escape closes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,up", "step(-1)", "Match before", key_display="enter"),
-        Binding("down", "step(1)", "Next match", key_display="↓"),
+        Binding("enter,up", "step(-1)", "Previous match"),
+        Binding("down", "step(1)", "Next match"),
         Binding("escape", "close", "Close"),
     ]
 
@@ -45,7 +45,7 @@ class Finder(Horizontal):
             self._find(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter goes to the match before, as the newest was shown first."""
+        """Enter goes to the previous match, as the newest was shown first."""
         event.stop()
         self.action_step(-1)
 

@@ -16,9 +16,9 @@ KEYS = (
     (
         "Anywhere",
         (
-            ("Tab  Shift+Tab", "go to the next part, or the one before"),
+            ("Tab  Shift+Tab", "next panel, previous panel"),
             ("Esc", "stop the answer and keep its part; back to the prompt"),
-            ("Ctrl+C", "copy what is selected; stop the answer; twice: leave"),
+            ("Ctrl+C", "copy what is selected; stop the answer; twice: quit"),
             ("Ctrl+P", "all commands"),
         ),
     ),
@@ -27,7 +27,7 @@ KEYS = (
         (
             ("Enter", "send"),
             ("Ctrl+J  Shift+Enter", "new line"),
-            ("↑ ↓", "what was asked before"),
+            ("↑ ↓", "previous question, next question"),
             ("/  @", "a command, a file; Tab takes what is offered"),
             ("PgUp PgDn", "scroll the conversation"),
         ),
@@ -35,21 +35,28 @@ KEYS = (
     (
         "Conversation",
         (
-            ("j k", "next and previous piece"),
+            ("j k", "next, previous paragraph or source"),
             ("→ ←", "word by word through an answer: the map shows what each read"),
-            ("Enter", "open the passage"),
-            ("c  y", "copy the piece, the whole answer, as it was written"),
+            ("Enter", "open the source"),
+            ("c  y", "copy the paragraph or source, the whole answer, as written"),
             ("e  r", "change the last question, ask it again"),
-            ("/  n  N", "find, next match, match before"),
+            ("/  n  N", "find, next match, previous match"),
+        ),
+    ),
+    (
+        "Opened source",
+        (
+            ("→ ←", "next source, previous source"),
+            ("c", "copy it"),
         ),
     ),
     (
         "Map",
         (
             ("← ↑ ↓ →", "go from block to block"),
-            ("Enter", "read the passage, and see which answers read it"),
-            ("m", "this answer, all answers, what was hardly read"),
-            ("l  L", "what the next layer of the model read, the one before"),
+            ("Enter", "open the block, and see which answers read it"),
+            ("F5", "the answer, all answers, what was hardly read"),
+            ("l  L", "what the next layer of the model read, the previous layer"),
         ),
     ),
 )
@@ -59,7 +66,7 @@ class Help(ModalScreen[None]):
     """All keys and commands."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f1,question_mark", "dismiss", "Back", key_display="esc")
+        Binding("escape,q,f1,question_mark", "dismiss", "Back", key_display="Esc")
     ]
 
     def compose(self) -> ComposeResult:
@@ -83,6 +90,9 @@ def help_text() -> Content:
     lines += [
         Content(""),
         Content.styled("The mouse selects text, opens sources and blocks.", QUIET),
+        Content.styled(
+            "Brightness and shares: what was read beyond what every word of an answer reads.", QUIET
+        ),
         Content.styled("“Read” means attended to, not “supported by”.", QUIET),
     ]
     return Content("\n").join(lines)

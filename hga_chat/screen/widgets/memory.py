@@ -18,7 +18,9 @@ from hga_chat.screen.widgets.panel import Panel
 if TYPE_CHECKING:
     from hga_engine.events import MemoryFigures
 
-_LABEL = 9
+_LABEL, _BAR = 9, 8
+_WITH_HISTORY = 14
+"""Cells from which a history stands beside the bar."""
 HISTORY = 60
 """Reports kept of each tier, two a second while something goes on."""
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
@@ -59,6 +61,7 @@ class MemoryPanel(Panel):
 
     def on_resize(self) -> None:
         """Bars and histories take the room there is."""
+        self.border_title = self._heads()
         self._lines = self._content()
         self.refresh(layout=True)
 
@@ -80,9 +83,22 @@ class MemoryPanel(Panel):
         lines = [self._row(*row) for row in rows_of(self.figures)]
         if self.figures.page_misses or (has_device(self.figures) and self.figures.page_hits):
             lines.append(self._pages(self.figures))
-        if not has_device(self.figures):
-            lines.append(Content.styled("no GPU in use: it answers on the CPU", QUIET))
         return lines
+
+    @property
+    def _room(self) -> int:
+        """Cells between the names and the figures."""
+        return self.content_size.width - _LABEL - 1 - len("888.8 MiB / 888.8 GiB")
+
+    def _heads(self) -> Content:
+        """What the columns show, above each."""
+        title = Content("Memory")
+        if self._room < _WITH_HISTORY:
+            return title
+        for column, name in ((_LABEL, "now"), (_LABEL + _BAR + 1, "lately")):
+            line = "─" * (column - title.cell_length - 2)
+            title = Content.assemble(title, (f" {line} ", "$panel"), name)
+        return title
 
     def _pages(self, figures: "MemoryFigures") -> Content:
         """How many of the pages that were wanted were at hand, and what had to be brought."""
@@ -100,12 +116,12 @@ class MemoryPanel(Panel):
         if capacity:
             figures += f" / {human_bytes(capacity)}"
         name = Content.styled(label.ljust(_LABEL), QUIET)
-        room = self.content_size.width - _LABEL - 1 - len("888.8 MiB / 888.8 GiB")
+        room = self._room
         if capacity and room >= 4:
             share = used / capacity
-            graph = bar(share, min(room, 8), _alarm(share))
-            if room >= 14:
-                past = history(self.history.get(label, ()), room - 9)
+            graph = bar(share, min(room, _BAR), _alarm(share))
+            if room >= _WITH_HISTORY:
+                past = history(self.history.get(label, ()), room - _BAR - 1)
                 graph = Content.assemble(graph, " ", (past, QUIET))
             name = Content.assemble(name, graph)
         return two_ends(name, Content(figures), self.content_size.width)
@@ -130,7 +146,7 @@ def rows_of(figures: "MemoryFigures") -> list[tuple[str, int, int]]:
             ("VRAM K/V", figures.kv_device_bytes, total),
         ]
         rows = [row for row in of_device if row[1]] + rows
-    return rows
+    return [row for row in rows if row[1] or row[2]]
 
 
 def has_device(figures: "MemoryFigures") -> bool:
@@ -154,13 +170,19 @@ class SpeedLine(Panel):
 
     def __init__(self) -> None:
         super().__init__(id="speed")
-        self.border_title = "Last answer"
+        self.border_title = self._title = "Last answer"
         self.tokens_per_s = self.ttft_s = self.sparsity = 0.0
 
     def show(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
         """Show the figures of an answer."""
         self.tokens_per_s, self.ttft_s, self.sparsity = tokens_per_s, ttft_s, sparsity
         self.refresh(Region(0, 0, self.size.width, 1))  # not the head above it
+
+    def tell_device(self, *, has_gpu: bool) -> None:
+        """Say where answers are computed, if it is not a GPU."""
+        title = "Last answer" if has_gpu else "Last answer, no GPU in use"
+        if title != self._title:
+            self._title = self.border_title = title
 
     def render(self) -> RenderResult:
         """Three figures in one line."""

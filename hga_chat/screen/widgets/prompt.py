@@ -23,8 +23,8 @@ class Prompt(TextArea):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Send", key_display="enter"),
-        Binding("ctrl+j,shift+enter", "new_line", "New line", key_display="^j"),
+        Binding("enter", "send", "Send"),
+        Binding("ctrl+j,shift+enter", "new_line", "New line", show=False),
         Binding("pageup", "app.page_transcript(-1)", "Scroll", show=False),
         Binding("pagedown", "app.page_transcript(1)", "Scroll", show=False),
     ]

@@ -23,6 +23,8 @@ class TitleLine(Widget):
     model = reactive("")
     tokens = reactive(0)
     context = reactive(0)
+    reading: "reactive[tuple[int, int] | None]" = reactive(None)
+    """Tokens read so far and to be read, while documents are."""
     state = reactive("starting")
 
     def __init__(self) -> None:
@@ -33,7 +35,10 @@ class TitleLine(Widget):
         left = Content.assemble((" hga-chat", "bold $text-primary"))
         if self.model:
             left = Content.assemble(left, (f"  {self.model}", ""))
-        if self.context:
+        if self.reading:
+            read, total = self.reading
+            left = Content.assemble(left, (f"  {read:,} of {total:,} tokens read", QUIET))
+        elif self.context:
             left = Content.assemble(left, (f"  {self.tokens:,} of {self.context:,} tokens", QUIET))
         colours = {"ready": "$text-success", "failed": "$text-error"}
         style = colours.get(self.state, "$text-warning")

@@ -3,8 +3,6 @@
 from collections import OrderedDict
 from typing import ClassVar
 
-from rich.segment import Segment
-from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -18,21 +16,18 @@ from textual.style import Style
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.colouring import Colouring
 from hga_chat.screen.pieces import Frame, Kind, Piece, written
-from hga_chat.screen.rows import Look, Mark, text_rows
+from hga_chat.screen.rows import Mark, text_rows
 from hga_chat.screen.search import Match, find
 from hga_chat.screen.stack import Stack
 from hga_chat.screen.turn import Turn
+from hga_chat.screen.widgets.frames import BARS, MARGIN, Frames
 
-MARGIN = 2
-"""Cells left of the text; the bar of what is selected stands in them."""
 WIDEST = 116
 KEPT_PIECES = 300
 """Pieces whose drawn lines are kept."""
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
 """How the chosen word and the match one is at look, and how other matches do."""
 SELECTABLE = ("question", "answer", "source", "error")
-BARS = {"question": "$primary", "error": "$error", "card": "$panel", "notice": "$warning"}
-"""Kinds with a bar at their left, and its colour."""
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -46,18 +41,18 @@ class Transcript(ScrollView, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARS, "cursor")}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open", key_display="enter"),
-        Binding("j,ctrl+down", "move(1)", "Next", key_display="j"),
-        Binding("k,ctrl+up", "move(-1)", "Before", key_display="k"),
-        Binding("right,l", "token(1)", "Word by word", key_display="→"),
-        Binding("left,h", "token(-1)", "Word before", show=False),
+        Binding("enter", "open", "Open"),
+        Binding("j,ctrl+down", "move(1)", "Move", key_display="j k"),
+        Binding("k,ctrl+up", "move(-1)", "Move", show=False),
+        Binding("right,l", "token(1)", "Word by word", key_display="← →"),
+        Binding("left,h", "token(-1)", "Previous word", show=False),
         Binding("c", "app.copy('block')", "Copy"),
         Binding("y", "app.copy('answer')", "Copy the answer", show=False),
         Binding("e", "app.edit", "Edit the last question", show=False),
         Binding("r", "app.retry", "Ask the last question again", show=False),
         Binding("slash", "app.find", "Find", show=False),
         Binding("n", "app.find_next(1)", "Next match", show=False),
-        Binding("N", "app.find_next(-1)", "Match before", show=False),
+        Binding("N", "app.find_next(-1)", "Previous match", show=False),
     ]
 
     class SourceOpened(Message):
@@ -88,13 +83,19 @@ class Transcript(ScrollView, can_focus=True):
         self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
         self._on_screen: dict[int, Strip] = {}
-        self._frames: dict[tuple[Kind, bool, int, int], Frame] = {}
+        self._frames = Frames(self)
         self._matches: list[Match] = []
         self._match = -1
         self._follows = True
         self._pointed: tuple[Turn | None, int | None] = (None, None)
         self._pressed: Piece | None = None
         self._noted = ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Before the first question there is nothing to choose, and only sources open."""
+        if action == "open":
+            return self.cursor is not None and self.cursor.kind == "source"
+        return action not in ("move", "token") or bool(self.turns)
 
     # What is in it
 
@@ -239,7 +240,7 @@ class Transcript(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         """Forget looks of another theme."""
         super().notify_style_update()
-        self._frames = {}
+        self._frames.clear()
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Some lines of the screen, filtered. What was drawn before is taken as it was.
@@ -272,24 +273,9 @@ class Transcript(ScrollView, can_focus=True):
 
     def _frame(self, piece: Piece) -> Frame:
         """How a piece is drawn: with a bar left of it, brighter where the cursor is."""
-        is_here = piece is self.cursor and self.has_focus
-        key = (piece.kind, is_here, self._stack.width, self.outer_size.width)
-        if key not in self._frames:
-            name = (f"transcript--{piece.kind}",) if piece.kind in BARS else ()
-            look = Look(self.get_visual_style(*name), self._get_style)
-            style, ground = look.style.rich_style, self.visual_style.rich_style
-            if is_here:
-                bar = self.get_component_rich_style("transcript--cursor", partial=True)
-                sign = "▐ "
-            else:
-                colour = BARS.get(piece.kind)
-                bar = self._get_style(colour).rich_style if colour else RichStyle()
-                sign = "▌ " if colour else "  "
-            margin = self.gutter.left
-            left = Strip([Segment(" " * margin, ground), Segment(sign, style + bar)])
-            text = margin + min(self._stack.width + 2 * MARGIN, self.size.width)
-            self._frames[key] = Frame(look, left, text, self.outer_size.width, ground)
-        return self._frames[key]
+        return self._frames.of(
+            piece.kind, piece is self.cursor and self.has_focus, self._stack.width
+        )
 
     def _marks(self, piece: Piece, row: int, number: int) -> list[Mark]:
         marks: list[Mark] = []
@@ -353,6 +339,7 @@ class Transcript(ScrollView, can_focus=True):
             index = self._stack.pieces.index(piece)
             self._show_lines(self._stack.top(index), self._stack.top(index + 1))
         self._point(piece.turn if piece else None, self.token)
+        self.refresh_bindings()
         self.refresh()
 
     def _show_lines(self, top: int, bottom: int) -> None:

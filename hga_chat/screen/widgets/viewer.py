@@ -10,7 +10,7 @@ from rich.style import Style
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.color import Color
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.geometry import Size
 from textual.screen import ModalScreen
@@ -19,8 +19,9 @@ from textual.strip import Strip
 from textual.widgets import Footer, Static
 
 from hga_chat.documents.clean import displayable
-from hga_chat.screen.heat import LEVELS, ramp, step
+from hga_chat.screen.heat import ramp, step
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.legend import OLD, legend, sign
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens
@@ -61,7 +62,7 @@ def lines_of(span: "DocumentSpan") -> list[TextLine]:
 
 
 class DocumentLines(ScrollView, can_focus=True):
-    """Wrapped lines with their numbers; a bar shows how much of each was read."""
+    """Wrapped lines with their numbers; a bar shows how much of each was read, as the map does."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "scroll_down", "Down", show=False),
@@ -70,7 +71,12 @@ class DocumentLines(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--marked", "lines--number", "lines--head"}
 
     def __init__(
-        self, lines: Sequence[TextLine], marked: tuple[int, int], levels: Sequence[float]
+        self,
+        lines: Sequence[TextLine],
+        marked: tuple[int, int],
+        levels: Sequence[float],
+        *,
+        is_plain: bool = False,
     ) -> None:
         """Set up.
 
@@ -78,12 +84,14 @@ class DocumentLines(ScrollView, can_focus=True):
             lines: of the document.
             marked: the tokens of the passage.
             levels: brightness of each line, 0 to 1.
+            is_plain: draw with ASCII.
         """
         super().__init__(id="lines")
         self._lines = lines
         self._marked = marked
         self._levels = levels
         self._gutter = max((len(line.label) for line in lines), default=0) + 3
+        self._is_plain = is_plain
         self._shown: list[tuple[int, bool, str]] = []
         self._ramp: list[Color] = []
 
@@ -103,7 +111,7 @@ class DocumentLines(ScrollView, can_focus=True):
             return
         is_first = not self._shown
         here = self._shown[min(self.scroll_offset.y, len(self._shown) - 1)][0] if self._shown else 0
-        room = max(width - self._gutter, 1)
+        room = max(width - self._gutter - 1, 1)  # a cell stays free before the scrollbar
         self._shown = []
         for number, line in enumerate(self._lines):
             pieces = (
@@ -139,37 +147,38 @@ class DocumentLines(ScrollView, can_focus=True):
         faint = self.get_visual_style("lines--number").rich_style
         label = line.label if is_first else ""
         level = self._levels[number] if number < len(self._levels) else 0.0
-        heat = Segment("▌" if level > 0 else " ", ground + self._heat(level))
+        bar = Segment(" ", ground)
+        if level > 0:
+            text_of_bar, colour = self.heat(step(level * OLD))
+            bar = Segment(text_of_bar, ground + Style(color=colour.rich_color))
         segments = [
             Segment(f"{label:>{self._gutter - 3}} ", faint),
-            heat,
+            bar,
             Segment(" ", style),
             Segment(text, style),
         ]
         return Strip(segments).extend_cell_length(self.size.width, style)
 
-    def _heat(self, level: float) -> Style:
+    def heat(self, level: int) -> tuple[str, Color]:
+        """The sign of a step of brightness, and its colour."""
+        if self.app.current_theme.ansi or self._is_plain:
+            return sign(level, is_plain=self._is_plain)
         if not self._ramp:
             theme = self.app.theme_variables
             ground, hot = self.background_colors[1], Color.parse(theme["accent"])
-            dark = self.app.current_theme.dark
             ink = Color.parse(theme["foreground"])
-            self._ramp = (
-                [hot] * LEVELS
-                if self.app.current_theme.ansi
-                else ramp(ground.blend(ink, 0.2), hot, dark)
-            )
-        return Style(color=self._ramp[step(level)].rich_color)
+            self._ramp = ramp(ground.blend(ink, 0.2), hot, self.app.current_theme.dark)
+        return "▌", self._ramp[level]
 
 
 class Viewer(ModalScreen[None]):
     """A document over the screen, at the place of a passage."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "dismiss", "Back", key_display="esc"),
-        Binding("right,n", "go(1)", "Next source", key_display="→"),
-        Binding("left,p", "go(-1)", "Source before", key_display="←"),
-        Binding("c", "copy", "Copy the passage"),
+        Binding("escape,q", "dismiss", "Back"),
+        Binding("right,n", "go(1)", "Next source"),
+        Binding("left,p", "go(-1)", "Previous source"),
+        Binding("c", "copy", "Copy"),
     ]
 
     def __init__(
@@ -177,8 +186,10 @@ class Viewer(ModalScreen[None]):
         layout: "DocumentTokens",
         places: "Sequence[tuple[int, int, str]]",
         number: int,
-        mass_of: Callable[[int, int], float],
+        brightness: Callable[[int, int], float],
         readers: Callable[[int, int], str],
+        *,
+        is_plain: bool = False,
     ) -> None:
         """Set up.
 
@@ -186,27 +197,35 @@ class Viewer(ModalScreen[None]):
             layout: the documents.
             places: passages to go through: first token, one past the last, how each is called.
             number: the one to begin with.
-            mass_of: how much of tokens from and to was read.
+            brightness: how bright tokens from and to are on the map, 0 to 1.
             readers: which answers read tokens from and to, in words.
+            is_plain: draw with ASCII.
         """
         super().__init__()
         self._layout = layout
         self._places = places
         self._number = number
-        self._mass_of = mass_of
+        self._brightness = brightness
         self._readers = readers
+        self._is_plain = is_plain
 
     def compose(self) -> ComposeResult:
         """Where the passage stands, the document, who read the passage."""
         with Vertical(id="viewer"):
             yield Static("", markup=False, id="viewer-place")
             yield Vertical(id="viewer-body")
-            yield Static("", markup=False, id="viewer-readers")
+            with Horizontal(id="viewer-foot"):
+                yield Static("", markup=False, id="viewer-readers")
+                yield Static("", markup=False, id="viewer-legend")
         yield Footer()
 
     async def on_mount(self) -> None:
         """Show the first passage."""
         await self._show()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """There may be no other source to go to."""
+        return action != "go" or len(self._places) > 1
 
     async def action_go(self, by: int) -> None:
         """Show another passage."""
@@ -228,15 +247,17 @@ class Viewer(ModalScreen[None]):
             self._layout.documents[-1],
         )
         lines = lines_of(span)
-        masses = [self._mass_of(line.start, line.end) for line in lines]
-        most = max(masses, default=0.0)
-        levels = [(mass / most) ** 0.5 if most > 0 else 0.0 for mass in masses]
+        levels = [
+            self._brightness(line.start, line.end) if line.text.strip() else 0.0 for line in lines
+        ]
         body = self.query_one("#viewer-body")
         await body.remove_children()
-        shown = DocumentLines(lines, (start, end), levels)
+        shown = DocumentLines(lines, (start, end), levels, is_plain=self._is_plain)
         await body.mount(shown)
         shown.focus()
         count = f"  {self._number + 1} of {len(self._places)}" if len(self._places) > 1 else ""
         head = Content.assemble((displayable(place).replace("\n", "␤"), "bold"), (count, QUIET))
         self.query_one("#viewer-place", Static).update(head)
         self.query_one("#viewer-readers", Static).update(Content(self._readers(start, end)))
+        scale = legend("lines", 0, shown.heat) if any(levels) else Content("")
+        self.query_one("#viewer-legend", Static).update(scale)

@@ -116,6 +116,17 @@ def test_very_long_lines_are_shortened_around_the_tokens(tokenizer) -> None:
     assert set(passage.text.split()) <= set(words.split())
 
 
+def test_passages_of_very_long_lines_are_whole_sentences(tokenizer) -> None:
+    sentences = [f"This is sentence {n}, of moderate length." for n in range(500)]
+    layout = lay_out(_loaded(_text("a.txt", " ".join(sentences))), tokenizer)
+    for sought in ("sentence 250", "length. This is sentence 301"):
+        (passage,) = layout.locate(*_find(layout, tokenizer, sought))
+        assert sought in passage.text
+        assert passage.text.startswith("This is")
+        assert passage.text.endswith(" length.")
+        assert 200 < len(passage.text) < 500
+
+
 _text_of_lines = st.lists(
     st.text(st.sampled_from("ab \t#é漢🙂"), max_size=12), min_size=1, max_size=30
 ).map("\n".join)

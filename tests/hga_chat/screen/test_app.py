@@ -11,6 +11,7 @@ from hga_chat.conversation import Conversation, kept_answer, saved_turn
 from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
+from hga_chat.screen.widgets.legend import SOURCE
 from hga_chat.screen.widgets.memory import MemoryPanel
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
@@ -61,7 +62,7 @@ async def test_question_answer_and_sources_at_every_size(size, scripted, answer,
         await until(pilot, is_done(app))
         (turn,) = turns(app)
         assert turn.text == "Calm **seas**."
-        found = re.search(r"75% .* logs/sea\.txt:(\d+)–(\d+)", turn.listing)
+        found = re.search(r"75% .* logs/sea\.txt:(\d+)-(\d+)", turn.listing)
         first, last = int(found[1]), int(found[2])
         assert first <= 51 <= last <= first + 3  # "line 50" is the 51st; a group is 16 tokens
         assert "logs/book.pdf, page 7" in turn.listing
@@ -90,6 +91,39 @@ async def test_panels_give_way_to_one_line_on_a_small_screen(
         assert (app.query_one(MemoryPanel).size.height > 0) is has_panels
         assert (app.query_one(StatusLine).size.height > 0) is not has_panels
         assert any("K/V" in line for line in shown(app))
+
+
+@pytest.mark.parametrize("size", [(120, 40), (200, 60), (100, 30)])
+@pytest.mark.parametrize("documents", [3, 12, 40])
+async def test_documents_take_the_lines_that_other_panels_leave(
+    size, documents, scripted, opened, until
+):
+    texts = [
+        Document(f"{n}.txt", "text", (Section(f"{n}.txt", "", "sea\n" * 40, 1, 40, None),))
+        for n in range(documents)
+    ]
+    script = scripted(loaded=LoadedDocuments(tuple(texts), ()))
+    async with opened(script.make, size) as (app, pilot):
+        await until(pilot, is_ready(app))
+        side, tree = app.side, app.document_tree
+        left = side.region.bottom - app.speed.region.bottom
+        assert left >= 0
+        assert tree.size.height == documents if left else tree.size.height < documents
+
+
+async def test_documents_alone_fill_the_height_of_a_small_screen(scripted, opened, until):
+    texts = [
+        Document(f"{n}.txt", "text", (Section(f"{n}.txt", "", "calm sea\n", 1, 1, None),))
+        for n in range(30)
+    ]
+    async with opened(scripted(loaded=LoadedDocuments(tuple(texts), ())).make, (80, 24)) as (
+        app,
+        pilot,
+    ):
+        await until(pilot, is_ready(app))
+        await pilot.press("f2")
+        await until(pilot, lambda: app.document_tree.size.height > 0)
+        assert app.document_tree.region.bottom == app.side.region.bottom
 
 
 async def test_screen_follows_the_terminal(scripted, opened, until):
@@ -184,11 +218,39 @@ async def test_block_map_and_documents_light_up_where_the_answer_reads(
         assert max(block_map.levels) > 0.5
 
 
+async def test_what_every_word_reads_does_not_outshine_the_source(scripted, answer, opened, until):
+    script = scripted()
+    end, whale = script.group_of(" 60 of"), script.group_of("The whale")
+    last = len(script.layout) // 16
+    script.engine._answers.append(
+        answer("The whale is white.", {end: 5.0}, {3: {whale: 1.0, 20: 0.5}}, always=[0, last])
+    )
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        (turn,) = turns(app)
+        assert turn.sources[0].path == "logs/book.pdf"
+        view = app.flow.view
+        levels = view.levels()
+        assert levels[whale // 4] == 1.0
+        assert levels[end // 4] == 0.0
+        assert view.source_blocks == {whale // 4, 20 // 4}
+        for block_map in (app.map, app.status_line.map):
+            assert block_map._all_steps()[whale // 4] == SOURCE
+        # Source, viewer and documents tell the same share.
+        first, second = turn.sources
+        assert "67%" in turn.listing
+        assert "(67%)" in app.flow.view.told(first.start_token, first.end_token)
+        assert app.document_tree.shares()["book.pdf"] == pytest.approx(first.score)
+        assert "(33%)" in app.flow.view.told(second.start_token, second.end_token)
+
+
 async def test_block_under_the_mouse_is_named(scripted, opened, until):
     async with opened(scripted().make) as (app, pilot):
         await until(pilot, is_ready(app))
         await pilot.hover("#map", offset=(2, 1))
-        await until(pilot, lambda: "  sea.txt:1–" in str(app.query_one("#map").border_title))
+        await until(pilot, lambda: "  sea.txt:1-" in str(app.query_one("#map").border_title))
         await pilot.hover("#prompt")
         await until(pilot, lambda: "sea" not in str(app.query_one("#map").border_title))
 
@@ -212,10 +274,16 @@ async def test_prefill_progress_fills_the_map(scripted, opened, until):
         block_map = app.query_one("#map", BlockMap)
         await until(pilot, lambda: block_map.filled == 0.75)
         assert app.query_one(TitleLine).state == "reading 75%"
+        tokens = len(script.layout)
+        assert f"{round(0.75 * tokens)} of {tokens} tokens read" in shown(app)[0]
+        assert "Reading the documents" in str(app.map.border_title)
+        assert any("■ read so far" in line and "■ to come" in line for line in shown(app))
         assert "75%" in app.transcript.card
         script.engine.release.set()
         await until(pilot, is_ready(app))
         assert block_map.filled == 1.0
+        assert f"{tokens + 1} of 65,536 tokens" in shown(app)[0]  # one opens the session
+        assert str(app.map.border_title).startswith("Blocks")
         opening = app.transcript.card
         assert "2 documents" in opening
         assert "logs/crew.jpg: binary" in opening
@@ -251,6 +319,8 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
         await ask(pilot)
         await until(pilot, is_done(app))
         screen = "\n".join(shown(app))
+        assert "Last answer, no GPU in use" in screen
+        assert "disk K/V" not in screen  # it holds nothing, and may not
         assert "625.0 MiB" in screen  # the capacity for K/V in host memory
         assert "95.4 MiB" in screen  # the weights
         speed = app.speed
@@ -278,6 +348,17 @@ async def test_pages_are_shown_where_they_move(of_device, scripted, opened, unti
         assert "97.5% at hand" in line
         assert ("800.0 KiB over PCIe" in line) is (of_device > 0)
         assert ("800.0 KiB from disk" in line) is (of_device == 0)
+
+
+async def test_columns_of_the_memory_are_named(scripted, opened, until):
+    async with opened(scripted().make, size=(200, 60)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        lines = shown(app)
+        head, line = (next(n for n in lines if name in n) for name in ("Memory", "host K/V"))
+        assert head.index("now") == line.index("host K/V") + 9
+        assert line[head.index("lately") :].lstrip()[0] in " ▁▂▃▄▅▆▇█"
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "lately" not in "\n".join(shown(app)))
 
 
 async def test_engine_error_in_an_answer_is_shown_and_the_next_question_works(
@@ -444,7 +525,7 @@ def test_screen_comes_up_without_torch():
 
 
 async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, opened, until):
-    script = scripted([answer("Calm.", {10: 1.0}), "Still calm."])
+    script = scripted([answer("Calm.", {10: 1.0, 30: 0.09}), "Still calm."])
 
     def make(progress):
         first = script.make(progress)
@@ -459,7 +540,9 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         await until(pilot, is_ready(app))
         (turn,) = turns(app)
         assert (turn.question, turn.text) == ("sea", "Calm.")
-        assert "logs/sea.txt" in turn.listing
+        (source,) = turn.sources
+        assert "92% ━━━━━━  logs/sea.txt:" in turn.listing
+        assert app.flow.view.told(source.start_token, source.end_token) == "Read by answer 1 (92%)"
         opening = app.transcript.card
         assert "Resumed; nothing had to be read again." in opening
         assert "tok/s" not in opening

@@ -1,7 +1,8 @@
 import pytest
 
 from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
-from hga_chat.screen.heat import LEVELS, ReadMap, step, where
+from hga_chat.documents.types import where
+from hga_chat.screen.heat import LEVELS, ReadMap, step
 
 
 class Letters:
@@ -49,7 +50,8 @@ def test_document_shares_count_tokens_of_the_documents_alone():
     mass = [2.0, 1.0, 0.0, 1.0, 2.0]
     assert read_map.document_shares(mass) == pytest.approx([0.5, 0.5])
     assert read_map.document_shares([]) == [0.0, 0.0]
-    assert read_map.share(mass, 8, 24) == pytest.approx(1 / 4)
+    assert read_map.shares(mass, [(8, 24)]) == pytest.approx([1 / 4])
+    assert read_map.shares(mass, [(8, 24)], whole=16.0) == pytest.approx([1 / 16])
 
 
 def test_blocks_and_tokens_name_each_other():
@@ -89,9 +91,10 @@ def test_whatever_was_read_differs_from_nothing():
     ("place", "text"),
     [
         (("a.py", 3, 3, None), "a.py:3"),
-        (("a.py", 3, 9, None), "a.py:3–9"),
+        (("a.py", 3, 9, None), "a.py:3-9"),
         (("b.pdf", None, None, "xii"), "b.pdf, page xii"),
         (("c.epub", None, None, None, "Chapter 1"), "c.epub, Chapter 1"),
+        (("d.txt", None, None, None, "d.txt"), "d.txt"),
     ],
 )
 def test_places_as_people_write_them(place, text):

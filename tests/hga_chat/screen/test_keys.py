@@ -1,11 +1,20 @@
 """Every key and command, over a scripted engine."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from hga_chat.screen.app import ChatApp
 from hga_chat.screen.commands import COMMANDS, is_command, parse
+from hga_chat.screen.keys import key_name
+from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.completions import completions
-from hga_chat.screen.widgets.help import Help, help_text
+from hga_chat.screen.widgets.finder import Finder
+from hga_chat.screen.widgets.help import KEYS, Help, help_text
+from hga_chat.screen.widgets.prompt import Prompt
+from hga_chat.screen.widgets.transcript import Transcript
 from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
 from hga_chat.verify import Effect, Verification
 
@@ -77,11 +86,54 @@ async def test_help_lists_every_key_and_command(answered):
 
 
 def test_the_keys_that_commands_name_do_what_they_do():
-    bound = {}
-    for binding in ChatApp.BINDINGS:
-        bound[binding.key.replace("ctrl+", "^")] = binding.action
+    bound = {key_name(binding): binding.action for binding in ChatApp.BINDINGS}
     for command in COMMANDS:
-        assert not command.key or bound[command.key.lower()] == command.action
+        assert not command.key or bound[command.key] == command.action
+
+
+def test_keys_are_called_the_same_in_footer_help_and_readme():
+    known = {"Tab", "Shift+Tab", "Ctrl+P", "Shift+Enter", "PgUp", "PgDn", "@"}
+    for widget in (ChatApp, Prompt, Transcript, BlockMap, Viewer, Finder):
+        for binding in widget.BINDINGS:
+            for key in binding.key.split(","):
+                known.add(key_name(replace(binding, key=key, key_display=None)))
+            known.update((binding.key_display or "").split())
+    known = {{"slash": "/"}.get(key, key) for key in known}
+    listed = {key for _, keys in KEYS for left, _ in keys for key in left.split()}
+    assert listed <= known
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    named = set(re.findall(r"(?:Ctrl|Shift)\+\w+|\bF\d\b|\bEsc\b|\^[a-z]\b", readme))
+    assert named <= known
+
+
+async def test_footer_shows_keys_that_do_something(scripted, answer, opened, until):
+    script = scripted([answer("Calm " * 9, {3: 1.0}, hold_after=4)], hold_read_after=2)
+    async with opened(script.make) as (app, pilot):
+
+        def shown():
+            bindings = app.screen.active_bindings.values()
+            return [key_name(b.binding) for b in bindings if b.binding.show]
+
+        await until(pilot, lambda: app.flow.state.startswith("reading"))
+        assert set(shown()) == {"Enter", "F1", "Ctrl+Q"}
+        app.prompt.text = "sea"
+        await pilot.press("enter")  # it waits, and can be withdrawn
+        await until(pilot, lambda: "Esc" in shown())
+        script.engine.release.set()
+        await until(pilot, lambda: app.flow.is_free and app.transcript.turns[0].sources)
+        assert set(shown()) == {"Enter", "F1", "Ctrl+Q", "Ctrl+F", "Ctrl+O"}
+        app.transcript.focus()
+        await pilot.press("j", "j", "j")
+        assert "Enter" in shown()  # on a source
+        await pilot.press("k")
+        assert "Enter" not in shown()
+        app.map.focus()
+        await pilot.pause()
+        assert {"F5", "l", "← ↑ ↓ →"} <= set(shown())
+        await pilot.press("escape")  # hidden, as there is nothing to stop
+        assert app.prompt.has_focus
+        await until(pilot, lambda: app.flow.clear())
+        await until(pilot, lambda: set(shown()) == {"Enter", "F1", "Ctrl+Q"})
 
 
 async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
@@ -92,7 +144,7 @@ async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
         await it.until(lambda: bool(lines._shown))
         # Group 3 holds tokens 47 to 62 of the documents, which are lines of nine tokens.
         assert "line 5 of the log says calm" in lines.marked_text
-        assert "answer 1 (75.0%)" in str(it.app.screen.query_one("#viewer-readers").content)
+        assert "answer 1 (75%)" in str(it.app.screen.query_one("#viewer-readers").content)
         await it.press("right")
         await it.until(lambda: "The whale" in it.app.screen.query_one(DocumentLines).marked_text)
         await it.press("c")
@@ -102,6 +154,28 @@ async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
         await it.command("/sources 2")
         await it.until(lambda: bool(it.app.screen.query("#viewer-place")))
         await it.until(lambda: "page 7" in str(it.app.screen.query_one("#viewer-place").content))
+
+
+async def test_text_keeps_off_the_scrollbar_and_its_bar_is_explained(answered):
+    async with answered((80, 24)) as it:
+        await it.command("/sources 2")
+        await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
+        lines = it.app.screen.query_one(DocumentLines)
+        await it.until(lambda: bool(lines._shown))
+        room = lines.scrollable_content_region.width
+        rows = [lines.render_line(y).text for y in range(lines.size.height)]
+        assert any("whale" in row for row in rows)
+        assert all(row[room - 1 : room].isspace() for row in rows)
+        legend = str(it.app.screen.query_one("#viewer-legend").content)
+        assert legend.startswith("less ▌")
+
+
+async def test_a_line_is_as_bright_as_its_block(answered):
+    async with answered() as it:
+        view = it.app.flow.view
+        levels, brightness = view.levels(), view.map.brightness(view.mass)
+        for block, level in enumerate(levels):
+            assert brightness(*view.map.tokens_of(block)) == pytest.approx(level, abs=0.01)
 
 
 async def test_pieces_are_chosen_opened_and_copied_as_written(answered):
@@ -144,10 +218,10 @@ async def test_map_shows_layer_by_layer_what_was_read(answered):
         assert len(lit()) == 2
         it.app.map.focus()
         await it.press("l")
-        assert "Read by layer 1 of 2" in title()
+        assert "All that layer 1 of 2 read" in title()
         assert lit() == [0]  # group 3 of the session, of which block 0 holds the first four
         await it.press("l")
-        assert "Read by layer 2 of 2" in title()
+        assert "All that layer 2 of 2 read" in title()
         assert lit() == [it.whale // 4]
         await it.press("l")
         assert "layer" not in title()
@@ -175,7 +249,7 @@ async def test_search_goes_from_match_to_match(answered):
         assert str(count.content) == "4 of 4"
         await it.press("escape")
         assert not it.app.finder.display
-        await it.command("/search page 7")
+        await it.command("/find page 7")
         await it.until(lambda: str(count.content) == "2 of 2")
 
 
@@ -221,7 +295,7 @@ async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered,
     async with answered() as it:
         await it.command("/verify")
         await it.until(lambda: "falls by 2.5, 0.0 nats" in it.app.transcript.turns[0].note)
-        first, second = it.app.transcript.turns[0].listing.split("\n")
+        first, _, second, _ = it.app.transcript.turns[0].listing.split("\n")
         assert "●  2.5 logs/sea.txt" in first
         assert "○  0.0 logs/book.pdf" in second
         await it.ask("more")  # the conversation goes on
@@ -272,10 +346,12 @@ async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
 async def test_map_shows_all_answers_and_what_was_hardly_read(answered):
     async with answered() as it:
         lit = [level > 0 for level in it.app.map.levels]
+        of_answer = it.app.document_tree.shares()
         assert sum(lit) == 2
         await it.press("f5")
-        assert "Read by all answers" in str(it.app.map.border_title)
+        assert "read by all answers" in str(it.app.map.border_title)
         assert [level > 0 for level in it.app.map.levels] == lit
+        assert it.app.document_tree.shares() == of_answer
         await it.command("/map")
         assert "Hardly read: 87%" in str(it.app.map.border_title)  # 13 of 15 blocks
         assert [level > 0 for level in it.app.map.levels] == [not read for read in lit]
@@ -379,8 +455,8 @@ def test_what_begins_with_a_slash_is_a_command_unless_it_is_a_path():
     assert is_command("/help me")
     assert not is_command("/etc/passwd is what?")
     assert not is_command("and /help")
-    assert parse("/sea x y")[1] == "x y"
-    assert parse("/s") is None  # search or sources
+    assert parse("/fin x y")[1] == "x y"
+    assert parse("/m") is None  # map or memory
 
 
 def test_completions_prefer_names_that_begin_so():

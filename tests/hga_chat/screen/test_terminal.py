@@ -191,7 +191,7 @@ def test_twice_ctrl_c_leaves(terminal, program):
     terminal.run(program())
     terminal.wait("ready")
     terminal.send("C-c")
-    terminal.wait("Ctrl+C again leaves")
+    terminal.wait("Ctrl+C again quits")
     terminal.send("C-c")
     terminal.wait("closed: True", "left with 0")
     assert terminal.is_clean()
