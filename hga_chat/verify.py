@@ -1,7 +1,8 @@
 """Whether an answer depends on the passages it read: hide them, and score the same answer again.
 
 The groups of a passage are hidden from the question and the answer, as if they had been cut out of
-the session; what later parts of the documents took over from them while they were read stays.
+the session; what later parts of the documents took over from them while they were read stays, and
+where a hidden group was drawn to stand for others, they are not read for it.
 """
 
 import random

@@ -33,7 +33,8 @@ class Trace:
     position: int
     """Position of the query token in the session."""
     group_mass: "torch.Tensor"
-    """[groups] float32: attention mass per group of 16 tokens, mean over layers and query heads.
+    """[groups] float32: attention mass per group of 16 tokens, mean over layers and query heads:
+    its own, without that of groups it was drawn to stand for, so all together may be below 1.
     Sinks and recent tokens are zero; where there is nothing else, only the first group is."""
     tokens_attended: float
     """Mean over layers and KV heads."""

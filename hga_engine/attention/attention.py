@@ -48,7 +48,9 @@ class _Blocks:
 class Reading:
     """Adds up what queries attended to, over layers.
 
-    ``group_mass`` [groups] float64: attention mass per group, summed over layers and query heads.
+    ``group_mass`` [groups] float64: attention mass per group, summed over layers and query heads. A
+    group that was drawn to stand for others has its own mass only, so all together may be below 1
+    a query.
     ``attended`` and ``visible``: tokens, summed over queries, KV heads and layers.
     ``coverage``: where selections are compared with dense attention, or None.
     ``layer_mass`` [layers, groups] float32: where given, the part of it that was chosen is added to
@@ -148,7 +150,10 @@ class RoutedAttention:
         return told
 
     def hide(self, groups: Sequence[int]) -> None:
-        """Attend to none of these groups from now on, whatever is selected."""
+        """Attend to none of these groups from now on, whatever is selected.
+
+        What one of them was drawn to stand for is not attended to either.
+        """
         self._hidden = None
         if groups:
             self._hidden = torch.tensor(groups, dtype=torch.int32, device=self._device)
@@ -246,8 +251,7 @@ class RoutedAttention:
                 multiples = torch.cat((sinks, multiples, recent), 2)
             if reading is not None and reading.coverage is not None:
                 self._cover(layer, queries, selected, reading.coverage)
-        if self._hidden is not None:
-            groups = groups.masked_fill(torch.isin(groups, self._hidden), -1)
+        groups = self._without_hidden(groups)
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
@@ -342,10 +346,16 @@ class RoutedAttention:
         self, layer: int, queries: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
         """[blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens."""
-        groups = torch.cat((self._blocks.sinks, self._blocks.recent), 2)
-        slots = self._store.fetch(layer, groups)
+        groups = self._without_hidden(torch.cat((self._blocks.sinks, self._blocks.recent), 2))
+        # Attending to them counts them.
+        slots = self._store.fetch(layer, groups, counted=False)
         pool = self._store.pool(layer)
         return log_mass(queries.to(pool.dtype), positions, groups, slots, pool, self._scale)
+
+    def _without_hidden(self, groups: torch.Tensor) -> torch.Tensor:
+        if self._hidden is None:
+            return groups
+        return groups.masked_fill(torch.isin(groups, self._hidden), -1)
 
     def _blocks_of(self, start: int, count: int, rows: int) -> _Blocks:
         span = (start, count, rows)

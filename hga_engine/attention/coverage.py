@@ -1,4 +1,7 @@
-"""How much of dense attention's mass the chosen groups hold."""
+"""How much of dense attention's mass the chosen groups hold.
+
+Drawn groups hold less of it than the heaviest would, and stand for the rest.
+"""
 
 import torch
 

@@ -59,12 +59,13 @@ class KVStore(Protocol):
             KVStoreError: a tier could not be written (disk full, for one).
         """
 
-    def fetch(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
+    def fetch(self, layer: int, groups: torch.Tensor, counted: bool = True) -> torch.Tensor:
         """Make pages resident and say where they are.
 
         Args:
             layer: layer number.
             groups: [..., kv_heads, n] int32 group numbers; -1 marks an empty place.
+            counted: whether these are hits and misses.
 
         Returns:
             [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1. They and

@@ -157,8 +157,8 @@ class DeviceKVStore:
             pages[:, numbers, 1, places] = values.transpose(0, 1).to(pages.dtype)
         self._lengths[layer] = start + tokens
 
-    def fetch(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
-        """Slots of pages, as the interface says; all are in the pool of ``layer``."""
+    def fetch(self, layer: int, groups: torch.Tensor, counted: bool = True) -> torch.Tensor:  # noqa: ARG002
+        """Slots of pages, as the interface says; all are in the pool, so none is counted."""
         self._enter(layer)
         return torch.where(groups < 0, groups, groups + self._slot_start)
 

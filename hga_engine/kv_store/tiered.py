@@ -159,7 +159,7 @@ class TieredKVStore:
             self._cut(layer, before)
             raise
 
-    def fetch(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
+    def fetch(self, layer: int, groups: torch.Tensor, counted: bool = True) -> torch.Tensor:
         """Make pages resident and say where they are.
 
         A place counts as a miss when its page has to be read from disk, else as a hit.
@@ -168,6 +168,7 @@ class TieredKVStore:
             layer: layer number.
             groups: [..., kv_heads, n] int32 group numbers below the layer's length; -1 marks an
                 empty place.
+            counted: whether these are hits and misses.
 
         Returns:
             [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1.
@@ -178,7 +179,8 @@ class TieredKVStore:
         """
         if not self._residency.moves(layer):
             empty = groups < 0
-            self._hits += groups.numel() - int(torch.count_nonzero(empty))
+            if counted:
+                self._hits += groups.numel() - int(torch.count_nonzero(empty))
             return torch.where(empty, groups, groups + self._slot_start)
         self._residency.return_to_share(unless=layer)
         resident = self._layers[layer]
@@ -191,8 +193,9 @@ class TieredKVStore:
             if last_group * self._group_size >= self._lengths[layer]:
                 raise IndexError(f"layer {layer} holds no group {last_group}")
         self._residency.use(layer, wanted, missing)
-        self._misses += len(missing)
-        self._hits += len(wanted) - len(missing)
+        if counted:
+            self._misses += len(missing)
+            self._hits += len(wanted) - len(missing)
         slots = np.where(numbers < 0, -1, resident.table[pages])
         return torch.from_numpy(slots).to(groups.device, torch.int32)
 

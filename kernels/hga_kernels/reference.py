@@ -293,7 +293,10 @@ def take_groups(
     A budget of the heaviest leaves out what is spread over many groups, and softmax then counts
     the rest for too much. So groups are drawn (priority sampling: Duffield, Lund and Thorup, 2007):
     those of the largest ratios of mass to their fixed number are taken. The heaviest are so surely;
-    any other one stands for as many groups like itself as it was unlikely to be drawn.
+    any other one stands for as many groups like itself as it was unlikely to be drawn. Two things
+    are simpler than there: the bound is the last ratio that was taken, not the first that was not
+    (sums come out a part in ``budget`` too large), and what has less than the bound's share of
+    1 / MOST_MULTIPLE is never drawn.
 
     Args:
         mass: [kv_heads, blocks, kept * groups]: of the groups of ``chunks``.

@@ -4,6 +4,7 @@ Expected values come from the definition in float64 on the same bf16 numbers. Al
 wrappers ask for is filled with NaN (or large numbers) first, so that what is not written shows.
 """
 
+import itertools
 import math
 
 import pytest
@@ -112,6 +113,28 @@ def test_selection_of_eight_bits_loses_little() -> None:
     shared = [len(set(a) & set(b)) for a, b in pairs]
     assert sum(shared) >= 0.97 * best.numel()
     torch.testing.assert_close(multiples.mean(-1), expected.mean(-1), rtol=3e-2, atol=0)
+
+
+@compiled
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 300.0])
+@pytest.mark.parametrize("where", ["queries", "always"])
+def test_what_is_no_number_chooses_nothing_outside(value: float, where: str) -> None:
+    """Damaged weights end in an error of the sampler's, so selection must come to an end."""
+    centres, codes, scales = index_of(2, 20, 64, seed=3)
+    queries, always = random(2, 2, 3, 64, seed=4).float(), torch.zeros(2, 2, 3)
+    (queries if where == "queries" else always)[0, 0, 1] = value
+    ends = torch.tensor([20, 15], dtype=torch.int32)
+    found = cpu.select_groups(queries, centres, codes, scales, 1, ends, 12, 8, None, 0.1, always, 3)
+    assert found is not None
+    groups, multiples = found
+    assert groups.shape == multiples.shape == (2, 2, 8)
+    for block, head in itertools.product(range(2), range(2)):
+        chosen = [group for group in groups[block, head].tolist() if group != -1]
+        assert len(chosen) == len(set(chosen))
+        assert all(4 <= group < 80 for group in chosen)
+    # The block and the heads without it are as ever.
+    assert bool((groups[1] >= 0).all())
+    assert bool((groups[0, 1] >= 0).all())
 
 
 @compiled

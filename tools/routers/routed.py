@@ -157,8 +157,8 @@ class Routed:
     def _branches(self, rows: Rows, estimate: Estimate) -> torch.Tensor:
         variant, text = self._variant, self._text
         if variant.block > 1:
-            kind = Drawn if isinstance(variant.rule, Drawn) else Top
-            variant = replace(variant, block=1, rule=kind(_BRANCH_BUDGET))
+            rule = variant.rule if isinstance(variant.rule, Drawn) else Top(0)
+            variant = replace(variant, block=1, rule=replace(rule, budget=_BRANCH_BUDGET))
         queries = rows.queries[:, :, text.length - text.start :]
         own = token_scores(queries.flatten(1, 2), rows.branch_keys).unflatten(1, queries.shape[1:3])
         order = torch.arange(len(text.branch_of), device=own.device)

@@ -339,18 +339,19 @@ static float bound_of_largest(const float *values, int count, int k) {
 }
 
 // Places of the k largest values, in order of place; of equal ones the first. -1 where there are no
-// more.
+// more, or where values are no numbers.
 static void largest(const float *values, int count, int k, int32_t *places) {
+    int taken = 0;
     if (count > k) {
         float least = bound_of_largest(values, count, k);
-        int above = 0, taken = 0;
+        int above = 0;
         for (int i = 0; i < count; i++) above += values[i] > least;
         int equal = k - above;
         for (int i = 0; i < count && taken < k; i++)
             if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
-        return;
-    }
-    for (int i = 0; i < k; i++) places[i] = i < count ? i : -1;
+    } else
+        for (; taken < count; taken++) places[taken] = taken;
+    for (; taken < k; taken++) places[taken] = -1;
 }
 
 static int chunks_of(const SelectJob *job, int pair) {
@@ -511,7 +512,7 @@ static void take_groups(void *context, int pair) {
     if (present * GROUPS > budget) {
         bound = INFINITY;
         for (int place = 0; place < budget; place++)
-            bound = odds[groups[place]] < bound ? odds[groups[place]] : bound;
+            if (groups[place] >= 0 && odds[groups[place]] < bound) bound = odds[groups[place]];
         bound *= MOST_MULTIPLE;
     }
     for (int place = 0; place < budget; place++) {

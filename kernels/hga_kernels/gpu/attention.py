@@ -90,8 +90,9 @@ def _order_pages(
 
 @triton.jit
 def _add_tile(
-    scores, scale, value, multiples, at, there, maximum, total, attended, COUNTED: tl.constexpr
-):
+    scores, scale, value, multiples, at, there, maximum, total, attended,
+    COUNTED: tl.constexpr, WITH_OUT: tl.constexpr,
+):  # fmt: skip
     # Online softmax; maxima are in bits (the exponent of 2). A score is scaled where it meets its
     # maximum, in one instruction.
     larger = tl.maximum(maximum, tl.max(scores, 1) * scale)
@@ -100,15 +101,16 @@ def _add_tile(
     if COUNTED:
         weights *= tl.load(multiples + at, mask=there, other=1.0)[None, :]
     total = total * shrink + tl.sum(weights, 1)
-    attended = tl.dot(weights.to(value.dtype), value, attended * shrink[:, None])
+    if WITH_OUT:
+        attended = tl.dot(weights.to(value.dtype), value, attended * shrink[:, None])
     return larger, total, attended
 
 
 @triton.jit
 def _attend_pages(
     queries, positions, groups, slots, multiples, counts, pool, out, logs, scale, rows, pages,
-    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_LOGS: tl.constexpr, COUNTED: tl.constexpr,
-    M: tl.constexpr, PAGES: tl.constexpr,
+    HEADS: tl.constexpr, DIM: tl.constexpr, WITH_OUT: tl.constexpr, WITH_LOGS: tl.constexpr,
+    COUNTED: tl.constexpr, M: tl.constexpr, PAGES: tl.constexpr,
 ):  # fmt: skip
     # Query row m is head m % HEADS of token m // HEADS. Programs that share pages are neighbours.
     kv_head, block = tl.program_id(1), tl.program_id(2)
@@ -139,11 +141,11 @@ def _attend_pages(
         slot = tl.load(slots + first + after, mask=after < whole, other=0)
         key = tl.load(pool + place)
         scores = tl.dot(query, tl.trans(key))
-        value = tl.load(pool + _GROUP * DIM + place)
+        value = tl.load(pool + _GROUP * DIM + place) if WITH_OUT else key
         nth = tile * PAGES + n // _GROUP
         maximum, total, attended = _add_tile(
             *(scores, scale, value, multiples, first + nth, nth < whole),
-            *(maximum, total, attended, COUNTED),
+            *(maximum, total, attended, COUNTED, WITH_OUT),
         )
 
     here = tl.load(positions + block * rows + token, mask=inside, other=-1)
@@ -160,14 +162,15 @@ def _attend_pages(
         key = tl.load(pool + place, mask=there, other=0.0)
         scores = tl.dot(query, tl.trans(key))
         scores = tl.where(position[None, :] <= here[:, None], scores, float("-inf"))
-        value = tl.load(pool + _GROUP * DIM + place, mask=there, other=0.0)
+        value = tl.load(pool + _GROUP * DIM + place, mask=there, other=0.0) if WITH_OUT else key
         maximum, total, attended = _add_tile(
             *(scores, scale, value, multiples, listed_at, nth < seen),
-            *(maximum, total, attended, COUNTED),
+            *(maximum, total, attended, COUNTED, WITH_OUT),
         )
 
-    attended = attended / total[:, None]
-    tl.store(out + at, attended.to(out.dtype.element_ty), mask=inside[:, None])
+    if WITH_OUT:
+        attended = attended / total[:, None]
+        tl.store(out + at, attended.to(out.dtype.element_ty), mask=inside[:, None])
     if WITH_LOGS:
         tl.store(logs + head, maximum + tl.log2(total), mask=inside)
 
@@ -222,7 +225,9 @@ def attend_pages(
         return None
     queries, positions = queries.contiguous(), positions.contiguous()
     groups, slots = groups.contiguous(), slots.contiguous()
-    out, logs = _attend(queries, positions, groups, slots, pool, scale, with_mass, multiples)
+    out = torch.empty_like(queries)
+    logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32) if with_mass else None
+    _attend(queries, positions, groups, slots, pool, scale, multiples, out, logs)
     if logs is None:
         return out, None
     mass = queries.new_empty(groups.shape, dtype=torch.float32)
@@ -245,13 +250,13 @@ def log_mass(
     pool: torch.Tensor,
     scale: float,
 ) -> torch.Tensor | None:
-    """``attend_pages``, of which only the sums of weights are of account."""
+    """``attend_pages`` without values."""
     if not _takes(queries, pool, scale):
         return None
     queries, positions = queries.contiguous(), positions.contiguous()
     groups, slots = groups.contiguous(), slots.contiguous()
-    _, logs = _attend(queries, positions, groups, slots, pool, scale, True, None)
-    assert logs is not None
+    logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32)
+    _attend(queries, positions, groups, slots, pool, scale, None, None, logs)
     return logs * math.log(2)
 
 
@@ -262,17 +267,16 @@ def _attend(
     slots: torch.Tensor,
     pool: torch.Tensor,
     scale: float,
-    with_logs: bool,
     multiples: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What is attended to, and [blocks, rows, query_heads] logarithms (base 2) of the weights."""
+    out: torch.Tensor | None,
+    logs: torch.Tensor | None,
+) -> None:
+    """Fill in ``out``, and [blocks, rows, query_heads] logarithms (base 2) of sums of weights."""
     blocks, rows, heads, dim = queries.shape
     kv_heads, pages = groups.shape[1:]
     per_kv = heads // kv_heads
-    out = torch.empty_like(queries)
-    logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32) if with_logs else None
     if queries.numel() == 0:
-        return out, logs
+        return
     known = capability(queries.device)
     ordered = torch.empty(2, *groups.shape, dtype=torch.int32, device=groups.device)
     counts = torch.empty(blocks, kv_heads, 2, dtype=torch.int32, device=groups.device)
@@ -288,9 +292,9 @@ def _attend(
     _attend_pages[grid](
         queries, positions, ordered[0], ordered[1], ordered_times, counts, pool, out, logs,
         scale / math.log(2), rows, pages,
-        HEADS=per_kv, DIM=dim, WITH_LOGS=with_logs, COUNTED=counted, **launch.options(),
+        HEADS=per_kv, DIM=dim, WITH_OUT=out is not None, WITH_LOGS=logs is not None,
+        COUNTED=counted, **launch.options(),
     )  # fmt: skip
-    return out, logs
 
 
 def _takes(queries: torch.Tensor, pool: torch.Tensor, scale: float) -> bool:
@@ -321,15 +325,23 @@ _TYPES = {
 }
 _QWEN3 = {"HEADS": 8, "DIM": 128}
 _SMOLLM2 = {"HEADS": 3, "DIM": 64}
-_PLAIN = {"WITH_LOGS": False, "logs": None, "COUNTED": True}
+_OUT = {"WITH_OUT": True, "WITH_LOGS": False, "logs": None}
+_COUNTED = {**_OUT, "COUNTED": True}
+_ONCE = {**_OUT, "COUNTED": False, "multiples": None}
+_MASS = {"WITH_OUT": True, "WITH_LOGS": True, "COUNTED": True}
+_LOGS = {"WITH_OUT": False, "out": None, "WITH_LOGS": True, "COUNTED": False, "multiples": None}
+_NOT_COUNTED = {"COUNTED": False, "multiples": None, "ordered_multiples": None}
 BUILDS = (
     Build("order_pages", _order_pages, _TYPES, ORDER, {"ROWS": 64, "COUNTED": True}),
+    Build("order_pages/once", _order_pages, _TYPES, ORDER, {"ROWS": 64, **_NOT_COUNTED}),
     *(
-        Build(f"attend_pages/{name}/{rows}", _attend_pages, _TYPES, launches, {**model, **_PLAIN})
+        Build(f"attend_pages/{name}/{rows}", _attend_pages, _TYPES, launches, {**model, **_COUNTED})
         for name, model in (("qwen3", _QWEN3), ("smollm2", _SMOLLM2))
         for rows, launches in ATTEND.items()
     ),
-    Build("attend_pages/qwen3/mass", _attend_pages, _TYPES, ATTEND[128],
-          {**_QWEN3, "WITH_LOGS": True, "COUNTED": True}),
+    Build("attend_pages/qwen3/once", _attend_pages, _TYPES, ATTEND[128], {**_QWEN3, **_ONCE}),
+    Build("attend_pages/qwen3/mass", _attend_pages, _TYPES, ATTEND[128], {**_QWEN3, **_MASS}),
+    Build("log_mass/qwen3", _attend_pages, _TYPES, ATTEND[128], {**_QWEN3, **_LOGS}),
+    Build("log_mass/smollm2", _attend_pages, _TYPES, ATTEND[64], {**_SMOLLM2, **_LOGS}),
     Build("weigh_pages/qwen3", _weigh_pages, _TYPES, WEIGH, _QWEN3),
-)  # fmt: skip
+)

@@ -54,7 +54,8 @@ def choose_pages(
     index = queries, summaries, codes, scales
     kv_heads, _, rows, _ = queries.shape
     chunks = summaries.shape[1]
-    if takes(*index) and rows <= MAX_ROWS and first_chunk < chunks:
+    alike = window is None or window.resident.dtype == queries.dtype
+    if takes(*index) and alike and rows <= MAX_ROWS and first_chunk < chunks:
         places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
         groups, multiples = select_few(
             *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, chunks, scale),

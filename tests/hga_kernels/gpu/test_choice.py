@@ -13,7 +13,8 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 
 MAX_ROWS = 16
 HEADS, CHUNKS, BUDGET, SLOTS = 2, 9, 6, 13
-SIZES = reference_pages.Window(sinks=4, recent=4)
+SIZES = reference_pages.Window(sinks=4, recent=12)
+"""Of more pages than one program reads."""
 
 
 def empty_cache(device: torch.device) -> list[torch.Tensor]:
@@ -27,8 +28,8 @@ def empty_cache(device: torch.device) -> list[torch.Tensor]:
 def read_anyhow(
     queries: torch.Tensor, resident: torch.Tensor, position: int, scale: float
 ) -> torch.Tensor:
-    """[kv_heads, 1, rows]: logarithm of the mass of sinks and the open chunk."""
-    tokens = [*range(64), *range(max(64, position // 64 * 64), position + 1)]
+    """[kv_heads, 1, rows]: logarithm of the mass of sinks, two chunks and the open one."""
+    tokens = [*range(64), *range(max(64, (position // 64 - 2) * 64), position + 1)]
     slots = [t // 16 if t < 64 else SIZES.sinks + t // 16 % SIZES.recent for t in tokens]
     keys = resident[:, slots, 0, [t % 16 for t in tokens]].double()
     return (queries.double() @ keys[:, None].mT * scale).logsumexp(-1).float()
@@ -52,12 +53,13 @@ def test_choose_pages(device: torch.device, rows: int, with_window: bool) -> Non
             state[3].fill_(step)
         window, always = None, None
         if with_window:
-            position = end * CHUNK + 5 + 9 * step
+            position = (end + 2) * CHUNK + 5 + 9 * step
             resident = random(HEADS, SIZES.slots, 2, GROUP, dim, seed=step).to(device)
             # What comes after the token may hold anything.
-            open_group = SIZES.sinks + position // GROUP % SIZES.recent
-            resident[:, open_group, :, position % GROUP + 1 :] = math.nan
-            resident[:, open_group + 1 : SIZES.slots] = math.nan
+            group = position // GROUP
+            resident[:, SIZES.sinks + group % SIZES.recent, :, position % GROUP + 1 :] = math.nan
+            for later in range(group + 1, (position // CHUNK + 1) * (CHUNK // GROUP)):
+                resident[:, SIZES.sinks + later % SIZES.recent] = math.nan
             at = torch.tensor([position], dtype=torch.int32, device=device)
             window = choice.WindowPages(at, resident, SIZES)
             always = read_anyhow(queries, resident, position, scale)
