@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from hga_kernels.reference import MOST_MULTIPLE, draw_numbers
+from hga_kernels.reference import take_groups
 
-from routers.scores import Scorer
+from routers.scores import CHUNK, Scorer
+
+_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,9 @@ class Until:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Groups drawn by their mass, each standing for its likes (``reference.take_groups``)."""
+    """Groups of 16 drawn by their mass, each standing for its likes (``reference.take_groups``)."""
 
     budget: int
-    most: int = MOST_MULTIPLE
-    """Groups that one may stand for."""
 
 
 Rule = Top | Above | Until | Drawn
@@ -121,14 +121,13 @@ def weigh(mass: torch.Tensor, rule: Rule, layer: int) -> torch.Tensor:
     """
     if not isinstance(rule, Drawn):
         return torch.zeros_like(mass).masked_fill_(~choose(mass, rule), -math.inf)
-    groups = torch.arange(mass.shape[2], device=mass.device).expand(mass.shape[0], -1)
-    numbers = draw_numbers(layer, mass.shape[0], groups)[:, None]
-    odds = mass / numbers.clamp_min(MOST_MULTIPLE / rule.most)
-    chosen = choose(odds, Top(rule.budget))
-    bound = odds.masked_fill(~chosen, math.inf).amin(-1, keepdim=True) * MOST_MULTIPLE
-    some_left = (mass > 0).sum(-1, keepdim=True) > rule.budget
-    logs = (bound / mass).clamp(1, rule.most).where(some_left, 1.0).log()
-    return logs.masked_fill_(~chosen, -math.inf)
+    places = mass.shape[2]
+    in_chunks = mass.unflatten(2, (-1, CHUNK // _GROUP)).amax(-1)
+    numbers = torch.arange(in_chunks.shape[2], device=mass.device)
+    chosen, multiples = take_groups(mass, numbers.where(in_chunks > 0, -1), rule.budget, layer)
+    logs = mass.new_full((*mass.shape[:2], places + 1), -math.inf)
+    chosen = chosen.where(chosen >= 0, places).transpose(0, 1)
+    return logs.scatter_(2, chosen.long(), multiples.log().transpose(0, 1))[..., :places]
 
 
 def choose(mass: torch.Tensor, rule: Top | Above | Until) -> torch.Tensor:

@@ -32,7 +32,6 @@ def _decode() -> list[Variant]:
         replace(
             drawn, name="pairs, 47 drawn, windows 128/512", rule=Drawn(47), sinks=128, recent=512
         ),
-        replace(drawn, name="pairs, 74 drawn, for at most 8", rule=Drawn(74, 8)),
         replace(drawn, name="pairs, 74 drawn, of what can be chosen", of_all=False),
         replace(drawn, name="4 bits, 74 drawn", scorer=Scorer(levels=16, reduce="pairs")),
         replace(drawn, name="oracle, 74 drawn", scorer=Scorer("exact")),
