@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GROUP_SIZE = 16
 MAX_SOURCES = 5
-LEAST_MASS = 0.004
+LEAST_MASS = 0.0035
 """Mass in the mean of a sentence's tokens: a passage that rises less does not stand out."""
 LEAST_SHARE_OF_BEST = 0.1
 """Of the mass of the sentence's best passage."""
