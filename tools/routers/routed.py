@@ -36,8 +36,8 @@ _SAMPLED_BLOCKS = 8
 _CALIBRATED_BLOCKS = 16
 _MOST_RAISED = 1.5
 """Logarithm of what chosen groups are weighed with at most."""
-_BRANCH_BUDGET = 64
-"""Groups that questions and answers read where the text is read by the prefill rule."""
+_BRANCH_BUDGET = 1024
+"""Tokens that questions and answers read where the text is read by the prefill rule."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Routed:
             part = _text_part(text, rows, block)
             windows = Windows(variant, part)
             of_rows, window = _shares(variant, estimate, part, windows, rows.keys, self._base)
-            logs = weigh(combined(of_rows, variant), variant.rule, rows.layer)
+            logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, variant.scorer.group)
             logs = logs.repeat_interleave(variant.block, 1)
             chosen = logs > -math.inf
             self._statistics.count(rows.layer, chosen, windows, part)
@@ -158,7 +158,9 @@ class Routed:
         variant, text = self._variant, self._text
         if variant.block > 1:
             rule = variant.rule if isinstance(variant.rule, Drawn) else Top(0)
-            variant = replace(variant, block=1, rule=replace(rule, budget=_BRANCH_BUDGET))
+            variant = replace(
+                variant, block=1, rule=replace(rule, budget=_BRANCH_BUDGET // variant.scorer.group)
+            )
         queries = rows.queries[:, :, text.length - text.start :]
         own = token_scores(queries.flatten(1, 2), rows.branch_keys).unflatten(1, queries.shape[1:3])
         order = torch.arange(len(text.branch_of), device=own.device)
@@ -167,7 +169,7 @@ class Routed:
         part = _Part(queries, text.length + text.branch_places, text.length, own)
         windows = Windows(variant, part)
         of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._base)
-        logs = weigh(combined(of_rows, variant), variant.rule, rows.layer)
+        logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, variant.scorer.group)
         chosen = logs > -math.inf
         bias = _bias(logs, windows, variant.scorer.group, rows.keys.dtype)
         return self._with_tail(attend_branches(text, rows, bias), of_rows, chosen, rows)

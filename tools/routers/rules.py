@@ -10,8 +10,6 @@ from hga_kernels.reference import take_groups
 
 from routers.scores import CHUNK, Scorer
 
-_GROUP = 16
-
 
 @dataclass(frozen=True)
 class Top:
@@ -40,7 +38,7 @@ class Until:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Groups of 16 drawn by their mass, each standing for its likes (``reference.take_groups``)."""
+    """Groups drawn by their mass, each standing for its likes (``reference.take_groups``)."""
 
     budget: int
 
@@ -111,18 +109,19 @@ def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
     return scored.transpose(2, 3).flatten(1, 2)
 
 
-def weigh(mass: torch.Tensor, rule: Rule, layer: int) -> torch.Tensor:
+def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tensor:
     """Logarithms of what the chosen groups count as, -inf for others.
 
     Args:
         mass: [kv_heads, units, groups], 0 where none may be chosen.
         rule: how to choose.
         layer: layer number.
+        group: tokens of one.
     """
     if not isinstance(rule, Drawn):
         return torch.zeros_like(mass).masked_fill_(~choose(mass, rule), -math.inf)
     places = mass.shape[2]
-    in_chunks = mass.unflatten(2, (-1, CHUNK // _GROUP)).amax(-1)
+    in_chunks = mass.unflatten(2, (-1, CHUNK // group)).amax(-1)
     numbers = torch.arange(in_chunks.shape[2], device=mass.device)
     chosen, multiples = take_groups(mass, numbers.where(in_chunks > 0, -1), rule.budget, layer)
     logs = mass.new_full((*mass.shape[:2], places + 1), -math.inf)

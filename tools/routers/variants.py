@@ -35,6 +35,15 @@ def _decode() -> list[Variant]:
         replace(drawn, name="pairs, 74 drawn, of what can be chosen", of_all=False),
         replace(drawn, name="4 bits, 74 drawn", scorer=Scorer(levels=16, reduce="pairs")),
         replace(drawn, name="oracle, 74 drawn", scorer=Scorer("exact")),
+        *(
+            replace(
+                drawn,
+                name=f"pairs, {1184 // size} drawn of {size} tokens",
+                rule=Drawn(1184 // size),
+                scorer=replace(_PAIRS, group=size),
+            )
+            for size in (8, 4, 2)
+        ),
         Variant("pairs, 47 groups", Top(47), _PAIRS),
         Variant("sum, 47 groups", Top(47), _SUM),
         above,
@@ -106,6 +115,17 @@ def _prefill() -> list[Variant]:
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
     return [
         today,
+        replace(today, name="prefill, 128 drawn, every query scored", stride=1),
+        *(
+            replace(
+                today,
+                name=f"prefill, {2048 // size} drawn of {size} tokens",
+                rule=Drawn(2048 // size),
+                scorer=replace(kept, group=size),
+            )
+            for size in (8, 4)
+        ),
+        replace(today, name="prefill, oracle, 128 drawn", scorer=Scorer("exact")),
         heaviest,
         replace(heaviest, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
         above,
