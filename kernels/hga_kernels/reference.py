@@ -48,9 +48,11 @@ __all__ = [
 
 CODE_LEVELS = 4
 """A token code is one of 0..3 and stands for (code - 1.5) steps."""
+SLAB = 16
+"""Tokens whose codes lie side by side, packed as slabs."""
 
 Packing = Literal["slabs", "tokens"]
-"""How the codes of a group lie in memory: as the CPU's byte products or as a GPU reads them."""
+"""How codes lie in memory: as the CPU's byte products or as a GPU reads them."""
 
 
 def hadamard(size: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
@@ -90,7 +92,7 @@ def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def encode_tokens(
-    keys: torch.Tensor, centres: torch.Tensor, group_size: int, packing: Packing = "slabs"
+    keys: torch.Tensor, centres: torch.Tensor, packing: Packing = "slabs"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The 2-bit token index of whole chunks.
 
@@ -101,14 +103,13 @@ def encode_tokens(
     Args:
         keys: [kv_heads, chunks * chunk_size, head_dim], after RoPE.
         centres: [kv_heads, chunks, head_dim].
-        group_size: tokens of a group.
         packing: of the codes.
 
     Returns:
         codes: uint8, four dimensions a byte in bit pairs from the lowest, i = 0..3. Packing
-            "slabs": [kv_heads, chunks, groups, head_dim / 16, group_size, 4], where byte j of slab
-            m holds dimensions 16m + 4i + j. Packing "tokens": [kv_heads, chunks, groups,
-            group_size, head_dim / 4], where byte b holds dimensions b + i * head_dim / 4.
+            "slabs": [kv_heads, chunks, chunk_size / SLAB, head_dim / 16, SLAB, 4], where byte j of
+            slab m holds dimensions 16m + 4i + j. Packing "tokens": [kv_heads, chunks, chunk_size,
+            head_dim / 4], where byte b holds dimensions b + i * head_dim / 4.
         scales: [kv_heads, chunks, chunk_size] bfloat16.
     """
     kv_heads, chunks, dim = centres.shape
@@ -121,9 +122,8 @@ def encode_tokens(
     scales = (turned * steps).sum(-1) / steps.square().sum(-1)
     # dim = 16 m + 4 i + j  ->  [m, i, j], or dim / 4 i + b  ->  [i, b]
     split = (dim // 16, 4, 4) if packing == "slabs" else (4, dim // 4)
-    fields = levels.to(torch.uint8).view(
-        kv_heads, chunks, chunk_size // group_size, group_size, *split
-    )
+    tokens = (chunk_size // SLAB, SLAB) if packing == "slabs" else (chunk_size,)
+    fields = levels.to(torch.uint8).view(kv_heads, chunks, *tokens, *split)
     codes = fields[..., 0, :].clone()
     for i in range(1, 4):
         codes |= fields[..., i, :] << (2 * i)
@@ -141,12 +141,12 @@ def decode_tokens(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """What the token index holds: keys minus centre in the Hadamard domain.
 
     Args:
-        codes: [..., groups, head_dim / 16, group_size, 4] or [..., groups, group_size,
-            head_dim / 4], as from ``encode_tokens``.
-        scales: [..., groups * group_size].
+        codes: [..., tokens / SLAB, head_dim / 16, SLAB, 4] or [..., tokens, head_dim / 4], as from
+            ``encode_tokens``.
+        scales: [..., tokens].
 
     Returns:
-        [..., groups * group_size, head_dim] float32.
+        [..., tokens, head_dim] float32.
     """
     fields = torch.stack([(codes >> (2 * i)) & 3 for i in range(4)], -2)
     if packing_of(codes, scales) == "slabs":
@@ -175,8 +175,7 @@ def index_chunks(
         scales: [kv_heads, chunks, chunk_size].
     """
     summaries.copy_(summarize(keys, cos, sin))
-    group_size = scales.shape[2] // codes.shape[2]
-    found = encode_tokens(keys, summaries, group_size, packing_of(codes, scales))
+    found = encode_tokens(keys, summaries, packing_of(codes, scales))
     codes.copy_(found[0])
     scales.copy_(found[1])
 
@@ -187,6 +186,7 @@ def score_groups(
     codes: torch.Tensor,
     scales: torch.Tensor,
     chunks: torch.Tensor,
+    group_size: int,
     always: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Estimated attention mass of every group of the candidate chunks.
@@ -203,6 +203,7 @@ def score_groups(
         codes: [kv_heads, chunks, ...] of the token index, as from ``encode_tokens``.
         scales: [kv_heads, chunks, chunk_size].
         chunks: [kv_heads, blocks, kept] candidate chunks, -1 for none.
+        group_size: tokens of a group.
         always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow; None: it does not
             count.
 
@@ -210,7 +211,7 @@ def score_groups(
         [kv_heads, blocks, kept * groups] float32 (float64 for float64 queries).
     """
     kv_heads, blocks, rows, _ = queries.shape
-    groups = codes.shape[2]
+    groups = scales.shape[2] // group_size
     wide = _wide(queries)
     mass = wide.new_zeros(kv_heads, blocks, chunks.shape[2] * groups)
     for head in range(kv_heads):
@@ -337,6 +338,7 @@ def select_groups(
     end_chunks: torch.Tensor,
     kept: int,
     budget: int,
+    group_size: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
     always: torch.Tensor | None = None,
@@ -353,6 +355,7 @@ def select_groups(
         end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
         kept: chunks that pass the chunk level.
         budget: groups per KV head and block.
+        group_size: tokens of a group.
         last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
         scale: of the attention scores; 1: the queries are scaled already.
         always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow, which then counts as
@@ -373,5 +376,5 @@ def select_groups(
     centre_scores = rows @ centres.transpose(2, 3)
     chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
     turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
-    mass = score_groups(turned, centre_scores, codes, scales, chunks, always)
+    mass = score_groups(turned, centre_scores, codes, scales, chunks, group_size, always)
     return take_groups(mass, chunks, budget, layer)

@@ -1,9 +1,10 @@
 """The plain torch definition of decoding over pages: window, page cache, attention.
 
-While tokens are decoded, a layer's K/V is in two places. ``host`` [kv_heads * max_groups, 2, 16,
-dim], pinned where there is a GPU, holds every page: that of a head's group is at
-``head * max_groups + group``. ``resident`` [kv_heads, slots, 2, 16, dim] on the device holds the
-pages that are read: sinks, a ring of recent groups, and the page cache in the slots after those.
+While tokens are decoded, a layer's K/V is in two places. ``host`` [kv_heads * max_groups, 2,
+group_size, dim], pinned where there is a GPU, holds every page: that of a head's group is at
+``head * max_groups + group``. ``resident`` [kv_heads, slots, 2, group_size, dim] on the device
+holds the pages that are read: sinks, a ring of recent groups, and the page cache in the slots after
+those.
 
 A page cache is three int32 tensors: ``table`` [kv_heads, max_groups], the cache slot of a group or
 -1; ``owner`` [kv_heads, cache_slots], the group in a slot or -1; ``stamps`` [kv_heads,
@@ -16,8 +17,7 @@ import torch
 
 from hga_kernels import reference
 
-GROUP = 16
-CHUNK_GROUPS = 4
+CHUNK = 64
 MISSING = 1 << 30
 """Set in a place whose page has yet to be fetched into its slot."""
 MOST_AGE = 1023
@@ -35,7 +35,9 @@ class Window:
     sinks: int = 4
     """Groups from the start of a session."""
     recent: int = 12
-    """Groups, a multiple of ``CHUNK_GROUPS``."""
+    """Groups, those of whole chunks."""
+    group_size: int = 16
+    """Tokens of a group."""
 
     @property
     def slots(self) -> int:
@@ -44,8 +46,13 @@ class Window:
 
     def recent_groups(self, position: int) -> range:
         """Groups of the ring for a query at ``position``, without sinks."""
-        end = (position // (GROUP * CHUNK_GROUPS) + 1) * CHUNK_GROUPS
-        return range(max(self.sinks, end - self.recent), position // GROUP + 1)
+        return range(
+            max(self.sinks, self.end(position) - self.recent), position // self.group_size + 1
+        )
+
+    def end(self, position: int) -> int:
+        """The group after the chunk of a position."""
+        return (position // CHUNK + 1) * (CHUNK // self.group_size)
 
 
 WINDOW = Window()
@@ -63,10 +70,11 @@ def list_window(position: torch.Tensor, window: Window) -> tuple[torch.Tensor, t
         groups: [window.slots] int32, -1 for none.
         slots: [window.slots] int32: where they are in ``resident``.
     """
-    last = position // GROUP
+    last = position // window.group_size
     sinks = torch.arange(window.sinks, dtype=torch.int32, device=position.device)
     recent = torch.arange(window.recent, dtype=torch.int32, device=position.device)
-    recent = (last // CHUNK_GROUPS + 1) * CHUNK_GROUPS - window.recent + recent
+    per_chunk = CHUNK // window.group_size
+    recent = (last // per_chunk + 1) * per_chunk - window.recent + recent
     groups = torch.cat((sinks, recent.masked_fill(recent < window.sinks, -1)))
     slots = torch.cat((sinks, window.sinks + recent % window.recent))
     return groups.masked_fill(groups > last, -1), slots
@@ -96,8 +104,8 @@ def write_token(
         cos_table: [context, head_dim / 2] float32.
         sin_table: likewise.
         position: [1] int32 of the token.
-        resident: [num_kv_heads, slots, 2, 16, head_dim].
-        host: [num_kv_heads * max_groups, 2, 16, head_dim].
+        resident: [num_kv_heads, slots, 2, group_size, head_dim].
+        host: [num_kv_heads * max_groups, 2, group_size, head_dim].
         num_query_heads: query heads.
         num_kv_heads: KV heads.
         window: the slots of sinks and recent groups.
@@ -106,7 +114,7 @@ def write_token(
         [num_query_heads, head_dim] queries after RoPE.
     """
     place = int(position)
-    group, row = divmod(place, GROUP)
+    group, row = divmod(place, window.group_size)
     split = heads.view(num_query_heads + 2 * num_kv_heads, -1)
     queries, keys, values = split.split((num_query_heads, num_kv_heads, num_kv_heads))
     if q_norm is not None and k_norm is not None:
@@ -195,8 +203,8 @@ def attend_resident(
         groups: [kv_heads, budget] int32 chosen groups, neither sinks nor recent, -1 for none.
         places: [kv_heads, budget] int32, from ``resolve_pages``.
         position: [1] int32 of the token, whose K and V are in ``resident``.
-        resident: [kv_heads, slots, 2, 16, head_dim].
-        host: [kv_heads * max_groups, 2, 16, head_dim].
+        resident: [kv_heads, slots, 2, group_size, head_dim].
+        host: [kv_heads * max_groups, 2, group_size, head_dim].
         scale: of the scores, above 0.
         mass: [max_groups] float32, added to: each group's weights, summed over query heads.
         window: the slots of sinks and recent groups.
@@ -241,17 +249,16 @@ def load_window(
     """Copy sinks and recent groups of all layers from the host.
 
     Args:
-        host: [layers, kv_heads * max_groups, 2, 16, head_dim].
-        resident: [layers, kv_heads, slots, 2, 16, head_dim], written.
+        host: [layers, kv_heads * max_groups, 2, group_size, head_dim].
+        resident: [layers, kv_heads, slots, 2, group_size, head_dim], written.
         position: [1] int32 of the next token; the host holds those before it.
         window: the slots of sinks and recent groups.
     """
     now = int(position)
     of_host = host.unflatten(1, (resident.shape[1], -1))
-    for group in range(min(window.sinks, -(-now // GROUP))):
+    for group in range(min(window.sinks, -(-now // window.group_size))):
         resident[:, :, group] = of_host[:, :, group].to(resident.device)
-    end = (now // (GROUP * CHUNK_GROUPS) + 1) * CHUNK_GROUPS
-    for group in range(max(0, end - window.recent), -(-now // GROUP)):
+    for group in range(max(0, window.end(now) - window.recent), -(-now // window.group_size)):
         slot = window.sinks + group % window.recent
         resident[:, :, slot] = of_host[:, :, group].to(resident.device)
 
