@@ -57,14 +57,14 @@ class RouterConfig:
 
     router: RouterName = "hga"
     chunk_size: int = 64
-    group_size: int = 16
+    group_size: int = 4
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
     recent_tokens: int = 128
     """Always attended before the open chunk; a multiple of ``chunk_size``."""
-    decode_budget: int = 64
+    decode_budget: int = 256
     """Groups per query token and KV head (decode rule)."""
-    prefill_budget: int = 128
+    prefill_budget: int = 512
     """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
     decode_kept_chunks: int = 768
     """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from hga_kernels import Packing, empty_on_huge_pages, index_chunks, summarize
+from hga_kernels import Packing, code_shape, empty_on_huge_pages, index_chunks, summarize
 from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
@@ -102,9 +102,7 @@ class RoutingIndex:
         if router.router == "paper":
             self.group_summaries = list(whole((groups, dim), dtype).unbind())
             return
-        slabs = (groups, dim // 16, router.group_size, 4)
-        tokens = (groups, router.group_size, dim // 4)
-        codes = whole(slabs if self.packing == "slabs" else tokens, torch.uint8)
+        codes = whole(code_shape(size, dim, self.packing), torch.uint8)
         scales = whole((size,), torch.bfloat16)
         self.codes, self.scales = list(codes.unbind()), list(scales.unbind())
         self._stacked = (summaries, codes, scales)

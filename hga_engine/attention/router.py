@@ -68,6 +68,7 @@ def select(
         end_chunks,
         kept,
         budget,
+        router.group_size,
         last_chunk,
         scale,
         always,

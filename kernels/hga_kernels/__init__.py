@@ -10,11 +10,12 @@ from hga_kernels import cpu, reference
 from hga_kernels.cpu import layers
 from hga_kernels.dispatch import dispatch
 from hga_kernels.memory import empty_on_huge_pages, pin
-from hga_kernels.reference import Packing, decode_tokens, hadamard
+from hga_kernels.reference import Packing, code_shape, decode_tokens, hadamard
 
 __all__ = [
     "Packing",
     "attend_pages",
+    "code_shape",
     "decode_tokens",
     "empty_on_huge_pages",
     "encode_tokens",

@@ -23,6 +23,7 @@ from hga_kernels.reference_model import widen as _wide
 
 __all__ = [
     "attend_pages",
+    "code_shape",
     "decode_tokens",
     "draw_numbers",
     "encode_tokens",
@@ -49,7 +50,7 @@ __all__ = [
 CODE_LEVELS = 4
 """A token code is one of 0..3 and stands for (code - 1.5) steps."""
 SLAB = 16
-"""Tokens whose codes lie side by side, packed as slabs."""
+"""Tokens whose codes lie side by side, packed as slabs, where a chunk has as many."""
 
 Packing = Literal["slabs", "tokens"]
 """How codes lie in memory: as the CPU's byte products or as a GPU reads them."""
@@ -91,6 +92,14 @@ def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return turned.mean(2)
 
 
+def code_shape(chunk_size: int, head_dim: int, packing: Packing) -> tuple[int, ...]:
+    """Of the token codes of one chunk, see ``encode_tokens``."""
+    if packing == "tokens":
+        return (chunk_size, head_dim // 4)
+    slab = math.gcd(chunk_size, SLAB)
+    return (chunk_size // slab, head_dim // 16, slab, 4)
+
+
 def encode_tokens(
     keys: torch.Tensor, centres: torch.Tensor, packing: Packing = "slabs"
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,8 +116,8 @@ def encode_tokens(
 
     Returns:
         codes: uint8, four dimensions a byte in bit pairs from the lowest, i = 0..3. Packing
-            "slabs": [kv_heads, chunks, chunk_size / SLAB, head_dim / 16, SLAB, 4], where byte j of
-            slab m holds dimensions 16m + 4i + j. Packing "tokens": [kv_heads, chunks, chunk_size,
+            "slabs": [kv_heads, chunks, chunk_size / SLAB, head_dim / 16, SLAB, 4] (a smaller chunk
+            is one slab), where byte j of slab m holds dimensions 16m + 4i + j. Packing "tokens": [kv_heads, chunks, chunk_size,
             head_dim / 4], where byte b holds dimensions b + i * head_dim / 4.
         scales: [kv_heads, chunks, chunk_size] bfloat16.
     """
@@ -122,7 +131,7 @@ def encode_tokens(
     scales = (turned * steps).sum(-1) / steps.square().sum(-1)
     # dim = 16 m + 4 i + j  ->  [m, i, j], or dim / 4 i + b  ->  [i, b]
     split = (dim // 16, 4, 4) if packing == "slabs" else (4, dim // 4)
-    tokens = (chunk_size // SLAB, SLAB) if packing == "slabs" else (chunk_size,)
+    tokens = (-1, math.gcd(chunk_size, SLAB)) if packing == "slabs" else (chunk_size,)
     fields = levels.to(torch.uint8).view(kv_heads, chunks, *tokens, *split)
     codes = fields[..., 0, :].clone()
     for i in range(1, 4):

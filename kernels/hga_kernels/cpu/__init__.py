@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from hga_kernels.cpu.build import BuildError, library_path
-from hga_kernels.reference import Packing
+from hga_kernels.reference import Packing, code_shape
 from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16
 """Above this many rows torch's matrix product reads the weight less often than ours."""
-_GROUP = 16
+_GROUP = 4
 _CHUNK = 64
 
 
@@ -164,7 +164,7 @@ def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def encode_tokens(
-    keys: torch.Tensor, centres: torch.Tensor, group_size: int, packing: Packing = "slabs"
+    keys: torch.Tensor, centres: torch.Tensor, packing: Packing = "slabs"
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """One pass over the keys."""
     kv_heads, chunks, dim = centres.shape
@@ -175,9 +175,9 @@ def encode_tokens(
         or dim & (dim - 1)
     ):
         return None
-    if group_size != _GROUP or keys.shape[1] != chunks * _CHUNK:
+    if keys.shape[1] != chunks * _CHUNK:
         return None
-    shape = (kv_heads, chunks, _CHUNK // _GROUP, dim // 16, _GROUP, 4)
+    shape = (kv_heads, chunks, *code_shape(_CHUNK, dim, packing))
     codes = torch.empty(shape, dtype=torch.uint8)
     scales = torch.empty(kv_heads, chunks, _CHUNK, dtype=torch.bfloat16)
     _call(
@@ -200,7 +200,7 @@ def index_chunks(
     if means is None or codes.dim() != 6:
         return None
     centres = means.to(summaries.dtype)
-    found = encode_tokens(keys, centres, codes.shape[4])
+    found = encode_tokens(keys, centres)
     if found is None:
         return None
     summaries.copy_(centres)
@@ -218,6 +218,7 @@ def select_groups(
     end_chunks: torch.Tensor,
     kept: int,
     budget: int,
+    group_size: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
     always: torch.Tensor | None = None,
@@ -231,14 +232,14 @@ def select_groups(
         return None
     if not _fits(dim) or dim & (dim - 1):
         return None
-    if codes.shape[2:] != (_CHUNK // _GROUP, dim // 16, _GROUP, 4):
+    if group_size != _GROUP or codes.shape[2:] != code_shape(_CHUNK, dim, "slabs"):
         return None
     if not (codes.is_contiguous() and scales.is_contiguous() and summaries.is_contiguous()):
         return None
     last = int(end_chunks.max()) if last_chunk is None else last_chunk
     queries = queries.float() * scale
     span = max(last - first_chunk, 0)
-    budget = min(budget, min(kept, span) * codes.shape[2])
+    budget = min(budget, min(kept, span) * (_CHUNK // _GROUP))
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
     multiples = torch.empty(blocks, kv_heads, budget)
     if budget:

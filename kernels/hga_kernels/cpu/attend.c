@@ -13,7 +13,8 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { GROUP = 16, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, AHEAD = 4 };
+enum { GROUP = 4, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, AHEAD = 16,
+       LANES = 16, VECTORS = TILE / LANES };
 
 typedef struct {
     const uint16_t *queries;   // [blocks, rows, kv_heads * heads_per_kv, dim] bf16
@@ -43,14 +44,24 @@ typedef struct {
     float *page_tops;   // [padded rows, pages] the maximum they are relative to
 } Scratch;
 
+// Pages that are attended to together. Tokens after the last page have no position, and no weight.
+typedef struct {
+    const uint16_t *pages[TILE_PAGES];
+    int places[TILE_PAGES];  // in the list of pages
+    int32_t positions[TILE];
+    float multiples[TILE];
+    int count;
+    int masked;  // whether some row does not see all of its tokens
+} Tile;
+
 #ifdef HGA_AVX512_BF16
-// Writes 16 x 16 pairs transposed: row i of `in` becomes column i of `out`.
-static inline void transpose_pairs(const uint32_t *in, size_t in_stride, uint32_t *out,
+// Writes 16 x 16 pairs transposed: row i of `rows`, from `first` on, becomes column i of `out`.
+static inline void transpose_pairs(const uint32_t *const *rows, int first, uint32_t *out,
                                    size_t out_stride) {
     __m512i two[16], four[16];
     for (int i = 0; i < 16; i += 2) {
-        __m512i even = _mm512_loadu_si512(in + (size_t)i * in_stride);
-        __m512i odd = _mm512_loadu_si512(in + (size_t)(i + 1) * in_stride);
+        __m512i even = _mm512_loadu_si512(rows[i] + first);
+        __m512i odd = _mm512_loadu_si512(rows[i + 1] + first);
         two[i] = _mm512_unpacklo_epi32(even, odd);
         two[i + 1] = _mm512_unpackhi_epi32(even, odd);
     }
@@ -77,64 +88,80 @@ static inline void transpose_pairs(const uint32_t *in, size_t in_stride, uint32_
 }
 #endif
 
-static void pack_keys(const uint16_t *page, uint16_t *keys, int tile_page, int dim) {
-    const uint32_t *pairs = (const uint32_t *)page;
-    uint32_t *packed = (uint32_t *)keys + GROUP * tile_page;
-    int half = dim / 2, d = 0;
+// Keys of 16 tokens at a time. Where there is no page the first stands in.
+static void pack_keys(const Tile *tile, uint16_t *keys, int dim) {
+    int half = dim / 2;
+    for (int first = 0; first < GROUP * tile->count; first += LANES) {
+        const uint32_t *rows[LANES];
+        for (int t = 0; t < LANES; t++) {
+            int page = (first + t) / GROUP;
+            rows[t] = (const uint32_t *)tile->pages[page < tile->count ? page : 0] +
+                      (size_t)(t % GROUP) * half;
+        }
+        uint32_t *packed = (uint32_t *)keys + first;
+        int d = 0;
 #ifdef HGA_AVX512_BF16
-    for (; d + 16 <= half; d += 16) transpose_pairs(pairs + d, half, packed + (size_t)d * TILE, TILE);
+        for (; d + 16 <= half; d += 16) transpose_pairs(rows, d, packed + (size_t)d * TILE, TILE);
 #endif
-    for (; d < half; d++)
-        for (int t = 0; t < GROUP; t++) packed[(size_t)d * TILE + t] = pairs[(size_t)t * half + d];
+        for (; d < half; d++)
+            for (int t = 0; t < LANES; t++) packed[(size_t)d * TILE + t] = rows[t][d];
+    }
 }
 
 // Tokens that were never written may hold anything, NaN too: they are packed as zeros.
-static void pack_values(const uint16_t *page, uint16_t *values, int tile_page, int dim,
-                        int written) {
-    uint32_t *packed = (uint32_t *)values + (size_t)tile_page * (GROUP / 2) * dim;
-    for (int t = 0; t < GROUP; t += 2) {
-        const uint16_t *even = page + (size_t)t * dim, *odd = even + dim;
-        uint32_t *row = packed + (size_t)(t / 2) * dim;
-        uint32_t first = t < written ? 0xffff : 0, second = t + 1 < written ? 0xffff : 0;
+static void pack_values(const Tile *tile, uint16_t *values, int dim, int highest) {
+    for (int t = 0; t < GROUP * tile->count; t += 2) {
+        const uint16_t *even = tile->pages[t / GROUP] + (size_t)(GROUP + t % GROUP) * dim;
+        const uint16_t *odd = even + dim;
+        uint32_t *row = (uint32_t *)values + (size_t)(t / 2) * dim;
+        uint32_t first = tile->positions[t] <= highest ? 0xffff : 0;
+        uint32_t second = tile->positions[t + 1] <= highest ? 0xffff : 0;
         for (int d = 0; d < dim; d++) row[d] = (even[d] & first) | ((odd[d] & second) << 16);
     }
 }
 
+#ifdef HGA_AVX512_BF16
+// Sums of each four neighbouring lanes, a page's tokens.
+static inline __m128 sums_of_pages(__m512 values) {
+    values = _mm512_add_ps(values, _mm512_permute_ps(values, 0xb1));
+    values = _mm512_add_ps(values, _mm512_permute_ps(values, 0x4e));
+    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, values));
+}
+#endif
+
 // Scores, softmax weights and weighted values of one tile for ROW_TILE rows from `row` on.
 static inline __attribute__((always_inline)) void attend_tile(
-    const AttendJob *job, Scratch *scratch, int row, const int32_t *tile_groups,
-    const int *tile_places, const float *tile_multiples, int tile_pages, int masked, int dim) {
+    const AttendJob *job, Scratch *scratch, const Tile *tile, int row, int dim) {
     const uint16_t *queries = scratch->queries + (size_t)row * dim;
     float *page_sums = scratch->page_sums ? scratch->page_sums + (size_t)row * job->pages : NULL;
     float *page_tops = scratch->page_tops ? scratch->page_tops + (size_t)row * job->pages : NULL;
 #ifdef HGA_AVX512_BF16
     const __m512 scale = _mm512_set1_ps(job->scale);
-    __m512 scores[ROW_TILE][TILE_PAGES];
+    __m512 scores[ROW_TILE][VECTORS];
     for (int r = 0; r < ROW_TILE; r++)
-        for (int p = 0; p < TILE_PAGES; p++) scores[r][p] = _mm512_setzero_ps();
+        for (int p = 0; p < VECTORS; p++) scores[r][p] = _mm512_setzero_ps();
     for (int d = 0; d < dim / 2; d++) {
-        __m512bh keys[TILE_PAGES];
-        for (int p = 0; p < TILE_PAGES; p++)
-            keys[p] = (__m512bh)_mm512_loadu_si512(scratch->keys + ((size_t)d * TILE + GROUP * p) * 2);
+        __m512bh keys[VECTORS];
+        for (int p = 0; p < VECTORS; p++)
+            keys[p] = (__m512bh)_mm512_loadu_si512(scratch->keys + ((size_t)d * TILE + LANES * p) * 2);
         for (int r = 0; r < ROW_TILE; r++) {
             int32_t pair;
             memcpy(&pair, queries + (size_t)r * dim + 2 * d, 4);
             __m512bh query = (__m512bh)_mm512_set1_epi32(pair);
-            for (int p = 0; p < TILE_PAGES; p++)
+            for (int p = 0; p < VECTORS; p++)
                 scores[r][p] = _mm512_dpbf16_ps(scores[r][p], keys[p], query);
         }
     }
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
     for (int r = 0; r < ROW_TILE; r++) {
         __m512 most = nothing;
-        for (int p = 0; p < TILE_PAGES; p++) {
+        for (int p = 0; p < VECTORS; p++) {
             __m512 value = _mm512_mul_ps(scores[r][p], scale);
-            if (p >= tile_pages) value = nothing;
-            else if (masked) {
-                __mmask16 hidden = _mm512_cmpgt_epi32_mask(
-                    _mm512_add_epi32(lanes, _mm512_set1_epi32(GROUP * tile_groups[p])),
-                    _mm512_set1_epi32(scratch->limit[row + r]));
+            if (tile->masked) {
+                __mmask16 hidden =
+                    _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(tile->positions + LANES * p),
+                                            _mm512_set1_epi32(scratch->limit[row + r]));
                 value = _mm512_mask_blend_ps(hidden, value, nothing);
             }
             scores[r][p] = value;
@@ -154,28 +181,32 @@ static inline __attribute__((always_inline)) void attend_tile(
         if (*top == -INFINITY) {  // nothing visible yet
             memset(scratch->weights + r * TILE, 0, TILE * 2);
             if (page_sums)
-                for (int p = 0; p < tile_pages; p++) {
-                    page_sums[(size_t)r * job->pages + tile_places[p]] = 0;
-                    page_tops[(size_t)r * job->pages + tile_places[p]] = 0;
+                for (int p = 0; p < tile->count; p++) {
+                    page_sums[(size_t)r * job->pages + tile->places[p]] = 0;
+                    page_tops[(size_t)r * job->pages + tile->places[p]] = 0;
                 }
             continue;
         }
         __m512 base = _mm512_set1_ps(*top), sum = _mm512_setzero_ps();
-        for (int p = 0; p < TILE_PAGES; p++)
+        for (int p = 0; p < VECTORS; p++)
             scores[r][p] = exp2_512(_mm512_sub_ps(scores[r][p], base));
-        if (page_sums)
-            for (int p = 0; p < tile_pages; p++) {
-                page_sums[(size_t)r * job->pages + tile_places[p]] =
-                    _mm512_reduce_add_ps(scores[r][p]);
-                page_tops[(size_t)r * job->pages + tile_places[p]] = *top;
+        if (page_sums) {
+            float sums[TILE_PAGES];
+            for (int p = 0; p < VECTORS; p++)
+                _mm_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[r][p]));
+            for (int p = 0; p < tile->count; p++) {
+                page_sums[(size_t)r * job->pages + tile->places[p]] = sums[p];
+                page_tops[(size_t)r * job->pages + tile->places[p]] = *top;
             }
-        for (int p = 0; p < TILE_PAGES; p++) {
+        }
+        for (int p = 0; p < VECTORS; p++) {
             if (job->multiples)
-                scores[r][p] = _mm512_mul_ps(scores[r][p], _mm512_set1_ps(tile_multiples[p]));
+                scores[r][p] =
+                    _mm512_mul_ps(scores[r][p], _mm512_loadu_ps(tile->multiples + LANES * p));
             sum = _mm512_add_ps(sum, scores[r][p]);
         }
-        for (int p = 0; p < TILE_PAGES; p += 2)
-            _mm512_storeu_si512(scratch->weights + r * TILE + GROUP * p,
+        for (int p = 0; p < VECTORS; p += 2)
+            _mm512_storeu_si512(scratch->weights + r * TILE + LANES * p,
                                 (__m512i)_mm512_cvtne2ps_pbh(scores[r][p + 1], scores[r][p]));
         *total += _mm512_reduce_add_ps(sum);
     }
@@ -188,7 +219,7 @@ static inline __attribute__((always_inline)) void attend_tile(
                 if (v < vectors)
                     sums[r][v] = _mm512_loadu_ps(scratch->sums + (size_t)(row + r) * dim + start +
                                                  16 * v);
-        for (int pair = 0; pair < GROUP / 2 * tile_pages; pair++) {
+        for (int pair = 0; pair < GROUP / 2 * tile->count; pair++) {
             __m512bh values[4];
             for (int v = 0; v < 4; v++)
                 if (v < vectors)
@@ -211,7 +242,7 @@ static inline __attribute__((always_inline)) void attend_tile(
 #else
     for (int r = 0; r < ROW_TILE; r++) {
         float scores[TILE] = {0};
-        int tokens = GROUP * tile_pages;
+        int tokens = GROUP * tile->count;
         for (int d = 0; d < dim / 2; d++) {
             float first = from_bf16(queries[(size_t)r * dim + 2 * d]);
             float second = from_bf16(queries[(size_t)r * dim + 2 * d + 1]);
@@ -221,8 +252,7 @@ static inline __attribute__((always_inline)) void attend_tile(
         }
         float most = -INFINITY;
         for (int t = 0; t < tokens; t++) {
-            int position = GROUP * tile_groups[t / GROUP] + t % GROUP;
-            scores[t] = masked && position > scratch->limit[row + r] ? -INFINITY
+            scores[t] = tile->positions[t] > scratch->limit[row + r] ? -INFINITY
                                                                      : scores[t] * job->scale;
             most = scores[t] > most ? scores[t] : most;
         }
@@ -234,17 +264,17 @@ static inline __attribute__((always_inline)) void attend_tile(
             *total *= shrink;
             for (int d = 0; d < dim; d++) sums[d] *= shrink;
         }
-        for (int p = 0; p < tile_pages; p++) {
+        for (int p = 0; p < tile->count; p++) {
             float sum = 0;
             for (int t = GROUP * p; t < GROUP * (p + 1); t++) {
                 scores[t] = *top == -INFINITY ? 0 : exp2_1(scores[t] - *top);
                 sum += scores[t];
-                if (job->multiples) scores[t] *= tile_multiples[p];
+                if (job->multiples) scores[t] *= tile->multiples[t];
             }
-            *total += job->multiples ? sum * tile_multiples[p] : sum;
+            *total += job->multiples ? sum * tile->multiples[GROUP * p] : sum;
             if (page_sums) {
-                page_sums[(size_t)r * job->pages + tile_places[p]] = sum;
-                page_tops[(size_t)r * job->pages + tile_places[p]] = *top == -INFINITY ? 0 : *top;
+                page_sums[(size_t)r * job->pages + tile->places[p]] = sum;
+                page_tops[(size_t)r * job->pages + tile->places[p]] = *top == -INFINITY ? 0 : *top;
             }
         }
         for (int pair = 0; job->out && pair < tokens / 2; pair++) {
@@ -317,37 +347,37 @@ static void attend_pair(void *context, int item) {
     const float *multiples = job->multiples ? job->multiples + (size_t)item * pages : NULL;
     const size_t page_size = (size_t)2 * GROUP * dim;
     for (int place = 0; place < pages;) {
-        int32_t tile_groups[TILE_PAGES];
-        int tile_places[TILE_PAGES], tile_pages = 0, masked = 0;
-        float tile_multiples[TILE_PAGES] = {0};
-        for (; place < pages && tile_pages < TILE_PAGES; place++) {
+        Tile tile = {.count = 0, .masked = 0};
+        for (; place < pages && tile.count < TILE_PAGES; place++) {
             if (place + AHEAD < pages && groups[place + AHEAD] >= 0) {
                 const char *later = (const char *)(job->pool + slots[place + AHEAD] * page_size);
                 for (size_t line = 0; line < 2 * page_size; line += 64)
                     __builtin_prefetch(later + line, 0, 1);
             }
             if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
-            const uint16_t *page = job->pool + slots[place] * page_size;
-            pack_keys(page, scratch.keys, tile_pages, dim);
-            if (job->out)
-                pack_values(page + (size_t)GROUP * dim, scratch.values, tile_pages, dim,
-                            highest - groups[place] * GROUP + 1);
-            masked |= groups[place] * GROUP + GROUP - 1 > lowest;
-            tile_groups[tile_pages] = groups[place];
-            if (multiples) tile_multiples[tile_pages] = multiples[place];
-            tile_places[tile_pages++] = place;
+            tile.masked |= groups[place] * GROUP + GROUP - 1 > lowest;
+            for (int t = GROUP * tile.count; t < GROUP * (tile.count + 1); t++) {
+                tile.positions[t] = groups[place] * GROUP + t % GROUP;
+                if (multiples) tile.multiples[t] = multiples[place];
+            }
+            tile.pages[tile.count] = job->pool + slots[place] * page_size;
+            tile.places[tile.count++] = place;
         }
-        if (!tile_pages) break;
+        if (!tile.count) break;
+        tile.masked |= tile.count < TILE_PAGES;
+        for (int t = GROUP * tile.count; t < TILE; t++) {
+            tile.positions[t] = INT32_MAX;
+            tile.multiples[t] = 0;
+        }
+        pack_keys(&tile, scratch.keys, dim);
+        if (job->out) pack_values(&tile, scratch.values, dim, highest);
         for (int row = 0; row < padded; row += ROW_TILE) {
             if (dim == 64)
-                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_multiples, tile_pages,
-                            masked, 64);
+                attend_tile(job, &scratch, &tile, row, 64);
             else if (dim == 128)
-                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_multiples, tile_pages,
-                            masked, 128);
+                attend_tile(job, &scratch, &tile, row, 128);
             else
-                attend_tile(job, &scratch, row, tile_groups, tile_places, tile_multiples, tile_pages,
-                            masked, dim);
+                attend_tile(job, &scratch, &tile, row, dim);
         }
     }
     float *mass = job->mass ? job->mass + (size_t)item * pages : NULL;

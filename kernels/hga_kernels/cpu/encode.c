@@ -7,12 +7,12 @@
 #include "bf16.h"
 #include "parallel.h"
 
-enum { GROUP = 16, CHUNK = 64, MAX_DIM = 256 };
+enum { SLAB = 16, CHUNK = 64, MAX_DIM = 256 };
 
 typedef struct {
     const uint16_t *keys;     // [kv_heads, chunks * CHUNK, dim] bf16
     const uint16_t *centres;  // [kv_heads, chunks, dim] bf16
-    uint8_t *codes;           // [kv_heads, chunks, CHUNK / GROUP, dim / 16, GROUP, 4]
+    uint8_t *codes;           // [kv_heads, chunks, CHUNK / SLAB, dim / 16, SLAB, 4]
     uint16_t *scales;         // [kv_heads, chunks, CHUNK] bf16
     int dim;
 } EncodeJob;
@@ -56,9 +56,9 @@ static void encode_chunk(void *context, int item) {
             lengths += (level - 1.5f) * (level - 1.5f);
         }
         job->scales[(size_t)item * CHUNK + t] = to_bf16(products / lengths);
-        uint8_t *group = codes + (size_t)(t / GROUP) * GROUP * dim / 4 + t % GROUP * 4;
+        uint8_t *token = codes + (size_t)(t / SLAB) * SLAB * dim / 4 + t % SLAB * 4;
         for (int d = 0; d < dim; d++)
-            group[d / 16 * GROUP * 4 + d % 4] |= (uint8_t)(levels[d] << (d / 4 % 4 * 2));
+            token[d / 16 * SLAB * 4 + d % 4] |= (uint8_t)(levels[d] << (d / 4 % 4 * 2));
     }
 }
 

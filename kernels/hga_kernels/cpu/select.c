@@ -1,8 +1,8 @@
 // Chooses the groups a block of queries reads: chunk summaries keep the most promising chunks, the
-// 2-bit token index estimates the attention mass of their groups (of tokens t and t + 8 of a group
+// 2-bit token index estimates the attention mass of their groups (of tokens t and t + 2 of a group
 // the larger counts), groups are drawn by their mass.
 //
-// Codes of a group lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
+// Codes of 16 tokens lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
 // dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
 // 16 tokens x 4 dimensions: the operand of a byte dot product with one lane per token.
 #include <math.h>
@@ -15,8 +15,8 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { GROUP = 16, CHUNK = 64, GROUPS = CHUNK / GROUP, MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4,
-       LANES = 16 };
+enum { GROUP = 4, CHUNK = 64, GROUPS = CHUNK / GROUP, LANES = 16, SLABS = CHUNK / LANES,
+       MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4 };
 // Of reference.py.
 enum { MOST_MULTIPLE = 32, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
@@ -26,7 +26,7 @@ static const float LOG2_E = 1.44269504f;
 typedef struct {
     const float *queries;        // [kv_heads, blocks, rows, dim], times the softmax scale
     const uint16_t *summaries;   // [kv_heads, capacity_chunks, dim] bf16
-    const uint8_t *codes;        // [kv_heads, capacity_chunks, GROUPS, dim * 4]
+    const uint8_t *codes;        // [kv_heads, capacity_chunks, SLABS, dim * 4]
     const uint16_t *scales;      // [kv_heads, capacity_chunks, CHUNK] bf16
     const int32_t *end_chunks;   // [blocks]
     const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
@@ -36,12 +36,25 @@ typedef struct {
     // Scratch, per pair of KV head and block; span is the widest range of chunks, kept of those.
     float *centre_scores;  // [pairs, rows, span]: in log2 units
     int32_t *chunks;       // [pairs, kept], -1: none
-    float *sums;           // [pairs, rows, kept, GROUPS]
-    float *maxima;         // [pairs, rows, kept]
     int8_t *bytes;         // [pairs, rows, dim]
     float *factors;        // [pairs, rows, 2]
+    float *sums;           // [pairs, rows, kept, GROUPS + 1], if pairs are taken in parts
     int failed;
 } SelectJob;
+
+// Weights of one pair.
+typedef struct {
+    float *sums;    // [rows, kept, GROUPS]: relative to
+    float *maxima;  // [rows, kept]
+} Weights;
+
+static size_t size_of_weights(const SelectJob *job) {
+    return (size_t)job->rows * job->kept * (GROUPS + 1);
+}
+
+static Weights weights_at(const SelectJob *job, float *memory) {
+    return (Weights){memory, memory + (size_t)job->rows * job->kept * GROUPS};
+}
 
 static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
     float top = 0;
@@ -73,20 +86,20 @@ static inline __m512i of_query(const int8_t *bytes) {
 
 // Products of `tile` queries with the tokens of one chunk, unpacked on the way: for few rows.
 static inline __attribute__((always_inline)) void packed_products(
-    const uint8_t *codes, const int8_t *bytes, int dim, int tile, __m512i sums[GROUPS][MAX_TILE]) {
-    for (int g = 0; g < GROUPS; g++)
+    const uint8_t *codes, const int8_t *bytes, int dim, int tile, __m512i sums[SLABS][MAX_TILE]) {
+    for (int g = 0; g < SLABS; g++)
         for (int r = 0; r < tile; r++) sums[g][r] = _mm512_setzero_si512();
     for (int m = 0; m < dim / 16; m++) {
-        __m512i slabs[GROUPS];
-        for (int g = 0; g < GROUPS; g++)
-            slabs[g] = _mm512_loadu_si512(codes + (size_t)g * GROUP * (dim / 4) + 64 * m);
+        __m512i slabs[SLABS];
+        for (int g = 0; g < SLABS; g++)
+            slabs[g] = _mm512_loadu_si512(codes + (size_t)g * LANES * (dim / 4) + 64 * m);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            __m512i of_pair[GROUPS];
-            for (int g = 0; g < GROUPS; g++) of_pair[g] = unpack(slabs[g], i);
+            __m512i of_pair[SLABS];
+            for (int g = 0; g < SLABS; g++) of_pair[g] = unpack(slabs[g], i);
             for (int r = 0; r < tile; r++) {
                 __m512i query = of_query(bytes + (size_t)r * dim + 16 * m + 4 * i);
-                for (int g = 0; g < GROUPS; g++)
+                for (int g = 0; g < SLABS; g++)
                     sums[g][r] = _mm512_dpbusd_epi32(sums[g][r], of_pair[g], query);
             }
         }
@@ -96,8 +109,8 @@ static inline __attribute__((always_inline)) void packed_products(
 // The same with codes that were unpacked for all rows.
 static inline __attribute__((always_inline)) void unpacked_products(
     __m512i (*unpacked)[MAX_DIM / 4], const int8_t *bytes, int dim, int tile,
-    __m512i sums[GROUPS][MAX_TILE]) {
-    for (int g = 0; g < GROUPS; g++) {
+    __m512i sums[SLABS][MAX_TILE]) {
+    for (int g = 0; g < SLABS; g++) {
         for (int r = 0; r < tile; r++) sums[g][r] = _mm512_setzero_si512();
         for (int step = 0; step < dim / 4; step++)
             for (int r = 0; r < tile; r++)
@@ -120,24 +133,21 @@ static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-// Of 16 tokens of each of two groups the larger ones of tokens t and t + 8.
+// Of four groups of each of two vectors the larger ones of tokens t and t + 2: in each four lanes two
+// of a group of the first and two of the same group of the second.
 static inline __m512 larger_halves(__m512 a, __m512 b) {
-    return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    __m512 of_a = _mm512_max_ps(a, _mm512_permute_ps(a, 0x4e));
+    __m512 of_b = _mm512_max_ps(b, _mm512_permute_ps(b, 0x4e));
+    return _mm512_mask_blend_ps(0xcccc, of_a, of_b);
 }
 
-// Sums of the halves of two vectors, in one vector of four.
-static inline __m128 sums_of_halves(__m512 a, __m512 b) {
-    __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xb1));
-    sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0x4e));
-    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, sums));
-}
-
-// Four values, each in four neighbouring lanes.
-static inline __m512 four_times_each(const float *values) {
-    const __m512i places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    return _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(values)));
+// Sums of each two neighbouring lanes of two such vectors, in the order of groups.
+static inline __m512 sums_of_groups(__m512 first, __m512 last) {
+    first = _mm512_add_ps(first, _mm512_permute_ps(first, 0xb1));
+    last = _mm512_add_ps(last, _mm512_permute_ps(last, 0xb1));
+    const __m512i places =
+        _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 16, 20, 24, 28, 18, 22, 26, 30);
+    return _mm512_permutex2var_ps(first, places, last);
 }
 
 // A weight below 2^NEGLIGIBLE of the heaviest counts as none.
@@ -147,74 +157,74 @@ static const float NEGLIGIBLE = -24.0f;
 // this is called, so that everything stays in registers. Where there are more rows than a tile the
 // codes have been unpacked for all of them.
 static inline __attribute__((always_inline)) void score_rows(
-    const SelectJob *job, int pair, int place, int chunk, const uint8_t *codes,
+    const SelectJob *job, Weights weights, int pair, int place, int chunk, const uint8_t *codes,
     __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales, float *running, int row, int tile,
     int dim) {
     size_t first = (size_t)pair * job->rows + row;
     const int8_t *bytes = job->bytes + first * dim;
     const float *factors = job->factors + first * 2;
     const float *centres = job->centre_scores + first * job->span + chunk - job->first_chunk;
-    __m512i sums[GROUPS][MAX_TILE];
+    __m512i sums[SLABS][MAX_TILE];
     if (unpacked)
         unpacked_products(unpacked, bytes, dim, tile, sums);
     else
         packed_products(codes, bytes, dim, tile, sums);
     for (int r = 0; r < tile; r++) {
-        __m512 scores[GROUPS];
-        for (int g = 0; g < GROUPS; g++) {
+        __m512 scores[SLABS];
+        for (int g = 0; g < SLABS; g++) {
             __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g][r]),
                                            _mm512_set1_ps(factors[2 * r]),
                                            _mm512_set1_ps(factors[2 * r + 1]));
             scores[g] = _mm512_fmadd_ps(value, token_scales[g],
                                         _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
-        size_t at = (first + r) * job->kept + place;
+        size_t at = (size_t)(row + r) * job->kept + place;
         __m512 first_two = larger_halves(scores[0], scores[1]);
         __m512 last_two = larger_halves(scores[2], scores[3]);
         __m512 top = _mm512_max_ps(first_two, last_two);
         float *most = &running[row + r];
-        job->maxima[at] = *most;
+        weights.maxima[at] = *most;
         if (!_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most + NEGLIGIBLE), _CMP_GT_OQ)) {
-            _mm_storeu_ps(job->sums + at * GROUPS, _mm_setzero_ps());
+            _mm512_storeu_ps(weights.sums + at * GROUPS, _mm512_setzero_ps());
             continue;
         }
         if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most), _CMP_GT_OQ))
-            job->maxima[at] = *most = _mm512_reduce_max_ps(top);
+            weights.maxima[at] = *most = _mm512_reduce_max_ps(top);
         __m512 base = _mm512_set1_ps(*most);
-        _mm_storeu_ps(job->sums + at * GROUPS,
-                      sums_of_halves(exp2_near(_mm512_sub_ps(first_two, base)),
-                                     exp2_near(_mm512_sub_ps(last_two, base))));
+        _mm512_storeu_ps(weights.sums + at * GROUPS,
+                         sums_of_groups(exp2_near(_mm512_sub_ps(first_two, base)),
+                                        exp2_near(_mm512_sub_ps(last_two, base))));
     }
 }
 
 static inline __attribute__((always_inline)) void score_chunk(
-    const SelectJob *job, int pair, int place, int chunk, float *running, int dim) {
+    const SelectJob *job, Weights weights, int pair, int place, int chunk, float *running, int dim) {
     size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
     const uint16_t *scales = job->scales + entry * CHUNK;
-    __m512 token_scales[GROUPS];
-    for (int g = 0; g < GROUPS; g++) token_scales[g] = load_bf16(scales + GROUP * g);
+    __m512 token_scales[SLABS];
+    for (int g = 0; g < SLABS; g++) token_scales[g] = load_bf16(scales + LANES * g);
     if (job->rows == 3) {  // an answer token of a model with three query heads a KV head
-        score_rows(job, pair, place, chunk, codes, NULL, token_scales, running, 0, 3, dim);
+        score_rows(job, weights, pair, place, chunk, codes, NULL, token_scales, running, 0, 3, dim);
         return;
     }
-    __m512i unpacked[GROUPS][MAX_DIM / 4];
-    for (int g = 0; g < GROUPS; g++)
+    __m512i unpacked[SLABS][MAX_DIM / 4];
+    for (int g = 0; g < SLABS; g++)
         for (int step = 0; step < dim / 4; step++)
             unpacked[g][step] = unpack(
-                _mm512_loadu_si512(codes + (size_t)g * GROUP * (dim / 4) + 64 * (step / 4)),
+                _mm512_loadu_si512(codes + (size_t)g * LANES * (dim / 4) + 64 * (step / 4)),
                 step % 4);
     int row = 0;
     for (; row + 8 <= job->rows; row += 8)
-        score_rows(job, pair, place, chunk, codes, unpacked, token_scales, running, row, 8, dim);
+        score_rows(job, weights, pair, place, chunk, codes, unpacked, token_scales, running, row, 8, dim);
     for (; row + 3 <= job->rows; row += 3)
-        score_rows(job, pair, place, chunk, codes, unpacked, token_scales, running, row, 3, dim);
+        score_rows(job, weights, pair, place, chunk, codes, unpacked, token_scales, running, row, 3, dim);
     for (; row < job->rows; row++)
-        score_rows(job, pair, place, chunk, codes, unpacked, token_scales, running, row, 1, dim);
+        score_rows(job, weights, pair, place, chunk, codes, unpacked, token_scales, running, row, 1, dim);
 }
 #else
-static void score_chunk(const SelectJob *job, int pair, int place, int chunk, float *running,
-                        int dim) {
+static void score_chunk(const SelectJob *job, Weights weights, int pair, int place, int chunk,
+                        float *running, int dim) {
     size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
     const uint16_t *scales = job->scales + entry * CHUNK;
@@ -224,43 +234,40 @@ static void score_chunk(const SelectJob *job, int pair, int place, int chunk, fl
         const float *factors = job->factors + of_row * 2;
         float centre = job->centre_scores[of_row * job->span + chunk - job->first_chunk];
         float scores[CHUNK], top = running[row];
-        for (int g = 0; g < GROUPS; g++) {
-            const uint8_t *group = codes + (size_t)g * GROUP * (dim / 4);
-            int32_t totals[GROUP] = {0};
+        for (int slab = 0; slab < SLABS; slab++) {
+            const uint8_t *of_slab = codes + (size_t)slab * LANES * (dim / 4);
+            int32_t totals[LANES] = {0};
             for (int m = 0; m < dim / 16; m++)
                 for (int i = 0; i < 4; i++) {
                     const int8_t *four = bytes + 16 * m + 4 * i;
-                    for (int t = 0; t < GROUP; t++)
+                    for (int t = 0; t < LANES; t++)
                         for (int j = 0; j < 4; j++)
-                            totals[t] += ((group[64 * m + 4 * t + j] >> (2 * i)) & 3) * four[j];
+                            totals[t] += ((of_slab[64 * m + 4 * t + j] >> (2 * i)) & 3) * four[j];
                 }
-            for (int t = 0; t < GROUP; t++) {
+            for (int t = 0; t < LANES; t++) {
                 float value = (float)totals[t] * factors[0] + factors[1];
-                value = value * from_bf16(scales[GROUP * g + t]) + centre;
-                scores[GROUP * g + t] = value;
+                value = value * from_bf16(scales[LANES * slab + t]) + centre;
+                scores[LANES * slab + t] = value;
                 top = value > top ? value : top;
             }
         }
         running[row] = top;
-        size_t at = of_row * job->kept + place;
+        size_t at = (size_t)row * job->kept + place;
         for (int g = 0; g < GROUPS; g++) {
             float sum = 0;
             for (int t = GROUP * g; t < GROUP * g + GROUP / 2; t++) {
                 float other = scores[t + GROUP / 2];
                 sum += exp2_1((scores[t] > other ? scores[t] : other) - top);
             }
-            job->sums[at * GROUPS + g] = sum;
+            weights.sums[at * GROUPS + g] = sum;
         }
-        job->maxima[at] = top;
+        weights.maxima[at] = top;
     }
 }
 #endif
 
-static void score_part(void *context, int item) {
-    SelectJob *job = context;
-    int pair = item / job->parts, part = item % job->parts, kept = job->kept;
-    int first = (int)((int64_t)kept * part / job->parts);
-    int last = (int)((int64_t)kept * (part + 1) / job->parts);
+static void score_chunks(SelectJob *job, Weights weights, int pair, int first, int last) {
+    int kept = job->kept;
     const int32_t *chunks = job->chunks + (size_t)pair * kept;
     float *running = malloc(sizeof(float) * job->rows);
     if (!running) {
@@ -280,11 +287,11 @@ static void score_part(void *context, int item) {
                 __builtin_prefetch(scales + chunks[place + AHEAD] * CHUNK + t, 0, 1);
         }
         if (job->dim == 64)
-            score_chunk(job, pair, place, chunks[place], running, 64);
+            score_chunk(job, weights, pair, place, chunks[place], running, 64);
         else if (job->dim == 128)
-            score_chunk(job, pair, place, chunks[place], running, 128);
+            score_chunk(job, weights, pair, place, chunks[place], running, 128);
         else
-            score_chunk(job, pair, place, chunks[place], running, job->dim);
+            score_chunk(job, weights, pair, place, chunks[place], running, job->dim);
     }
     free(running);
 }
@@ -320,18 +327,38 @@ static int32_t bits_of(float value) {
     return bits;
 }
 
+// Copies the values whose bits reach `least`, in order; `out` may be `values`.
+static int at_least(const float *values, int count, int32_t least, float *out) {
+    int taken = 0, i = 0;
+#ifdef HGA_AVX512_VNNI
+    for (; i + LANES <= count; i += LANES) {
+        __m512i some = _mm512_loadu_si512(values + i);
+        __mmask16 kept = _mm512_cmpge_epi32_mask(some, _mm512_set1_epi32(least));
+        _mm512_mask_compressstoreu_epi32(out + taken, kept, some);
+        taken += __builtin_popcount(kept);
+    }
+#endif
+    for (; i < count; i++)
+        if (bits_of(values[i]) >= least) out[taken++] = values[i];
+    return taken;
+}
+
 // A bound that k of the values reach, or, among equal ones, more: the k-th largest or a little below.
-// Values that are not negative order as their bits do; it is found bit by bit.
-static float bound_of_largest(const float *values, int count, int k) {
+// Values that are not negative order as their bits do; it is found bit by bit, on the way among those
+// that reach it so far, for which `reaching` has room.
+static float bound_of_largest(const float *values, int count, int k, float *reaching) {
     int32_t found = 0;
-    int reach = count;
+    int reach = count, left = count;
     for (int bit = 30; bit >= 0 && reach != k; bit--) {
         int32_t least = found | 1 << bit;
         int above = 0;
-        for (int i = 0; i < count; i++) above += bits_of(values[i]) >= least;
+        for (int i = 0; i < left; i++) above += bits_of(values[i]) >= least;
         if (above < k) continue;
         found = least;
         reach = above;
+        if (reach > left / 4) continue;
+        left = at_least(values, left, found, reaching);
+        values = reaching;
     }
     float value;
     memcpy(&value, &found, 4);
@@ -339,16 +366,24 @@ static float bound_of_largest(const float *values, int count, int k) {
 }
 
 // Places of the k largest values, in order of place; of equal ones the first. -1 where there are no
-// more, or where values are no numbers.
-static void largest(const float *values, int count, int k, int32_t *places) {
+// more, or where values are no numbers. `reaching` has room for all values.
+static void largest(const float *values, int count, int k, int32_t *places, float *reaching) {
     int taken = 0;
     if (count > k) {
-        float least = bound_of_largest(values, count, k);
+        float least = bound_of_largest(values, count, k, reaching);
         int above = 0;
         for (int i = 0; i < count; i++) above += values[i] > least;
         int equal = k - above;
-        for (int i = 0; i < count && taken < k; i++)
+        int i = 0;
+        for (; i < count && taken < k; i++) {
+#ifdef HGA_AVX512_VNNI
+            while (i + LANES <= count &&
+                   !_mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), _mm512_set1_ps(least), _CMP_GE_OQ))
+                i += LANES;
+            if (i == count) break;
+#endif
             if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
+        }
     } else
         for (; taken < count; taken++) places[taken] = taken;
     for (; taken < k; taken++) places[taken] = -1;
@@ -430,7 +465,7 @@ static void keep_chunks(void *context, int pair) {
             float inverse = 1.0f / total;
             for (chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] * inverse;
         }
-        largest(mass, count, job->kept, chunks);
+        largest(mass, count, job->kept, chunks, weights);
         free(mass);
     } else
         for (int place = 0; place < job->kept; place++) chunks[place] = place < count ? place : -1;
@@ -446,32 +481,45 @@ static void keep_chunks(void *context, int pair) {
     }
 }
 
-// The fixed number, from 1 to MOST_MULTIPLE, that decides whether a group is drawn.
-static float draw_number(const SelectJob *job, int head, int group) {
-    uint32_t turned = (uint32_t)group * GROUP_TURN +
-                      (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
-    float number = (float)(turned & (TURN - 1)) * ((float)MOST_MULTIPLE / TURN);
-    return number > 1.0f ? number : 1.0f;
+// Adds the values of a chunk's groups, times a factor.
+static inline void add_scaled(float *to, const float *values, float factor) {
+#ifdef HGA_AVX512_VNNI
+    _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_loadu_ps(values), _mm512_set1_ps(factor),
+                                         _mm512_loadu_ps(to)));
+#else
+    for (int g = 0; g < GROUPS; g++) to[g] += values[g] * factor;
+#endif
+}
+
+// Masses of the groups of a chunk by the fixed number of each, which is from 1 to MOST_MULTIPLE.
+static void draw_odds(const SelectJob *job, int head, int chunk, const float *mass, float *odds) {
+    uint32_t first = (uint32_t)(chunk * GROUPS) * GROUP_TURN +
+                     (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
+    for (int g = 0; g < GROUPS; g++) {
+        int32_t turned = (int32_t)((first + (uint32_t)g * GROUP_TURN) & (TURN - 1));
+        float number = (float)turned * ((float)MOST_MULTIPLE / TURN);
+        odds[g] = mass[g] / (number > 1.0f ? number : 1.0f);
+    }
 }
 
 // Adds up the mass of each group over the rows of one pair and draws some of them.
-static void take_groups(void *context, int pair) {
-    SelectJob *job = context;
+static void take_groups(SelectJob *job, Weights weights, int pair) {
     int head = pair / job->blocks, block = pair % job->blocks;
     int kept = job->kept, budget = job->budget, cells = kept * GROUPS;
     const int32_t *chunks = job->chunks + (size_t)pair * kept;
     int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
     float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
-    float *mass = calloc(2 * (size_t)cells, sizeof(float)), *odds = mass + cells;
+    float *mass = malloc(3 * (size_t)cells * sizeof(float)), *odds = mass + cells;
     if (!mass) {
         job->failed = 1;
         return;
     }
+    memset(mass, 0, sizeof(float) * cells);
     int present = 0;
     while (present < kept && chunks[present] >= 0) present++;
     for (int row = 0; row < job->rows && present; row++) {
-        const float *sums = job->sums + ((size_t)pair * job->rows + row) * cells;
-        float *maxima = job->maxima + ((size_t)pair * job->rows + row) * kept;
+        const float *sums = weights.sums + (size_t)row * cells;
+        float *maxima = weights.maxima + (size_t)row * kept;
         float top = largest_of(maxima, present), total = 0, others = 0;
         if (job->always) {
             others = job->always[(size_t)pair * job->rows + row] * LOG2_E;
@@ -482,32 +530,17 @@ static void take_groups(void *context, int pair) {
             float under = maxima[place] - top;
             maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
         }
-        int whole = 0;
-#ifdef HGA_AVX512_VNNI
-        whole = present / 4 * 4;
-        __m512 totals = _mm512_setzero_ps();
-        for (int place = 0; place < whole; place += 4)
-            totals = _mm512_fmadd_ps(_mm512_loadu_ps(sums + place * GROUPS),
-                                     four_times_each(maxima + place), totals);
-        total = _mm512_reduce_add_ps(totals);
-#endif
-        for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
-            total += sums[cell] * maxima[cell / GROUPS];
+        float lanes[GROUPS] = {0};
+        for (int place = 0; place < present; place++)
+            add_scaled(lanes, sums + place * GROUPS, maxima[place]);
+        for (int g = 0; g < GROUPS; g++) total += lanes[g];
         float inverse = 1.0f / (total + others);
-#ifdef HGA_AVX512_VNNI
-        for (int place = 0; place < whole; place += 4) {
-            __m512 share = _mm512_mul_ps(four_times_each(maxima + place), _mm512_set1_ps(inverse));
-            float *of_four = mass + place * GROUPS;
-            _mm512_storeu_ps(of_four, _mm512_fmadd_ps(_mm512_loadu_ps(sums + place * GROUPS), share,
-                                                      _mm512_loadu_ps(of_four)));
-        }
-#endif
-        for (int cell = whole * GROUPS; cell < present * GROUPS; cell++)
-            mass[cell] += sums[cell] * (maxima[cell / GROUPS] * inverse);
+        for (int place = 0; place < present; place++)
+            add_scaled(mass + place * GROUPS, sums + place * GROUPS, maxima[place] * inverse);
     }
-    for (int cell = 0; cell < present * GROUPS; cell++)
-        odds[cell] = mass[cell] / draw_number(job, head, chunks[cell / GROUPS] * GROUPS + cell % GROUPS);
-    largest(odds, present * GROUPS, budget, groups);
+    for (int place = 0; place < present; place++)
+        draw_odds(job, head, chunks[place], mass + place * GROUPS, odds + place * GROUPS);
+    largest(odds, present * GROUPS, budget, groups, odds + cells);
     float bound = 0;
     if (present * GROUPS > budget) {
         bound = INFINITY;
@@ -528,6 +561,33 @@ static void take_groups(void *context, int pair) {
     free(mass);
 }
 
+static void score_part(void *context, int item) {
+    SelectJob *job = context;
+    int pair = item / job->parts, part = item % job->parts;
+    score_chunks(job, weights_at(job, job->sums + size_of_weights(job) * pair), pair,
+                 (int)((int64_t)job->kept * part / job->parts),
+                 (int)((int64_t)job->kept * (part + 1) / job->parts));
+}
+
+static void take_pair(void *context, int pair) {
+    SelectJob *job = context;
+    take_groups(job, weights_at(job, job->sums + size_of_weights(job) * pair), pair);
+}
+
+// Both for a pair of its own, whose weights then stay in the cache.
+static void score_and_take(void *context, int pair) {
+    SelectJob *job = context;
+    float *memory = malloc(size_of_weights(job) * sizeof(float));
+    if (!memory) {
+        job->failed = 1;
+        return;
+    }
+    Weights weights = weights_at(job, memory);
+    score_chunks(job, weights, pair, 0, job->kept);
+    take_groups(job, weights, pair);
+    free(memory);
+}
+
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
                       const uint16_t *scales, const int32_t *end_chunks, const float *always,
                       int32_t *groups, float *multiples, int blocks, int kv_heads, int rows,
@@ -544,22 +604,24 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
     job.chunks = malloc((size_t)pairs * kept * sizeof(int32_t));
-    job.sums = malloc(cells * kept * GROUPS * sizeof(float));
-    job.maxima = malloc(cells * kept * sizeof(float));
+    job.sums = job.parts > 1 ? malloc(pairs * size_of_weights(&job) * sizeof(float)) : NULL;
     job.bytes = malloc(cells * dim);
     job.factors = malloc(cells * 2 * sizeof(float));
-    if (!job.centre_scores || !job.chunks || !job.sums || !job.maxima || !job.bytes || !job.factors)
+    if (!job.centre_scores || !job.chunks || !job.bytes || !job.factors ||
+        (job.parts > 1 && !job.sums))
         job.failed = 1;
     else {
         parallel_for(score_centres, &job, pairs * job.parts);
         parallel_for(keep_chunks, &job, pairs);
-        if (!job.failed) parallel_for(score_part, &job, pairs * job.parts);
-        if (!job.failed) parallel_for(take_groups, &job, pairs);
+        if (!job.failed && job.parts > 1) {
+            parallel_for(score_part, &job, pairs * job.parts);
+            parallel_for(take_pair, &job, pairs);
+        } else if (!job.failed)
+            parallel_for(score_and_take, &job, pairs);
     }
     free(job.centre_scores);
     free(job.chunks);
     free(job.sums);
-    free(job.maxima);
     free(job.bytes);
     free(job.factors);
     return job.failed;
