@@ -125,6 +125,20 @@ def _prefill() -> list[Variant]:
             )
             for size in (8, 4)
         ),
+        replace(today, name="prefill, every chunk, 128 drawn", scorer=_PAIRS),
+        replace(
+            today,
+            name="prefill, every chunk, 512 drawn of 4 tokens",
+            rule=Drawn(512),
+            scorer=replace(_PAIRS, group=4),
+        ),
+        replace(
+            today,
+            name="prefill, every chunk, 256 drawn of 4 tokens",
+            rule=Drawn(256),
+            scorer=replace(_PAIRS, group=4),
+        ),
+        replace(today, name="prefill, 4 bits, 128 drawn", scorer=Scorer(levels=16, reduce="pairs")),
         replace(today, name="prefill, oracle, 128 drawn", scorer=Scorer("exact")),
         heaviest,
         replace(heaviest, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
