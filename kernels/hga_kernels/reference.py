@@ -23,6 +23,7 @@ from hga_kernels.reference_model import widen as _wide
 
 __all__ = [
     "attend_pages",
+    "candidate_chunks",
     "code_shape",
     "decode_tokens",
     "draw_numbers",
@@ -117,8 +118,9 @@ def encode_tokens(
     Returns:
         codes: uint8, four dimensions a byte in bit pairs from the lowest, i = 0..3. Packing
             "slabs": [kv_heads, chunks, chunk_size / SLAB, head_dim / 16, SLAB, 4] (a smaller chunk
-            is one slab), where byte j of slab m holds dimensions 16m + 4i + j. Packing "tokens": [kv_heads, chunks, chunk_size,
-            head_dim / 4], where byte b holds dimensions b + i * head_dim / 4.
+            is one slab), where byte j of slab m holds dimensions 16m + 4i + j. Packing "tokens":
+            [kv_heads, chunks, chunk_size, head_dim / 4], where byte b holds dimensions b + i *
+            head_dim / 4.
         scales: [kv_heads, chunks, chunk_size] bfloat16.
     """
     kv_heads, chunks, dim = centres.shape
@@ -243,10 +245,26 @@ def score_groups(
     return mass
 
 
+def candidate_chunks(
+    kv_heads: int, first_chunk: int, end_chunks: torch.Tensor, last_chunk: int
+) -> torch.Tensor:
+    """[kv_heads, blocks, last_chunk - first_chunk] int32 chunks that may be chosen from, else -1.
+
+    Args:
+        kv_heads: KV heads.
+        first_chunk: first chunk that may be chosen from.
+        end_chunks: [blocks]: the chunk after the last that may be.
+        last_chunk: none of them is larger.
+    """
+    numbers = torch.arange(first_chunk, last_chunk, dtype=torch.int32, device=end_chunks.device)
+    candidates = numbers.expand(len(end_chunks), -1)
+    return candidates.masked_fill(candidates >= end_chunks[:, None], -1).expand(kv_heads, -1, -1)
+
+
 def keep_chunks(
     centre_scores: torch.Tensor, first_chunk: int, end_chunks: torch.Tensor, kept: int
 ) -> torch.Tensor:
-    """The chunk level: chunks with the most softmax weight, added over query rows.
+    """The chunk level of the paper: chunks with the most softmax weight, added over query rows.
 
     Args:
         centre_scores: [kv_heads, blocks, rows, chunks]: scaled query times summary.
@@ -257,17 +275,15 @@ def keep_chunks(
     Returns:
         [kv_heads, blocks, n] int32 chunk numbers, n <= kept, -1 for none.
     """
-    kv_heads, blocks, _, chunks = centre_scores.shape
-    numbers = torch.arange(chunks, dtype=torch.int32, device=centre_scores.device)
-    outside = (numbers < first_chunk) | (numbers >= end_chunks[:, None])  # [blocks, chunks]
-    if chunks - first_chunk <= kept:
-        candidates = numbers.masked_fill(outside, -1)[:, first_chunk:]
-        return candidates.expand(kv_heads, blocks, -1)
-    masked = centre_scores.masked_fill(outside[:, None], -math.inf)
+    kv_heads, _, _, chunks = centre_scores.shape
+    candidates = candidate_chunks(kv_heads, first_chunk, end_chunks, chunks)
+    if candidates.shape[2] <= kept:
+        return candidates
+    outside = candidates < 0
+    masked = centre_scores[..., first_chunk:].masked_fill(outside[:, :, None], -math.inf)
     # A block without candidates gives NaN; its places are -1 below all the same.
     mass = masked.softmax(-1).sum(2).nan_to_num_(0.0).masked_fill_(outside, -1.0)
-    best = mass.topk(kept)
-    return best.indices.to(torch.int32).masked_fill_(best.values < 0, -1)
+    return candidates.gather(2, mass.topk(kept).indices)
 
 
 MOST_MULTIPLE = 32
@@ -345,7 +361,6 @@ def select_groups(
     scales: torch.Tensor,
     first_chunk: int,
     end_chunks: torch.Tensor,
-    kept: int,
     budget: int,
     group_size: int,
     last_chunk: int | None = None,
@@ -353,7 +368,7 @@ def select_groups(
     always: torch.Tensor | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The groups a block of query rows reads: chunk summaries, then the token index.
+    """The groups a block of query rows reads, by the token index.
 
     Args:
         queries: [kv_heads, blocks, rows, head_dim].
@@ -362,7 +377,6 @@ def select_groups(
         scales: of the token index.
         first_chunk: first chunk that may be chosen from.
         end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
-        kept: chunks that pass the chunk level.
         budget: groups per KV head and block.
         group_size: tokens of a group.
         last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
@@ -383,7 +397,7 @@ def select_groups(
     rows = _wide(queries) * scale
     centres = summaries[:, None, :last].to(rows.dtype)
     centre_scores = rows @ centres.transpose(2, 3)
-    chunks = keep_chunks(centre_scores, first_chunk, end_chunks, kept)
+    chunks = candidate_chunks(kv_heads, first_chunk, end_chunks, last)
     turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
     mass = score_groups(turned, centre_scores, codes, scales, chunks, group_size, always)
     return take_groups(mass, chunks, budget, layer)

@@ -29,7 +29,7 @@ _SIGNATURES = {
     "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
     "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
     "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*8 * [_POINTER], *10 * [_INT]),
+    "hga_select_groups": (*8 * [_POINTER], *9 * [_INT]),
     "hga_attend_pages": (*9 * [_POINTER], *6 * [_INT], _FLOAT),
 }
 
@@ -216,7 +216,6 @@ def select_groups(
     scales: torch.Tensor,
     first_chunk: int,
     end_chunks: torch.Tensor,
-    kept: int,
     budget: int,
     group_size: int,
     last_chunk: int | None = None,
@@ -239,7 +238,7 @@ def select_groups(
     last = int(end_chunks.max()) if last_chunk is None else last_chunk
     queries = queries.float() * scale
     span = max(last - first_chunk, 0)
-    budget = min(budget, min(kept, span) * (_CHUNK // _GROUP))
+    budget = min(budget, span * (_CHUNK // _GROUP))
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
     multiples = torch.empty(blocks, kv_heads, budget)
     if budget:
@@ -248,7 +247,7 @@ def select_groups(
             end_chunks.to(torch.int32).contiguous(),
             None if always is None else always.float().contiguous(),
             *(groups, multiples, blocks, kv_heads, rows, dim),
-            *(codes.shape[1], first_chunk, last, kept, budget, layer),
+            *(codes.shape[1], first_chunk, last, budget, layer),
         )
     return groups, multiples
 

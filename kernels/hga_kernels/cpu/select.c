@@ -1,6 +1,5 @@
-// Chooses the groups a block of queries reads: chunk summaries keep the most promising chunks, the
-// 2-bit token index estimates the attention mass of their groups (of tokens t and t + 2 of a group
-// the larger counts), groups are drawn by their mass.
+// Chooses the groups a block of queries reads: the 2-bit token index estimates the attention mass of
+// every group (of tokens t and t + 2 of a group the larger counts), groups are drawn by their mass.
 //
 // Codes of 16 tokens lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
 // dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
@@ -16,7 +15,7 @@
 #include "parallel.h"
 
 enum { GROUP = 4, CHUNK = 64, GROUPS = CHUNK / GROUP, LANES = 16, SLABS = CHUNK / LANES,
-       MAX_DIM = 256, MAX_TILE = 8, AHEAD = 4 };
+       MAX_DIM = 256, MAX_TILE = 8 };
 // Of reference.py.
 enum { MOST_MULTIPLE = 32, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
@@ -32,28 +31,27 @@ typedef struct {
     const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
     int32_t *groups;             // [blocks, kv_heads, budget], -1: none
     float *multiples;            // [blocks, kv_heads, budget]: how many groups each stands for
-    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, kept, budget, parts, layer;
-    // Scratch, per pair of KV head and block; span is the widest range of chunks, kept of those.
+    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, budget, parts, layer;
+    // Scratch, per pair of KV head and block; span is the widest range of chunks.
     float *centre_scores;  // [pairs, rows, span]: in log2 units
-    int32_t *chunks;       // [pairs, kept], -1: none
     int8_t *bytes;         // [pairs, rows, dim]
     float *factors;        // [pairs, rows, 2]
-    float *sums;           // [pairs, rows, kept, GROUPS + 1], if pairs are taken in parts
+    float *sums;           // [pairs, rows, span, GROUPS + 1], if pairs are taken in parts
     int failed;
 } SelectJob;
 
 // Weights of one pair.
 typedef struct {
-    float *sums;    // [rows, kept, GROUPS]: relative to
-    float *maxima;  // [rows, kept]
+    float *sums;    // [rows, span, GROUPS]: relative to
+    float *maxima;  // [rows, span]
 } Weights;
 
 static size_t size_of_weights(const SelectJob *job) {
-    return (size_t)job->rows * job->kept * (GROUPS + 1);
+    return (size_t)job->rows * job->span * (GROUPS + 1);
 }
 
 static Weights weights_at(const SelectJob *job, float *memory) {
-    return (Weights){memory, memory + (size_t)job->rows * job->kept * GROUPS};
+    return (Weights){memory, memory + (size_t)job->rows * job->span * GROUPS};
 }
 
 static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
@@ -157,13 +155,13 @@ static const float NEGLIGIBLE = -24.0f;
 // this is called, so that everything stays in registers. Where there are more rows than a tile the
 // codes have been unpacked for all of them.
 static inline __attribute__((always_inline)) void score_rows(
-    const SelectJob *job, Weights weights, int pair, int place, int chunk, const uint8_t *codes,
+    const SelectJob *job, Weights weights, int pair, int place, const uint8_t *codes,
     __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales, float *running, int row, int tile,
     int dim) {
     size_t first = (size_t)pair * job->rows + row;
     const int8_t *bytes = job->bytes + first * dim;
     const float *factors = job->factors + first * 2;
-    const float *centres = job->centre_scores + first * job->span + chunk - job->first_chunk;
+    const float *centres = job->centre_scores + first * job->span + place;
     __m512i sums[SLABS][MAX_TILE];
     if (unpacked)
         unpacked_products(unpacked, bytes, dim, tile, sums);
@@ -178,7 +176,7 @@ static inline __attribute__((always_inline)) void score_rows(
             scores[g] = _mm512_fmadd_ps(value, token_scales[g],
                                         _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
-        size_t at = (size_t)(row + r) * job->kept + place;
+        size_t at = (size_t)(row + r) * job->span + place;
         __m512 first_two = larger_halves(scores[0], scores[1]);
         __m512 last_two = larger_halves(scores[2], scores[3]);
         __m512 top = _mm512_max_ps(first_two, last_two);
@@ -198,14 +196,15 @@ static inline __attribute__((always_inline)) void score_rows(
 }
 
 static inline __attribute__((always_inline)) void score_chunk(
-    const SelectJob *job, Weights weights, int pair, int place, int chunk, float *running, int dim) {
-    size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
+    const SelectJob *job, Weights weights, int pair, int place, float *running, int dim) {
+    size_t entry =
+        (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
     const uint16_t *scales = job->scales + entry * CHUNK;
     __m512 token_scales[SLABS];
     for (int g = 0; g < SLABS; g++) token_scales[g] = load_bf16(scales + LANES * g);
     if (job->rows == 3) {  // an answer token of a model with three query heads a KV head
-        score_rows(job, weights, pair, place, chunk, codes, NULL, token_scales, running, 0, 3, dim);
+        score_rows(job, weights, pair, place, codes, NULL, token_scales, running, 0, 3, dim);
         return;
     }
     __m512i unpacked[SLABS][MAX_DIM / 4];
@@ -216,23 +215,24 @@ static inline __attribute__((always_inline)) void score_chunk(
                 step % 4);
     int row = 0;
     for (; row + 8 <= job->rows; row += 8)
-        score_rows(job, weights, pair, place, chunk, codes, unpacked, token_scales, running, row, 8, dim);
+        score_rows(job, weights, pair, place, codes, unpacked, token_scales, running, row, 8, dim);
     for (; row + 3 <= job->rows; row += 3)
-        score_rows(job, weights, pair, place, chunk, codes, unpacked, token_scales, running, row, 3, dim);
+        score_rows(job, weights, pair, place, codes, unpacked, token_scales, running, row, 3, dim);
     for (; row < job->rows; row++)
-        score_rows(job, weights, pair, place, chunk, codes, unpacked, token_scales, running, row, 1, dim);
+        score_rows(job, weights, pair, place, codes, unpacked, token_scales, running, row, 1, dim);
 }
 #else
-static void score_chunk(const SelectJob *job, Weights weights, int pair, int place, int chunk,
-                        float *running, int dim) {
-    size_t entry = (size_t)(pair / job->blocks) * job->capacity_chunks + chunk;
+static void score_chunk(const SelectJob *job, Weights weights, int pair, int place, float *running,
+                        int dim) {
+    size_t entry =
+        (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
     const uint16_t *scales = job->scales + entry * CHUNK;
     for (int row = 0; row < job->rows; row++) {
         size_t of_row = (size_t)pair * job->rows + row;
         const int8_t *bytes = job->bytes + of_row * dim;
         const float *factors = job->factors + of_row * 2;
-        float centre = job->centre_scores[of_row * job->span + chunk - job->first_chunk];
+        float centre = job->centre_scores[of_row * job->span + place];
         float scores[CHUNK], top = running[row];
         for (int slab = 0; slab < SLABS; slab++) {
             const uint8_t *of_slab = codes + (size_t)slab * LANES * (dim / 4);
@@ -252,7 +252,7 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int pla
             }
         }
         running[row] = top;
-        size_t at = (size_t)row * job->kept + place;
+        size_t at = (size_t)row * job->span + place;
         for (int g = 0; g < GROUPS; g++) {
             float sum = 0;
             for (int t = GROUP * g; t < GROUP * g + GROUP / 2; t++) {
@@ -267,31 +267,19 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int pla
 #endif
 
 static void score_chunks(SelectJob *job, Weights weights, int pair, int first, int last) {
-    int kept = job->kept;
-    const int32_t *chunks = job->chunks + (size_t)pair * kept;
     float *running = malloc(sizeof(float) * job->rows);
     if (!running) {
         job->failed = 1;
         return;
     }
     for (int row = 0; row < job->rows; row++) running[row] = -INFINITY;
-    size_t bytes = (size_t)CHUNK * (job->dim / 4);
-    const uint8_t *codes = job->codes + (size_t)(pair / job->blocks) * job->capacity_chunks * bytes;
-    const uint16_t *scales =
-        job->scales + (size_t)(pair / job->blocks) * job->capacity_chunks * CHUNK;
-    for (int place = first; place < last && chunks[place] >= 0; place++) {
-        if (place + AHEAD < last && chunks[place + AHEAD] >= 0) {
-            for (size_t line = 0; line < bytes; line += 64)
-                __builtin_prefetch(codes + chunks[place + AHEAD] * bytes + line, 0, 1);
-            for (int t = 0; t < CHUNK; t += 32)
-                __builtin_prefetch(scales + chunks[place + AHEAD] * CHUNK + t, 0, 1);
-        }
+    for (int place = first; place < last; place++) {
         if (job->dim == 64)
-            score_chunk(job, weights, pair, place, chunks[place], running, 64);
+            score_chunk(job, weights, pair, place, running, 64);
         else if (job->dim == 128)
-            score_chunk(job, weights, pair, place, chunks[place], running, 128);
+            score_chunk(job, weights, pair, place, running, 128);
         else
-            score_chunk(job, weights, pair, place, chunks[place], running, job->dim);
+            score_chunk(job, weights, pair, place, running, job->dim);
     }
     free(running);
 }
@@ -435,43 +423,11 @@ static void score_centres(void *context, int item) {
     }
 }
 
-// Chunk level of one pair: the chunks that are kept. Also turns its queries to bytes.
-static void keep_chunks(void *context, int pair) {
+// Turns the queries of one pair to bytes.
+static void turn_rows(void *context, int pair) {
     SelectJob *job = context;
-    int dim = job->dim, rows = job->rows, span = job->span, count = chunks_of(job, pair);
+    int dim = job->dim, rows = job->rows;
     const float *queries = job->queries + (size_t)pair * rows * dim;
-    const float *scores = job->centre_scores + (size_t)pair * rows * span;
-    int32_t *chunks = job->chunks + (size_t)pair * job->kept;
-    if (count > job->kept) {
-        float *mass = calloc(2 * (size_t)count, sizeof(float));
-        if (!mass) {
-            job->failed = 1;
-            return;
-        }
-        float *weights = mass + count;
-        for (int row = 0; row < rows; row++) {
-            const float *of_row = scores + (size_t)row * span;
-            float top = largest_of(of_row, count), total = 0;
-            for (int chunk = 0; chunk < count; chunk++) {
-                float under = of_row[chunk] - top;
-                weights[chunk] = exp2_finite(under > -126.0f ? under : -126.0f);
-            }
-            float lanes[LANES] = {0};
-            int chunk = 0;
-            for (; chunk + LANES <= count; chunk += LANES)
-                for (int j = 0; j < LANES; j++) lanes[j] += weights[chunk + j];
-            for (; chunk < count; chunk++) total += weights[chunk];
-            for (int j = 0; j < LANES; j++) total += lanes[j];
-            float inverse = 1.0f / total;
-            for (chunk = 0; chunk < count; chunk++) mass[chunk] += weights[chunk] * inverse;
-        }
-        largest(mass, count, job->kept, chunks, weights);
-        free(mass);
-    } else
-        for (int place = 0; place < job->kept; place++) chunks[place] = place < count ? place : -1;
-    for (int place = 0; place < job->kept; place++)
-        if (chunks[place] >= 0) chunks[place] += job->first_chunk;
-
     for (int row = 0; row < rows; row++) {
         size_t at = (size_t)pair * rows + row;
         float turned[MAX_DIM];
@@ -505,8 +461,7 @@ static void draw_odds(const SelectJob *job, int head, int chunk, const float *ma
 // Adds up the mass of each group over the rows of one pair and draws some of them.
 static void take_groups(SelectJob *job, Weights weights, int pair) {
     int head = pair / job->blocks, block = pair % job->blocks;
-    int kept = job->kept, budget = job->budget, cells = kept * GROUPS;
-    const int32_t *chunks = job->chunks + (size_t)pair * kept;
+    int span = job->span, budget = job->budget, present = chunks_of(job, pair), cells = span * GROUPS;
     int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
     float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
     float *mass = malloc(3 * (size_t)cells * sizeof(float)), *odds = mass + cells;
@@ -515,11 +470,9 @@ static void take_groups(SelectJob *job, Weights weights, int pair) {
         return;
     }
     memset(mass, 0, sizeof(float) * cells);
-    int present = 0;
-    while (present < kept && chunks[present] >= 0) present++;
     for (int row = 0; row < job->rows && present; row++) {
         const float *sums = weights.sums + (size_t)row * cells;
-        float *maxima = weights.maxima + (size_t)row * kept;
+        float *maxima = weights.maxima + (size_t)row * span;
         float top = largest_of(maxima, present), total = 0, others = 0;
         if (job->always) {
             others = job->always[(size_t)pair * job->rows + row] * LOG2_E;
@@ -539,7 +492,7 @@ static void take_groups(SelectJob *job, Weights weights, int pair) {
             add_scaled(mass + place * GROUPS, sums + place * GROUPS, maxima[place] * inverse);
     }
     for (int place = 0; place < present; place++)
-        draw_odds(job, head, chunks[place], mass + place * GROUPS, odds + place * GROUPS);
+        draw_odds(job, head, job->first_chunk + place, mass + place * GROUPS, odds + place * GROUPS);
     largest(odds, present * GROUPS, budget, groups, odds + cells);
     float bound = 0;
     if (present * GROUPS > budget) {
@@ -556,17 +509,17 @@ static void take_groups(SelectJob *job, Weights weights, int pair) {
             float multiple = bound / mass[cell];
             multiples[place] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
         }
-        groups[place] = chunks[cell / GROUPS] * GROUPS + cell % GROUPS;
+        groups[place] = job->first_chunk * GROUPS + cell;
     }
     free(mass);
 }
 
 static void score_part(void *context, int item) {
     SelectJob *job = context;
-    int pair = item / job->parts, part = item % job->parts;
+    int pair = item / job->parts, part = item % job->parts, count = chunks_of(job, pair);
     score_chunks(job, weights_at(job, job->sums + size_of_weights(job) * pair), pair,
-                 (int)((int64_t)job->kept * part / job->parts),
-                 (int)((int64_t)job->kept * (part + 1) / job->parts));
+                 (int)((int64_t)count * part / job->parts),
+                 (int)((int64_t)count * (part + 1) / job->parts));
 }
 
 static void take_pair(void *context, int pair) {
@@ -583,7 +536,7 @@ static void score_and_take(void *context, int pair) {
         return;
     }
     Weights weights = weights_at(job, memory);
-    score_chunks(job, weights, pair, 0, job->kept);
+    score_chunks(job, weights, pair, 0, chunks_of(job, pair));
     take_groups(job, weights, pair);
     free(memory);
 }
@@ -591,36 +544,29 @@ static void score_and_take(void *context, int pair) {
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
                       const uint16_t *scales, const int32_t *end_chunks, const float *always,
                       int32_t *groups, float *multiples, int blocks, int kv_heads, int rows,
-                      int dim, int capacity_chunks, int first_chunk, int last_chunk, int kept,
-                      int budget, int layer) {
+                      int dim, int capacity_chunks, int first_chunk, int last_chunk, int budget,
+                      int layer) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
-    kept = kept < span ? kept : span;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
                      .end_chunks = end_chunks, .always = always, .groups = groups,
                      .multiples = multiples,
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .kept = kept, .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer};
+                     .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
-    job.chunks = malloc((size_t)pairs * kept * sizeof(int32_t));
     job.sums = job.parts > 1 ? malloc(pairs * size_of_weights(&job) * sizeof(float)) : NULL;
     job.bytes = malloc(cells * dim);
     job.factors = malloc(cells * 2 * sizeof(float));
-    if (!job.centre_scores || !job.chunks || !job.bytes || !job.factors ||
-        (job.parts > 1 && !job.sums))
+    if (!job.centre_scores || !job.bytes || !job.factors || (job.parts > 1 && !job.sums))
         job.failed = 1;
     else {
         parallel_for(score_centres, &job, pairs * job.parts);
-        parallel_for(keep_chunks, &job, pairs);
-        if (!job.failed && job.parts > 1) {
-            parallel_for(score_part, &job, pairs * job.parts);
-            parallel_for(take_pair, &job, pairs);
-        } else if (!job.failed)
-            parallel_for(score_and_take, &job, pairs);
+        parallel_for(turn_rows, &job, pairs);
+        parallel_for(job.parts > 1 ? score_part : score_and_take, &job, pairs * job.parts);
+        if (job.parts > 1 && !job.failed) parallel_for(take_pair, &job, pairs);
     }
     free(job.centre_scores);
-    free(job.chunks);
     free(job.sums);
     free(job.bytes);
     free(job.factors);
