@@ -120,12 +120,12 @@ class Settings:
     )
     context: int = field(default=65_536, metadata=_about(_whole, int, "Tokens a session can hold."))
     budget: int = field(
-        default=64,
+        default=1024,
         metadata=_about(
             _whole,
             int,
-            "Groups of 16 tokens that an answer token may read per KV head, beside the first and "
-            "the recent tokens. While reading, 64 tokens share twice as many.",
+            "Tokens that an answer token may read per KV head, beside the first and the recent "
+            "ones. While reading, 64 tokens share twice as many.",
         ),
     )
     router: RouterName = field(
@@ -227,20 +227,13 @@ class Settings:
 
     def engine(self) -> EngineConfig:
         """The engine's part."""
-        router = RouterConfig(
-            router=self.router, decode_budget=self.budget, prefill_budget=2 * self.budget
-        )
+        router = RouterConfig(router=self.router).with_budget(self.budget)
         cache = CacheConfig(
             context=self.context,
             host_budget_bytes=self.host_budget,
             device_limit_bytes=self.device_limit,
         )
         return EngineConfig(router=router, cache=cache)
-
-    @property
-    def budget_tokens(self) -> int:
-        """Tokens the budget stands for, per KV head."""
-        return self.budget * RouterConfig.group_size
 
     def sampling(self) -> SamplingParams:
         """How answers are drawn."""

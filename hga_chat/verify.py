@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hga_chat.sources import GROUP_SIZE, Source
+from hga_chat.sources import Source
 
 if TYPE_CHECKING:
     from hga_chat.conversation import Conversation
     from hga_engine.engine import Engine
 
+_NEEDED = 16
+"""First tokens of a session that are never hidden."""
 _SEED = 0
 
 
@@ -102,9 +104,10 @@ def verify(
     effects = []
     try:
         whole = _score(engine, start, question, answer)
-        taken = [_groups_of(source, conversation.document_start) for source in turn.sources]
+        size = engine.config.router.group_size
+        taken = [_groups_of(source, conversation.document_start, size) for source in turn.sources]
         for source, groups, blind in zip(
-            turn.sources, taken, _elsewhere(conversation, taken), strict=True
+            turn.sources, taken, _elsewhere(conversation, taken, size), strict=True
         ):
             if cancel is not None and cancel.is_set():
                 break
@@ -138,17 +141,17 @@ def _score(
     return total
 
 
-def _groups_of(source: Source, document_start: int) -> range:
-    """The groups of the session that hold a passage, without the first, which every token needs."""
+def _groups_of(source: Source, document_start: int, size: int) -> range:
+    """The groups of a size that hold a passage, without the first tokens, which all others need."""
     start, end = (document_start + token for token in (source.start_token, source.end_token))
-    return range(max(start // GROUP_SIZE, 1), -(-end // GROUP_SIZE))
+    return range(max(start, _NEEDED) // size, -(-end // size))
 
 
-def _elsewhere(conversation: "Conversation", taken: Sequence[range]) -> list[list[int]]:
+def _elsewhere(conversation: "Conversation", taken: Sequence[range], size: int) -> list[list[int]]:
     """For each passage as many neighbouring groups elsewhere in the documents, if there are."""
     draw = random.Random(_SEED)  # noqa: S311
-    first = max(-(-conversation.document_start // GROUP_SIZE), 1)
-    last = conversation.document_end // GROUP_SIZE
+    first = -(-max(conversation.document_start, _NEEDED) // size)
+    last = conversation.document_end // size
     used = {group for groups in taken for group in groups}
     picked = []
     for groups in taken:

@@ -1,12 +1,15 @@
 """Frozen configuration of the engine, parsed once and passed down."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 RouterName = Literal["hga", "paper", "dense"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
+
+TRACED_TOKENS = 16
+"""Of a session, tokens whose attention mass is told together, where groups are not larger."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class ModelConfig:
 class RouterConfig:
     """What a query may read. Token counts are multiples of ``chunk_size`` where noted.
 
-    A chunk is the coarse routing unit, a group the fine one. Sinks and recent tokens are always
+    A chunk is the unit of the index, a group that of selection. Sinks and recent tokens are always
     attended; budgets count groups beyond them, per KV head.
     """
 
@@ -66,14 +69,24 @@ class RouterConfig:
     """Groups per query token and KV head (decode rule)."""
     prefill_budget: int = 512
     """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
-    decode_kept_chunks: int = 768
-    """Chunks that pass the chunk level of the ``hga`` router under the decode rule."""
-    prefill_kept_chunks: int = 512
-    """The same under the prefill rule."""
     paper_kept_chunks: int = 20
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
     scoring_stride: int = 4
     """Under the prefill rule every n-th query of a block is scored."""
+
+    @property
+    def traced_tokens(self) -> int:
+        """Tokens whose attention mass a trace tells together: some groups."""
+        return max(self.group_size, TRACED_TOKENS)
+
+    def with_budget(self, tokens: int) -> "RouterConfig":
+        """The same with a budget of so many tokens by the decode rule, twice as many while reading.
+
+        Raises:
+            ValueError: that is less than a group.
+        """
+        groups = tokens // self.group_size
+        return replace(self, decode_budget=groups, prefill_budget=2 * groups)
 
     def __post_init__(self) -> None:
         if self.chunk_size % self.group_size:

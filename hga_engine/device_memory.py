@@ -167,6 +167,5 @@ def _workspace(
     elements = tokens * (3 * model.hidden_size + heads + attended + mlp)
     angles = context * model.head_dim * 4
     scored = -(-router.chunk_size // router.scoring_stride) * model.num_query_heads
-    kept = min(router.prefill_kept_chunks, context // router.chunk_size)
-    scores = tokens // router.chunk_size * scored * kept * router.chunk_size // router.group_size
+    scores = tokens // router.chunk_size * scored * context // router.group_size
     return elements * dtype.itemsize + angles + scores * 2 + 4 * model.vocab_size

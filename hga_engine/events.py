@@ -33,17 +33,18 @@ class Trace:
     position: int
     """Position of the query token in the session."""
     group_mass: "torch.Tensor"
-    """[groups] float32: attention mass per group of 16 tokens, mean over layers and query heads:
-    its own, without that of groups it was drawn to stand for, so all together may be below 1.
-    Sinks and recent tokens are zero; where there is nothing else, only the first group is."""
+    """[places] float32: attention mass per ``RouterConfig.traced_tokens`` tokens, mean over layers
+    and query heads: their own, without that of groups they were drawn to stand for, so all together
+    may be below 1. Sinks and recent tokens are zero; where there is nothing else, only the first
+    group is."""
     tokens_attended: float
     """Mean over layers and KV heads."""
     always_mass: "torch.Tensor | None" = None
-    """[groups] float32: the same of sinks and recent tokens, where ``group_mass`` leaves it out."""
+    """[places] float32: the same of sinks and recent tokens, where ``group_mass`` leaves it out."""
 
     @property
     def all_mass(self) -> "torch.Tensor":
-        """[groups] float32: of every group, whether it was chosen or always read."""
+        """[places] float32: of all tokens, whether it was chosen or always read."""
         return self.group_mass if self.always_mass is None else self.group_mass + self.always_mass
 
 

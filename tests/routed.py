@@ -23,8 +23,6 @@ SMALL = RouterConfig(
     recent_tokens=8,
     decode_budget=3,
     prefill_budget=4,
-    decode_kept_chunks=4,
-    prefill_kept_chunks=5,
     paper_kept_chunks=3,
     scoring_stride=3,
 )
@@ -45,8 +43,6 @@ sizes = st.builds(
         recent_tokens=recent * per_chunk * group,
         decode_budget=budget,
         prefill_budget=budget + 1,
-        decode_kept_chunks=kept,
-        prefill_kept_chunks=kept + 1,
         paper_kept_chunks=kept,
         scoring_stride=stride,
     ),
@@ -61,13 +57,9 @@ sizes = st.builds(
 """Routers of all small sizes: without sinks, without recent chunks, one group a chunk."""
 
 
-def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
-    """Chunks that pass the chunk level, and groups that are selected."""
-    kept, budget = {
-        "decode": (router.decode_kept_chunks, router.decode_budget),
-        "prefill": (router.prefill_kept_chunks, router.prefill_budget),
-    }[rule]
-    return router.paper_kept_chunks if router.router == "paper" else kept, budget
+def budget_of(router: RouterConfig, rule: Rule) -> int:
+    """Groups that are selected."""
+    return {"decode": router.decode_budget, "prefill": router.prefill_budget}[rule]
 
 
 def geometry(kv_heads: int, ratio: int, head_dim: int = HEAD_DIM) -> ModelConfig:
@@ -233,7 +225,6 @@ def plain_selection(
     rows: Sequence[int],
     position: int,
     router: RouterConfig,
-    kept_chunks: int,
     budget: int,
 ) -> dict[int, float]:
     """Groups that the block of ``position`` selects when the queries at ``rows`` are scored.
@@ -259,10 +250,13 @@ def plain_selection(
         return {number: float(part.sum()) for number, part in zip(scores, parts, strict=True)}
 
     is_paper = router.router == "paper"
-    kept = heaviest(mass({c: queries @ summaries[c][:, None] for c in candidates}), kept_chunks)
+    kept = set(candidates)
+    if is_paper:
+        of_chunks = mass({c: queries @ summaries[c][:, None] for c in candidates})
+        kept = heaviest(of_chunks, router.paper_kept_chunks)
     scores = {}
     for chunk in sorted(kept):
-        estimated = estimated_keys(keys[chunk], summaries[chunk], router.group_size)
+        estimated = estimated_keys(keys[chunk], summaries[chunk])
         for group in range(per_chunk):
             part = slice(group * router.group_size, (group + 1) * router.group_size)
             number = chunk * per_chunk + group
@@ -296,9 +290,9 @@ def attended_scores(
     return scores.masked_fill(later[:, None], -math.inf).flatten(0, 1)
 
 
-def estimated_keys(keys: torch.Tensor, summary: torch.Tensor, group_size: int) -> torch.Tensor:
+def estimated_keys(keys: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
     """What the token index holds of a chunk's keys [tokens, dim]."""
-    coded = encode_tokens(keys[None], summary[None, None], group_size)
+    coded = encode_tokens(keys[None], summary[None, None])
     turn = hadamard(keys.shape[1], keys.dtype)
     return decode_tokens(*coded)[0, 0].to(keys.dtype) @ turn + summary
 
@@ -340,7 +334,7 @@ def plain_routed(text: Text, rule: Rule, router: RouterConfig = SMALL) -> torch.
             block = range(start, min(start + size, text.tokens))
             rows = [t for t in block if (t - start) % stride == stride - 1] or [block[-1]]
         for head in range(text.kv_heads):
-            groups = plain_selection(text, head, rows, position, router, *limits(router, rule))
+            groups = plain_selection(text, head, rows, position, router, budget_of(router, rule))
             groups |= dict.fromkeys(always_read(position, router), 1.0)
             part = slice(head * text.ratio, (head + 1) * text.ratio)
             out[position, part] = attend_to(text, head, position, groups, router.group_size)

@@ -22,8 +22,6 @@ FULL = replace(
     PARTIAL,
     decode_budget=99,
     prefill_budget=99,
-    decode_kept_chunks=99,
-    prefill_kept_chunks=99,
     paper_kept_chunks=99,
 )
 LLAMA = ModelConfig(

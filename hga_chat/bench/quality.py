@@ -46,8 +46,8 @@ class QualityPlan:
     seeds: tuple[int, ...] = (0,)
     """Of what is planted, and of the place in the text where each reading begins."""
     routers: tuple[RouterName, ...] = ("hga",)
-    budgets: tuple[int, ...] = (64,)
-    """Groups by the decode rule; the prefill rule has twice as many."""
+    budgets: tuple[int, ...] = (1024,)
+    """Tokens by the decode rule; the prefill rule has twice as many."""
     rules: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -90,13 +90,13 @@ def run_quality(
     runs = []
     for router in _routers(plan, config.router):
         for rule in plan.rules:
-            name = f"{router.router}, {router.decode_budget} groups, {rule} rule"
+            budget = router.decode_budget * router.group_size
+            name = f"{router.router}, {budget} tokens, {rule} rule"
             scored, answers = measured(router, rule, partial(_note_as, note, name))
             figures = compare(scored, dense)
             figures["tasks"] = families(hard, answers)
             for family, row in figures["tasks"].items():
                 row["answer_gap_nats"] = row["answer_nats"] - dense_families[family]["answer_nats"]
-            budget = router.decode_budget * router.group_size
             runs.append({"router": router.router, "rule": rule, "budget_tokens": budget, **figures})
             note(f"{name}: {figures['gap_nats']:+.4f} nats, {figures['sparsity']:.2%} read")
     first = [(run["router"], run["budget_tokens"]) == _key(runs[0]) for run in runs]
@@ -125,9 +125,7 @@ def _key(run: dict[str, Any]) -> tuple[str, int]:
 def _routers(plan: QualityPlan, router: RouterConfig) -> Iterator[RouterConfig]:
     for name in plan.routers:
         for budget in plan.budgets:
-            yield dataclasses.replace(
-                router, router=name, decode_budget=budget, prefill_budget=2 * budget
-            )
+            yield dataclasses.replace(router, router=name).with_budget(budget)
 
 
 def _measure(

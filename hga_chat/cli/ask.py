@@ -237,7 +237,7 @@ def _report(
         },
         "routing": {
             "router": settings.router,
-            "budget_tokens": settings.budget_tokens,
+            "budget_tokens": settings.budget,
             "sparsity": round(finished.sparsity, 5),
         },
     }

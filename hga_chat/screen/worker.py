@@ -215,7 +215,7 @@ class EngineThread:
                 model_name=engine.model_name,
                 context=engine.config.cache.context,
                 chunk_size=engine.config.router.chunk_size,
-                group_size=engine.config.router.group_size,
+                group_size=engine.config.router.traced_tokens,
                 document_start=conversation.document_start,
                 layout=conversation.layout,
                 skipped=conversation.skipped,

@@ -42,7 +42,10 @@ def info_as_json(info: SessionInfo) -> dict[str, Any]:
 
 def info_from_json(content: Any) -> SessionInfo:
     """What ``info_as_json`` made a value of."""
-    origin = Origin(**_with_tuples(content["origin"], "paths", "include", "exclude"))
+    fields = _with_tuples(content["origin"], "paths", "include", "exclude")
+    if "budget" in fields:  # earlier sessions count groups of 16 tokens
+        fields["budget_tokens"] = 16 * fields.pop("budget")
+    origin = Origin(**fields)
     return SessionInfo(**{**_with_tuples(content, "given"), "origin": origin})
 
 

@@ -25,7 +25,7 @@ def as_object(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -
         "settings": {
             "context": info.origin.context,
             "router": info.origin.router,
-            "budget": info.origin.budget,
+            "budget_tokens": info.origin.budget_tokens,
             "include": list(info.origin.include),
             "exclude": list(info.origin.exclude),
             "fit": info.origin.fit,

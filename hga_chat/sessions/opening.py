@@ -42,7 +42,7 @@ def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> 
         model=str(files.directory.resolve()) if files.directory else settings.model,
         context=settings.context,
         router=settings.router,
-        budget=settings.budget,
+        budget_tokens=settings.budget,
         fit=settings.fit,
         redact=settings.redact,
     )
@@ -56,7 +56,7 @@ def settings_of(info: SessionInfo, settings: Settings) -> Settings:
         model=origin.model,
         context=origin.context,
         router=origin.router,
-        budget=origin.budget,
+        budget=origin.budget_tokens,
     )
 
 

@@ -33,7 +33,7 @@ class Origin:
     """The setting: a name or a resolved directory."""
     context: int
     router: RouterName
-    budget: int
+    budget_tokens: int
     fit: bool = False
     redact: bool = False
 

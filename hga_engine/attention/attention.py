@@ -127,7 +127,13 @@ class RoutedAttention:
         always = mass.clone()
         always[first:last] = 0
         tokens = reading.attended / (layers * self._kv_heads)
-        return Trace(position, mass - always, tokens, always)
+        return Trace(position, self._traced(mass - always), tokens, self._traced(always))
+
+    def _traced(self, mass: torch.Tensor) -> torch.Tensor:
+        """[..., groups] mass, added up over as many tokens as traces tell together."""
+        together = self._router.traced_tokens // self._router.group_size
+        padded = torch.nn.functional.pad(mass, (0, -mass.shape[-1] % together))
+        return padded.unflatten(-1, (-1, together)).sum(-1)
 
     def _told_groups(self, position: int) -> tuple[int, int]:
         """The groups, from and to, whose mass is told apart from what is always attended to."""
@@ -142,12 +148,12 @@ class RoutedAttention:
             layer_mass: [layers, groups] summed over query heads.
 
         Returns:
-            [layers, groups] float32; what is always attended to is zero.
+            [layers, places] float32; what is always attended to is zero.
         """
         first, last = self._told_groups(position)
         told = torch.zeros_like(layer_mass)
         told[:, first:last] = layer_mass[:, first:last] / self._model.num_query_heads
-        return told
+        return self._traced(told)
 
     def hide(self, groups: Sequence[int]) -> None:
         """Attend to none of these groups from now on, whatever is selected.
@@ -317,14 +323,14 @@ class RoutedAttention:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The groups chosen for each block, and how many each stands for, as ``select`` says."""
         router, scored, positions = self._router, queries, self._blocks.positions
-        budget, kept = router.decode_budget, router.decode_kept_chunks
+        budget = router.decode_budget
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
             offset = (stride - 1 - self._blocks.place) % stride
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
-            budget, kept = router.prefill_budget, router.prefill_kept_chunks
+            budget = router.prefill_budget
         always = None
         if router.router == "hga" and self._blocks.last_chunk > self._sink_chunks:
             always = self._log_mass_of_always(layer, scored, positions)
@@ -336,7 +342,6 @@ class RoutedAttention:
             self._blocks.end_chunks,
             self._blocks.last_chunk,
             budget,
-            router.paper_kept_chunks if router.router == "paper" else kept,
             router,
             self._scale,
             always,

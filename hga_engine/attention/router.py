@@ -18,16 +18,15 @@ def select(
     end_chunks: torch.Tensor,
     last_chunk: int,
     budget: int,
-    kept: int,
     router: RouterConfig,
     scale: float,
     always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Choose the groups that a block of query rows attends to, besides sinks and recent.
 
-    Chunk summaries keep the most promising chunks; then the token index (router ``hga``) or group
-    summaries (router ``paper``) estimate the attention mass of their groups. The paper's rule takes
-    the heaviest; ``hga`` draws groups by their mass, see ``reference.take_groups``. Masses are
+    The token index (router ``hga``) or, of the chunks whose summaries promise most, group summaries
+    (router ``paper``) estimate the attention mass of groups. The paper's rule takes the heaviest;
+    ``hga`` draws groups by their mass, see ``reference.take_groups``. Masses are
     normalised per query row and added over the rows of the block and over the query heads that
     share the KV head.
 
@@ -39,7 +38,6 @@ def select(
         end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
         last_chunk: the largest of them.
         budget: groups per block and KV head.
-        kept: chunks that pass the chunk level.
         router: which levels are used.
         scale: of the attention scores.
         always: [blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens, which
@@ -55,6 +53,7 @@ def select(
     if router.router == "paper":
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
+        kept = router.paper_kept_chunks
         paper = _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
         return paper, None
     if always is not None:
@@ -66,7 +65,6 @@ def select(
         index.scales[layer],
         first_chunk,
         end_chunks,
-        kept,
         budget,
         router.group_size,
         last_chunk,

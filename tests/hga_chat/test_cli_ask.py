@@ -78,7 +78,7 @@ def test_dash_reads_standard_input(cli, use_engine, monkeypatch):
 
 def test_json_is_exactly_the_documented_object(cli, use_engine, repository):
     engine = use_engine("It is 1.")
-    ran = cli("ask", repository, "Which value?", "--json", "--budget", "32")
+    ran = cli("ask", repository, "Which value?", "--json", "--budget", "512")
     report = json.loads(ran.out)
     assert set(report) == KEYS
     assert report["answer"] == "It is 1."
@@ -122,7 +122,7 @@ def test_json_sources_name_lines_and_text(cli, use_engine, notes):
 def test_settings_reach_the_engine(cli, use_engine, notes):
     engine = use_engine("one two three four")
     ran = cli(
-        *("ask", notes, "q", "--json", "--router", "paper", "--budget", "16", "--context", "4096"),
+        *("ask", notes, "q", "--json", "--router", "paper", "--budget", "64", "--context", "4096"),
         *("--host-budget", "64M", "--max-new-tokens", "2"),
     )
     assert json.loads(ran.out)["finish_reason"] == "length"

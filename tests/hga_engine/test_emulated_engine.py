@@ -30,8 +30,6 @@ PARTIAL = RouterConfig(
     recent_tokens=64,
     decode_budget=4,
     prefill_budget=8,
-    decode_kept_chunks=8,
-    prefill_kept_chunks=3,
     scoring_stride=16,
 )
 # A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.

@@ -106,10 +106,10 @@ def computes_in_torch() -> bool:
     weight = torch.randn(8, 32).bfloat16()
     keys, centres = torch.randn(1, 64, 32).bfloat16(), torch.randn(1, 1, 32).bfloat16()
     pages = torch.zeros(1, 1, 1, dtype=torch.int32)
-    query, pool = torch.randn(1, 1, 1, 32).bfloat16(), torch.randn(1, 2, 16, 32).bfloat16()
-    position = torch.tensor([[15]])
-    codes, scales = hga_kernels.encode_tokens(keys, centres, 16)
-    plain_codes, plain_scales = reference.encode_tokens(keys, centres, 16)
+    query, pool = torch.randn(1, 1, 1, 32).bfloat16(), torch.randn(1, 2, 4, 32).bfloat16()
+    position = torch.tensor([[3]])
+    codes, scales = hga_kernels.encode_tokens(keys, centres)
+    plain_codes, plain_scales = reference.encode_tokens(keys, centres)
     out, _ = hga_kernels.attend_pages(query, position, pages, pages, pool, 1.0)
     pairs = [
         (hga_kernels.linear(inputs, weight), reference.linear(inputs, weight)),

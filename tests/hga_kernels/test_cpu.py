@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from kernel_cases import (
     BF16_STEP,
     CHUNK,
-    GROUP,
     assert_near,
     index_of,
     page_case,
@@ -133,9 +132,9 @@ def levels(codes: torch.Tensor) -> torch.Tensor:
 def test_encode_tokens(heads: int, chunks: int, dim: int, spread: float, seed: int) -> None:
     keys = random(heads, chunks * CHUNK, dim, seed=seed, size=spread)
     centres = random(heads, chunks, dim, seed=seed + 1, size=spread)
-    encoded = cpu.encode_tokens(keys, centres, GROUP)
+    encoded = cpu.encode_tokens(keys, centres)
     assert encoded is not None
-    expected = reference.encode_tokens(keys.double(), centres.double(), GROUP)
+    expected = reference.encode_tokens(keys.double(), centres.double())
     assert encoded[0].shape == expected[0].shape
     # Levels may differ where float32 rounding carries a number over a border.
     own = keys.double().unflatten(1, (chunks, CHUNK)) - centres.double()[:, :, None]
@@ -149,7 +148,7 @@ def test_encode_tokens(heads: int, chunks: int, dim: int, spread: float, seed: i
 
 @compiled
 def test_encode_keys_equal_to_their_centre() -> None:
-    encoded = cpu.encode_tokens(random(1, 1, 32).expand(1, CHUNK, 32), random(1, 1, 32), GROUP)
+    encoded = cpu.encode_tokens(random(1, 1, 32).expand(1, CHUNK, 32), random(1, 1, 32))
     assert encoded is not None
     assert torch.equal(encoded[1], torch.zeros(1, 1, CHUNK, dtype=torch.bfloat16))
 
@@ -158,7 +157,7 @@ def test_encode_keys_equal_to_their_centre() -> None:
 
 
 def refused() -> dict[str, Any]:
-    queries, positions, groups, slots, pool = page_case(32, 1, 2, 1, 2, 3, 40, seed=0)
+    queries, positions, groups, slots, pool = page_case(32, 1, 2, 1, 2, 3, 40, seed=0, group_size=4)
     pages = positions, groups, slots
     centres, codes, scales = index_of(1, 2, 32, seed=0)
     rows = random(1, 1, 2, 32).float()
@@ -175,10 +174,13 @@ def refused() -> dict[str, Any]:
         "rotation of float32": lambda: cpu.rotate(torch.ones(4, 1, 16), turns, turns, 1),
         "gate of float64": lambda: cpu.gated_silu(torch.ones(2, 8).double()),
         "summary of float32": lambda: cpu.summarize(torch.ones(1, 8, 16), turns, turns),
-        "codes of a small group": lambda: cpu.encode_tokens(keys, centres[:, :1], 8),
-        "codes of a small chunk": lambda: cpu.encode_tokens(keys[:, :32], centres[:, :1], 16),
+        "codes for a GPU": lambda: cpu.encode_tokens(keys, centres[:, :1], "tokens"),
+        "codes of a small chunk": lambda: cpu.encode_tokens(keys[:, :32], centres[:, :1]),
         "selection in float64": lambda: cpu.select_groups(
             rows.double(), centres, codes, scales, 0, ends, 4, 4
+        ),
+        "selection of large groups": lambda: cpu.select_groups(
+            rows, centres, codes, scales, 0, ends, 4, 16
         ),
         "selection by 96 dimensions": lambda: cpu.select_groups(
             random(1, 1, 2, 96).float(), *wide_index, 0, ends, 4, 4
@@ -186,8 +188,8 @@ def refused() -> dict[str, Any]:
         "attention in float32": lambda: cpu.attend_pages(
             queries.float(), *pages, pool.float(), 1.0
         ),
-        "attention over small pages": lambda: cpu.attend_pages(
-            queries, *pages, pool[:, :, :8].contiguous(), 1.0
+        "attention over large pages": lambda: cpu.attend_pages(
+            queries, *pages, pool.repeat(1, 1, 4, 1), 1.0
         ),
         "attention over heads of 24": lambda: cpu.attend_pages(
             queries[..., :24], *pages, pool[..., :24].contiguous(), 1.0
@@ -228,9 +230,9 @@ def run_everything(seed: int) -> list[torch.Tensor]:
         cpu.rotate(random(64, 7, 64, seed=seed), angles.cos(), angles.sin(), 5),
         cpu.gated_silu(random(200, 64, seed=seed)),
         cpu.summarize(keys, angles.cos(), angles.sin()),
-        cpu.encode_tokens(keys, centres[:, :10].contiguous(), GROUP),
-        cpu.select_groups(rows, centres, codes, scales, 1, ends, 8, 12),
-        cpu.attend_pages(*page_case(64, 2, 3, 4, 8, 9, 120, seed), 0.125, True),
+        cpu.encode_tokens(keys, centres[:, :10].contiguous()),
+        cpu.select_groups(rows, centres, codes, scales, 1, ends, 12, 4),
+        cpu.attend_pages(*page_case(64, 2, 3, 4, 8, 9, 120, seed, group_size=4), 0.125, True),
     )
     flat: list[torch.Tensor] = []
     for result in results:

@@ -125,11 +125,12 @@ def sylvester(size: int) -> npt.NDArray[np.float64]:
     return np.array(signs) / math.sqrt(size)
 
 
-@pytest.mark.parametrize(("dim", "chunk", "group"), [(16, 8, 4), (64, 64, 16), (128, 32, 32)])
-def test_codes_are_the_levels_of_the_turned_keys(dim: int, chunk: int, group: int) -> None:
+@pytest.mark.parametrize(("dim", "chunk", "slab"), [(16, 8, 8), (64, 64, 16), (128, 24, 8)])
+def test_codes_are_the_levels_of_the_turned_keys(dim: int, chunk: int, slab: int) -> None:
     keys, centres = random(2, 3 * chunk, dim), random(2, 3, dim, seed=1)
-    codes, scales = reference.encode_tokens(keys, centres, group)
-    assert codes.shape == (2, 3, chunk // group, dim // 16, group, 4)
+    codes, scales = reference.encode_tokens(keys, centres)
+    assert codes.shape == (2, 3, chunk // slab, dim // 16, slab, 4)
+    assert codes.shape[2:] == reference.code_shape(chunk, dim, "slabs")
     assert codes.dtype == torch.uint8
     assert scales.shape == (2, 3, chunk)
     for head in range(2):
@@ -147,7 +148,7 @@ def test_codes_are_the_levels_of_the_turned_keys(dim: int, chunk: int, group: in
 
 def test_decoding_gives_scale_times_step() -> None:
     keys, centres = random(2, 128, 32), random(2, 2, 32, seed=1)
-    codes, scales = reference.encode_tokens(keys, centres, 16)
+    codes, scales = reference.encode_tokens(keys, centres)
     decoded = reference.decode_tokens(codes, scales)
     assert decoded.shape == (2, 2, 64, 32)
     for head in range(2):
@@ -157,18 +158,19 @@ def test_decoding_gives_scale_times_step() -> None:
             np.testing.assert_allclose(decoded[head, chunk].numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("dim", "group"), [(16, 4), (64, 16)])
-def test_packed_by_tokens_a_byte_holds_dimensions_a_quarter_apart(dim: int, group: int) -> None:
+@pytest.mark.parametrize("dim", [16, 64])
+def test_packed_by_tokens_a_byte_holds_dimensions_a_quarter_apart(dim: int) -> None:
     keys, centres = random(2, 3 * 32, dim), random(2, 3, dim, seed=1)
-    slabs, scales = reference.encode_tokens(keys, centres, group)
-    codes, same_scales = reference.encode_tokens(keys, centres, group, "tokens")
-    assert codes.shape == (2, 3, 32 // group, group, dim // 4)
+    slabs, scales = reference.encode_tokens(keys, centres)
+    codes, same_scales = reference.encode_tokens(keys, centres, "tokens")
+    assert codes.shape == (2, 3, 32, dim // 4)
+    assert codes.shape[2:] == reference.code_shape(32, dim, "tokens")
     assert codes.is_contiguous()
     assert torch.equal(scales, same_scales)
     expected = unpack(slabs[1, 2].numpy())
     for token in range(32):
         for byte in range(dim // 4):
-            value = int(codes[1, 2, token // group, token % group, byte])
+            value = int(codes[1, 2, token, byte])
             found = [(value >> 2 * pair) & 3 for pair in range(4)]
             assert found == [expected[token, byte + pair * dim // 4] for pair in range(4)]
     decoded = reference.decode_tokens(slabs, scales)
@@ -180,7 +182,7 @@ def test_chunks_are_indexed_into_given_places(packing: reference.Packing) -> Non
     keys, angles = random(2, 3 * 32, 16).bfloat16(), random(32, 8, seed=1).float()
     turns = angles.cos(), angles.sin()
     summaries = reference.summarize(keys, *turns).bfloat16()
-    codes, scales = reference.encode_tokens(keys, summaries, 8, packing)
+    codes, scales = reference.encode_tokens(keys, summaries, packing)
     places = [torch.full_like(entry, 9).repeat(1, 2, *[1] * (entry.dim() - 2))
               for entry in (summaries, codes, scales)]  # fmt: skip
     reference.index_chunks(keys, *turns, *[place[:, 2:5] for place in places])
@@ -195,7 +197,7 @@ def test_error_is_that_of_the_best_uniform_quantiser() -> None:
     # So many dimensions that the scale of its own gives a token no more to speak of.
     keys = random(1, 64 * 8, 1024)
     centres = torch.zeros(1, 8, 1024, dtype=torch.float64)
-    codes, scales = reference.encode_tokens(keys, centres, 16)
+    codes, scales = reference.encode_tokens(keys, centres)
     decoded = reference.decode_tokens(codes, scales).flatten(1, 2)
     turned = keys @ reference.hadamard(1024, torch.float64)
     error = (decoded - turned).square().mean() / keys.square().mean()
@@ -206,7 +208,7 @@ def test_the_turn_spreads_an_outlier_over_all_dimensions() -> None:
     keys = random(1, 64, 64)
     keys[:, :, 5] *= 30
     centres = torch.zeros(1, 1, 64, dtype=torch.float64)
-    decoded = reference.decode_tokens(*reference.encode_tokens(keys, centres, 16))[0, 0].double()
+    decoded = reference.decode_tokens(*reference.encode_tokens(keys, centres))[0, 0].double()
     back = decoded @ reference.hadamard(64, torch.float64)
     query = random(64, seed=3)
     wanted, found = keys[0] @ query, back @ query
@@ -215,7 +217,7 @@ def test_the_turn_spreads_an_outlier_over_all_dimensions() -> None:
 
 def test_keys_equal_to_their_centre_have_scale_zero() -> None:
     keys = torch.ones(1, 16, 16)
-    codes, scales = reference.encode_tokens(keys, torch.ones(1, 1, 16), 4)
+    codes, scales = reference.encode_tokens(keys, torch.ones(1, 1, 16))
     assert torch.equal(reference.decode_tokens(codes, scales), torch.zeros(1, 1, 16, 16))
 
 
@@ -226,7 +228,7 @@ def make_index(
     kv_heads: int, chunks: int, dim: int, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     keys, centres = random(kv_heads, chunks * 8, dim, seed=seed), random(kv_heads, chunks, dim)
-    return centres, *reference.encode_tokens(keys, centres, 4)
+    return centres, *reference.encode_tokens(keys, centres)
 
 
 def estimated_mass(
@@ -236,10 +238,10 @@ def estimated_mass(
 ) -> dict[int, float]:
     """Softmax mass per group over the larger of decoded keys' scores in pairs; queries unturned.
 
-    Of one head; queries [rows, dim].
+    Of one head, groups of 4; queries [rows, dim].
     """
     centres, codes, scales = index
-    groups = codes.shape[1]
+    groups = scales.shape[1] // 4
     keys = reference.decode_tokens(codes, scales).double()
     keys = keys @ reference.hadamard(keys.shape[-1], torch.float64) + centres[:, None]
     scores = torch.einsum("rd,ctd->rct", queries, keys[candidates])
@@ -261,7 +263,7 @@ def test_group_scores_are_the_softmax_over_decoded_keys() -> None:
     )
     turned = queries @ reference.hadamard(32, torch.float64)
     centre_scores = queries @ centres[:, None].transpose(2, 3)
-    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
+    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks, 4)
     assert mass.shape == (2, 3, 6)
     for head in range(2):
         index = (centres[head], codes[head], scales[head])
@@ -353,33 +355,33 @@ def test_what_is_read_anyhow_counts_as_mass() -> None:
     turned = queries @ reference.hadamard(32, queries.dtype)
     centre_scores = queries @ centres[:, None].transpose(2, 3)
     chunks = torch.arange(2, 12).expand(2, 1, -1)
-    arguments = turned, centre_scores, codes, scales, chunks
+    arguments = turned, centre_scores, codes, scales, chunks, 4
     mass = reference.score_groups(*arguments)
     nothing = torch.full((2, 1, 5), -math.inf)
     torch.testing.assert_close(reference.score_groups(*arguments, nothing), mass)
     # Where one row alone has other mass, it gives so much less.
     rows = [
-        reference.score_groups(turned[:, :, [r]], centre_scores[:, :, [r]], codes, scales, chunks)
+        reference.score_groups(turned[:, :, [r]], centre_scores[:, :, [r]], *arguments[2:])
         for r in range(5)
     ]
     huge = nothing.clone()
     huge[:, :, 0] = 1e4
     torch.testing.assert_close(reference.score_groups(*arguments, huge), sum(rows[1:]))
     groups, _ = reference.select_groups(
-        queries, centres, codes, scales, 2, torch.tensor([12]), 12, 9, always=huge
+        queries, centres, codes, scales, 2, torch.tensor([12]), 9, 4, always=huge
     )
     others = reference.select_groups(
-        queries[:, :, 1:], centres, codes, scales, 2, torch.tensor([12]), 12, 9
+        queries[:, :, 1:], centres, codes, scales, 2, torch.tensor([12]), 9, 4
     )
     assert torch.equal(groups, others[0])
 
 
-def test_selection_is_by_estimated_mass_within_the_kept_chunks() -> None:
+def test_selection_is_by_estimated_mass() -> None:
     centres, codes, scales = make_index(2, 12, 32)
     queries = random(2, 3, 5, 32, seed=4)
     ends = torch.tensor([12, 7, 2], dtype=torch.int32)
     groups, multiples = reference.select_groups(
-        queries, centres, codes, scales, 2, ends, 4, 5, layer=2
+        queries, centres, codes, scales, 2, ends, 5, 4, layer=2
     )
     assert groups.shape == multiples.shape == (3, 2, 5)
     for block, end in enumerate(ends.tolist()):
@@ -389,9 +391,8 @@ def test_selection_is_by_estimated_mass_within_the_kept_chunks() -> None:
                 assert present == []
                 continue
             rows = queries[head, block]
-            weight = (rows @ centres[head, 2:end].T).softmax(-1).sum(0)
-            kept = (weight.argsort(descending=True)[:4] + 2).tolist()
-            expected = estimated_mass(rows, (centres[head], codes[head], scales[head]), kept)
+            index = centres[head], codes[head], scales[head]
+            expected = estimated_mass(rows, index, list(range(2, end)))
             found = dict(zip(present, multiples[block, head].tolist(), strict=True))
             assert_drawn(found, expected, 2 * 2 + head, 5, 1e-5)
 
@@ -400,7 +401,7 @@ def test_nothing_to_choose_from_gives_nothing() -> None:
     centres, codes, scales = make_index(2, 3, 16)
     ends = torch.tensor([2, 0, -4], dtype=torch.int32)
     groups, multiples = reference.select_groups(
-        random(2, 3, 1, 16), centres, codes, scales, 2, ends, 4, 5
+        random(2, 3, 1, 16), centres, codes, scales, 2, ends, 5, 4
     )
     assert groups.shape == multiples.shape == (3, 2, 0)
 

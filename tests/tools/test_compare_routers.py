@@ -26,8 +26,6 @@ ROUTER = RouterConfig(
     recent_tokens=128,
     decode_budget=4,
     prefill_budget=6,
-    decode_kept_chunks=99,
-    prefill_kept_chunks=99,
 )
 PAIRS = Scorer(reduce="pairs")
 WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 128}

@@ -19,9 +19,9 @@ VOCAB = 300
 WORDS = ["".join(letters) for letters in product("aeiou", "lmn", "aeiou", "rst")]
 TEXT = "".join(f"line {n} and more of it\n" for n in range(250))
 TINY = replace(LLAMA, num_layers=2, vocab_size=VOCAB)
-ROUTER = RouterConfig(sink_tokens=64, recent_tokens=64, decode_kept_chunks=999)
+ROUTER = RouterConfig(sink_tokens=64, recent_tokens=64)
 PLAN = QualityPlan(
-    context=1792, needles=3, tasks=1, seeds=(4, 5), routers=("hga", "paper"), budgets=(4, 120)
+    context=1792, needles=3, tasks=1, seeds=(4, 5), routers=("hga", "paper"), budgets=(64, 1920)
 )
 
 
@@ -42,15 +42,15 @@ def result():
         patch.setattr(measure, "TASK_TOKENS", 4)
         config = EngineConfig(router=ROUTER)
         found = run_quality(model, [TEXT], PLAN, config, notes.append)
-    assert any(note.startswith("hga, 4 groups, decode rule: ") for note in notes)
+    assert any(note.startswith("hga, 64 tokens, decode rule: ") for note in notes)
     return found
 
 
 def test_every_router_budget_and_rule_is_there_with_those_of_the_first_apart(result):
     assert [(run["router"], run["budget_tokens"], run["rule"]) for run in result["runs"]] == [
-        (router, 16 * budget, rule)
+        (router, budget, rule)
         for router in ("hga", "paper")
-        for budget in (4, 120)
+        for budget in (64, 1920)
         for rule in ("decode", "prefill")
     ]
     assert result["rules"] == {run["rule"]: run for run in result["runs"][:2]}

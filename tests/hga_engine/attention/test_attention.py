@@ -65,8 +65,6 @@ def test_full_budget_is_dense_attention(
         with_router(router, small),
         decode_budget=tokens,
         prefill_budget=tokens,
-        decode_kept_chunks=tokens,
-        prefill_kept_chunks=tokens,
         paper_kept_chunks=tokens,
     )
     assert_same(run(text, rule, ends, full), dense(text))
@@ -262,10 +260,8 @@ def test_by_the_prefill_rule_early_queries_profit_from_later_ones() -> None:
 REAL = RouterConfig(
     sink_tokens=64,
     recent_tokens=128,
-    decode_budget=4,
-    prefill_budget=6,
-    decode_kept_chunks=6,
-    prefill_kept_chunks=6,
+    decode_budget=16,
+    prefill_budget=24,
 )
 
 
@@ -291,9 +287,7 @@ def test_compiled_kernels_do_not_depend_on_slices(bf16_text: Text) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_compiled_kernels_at_full_budget_are_dense_attention(bf16_text: Text, rule: Rule) -> None:
-    full = replace(
-        REAL, decode_budget=100, prefill_budget=100, decode_kept_chunks=100, prefill_kept_chunks=100
-    )
+    full = replace(REAL, decode_budget=400, prefill_budget=400)
     found = run(bf16_text, rule, [100, 700], full)
     wide = Text(bf16_text.queries.double(), bf16_text.keys.double(), bf16_text.values.double())
     torch.testing.assert_close(found.double(), dense(wide), rtol=2e-2, atol=2e-2)

@@ -64,7 +64,7 @@ def test_entries_of_hga_are_their_definition(
                 summary = plain_summary(keys, span.start)
                 found = layer.index.summaries[0][head, chunk]
                 torch.testing.assert_close(found, summary)
-                codes, scales = encode_tokens(keys[None], found[None, None], SMALL.group_size)
+                codes, scales = encode_tokens(keys[None], found[None, None])
                 assert torch.equal(layer.index.codes[0][head, chunk], codes[0, 0])
                 assert torch.equal(layer.index.scales[0][head, chunk], scales[0, 0])
 
@@ -81,7 +81,7 @@ def test_codes_packed_for_a_gpu_hold_the_same(monkeypatch: pytest.MonkeyPatch) -
     for layer in (slabs, tokens):
         _, codes, scales = entries(layer.index, 5)
         decoded.append(decode_tokens(codes, scales))
-    assert tokens.index.codes[0].shape[2:] == (2, 4, 4)
+    assert tokens.index.codes[0].shape[2:] == (8, 4)
     assert torch.equal(*decoded)
     assert tokens.index.bytes() == slabs.index.bytes()
     for whole, own in zip(tokens.index.stacked()[2:], entries(tokens.index, 5), strict=True):

@@ -15,7 +15,7 @@ from routed import (
     Layer,
     Text,
     always_read,
-    limits,
+    budget_of,
     ratios,
     routers,
     rules,
@@ -78,7 +78,8 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
         run(text, rule, ends, config)
     positions = torch.cat([read.positions.flatten() for read in seen])
     assert positions.tolist() == list(range(tokens))
-    kept, budget = limits(config, rule)
+    kept = config.paper_kept_chunks if router == "paper" else tokens
+    budget = budget_of(config, rule)
     per_chunk = config.chunk_size // config.group_size
     for read in seen:
         for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):

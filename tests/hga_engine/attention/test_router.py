@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,14 +31,13 @@ def choose(
     layer: Layer,
     queries: torch.Tensor,
     ends: list[int],
-    kept: int,
     budget: int,
     always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Select after one sink chunk."""
     end_chunks = torch.tensor(ends, dtype=torch.int32)
     return select(
-        *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, kept, layer.router, SCALE),
+        *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, layer.router, SCALE),
         always,
     )
 
@@ -68,9 +68,9 @@ def test_a_group_that_a_query_looks_for_is_selected(
     groups: list[int], ratio: int, router: str, budget: int
 ) -> None:
     text = planted(groups, 140, ratio, places=[0, 1, 2, 3])
-    layer = Layer(text, with_router(router))
+    layer = Layer(text, replace(with_router(router), paper_kept_chunks=16))
     layer.add(140)
-    chosen, _ = choose(layer, text.queries[None, -1:], [16], 16, budget)
+    chosen, _ = choose(layer, text.queries[None, -1:], [16], budget)
     assert chosen.shape == (1, len(groups), budget)
     assert chosen.dtype == torch.int32
     for head, group in enumerate(groups):
@@ -82,7 +82,7 @@ def test_the_token_index_finds_a_single_token(place: int) -> None:
     text = planted([9, 22], 140, 3, places=[place])
     layer = Layer(text)
     layer.add(140)
-    chosen, multiples = choose(layer, text.queries[None, -1:], [16], 16, 6)
+    chosen, multiples = choose(layer, text.queries[None, -1:], [16], 6)
     assert multiples is not None
     for head, group in enumerate([9, 22]):
         at = chosen[0, head].tolist().index(group)
@@ -111,7 +111,7 @@ def test_selection_is_the_rule_read_plainly(
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
-    layer = Layer(text, with_router(router))
+    layer = Layer(text, replace(with_router(router), paper_kept_chunks=kept))
     layer.add(tokens)
     positions = [tokens - 1, tokens // 2, tokens // 4]
     scored = [[max(p - r, 0) for r in range(rows)] for p in positions]
@@ -123,17 +123,13 @@ def test_selection_is_the_rule_read_plainly(
         of_window = attended_scores(text, head, own, window, layer.router.group_size)
         part = slice(head * ratio, (head + 1) * ratio)
         always[block, :, part] = of_window.logsumexp(1).view(rows, ratio)
-    chosen, multiples = choose(
-        layer, text.queries[torch.tensor(scored)], ends, kept, budget, always
-    )
+    chosen, multiples = choose(layer, text.queries[torch.tensor(scored)], ends, budget, always)
     assert chosen.shape[:2] == (3, kv_heads)
     assert (multiples is None) == (router == "paper")
     for block, position in enumerate(positions):
         for head in range(kv_heads):
             groups = [g for g in chosen[block, head].tolist() if g >= 0]
-            expected = plain_selection(
-                text, head, scored[block], position, layer.router, kept, budget
-            )
+            expected = plain_selection(text, head, scored[block], position, layer.router, budget)
             assert len(groups) == len(set(groups))
             assert set(groups) == set(expected)
             if multiples is not None:
@@ -146,5 +142,5 @@ def test_nothing_is_selected_before_there_is_a_choice(router: str) -> None:
     text = Text.random(20, 2, 3)
     layer = Layer(text, with_router(router))
     layer.add(20)
-    chosen, _ = choose(layer, text.queries[:3, None], [1, 0, -3], 4, 4)
+    chosen, _ = choose(layer, text.queries[:3, None], [1, 0, -3], 4)
     assert chosen.shape == (3, 2, 0)
