@@ -8,14 +8,14 @@ from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 from hga_chat.documents.types import where
-from hga_engine.config import TRACED_TOKENS
+from hga_engine.config import RouterConfig
 
 if TYPE_CHECKING:
     import torch
 
     from hga_chat.documents import DocumentTokens, Passage
 
-GROUP_SIZE = TRACED_TOKENS
+GROUP_SIZE = RouterConfig.traced_tokens
 MAX_SOURCES = 5
 LEAST_MASS = 0.0035
 """Mass in the mean of a sentence's tokens: a passage that rises less does not stand out."""

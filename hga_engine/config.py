@@ -8,9 +8,6 @@ RouterName = Literal["hga", "paper", "dense"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
-TRACED_TOKENS = 16
-"""Of a session, tokens whose attention mass is told together, where groups are not larger."""
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -73,11 +70,8 @@ class RouterConfig:
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
     scoring_stride: int = 4
     """Under the prefill rule every n-th query of a block is scored."""
-
-    @property
-    def traced_tokens(self) -> int:
-        """Tokens whose attention mass a trace tells together: some groups."""
-        return max(self.group_size, TRACED_TOKENS)
+    traced_tokens: int = 16
+    """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
 
     def with_budget(self, tokens: int) -> "RouterConfig":
         """The same with a budget of so many tokens by the decode rule, twice as many while reading.
@@ -91,6 +85,8 @@ class RouterConfig:
     def __post_init__(self) -> None:
         if self.chunk_size % self.group_size:
             raise ValueError("chunk_size must be a multiple of group_size")
+        if self.traced_tokens % self.group_size:
+            raise ValueError("traced_tokens must be a multiple of group_size")
         if self.group_size % 2:
             raise ValueError("group_size must be even")
         if self.sink_tokens % self.chunk_size or self.recent_tokens % self.chunk_size:

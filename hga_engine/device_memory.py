@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 import torch
+from hga_kernels import SELECTION_BYTES
 
 from hga_engine.config import EngineConfig, ModelConfig
 from hga_engine.errors import OutOfMemoryError
@@ -166,6 +167,7 @@ def _workspace(
         mlp = 3 * model.intermediate_size
     elements = tokens * (3 * model.hidden_size + heads + attended + mlp)
     angles = context * model.head_dim * 4
-    scored = -(-router.chunk_size // router.scoring_stride) * model.num_query_heads
-    scores = tokens // router.chunk_size * scored * context // router.group_size
-    return elements * dtype.itemsize + angles + scores * 2 + 4 * model.vocab_size
+    # Selection takes as many blocks at a time as its workspace has room for, but keeps all masses.
+    masses = 4 * (tokens // router.chunk_size * model.num_kv_heads * context // router.group_size)
+    selection = masses + SELECTION_BYTES
+    return elements * dtype.itemsize + angles + selection + 4 * model.vocab_size

@@ -25,6 +25,7 @@ SMALL = RouterConfig(
     prefill_budget=4,
     paper_kept_chunks=3,
     scoring_stride=3,
+    traced_tokens=4,
 )
 """So small that a hundred tokens are routed, and most of them are not read."""
 
@@ -45,6 +46,7 @@ sizes = st.builds(
         prefill_budget=budget + 1,
         paper_kept_chunks=kept,
         scoring_stride=stride,
+        traced_tokens=group,
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),

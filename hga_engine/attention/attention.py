@@ -133,7 +133,7 @@ class RoutedAttention:
         """[..., groups] mass, added up over as many tokens as traces tell together."""
         together = self._router.traced_tokens // self._router.group_size
         padded = torch.nn.functional.pad(mass, (0, -mass.shape[-1] % together))
-        return padded.unflatten(-1, (-1, together)).sum(-1)
+        return padded.view(*mass.shape[:-1], -1, together).sum(-1)
 
     def _told_groups(self, position: int) -> tuple[int, int]:
         """The groups, from and to, whose mass is told apart from what is always attended to."""

@@ -9,10 +9,11 @@ import torch
 from hga_kernels import cpu, reference
 from hga_kernels.cpu import layers
 from hga_kernels.dispatch import dispatch
-from hga_kernels.memory import empty_on_huge_pages, pin
+from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
 from hga_kernels.reference import Packing, code_shape, decode_tokens, hadamard
 
 __all__ = [
+    "SELECTION_BYTES",
     "Packing",
     "attend_pages",
     "code_shape",

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+SELECTION_BYTES = 64 << 20
+"""Of a GPU, that a selection for many blocks takes about as much of, beside its masses."""
 _PAGE = 2 << 20
 _MADV_HUGEPAGE = 14
 

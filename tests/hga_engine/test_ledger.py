@@ -56,9 +56,9 @@ def test_the_index_of_each_router() -> None:
         config = EngineConfig(router=router, cache=CacheConfig(context=6400))
         return ledger.predict(SMOLLM2, 0, config, torch.bfloat16).index
 
-    # 30 layers x 3 heads x 100 chunks of (1 or 5 summaries of 128 bytes, 64 tokens of 18 bytes).
+    # 30 layers x 3 heads x 100 chunks of (1 or 17 summaries of 128 bytes, 64 tokens of 18 bytes).
     assert index(RouterConfig(router="dense")) == 0
-    assert index(RouterConfig(router="paper")) == 9000 * 5 * 128
+    assert index(RouterConfig(router="paper")) == 9000 * 17 * 128
     assert index(RouterConfig(router="hga")) == 9000 * (128 + 64 * 18)
 
 
@@ -71,13 +71,13 @@ def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None
     assert (half.kv_host, half.kv_disk) == (3 * GIB, 6 * GIB)
     assert half.workspace - predict(None).workspace == (128 + 16) * 2**20
     assert predict(6 * GIB) == predict(None)
-    # One page of 2 x 16 x 128 x 2 bytes for each layer and head is the least.
-    assert predict(0).kv_host == 192 * 8192
+    # One page of 2 x 4 x 128 x 2 bytes for each layer and head is the least.
+    assert predict(0).kv_host == 192 * 2048
 
 
 def test_a_context_that_is_no_multiple_of_a_group_takes_whole_pages() -> None:
     config = EngineConfig(cache=CacheConfig(context=17))
-    assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 32 * 30 * 3 * 64 * 2 * 4
+    assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 20 * 30 * 3 * 64 * 2 * 4
 
 
 LEDGER = ledger.Ledger(

@@ -4,8 +4,8 @@ import torch
 
 from hga_engine.config import RouterConfig
 
-# With these windows the adapter in assets was trained.
-ROUTER = RouterConfig(sink_tokens=128, recent_tokens=512)
+# With these the adapter in assets was trained.
+ROUTER = RouterConfig(group_size=16, sink_tokens=128, recent_tokens=512)
 """Groups, and what is read anyhow."""
 BUDGET = 48
 """Groups that are read beyond them."""

@@ -24,11 +24,17 @@ def _decode() -> list[Variant]:
     return [
         replace(
             drawn,
-            name="today: pairs, 64 drawn",
+            name="today: 256 drawn of 4 tokens",
+            rule=Drawn(256),
+            scorer=replace(_PAIRS, group=4),
+        ),
+        drawn,
+        replace(
+            drawn,
+            name="768 chunks, 64 drawn",
             rule=Drawn(64),
             scorer=replace(_PAIRS, kept_chunks=768),
         ),
-        drawn,
         replace(
             drawn, name="pairs, 47 drawn, windows 128/512", rule=Drawn(47), sinks=128, recent=512
         ),
@@ -106,40 +112,23 @@ def _decode() -> list[Variant]:
 def _prefill() -> list[Variant]:
     kept = replace(_PAIRS, kept_chunks=512)
     today = Variant(
-        *("prefill, today: pairs, 128 drawn", Drawn(128), kept),
+        *("prefill, today: 512 drawn of 4 tokens", Drawn(512), replace(_PAIRS, group=4)),
         block=64,
         of_all=True,
         **_NARROWEST,
     )
+    drawn = replace(today, name="prefill, 512 chunks, 128 drawn", rule=Drawn(128), scorer=kept)
     heaviest = Variant("prefill, pairs, 128 groups", Top(128), kept, block=64)
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
     return [
         today,
-        replace(today, name="prefill, 128 drawn, every query scored", stride=1),
-        *(
-            replace(
-                today,
-                name=f"prefill, {2048 // size} drawn of {size} tokens",
-                rule=Drawn(2048 // size),
-                scorer=replace(kept, group=size),
-            )
-            for size in (8, 4)
-        ),
-        replace(today, name="prefill, every chunk, 128 drawn", scorer=_PAIRS),
-        replace(
-            today,
-            name="prefill, every chunk, 512 drawn of 4 tokens",
-            rule=Drawn(512),
-            scorer=replace(_PAIRS, group=4),
-        ),
-        replace(
-            today,
-            name="prefill, every chunk, 256 drawn of 4 tokens",
-            rule=Drawn(256),
-            scorer=replace(_PAIRS, group=4),
-        ),
-        replace(today, name="prefill, 4 bits, 128 drawn", scorer=Scorer(levels=16, reduce="pairs")),
-        replace(today, name="prefill, oracle, 128 drawn", scorer=Scorer("exact")),
+        drawn,
+        replace(drawn, name="prefill, 512 chunks, 128 drawn, every query scored", stride=1),
+        replace(drawn, name="prefill, every chunk, 128 drawn", scorer=_PAIRS),
+        replace(today, name="prefill, 256 drawn of 4 tokens", rule=Drawn(256)),
+        replace(today, name="prefill, 512 drawn of 4 tokens, every 8th", stride=8),
+        replace(today, name="prefill, 256 drawn of 4 tokens, every 8th", rule=Drawn(256), stride=8),
+        replace(drawn, name="prefill, oracle, 128 drawn", scorer=Scorer("exact")),
         heaviest,
         replace(heaviest, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
         above,
