@@ -7,6 +7,7 @@ from hga_kernels import reference
 from hypothesis import strategies as st
 
 GROUP, CHUNK = 16, 64
+GROUP_SIZES = (4, 8, 16)
 BF16_STEP = 2**-8
 """Largest relative rounding error of bf16."""
 
@@ -15,6 +16,7 @@ PageCase = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.T
 
 seeds = st.integers(0, 2**16)
 ratios = st.sampled_from([1, 3, 8])
+group_sizes = st.sampled_from(GROUP_SIZES)
 
 
 def random(*shape: int, seed: int = 0, size: float = 1.0) -> torch.Tensor:
@@ -67,23 +69,23 @@ def assert_drawn(
 def index_of(heads: int, chunks: int, dim: int, seed: int) -> Index:
     centres = random(heads, chunks, dim, seed=seed, size=0.5)
     keys = random(heads, chunks * CHUNK, dim, seed=seed + 1)
-    return centres, *reference.encode_tokens(keys, centres, GROUP)
+    return centres, *reference.encode_tokens(keys, centres)
 
 
 def page_case(
     dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
-    seed: int, size: float = 1.0,
+    seed: int, size: float = 1.0, group_size: int = GROUP,
 ) -> PageCase:  # fmt: skip
     """Arguments of ``attend_pages`` up to the pool: a random choice of pages in random order.
 
     Every query sees its own group; places without a token are NaN.
     """
     generator = torch.Generator().manual_seed(seed)
-    total = -(-tokens // GROUP)
-    pool = random(heads * total + 2, 2, GROUP, dim, seed=seed, size=size)
+    total = -(-tokens // group_size)
+    pool = random(heads * total + 2, 2, group_size, dim, seed=seed, size=size)
     slots_of = torch.randperm(len(pool), generator=generator)[: heads * total].view(heads, total)
-    if tokens % GROUP:
-        pool[slots_of[:, -1], :, tokens % GROUP :] = math.nan
+    if tokens % group_size:
+        pool[slots_of[:, -1], :, tokens % group_size :] = math.nan
     unused = torch.ones(len(pool), dtype=torch.bool)
     unused[slots_of] = False
     pool[unused] = math.nan
@@ -94,7 +96,7 @@ def page_case(
         start = int(torch.randint(0, tokens - rows + 1, (), generator=generator))
         start = tokens - rows if block == 0 else start
         positions[block] = torch.arange(start, start + rows)
-        needed = {start // GROUP, *(p // GROUP for p in range(start, start + rows))}
+        needed = {p // group_size for p in range(start, start + rows)}
         for head in range(heads):
             order = torch.randperm(total, generator=generator).tolist()
             chosen = [*sorted(needed), *(g for g in order if g not in needed)]

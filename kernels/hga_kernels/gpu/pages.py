@@ -20,7 +20,11 @@ _IN_USE = tl.constexpr(2**31 - 1)
 """Later than every step."""
 
 WRITE = {90: Launch({}, warps=1, stages=1)}
-RESOLVE = {90: Launch({}, warps=1, stages=1)}
+RESOLVE: dict[int, dict[int, Launch]] = {
+    512: {90: Launch({}, warps=1, stages=1)},
+    2**16: {90: Launch({}, warps=4, stages=1)},
+}
+"""By the most slots of a cache."""
 LOAD = {90: Launch({}, warps=4, stages=1)}
 GATHER = {90: Launch({"COLUMNS": 2048}, warps=8, stages=1)}
 CANDIDATES = {
@@ -260,7 +264,8 @@ def resolve_pages(
     kv_heads, budget = groups.shape
     cache_slots = owner.shape[1]
     places = torch.empty_like(groups)
-    launch = pick(RESOLVE, capability(groups.device))
+    launches = RESOLVE[min(most for most in RESOLVE if cache_slots <= most)]
+    launch = pick(launches, capability(groups.device))
     _resolve_pages[(kv_heads,)](
         groups,
         places,
@@ -400,7 +405,7 @@ def _builds(group: int) -> tuple[Build, ...]:
                 "counts": "*i64",
                 **dict.fromkeys(("budget", "cache_slots", "max_groups"), "i32"),
             },
-            RESOLVE,
+            RESOLVE[512 if group == 16 else 2**16],
             {"BUDGET": 2048 // group, "SLOTS": 8192 // group},
         ),
         Build(

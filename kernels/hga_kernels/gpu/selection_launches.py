@@ -26,6 +26,7 @@ CENTRE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64}, warps=8)}
 CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
     4096: {90: Launch({}, warps=8), 120: Launch({}, warps=8)},
+    8192: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
     2**16: {90: Launch({}, warps=32), 120: Launch({}, warps=32)},
 }
 """By the most places to choose from."""
@@ -264,8 +265,9 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
             "counts": "*i64",
             **dict.fromkeys(("budget", "cache_slots", "max_groups", "parts", "first_head"), "i32"),
+            "mass_stride": "i32",
         },
-        selection_step.WEIGHED_LAUNCHES if weighed else selection_step.CHOOSE_LAUNCHES,
+        selection_step.CHOOSE_LAUNCHES,
         {**sizes, "BUDGET": 2048 // group, "SLOTS": 8192 // group, "WEIGHED": weighed},
     )
     return (score, weigh, choose) if weighed else (score, choose)

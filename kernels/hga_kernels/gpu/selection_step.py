@@ -57,8 +57,6 @@ def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
 SCORE_LAUNCHES = {90: _score_launch(8, 4), 120: _score_launch(8, 4)}
 WEIGH_LAUNCHES = {90: Launch({"PART": 4}, warps=4), 120: Launch({"PART": 4}, warps=4)}
 CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
-WEIGHED_LAUNCHES = {90: Launch({}, warps=32), 120: Launch({}, warps=32)}
-"""To choose from masses."""
 
 CANDIDATES = {
     "score_step": (
@@ -263,7 +261,7 @@ def weigh_step_kernel(
         tl.store(masses + head * runs * GROUPS + number, mass, present)
 
 
-@triton.jit(do_not_specialize=("first_head",))
+@triton.jit(do_not_specialize=("first_head", "mass_stride"))
 def choose_step_kernel(
     end_chunks,
     sums,
@@ -286,6 +284,7 @@ def choose_step_kernel(
     max_groups,
     parts,
     first_head,
+    mass_stride,
     ROWS: tl.constexpr,
     GROUP: tl.constexpr,
     CHUNKS: tl.constexpr,
@@ -298,7 +297,9 @@ def choose_step_kernel(
 ):
     """One program a KV head: mass per group, those that are drawn, with SLOTS their places.
 
-    WEIGHED: ``sums`` are the masses. With PARTS what is read anyhow counts: ``always`` [kv_heads,
+    WEIGHED: ``sums`` are the masses, those of a head ``mass_stride`` after those of the one before:
+    a number of no known divisor, as wide loads would have to be put in another order for the
+    scattered store. With PARTS what is read anyhow counts: ``always`` [kv_heads,
     parts, rows], logarithms.
     """
     head = tl.program_id(0)
@@ -310,9 +311,8 @@ def choose_step_kernel(
     end = tl.load(end_chunks)
     number = tl.arange(0, RUNS * GROUPS)
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
-    at = head * runs * GROUPS + number
     if WEIGHED:
-        mass = tl.load(sums + at, present, 0.0)
+        mass = tl.load(sums + head * mass_stride + number, present, 0.0)
     else:
         run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
         place = (head * runs + run)[:, None] * ROWS + row[None, :]
@@ -320,7 +320,7 @@ def choose_step_kernel(
         peak = tl.load(peaks + place, held, -float("inf"))
         total = tl.load(totals + place, held, 0.0)
         # As one list of rows, so that neighbours read neighbours.
-        at = at[:, None] * ROWS + row[None, :]
+        at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
         weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
         if SLOTS:
             known = tl.load(table + head * max_groups + number, present, -1)
@@ -334,23 +334,30 @@ def choose_step_kernel(
 
     odds = mass / draw_numbers(number, first_head + head)
     taken, place, count, bound = heaviest(odds, present, budget)
-    tl.store(groups + head * budget + place, number, taken)
-    tl.store(multiples + head * budget + place, multiples_of(mass, bound), taken)
+    groups += head * budget
+    multiples += head * budget
     lane = tl.arange(0, BUDGET)
-    rest = (lane >= count) & (lane < budget)
-    tl.store(groups + head * budget + lane, -1, rest)
-    tl.store(multiples + head * budget + lane, 1.0, rest)
-    if SLOTS:
-        if WEIGHED:
-            # Of many groups few are looked up.
+    tl.store(groups + place, number, taken)
+    if WEIGHED:
+        # Few of many: they are looked up by themselves.
+        tl.debug_barrier()
+        place, taken = lane, lane < count
+        number = tl.load(groups + lane, taken, 0)
+        mass = tl.load(sums + head * mass_stride + number, taken, 0.0)
+        if SLOTS:
             known = tl.load(table + head * max_groups + number, taken, -1)
+    tl.store(multiples + place, multiples_of(mass, bound), taken)
+    rest = (lane >= count) & (lane < budget)
+    tl.store(groups + lane, -1, rest)
+    tl.store(multiples + lane, 1.0, rest)
+    if SLOTS:
         places += head * budget
         tl.store(places + place, known, taken)
         tl.store(places + lane, -1, rest)
         misses = mark_used(known, taken, stamps + head * cache_slots, step, counts)
         if misses > 0:
             give_slots(
-                *(misses, old, groups + head * budget, places, table + head * max_groups),
+                *(misses, old, groups, places, table + head * max_groups),
                 *(owner + head * cache_slots, stamps + head * cache_slots, step),
                 *(budget, cache_slots, BUDGET, SLOTS),
             )
@@ -388,7 +395,7 @@ def select_few(
     all_runs = int(triton.next_power_of_2(-(-summaries.shape[1] // chunks)))
     padded = max(int(triton.next_power_of_2(rows)), LEAST_ROWS)
     weighed = all_runs * groups_of_run * padded > MOST_WEIGHTS
-    choose = pick(WEIGHED_LAUNCHES if weighed else CHOOSE_LAUNCHES, capability())
+    choose = pick(CHOOSE_LAUNCHES, capability())
     # ``heaviest`` wants a place a thread.
     all_runs = max(all_runs, 32 * choose.warps // groups_of_run)
     device = queries.device
@@ -475,6 +482,7 @@ def select_few(
         0 if table is None else table.shape[1],
         parts,
         layer * kv_heads,
+        runs * groups_of_run,
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
         WEIGHED=weighed,
