@@ -252,6 +252,11 @@ def padded_slots(cache_slots: int, warps: int) -> int:
     return max(int(triton.next_power_of_2(cache_slots)), 32 * warps)
 
 
+def resolve_launches(cache_slots: int) -> dict[int, Launch]:
+    """Those of ``RESOLVE`` for a cache of so many slots."""
+    return RESOLVE[min(most for most in RESOLVE if cache_slots <= most)]
+
+
 def resolve_pages(
     groups: torch.Tensor,
     table: torch.Tensor,
@@ -264,8 +269,7 @@ def resolve_pages(
     kv_heads, budget = groups.shape
     cache_slots = owner.shape[1]
     places = torch.empty_like(groups)
-    launches = RESOLVE[min(most for most in RESOLVE if cache_slots <= most)]
-    launch = pick(launches, capability(groups.device))
+    launch = pick(resolve_launches(cache_slots), capability(groups.device))
     _resolve_pages[(kv_heads,)](
         groups,
         places,
