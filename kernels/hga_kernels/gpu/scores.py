@@ -94,6 +94,8 @@ def in_pair_order(token, GROUP: tl.constexpr):
         half: tl.constexpr = GROUP // 2
         nth = token % 8
         token = token // 16 * 16 + nth // half * GROUP + token % 16 // 8 * half + nth % half
+        # What the compiler does not see: neighbours remain neighbours, half a group of them.
+        token = tl.max_contiguous(tl.multiple_of(token, half), half)
     return token
 
 
@@ -255,7 +257,7 @@ def _first_beyond(key, border, present, room):
     """
     over = (present & (key > border)).to(tl.int32)
     equal = (present & (key == border)).to(tl.int32)
-    # Both counts in one scan.
+    # Both counts in one scan; there are at most 65,536 places.
     before = tl.cumsum(over + (equal << 16), 0) - over - (equal << 16)
     equal_before = before >> 16 & 0xFFFF
     taken = (over > 0) | ((equal > 0) & (equal_before < room))

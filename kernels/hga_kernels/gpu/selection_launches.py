@@ -47,6 +47,7 @@ CANDIDATES = {
             (32, 4, 3, 0),
             (32, 4, 4, 0),
             (32, 4, 3, 128),
+            (32, 4, 3, 168),
             (64, 4, 3, 0),
             (32, 8, 3, 0),
             (64, 8, 3, 0),
@@ -58,9 +59,9 @@ CANDIDATES = {
     ),
     "weigh": tuple(
         Launch({"BLOCK": block}, warps=warps)
-        for block, warps in ((32, 4), (64, 4), (128, 4), (128, 8))
+        for block, warps in ((32, 4), (64, 4), (128, 4), (128, 8), (256, 16))
     ),
-    "choose": tuple(Launch({}, warps=warps) for warps in (4, 8, 16)),
+    "choose": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
 }
 
 

@@ -299,8 +299,8 @@ def choose_step_kernel(
 
     WEIGHED: ``sums`` are the masses, those of a head ``mass_stride`` after those of the one before:
     a number of no known divisor, as wide loads would have to be put in another order for the
-    scattered store. With PARTS what is read anyhow counts: ``always`` [kv_heads,
-    parts, rows], logarithms.
+    scattered store. With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows],
+    logarithms.
     """
     head = tl.program_id(0)
     PER_CHUNK: tl.constexpr = 64 // GROUP

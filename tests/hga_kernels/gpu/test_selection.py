@@ -70,6 +70,18 @@ def test_the_heaviest_are_taken_and_the_first_of_those_alike(
     assert float(bound) == lightest
 
 
+def test_the_first_are_taken_of_very_many_alike(device: torch.device) -> None:
+    size, limit = 2**16, 5
+    mass, present = torch.zeros(size, device=device), torch.ones(size, device=device).int()
+    mass[[700, 65_000]] = 1.0
+    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    count, bound = torch.empty(1, dtype=torch.int32, device=device), torch.empty(1, device=device)
+    take_kernel[(1,)](mass, present, taken, places, count, bound, limit, SIZE=size, num_warps=32)
+    expected = [0, 1, 2, 700, 65_000]
+    assert torch.nonzero(taken).flatten().tolist() == expected
+    assert places[expected].tolist() == [0, 1, 2, 3, 4]
+
+
 @dataclass(frozen=True)
 class Choice:
     """Arguments of ``select_groups`` by what they are; ends are of the blocks."""
