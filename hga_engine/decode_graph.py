@@ -207,6 +207,7 @@ class DecodeGraph:
                 router.sink_tokens // router.chunk_size,
                 self._end_chunk,
                 router.decode_budget,
+                router.group_size,
                 scale,
                 cache.table[layer],
                 cache.owner[layer],

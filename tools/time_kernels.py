@@ -4,7 +4,7 @@ Prints one line a case: microseconds, the share of the floor, and the error agai
 definition where a case has a check. With ``--candidates`` the launches that modules offer are timed
 as well.
 
-    python tools/time_kernels.py [--candidates] [PART ...]
+    python tools/time_kernels.py [--candidates] [--group TOKENS] [PART ...]
 """
 
 import argparse
@@ -24,6 +24,8 @@ BYTES_PER_S = 3.0e12
 FLOPS_PER_S = 8.0e14
 """What an H100 was measured to copy and to multiply in bf16."""
 REPLAYS = 10
+GROUPED = ("attend", "select")
+"""Parts whose kernels depend on the size of a group."""
 
 
 def microseconds(run: Callable[[], object], launches: int) -> float:
@@ -63,6 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*")
     parser.add_argument("--candidates", action="store_true")
+    parser.add_argument("--group", type=int, default=16, choices=(4, 8, 16), metavar="TOKENS")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     parts = options.parts or sorted(
@@ -72,8 +75,9 @@ def main() -> int:
     for part in parts:
         module = importlib.import_module(f"gpu_times.{part}")
         cases = module.candidates if options.candidates else module.cases
+        setting = (options.group,) if part in GROUPED else ()
         try:
-            listed = list(cases(torch.device("cuda")))
+            listed = list(cases(torch.device("cuda"), *setting))
         except Exception:  # noqa: BLE001 - the other parts shall run
             traceback.print_exc()
             failed = True

@@ -26,12 +26,14 @@ from emulated_gpu import emulated_gpu
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 PARTIAL = RouterConfig(
+    group_size=16,
     sink_tokens=64,
     recent_tokens=64,
     decode_budget=4,
     prefill_budget=8,
     scoring_stride=16,
 )
+FINE = replace(PARTIAL, group_size=4, decode_budget=16, prefill_budget=32)
 # A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.
 NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20)
 DENSE = replace(
@@ -72,6 +74,7 @@ def experts() -> ModelWeights:
     [
         # In the second turn the chunk that the first one closed has left the recent window.
         pytest.param(dense, PARTIAL, 66, id="dense"),
+        pytest.param(dense, FINE, 66, id="dense, groups of 4"),
         pytest.param(experts, NEAR, 9, id="fp8-experts"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Times of the routing index and of selection, at the geometry of Qwen3-30B-A3B."""
+"""Times of the routing index and of selection, at the geometry of Qwen3-30B-A3B.
+
+As many tokens are chosen with groups of any size.
+"""
 
 import itertools
 import math
@@ -9,10 +12,11 @@ from unittest.mock import patch
 import torch
 from hga_kernels import reference
 from hga_kernels.gpu import index, selection, selection_launches, selection_step
+from hga_kernels.reference_pages import Window
 
 from gpu_times import Case, changed, with_launch
 
-HEADS, DIM, RATIO, CHUNK, GROUP = 4, 128, 8, 64, 16
+HEADS, DIM, RATIO, CHUNK = 4, 128, 8, 64
 LAYERS, CHUNKS, SINKS, RECENT = 48, 1024, 2, 8
 SCALE = 1 / math.sqrt(DIM)
 COPIES = 8
@@ -27,11 +31,10 @@ def entries(layers: int, device: torch.device) -> tuple[torch.Tensor, ...]:
         return torch.randn(shape, generator=generator, device=device)
 
     summaries = (draw(layers, HEADS, CHUNKS, DIM) * 0.5).bfloat16()
-    groups = CHUNK // GROUP
     codes = torch.randint(
         0,
         256,
-        (layers, HEADS, CHUNKS, groups, GROUP, DIM // 4),
+        (layers, HEADS, CHUNKS, CHUNK, DIM // 4),
         dtype=torch.uint8,
         generator=generator,
         device=device,
@@ -51,16 +54,17 @@ def turns(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 def groups_lost(queries: torch.Tensor, layer: list[torch.Tensor], *limits: object) -> float:
     """Share of the groups that the reference draws which are not drawn, over a few blocks.
 
-    ``limits`` are first chunk, end chunks, kept, budget and last chunk.
+    ``limits`` are first chunk, end chunks, kept, budget, group size and last chunk.
     """
-    first, ends, kept, budget, last = limits
+    first, ends, kept, budget, group, last = limits
     assert isinstance(ends, torch.Tensor)
     assert isinstance(kept, int)
     assert isinstance(budget, int)
     assert isinstance(first, int)
+    assert isinstance(group, int)
     summaries, codes, scales = layer
     found, _ = selection.select_groups(  # type: ignore[misc]
-        queries, summaries, codes, scales, first, ends, kept, budget, last, SCALE
+        queries, summaries, codes, scales, first, ends, kept, budget, group, last, SCALE
     )
     blocks = [0, queries.shape[1] - 1]
     rows = queries[:, blocks].float() * SCALE
@@ -68,7 +72,7 @@ def groups_lost(queries: torch.Tensor, layer: list[torch.Tensor], *limits: objec
     centre_scores = rows @ summaries[:, None].float().transpose(2, 3)
     chunks = reference.keep_chunks(centre_scores, first, ends, kept)
     turned = rows @ reference.hadamard(DIM, torch.float32, rows.device)
-    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks)
+    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks, group)
     best, _ = reference.take_groups(mass, chunks, budget, 0)
     shared = (found[blocks][..., None] == best[..., None, :]) & (best >= 0)[..., None, :]
     return float(1 - shared.sum() / (best >= 0).sum())
@@ -82,6 +86,7 @@ def selecting(
     ends: list[int],
     kept: int,
     budget: int,
+    group: int,
 ) -> Case:
     """Selection of blocks of rows, ``shape``, with the chunks before ``ends`` to choose from."""
     blocks, rows = shape
@@ -97,7 +102,7 @@ def selecting(
             entry[next_layer] for entry, next_layer in zip(layers, [next(turn)] * 3, strict=True)
         ]
         return selection.select_groups(
-            queries, *layer, SINKS, end_chunks, kept, budget, last, SCALE
+            queries, *layer, SINKS, end_chunks, kept, budget, group, last, SCALE
         )
 
     spans = [max(end - SINKS, 0) for end in ends]
@@ -110,12 +115,12 @@ def selecting(
         # Products in 8 bits run at twice the rate of bf16.
         flops=HEADS * rows * scored * DIM,
         check=lambda: groups_lost(
-            queries, [entry[0] for entry in layers], SINKS, end_chunks, kept, budget, last
+            queries, [entry[0] for entry in layers], SINKS, end_chunks, kept, budget, group, last
         ),
     )
 
 
-def indexing(device: torch.device, layers: tuple[torch.Tensor, ...]) -> list[Case]:
+def indexing(device: torch.device, layers: tuple[torch.Tensor, ...], group: int) -> list[Case]:
     """A slice of 4,096 tokens, and a decode step that closes no chunk, and one that does."""
     cos, sin = turns(device)
     keys = torch.randn(COPIES, HEADS, 4096, DIM, device=device).bfloat16()
@@ -134,7 +139,9 @@ def indexing(device: torch.device, layers: tuple[torch.Tensor, ...]) -> list[Cas
         reference.index_chunks(keys[0], cos, sin, *plain)
         return float((places[1] != plain[1]).float().mean())
 
-    resident = torch.randn(LAYERS, HEADS, 44, 2, GROUP, DIM, device=device).bfloat16()
+    slots = 44 * 16 // group
+    resident = torch.randn(LAYERS, HEADS, slots, 2, group, DIM, device=device).bfloat16()
+    window = Window(64 // group, 192 // group, group)
     shapes = [(LAYERS, *entry.shape[1:]) for entry in layers]
     whole = [
         torch.empty(shape, dtype=entry.dtype, device=device)
@@ -143,7 +150,7 @@ def indexing(device: torch.device, layers: tuple[torch.Tensor, ...]) -> list[Cas
 
     def step(position: int) -> Callable[[], object]:
         here = torch.tensor([position], dtype=torch.int32, device=device)
-        return lambda: index.index_closed_chunk(here, resident, cos, sin, *whole)
+        return lambda: index.index_closed_chunk(here, resident, cos, sin, *whole, window)
 
     read = HEADS * 4096 * (DIM * 2 + DIM // 4 + 2)
     return [
@@ -157,11 +164,15 @@ def indexing(device: torch.device, layers: tuple[torch.Tensor, ...]) -> list[Cas
     ]
 
 
-def cases(device: torch.device) -> list[Case]:
+def cases(device: torch.device, group: int) -> list[Case]:
     """All of this part."""
     layers = entries(COPIES, device)
+    few, many = 64 * 16 // group, 128 * 16 // group
     found = [
-        selecting(f"decode selection at {name}", device, layers, (1, RATIO), [end], CHUNKS, 64)
+        selecting(
+            *(f"decode selection at {name}", device, layers, (1, RATIO), [end], CHUNKS, few),
+            group,
+        )
         for name, end in (("4K", 56), ("32K", 504), ("64K", 1016))
     ]
     starts = {"0": 0, "28K": 28 * 1024, "60K": 60 * 1024}
@@ -170,42 +181,53 @@ def cases(device: torch.device) -> list[Case]:
             f"prefill selection at {name}, kept {kept}",
             *(device, layers, (64, 16 * RATIO)),
             [(start + 64 * block) // CHUNK - RECENT for block in range(64)],
-            *(kept, 128),
+            *(kept, many, group),
         )
         for name, start in starts.items()
         for kept in (512, CHUNKS)
     ]
     ends = [1016 - (block < 32) for block in range(64)]
     found += [
-        selecting(f"append of 64 tokens, kept {kept}", device, layers, (64, RATIO), ends, kept, 64)
+        selecting(
+            *(f"append of 64 tokens, kept {kept}", device, layers, (64, RATIO), ends, kept, few),
+            group,
+        )
         for kept in (768, CHUNKS)
     ]
-    return [*found, *indexing(device, layers)]
+    return [*found, *indexing(device, layers, group)]
 
 
-def candidates(device: torch.device) -> Iterator[Case]:
+def candidates(device: torch.device, group: int) -> Iterator[Case]:
     """The launches to choose from, and sizes of the workspace."""
     layers = entries(COPIES, device)
-    step = selecting("decode selection", device, layers, (1, RATIO), [1016], CHUNKS, 64)
+    few, many = 64 * 16 // group, 128 * 16 // group
+    step = selecting("decode selection", device, layers, (1, RATIO), [1016], CHUNKS, few, group)
     ends = [(60 * 1024 + 64 * block) // CHUNK - RECENT for block in range(64)]
-    block = selecting("prefill selection", device, layers, (64, 16 * RATIO), ends, 512, 128)
+    shape = 64, 16 * RATIO
+    block = selecting("prefill selection", device, layers, shape, ends, 512, many, group)
     for launch in selection_step.CANDIDATES["score_step"]:
         yield with_launch(step, selection_step.SCORE_LAUNCHES, launch)
+    for launch in selection_step.CANDIDATES["weigh_step"] if group < 16 else ():
+        yield with_launch(step, selection_step.WEIGH_LAUNCHES, launch)
+    for most in (2**15, 2**16) if group == 8 else ():
+        change = partial(patch.object, selection_step, "MOST_WEIGHTS", most)
+        yield changed(step, f"{step.name}: {most:,} weights in one program", change)
     for launch in selection_step.CANDIDATES["choose_step"]:
         yield with_launch(step, selection_step.CHOOSE_LAUNCHES, launch)
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
         yield with_launch(block, selection_launches.SCORE_LAUNCHES[128], launch)
     ends = [1016 - (token < 32) for token in range(64)]
-    append = selecting("append selection", device, layers, (64, RATIO), ends, CHUNKS, 64)
+    append = selecting("append selection", device, layers, (64, RATIO), ends, CHUNKS, few, group)
     for launch in selection_launches.CANDIDATES["score_groups 16"]:
         yield with_launch(append, selection_launches.SCORE_LAUNCHES[16], launch)
     for launch in selection_launches.CANDIDATES["weigh"]:
         yield with_launch(block, selection_launches.WEIGH_LAUNCHES, launch)
+    choose = selection_launches.choose_launches(512 * CHUNK // group)
     for launch in selection_launches.CANDIDATES["choose"]:
-        yield with_launch(block, selection_launches.CHOOSE_LAUNCHES, launch)
+        yield with_launch(block, choose, launch)
     for mebibytes in (24, 48, 96):
         change = partial(patch.object, selection, "WORKSPACE_BYTES", mebibytes * 2**20)
         yield changed(block, f"{block.name}: workspace of {mebibytes} MiB", change)
-    keys = indexing(device, layers)[0]
+    keys = indexing(device, layers, group)[0]
     for launch in index.CANDIDATES["index_chunks"]:
         yield with_launch(keys, index.INDEX_LAUNCHES, launch)

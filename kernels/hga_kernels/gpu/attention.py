@@ -7,10 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from hga_kernels.gpu.build import Build, Launch, Launches, capability, pick
-from hga_kernels.reference_pages import GROUP
+from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, Launches, capability, pick
 
-_GROUP = tl.constexpr(GROUP)
 _NO_MAXIMUM = tl.constexpr(-1e30)
 """Below every score, and finite: a difference of two is a number."""
 _MAX_ELEMENTS = 2**31
@@ -19,33 +17,33 @@ _MAX_ELEMENTS = 2**31
 ORDER = {90: Launch({"LANES": 256}, warps=4, stages=1)}
 ATTEND: Mapping[int, Launches] = {
     16: {
-        90: Launch({"M": 16, "PAGES": 4}, warps=4, stages=3),
-        120: Launch({"M": 16, "PAGES": 2}, warps=2, stages=3),
+        90: Launch({"M": 16, "TOKENS": 64}, warps=4, stages=3),
+        120: Launch({"M": 16, "TOKENS": 32}, warps=2, stages=3),
     },
     64: {
-        90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=3),
-        120: Launch({"M": 64, "PAGES": 2}, warps=4, stages=3),
+        90: Launch({"M": 64, "TOKENS": 64}, warps=4, stages=3),
+        120: Launch({"M": 64, "TOKENS": 32}, warps=4, stages=3),
     },
     128: {
-        90: Launch({"M": 128, "PAGES": 4}, warps=8, stages=4),
-        120: Launch({"M": 128, "PAGES": 2}, warps=8, stages=3),
+        90: Launch({"M": 128, "TOKENS": 64}, warps=8, stages=4),
+        120: Launch({"M": 128, "TOKENS": 32}, warps=8, stages=3),
     },
 }
 """By query rows of a program, a row being one head of one token."""
-WEIGH = {90: Launch({"M": 64, "PAGES": 4}, warps=4, stages=2)}
+WEIGH = {90: Launch({"M": 64, "TOKENS": 64}, warps=4, stages=2)}
 CANDIDATES = {
     "attend_pages/128": tuple(
-        Launch({"M": m, "PAGES": pages}, warps=warps, stages=stages, registers=registers)
-        for m, pages, warps, stages, registers in (
-            (128, 8, 8, 3, 0), (128, 8, 8, 2, 0), (128, 4, 8, 3, 0), (128, 4, 8, 2, 0),
+        Launch({"M": m, "TOKENS": tokens}, warps=warps, stages=stages, registers=registers)
+        for m, tokens, warps, stages, registers in (
+            (128, 128, 8, 3, 0), (128, 128, 8, 2, 0), (128, 64, 8, 3, 0), (128, 64, 8, 2, 0),
             # Two programs on a processor: one multiplies while the other takes exponents.
-            (128, 4, 8, 2, 128), (128, 2, 8, 3, 128), (64, 4, 4, 2, 0), (64, 4, 4, 2, 168),
+            (128, 64, 8, 2, 128), (128, 32, 8, 3, 128), (64, 64, 4, 2, 0), (64, 64, 4, 2, 168),
         )
     ),
     "attend_pages/16": tuple(
-        Launch({"M": 16, "PAGES": pages}, warps=warps, stages=stages)
-        for pages, warps, stages in (
-            (2, 2, 4), (4, 2, 3), (4, 4, 2), (4, 4, 3), (8, 4, 2), (8, 8, 2)
+        Launch({"M": 16, "TOKENS": tokens}, warps=warps, stages=stages)
+        for tokens, warps, stages in (
+            (32, 2, 4), (64, 2, 3), (64, 4, 2), (64, 4, 3), (128, 4, 2), (128, 8, 2)
         )
     ),
 }  # fmt: skip
@@ -54,7 +52,8 @@ CANDIDATES = {
 @triton.jit
 def _order_pages(
     positions, groups, slots, multiples, ordered_groups, ordered_slots, ordered_multiples, counts,
-    rows, pages, ROWS: tl.constexpr, COUNTED: tl.constexpr, LANES: tl.constexpr,
+    rows, pages, ROWS: tl.constexpr, COUNTED: tl.constexpr, GROUP: tl.constexpr,
+    LANES: tl.constexpr,
 ):  # fmt: skip
     # Pages that all rows see whole come first; those that need a mask are put in from the end.
     # Holes and pages that no row sees are left out.
@@ -71,9 +70,9 @@ def _order_pages(
         inside = start + lane < pages
         group = tl.load(groups + listed + start + lane, mask=inside, other=-1)
         slot = tl.load(slots + listed + start + lane, mask=inside, other=0)
-        seen = (group >= 0) & (group * _GROUP <= last)
-        full = seen & (group * _GROUP + (_GROUP - 1) <= first)
-        masked = seen & (group * _GROUP + (_GROUP - 1) > first)
+        seen = (group >= 0) & (group * GROUP <= last)
+        full = seen & (group * GROUP + (GROUP - 1) <= first)
+        masked = seen & (group * GROUP + (GROUP - 1) > first)
         nth_full = whole + tl.cumsum(full.to(tl.int32), 0) - 1
         nth_masked = cut + tl.cumsum(masked.to(tl.int32), 0) - 1
         place = listed + tl.where(full, nth_full, pages - 1 - nth_masked)
@@ -110,9 +109,10 @@ def _add_tile(
 def _attend_pages(
     queries, positions, groups, slots, multiples, counts, pool, out, logs, scale, rows, pages,
     HEADS: tl.constexpr, DIM: tl.constexpr, WITH_OUT: tl.constexpr, WITH_LOGS: tl.constexpr,
-    COUNTED: tl.constexpr, M: tl.constexpr, PAGES: tl.constexpr,
+    COUNTED: tl.constexpr, GROUP: tl.constexpr, M: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     # Query row m is head m % HEADS of token m // HEADS. Programs that share pages are neighbours.
+    PAGES: tl.constexpr = TOKENS // GROUP
     kv_head, block = tl.program_id(1), tl.program_id(2)
     kv_heads = tl.num_programs(1)
     listed = block * kv_heads + kv_head
@@ -130,19 +130,19 @@ def _attend_pages(
     whole = tl.load(counts + listed * 2)
     seen = whole + tl.load(counts + listed * 2 + 1)
     first = listed * pages
-    n = tl.arange(0, PAGES * _GROUP)
-    in_page = (n % _GROUP)[:, None] * DIM + dim[None, :]
+    n = tl.arange(0, TOKENS)
+    in_page = (n % GROUP)[:, None] * DIM + dim[None, :]
     tiles = whole // PAGES
     # Loaded a tile ahead, so that pages can be on their way several tiles ahead.
-    slot = tl.load(slots + first + n // _GROUP, mask=n // _GROUP < whole, other=0)
+    slot = tl.load(slots + first + n // GROUP, mask=n // GROUP < whole, other=0)
     for tile in range(tiles):
-        place = slot[:, None] * (2 * _GROUP * DIM) + in_page
-        after = (tile + 1) * PAGES + n // _GROUP
+        place = slot[:, None] * (2 * GROUP * DIM) + in_page
+        after = (tile + 1) * PAGES + n // GROUP
         slot = tl.load(slots + first + after, mask=after < whole, other=0)
         key = tl.load(pool + place)
         scores = tl.dot(query, tl.trans(key))
-        value = tl.load(pool + _GROUP * DIM + place) if WITH_OUT else key
-        nth = tile * PAGES + n // _GROUP
+        value = tl.load(pool + GROUP * DIM + place) if WITH_OUT else key
+        nth = tile * PAGES + n // GROUP
         maximum, total, attended = _add_tile(
             *(scores, scale, value, multiples, first + nth, nth < whole),
             *(maximum, total, attended, COUNTED, WITH_OUT),
@@ -151,18 +151,18 @@ def _attend_pages(
     here = tl.load(positions + block * rows + token, mask=inside, other=-1)
     last = tl.max(here, 0)
     for start in range(tiles * PAGES, seen, PAGES):
-        nth = start + n // _GROUP
+        nth = start + n // GROUP
         listed_at = first + tl.where(nth < whole, nth, pages - 1 - (nth - whole))
         group = tl.load(groups + listed_at, mask=nth < seen, other=0)
         slot = tl.load(slots + listed_at, mask=nth < seen, other=0)
-        position = tl.where(nth < seen, group * _GROUP + n % _GROUP, 2147483647)
-        place = slot[:, None] * (2 * _GROUP * DIM) + in_page
+        position = tl.where(nth < seen, group * GROUP + n % GROUP, 2147483647)
+        place = slot[:, None] * (2 * GROUP * DIM) + in_page
         # What no row sees may hold anything, NaN too.
         there = (position <= last)[:, None]
         key = tl.load(pool + place, mask=there, other=0.0)
         scores = tl.dot(query, tl.trans(key))
         scores = tl.where(position[None, :] <= here[:, None], scores, float("-inf"))
-        value = tl.load(pool + _GROUP * DIM + place, mask=there, other=0.0) if WITH_OUT else key
+        value = tl.load(pool + GROUP * DIM + place, mask=there, other=0.0) if WITH_OUT else key
         maximum, total, attended = _add_tile(
             *(scores, scale, value, multiples, listed_at, nth < seen),
             *(maximum, total, attended, COUNTED, WITH_OUT),
@@ -178,21 +178,23 @@ def _attend_pages(
 @triton.jit
 def _weigh_pages(
     queries, positions, groups, slots, pool, logs, mass, scale, rows, pages,
-    HEADS: tl.constexpr, DIM: tl.constexpr, M: tl.constexpr, PAGES: tl.constexpr,
+    HEADS: tl.constexpr, DIM: tl.constexpr, GROUP: tl.constexpr, M: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):  # fmt: skip
     # The weights once more, now that their sums are known.
+    PAGES: tl.constexpr = TOKENS // GROUP
     kv_head, block = tl.program_id(1), tl.program_id(2)
     kv_heads = tl.num_programs(1)
     dim = tl.arange(0, DIM)
-    n = tl.arange(0, PAGES * _GROUP)
-    page = tl.program_id(0) * PAGES + n // _GROUP
+    n = tl.arange(0, TOKENS)
+    page = tl.program_id(0) * PAGES + n // GROUP
     listed = (block * kv_heads + kv_head) * pages
     group = tl.load(groups + listed + page, mask=page < pages, other=-1)
     slot = tl.load(slots + listed + page, mask=group >= 0, other=0)
-    position = tl.where(group >= 0, group * _GROUP + n % _GROUP, 2147483647)
-    place = slot[:, None] * (2 * _GROUP * DIM) + (n % _GROUP)[:, None] * DIM + dim[None, :]
+    position = tl.where(group >= 0, group * GROUP + n % GROUP, 2147483647)
+    place = slot[:, None] * (2 * GROUP * DIM) + (n % GROUP)[:, None] * DIM + dim[None, :]
     key = tl.load(pool + place, mask=(group >= 0)[:, None], other=0.0)
-    sums = tl.zeros([PAGES * _GROUP], tl.float32)
+    sums = tl.zeros([TOKENS], tl.float32)
     for start in range(0, rows * HEADS, M):
         m = start + tl.arange(0, M)
         token = m // HEADS
@@ -205,7 +207,7 @@ def _weigh_pages(
         scores = tl.dot(query, tl.trans(key)) * scale - log[:, None]
         weights = tl.exp2(tl.where(position[None, :] <= here[:, None], scores, float("-inf")))
         sums += tl.sum(weights, 0)
-    of_pages = tl.sum(tl.reshape(sums, (PAGES, _GROUP)), 1)
+    of_pages = tl.sum(tl.reshape(sums, (PAGES, GROUP)), 1)
     page = tl.program_id(0) * PAGES + tl.arange(0, PAGES)
     tl.store(mass + listed + page, of_pages, mask=page < pages)
 
@@ -235,9 +237,11 @@ def attend_pages(
     blocks, rows, heads, dim = queries.shape
     weigh = pick(WEIGH, capability(queries.device))
     if queries.numel():
-        _weigh_pages[(triton.cdiv(pages, weigh.sizes["PAGES"]), kv_heads, blocks)](
+        group = pool.shape[2]
+        tiles = triton.cdiv(pages * group, weigh.sizes["TOKENS"])
+        _weigh_pages[(tiles, kv_heads, blocks)](
             queries, positions, groups, slots, pool, logs, mass, scale / math.log(2), rows, pages,
-            HEADS=heads // kv_heads, DIM=dim, **weigh.options(),
+            HEADS=heads // kv_heads, DIM=dim, GROUP=group, **weigh.options(),
         )  # fmt: skip
     return out, mass
 
@@ -285,7 +289,8 @@ def _attend(
     ordered_times = None if times is None else torch.empty_like(times)
     _order_pages[(kv_heads, blocks)](
         positions, groups, slots, times, ordered[0], ordered[1], ordered_times, counts, rows, pages,
-        ROWS=triton.next_power_of_2(rows), COUNTED=counted, **pick(ORDER, known).options(),
+        ROWS=triton.next_power_of_2(rows), COUNTED=counted, GROUP=pool.shape[2],
+        **pick(ORDER, known).options(),
     )  # fmt: skip
     launch = pick(ATTEND[_program_rows(rows * per_kv)], known)
     grid = (triton.cdiv(rows * per_kv, launch.sizes["M"]), kv_heads, blocks)
@@ -293,7 +298,7 @@ def _attend(
         queries, positions, ordered[0], ordered[1], ordered_times, counts, pool, out, logs,
         scale / math.log(2), rows, pages,
         HEADS=per_kv, DIM=dim, WITH_OUT=out is not None, WITH_LOGS=logs is not None,
-        COUNTED=counted, **launch.options(),
+        COUNTED=counted, GROUP=pool.shape[2], **launch.options(),
     )  # fmt: skip
 
 
@@ -301,7 +306,7 @@ def _takes(queries: torch.Tensor, pool: torch.Tensor, scale: float) -> bool:
     dim = pool.shape[-1]
     return (
         queries.dtype == pool.dtype == torch.bfloat16
-        and pool.shape[2] == GROUP
+        and pool.shape[2] in GROUP_SIZES
         and dim & (dim - 1) == 0
         and 16 <= dim <= 256
         and pool.is_contiguous()
@@ -330,18 +335,34 @@ _COUNTED = {**_OUT, "COUNTED": True}
 _ONCE = {**_OUT, "COUNTED": False, "multiples": None}
 _MASS = {"WITH_OUT": True, "WITH_LOGS": True, "COUNTED": True}
 _LOGS = {"WITH_OUT": False, "out": None, "WITH_LOGS": True, "COUNTED": False, "multiples": None}
-_NOT_COUNTED = {"COUNTED": False, "multiples": None, "ordered_multiples": None}
+_ORDER_ONCE = {"ROWS": 64, "COUNTED": False, "multiples": None, "ordered_multiples": None}
+
+
+def _builds(group: int) -> tuple[Build, ...]:
+    qwen3, smollm2 = {**_QWEN3, "GROUP": group}, {**_SMOLLM2, "GROUP": group}
+    order = {"ROWS": 64, "COUNTED": True, "GROUP": group}
+    return (
+        Build(f"order_pages/{group}", _order_pages, _TYPES, ORDER, order),
+        *(
+            Build(f"attend_pages/{name}/{rows}/{group}", _attend_pages, _TYPES, launches,
+                  {**model, **_COUNTED})
+            for name, model in (("qwen3", qwen3), ("smollm2", smollm2))
+            for rows, launches in ATTEND.items()
+        ),
+        Build(f"attend_pages/qwen3/mass/{group}", _attend_pages, _TYPES, ATTEND[128],
+              {**qwen3, **_MASS}),
+        Build(f"log_mass/qwen3/{group}", _attend_pages, _TYPES, ATTEND[128], {**qwen3, **_LOGS}),
+        Build(f"weigh_pages/qwen3/{group}", _weigh_pages, _TYPES, WEIGH, qwen3),
+    )  # fmt: skip
+
+
 BUILDS = (
-    Build("order_pages", _order_pages, _TYPES, ORDER, {"ROWS": 64, "COUNTED": True}),
-    Build("order_pages/once", _order_pages, _TYPES, ORDER, {"ROWS": 64, **_NOT_COUNTED}),
-    *(
-        Build(f"attend_pages/{name}/{rows}", _attend_pages, _TYPES, launches, {**model, **_COUNTED})
-        for name, model in (("qwen3", _QWEN3), ("smollm2", _SMOLLM2))
-        for rows, launches in ATTEND.items()
-    ),
-    Build("attend_pages/qwen3/once", _attend_pages, _TYPES, ATTEND[128], {**_QWEN3, **_ONCE}),
-    Build("attend_pages/qwen3/mass", _attend_pages, _TYPES, ATTEND[128], {**_QWEN3, **_MASS}),
-    Build("log_mass/qwen3", _attend_pages, _TYPES, ATTEND[128], {**_QWEN3, **_LOGS}),
-    Build("log_mass/smollm2", _attend_pages, _TYPES, ATTEND[64], {**_SMOLLM2, **_LOGS}),
-    Build("weigh_pages/qwen3", _weigh_pages, _TYPES, WEIGH, _QWEN3),
-)
+    *_builds(16),
+    *_builds(4),
+    Build("order_pages/once", _order_pages, _TYPES, ORDER, {**_ORDER_ONCE, "GROUP": 16}),
+    Build("attend_pages/qwen3/once", _attend_pages, _TYPES, ATTEND[128],
+          {**_QWEN3, **_ONCE, "GROUP": 16}),
+    Build("log_mass/smollm2", _attend_pages, _TYPES, ATTEND[64],
+          {**_SMOLLM2, **_LOGS, "GROUP": 16}),
+)  # fmt: skip
+"""In groups of 16 and of 4 tokens."""

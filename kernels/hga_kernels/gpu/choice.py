@@ -17,6 +17,7 @@ def choose_pages(
     first_chunk: int,
     end_chunk: torch.Tensor,
     budget: int,
+    group_size: int,
     scale: float,
     table: torch.Tensor,
     owner: torch.Tensor,
@@ -38,6 +39,7 @@ def choose_pages(
         first_chunk: the first that may be chosen.
         end_chunk: [1] int32 the first that may not.
         budget: groups a KV head.
+        group_size: tokens of a group.
         scale: of the scores.
         table: of the page cache, updated; see ``reference_pages.resolve_pages``.
         owner: likewise.
@@ -55,16 +57,16 @@ def choose_pages(
     kv_heads, _, rows, _ = queries.shape
     chunks = summaries.shape[1]
     alike = window is None or window.resident.dtype == queries.dtype
-    if takes(*index) and alike and rows <= MAX_ROWS and first_chunk < chunks:
+    if takes(*index, group_size) and alike and rows <= MAX_ROWS and first_chunk < chunks:
         places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
         groups, multiples = select_few(
-            *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, chunks, scale),
-            *(queries.is_cuda, (places, *cache), None, layer, window),
+            *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, group_size),
+            *(chunks, scale, queries.is_cuda, (places, *cache), None, layer, window),
         )
         return groups[0], multiples[0], places
     always = None if window is None else _log_mass(queries, window, scale)
     groups, multiples = select_groups(
-        *(*index, first_chunk, end_chunk, chunks, budget, chunks, scale, always, layer)
+        *(*index, first_chunk, end_chunk, chunks, budget, group_size, chunks, scale, always, layer)
     )
     found = resolve_pages(groups[0], *cache)
     assert found is not None

@@ -6,6 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.turn import load_quarters, signs, turn_quarters
+from hga_kernels.reference import packing_of
 from hga_kernels.reference_pages import WINDOW, Window
 
 INDEX_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
@@ -194,7 +195,9 @@ def index_chunks(
     scales: torch.Tensor,
 ) -> bool | None:
     """One pass over the keys; see ``reference.index_chunks``."""
-    if codes.dim() != 5 or not _takes(keys, cos, summaries) or cos.dtype != torch.float32:
+    if packing_of(codes, scales) != "tokens" or not _takes(keys, cos, summaries):
+        return None
+    if cos.dtype != torch.float32:
         return None
     keys = keys.contiguous()
     kv_heads, chunks, dim = summaries.shape
@@ -235,7 +238,7 @@ def index_closed_chunk(
         cos: [chunk_size, head_dim / 2] float32, as for ``reference.summarize``.
         sin: [chunk_size, head_dim / 2].
         summaries: [layers, kv_heads, chunks, head_dim] bf16; the chunk's entry is written.
-        codes: [layers, kv_heads, chunks, groups, group_size, head_dim / 4] uint8.
+        codes: [layers, kv_heads, chunks, chunk_size, head_dim / 4] uint8.
         scales: [layers, kv_heads, chunks, chunk_size] bf16.
         window: which slots of ``resident`` hold which groups.
 
@@ -274,7 +277,7 @@ _ENTRIES = {
 _STRIDES = ("key_stride", "summary_stride", "code_stride", "scale_stride")
 
 
-def _builds(dim: int, model: str) -> tuple[Build, Build]:
+def _builds(dim: int, model: str) -> tuple[Build, ...]:
     sizes = {"SIZE": 64, **_sizes(dim)}
     return (
         Build(
@@ -284,17 +287,20 @@ def _builds(dim: int, model: str) -> tuple[Build, Build]:
             INDEX_LAUNCHES,
             sizes,
         ),
-        Build(
-            f"index_closed_chunk {model}",
-            index_closed_chunk_kernel,
-            {
-                "position": "*i32",
-                "resident": "*bf16",
-                **_ENTRIES,
-                **dict.fromkeys(("slots", "chunks", "sinks", "recent"), "i32"),
-            },
-            CLOSED_LAUNCHES,
-            {**sizes, "GROUP": 16},
+        *(
+            Build(
+                f"index_closed_chunk {model} {group}",
+                index_closed_chunk_kernel,
+                {
+                    "position": "*i32",
+                    "resident": "*bf16",
+                    **_ENTRIES,
+                    **dict.fromkeys(("slots", "chunks", "sinks", "recent"), "i32"),
+                },
+                CLOSED_LAUNCHES,
+                {**sizes, "GROUP": group},
+            )
+            for group in (16, 4)
         ),
     )
 

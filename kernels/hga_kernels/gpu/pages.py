@@ -9,19 +9,22 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.scores import oldest
-from hga_kernels.reference_pages import CHUNK_GROUPS, GROUP, MISSING, MOST_AGE, WINDOW, Window
+from hga_kernels.reference_pages import CHUNK, MISSING, MOST_AGE, WINDOW, Window
 
-_GROUP = tl.constexpr(GROUP)
-_CHUNK = tl.constexpr(GROUP * CHUNK_GROUPS)
+_CHUNK = tl.constexpr(CHUNK)
 _MISSING = tl.constexpr(MISSING)
 _MOST_AGE = tl.constexpr(MOST_AGE)
 _IN_USE = tl.constexpr(2**31 - 1)
 """Later than every step."""
 
 WRITE = {90: Launch({}, warps=1, stages=1)}
-RESOLVE = {90: Launch({}, warps=1, stages=1)}
+RESOLVE: dict[int, dict[int, Launch]] = {
+    512: {90: Launch({}, warps=1, stages=1)},
+    2**16: {90: Launch({}, warps=4, stages=1)},
+}
+"""By the most slots of a cache."""
 LOAD = {90: Launch({}, warps=4, stages=1)}
 GATHER = {90: Launch({"COLUMNS": 2048}, warps=8, stages=1)}
 CANDIDATES = {
@@ -53,6 +56,7 @@ def _write_token(
     NORM: tl.constexpr,
     SINKS: tl.constexpr,
     RECENT: tl.constexpr,
+    GROUP: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
     # One program a head: queries, then keys, then values.
@@ -86,9 +90,9 @@ def _write_token(
     else:
         which = (head - num_query_heads) // num_kv_heads
         kv_head = (head - num_query_heads) % num_kv_heads
-        group = position // _GROUP
-        inside = (which * _GROUP + position % _GROUP) * DIM
-        page = 2 * _GROUP * DIM
+        group = position // GROUP
+        inside = (which * GROUP + position % GROUP) * DIM
+        page = 2 * GROUP * DIM
         ring = kv_head * resident_slots + SINKS + group % RECENT
         at = resident + ring.to(tl.int64) * page + inside + half
         tl.store(at, first)
@@ -141,6 +145,7 @@ def write_token(
         NORM=q_norm is not None,
         SINKS=window.sinks,
         RECENT=window.recent,
+        GROUP=resident.shape[3],
         **overlap(heads.device),
         **pick(WRITE, capability(heads.device)).options(),
     )
@@ -247,6 +252,11 @@ def padded_slots(cache_slots: int, warps: int) -> int:
     return max(int(triton.next_power_of_2(cache_slots)), 32 * warps)
 
 
+def resolve_launches(cache_slots: int) -> dict[int, Launch]:
+    """Those of ``RESOLVE`` for a cache of so many slots."""
+    return RESOLVE[min(most for most in RESOLVE if cache_slots <= most)]
+
+
 def resolve_pages(
     groups: torch.Tensor,
     table: torch.Tensor,
@@ -259,7 +269,7 @@ def resolve_pages(
     kv_heads, budget = groups.shape
     cache_slots = owner.shape[1]
     places = torch.empty_like(groups)
-    launch = pick(RESOLVE, capability(groups.device))
+    launch = pick(resolve_launches(cache_slots), capability(groups.device))
     _resolve_pages[(kv_heads,)](
         groups,
         places,
@@ -288,6 +298,7 @@ def _load_window(
     SIZE: tl.constexpr,
     SINKS: tl.constexpr,
     RECENT: tl.constexpr,
+    GROUP: tl.constexpr,
 ):
     slot, head, layer = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = layer * tl.num_programs(1) + head
@@ -295,9 +306,9 @@ def _load_window(
     group = slot
     if slot >= SINKS:
         # The one group of the window's span that the ring holds there.
-        first = (position // _CHUNK + 1) * (_CHUNK // _GROUP) - RECENT
+        first = (position // _CHUNK + 1) * (_CHUNK // GROUP) - RECENT
         group = first + ((slot - SINKS - first) % RECENT + RECENT) % RECENT
-    if (group >= 0) & (group * _GROUP < position):
+    if (group >= 0) & (group * GROUP < position):
         element = tl.arange(0, SIZE)
         source = row.to(tl.int64) * max_groups + group
         target = row.to(tl.int64) * resident_slots + slot
@@ -308,7 +319,7 @@ def load_window(
     host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = WINDOW
 ) -> bool | None:
     """See ``reference_pages.load_window``; True when it has done so."""
-    layers, kv_heads, slots = resident.shape[:3]
+    layers, kv_heads, slots, _, group, dim = resident.shape
     if not _takes(resident):
         return None
     _load_window[(window.slots, kv_heads, layers)](
@@ -317,9 +328,10 @@ def load_window(
         position,
         host.shape[1] // kv_heads,
         slots,
-        SIZE=2 * GROUP * resident.shape[-1],
+        SIZE=2 * group * dim,
         SINKS=window.sinks,
         RECENT=window.recent,
+        GROUP=group,
         **pick(LOAD, capability(resident.device)).options(),
     )
     return True
@@ -355,8 +367,8 @@ def gather_rows(
 def _takes(pages: torch.Tensor) -> bool:
     """Whether these are bf16 pages of a size the kernels take."""
     dim = pages.shape[-1]
-    power_of_two = dim & (dim - 1) == 0
-    return pages.dtype == torch.bfloat16 and pages.shape[-2] == GROUP and power_of_two and dim >= 16
+    sizes = pages.shape[-2] in GROUP_SIZES and dim & (dim - 1) == 0 and dim >= 16
+    return pages.dtype == torch.bfloat16 and sizes
 
 
 _INTEGERS = ("num_query_heads", "num_kv_heads", "resident_slots", "max_groups", "budget")
@@ -367,44 +379,56 @@ _WRITE_TYPES = {
     "eps": "fp32",
     **dict.fromkeys(_INTEGERS, "i32"),
 }
-_WINDOW = {"SINKS": WINDOW.sinks, "RECENT": WINDOW.recent}
+_NO_NORM = {"NORM": False, "q_norm": None, "k_norm": None}
+
+
+def _builds(group: int) -> tuple[Build, ...]:
+    window = {"SINKS": 64 // group, "RECENT": 192 // group, "GROUP": group}
+    token = {**window, "OVERLAPS": True}
+    return (
+        Build(
+            f"write_token/qwen3/{group}",
+            _write_token,
+            _WRITE_TYPES,
+            WRITE,
+            {"DIM": 128, "NORM": True, **token},
+        ),
+        Build(
+            f"write_token/smollm2/{group}",
+            _write_token,
+            _WRITE_TYPES,
+            WRITE,
+            {"DIM": 64, **_NO_NORM, **token},
+        ),
+        Build(
+            f"resolve_pages/{group}",
+            _resolve_pages,
+            {
+                **dict.fromkeys(("groups", "places", "table", "owner", "stamps"), "*i32"),
+                "step_at": "*i32",
+                "counts": "*i64",
+                **dict.fromkeys(("budget", "cache_slots", "max_groups"), "i32"),
+            },
+            RESOLVE[512 if group == 16 else 2**16],
+            {"BUDGET": 2048 // group, "SLOTS": 8192 // group},
+        ),
+        Build(
+            f"load_window/{group}",
+            _load_window,
+            {
+                **dict.fromkeys(("host", "resident"), "*bf16"),
+                "position_at": "*i32",
+                **dict.fromkeys(("max_groups", "resident_slots"), "i32"),
+            },
+            LOAD,
+            {"SIZE": 2 * group * 128, **window},
+        ),
+    )
+
+
 BUILDS = (
-    Build(
-        "write_token/qwen3",
-        _write_token,
-        _WRITE_TYPES,
-        WRITE,
-        {"DIM": 128, "NORM": True, **_WINDOW, "OVERLAPS": True},
-    ),
-    Build(
-        "write_token/smollm2",
-        _write_token,
-        _WRITE_TYPES,
-        WRITE,
-        {"DIM": 64, "NORM": False, "q_norm": None, "k_norm": None, **_WINDOW, "OVERLAPS": True},
-    ),
-    Build(
-        "resolve_pages",
-        _resolve_pages,
-        {
-            **dict.fromkeys(("groups", "places", "table", "owner", "stamps", "step_at"), "*i32"),
-            "counts": "*i64",
-            **dict.fromkeys(("budget", "cache_slots", "max_groups"), "i32"),
-        },
-        RESOLVE,
-        {"BUDGET": 64, "SLOTS": 512},
-    ),
-    Build(
-        "load_window",
-        _load_window,
-        {
-            **dict.fromkeys(("host", "resident"), "*bf16"),
-            "position_at": "*i32",
-            **dict.fromkeys(("max_groups", "resident_slots"), "i32"),
-        },
-        LOAD,
-        {"SIZE": 4096, **_WINDOW},
-    ),
+    *_builds(16),
+    *_builds(4),
     Build(
         "gather_rows",
         _gather_rows,
@@ -412,3 +436,4 @@ BUILDS = (
         GATHER,
     ),
 )
+"""In groups of 16 and of 4 tokens."""

@@ -88,19 +88,34 @@ def unpacked(codes, PACKED: tl.constexpr):
 
 
 @triton.jit
-def row_sums(products, scale, step, lift):
-    """Sums of 2**score over the pairs of each group of a chunk: [rows, 8], the last four zero.
+def in_pair_order(token, GROUP: tl.constexpr):
+    """Numbers of a chunk's tokens in the order for ``row_sums``: those that meet are 8 apart."""
+    if GROUP < 16:
+        half: tl.constexpr = GROUP // 2
+        nth = token % 8
+        token = token // 16 * 16 + nth // half * GROUP + token % 16 // 8 * half + nth % half
+        # What the compiler does not see: neighbours remain neighbours, half a group of them.
+        token = tl.max_contiguous(tl.multiple_of(token, half), half)
+    return token
 
-    Args: ``products`` [rows, 64] int32, MAGIC added to their bits; ``scale`` [64] float32, ``step``
-    [rows], and ``lift`` [rows], which is added to the scores.
+
+@triton.jit
+def row_sums(products, scale, step, lift, GROUP: tl.constexpr):
+    """Sums of 2**score over the pairs of each group of a chunk: [rows, groups].
+
+    Of 4 groups there are 8 columns, the last four zero.
+
+    Args: ``products`` [rows, 64] int32, MAGIC added to their bits; ``scale`` [64] float32, both
+    ``in_pair_order``; ``step`` [rows], and ``lift`` [rows], which is added to the scores.
     """
     ROWS: tl.constexpr = products.shape[0]
+    COLUMNS: tl.constexpr = 16 if GROUP == 4 else 8
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
     score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)
     weight = tl.exp2(tl.minimum(score * step[:, None, None] + lift[:, None, None], MOST_SCORE))
     # Added up by a product, as that moves nothing between threads.
-    ones = tl.arange(0, 32)[:, None] // 8 == tl.arange(0, 8)[None, :]
+    ones = tl.arange(0, 32)[:, None] // (GROUP // 2) == tl.arange(0, COLUMNS)[None, :]
     weight = tl.reshape(weight.to(tl.bfloat16), (ROWS, 32))
     return tl.dot(weight, tl.where(ones, 1.0, 0.0).to(tl.bfloat16))
 
@@ -123,34 +138,41 @@ def token_products(codes, a, b, c, d, start, PACKED: tl.constexpr):
 
 
 @triton.jit
-def in_product_order(tokens, REPEATS: tl.constexpr, WARPS: tl.constexpr):
+def in_product_order(tokens, REPEATS: tl.constexpr, WARPS: tl.constexpr, GROUP: tl.constexpr):
     """Rows of a tile [tokens, WIDTH], in the order that they are multiplied in.
 
-    A thread holds rows of a product 8 apart, and rows 16 * WARPS apart: they are given to one
-    group, so that its pairs meet in a thread and most of its sum does not leave it.
+    A thread holds rows of a product 8 apart, and REPEATS rows 16 * WARPS apart: they are given to
+    one group, or to several, so that pairs meet in a thread and most of a sum does not leave it.
     """
     WIDTH: tl.constexpr = tokens.shape[1]
-    LANES: tl.constexpr = 8 // REPEATS
-    tokens = tl.reshape(tokens, (WARPS, REPEATS, 2, REPEATS, LANES, WIDTH))
-    tokens = tl.permute(tokens, (3, 0, 2, 1, 4, 5))
+    # Of 8 lanes so many share a group; a thread holds so many pairs of it, of so many groups.
+    LANES: tl.constexpr = GROUP // 2 // REPEATS if GROUP // 2 > REPEATS else 1
+    PAIRS: tl.constexpr = GROUP // 2 // LANES
+    GROUPS: tl.constexpr = REPEATS // PAIRS
+    tokens = tl.reshape(tokens, (WARPS, GROUPS, 8 // LANES, 2, PAIRS, LANES, WIDTH))
+    tokens = tl.permute(tokens, (1, 4, 0, 3, 2, 5, 6))
     return tl.reshape(tokens, (16 * WARPS * REPEATS, WIDTH))
 
 
 @triton.jit
-def group_sums(products, scale, step, REPEATS: tl.constexpr, WARPS: tl.constexpr):
+def group_sums(
+    products, scale, step, REPEATS: tl.constexpr, WARPS: tl.constexpr, GROUP: tl.constexpr
+):
     """Sums of 2**(score above the centre + LIFT) over the pairs of each group: [groups, rows].
 
     Args: ``products`` [tokens, rows] from ``token_products``, ``scale`` [tokens] in the
     same order, ``step`` [rows].
     """
     ROWS: tl.constexpr = products.shape[1]
-    LANES: tl.constexpr = 8 // REPEATS
+    LANES: tl.constexpr = GROUP // 2 // REPEATS if GROUP // 2 > REPEATS else 1
+    PAIRS: tl.constexpr = GROUP // 2 // LANES
+    GROUPS: tl.constexpr = REPEATS // PAIRS
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products, scale[:, None], (scale * -MAGIC)[:, None])
-    score = tl.reshape(score, (REPEATS, WARPS, 2, REPEATS, LANES, ROWS))
-    weight = tl.exp2(tl.max(score, 2) * step[None, None, None, None, :] + LIFT)
-    weight = tl.sum(tl.sum(weight, 0), 2)
-    return tl.minimum(tl.reshape(weight, (WARPS * REPEATS, ROWS)), _MOST)
+    score = tl.reshape(score, (GROUPS, PAIRS, WARPS, 2, 8 // LANES, LANES, ROWS))
+    weight = tl.exp2(tl.max(score, 3) * step[None, None, None, None, None, :] + LIFT)
+    weight = tl.permute(tl.sum(tl.sum(weight, 1), 3), (1, 0, 2, 3))
+    return tl.minimum(tl.reshape(weight, (16 * WARPS * REPEATS // GROUP, ROWS)), _MOST)
 
 
 @triton.jit
@@ -235,7 +257,8 @@ def _first_beyond(key, border, present, room):
     """
     over = (present & (key > border)).to(tl.int32)
     equal = (present & (key == border)).to(tl.int32)
-    # Both counts in one scan.
+    # Both counts in one scan; there are at most 65,536 places.
     before = tl.cumsum(over + (equal << 16), 0) - over - (equal << 16)
-    taken = (over > 0) | ((equal > 0) & ((before >> 16) < room))
-    return taken, (before & 0xFFFF) + tl.minimum(before >> 16, room)
+    equal_before = before >> 16 & 0xFFFF
+    taken = (over > 0) | ((equal > 0) & (equal_before < room))
+    return taken, (before & 0xFFFF) + tl.minimum(equal_before, room)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import triton
 
-from hga_kernels.gpu.build import capability, pick
+from hga_kernels.gpu.build import GROUP_SIZES, capability, pick
 from hga_kernels.gpu.selection_block import (
     CENTRE_TILE,
     choose_kernel,
@@ -18,22 +18,22 @@ from hga_kernels.gpu.selection_block import (
 )
 from hga_kernels.gpu.selection_launches import (
     CENTRE_LAUNCHES,
-    CHOOSE_LAUNCHES,
     LEAST_BYTES,
     SCORE_LAUNCHES,
     TURN_LAUNCHES,
     WEIGH_LAUNCHES,
+    choose_launches,
     unit_rows_for,
 )
 from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
+from hga_kernels.reference import packing_of
 
 WORKSPACE_BYTES = 64 * 2**20
 """Blocks are taken in parts that need about as much."""
 _MAX_CHUNKS = 4096
 _LEAST_PLACES = 1024
 """To choose from at a time, so that fewer kernels are compiled."""
-_CHUNK, _GROUP = 64, 16
-_PER_CHUNK = _CHUNK // _GROUP
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class _Work:
     summaries: torch.Tensor
     codes: torch.Tensor
     scales: torch.Tensor
+    group_size: int
     first_chunk: int
     last_chunk: int
     log_scale: float
@@ -53,7 +54,7 @@ class _Work:
     steps: torch.Tensor  # [units, unit_rows]
     listed: torch.Tensor | None  # [pairs, kept] int32; None: every chunk is scored
     always: torch.Tensor | None  # [pairs, rows]; None: it does not count
-    masses: torch.Tensor  # [pairs, places * 4]
+    masses: torch.Tensor  # [pairs, places * per_chunk]
 
     @property
     def heads(self) -> int:
@@ -80,9 +81,13 @@ class _Work:
         return self.units // self.pairs
 
     @property
+    def per_chunk(self) -> int:
+        return _CHUNK // self.group_size
+
+    @property
     def places(self) -> int:
         """For chunks whose tokens are scored."""
-        return self.masses.shape[1] // _PER_CHUNK
+        return self.masses.shape[1] // self.per_chunk
 
     @property
     def runs(self) -> int:
@@ -127,6 +132,7 @@ def select_groups(
     end_chunks: torch.Tensor,
     kept: int,
     budget: int,
+    group_size: int,
     last_chunk: int | None = None,
     scale: float = 1.0,
     always: torch.Tensor | None = None,
@@ -137,7 +143,7 @@ def select_groups(
     Unless ``last_chunk`` is None it can be captured in a CUDA graph.
     """
     kv_heads, blocks, rows, dim = queries.shape
-    if not takes(queries, summaries, codes, scales):
+    if not takes(queries, summaries, codes, scales, group_size):
         return None
     last = int(end_chunks.max()) if last_chunk is None else last_chunk
     last = min(last, codes.shape[1])
@@ -151,11 +157,11 @@ def select_groups(
     if blocks == 1 and rows <= MAX_ROWS and kept >= span:
         return select_few(
             *(queries, summaries, codes, scales, first_chunk, end_chunks, budget),
-            *(last, scale, queries.is_cuda, None, always, layer),
+            *(group_size, last, scale, queries.is_cuda, None, always, layer),
         )
     unit_rows = unit_rows_for(rows)
     pairs, units = blocks * kv_heads, blocks * kv_heads * -(-rows // unit_rows)
-    places = kept if kept < span else last
+    places, per_chunk = kept if kept < span else last, _CHUNK // group_size
 
     def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=queries.device)
@@ -166,6 +172,7 @@ def select_groups(
         summaries,
         codes,
         scales,
+        group_size,
         first_chunk,
         last,
         scale * math.log2(math.e),
@@ -174,27 +181,31 @@ def select_groups(
         steps=empty(torch.float32, units, unit_rows),
         listed=empty(torch.int32, pairs, kept) if kept < span else None,
         always=None if always is None else always.transpose(0, 1).flatten(0, 1),
-        masses=empty(torch.float32, pairs, places * _PER_CHUNK),
+        masses=empty(torch.float32, pairs, places * per_chunk),
     )
     _turn_rows(work)
-    unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * places * _PER_CHUNK)
+    unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * places * per_chunk)
     step = max(1, WORKSPACE_BYTES // (unit_bytes * kv_heads * work.tiles))
     for first in range(0, blocks, step):
         _weigh_groups(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget)
     multiples = empty(torch.float32, blocks, kv_heads, budget)
-    _choose(work, work.masses, work.listed, _PER_CHUNK, groups, multiples, layer)
+    _choose(work, work.masses, work.listed, per_chunk, groups, multiples, layer)
     return groups, multiples
 
 
 def takes(
-    queries: torch.Tensor, summaries: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor
+    queries: torch.Tensor,
+    summaries: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    group_size: int,
 ) -> bool:
     """Whether these are a selection's tensors of a kind and size that the kernels take."""
     dim = queries.shape[3]
     return (
-        codes.dim() == 5
-        and codes.shape[2:4] == (_PER_CHUNK, _GROUP)
+        packing_of(codes, scales) == "tokens"
+        and group_size in GROUP_SIZES
         and scales.shape[2] == _CHUNK
         and dim & (dim - 1) == 0
         and 16 <= dim <= 256
@@ -227,7 +238,7 @@ def _weigh_groups(work: _Work) -> None:
         _weigh(work, centres, peaks, totals, mass, 1)
         _choose(work, mass, None, 1, work.listed, None)
     sums, totals = _score_groups(work, centres, peaks)
-    _weigh(work, sums, peaks, totals, work.masses, _PER_CHUNK)
+    _weigh(work, sums, peaks, totals, work.masses, work.per_chunk)
 
 
 def _score_chunks(work: _Work) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -260,7 +271,7 @@ def _score_groups(
     """Weights of groups [units, places * 4, rows] bf16, and their sums [units, spans, rows]."""
     launch = pick(SCORE_LAUNCHES[work.unit_rows], capability())
     spans = -(-work.places // launch.sizes["SPAN"])
-    sums = work.empty(work.units, work.places * _PER_CHUNK, work.unit_rows, dtype=torch.bfloat16)
+    sums = work.empty(work.units, work.masses.shape[1], work.unit_rows, dtype=torch.bfloat16)
     totals = work.empty(work.units, spans, work.unit_rows)
     score_groups_kernel[(spans, work.units)](
         work.ints,
@@ -284,6 +295,7 @@ def _score_groups(
         work.places,
         spans,
         ROWS=work.unit_rows,
+        GROUP=work.group_size,
         QUARTER=work.queries.shape[3] // 4,
         WIDTH=work.ints.shape[3],
         TILE=CENTRE_TILE,
@@ -343,6 +355,7 @@ def _choose(
     With ``multiples`` they are drawn, and it receives how many each stands for.
     """
     places, budget = masses.shape[1], chosen.shape[-1]
+    padded = max(int(triton.next_power_of_2(places)), _LEAST_PLACES)
     choose_kernel[(work.pairs,)](
         masses,
         work.end_chunks,
@@ -354,10 +367,10 @@ def _choose(
         places,
         budget,
         layer * work.heads,
-        PLACES=max(triton.next_power_of_2(places), _LEAST_PLACES),
+        PLACES=padded,
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=per_chunk,
         LISTED=listed is not None,
         DRAWN=multiples is not None,
-        **pick(CHOOSE_LAUNCHES, capability()).options(),
+        **pick(choose_launches(padded), capability()).options(),
     )

@@ -13,6 +13,7 @@ from hga_kernels.gpu.scores import (
     MOST_SCORE,
     draw_numbers,
     heaviest,
+    in_pair_order,
     multiples_of,
     quantised,
     row_sums,
@@ -138,9 +139,9 @@ def _place_chunk(listed, place, last, first_chunk, end, LISTED: tl.constexpr):
 
 
 @triton.jit
-def _load_chunk(scales, centres, chunk, ROWS: tl.constexpr):
+def _load_chunk(scales, centres, chunk, ROWS: tl.constexpr, GROUP: tl.constexpr):
     """Scales [64] and centre scores [ROWS] of a chunk, which may be -1."""
-    token, row = tl.arange(0, 64), tl.arange(0, ROWS)
+    token, row = in_pair_order(tl.arange(0, 64), GROUP), tl.arange(0, ROWS)
     at = tl.maximum(chunk, 0)
     scale = tl.load(scales + at * 64 + token, token < tl.where(chunk >= 0, 64, 0), 0)
     centre = tl.load(centres + at * ROWS + row, row < tl.where(chunk >= 0, ROWS, 0), -float("inf"))
@@ -170,6 +171,7 @@ def score_groups_kernel(
     places,
     spans,
     ROWS: tl.constexpr,
+    GROUP: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
@@ -185,14 +187,17 @@ def score_groups_kernel(
     anyhow, of which ``always`` [pairs, rows] is the logarithm, counts in the sum of the last span.
     """
     span, unit = tl.program_id(0), tl.program_id(1)
+    PER_CHUNK: tl.constexpr = 64 // GROUP
+    COLUMNS: tl.constexpr = 16 if GROUP == 4 else 8
     pair = unit // tiles
     head = pair % heads
     end = tl.load(end_chunks + pair // heads)
     limit = places if LISTED else tl.minimum(end, places)
-    row, group = tl.arange(0, ROWS), tl.arange(0, 8)
-    total = tl.zeros([ROWS, 8], tl.float32)
+    row, group = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
     if (span * SPAN < limit) & (span * SPAN + SPAN > (0 if LISTED else first_chunk)):
-        token, byte, columns = tl.arange(0, 64), tl.arange(0, WIDTH), tl.arange(0, 4 * WIDTH)
+        token = in_pair_order(tl.arange(0, 64), GROUP)
+        byte, columns = tl.arange(0, WIDTH), tl.arange(0, 4 * WIDTH)
         own = ints + unit.to(tl.int64) * (4 * ROWS * WIDTH)
         query = tl.load(own + row[:, None] * (4 * WIDTH) + columns[None, :])
         begin, step = tl.load(starts + unit * ROWS + row), tl.load(steps + unit * ROWS + row)
@@ -201,12 +206,12 @@ def score_groups_kernel(
         own_centres = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
         own_codes = codes + (head * capacity).to(tl.int64) * (64 * QUARTER)
         own_scales = scales + (head * capacity).to(tl.int64) * 64
-        own_sums = sums + unit.to(tl.int64) * places * (4 * ROWS)
+        own_sums = sums + unit.to(tl.int64) * places * (PER_CHUNK * ROWS)
         own_list = listed + pair * places
         last = tl.minimum(span * SPAN + SPAN, limit)
         chunk = _place_chunk(own_list, span * SPAN, last, first_chunk, end, LISTED)
         next_chunk = _place_chunk(own_list, span * SPAN + 1, last, first_chunk, end, LISTED)
-        scale, centre = _load_chunk(own_scales, own_centres, chunk, ROWS)
+        scale, centre = _load_chunk(own_scales, own_centres, chunk, ROWS, GROUP)
         for place in range(span * SPAN, last):
             # The compiler asks for codes ahead of their use; the rest is asked for here.
             chunk = _place_chunk(own_list, place, last, first_chunk, end, LISTED)
@@ -214,13 +219,13 @@ def score_groups_kernel(
             at = tl.maximum(chunk, 0) * 64 + token
             code = tl.load(own_codes + at[:, None] * QUARTER + byte[None, :], held, 0)
             later = _place_chunk(own_list, place + 2, last, first_chunk, end, LISTED)
-            next_scale, next_centre = _load_chunk(own_scales, own_centres, next_chunk, ROWS)
+            next_scale, next_centre = _load_chunk(own_scales, own_centres, next_chunk, ROWS, GROUP)
             products = tl.zeros([ROWS, 64], tl.int32) + begin[:, None]
             products = tl.dot(query, tl.trans(unpacked(code, PACKED)), products, out_dtype=tl.int32)
-            weight = row_sums(products, scale, step, centre - peak)
+            weight = row_sums(products, scale, step, centre - peak, GROUP)
             total += weight
-            at = (place * 4 + group)[None, :] * ROWS + row[:, None]
-            inside = (group < 4)[None, :] & (row >= 0)[:, None]
+            at = (place * PER_CHUNK + group)[None, :] * ROWS + row[:, None]
+            inside = (group < PER_CHUNK)[None, :] & (row >= 0)[:, None]
             tl.store(own_sums + at, weight.to(tl.bfloat16), inside)
             scale, centre, next_chunk = next_scale, next_centre, later
         if ALWAYS and span * SPAN + SPAN >= limit:

@@ -1,7 +1,8 @@
-"""How the kernels of the selection for blocks are launched, and the forms they are built in."""
+"""How the kernels of the selection for blocks are launched; the forms that all are built in."""
 
 import triton
 
+from hga_kernels.gpu import selection_step
 from hga_kernels.gpu.build import Build, Launch
 from hga_kernels.gpu.selection_block import (
     CENTRE_TILE,
@@ -14,7 +15,6 @@ from hga_kernels.gpu.selection_block import (
 
 LEAST_BYTES = 16
 """Of a quarter of a query or a token, padded with zeros."""
-_PER_CHUNK = 4
 
 
 def _score_launch(warps: int, registers: int = 0) -> Launch:
@@ -24,7 +24,12 @@ def _score_launch(warps: int, registers: int = 0) -> Launch:
 TURN_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 CENTRE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64}, warps=8)}
-CHOOSE_LAUNCHES = {90: Launch({}, warps=8), 120: Launch({}, warps=8)}
+CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
+    4096: {90: Launch({}, warps=8), 120: Launch({}, warps=8)},
+    8192: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
+    2**16: {90: Launch({}, warps=32), 120: Launch({}, warps=32)},
+}
+"""By the most places to choose from."""
 SCORE_LAUNCHES: dict[int, dict[int, Launch]] = {
     16: {90: _score_launch(1), 120: _score_launch(1)},
     32: {90: _score_launch(1), 120: _score_launch(1)},
@@ -42,6 +47,7 @@ CANDIDATES = {
             (32, 4, 3, 0),
             (32, 4, 4, 0),
             (32, 4, 3, 128),
+            (32, 4, 3, 168),
             (64, 4, 3, 0),
             (32, 8, 3, 0),
             (64, 8, 3, 0),
@@ -53,9 +59,9 @@ CANDIDATES = {
     ),
     "weigh": tuple(
         Launch({"BLOCK": block}, warps=warps)
-        for block, warps in ((32, 4), (64, 4), (128, 4), (128, 8))
+        for block, warps in ((32, 4), (64, 4), (128, 4), (128, 8), (256, 16))
     ),
-    "choose": tuple(Launch({}, warps=warps) for warps in (4, 8, 16)),
+    "choose": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
 }
 
 
@@ -64,15 +70,26 @@ def unit_rows_for(rows: int) -> int:
     return min(max(int(triton.next_power_of_2(rows)), 16), 128)
 
 
+def choose_launches(places: int) -> dict[int, Launch]:
+    """Those of ``CHOOSE_LAUNCHES`` for so many places."""
+    return CHOOSE_LAUNCHES[min(most for most in CHOOSE_LAUNCHES if places <= most)]
+
+
 _COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
+
+
+_SCORED = {"peaks": "*fp32", "totals": "*fp32", "end_chunks": "*i32"}
+_WEIGHED = {
+    "masses": "*fp32",
+    **_SCORED,
+    **dict.fromkeys(("heads", "tiles", "rows", "first_chunk"), "i32"),
+    **dict.fromkeys(("runs", "places", "held_places"), "i32"),
+}
 
 
 def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
     quarter = dim // 4
     counts = dict.fromkeys(_COUNTS, "i32")
-    scored = {"peaks": "*fp32", "totals": "*fp32", "end_chunks": "*i32"}
-    unit = {"ROWS": unit_rows_for(rows), "QUARTER": quarter}
-    runs = {"TILE": CENTRE_TILE, "RUNS": 16}
     turn = Build(
         f"turn_rows {model}",
         turn_rows_kernel,
@@ -85,7 +102,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
             **counts,
         },
         TURN_LAUNCHES,
-        {**unit, "WIDTH": max(quarter, LEAST_BYTES)},
+        {"ROWS": unit_rows_for(rows), "QUARTER": quarter, "WIDTH": max(quarter, LEAST_BYTES)},
     )
     centres = Build(
         f"score_chunks {model}",
@@ -95,16 +112,34 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
             "summaries": "*bf16",
             "centres": "*fp32",
             "scale": "fp32",
-            **scored,
+            **_SCORED,
             **counts,
             **dict.fromkeys(("first_chunk", "capacity", "runs"), "i32"),
         },
         CENTRE_LAUNCHES,
         {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
     )
-    scores = [
+    weighing = Build(
+        f"weigh chunks {model}",
+        weigh_kernel,
+        {"values": "*fp32", **_WEIGHED},
+        WEIGH_LAUNCHES,
+        {
+            "ROWS": unit_rows_for(rows),
+            "RUNS": 16,
+            "PER_CHUNK": 1,
+            "CENTRES": True,
+            "LISTED": False,
+        },
+    )
+    grouped = (build for group in (16, 4) for build in _group_builds(dim, rows, model, group))
+    return (turn, centres, weighing, *grouped)
+
+
+def _group_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
+    scores = (
         Build(
-            f"score_groups {kind} {model}",
+            f"score_groups {kind} {model} {group}",
             score_groups_kernel,
             {
                 "ints": "*i8",
@@ -115,46 +150,40 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
                 "scales": "*bf16",
                 "listed": "*i32",
                 "sums": "*bf16",
-                **scored,
+                **_SCORED,
                 **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "capacity"), "i32"),
                 **dict.fromkeys(("runs", "places", "spans"), "i32"),
                 "always": "*fp32",
             },
             SCORE_LAUNCHES[unit_rows_for(rows)],
             {
-                **unit,
-                **runs,
-                "WIDTH": max(quarter, LEAST_BYTES),
+                "ROWS": unit_rows_for(rows),
+                "GROUP": group,
+                "QUARTER": dim // 4,
+                "WIDTH": max(dim // 4, LEAST_BYTES),
+                "TILE": CENTRE_TILE,
+                "RUNS": 16,
                 "LISTED": kind == "kept",
                 "PACKED": True,
                 "ALWAYS": True,
             },
         )
         for kind in ("all", "kept")
-    ]
-    weighing = [
-        Build(
-            f"weigh {kind} {model}",
-            weigh_kernel,
-            {
-                "values": "*fp32" if kind == "chunks" else "*bf16",
-                "masses": "*fp32",
-                **scored,
-                **dict.fromkeys(("heads", "tiles", "rows", "first_chunk"), "i32"),
-                **dict.fromkeys(("runs", "places", "held_places"), "i32"),
-            },
-            WEIGH_LAUNCHES,
-            {
-                "ROWS": unit_rows_for(rows),
-                "RUNS": 16,
-                "PER_CHUNK": 1 if kind == "chunks" else _PER_CHUNK,
-                "CENTRES": kind == "chunks",
-                "LISTED": kind == "groups",
-            },
-        )
-        for kind in ("chunks", "groups")
-    ]
-    return (turn, centres, *scores, *weighing)
+    )
+    weighing = Build(
+        f"weigh groups {model} {group}",
+        weigh_kernel,
+        {"values": "*bf16", **_WEIGHED},
+        WEIGH_LAUNCHES,
+        {
+            "ROWS": unit_rows_for(rows),
+            "RUNS": 16,
+            "PER_CHUNK": 64 // group,
+            "CENTRES": False,
+            "LISTED": True,
+        },
+    )
+    return (*scores, weighing)
 
 
 def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
@@ -170,7 +199,7 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "multiples": "*fp32",
             **dict.fromkeys(numbers, "i32"),
         },
-        CHOOSE_LAUNCHES,
+        choose_launches(places),
         {
             "PLACES": places,
             "BUDGET": budget,
@@ -181,10 +210,81 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
     )
 
 
+_SUMS = {**_SCORED, "always": "*fp32", **dict.fromkeys(("rows", "first_chunk", "runs"), "i32")}
+
+
+def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
+    padded = max(int(triton.next_power_of_2(rows)), selection_step.LEAST_ROWS)
+    sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PARTS": 2, "OVERLAPS": True}
+    weighed = 128 * 8 * (64 // group) * padded > selection_step.MOST_WEIGHTS
+    score = Build(
+        f"score_step {model} {group}",
+        selection_step.score_step_kernel,
+        {
+            "queries": "*bf16",
+            "summaries": "*bf16",
+            "codes": "*u8",
+            "scales": "*bf16",
+            **_SCORED,
+            "sums": "*bf16",
+            "scale": "fp32",
+            **dict.fromkeys(("rows", "query_stride", "first_chunk", "capacity", "runs"), "i32"),
+            "position_at": "*i32",
+            "resident": "*bf16",
+            "logs": "*fp32",
+            "resident_slots": "i32",
+        },
+        selection_step.SCORE_LAUNCHES,
+        {
+            "ROWS": padded,
+            "HEADS": rows,
+            "SINKS": 64 // group,
+            "RECENT": 192 // group,
+            "GROUP": group,
+            "QUARTER": dim // 4,
+            "WIDTH": max(dim // 4, 32),
+            "PACKED": True,
+            "OVERLAPS": True,
+            "STANDS": True,
+        },
+    )
+    weigh = Build(
+        f"weigh_step {model} {group}",
+        selection_step.weigh_step_kernel,
+        {**_SUMS, "sums": "*bf16", "masses": "*fp32", "parts": "i32"},
+        selection_step.WEIGH_LAUNCHES,
+        sizes,
+    )
+    choose = Build(
+        f"choose_step {model} {group}",
+        selection_step.choose_step_kernel,
+        {
+            **_SUMS,
+            "sums": "*fp32" if weighed else "*bf16",
+            "groups": "*i32",
+            "multiples": "*fp32",
+            **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
+            "counts": "*i64",
+            **dict.fromkeys(("budget", "cache_slots", "max_groups", "parts", "first_head"), "i32"),
+            "mass_stride": "i32",
+        },
+        selection_step.CHOOSE_LAUNCHES,
+        {**sizes, "BUDGET": 2048 // group, "SLOTS": 8192 // group, "WEIGHED": weighed},
+    )
+    return (score, weigh, choose) if weighed else (score, choose)
+
+
 BUILDS = (
     *_builds(128, 128, "qwen3-30b-a3b"),
     *_builds(64, 48, "smollm2-64k"),
     *_builds(128, 8, "qwen3-30b-a3b by token"),
     _choose_build("chunks", 1024, 512, 1),
-    _choose_build("groups", 2048, 128, _PER_CHUNK),
+    _choose_build("groups 16", 2048, 128, 4),
+    _choose_build("groups 4", 8192, 512, 16),
+    _choose_build("groups 4 of all", 16384, 512, 16),
+    *_step_builds(128, 8, "qwen3-30b-a3b", 16),
+    *_step_builds(128, 8, "qwen3-30b-a3b", 4),
+    *_step_builds(64, 3, "smollm2-64k", 16),
+    *_step_builds(64, 3, "smollm2-64k", 4),
 )
+"""In groups of 16 and of 4 tokens."""

@@ -1,6 +1,7 @@
-"""Selection for one block of few query rows, as in a decode step: two kernels.
+"""Selection for one block of few query rows, as in a decode step: two kernels, or three.
 
-The second one also finds the chosen pages in the page cache, if it is given one.
+The last one also finds the chosen pages in the page cache, if it is given one. Where it would have
+many weights to read, a kernel of many programs adds them up over query rows first.
 """
 
 import math
@@ -11,7 +12,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.build import Launch, capability, overlap, pick
 from hga_kernels.gpu.pages import give_slots, mark_used, padded_slots
 from hga_kernels.gpu.resident import store_log_mass
 from hga_kernels.gpu.scores import (
@@ -37,21 +38,24 @@ class WindowPages:
     position: torch.Tensor
     """[1] int32 of the token."""
     resident: torch.Tensor
-    """[kv_heads, slots, 2, 16, head_dim], see ``reference_pages``."""
+    """[kv_heads, slots, 2, group_size, head_dim], see ``reference_pages``."""
     sizes: Window = WINDOW
 
 
 MAX_ROWS = 16
-_LEAST_ROWS = 8
+LEAST_ROWS = 8
 """Of a tile: a product has no fewer."""
+MOST_WEIGHTS = 2**15
+"""Of all groups and rows of a KV head, for one program to normalise and add up."""
 
 
 def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
-    sizes = {"CHUNKS": chunks, "WARPS": warps, "PAGES": 8}
+    sizes = {"CHUNKS": chunks, "WARPS": warps, "TOKENS": 128}
     return Launch(sizes, warps=warps, registers=registers)
 
 
 SCORE_LAUNCHES = {90: _score_launch(8, 4), 120: _score_launch(8, 4)}
+WEIGH_LAUNCHES = {90: Launch({"PART": 4}, warps=4), 120: Launch({"PART": 4}, warps=4)}
 CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
 
 CANDIDATES = {
@@ -63,6 +67,10 @@ CANDIDATES = {
         _score_launch(16, 8),
         _score_launch(16, 8, 80),
         _score_launch(32, 16),
+    ),
+    "weigh_step": tuple(
+        Launch({"PART": part}, warps=warps)
+        for part, warps in ((1, 4), (2, 4), (4, 4), (4, 8), (8, 8), (16, 8))
     ),
     "choose_step": tuple(Launch({}, warps=warps) for warps in (8, 16, 32)),
 }
@@ -94,21 +102,23 @@ def score_step_kernel(
     HEADS: tl.constexpr,
     SINKS: tl.constexpr,
     RECENT: tl.constexpr,
+    GROUP: tl.constexpr,
     PACKED: tl.constexpr,
     OVERLAPS: tl.constexpr,
     STANDS: tl.constexpr,
     CHUNKS: tl.constexpr,
     WARPS: tl.constexpr,
-    PAGES: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
     """One program a run of CHUNKS chunks and KV head: weight per group and row.
 
     STANDS: no kernel that may still be running changes the index or ``end_chunks``. With HEADS the
-    programs after the runs find the mass of PAGES pages each of what is read anyhow.
+    programs after the runs find the mass of TOKENS places each of what is read anyhow.
     """
     run, head = tl.program_id(0), tl.program_id(1)
-    TOKENS: tl.constexpr = CHUNKS * 64
-    REPEATS: tl.constexpr = TOKENS // (16 * WARPS)
+    SIZE: tl.constexpr = CHUNKS * 64
+    PER_CHUNK: tl.constexpr = 64 // GROUP
+    REPEATS: tl.constexpr = SIZE // (16 * WARPS)
     dim: tl.constexpr = 4 * QUARTER
     if OVERLAPS:
         gdc_launch_dependents()
@@ -119,7 +129,7 @@ def score_step_kernel(
     # What is far away is asked for first.
     left = tl.where(counts, capacity - run * CHUNKS, 0)
     first = head * capacity + run * CHUNKS
-    token, columns = tl.arange(0, TOKENS), tl.arange(0, WIDTH)
+    token, columns = tl.arange(0, SIZE), tl.arange(0, WIDTH)
     held = (token < left * 64)[:, None] & (columns < QUARTER)[None, :]
     start = codes + first.to(tl.int64) * (64 * QUARTER)
     code = tl.load(start + token[:, None] * QUARTER + columns[None, :], held, 0)
@@ -149,16 +159,17 @@ def score_step_kernel(
         peak = tl.max(centre, 0)
         centre = tl.exp2(centre - peak[None, :])  # [CHUNKS, ROWS]
 
-        products = token_products(in_product_order(code, REPEATS, WARPS), a, b, c, d, begin, PACKED)
-        ordered_scale = in_product_order(token_scale[:, None], REPEATS, WARPS)
-        ordered_scale = tl.reshape(ordered_scale, (TOKENS,)).to(tl.float32)
-        weight = group_sums(products, ordered_scale, step * scale, REPEATS, WARPS)
-        weight = tl.reshape(weight, (CHUNKS, 4, ROWS))
+        code = in_product_order(code, REPEATS, WARPS, GROUP)
+        products = token_products(code, a, b, c, d, begin, PACKED)
+        ordered_scale = in_product_order(token_scale[:, None], REPEATS, WARPS, GROUP)
+        ordered_scale = tl.reshape(ordered_scale, (SIZE,)).to(tl.float32)
+        weight = group_sums(products, ordered_scale, step * scale, REPEATS, WARPS, GROUP)
+        weight = tl.reshape(weight, (CHUNKS, PER_CHUNK, ROWS))
         weight = tl.where(choice[:, None, None], weight * centre[:, None, :], 0.0)
-        weight = tl.reshape(weight, (CHUNKS * 4, ROWS))
+        weight = tl.reshape(weight, (CHUNKS * PER_CHUNK, ROWS))
 
-        group = tl.arange(0, CHUNKS * 4)
-        own = (head * runs + run) * (CHUNKS * 4)
+        group = tl.arange(0, CHUNKS * PER_CHUNK)
+        own = (head * runs + run) * (CHUNKS * PER_CHUNK)
         tl.store(sums + (own + group)[:, None] * ROWS + row[None, :], weight.to(tl.bfloat16))
         place = (head * runs + run) * ROWS + row
         tl.store(peaks + place, peak)
@@ -168,11 +179,89 @@ def score_step_kernel(
             store_log_mass(
                 *(queries + head * query_stride, position_at, resident, logs, scale),
                 *(resident_slots, run - runs, tl.num_programs(0) - runs, head),
-                *(HEADS, dim, SINKS, RECENT, ROWS, PAGES),
+                *(HEADS, dim, SINKS, RECENT, GROUP, ROWS, TOKENS),
             )
 
 
-@triton.jit(do_not_specialize=("first_head",))
+@triton.jit
+def _held(run, first_chunk, end, rows, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+    """Which runs and rows were scored: [runs, ROWS]."""
+    scored = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
+    return scored[:, None] & (tl.arange(0, ROWS) < rows)[None, :]
+
+
+@triton.jit
+def _whole(peak, total, held, always, head, rows, parts, ROWS: tl.constexpr, PARTS: tl.constexpr):
+    """The largest peak of each row, and what all its weights are beside it."""
+    row = tl.arange(0, ROWS)
+    most = tl.max(peak, 0)
+    whole = tl.sum(total * tl.where(held, tl.exp2(peak - most[None, :]), 0.0), 0)
+    if PARTS:
+        part = tl.arange(0, PARTS)
+        at = (head * parts + part)[:, None] * rows + row[None, :]
+        there = (part < parts)[:, None] & (row < rows)[None, :]
+        other = tl.load(always + at, there, -float("inf")) * LOG2_E - (most - LIFT)[None, :]
+        whole += tl.sum(tl.exp2(tl.minimum(other, MOST_SCORE)), 0)
+    return most, whole
+
+
+@triton.jit
+def _added_up(weight, peak, held, most, whole):
+    """Masses of groups: weights [runs * groups, rows] normalised and added up over the rows."""
+    share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
+    share = tl.where(held & (whole > 0)[None, :], share / whole[None, :], 0.0)
+    GROUPS: tl.constexpr = weight.shape[0] // peak.shape[0]
+    shared = tl.reshape(weight, (peak.shape[0], GROUPS, peak.shape[1])) * share[:, None, :]
+    return tl.sum(tl.reshape(shared, weight.shape), 1)
+
+
+@triton.jit
+def weigh_step_kernel(
+    end_chunks,
+    sums,
+    peaks,
+    totals,
+    always,
+    masses,
+    rows,
+    first_chunk,
+    runs,
+    parts,
+    ROWS: tl.constexpr,
+    GROUP: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    RUNS: tl.constexpr,
+    PARTS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    PART: tl.constexpr,
+):
+    """One program PART runs and KV head: mass per group, as ``choose_step_kernel`` takes it."""
+    first, head = tl.program_id(0) * PART, tl.program_id(1)
+    GROUPS: tl.constexpr = CHUNKS * (64 // GROUP)
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
+    end = tl.load(end_chunks)
+    if (first * CHUNKS < end) & ((first + PART) * CHUNKS > first_chunk):
+        run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
+        number = first * GROUPS + tl.arange(0, PART * GROUPS)
+        present = (number >= first_chunk * (64 // GROUP)) & (number < end * (64 // GROUP))
+        at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
+        weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
+        place = (head * runs + run)[:, None] * ROWS + row[None, :]
+        held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
+        peak = tl.load(peaks + place, held, -float("inf"))
+        total = tl.load(totals + place, held, 0.0)
+        own = first + tl.arange(0, PART)
+        place = (head * runs + own)[:, None] * ROWS + row[None, :]
+        own_held = _held(own, first_chunk, end, rows, ROWS, CHUNKS)
+        own_peak = tl.load(peaks + place, own_held, -float("inf"))
+        most, whole = _whole(peak, total, held, always, head, rows, parts, ROWS, PARTS)
+        mass = _added_up(weight, own_peak, own_held, most, whole)
+        tl.store(masses + head * runs * GROUPS + number, mass, present)
+
+
+@triton.jit(do_not_specialize=("first_head", "mass_stride"))
 def choose_step_kernel(
     end_chunks,
     sums,
@@ -195,62 +284,72 @@ def choose_step_kernel(
     max_groups,
     parts,
     first_head,
+    mass_stride,
     ROWS: tl.constexpr,
+    GROUP: tl.constexpr,
     CHUNKS: tl.constexpr,
     RUNS: tl.constexpr,
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
     PARTS: tl.constexpr,
+    WEIGHED: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
     """One program a KV head: mass per group, those that are drawn, with SLOTS their places.
 
-    With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows], logarithms.
+    WEIGHED: ``sums`` are the masses, those of a head ``mass_stride`` after those of the one before:
+    a number of no known divisor, as wide loads would have to be put in another order for the
+    scattered store. With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows],
+    logarithms.
     """
     head = tl.program_id(0)
-    GROUPS: tl.constexpr = CHUNKS * 4
+    PER_CHUNK: tl.constexpr = 64 // GROUP
+    GROUPS: tl.constexpr = CHUNKS * PER_CHUNK
     if OVERLAPS:
         gdc_launch_dependents()
         gdc_wait()
     end = tl.load(end_chunks)
-    run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
-    scored = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
-    place = (head * runs + run)[:, None] * ROWS + row[None, :]
-    held = scored[:, None] & (row < rows)[None, :]
-    peak = tl.load(peaks + place, held, -float("inf"))
-    total = tl.load(totals + place, held, 0.0)
     number = tl.arange(0, RUNS * GROUPS)
-    present = (number >= first_chunk * 4) & (number < end * 4)
-    # As one list of rows, so that neighbours read neighbours.
-    at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
-    weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
+    present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
+    if WEIGHED:
+        mass = tl.load(sums + head * mass_stride + number, present, 0.0)
+    else:
+        run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
+        place = (head * runs + run)[:, None] * ROWS + row[None, :]
+        held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
+        peak = tl.load(peaks + place, held, -float("inf"))
+        total = tl.load(totals + place, held, 0.0)
+        # As one list of rows, so that neighbours read neighbours.
+        at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
+        weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
+        if SLOTS:
+            known = tl.load(table + head * max_groups + number, present, -1)
     if SLOTS:
         slot = tl.arange(0, SLOTS)
         old = tl.load(owner + head * cache_slots + slot, slot < cache_slots, -1)
-        known = tl.load(table + head * max_groups + number, present, -1)
         step = tl.load(step_at)
-
-    most = tl.max(peak, 0)
-    share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
-    whole = tl.sum(total * share, 0)
-    if PARTS:
-        part = tl.arange(0, PARTS)
-        at = (head * parts + part)[:, None] * rows + row[None, :]
-        there = (part < parts)[:, None] & (row < rows)[None, :]
-        other = tl.load(always + at, there, -float("inf")) * LOG2_E - (most - LIFT)[None, :]
-        whole += tl.sum(tl.exp2(tl.minimum(other, MOST_SCORE)), 0)
-    share = tl.where(held & (whole > 0)[None, :], share / whole[None, :], 0.0)
-    weight = tl.reshape(weight, (RUNS, GROUPS, ROWS)) * share[:, None, :]
-    mass = tl.sum(tl.reshape(weight, (RUNS * GROUPS, ROWS)), 1)
+    if not WEIGHED:
+        most, whole = _whole(peak, total, held, always, head, rows, parts, ROWS, PARTS)
+        mass = _added_up(weight, peak, held, most, whole)
 
     odds = mass / draw_numbers(number, first_head + head)
     taken, place, count, bound = heaviest(odds, present, budget)
-    tl.store(groups + head * budget + place, number, taken)
-    tl.store(multiples + head * budget + place, multiples_of(mass, bound), taken)
+    groups += head * budget
+    multiples += head * budget
     lane = tl.arange(0, BUDGET)
+    tl.store(groups + place, number, taken)
+    if WEIGHED:
+        # Few of many: they are looked up by themselves.
+        tl.debug_barrier()
+        place, taken = lane, lane < count
+        number = tl.load(groups + lane, taken, 0)
+        mass = tl.load(sums + head * mass_stride + number, taken, 0.0)
+        if SLOTS:
+            known = tl.load(table + head * max_groups + number, taken, -1)
+    tl.store(multiples + place, multiples_of(mass, bound), taken)
     rest = (lane >= count) & (lane < budget)
-    tl.store(groups + head * budget + lane, -1, rest)
-    tl.store(multiples + head * budget + lane, 1.0, rest)
+    tl.store(groups + lane, -1, rest)
+    tl.store(multiples + lane, 1.0, rest)
     if SLOTS:
         places += head * budget
         tl.store(places + place, known, taken)
@@ -258,7 +357,7 @@ def choose_step_kernel(
         misses = mark_used(known, taken, stamps + head * cache_slots, step, counts)
         if misses > 0:
             give_slots(
-                *(misses, old, groups + head * budget, places, table + head * max_groups),
+                *(misses, old, groups, places, table + head * max_groups),
                 *(owner + head * cache_slots, stamps + head * cache_slots, step),
                 *(budget, cache_slots, BUDGET, SLOTS),
             )
@@ -272,6 +371,7 @@ def select_few(
     first_chunk: int,
     end_chunks: torch.Tensor,
     budget: int,
+    group_size: int,
     last_chunk: int,
     scale: float,
     packed: bool,
@@ -288,19 +388,27 @@ def select_few(
     what is read anyhow may be given in parts. Or ``window`` says where it is.
     """
     kv_heads, _, rows, dim = queries.shape
-    score, choose = pick(SCORE_LAUNCHES, capability()), pick(CHOOSE_LAUNCHES, capability())
+    score = pick(SCORE_LAUNCHES, capability())
     chunks = score.sizes["CHUNKS"]
+    groups_of_run = chunks * (64 // group_size)
     runs = -(-last_chunk // chunks)
-    padded = max(triton.next_power_of_2(rows), _LEAST_ROWS)
+    all_runs = int(triton.next_power_of_2(-(-summaries.shape[1] // chunks)))
+    padded = max(int(triton.next_power_of_2(rows)), LEAST_ROWS)
+    weighed = all_runs * groups_of_run * padded > MOST_WEIGHTS
+    choose = pick(CHOOSE_LAUNCHES, capability())
+    # ``heaviest`` wants a place a thread.
+    all_runs = max(all_runs, 32 * choose.warps // groups_of_run)
     device = queries.device
-    sums = torch.empty((kv_heads, runs, chunks * 4, padded), dtype=torch.bfloat16, device=device)
+    sums = torch.empty(
+        (kv_heads, runs * groups_of_run, padded), dtype=torch.bfloat16, device=device
+    )
     peaks = torch.empty((kv_heads, runs, padded), dtype=torch.float32, device=device)
     totals = torch.empty_like(peaks)
     groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
     multiples = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
     pieces = 0
     if window is not None:
-        pieces = -(-window.sizes.slots // score.sizes["PAGES"])
+        pieces = -(-window.sizes.slots * group_size // score.sizes["TOKENS"])
         always = torch.empty((kv_heads, pieces, rows), dtype=torch.float32, device=device)
     score_step_kernel[(runs + pieces, kv_heads)](
         queries,
@@ -327,11 +435,34 @@ def select_few(
         HEADS=0 if window is None else rows,
         SINKS=0 if window is None else window.sizes.sinks,
         RECENT=0 if window is None else window.sizes.recent,
+        GROUP=group_size,
         PACKED=packed,
         STANDS=pages is not None,
         **overlap(device),
         **score.options(),
     )
+    parts = 0 if always is None else always.shape[1]
+    always = peaks if always is None else always
+    sizes = {"ROWS": padded, "GROUP": group_size, "CHUNKS": chunks, "RUNS": all_runs}
+    sizes |= {"PARTS": triton.next_power_of_2(parts) if parts else 0, **overlap(device)}
+    if weighed:
+        weigh = pick(WEIGH_LAUNCHES, capability())
+        weights = sums
+        sums = torch.empty((kv_heads, runs * groups_of_run), dtype=torch.float32, device=device)
+        weigh_step_kernel[(-(-runs // weigh.sizes["PART"]), kv_heads)](
+            end_chunks,
+            weights,
+            peaks,
+            totals,
+            always,
+            sums,
+            rows,
+            first_chunk,
+            runs,
+            parts,
+            **sizes,
+            **weigh.options(),
+        )
     _, table, owner, *_ = pages or (None,) * 6
     cache_slots = 0 if owner is None else owner.shape[1]
     choose_step_kernel[(kv_heads,)](
@@ -339,7 +470,7 @@ def select_few(
         sums,
         peaks,
         totals,
-        peaks if always is None else always,
+        always,
         groups,
         multiples,
         *(pages or (None,) * 6),
@@ -349,84 +480,13 @@ def select_few(
         budget,
         cache_slots,
         0 if table is None else table.shape[1],
-        0 if always is None else always.shape[1],
+        parts,
         layer * kv_heads,
-        ROWS=padded,
-        CHUNKS=chunks,
-        # ``heaviest`` wants a place a thread.
-        RUNS=max(triton.next_power_of_2(-(-summaries.shape[1] // chunks)), choose.warps),
+        runs * groups_of_run,
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
-        PARTS=0 if always is None else triton.next_power_of_2(always.shape[1]),
-        **overlap(device),
+        WEIGHED=weighed,
+        **sizes,
         **choose.options(),
     )
     return groups, multiples
-
-
-def _builds(dim: int, rows: int, model: str) -> tuple[Build, Build]:
-    padded = max(triton.next_power_of_2(rows), _LEAST_ROWS)
-    return (
-        Build(
-            f"score_step {model}",
-            score_step_kernel,
-            {
-                "queries": "*bf16",
-                "summaries": "*bf16",
-                "codes": "*u8",
-                "scales": "*bf16",
-                "end_chunks": "*i32",
-                "sums": "*bf16",
-                "peaks": "*fp32",
-                "totals": "*fp32",
-                "scale": "fp32",
-                **dict.fromkeys(("rows", "query_stride", "first_chunk", "capacity", "runs"), "i32"),
-                "position_at": "*i32",
-                "resident": "*bf16",
-                "logs": "*fp32",
-                "resident_slots": "i32",
-            },
-            SCORE_LAUNCHES,
-            {
-                "ROWS": padded,
-                "HEADS": rows,
-                "SINKS": WINDOW.sinks,
-                "RECENT": WINDOW.recent,
-                "QUARTER": dim // 4,
-                "WIDTH": max(dim // 4, 32),
-                "PACKED": True,
-                "OVERLAPS": True,
-                "STANDS": True,
-            },
-        ),
-        Build(
-            f"choose_step {model}",
-            choose_step_kernel,
-            {
-                "end_chunks": "*i32",
-                "sums": "*bf16",
-                "peaks": "*fp32",
-                "totals": "*fp32",
-                "always": "*fp32",
-                "groups": "*i32",
-                "multiples": "*fp32",
-                **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
-                "counts": "*i64",
-                **dict.fromkeys(("rows", "first_chunk", "runs", "budget"), "i32"),
-                **dict.fromkeys(("cache_slots", "max_groups", "parts", "first_head"), "i32"),
-            },
-            CHOOSE_LAUNCHES,
-            {
-                "ROWS": padded,
-                "CHUNKS": 8,
-                "RUNS": 128,
-                "BUDGET": 64,
-                "SLOTS": 512,
-                "PARTS": 2,
-                "OVERLAPS": True,
-            },
-        ),
-    )
-
-
-BUILDS = _builds(128, 8, "qwen3-30b-a3b") + _builds(64, 3, "smollm2-64k")

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import (
     BF16_STEP,
+    GROUP_SIZES,
     PageCase,
     assert_near,
     exact,
+    group_sizes,
     multiples_for,
     page_case,
     random,
@@ -49,13 +51,15 @@ def check(
 @given(
     st.sampled_from([16, 64, 128]), st.integers(1, 2), ratios, st.integers(1, 2),
     st.integers(1, 9), st.integers(3, 11), st.integers(17, 150), st.booleans(),
-    st.sampled_from([0.3, 1.0, 4.0]), seeds,
+    st.sampled_from([0.3, 1.0, 4.0]), group_sizes, seeds,
 )  # fmt: skip
 def test_attend_pages(
     device: torch.device, dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int,
-    tokens: int, with_mass: bool, size: float, seed: int,
+    tokens: int, with_mass: bool, size: float, group_size: int, seed: int,
 ) -> None:  # fmt: skip
-    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size)
+    # As many places for pages as make the same number of tokens, and a few more.
+    pages += (16 // group_size - 1) * 3
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, group_size)
     check(case, device, with_mass, size, multiples_for(case, seed))
     moved = [tensor.to(device) for tensor in case]
     logs = gpu_attention.log_mass(*moved, 1 / math.sqrt(dim))
@@ -63,22 +67,23 @@ def test_attend_pages(
     torch.testing.assert_close(logs.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("ratio", [3, 8])
-def test_whole_blocks(device: torch.device, ratio: int) -> None:
+@pytest.mark.parametrize(("ratio", "group_size"), [(3, 16), (8, 16), (8, 8), (3, 4), (8, 4)])
+def test_whole_blocks(device: torch.device, ratio: int, group_size: int) -> None:
     """64 query tokens: several programs share the pages, and tiles follow each other."""
-    case = page_case(64, 1, ratio, 1, 64, 40, 900, seed=5)
+    case = page_case(64, 1, ratio, 1, 64, 640 // group_size, 900, seed=5, group_size=group_size)
     check(case, device, with_mass=True, multiples=multiples_for(case, 1))
 
 
-def test_all_pages_of_a_text(device: torch.device) -> None:
+@pytest.mark.parametrize("size", GROUP_SIZES)
+def test_all_pages_of_a_text(device: torch.device, size: int) -> None:
     """Dense use: every page in order, those after a block left out."""
     tokens, rows, dim = 200, 40, 64
-    pages = -(-tokens // 16)
-    pool = random(pages, 2, 16, dim, seed=1)
+    pages = -(-tokens // size)
+    pool = random(pages, 2, size, dim, seed=1)
     positions = torch.arange(tokens, dtype=torch.int32).view(-1, rows)
     numbers = torch.arange(pages, dtype=torch.int32)
     groups = numbers.expand(len(positions), 1, pages)
-    groups = groups.masked_fill(groups > positions[:, -1:, None] // 16, -1)
+    groups = groups.masked_fill(groups > positions[:, -1:, None] // size, -1)
     queries = random(len(positions), rows, 2, dim, seed=2)
     check((queries, positions, groups, groups.clamp_min(0), pool), device, with_mass=True)
     listed = groups, groups.clamp_min(0), pool
@@ -99,3 +104,5 @@ def test_what_is_not_taken() -> None:
     assert gpu_attention.attend_pages(queries.float(), *rest, pool.float(), 0.1) is None
     assert gpu_attention.attend_pages(queries[..., :48], *rest, odd, 0.1) is None
     assert gpu_attention.attend_pages(queries, *rest, pool, -0.1) is None
+    large = random(4, 2, 32, 64)
+    assert gpu_attention.attend_pages(queries, *rest, large, 0.1) is None

@@ -5,21 +5,25 @@ import math
 import pytest
 import torch
 from hga_kernels import reference, reference_pages, select_groups
-from kernel_cases import CHUNK, GROUP, random
+from kernel_cases import CHUNK, random
 
 choice = pytest.importorskip("hga_kernels.gpu.choice")
 selection = pytest.importorskip("hga_kernels.gpu.selection")
+selection_step = pytest.importorskip("hga_kernels.gpu.selection_step")
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 MAX_ROWS = 16
 HEADS, CHUNKS, BUDGET, SLOTS = 2, 9, 6, 13
-SIZES = reference_pages.Window(sinks=4, recent=12)
-"""Of more pages than one program reads."""
 
 
-def empty_cache(device: torch.device) -> list[torch.Tensor]:
+def window_of(group_size: int) -> reference_pages.Window:
+    """Of more pages than one program reads."""
+    return reference_pages.Window(64 // group_size, 192 // group_size, group_size)
+
+
+def empty_cache(device: torch.device, group_size: int) -> list[torch.Tensor]:
     """Table, owner, stamps, step and counts."""
-    shapes = (HEADS, CHUNKS * CHUNK // GROUP), (HEADS, SLOTS), (HEADS, SLOTS)
+    shapes = (HEADS, CHUNKS * CHUNK // group_size), (HEADS, SLOTS), (HEADS, SLOTS)
     cache = [torch.full(shape, -1, dtype=torch.int32, device=device) for shape in shapes]
     step = torch.zeros(1, dtype=torch.int32, device=device)
     return [*cache, step, torch.zeros(2, dtype=torch.int64, device=device)]
@@ -30,22 +34,38 @@ def read_anyhow(
 ) -> torch.Tensor:
     """[kv_heads, 1, rows]: logarithm of the mass of sinks, two chunks and the open one."""
     tokens = [*range(64), *range(max(64, (position // 64 - 2) * 64), position + 1)]
-    slots = [t // 16 if t < 64 else SIZES.sinks + t // 16 % SIZES.recent for t in tokens]
-    keys = resident[:, slots, 0, [t % 16 for t in tokens]].double()
+    size = resident.shape[3]
+    window = window_of(size)
+    slots = [t // size if t < 64 else window.sinks + t // size % window.recent for t in tokens]
+    keys = resident[:, slots, 0, [t % size for t in tokens]].double()
     return (queries.double() @ keys[:, None].mT * scale).logsumexp(-1).float()
 
 
-@pytest.mark.parametrize("with_window", [False, True])
-@pytest.mark.parametrize("rows", [3, 20])
-def test_choose_pages(device: torch.device, rows: int, with_window: bool) -> None:
-    """Over several steps; 20 rows are too many for one go."""
-    dim, scale = 64, 1 / 8
+@pytest.mark.parametrize(
+    ("rows", "with_window", "size", "apart"),
+    [
+        *((rows, with_window, 16, False) for rows in (3, 20) for with_window in (False, True)),
+        *((3, True, *how) for how in ((16, True), (8, False), (4, False), (4, True))),
+    ],
+)
+def test_choose_pages(
+    device: torch.device,
+    rows: int,
+    with_window: bool,
+    size: int,
+    apart: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over several steps; 20 rows are too many for one go, and masses may be added up apart."""
+    dim, scale, sizes = 64, 1 / 8, window_of(size)
+    if apart:
+        monkeypatch.setattr(selection_step, "MOST_WEIGHTS", 0)
     centres = random(HEADS, CHUNKS, dim, seed=2, size=0.5)
     keys = random(HEADS, CHUNKS * CHUNK, dim, seed=3)
-    codes, scales = reference.encode_tokens(keys, centres, GROUP, "tokens")
+    codes, scales = reference.encode_tokens(keys, centres, "tokens")
     scales[:, -1], centres[:, -1] = math.nan, math.nan
     index = [part.to(device) for part in (centres, codes, scales)]
-    cache, expected = empty_cache(device), empty_cache(device)
+    cache, expected = empty_cache(device, size), empty_cache(device, size)
     for step, end in enumerate((1, 2, 5, 5, 8, 7)):
         queries = random(HEADS, 1, rows, dim, seed=step // 2, size=2).to(device)
         ends = torch.tensor([end], dtype=torch.int32, device=device)
@@ -54,21 +74,21 @@ def test_choose_pages(device: torch.device, rows: int, with_window: bool) -> Non
         window, always = None, None
         if with_window:
             position = (end + 2) * CHUNK + 5 + 9 * step
-            resident = random(HEADS, SIZES.slots, 2, GROUP, dim, seed=step).to(device)
+            resident = random(HEADS, sizes.slots, 2, size, dim, seed=step).to(device)
             # What comes after the token may hold anything.
-            group = position // GROUP
-            resident[:, SIZES.sinks + group % SIZES.recent, :, position % GROUP + 1 :] = math.nan
-            for later in range(group + 1, (position // CHUNK + 1) * (CHUNK // GROUP)):
-                resident[:, SIZES.sinks + later % SIZES.recent] = math.nan
+            group = position // size
+            resident[:, sizes.sinks + group % sizes.recent, :, position % size + 1 :] = math.nan
+            for later in range(group + 1, sizes.end(position)):
+                resident[:, sizes.sinks + later % sizes.recent] = math.nan
             at = torch.tensor([position], dtype=torch.int32, device=device)
-            window = choice.WindowPages(at, resident, SIZES)
+            window = choice.WindowPages(at, resident, sizes)
             always = read_anyhow(queries, resident, position, scale)
         groups, multiples, places = choice.choose_pages(
-            queries, *index, 1, ends, BUDGET, scale, *cache, window, 5
+            queries, *index, 1, ends, BUDGET, size, scale, *cache, window, 5
         )
         select = selection.select_groups if rows <= MAX_ROWS else select_groups
         chosen, expected_multiples = select(
-            queries, *index, 1, ends, CHUNKS, BUDGET, CHUNKS, scale, always, 5
+            queries, *index, 1, ends, CHUNKS, BUDGET, size, CHUNKS, scale, always, 5
         )
         assert torch.equal(groups, chosen[0])
         torch.testing.assert_close(multiples, expected_multiples[0], rtol=3e-3, atol=0)
@@ -79,4 +99,4 @@ def test_choose_pages(device: torch.device, rows: int, with_window: bool) -> Non
     assert hits > 0
     assert misses > SLOTS * HEADS / 2
     # The second step has one chunk to choose from, the others a budget and more.
-    assert hits + misses == HEADS * (4 + 4 * BUDGET)
+    assert hits + misses == HEADS * (min(CHUNK // size, BUDGET) + 4 * BUDGET)

@@ -6,17 +6,16 @@ from hga_kernels import reference
 from hga_kernels.reference_pages import Window
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import CHUNK, GROUP, random, seeds
+from kernel_cases import CHUNK, GROUP_SIZES, random, seeds
 
 index = pytest.importorskip("hga_kernels.gpu.index")
 
 Entries = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-SMALL = Window(sinks=4, recent=8)
 
 
 def entries(device: torch.device, *leading: int, dim: int) -> Entries:
     """Room for entries, of values that no index has."""
-    codes = torch.full((*leading, CHUNK // GROUP, GROUP, dim // 4), 77, dtype=torch.uint8)
+    codes = torch.full((*leading, CHUNK, dim // 4), 77, dtype=torch.uint8)
     return (
         torch.full((*leading, dim), torch.nan, dtype=torch.bfloat16, device=device),
         codes.to(device),
@@ -67,22 +66,24 @@ def test_chunks_are_indexed_as_defined(
             torch.testing.assert_close(*same, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("size", GROUP_SIZES)
 @pytest.mark.parametrize("position", [0, 63, 64, 65, 128, 640, 700])
 def test_a_chunk_is_indexed_in_every_layer_when_it_closes(
-    device: torch.device, position: int
+    device: torch.device, position: int, size: int
 ) -> None:
     """From its places in the window: sinks, or the ring, which has gone round by then."""
     layers, heads, dim, chunks = 2, 3, 32, 12
-    resident = random(layers, heads, SMALL.slots + 5, 2, GROUP, dim, seed=position).to(device)
+    window = Window(sinks=64 // size, recent=128 // size, group_size=size)
+    resident = random(layers, heads, window.slots + 5, 2, size, dim, seed=position).to(device)
     found = entries(device, layers, heads, chunks, dim=dim)
     expected = entries(device, layers, heads, chunks, dim=dim)
     cos, sin = turns(dim, device, 1)
     here = torch.tensor([position], dtype=torch.int32, device=device)
-    index.index_closed_chunk(here, resident, cos, sin, *found, SMALL)
+    index.index_closed_chunk(here, resident, cos, sin, *found, window)
     if position and position % CHUNK == 0:
         chunk = position // CHUNK - 1
-        groups = range(4 * chunk, 4 * chunk + 4)
-        slots = [g if g < SMALL.sinks else SMALL.sinks + g % SMALL.recent for g in groups]
+        groups = range(chunk * CHUNK // size, (chunk + 1) * CHUNK // size)
+        slots = [g if g < window.sinks else window.sinks + g % window.recent for g in groups]
         for layer in range(layers):
             keys = resident[layer][:, slots, 0].flatten(1, 2)
             own = [entry[layer][:, chunk : chunk + 1] for entry in expected]

@@ -12,13 +12,16 @@ from hga_kernels import reference_pages
 from hga_kernels.reference_pages import MISSING, MOST_AGE, Window
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kernel_cases import BF16_STEP, assert_near, random, seeds
+from kernel_cases import BF16_STEP, assert_near, group_sizes, random, seeds
 
 pages = pytest.importorskip("hga_kernels.gpu.pages")
 resident = pytest.importorskip("hga_kernels.gpu.resident")
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-SMALL = Window(sinks=4, recent=8)
+
+def small(group_size: int) -> Window:
+    """A chunk of sinks, and two that are recent."""
+    return Window(64 // group_size, 128 // group_size, group_size)
 
 
 def on_host(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -32,7 +35,7 @@ def number(value: int, device: torch.device, dtype: torch.dtype = torch.int32) -
 
 def load_token(host: torch.Tensor, held: torch.Tensor, position: int, window: Window) -> None:
     """The window of a token whose own K and V the host holds already."""
-    now, group = number(position, held.device), position // 16
+    now, group = number(position, held.device), position // window.group_size
     reference_pages.load_window(host[None], held[None], now, window)
     own = host.unflatten(0, (len(held), -1))[:, group].to(held.device)
     held[:, window.sinks + group % window.recent] = own
@@ -46,23 +49,27 @@ def load_token(host: torch.Tensor, held: torch.Tensor, position: int, window: Wi
 @settings(max_examples=8, deadline=None)
 @given(
     st.sampled_from([16, 64, 128]), st.sampled_from([(3, 1), (2, 2), (8, 1)]), st.booleans(),
-    st.integers(0, 400), seeds,
+    st.integers(0, 400), group_sizes, seeds,
 )  # fmt: skip
 def test_write_token(
-    device: torch.device, dim: int, counts: tuple[int, int], norm: bool, position: int, seed: int
-) -> None:
+    device: torch.device, dim: int, counts: tuple[int, int], norm: bool, position: int, size: int,
+    seed: int,
+) -> None:  # fmt: skip
     query_heads, kv_heads = counts
+    sizes, total = small(size), 416 // size
     heads = random(1, (query_heads + 2 * kv_heads) * dim, seed=seed).to(device)
     norms = random(2, dim, seed=seed + 1).to(device) if norm else (None, None)
     angles = torch.rand(401, dim // 2, generator=torch.Generator().manual_seed(seed)) * 6
     tables = angles.cos().to(device), angles.sin().to(device)
     results = []
     for module, where in ((pages, device), (reference_pages, device)):
-        window = torch.full((kv_heads, 14, 2, 16, dim), 7.0, dtype=torch.bfloat16, device=where)
-        host = on_host(torch.full((kv_heads * 26, 2, 16, dim), 7.0, dtype=torch.bfloat16), device)
+        shape = kv_heads, sizes.slots + 2, 2, size, dim
+        window = torch.full(shape, 7.0, dtype=torch.bfloat16, device=where)
+        pages_of_host = torch.full((kv_heads * total, *shape[2:]), 7.0, dtype=torch.bfloat16)
+        host = on_host(pages_of_host, device)
         queries = module.write_token(
             heads, *norms, 1e-6, *tables, number(position, device), window, host,
-            query_heads, kv_heads, SMALL,
+            query_heads, kv_heads, sizes,
         )  # fmt: skip
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -70,9 +77,9 @@ def test_write_token(
     for found, expected in zip(*results, strict=True):
         # A product that is rounded the other way, then one more rounding.
         assert_near(found, expected.double(), 2.1 * BF16_STEP, 1e-2)
-    group = position // 16
+    group = position // size
     changed = (results[0][1] != 7).any(-1).any(-1).any(-1)
-    slots = {SMALL.sinks + group % SMALL.recent, *([group] if group < SMALL.sinks else [])}
+    slots = {sizes.sinks + group % sizes.recent, *([group] if group < sizes.sinks else [])}
     assert {slot for _, slot in changed.nonzero().tolist()} == slots
     assert int((results[0][2] != 7).any(-1).sum()) == 2 * kv_heads
 
@@ -209,24 +216,25 @@ def test_slots_of_any_great_age_are_alike(device: torch.device, module: ModuleTy
 
 
 @settings(max_examples=10, deadline=None)
-@given(uses(most=7), st.integers(200, 300), seeds)
+@given(uses(most=7), st.integers(200, 300), group_sizes, seeds)
 def test_attention_reads_what_the_host_holds(
     device: torch.device, case: tuple[int, int, list[list[list[int]] | int]], position: int,
-    seed: int,
+    size: int, seed: int,
 ) -> None:  # fmt: skip
     """Whatever was chosen before, and whatever was changed behind what was dropped."""
     _, slots, steps = case
-    dim, ratio, window = 16, 2, Window(sinks=0, recent=4)
-    host = on_host(random(2 * 20, 2, 16, dim, seed=seed), device)
-    held = torch.full((2, window.slots + slots, 2, 16, dim), math.nan, device=device).bfloat16()
+    dim, ratio, window = 16, 2, Window(sinks=0, recent=64 // size, group_size=size)
+    total = 320 // size
+    host = on_host(random(2 * total, 2, size, dim, seed=seed), device)
+    held = torch.full((2, window.slots + slots, 2, size, dim), math.nan, device=device).bfloat16()
     now = number(position, device)
     load_token(host, held, position, window)
-    cache = empty_cache(2, 20, slots, device)
+    cache = empty_cache(2, total, slots, device)
     for step, event in enumerate(steps):
         if isinstance(event, int):
             reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
             first_recent = window.recent_groups(position).start
-            host.view(2, 20, -1)[:, event:first_recent].neg_()
+            host.view(2, total, -1)[:, event:first_recent].neg_()
             continue
         outside = range(window.recent_groups(position).start)
         chosen = [[g if g in outside else -1 for g in row] for row in event]
@@ -236,8 +244,8 @@ def test_attention_reads_what_the_host_holds(
         out = resident.attend_resident(queries, groups, places, now, held, host, 0.3, None, window)
         for head in range(2):
             listed = [g for g in chosen[head] if g >= 0] + list(window.recent_groups(position))
-            tokens = (torch.tensor(listed)[:, None] * 16 + torch.arange(16)).flatten()
-            of_head = host.view(2, 20, 2, 16, dim)[head, listed].double()
+            tokens = (torch.tensor(listed)[:, None] * size + torch.arange(size)).flatten()
+            of_head = host.view(2, total, 2, size, dim)[head, listed].double()
             keys, values = of_head[:, 0].flatten(0, 1), of_head[:, 1].flatten(0, 1)
             mine = queries[head * ratio : (head + 1) * ratio].cpu().double()
             scores = (mine @ keys.T * 0.3).masked_fill(tokens > position, -math.inf)
@@ -253,36 +261,40 @@ def test_attention_reads_what_the_host_holds(
 
 
 @settings(max_examples=8, deadline=None)
-@example(dim=16, kv_heads=1, ratio=3, position=319, budget=1, seed=0)
+@example(dim=16, kv_heads=1, ratio=3, position=319, budget=1, size=16, seed=0)
+@example(dim=128, kv_heads=2, ratio=8, position=500, budget=9, size=4, seed=1)
 @given(
     st.sampled_from([16, 64, 128]), st.integers(1, 2), st.sampled_from([1, 3, 8]),
-    st.integers(0, 639), st.integers(1, 9), seeds,
+    st.integers(0, 639), st.integers(1, 9), group_sizes, seeds,
 )  # fmt: skip
 def test_attend_resident(
-    device: torch.device, dim: int, kv_heads: int, ratio: int, position: int, budget: int, seed: int
-) -> None:
-    total, slots = 40, 12
-    host = random(kv_heads * total, 2, 16, dim, seed=seed)
-    host.view(kv_heads, total, 2, 16, dim)[:, position // 16, :, position % 16 + 1 :] = math.nan
-    host.view(kv_heads, total, 2, 16, dim)[:, position // 16 + 1 :] = math.nan
+    device: torch.device, dim: int, kv_heads: int, ratio: int, position: int, budget: int,
+    size: int, seed: int,
+) -> None:  # fmt: skip
+    total, slots, window = 640 // size, 12, small(size)
+    host = random(kv_heads * total, 2, size, dim, seed=seed)
+    of_heads = host.view(kv_heads, total, 2, size, dim)
+    of_heads[:, position // size, :, position % size + 1 :] = math.nan
+    of_heads[:, position // size + 1 :] = math.nan
     host = on_host(host, device)
-    held = torch.full((kv_heads, SMALL.slots + slots, 2, 16, dim), math.nan).bfloat16().to(device)
-    load_token(host, held, position, SMALL)
+    held = torch.full((kv_heads, window.slots + slots, 2, size, dim), math.nan)
+    held = held.bfloat16().to(device)
+    load_token(host, held, position, window)
     generator = torch.Generator().manual_seed(seed)
-    routed = range(SMALL.sinks, SMALL.recent_groups(position).start)
+    routed = range(window.sinks, window.recent_groups(position).start)
     groups = torch.full((kv_heads, budget), -1, dtype=torch.int32)
     for head in range(kv_heads):
-        order = torch.randperm(len(routed), generator=generator)[:budget] + SMALL.sinks
+        order = torch.randperm(len(routed), generator=generator)[:budget] + window.sinks
         groups[head, torch.randperm(budget, generator=generator)[: len(order)]] = order.int()
     groups = groups.to(device)
     cache = empty_cache(kv_heads, total, slots, device)
     reference_pages.resolve_pages(groups[:, ::2].contiguous(), *cache.arguments(0))
     places = reference_pages.resolve_pages(groups, *cache.arguments(1))
     # Those of the first call count as fetched.
-    of_host = host.view(kv_heads, total, 2, 16, dim)
+    of_host = host.view(kv_heads, total, 2, size, dim)
     for head, place in itertools.product(range(kv_heads), range(budget)):
         if 0 <= int(places[head, place]) < MISSING:
-            slot = SMALL.slots + int(places[head, place])
+            slot = window.slots + int(places[head, place])
             held[head, slot] = of_host[head, int(groups[head, place])].to(device)
     queries = random(kv_heads * ratio, dim, seed=seed + 1).to(device)
     mass = torch.zeros(total, device=device)
@@ -292,21 +304,23 @@ def test_attend_resident(
     multiples = None
     if seed % 2:
         multiples = 1 + 9 * torch.rand(kv_heads, budget, generator=generator).to(device)
-    out = resident.attend_resident(queries, *arguments, held, host, scale, mass, SMALL, multiples)
+    out = resident.attend_resident(queries, *arguments, held, host, scale, mass, window, multiples)
     expected = reference_pages.attend_resident(
         *(queries.double(), *arguments, before.double(), host.double(), scale, expected_mass),
-        *(SMALL, multiples),
+        *(window, multiples),
     )
     assert_near(out.cpu(), expected.cpu(), 2.1 * BF16_STEP, 1)
     assert_near(mass.cpu(), expected_mass.cpu().double(), 1e-3, 1e-1)
     if multiples is None:
         assert float(mass.sum()) == pytest.approx(kv_heads * ratio, rel=1e-4)
-    again = resident.attend_resident(queries, *arguments, held, host, scale, None, SMALL, multiples)
+    again = resident.attend_resident(
+        queries, *arguments, held, host, scale, None, window, multiples
+    )
     assert torch.equal(again, out)
     missing = [p - MISSING for p in places.flatten().tolist() if p >= MISSING]
     for head, place in itertools.product(range(kv_heads), range(budget)):
         if (slot := int(places[head, place])) >= 0:
-            in_cache = held[head, SMALL.slots + slot % MISSING]
+            in_cache = held[head, window.slots + slot % MISSING]
             assert torch.equal(in_cache.cpu(), of_host[head, int(groups[head, place])])
     touched = Counter((held.view(torch.int16) != before.view(torch.int16)).flatten(2).any(-1)
                       .nonzero()[:, 1].tolist())  # fmt: skip
@@ -317,23 +331,23 @@ def test_attend_resident(
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.integers(0, 600), seeds)
-def test_load_window(device: torch.device, position: int, seed: int) -> None:
-    layers, kv_heads, total, dim = 2, 2, 40, 16
-    host = on_host(random(layers, kv_heads * total, 2, 16, dim, seed=seed), device)
-    shape = layers, kv_heads, SMALL.slots + 3, 2, 16, dim
+@given(st.integers(0, 600), group_sizes, seeds)
+def test_load_window(device: torch.device, position: int, size: int, seed: int) -> None:
+    layers, kv_heads, total, dim, window = 2, 2, 640 // size, 16, small(size)
+    host = on_host(random(layers, kv_heads * total, 2, size, dim, seed=seed), device)
+    shape = layers, kv_heads, window.slots + 3, 2, size, dim
     found, expected = (torch.zeros(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
     next_token = number(position, device)
-    assert pages.load_window(host, found, next_token, SMALL)
-    reference_pages.load_window(host, expected, next_token, SMALL)
+    assert pages.load_window(host, found, next_token, window)
+    reference_pages.load_window(host, expected, next_token, window)
     assert torch.equal(found, expected)
-    groups = {g for g in range(SMALL.sinks) if g * 16 < position}
-    for slot in range(SMALL.sinks):
+    groups = {g for g in range(window.sinks) if g * size < position}
+    for slot in range(window.sinks):
         page = host.view(layers, kv_heads, total, -1)[:, :, slot]
         assert torch.equal(found[:, :, slot].flatten(2).cpu(), page) == (slot in groups)
-    for group in SMALL.recent_groups(max(position - 1, 0)) if position else ():
-        in_ring = found[:, :, SMALL.sinks + group % SMALL.recent].flatten(2).cpu()
-        if group in SMALL.recent_groups(position):
+    for group in window.recent_groups(max(position - 1, 0)) if position else ():
+        in_ring = found[:, :, window.sinks + group % window.recent].flatten(2).cpu()
+        if group in window.recent_groups(position):
             assert torch.equal(in_ring, host.view(layers, kv_heads, total, -1)[:, :, group])
 
 

@@ -4,22 +4,21 @@ The definition is given the queries as the kernels hold them, in 8 bits.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from hga_kernels import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import CHUNK, GROUP, assert_drawn, random
+from kernel_cases import CHUNK, assert_drawn, random
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 scores = pytest.importorskip("hga_kernels.gpu.scores")
 selection = pytest.importorskip("hga_kernels.gpu.selection")
+selection_step = pytest.importorskip("hga_kernels.gpu.selection_step")
 pytestmark = pytest.mark.usefixtures("poisoned")
-
-PER_CHUNK = CHUNK // GROUP
 
 
 @triton.jit
@@ -71,6 +70,18 @@ def test_the_heaviest_are_taken_and_the_first_of_those_alike(
     assert float(bound) == lightest
 
 
+def test_the_first_are_taken_of_very_many_alike(device: torch.device) -> None:
+    size, limit = 2**16, 5
+    mass, present = torch.zeros(size, device=device), torch.ones(size, device=device).int()
+    mass[[700, 65_000]] = 1.0
+    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    count, bound = torch.empty(1, dtype=torch.int32, device=device), torch.empty(1, device=device)
+    take_kernel[(1,)](mass, present, taken, places, count, bound, limit, SIZE=size, num_warps=32)
+    expected = [0, 1, 2, 700, 65_000]
+    assert torch.nonzero(taken).flatten().tolist() == expected
+    assert places[expected].tolist() == [0, 1, 2, 3, 4]
+
+
 @dataclass(frozen=True)
 class Choice:
     """Arguments of ``select_groups`` by what they are; ends are of the blocks."""
@@ -88,6 +99,11 @@ class Choice:
     layer: int = 0
     window: float | None = None
     """About the logarithm of the mass of what is read anyhow."""
+    group: int = 16
+
+    @property
+    def per_chunk(self) -> int:
+        return CHUNK // self.group
 
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """Queries and an index, which holds no number from the last end on."""
@@ -95,7 +111,7 @@ class Choice:
         queries = random(*shape, seed=1, size=self.size).to(device, self.dtype)
         centres = random(self.heads, self.chunks, self.dim, seed=2, size=0.5)
         keys = random(self.heads, self.chunks * CHUNK, self.dim, seed=3)
-        codes, scales = reference.encode_tokens(keys, centres, GROUP, "tokens")
+        codes, scales = reference.encode_tokens(keys, centres, "tokens")
         last = max(self.ends)
         if last >= 0:
             scales[:, last:], centres[:, last:] = math.nan, math.nan
@@ -133,6 +149,18 @@ CHOICES = {
     "one token of much mass elsewhere": Choice(64, 2, 8, 9, 0, (9,), 9, 5, window=20.0),
     "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 2, 3, dtype=torch.float32),
 }
+IN_OTHER_SIZES = (
+    "one token, three heads",
+    "one token, fewer groups than the budget",
+    "one token, of the shares of all",
+    "blocks of more rows than a unit",
+    "blocks, few chunks kept",
+    "blocks, of the shares of all",
+    "float32 of few dimensions",
+)
+for _name in IN_OTHER_SIZES:
+    for _group in (8, 4):
+        CHOICES[f"{_name}, groups of {_group}"] = replace(CHOICES[_name], group=_group)
 
 
 def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,8 +170,8 @@ def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Te
     if choice.always is not None:  # not contiguous
         always = choice.always.to(device).mT.contiguous().mT
     found = selection.select_groups(
-        queries, *index, choice.first, ends, choice.kept, choice.budget, max(choice.ends),
-        choice.scale, always, choice.layer,
+        queries, *index, choice.first, ends, choice.kept, choice.budget, choice.group,
+        max(choice.ends), choice.scale, always, choice.layer,
     )  # fmt: skip
     assert found is not None
     return found[0].cpu(), found[1].cpu()
@@ -159,13 +187,16 @@ def plain_mass(choice: Choice) -> torch.Tensor:
     turned = rows @ reference.hadamard(choice.dim, torch.float64)
     step = turned.abs().amax(-1, keepdim=True) / 127
     turned = (turned / step).round() * step
-    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks, choice.always)
-    whole = torch.full((*mass.shape[:2], choice.chunks * PER_CHUNK), -1.0, dtype=torch.float64)
+    per_chunk = choice.per_chunk
+    mass = reference.score_groups(
+        turned, centre_scores, codes, scales, chunks, choice.group, choice.always
+    )
+    whole = torch.full((*mass.shape[:2], choice.chunks * per_chunk), -1.0, dtype=torch.float64)
     for head, block, place in torch.cartesian_prod(*map(torch.arange, chunks.shape)).tolist():
         chunk = int(chunks[head, block, place])
         if chunk >= 0:
-            own = mass[head, block, place * PER_CHUNK : (place + 1) * PER_CHUNK]
-            whole[head, block, chunk * PER_CHUNK : (chunk + 1) * PER_CHUNK] = own
+            own = mass[head, block, place * per_chunk : (place + 1) * per_chunk]
+            whole[head, block, chunk * per_chunk : (chunk + 1) * per_chunk] = own
     return whole
 
 
@@ -200,8 +231,8 @@ def test_end_chunks_alone_say_where_the_choice_ends(device: torch.device) -> Non
         queries, *index = choice.tensors(device)
         found = [
             selection.select_groups(
-                queries, *index, choice.first, ends, choice.chunks, choice.budget, last,
-                choice.scale,
+                queries, *index, choice.first, ends, choice.chunks, choice.budget, choice.group,
+                last, choice.scale,
             )
             for last in (max(choice.ends), choice.chunks, None)
         ]  # fmt: skip
@@ -220,6 +251,18 @@ def test_the_choice_does_not_depend_on_the_parts(
     assert torch.equal(whole[1], parts[1])
 
 
+def test_the_choice_does_not_depend_on_where_masses_are_added_up(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one token", "one token, of the shares of all, groups of 4"):
+        whole = select(CHOICES[name], device)
+        with monkeypatch.context() as patch:
+            patch.setattr(selection_step, "MOST_WEIGHTS", 0)
+            apart = select(CHOICES[name], device)
+        assert torch.equal(whole[0], apart[0])
+        torch.testing.assert_close(whole[1], apart[1], rtol=1e-5, atol=0)
+
+
 def test_nothing_to_choose_from_gives_nothing(device: torch.device) -> None:
     for ends in ((2,), (2, 0, -4)):
         groups, multiples = select(Choice(16, 2, 1, 3, 2, ends, 4, 5), device)
@@ -234,8 +277,9 @@ def test_what_the_kernels_do_not_take_is_left_to_the_definition(device: torch.de
     for index in (
         (centres.float(), codes, scales),
         (centres, codes.view(1, 2, 4, 2, 16, 4), scales),
-        (centres, codes.view(1, 2, 8, 8, 8), scales),
+        (centres, codes.view(1, 4, 32, 8), scales.view(1, 4, 32)),
     ):
-        assert selection.select_groups(queries, *index, 0, ends, 2, 1) is None
+        assert selection.select_groups(queries, *index, 0, ends, 2, 1, 16) is None
     wide = queries.double()
-    assert selection.select_groups(wide, centres, codes, scales, 0, ends, 2, 1) is None
+    assert selection.select_groups(wide, centres, codes, scales, 0, ends, 2, 1, 16) is None
+    assert selection.select_groups(queries, centres, codes, scales, 0, ends, 2, 1, 32) is None
