@@ -38,7 +38,8 @@ class PageCache:
 def window_of(router: RouterConfig) -> Window:
     """The groups per KV head that decoding always holds on the device."""
     recent = router.recent_tokens + router.chunk_size
-    return Window(router.sink_tokens // router.group_size, recent // router.group_size)
+    size = router.group_size
+    return Window(router.sink_tokens // size, recent // size, size)
 
 
 class DeviceKVStore:

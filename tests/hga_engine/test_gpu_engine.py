@@ -18,7 +18,7 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 CONTEXT = 4096
-ROUTER = RouterConfig(decode_budget=8, prefill_budget=16)
+ROUTER = RouterConfig(decode_budget=32, prefill_budget=64)
 LLAMA = ModelConfig(
     architecture="llama",
     num_layers=3,
@@ -129,8 +129,8 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
     wide = replace(
         ROUTER,
         router=router,
-        decode_budget=200,
-        prefill_budget=200,
+        decode_budget=800,
+        prefill_budget=800,
         paper_kept_chunks=64,
     )
     ours = scores(make(weights, wide), tokens, rule)
@@ -213,7 +213,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
 
 def test_full_budget_equals_dense(moe: ModelWeights) -> None:
     tokens = text(2000, 8)
-    full = replace(ROUTER, decode_budget=256, prefill_budget=256)
+    full = replace(ROUTER, decode_budget=1024, prefill_budget=1024)
     routed = read(make(moe, full), tokens)
     dense = read(make(moe, replace(ROUTER, router="dense")), tokens)
     ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)

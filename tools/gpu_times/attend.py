@@ -104,9 +104,7 @@ def _choice(device: torch.device, fused: bool, group: int) -> Case:
             if fused:
                 choice.choose_pages(queries, *index, budget, group, SCALE, *cache)
             else:
-                found = selection.select_groups(
-                    queries, *index, chunks, budget, group, chunks, SCALE
-                )
+                found = selection.select_groups(queries, *index, budget, group, chunks, SCALE)
                 assert found is not None
                 pages.resolve_pages(found[0][0], *cache)
 

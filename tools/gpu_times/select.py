@@ -54,23 +54,22 @@ def turns(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 def groups_lost(queries: torch.Tensor, layer: list[torch.Tensor], *limits: object) -> float:
     """Share of the groups that the reference draws which are not drawn, over a few blocks.
 
-    ``limits`` are first chunk, end chunks, kept, budget, group size and last chunk.
+    ``limits`` are first chunk, end chunks, budget, group size and last chunk.
     """
-    first, ends, kept, budget, group, last = limits
+    first, ends, budget, group, last = limits
     assert isinstance(ends, torch.Tensor)
-    assert isinstance(kept, int)
     assert isinstance(budget, int)
     assert isinstance(first, int)
     assert isinstance(group, int)
     summaries, codes, scales = layer
     found, _ = selection.select_groups(  # type: ignore[misc]
-        queries, summaries, codes, scales, first, ends, kept, budget, group, last, SCALE
+        queries, summaries, codes, scales, first, ends, budget, group, last, SCALE
     )
     blocks = [0, queries.shape[1] - 1]
     rows = queries[:, blocks].float() * SCALE
     ends = ends[blocks]
     centre_scores = rows @ summaries[:, None].float().transpose(2, 3)
-    chunks = reference.keep_chunks(centre_scores, first, ends, kept)
+    chunks = reference.candidate_chunks(HEADS, first, ends, CHUNKS)
     turned = rows @ reference.hadamard(DIM, torch.float32, rows.device)
     mass = reference.score_groups(turned, centre_scores, codes, scales, chunks, group)
     best, _ = reference.take_groups(mass, chunks, budget, 0)
@@ -84,7 +83,6 @@ def selecting(
     layers: tuple[torch.Tensor, ...],
     shape: tuple[int, int],
     ends: list[int],
-    kept: int,
     budget: int,
     group: int,
 ) -> Case:
@@ -102,12 +100,12 @@ def selecting(
             entry[next_layer] for entry, next_layer in zip(layers, [next(turn)] * 3, strict=True)
         ]
         return selection.select_groups(
-            queries, *layer, SINKS, end_chunks, kept, budget, group, last, SCALE
+            queries, *layer, SINKS, end_chunks, budget, group, last, SCALE
         )
 
     spans = [max(end - SINKS, 0) for end in ends]
     read = HEADS * max(spans) * (CHUNK * (DIM // 4 + 2) + DIM * 2)
-    scored = sum(min(span, kept) for span in spans) * CHUNK + sum(spans)
+    scored = sum(spans) * (CHUNK + 1)
     return Case(
         name,
         run,
@@ -115,7 +113,7 @@ def selecting(
         # Products in 8 bits run at twice the rate of bf16.
         flops=HEADS * rows * scored * DIM,
         check=lambda: groups_lost(
-            queries, [entry[0] for entry in layers], SINKS, end_chunks, kept, budget, group, last
+            queries, [entry[0] for entry in layers], SINKS, end_chunks, budget, group, last
         ),
     )
 
@@ -170,7 +168,7 @@ def cases(device: torch.device, group: int) -> list[Case]:
     few, many = 64 * 16 // group, 128 * 16 // group
     found = [
         selecting(
-            *(f"decode selection at {name}", device, layers, (1, RATIO), [end], CHUNKS, few),
+            *(f"decode selection at {name}", device, layers, (1, RATIO), [end], few),
             group,
         )
         for name, end in (("4K", 56), ("32K", 504), ("64K", 1016))
@@ -178,22 +176,15 @@ def cases(device: torch.device, group: int) -> list[Case]:
     starts = {"0": 0, "28K": 28 * 1024, "60K": 60 * 1024}
     found += [
         selecting(
-            f"prefill selection at {name}, kept {kept}",
+            f"prefill selection at {name}",
             *(device, layers, (64, 16 * RATIO)),
             [(start + 64 * block) // CHUNK - RECENT for block in range(64)],
-            *(kept, many, group),
+            *(many, group),
         )
         for name, start in starts.items()
-        for kept in (512, CHUNKS)
     ]
     ends = [1016 - (block < 32) for block in range(64)]
-    found += [
-        selecting(
-            *(f"append of 64 tokens, kept {kept}", device, layers, (64, RATIO), ends, kept, few),
-            group,
-        )
-        for kept in (768, CHUNKS)
-    ]
+    found.append(selecting("append of 64 tokens", device, layers, (64, RATIO), ends, few, group))
     return [*found, *indexing(device, layers, group)]
 
 
@@ -201,10 +192,10 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     """The launches to choose from, and sizes of the workspace."""
     layers = entries(COPIES, device)
     few, many = 64 * 16 // group, 128 * 16 // group
-    step = selecting("decode selection", device, layers, (1, RATIO), [1016], CHUNKS, few, group)
+    step = selecting("decode selection", device, layers, (1, RATIO), [1016], few, group)
     ends = [(60 * 1024 + 64 * block) // CHUNK - RECENT for block in range(64)]
     shape = 64, 16 * RATIO
-    block = selecting("prefill selection", device, layers, shape, ends, 512, many, group)
+    block = selecting("prefill selection", device, layers, shape, ends, many, group)
     for launch in selection_step.CANDIDATES["score_step"]:
         yield with_launch(step, selection_step.SCORE_LAUNCHES, launch)
     for launch in selection_step.CANDIDATES["weigh_step"] if group < 16 else ():
@@ -217,12 +208,12 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
         yield with_launch(block, selection_launches.SCORE_LAUNCHES[128], launch)
     ends = [1016 - (token < 32) for token in range(64)]
-    append = selecting("append selection", device, layers, (64, RATIO), ends, CHUNKS, few, group)
+    append = selecting("append selection", device, layers, (64, RATIO), ends, few, group)
     for launch in selection_launches.CANDIDATES["score_groups 16"]:
         yield with_launch(append, selection_launches.SCORE_LAUNCHES[16], launch)
     for launch in selection_launches.CANDIDATES["weigh"]:
         yield with_launch(block, selection_launches.WEIGH_LAUNCHES, launch)
-    choose = selection_launches.choose_launches(512 * CHUNK // group)
+    choose = selection_launches.choose_launches(CHUNKS * CHUNK // group)
     for launch in selection_launches.CANDIDATES["choose"]:
         yield with_launch(block, choose, launch)
     for mebibytes in (24, 48, 96):

@@ -66,7 +66,7 @@ def choose_pages(
         return groups[0], multiples[0], places
     always = None if window is None else _log_mass(queries, window, scale)
     groups, multiples = select_groups(
-        *(*index, first_chunk, end_chunk, chunks, budget, group_size, chunks, scale, always, layer)
+        *(*index, first_chunk, end_chunk, budget, group_size, chunks, scale, always, layer)
     )
     found = resolve_pages(groups[0], *cache)
     assert found is not None

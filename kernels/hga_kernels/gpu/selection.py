@@ -26,10 +26,9 @@ from hga_kernels.gpu.selection_launches import (
     unit_rows_for,
 )
 from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
+from hga_kernels.memory import SELECTION_BYTES
 from hga_kernels.reference import packing_of
 
-WORKSPACE_BYTES = 64 * 2**20
-"""Blocks are taken in parts that need about as much."""
 _MAX_CHUNKS = 4096
 _LEAST_PLACES = 1024
 """To choose from at a time, so that fewer kernels are compiled."""
@@ -52,9 +51,8 @@ class _Work:
     ints: torch.Tensor  # [units, unit_rows, 4, bytes] int8
     starts: torch.Tensor  # [units, unit_rows] int32
     steps: torch.Tensor  # [units, unit_rows]
-    listed: torch.Tensor | None  # [pairs, kept] int32; None: every chunk is scored
     always: torch.Tensor | None  # [pairs, rows]; None: it does not count
-    masses: torch.Tensor  # [pairs, places * per_chunk]
+    masses: torch.Tensor  # [pairs, groups]
 
     @property
     def heads(self) -> int:
@@ -85,11 +83,6 @@ class _Work:
         return _CHUNK // self.group_size
 
     @property
-    def places(self) -> int:
-        """For chunks whose tokens are scored."""
-        return self.masses.shape[1] // self.per_chunk
-
-    @property
     def runs(self) -> int:
         return -(-self.last_chunk // CENTRE_TILE)
 
@@ -109,7 +102,6 @@ class _Work:
             ints=self.ints[units],
             starts=self.starts[units],
             steps=self.steps[units],
-            listed=None if self.listed is None else self.listed[pairs],
             always=None if self.always is None else self.always[pairs],
             masses=self.masses[pairs],
         )
@@ -130,7 +122,6 @@ def select_groups(
     scales: torch.Tensor,
     first_chunk: int,
     end_chunks: torch.Tensor,
-    kept: int,
     budget: int,
     group_size: int,
     last_chunk: int | None = None,
@@ -154,14 +145,14 @@ def select_groups(
     queries = queries.contiguous()
     always = None if always is None else always.float().contiguous()
     end_chunks = end_chunks.to(torch.int32)
-    if blocks == 1 and rows <= MAX_ROWS and kept >= span:
+    if blocks == 1 and rows <= MAX_ROWS:
         return select_few(
             *(queries, summaries, codes, scales, first_chunk, end_chunks, budget),
             *(group_size, last, scale, queries.is_cuda, None, always, layer),
         )
     unit_rows = unit_rows_for(rows)
     pairs, units = blocks * kv_heads, blocks * kv_heads * -(-rows // unit_rows)
-    places, per_chunk = kept if kept < span else last, _CHUNK // group_size
+    groups_held = last * (_CHUNK // group_size)
 
     def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=queries.device)
@@ -179,18 +170,17 @@ def select_groups(
         ints=empty(torch.int8, units, unit_rows, 4, max(dim // 4, LEAST_BYTES)),
         starts=empty(torch.int32, units, unit_rows),
         steps=empty(torch.float32, units, unit_rows),
-        listed=empty(torch.int32, pairs, kept) if kept < span else None,
         always=None if always is None else always.transpose(0, 1).flatten(0, 1),
-        masses=empty(torch.float32, pairs, places * per_chunk),
+        masses=empty(torch.float32, pairs, groups_held),
     )
     _turn_rows(work)
-    unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * places * per_chunk)
-    step = max(1, WORKSPACE_BYTES // (unit_bytes * kv_heads * work.tiles))
+    unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * groups_held)
+    step = max(1, SELECTION_BYTES // (unit_bytes * kv_heads * work.tiles))
     for first in range(0, blocks, step):
         _weigh_groups(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget)
     multiples = empty(torch.float32, blocks, kv_heads, budget)
-    _choose(work, work.masses, work.listed, per_chunk, groups, multiples, layer)
+    _choose(work, groups, multiples, layer)
     return groups, multiples
 
 
@@ -231,28 +221,21 @@ def _turn_rows(work: _Work) -> None:
 
 
 def _weigh_groups(work: _Work) -> None:
-    """Fill ``listed`` and ``masses`` of a part."""
-    centres, peaks, totals = _score_chunks(work)
-    if work.listed is not None:
-        mass = work.empty(work.pairs, work.last_chunk)
-        _weigh(work, centres, peaks, totals, mass, 1)
-        _choose(work, mass, None, 1, work.listed, None)
-    sums, totals = _score_groups(work, centres, peaks)
-    _weigh(work, sums, peaks, totals, work.masses, work.per_chunk)
+    """Fill ``masses`` of a part."""
+    centres, peaks = _score_chunks(work)
+    _weigh(work, *_score_groups(work, centres, peaks))
 
 
-def _score_chunks(work: _Work) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centre scores [units, chunks, rows], and their peaks and sums [units, runs, rows]."""
+def _score_chunks(work: _Work) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre scores [units, chunks, rows], and their peaks [units, runs, rows]."""
     centres = work.empty(work.units, work.runs * CENTRE_TILE, work.unit_rows)
     peaks = work.empty(work.units, work.runs, work.unit_rows)
-    totals = torch.empty_like(peaks)
     score_chunks_kernel[(work.runs, work.units)](
         work.queries,
         work.summaries,
         work.end_chunks,
         centres,
         peaks,
-        totals,
         *work.query_arguments(),
         work.first_chunk,
         work.summaries.shape[1],
@@ -262,15 +245,15 @@ def _score_chunks(work: _Work) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
         TILE=CENTRE_TILE,
         **pick(CENTRE_LAUNCHES, capability()).options(),
     )
-    return centres, peaks, totals
+    return centres, peaks
 
 
 def _score_groups(
     work: _Work, centres: torch.Tensor, peaks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of groups [units, places * 4, rows] bf16, and their sums [units, spans, rows]."""
+    """Weights of groups [units, groups, rows] bf16, and their sums [units, spans, rows]."""
     launch = pick(SCORE_LAUNCHES[work.unit_rows], capability())
-    spans = -(-work.places // launch.sizes["SPAN"])
+    spans = -(-work.last_chunk // launch.sizes["SPAN"])
     sums = work.empty(work.units, work.masses.shape[1], work.unit_rows, dtype=torch.bfloat16)
     totals = work.empty(work.units, spans, work.unit_rows)
     score_groups_kernel[(spans, work.units)](
@@ -282,7 +265,6 @@ def _score_groups(
         work.codes,
         work.scales,
         work.end_chunks,
-        work.end_chunks if work.listed is None else work.listed,
         sums,
         totals,
         sums if work.always is None else work.always,
@@ -292,7 +274,7 @@ def _score_groups(
         work.first_chunk,
         work.codes.shape[1],
         work.runs,
-        work.places,
+        work.last_chunk,
         spans,
         ROWS=work.unit_rows,
         GROUP=work.group_size,
@@ -300,7 +282,6 @@ def _score_groups(
         WIDTH=work.ints.shape[3],
         TILE=CENTRE_TILE,
         RUNS=work.most_runs,
-        LISTED=work.listed is not None,
         PACKED=work.queries.is_cuda,
         ALWAYS=work.always is not None,
         **launch.options(),
@@ -308,60 +289,37 @@ def _score_groups(
     return sums, totals
 
 
-def _weigh(
-    work: _Work,
-    values: torch.Tensor,
-    peaks: torch.Tensor,
-    totals: torch.Tensor,
-    masses: torch.Tensor,
-    per_chunk: int,
-) -> None:
-    """Fill masses [pairs, places], of chunks or of groups, added over rows."""
+def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
+    """Fill ``masses`` with the shares of groups, added over rows."""
     launch = pick(WEIGH_LAUNCHES, capability())
-    places, runs = masses.shape[1], totals.shape[1]
+    places, runs = work.masses.shape[1], totals.shape[1]
     weigh_kernel[(-(-places // launch.sizes["BLOCK"]), work.pairs)](
-        values,
-        peaks,
+        weights,
         totals,
         work.end_chunks,
-        masses,
+        work.masses,
         work.heads,
         work.tiles,
         work.rows,
         work.first_chunk,
         runs,
         places,
-        values.shape[1],
         ROWS=work.unit_rows,
         RUNS=max(work.most_runs, triton.next_power_of_2(runs)),
-        PER_CHUNK=per_chunk,
-        CENTRES=per_chunk == 1,
-        LISTED=per_chunk > 1 and work.listed is not None,
+        PER_CHUNK=work.per_chunk,
         **launch.options(),
     )
 
 
-def _choose(
-    work: _Work,
-    masses: torch.Tensor,
-    listed: torch.Tensor | None,
-    per_chunk: int,
-    chosen: torch.Tensor,
-    multiples: torch.Tensor | None,
-    layer: int = 0,
-) -> None:
-    """Write the heaviest of each pair to ``chosen``, whose last dimension is their number.
-
-    With ``multiples`` they are drawn, and it receives how many each stands for.
-    """
-    places, budget = masses.shape[1], chosen.shape[-1]
+def _choose(work: _Work, groups: torch.Tensor, multiples: torch.Tensor, layer: int) -> None:
+    """Draw the groups of each pair, as many as ``groups`` has places for."""
+    places, budget = work.masses.shape[1], groups.shape[-1]
     padded = max(int(triton.next_power_of_2(places)), _LEAST_PLACES)
     choose_kernel[(work.pairs,)](
-        masses,
+        work.masses,
         work.end_chunks,
-        work.end_chunks if listed is None else listed,
-        chosen,
-        masses if multiples is None else multiples,
+        groups,
+        multiples,
         work.heads,
         work.first_chunk,
         places,
@@ -369,8 +327,6 @@ def _choose(
         layer * work.heads,
         PLACES=padded,
         BUDGET=triton.next_power_of_2(budget),
-        PER_CHUNK=per_chunk,
-        LISTED=listed is not None,
-        DRAWN=multiples is not None,
+        PER_CHUNK=work.per_chunk,
         **pick(choose_launches(padded), capability()).options(),
     )

@@ -1,4 +1,4 @@
-"""Kernels of the selection for blocks of many query rows: chunk level, token index, choice.
+"""Kernels of the selection for blocks of many query rows: centres, token index, choice.
 
 A pair is a block and a KV head, number block * heads + head; it has one or more units, tiles of at
 most ROWS query rows.
@@ -26,7 +26,7 @@ CENTRE_TILE = 64
 
 _COUNTS = (
     *("heads", "tiles", "rows", "head_rows", "block_rows", "first_chunk", "capacity"),
-    *("runs", "places", "spans", "held_places", "budget", "first_head"),
+    *("runs", "places", "spans", "budget", "first_head"),
 )
 """Not compiled anew for ones and multiples of 16, which they are by turns."""
 
@@ -80,7 +80,6 @@ def score_chunks_kernel(
     end_chunks,
     centres,
     peaks,
-    totals,
     scale,
     heads,
     tiles,
@@ -94,7 +93,7 @@ def score_chunks_kernel(
     DIM: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """One program a run of TILE chunks and unit: centre scores, their peak and sum per row."""
+    """One program a run of TILE chunks and unit: centre scores, and their peak per row."""
     run, unit = tl.program_id(0), tl.program_id(1)
     pair = unit // tiles
     end = tl.load(end_chunks + pair // heads)
@@ -115,27 +114,23 @@ def score_chunks_kernel(
         start = centres + (unit * runs + run).to(tl.int64) * (TILE * ROWS)
         tl.store(start + tl.arange(0, TILE)[:, None] * ROWS + row[None, :], centre)
         tl.store(peaks + place, peak)
-        tl.store(totals + place, tl.sum(tl.exp2(centre - peak[None, :]), 0))
     else:
         tl.store(peaks + place, tl.full([ROWS], -float("inf"), tl.float32))
-        tl.store(totals + place, tl.zeros([ROWS], tl.float32))
 
 
 @triton.jit
 def _row_peaks(peaks, unit, runs, ROWS: tl.constexpr, RUNS: tl.constexpr):
-    """The largest centre score of each row, and where its parts are."""
+    """The largest centre score of each row."""
     run = tl.arange(0, RUNS)
     places = (unit * runs + run)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
-    inside = (run < runs)[:, None]
-    parts = tl.load(peaks + places, inside & (places >= 0), -float("inf"))
-    return tl.max(parts, 0), parts, places, inside & (places >= 0)
+    inside = (run < runs)[:, None] & (places >= 0)
+    return tl.max(tl.load(peaks + places, inside, -float("inf")), 0)
 
 
 @triton.jit
-def _place_chunk(listed, place, last, first_chunk, end, LISTED: tl.constexpr):
-    """The chunk of a place before ``last``, -1 if it is none to choose from."""
-    chunk = tl.load(listed + place, place < last, -1) if LISTED else place
-    return tl.where((chunk >= first_chunk) & (chunk < end) & (place < last), chunk, -1)
+def _within(chunk, first_chunk, last):
+    """A chunk before ``last``, -1 if it is none to choose from."""
+    return tl.where((chunk >= first_chunk) & (chunk < last), chunk, -1)
 
 
 @triton.jit
@@ -158,7 +153,6 @@ def score_groups_kernel(
     codes,
     scales,
     end_chunks,
-    listed,
     sums,
     totals,
     always,
@@ -176,15 +170,14 @@ def score_groups_kernel(
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     RUNS: tl.constexpr,
-    LISTED: tl.constexpr,
     PACKED: tl.constexpr,
     ALWAYS: tl.constexpr,
     SPAN: tl.constexpr,
 ):
-    """One program SPAN places for a chunk and a unit: weight per group and row.
+    """One program SPAN chunks and a unit: weight per group and row.
 
-    Places are those of ``listed`` [pairs, places], or all chunks in turn. ALWAYS: what is read
-    anyhow, of which ``always`` [pairs, rows] is the logarithm, counts in the sum of the last span.
+    ALWAYS: what is read anyhow, of which ``always`` [pairs, rows] is the logarithm, counts in the
+    sum of the last span.
     """
     span, unit = tl.program_id(0), tl.program_id(1)
     PER_CHUNK: tl.constexpr = 64 // GROUP
@@ -192,33 +185,32 @@ def score_groups_kernel(
     pair = unit // tiles
     head = pair % heads
     end = tl.load(end_chunks + pair // heads)
-    limit = places if LISTED else tl.minimum(end, places)
+    limit = tl.minimum(end, places)
     row, group = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    if (span * SPAN < limit) & (span * SPAN + SPAN > (0 if LISTED else first_chunk)):
+    if (span * SPAN < limit) & (span * SPAN + SPAN > first_chunk):
         token = in_pair_order(tl.arange(0, 64), GROUP)
         byte, columns = tl.arange(0, WIDTH), tl.arange(0, 4 * WIDTH)
         own = ints + unit.to(tl.int64) * (4 * ROWS * WIDTH)
         query = tl.load(own + row[:, None] * (4 * WIDTH) + columns[None, :])
         begin, step = tl.load(starts + unit * ROWS + row), tl.load(steps + unit * ROWS + row)
-        peak, _, _, _ = _row_peaks(peaks, unit, runs, ROWS, RUNS)
+        peak = _row_peaks(peaks, unit, runs, ROWS, RUNS)
         peak = tl.where(peak > -float("inf"), peak, 0.0) - LIFT
         own_centres = centres + (unit * runs).to(tl.int64) * (TILE * ROWS)
         own_codes = codes + (head * capacity).to(tl.int64) * (64 * QUARTER)
         own_scales = scales + (head * capacity).to(tl.int64) * 64
         own_sums = sums + unit.to(tl.int64) * places * (PER_CHUNK * ROWS)
-        own_list = listed + pair * places
         last = tl.minimum(span * SPAN + SPAN, limit)
-        chunk = _place_chunk(own_list, span * SPAN, last, first_chunk, end, LISTED)
-        next_chunk = _place_chunk(own_list, span * SPAN + 1, last, first_chunk, end, LISTED)
+        chunk = _within(span * SPAN, first_chunk, last)
+        next_chunk = _within(span * SPAN + 1, first_chunk, last)
         scale, centre = _load_chunk(own_scales, own_centres, chunk, ROWS, GROUP)
         for place in range(span * SPAN, last):
             # The compiler asks for codes ahead of their use; the rest is asked for here.
-            chunk = _place_chunk(own_list, place, last, first_chunk, end, LISTED)
+            chunk = _within(place, first_chunk, last)
             held = (token < tl.where(chunk >= 0, 64, 0))[:, None] & (byte < QUARTER)[None, :]
             at = tl.maximum(chunk, 0) * 64 + token
             code = tl.load(own_codes + at[:, None] * QUARTER + byte[None, :], held, 0)
-            later = _place_chunk(own_list, place + 2, last, first_chunk, end, LISTED)
+            later = _within(place + 2, first_chunk, last)
             next_scale, next_centre = _load_chunk(own_scales, own_centres, next_chunk, ROWS, GROUP)
             products = tl.zeros([ROWS, 64], tl.int32) + begin[:, None]
             products = tl.dot(query, tl.trans(unpacked(code, PACKED)), products, out_dtype=tl.int32)
@@ -239,7 +231,6 @@ def score_groups_kernel(
 @triton.jit(do_not_specialize=_COUNTS)
 def weigh_kernel(
     values,
-    peaks,
     totals,
     end_chunks,
     masses,
@@ -249,43 +240,28 @@ def weigh_kernel(
     first_chunk,
     runs,
     places,
-    held_places,
     ROWS: tl.constexpr,
     RUNS: tl.constexpr,
     BLOCK: tl.constexpr,
     PER_CHUNK: tl.constexpr,
-    CENTRES: tl.constexpr,
-    LISTED: tl.constexpr,
 ):
-    """One program BLOCK places and a pair: values per row, normalised and added over the rows.
-
-    Values are centre scores (``CENTRES``), or weights of groups; totals their sums in ``runs``.
-    """
+    """One program BLOCK groups and a pair: weights per row, normalised and added over the rows."""
     part, pair = tl.program_id(0), tl.program_id(1)
     end = tl.load(end_chunks + pair // heads)
-    limit = places if LISTED else tl.minimum(end * PER_CHUNK, places)
+    limit = tl.minimum(end * PER_CHUNK, places)
     place, row = part * BLOCK + tl.arange(0, BLOCK), tl.arange(0, ROWS)
-    if (part * BLOCK < limit) & (part * BLOCK + BLOCK > (0 if LISTED else first_chunk * PER_CHUNK)):
+    if (part * BLOCK < limit) & (part * BLOCK + BLOCK > first_chunk * PER_CHUNK):
         mass = tl.zeros([BLOCK], tl.float32)
         for tile in range(tiles):
             unit = pair * tiles + tile
             inside = row + tile * ROWS < rows
-            if CENTRES:
-                peak, parts, at, held = _row_peaks(peaks, unit, runs, ROWS, RUNS)
-                total = tl.load(totals + at, held, 0.0)
-                total = tl.sum(tl.where(total > 0, total * tl.exp2(parts - peak[None, :]), 0.0), 0)
-            else:
-                run = tl.arange(0, RUNS)
-                at = (unit * runs + run)[:, None] * ROWS + row[None, :]
-                total = tl.sum(tl.load(totals + at, (run < runs)[:, None] & (at >= 0), 0.0), 0)
+            run = tl.arange(0, RUNS)
+            at = (unit * runs + run)[:, None] * ROWS + row[None, :]
+            total = tl.sum(tl.load(totals + at, (run < runs)[:, None] & (at >= 0), 0.0), 0)
             at = place[:, None] * ROWS + row[None, :]
             held = (place < limit)[:, None] & (row >= 0)[None, :]
-            start = values + unit.to(tl.int64) * held_places * ROWS
-            if CENTRES:
-                value = tl.load(start + at, held, -float("inf"))
-                value = tl.where(value > -float("inf"), tl.exp2(value - peak[None, :]), 0.0)
-            else:
-                value = tl.load(start + at, held, 0.0).to(tl.float32)
+            start = values + unit.to(tl.int64) * places * ROWS
+            value = tl.load(start + at, held, 0.0).to(tl.float32)
             share = tl.where(inside & (total > 0), 1.0 / total, 0.0)
             mass += tl.sum(value * share[None, :], 1)
         tl.store(masses + pair * places + place, mass, place < places)
@@ -295,7 +271,6 @@ def weigh_kernel(
 def choose_kernel(
     masses,
     end_chunks,
-    listed,
     chosen,
     multiples,
     heads,
@@ -306,29 +281,19 @@ def choose_kernel(
     PLACES: tl.constexpr,
     BUDGET: tl.constexpr,
     PER_CHUNK: tl.constexpr,
-    LISTED: tl.constexpr,
-    DRAWN: tl.constexpr,
 ):
-    """One program a pair: the heaviest places, or those that are drawn, in ascending order."""
+    """One program a pair: the groups that are drawn, in ascending order."""
     pair = tl.program_id(0)
     end = tl.load(end_chunks + pair // heads)
-    place = tl.arange(0, PLACES)
-    if LISTED:
-        chunk = tl.load(
-            listed + pair * (places // PER_CHUNK) + place // PER_CHUNK, place < places, -1
-        )
-        number = chunk * PER_CHUNK + place % PER_CHUNK
-    else:
-        chunk = place // PER_CHUNK
-        number = place
-    present = (chunk >= first_chunk) & (chunk < end) & (place < places)
-    mass = tl.load(masses + pair * places + place, present, 0.0)
-    odds = mass / draw_numbers(number, first_head + pair % heads) if DRAWN else mass
+    number = tl.arange(0, PLACES)
+    last = tl.minimum(end * PER_CHUNK, places)
+    present = (number >= first_chunk * PER_CHUNK) & (number < last)
+    mass = tl.load(masses + pair * places + number, present, 0.0)
+    odds = mass / draw_numbers(number, first_head + pair % heads)
     taken, order, count, bound = heaviest(odds, present, budget)
     start = pair * budget
     tl.store(chosen + start + order, number, taken)
     rest = tl.arange(0, BUDGET)
     tl.store(chosen + start + rest, -1, (rest >= count) & (rest < budget))
-    if DRAWN:
-        tl.store(multiples + start + order, multiples_of(mass, bound), taken)
-        tl.store(multiples + start + rest, 1.0, (rest >= count) & (rest < budget))
+    tl.store(multiples + start + order, multiples_of(mass, bound), taken)
+    tl.store(multiples + start + rest, 1.0, (rest >= count) & (rest < budget))

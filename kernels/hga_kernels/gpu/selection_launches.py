@@ -80,10 +80,9 @@ _COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
 
 _SCORED = {"peaks": "*fp32", "totals": "*fp32", "end_chunks": "*i32"}
 _WEIGHED = {
-    "masses": "*fp32",
-    **_SCORED,
-    **dict.fromkeys(("heads", "tiles", "rows", "first_chunk"), "i32"),
-    **dict.fromkeys(("runs", "places", "held_places"), "i32"),
+    **dict.fromkeys(("masses", "totals"), "*fp32"),
+    "end_chunks": "*i32",
+    **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "runs", "places"), "i32"),
 }
 
 
@@ -110,65 +109,47 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
         {
             "queries": "*bf16",
             "summaries": "*bf16",
-            "centres": "*fp32",
+            **dict.fromkeys(("centres", "peaks"), "*fp32"),
+            "end_chunks": "*i32",
             "scale": "fp32",
-            **_SCORED,
             **counts,
             **dict.fromkeys(("first_chunk", "capacity", "runs"), "i32"),
         },
         CENTRE_LAUNCHES,
         {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
     )
-    weighing = Build(
-        f"weigh chunks {model}",
-        weigh_kernel,
-        {"values": "*fp32", **_WEIGHED},
-        WEIGH_LAUNCHES,
-        {
-            "ROWS": unit_rows_for(rows),
-            "RUNS": 16,
-            "PER_CHUNK": 1,
-            "CENTRES": True,
-            "LISTED": False,
-        },
-    )
     grouped = (build for group in (16, 4) for build in _group_builds(dim, rows, model, group))
-    return (turn, centres, weighing, *grouped)
+    return (turn, centres, *grouped)
 
 
 def _group_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
-    scores = (
-        Build(
-            f"score_groups {kind} {model} {group}",
-            score_groups_kernel,
-            {
-                "ints": "*i8",
-                "starts": "*i32",
-                "steps": "*fp32",
-                "centres": "*fp32",
-                "codes": "*u8",
-                "scales": "*bf16",
-                "listed": "*i32",
-                "sums": "*bf16",
-                **_SCORED,
-                **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "capacity"), "i32"),
-                **dict.fromkeys(("runs", "places", "spans"), "i32"),
-                "always": "*fp32",
-            },
-            SCORE_LAUNCHES[unit_rows_for(rows)],
-            {
-                "ROWS": unit_rows_for(rows),
-                "GROUP": group,
-                "QUARTER": dim // 4,
-                "WIDTH": max(dim // 4, LEAST_BYTES),
-                "TILE": CENTRE_TILE,
-                "RUNS": 16,
-                "LISTED": kind == "kept",
-                "PACKED": True,
-                "ALWAYS": True,
-            },
-        )
-        for kind in ("all", "kept")
+    scores = Build(
+        f"score_groups {model} {group}",
+        score_groups_kernel,
+        {
+            "ints": "*i8",
+            "starts": "*i32",
+            "steps": "*fp32",
+            "centres": "*fp32",
+            "codes": "*u8",
+            "scales": "*bf16",
+            "sums": "*bf16",
+            **_SCORED,
+            **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "capacity"), "i32"),
+            **dict.fromkeys(("runs", "places", "spans"), "i32"),
+            "always": "*fp32",
+        },
+        SCORE_LAUNCHES[unit_rows_for(rows)],
+        {
+            "ROWS": unit_rows_for(rows),
+            "GROUP": group,
+            "QUARTER": dim // 4,
+            "WIDTH": max(dim // 4, LEAST_BYTES),
+            "TILE": CENTRE_TILE,
+            "RUNS": 16,
+            "PACKED": True,
+            "ALWAYS": True,
+        },
     )
     weighing = Build(
         f"weigh groups {model} {group}",
@@ -179,11 +160,9 @@ def _group_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, .
             "ROWS": unit_rows_for(rows),
             "RUNS": 16,
             "PER_CHUNK": 64 // group,
-            "CENTRES": False,
-            "LISTED": True,
         },
     )
-    return (*scores, weighing)
+    return (scores, weighing)
 
 
 def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
@@ -194,7 +173,6 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
         {
             "masses": "*fp32",
             "end_chunks": "*i32",
-            "listed": "*i32",
             "chosen": "*i32",
             "multiples": "*fp32",
             **dict.fromkeys(numbers, "i32"),
@@ -204,8 +182,6 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "PLACES": places,
             "BUDGET": budget,
             "PER_CHUNK": per_chunk,
-            "LISTED": per_chunk > 1,
-            "DRAWN": per_chunk > 1,
         },
     )
 
@@ -278,10 +254,8 @@ BUILDS = (
     *_builds(128, 128, "qwen3-30b-a3b"),
     *_builds(64, 48, "smollm2-64k"),
     *_builds(128, 8, "qwen3-30b-a3b by token"),
-    _choose_build("chunks", 1024, 512, 1),
-    _choose_build("groups 16", 2048, 128, 4),
-    _choose_build("groups 4", 8192, 512, 16),
-    _choose_build("groups 4 of all", 16384, 512, 16),
+    _choose_build("groups 16", 4096, 128, 4),
+    _choose_build("groups 4", 16384, 512, 16),
     *_step_builds(128, 8, "qwen3-30b-a3b", 16),
     *_step_builds(128, 8, "qwen3-30b-a3b", 4),
     *_step_builds(64, 3, "smollm2-64k", 16),

@@ -88,7 +88,7 @@ def test_choose_pages(
         )
         select = selection.select_groups if rows <= MAX_ROWS else select_groups
         chosen, expected_multiples = select(
-            queries, *index, 1, ends, CHUNKS, BUDGET, size, CHUNKS, scale, always, 5
+            queries, *index, 1, ends, BUDGET, size, CHUNKS, scale, always, 5
         )
         assert torch.equal(groups, chosen[0])
         torch.testing.assert_close(multiples, expected_multiples[0], rtol=3e-3, atol=0)

@@ -92,7 +92,6 @@ class Choice:
     chunks: int
     first: int
     ends: tuple[int, ...]
-    kept: int
     budget: int
     size: float = 2.0
     dtype: torch.dtype = torch.bfloat16
@@ -129,32 +128,31 @@ class Choice:
 
 
 CHOICES = {
-    "one token": Choice(128, 2, 8, 21, 2, (17,), 21, 16),
-    "one token, three heads": Choice(64, 3, 3, 9, 1, (9,), 9, 20),
-    "one token, of few dimensions": Choice(16, 1, 1, 5, 0, (4,), 5, 3, dtype=torch.float32),
-    "one token, fewer groups than the budget": Choice(32, 1, 16, 12, 2, (4,), 12, 33),
-    "one token, few chunks kept": Choice(128, 2, 8, 21, 2, (17,), 6, 8),
-    "blocks": Choice(128, 2, 20, 12, 2, (12, 7, 2, 3), 50, 16),
-    "blocks, few chunks kept": Choice(128, 2, 5, 70, 2, (66, 40), 20, 9),
-    "blocks of more rows than a unit": Choice(64, 1, 140, 9, 1, (9, 1), 4, 7, size=1.0),
-    "blocks over more than one span": Choice(32, 1, 17, 66, 0, (65,), 70, 100),
-    "a block of weights far apart": Choice(32, 1, 40, 9, 0, (9, 8), 9, 5, size=20.0),
-    "one token of weights far apart": Choice(64, 2, 8, 9, 0, (9,), 9, 5, size=20.0),
-    "one token, of the shares of all": Choice(64, 3, 3, 20, 2, (18,), 20, 32, 1, layer=7, window=7),
-    "blocks, of the shares of all": Choice(64, 2, 20, 42, 2, (40, 7), 50, 16, 1, layer=1, window=6),
-    "blocks, few chunks kept, of the shares of all": Choice(
-        128, 2, 20, 70, 2, (66, 40), 20, 40, 1, layer=47, window=8
+    "one token": Choice(128, 2, 8, 21, 2, (17,), 16),
+    "one token, three heads": Choice(64, 3, 3, 9, 1, (9,), 20),
+    "one token, of few dimensions": Choice(16, 1, 1, 5, 0, (4,), 3, dtype=torch.float32),
+    "one token, fewer groups than the budget": Choice(32, 1, 16, 12, 2, (4,), 33),
+    "blocks": Choice(128, 2, 20, 12, 2, (12, 7, 2, 3), 16),
+    "blocks of many chunks": Choice(128, 2, 5, 70, 2, (66, 40), 9),
+    "blocks of more rows than a unit": Choice(64, 1, 140, 9, 1, (9, 1), 7, size=1.0),
+    "blocks over more than one span": Choice(32, 1, 17, 66, 0, (65,), 100),
+    "a block of weights far apart": Choice(32, 1, 40, 9, 0, (9, 8), 5, size=20.0),
+    "one token of weights far apart": Choice(64, 2, 8, 9, 0, (9,), 5, size=20.0),
+    "one token, of the shares of all": Choice(64, 3, 3, 20, 2, (18,), 32, 1, layer=7, window=7),
+    "blocks, of the shares of all": Choice(64, 2, 20, 42, 2, (40, 7), 16, 1, layer=1, window=6),
+    "blocks of many chunks, of the shares of all": Choice(
+        128, 2, 20, 70, 2, (66, 40), 40, 1, layer=47, window=8
     ),
-    "blocks of much mass elsewhere": Choice(32, 1, 40, 9, 0, (9, 8), 9, 5, window=20.0),
-    "one token of much mass elsewhere": Choice(64, 2, 8, 9, 0, (9,), 9, 5, window=20.0),
-    "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 2, 3, dtype=torch.float32),
+    "blocks of much mass elsewhere": Choice(32, 1, 40, 9, 0, (9, 8), 5, window=20.0),
+    "one token of much mass elsewhere": Choice(64, 2, 8, 9, 0, (9,), 5, window=20.0),
+    "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 3, dtype=torch.float32),
 }
 IN_OTHER_SIZES = (
     "one token, three heads",
     "one token, fewer groups than the budget",
     "one token, of the shares of all",
     "blocks of more rows than a unit",
-    "blocks, few chunks kept",
+    "blocks of many chunks",
     "blocks, of the shares of all",
     "float32 of few dimensions",
 )
@@ -170,7 +168,7 @@ def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Te
     if choice.always is not None:  # not contiguous
         always = choice.always.to(device).mT.contiguous().mT
     found = selection.select_groups(
-        queries, *index, choice.first, ends, choice.kept, choice.budget, choice.group,
+        queries, *index, choice.first, ends, choice.budget, choice.group,
         max(choice.ends), choice.scale, always, choice.layer,
     )  # fmt: skip
     assert found is not None
@@ -183,7 +181,7 @@ def plain_mass(choice: Choice) -> torch.Tensor:
     rows = queries.double() * choice.scale
     centre_scores = rows @ centres[:, None].double().transpose(2, 3)
     ends = torch.tensor(choice.ends)
-    chunks = reference.keep_chunks(centre_scores, choice.first, ends, choice.kept)
+    chunks = reference.candidate_chunks(choice.heads, choice.first, ends, choice.chunks)
     turned = rows @ reference.hadamard(choice.dim, torch.float64)
     step = turned.abs().amax(-1, keepdim=True) / 127
     turned = (turned / step).round() * step
@@ -231,7 +229,7 @@ def test_end_chunks_alone_say_where_the_choice_ends(device: torch.device) -> Non
         queries, *index = choice.tensors(device)
         found = [
             selection.select_groups(
-                queries, *index, choice.first, ends, choice.chunks, choice.budget, choice.group,
+                queries, *index, choice.first, ends, choice.budget, choice.group,
                 last, choice.scale,
             )
             for last in (max(choice.ends), choice.chunks, None)
@@ -244,9 +242,9 @@ def test_end_chunks_alone_say_where_the_choice_ends(device: torch.device) -> Non
 def test_the_choice_does_not_depend_on_the_parts(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = select(CHOICES["blocks, few chunks kept"], device)
-    monkeypatch.setattr(selection, "WORKSPACE_BYTES", 1)
-    parts = select(CHOICES["blocks, few chunks kept"], device)
+    whole = select(CHOICES["blocks of many chunks"], device)
+    monkeypatch.setattr(selection, "SELECTION_BYTES", 1)
+    parts = select(CHOICES["blocks of many chunks"], device)
     assert torch.equal(whole[0], parts[0])
     assert torch.equal(whole[1], parts[1])
 
@@ -265,21 +263,21 @@ def test_the_choice_does_not_depend_on_where_masses_are_added_up(
 
 def test_nothing_to_choose_from_gives_nothing(device: torch.device) -> None:
     for ends in ((2,), (2, 0, -4)):
-        groups, multiples = select(Choice(16, 2, 1, 3, 2, ends, 4, 5), device)
+        groups, multiples = select(Choice(16, 2, 1, 3, 2, ends, 5), device)
         assert groups.shape == (len(ends), 2, 5)
         assert (groups == -1).all()
         assert (multiples == 1).all()
 
 
 def test_what_the_kernels_do_not_take_is_left_to_the_definition(device: torch.device) -> None:
-    queries, centres, codes, scales = Choice(32, 1, 1, 2, 0, (2,), 2, 1).tensors(device)
+    queries, centres, codes, scales = Choice(32, 1, 1, 2, 0, (2,), 1).tensors(device)
     ends = torch.tensor([2], dtype=torch.int32, device=device)
     for index in (
         (centres.float(), codes, scales),
         (centres, codes.view(1, 2, 4, 2, 16, 4), scales),
         (centres, codes.view(1, 4, 32, 8), scales.view(1, 4, 32)),
     ):
-        assert selection.select_groups(queries, *index, 0, ends, 2, 1, 16) is None
+        assert selection.select_groups(queries, *index, 0, ends, 1, 16) is None
     wide = queries.double()
     assert selection.select_groups(wide, centres, codes, scales, 0, ends, 2, 1, 16) is None
     assert selection.select_groups(queries, centres, codes, scales, 0, ends, 2, 1, 32) is None
