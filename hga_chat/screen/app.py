@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen import clipboard
@@ -24,6 +23,7 @@ from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import Help
+from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine, has_device
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
@@ -122,7 +122,7 @@ class ChatApp(App[None]):
         yield self.status_line
         yield self.prompt.offered
         yield self.prompt
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Show the first screen, then let the engine load."""

@@ -1,6 +1,8 @@
 """When Python looks for garbage: everything waits for it, the screen too."""
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,15 +24,21 @@ def rare_collections() -> Iterator[None]:
 
 
 def keep_all() -> None:
-    """Take what there is for lasting: libraries, model, documents, turns.
+    """Take what there is for lasting: libraries, model, documents.
 
-    Looking through all of that again and again takes a fifth of a second each time. What lasts is
-    still freed when nothing refers to it, unless it refers to itself.
+    Looking through all of that again and again takes a fifth of a second each time.
     """
     gc.freeze()
 
 
 def settle() -> None:
-    """Look through what is new, and take what is left for lasting."""
+    """Look through what is new since then, and give free memory back to the system.
+
+    Turns are not taken for lasting: Textual's lines refer to themselves, and would stay for ever.
+    """
     gc.collect()
-    keep_all()
+    if sys.platform == "linux":
+        # Else glibc keeps what an answer took, a bit more after each.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

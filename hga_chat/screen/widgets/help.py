@@ -7,10 +7,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from hga_chat.screen.commands import COMMANDS
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.key_line import KeyLine
 
 KEYS = (
     (
@@ -73,7 +74,7 @@ class Help(ModalScreen[None]):
         """Keys by place, then commands."""
         with VerticalScroll(id="help"):
             yield Static(help_text(), markup=False)
-        yield Footer()
+        yield KeyLine()
 
 
 def help_text() -> Content:
