@@ -11,6 +11,9 @@ YOUNG = 5_000
 RARELY = 1_000
 """Of ten such times a thousand, all are; by then there has been a better moment for it."""
 
+THOROUGHLY = 10
+"""Answers after which all their objects are looked through, which takes a twentieth of a second."""
+
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
@@ -31,12 +34,15 @@ def keep_all() -> None:
     gc.freeze()
 
 
-def settle() -> None:
-    """Look through what is new since then, and give free memory back to the system.
+def settle(answers: int) -> None:
+    """Look through what is new since the last answer, and give free memory back to the system.
 
     Turns are not taken for lasting: Textual's lines refer to themselves, and would stay for ever.
+
+    Args:
+        answers: so far; now and then all is looked through that is new since ``keep_all``.
     """
-    gc.collect()
+    gc.collect(1 if answers % THOROUGHLY else 2)
     if sys.platform == "linux":
         # Else glibc keeps what an answer took, a bit more after each.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
