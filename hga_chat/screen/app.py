@@ -18,7 +18,7 @@ from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.flow import Flow
 from hga_chat.screen.keys import is_of_use, key_name
 from hga_chat.screen.read_view import MODES
-from hga_chat.screen.themes import SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
+from hga_chat.screen.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.finder import Finder
@@ -263,6 +263,10 @@ class ChatApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
         """Whether a key does something now; the footer leaves others out."""
         return is_of_use(self, action)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours of this application, before its themes are there."""
+        return NIGHT.variables
 
     def get_key_display(self, binding: Binding) -> str:
         """How a key is called in the footer."""

@@ -231,7 +231,7 @@ def _source_rows(
         bar(source.score / best if best > 0 else 0.0, 6),
         "  ",
         mark or "",
-        (displayable(source.place).replace("\n", "␤"), "$text-accent"),
+        (displayable(source.place).replace("\n", "␤"), "$source"),
     )
     below = TextRow(Line(Content.styled(shown, QUIET), _INDENT, _INDENT))
     return (*text_rows(line, wrapped=False), below)
