@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -34,14 +34,14 @@ class Answer:
     finished: Finished
     group_mass: "torch.Tensor"
     """[groups] float32: attention mass per group of the session, summed over the answer; none
-    where the turn was saved."""
+    of ``Conversation.turns``."""
     token_ids: tuple[int, ...] = ()
     """The turn in the session: the question with what introduces it, and the answer."""
     from_conversation: bool = False
     """Whether it read earlier turns more than any passage; not known where the turn was saved."""
     standing_out: "torch.Tensor | None" = None
     """[groups] float64: what the answer read of the documents beyond what each of its words reads,
-    of which ``Source.score`` is a share; not known where the turn was saved."""
+    of which ``Source.score`` is a share; not known of ``Conversation.turns``."""
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -286,7 +286,8 @@ class Conversation:
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)
         else:
-            self.turns.append(answer)
+            # What a turn read is for whoever asked: at 64K it takes 50 KB, its text takes 1.
+            self.turns.append(replace(answer, group_mass=torch.zeros(0), standing_out=None))
         yield answer
 
 

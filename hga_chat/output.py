@@ -18,6 +18,13 @@ def human_bytes(count: int) -> str:
     return f"{count} B"
 
 
+def human_share(count: int, of: int) -> str:
+    """Bytes of how many, in one unit: ``0.09 / 7.45 GiB``."""
+    size, unit = next((pair for pair in _SIZES if of >= pair[0]), (1, "B"))
+    digits = 2 if unit == "GiB" else 1
+    return f"{count / size:.{digits}f} / {of / size:.{digits}f} {unit}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns of aligned text, numbers to the right, no line end at the end."""
     columns = range(len(header))

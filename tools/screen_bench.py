@@ -11,26 +11,30 @@ stand the machine's load, and how late a process that does nothing else woke mea
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import quantiles
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from scripted import ScriptedAnswer
-from scripted_conversation import ScriptedConversation
+import torch
+from scripted import GROUP, ScriptedAnswer
+from scripted_conversation import ScriptedConversation, section
 from textual import events
 from textual.geometry import Size
 
+from hga_chat.documents import Document, LoadedDocuments
 from hga_chat.screen.app import ChatApp
 from hga_engine.config import SamplingParams
+from hga_engine.events import TextDelta
 from hga_engine.ledger import resident_bytes
 
 TOKENS = 2000
@@ -38,6 +42,12 @@ SIZE = (120, 40)
 WORDS = "the keeper closed the dome because the wind rose above the limit that the handbook gives"
 EVERY_S = 0.002
 KEY_EVERY_S = 0.2
+EVERY_TURNS = 50
+SHORT = 300
+"""Characters of the answers of many turns."""
+DOCUMENT_LINES = 2700
+"""Lines of 24 tokens each."""
+LAYERS = 28
 
 
 def prose() -> str:
@@ -66,6 +76,12 @@ def code() -> str:
 
 
 KINDS = {"prose": prose, "list": bullets, "table": table, "code": code}
+
+
+def short(turn: int) -> str:
+    """An answer like no other, of each kind in turn."""
+    make = list(KINDS.values())[turn % len(KINDS)]
+    return re.sub(r"wind|\d+", lambda found: f"{found[0]} {turn}", make())[:SHORT]
 
 
 class PacedConversation(ScriptedConversation):
@@ -224,20 +240,45 @@ async def resize() -> None:
     app.engine.join(10)
 
 
+class ReadingConversation(ScriptedConversation):
+    """Full documents at 64K, of which every token reads a fifth; a few groups stand out."""
+
+    def __init__(self, turns: int) -> None:
+        lines = "".join(f"line {n} of the log says {WORDS}\n" for n in range(DOCUMENT_LINES))
+        loaded = LoadedDocuments((Document("log.txt", "text", (section("log.txt", lines),)),), ())
+        answers = [ScriptedAnswer(short(turn)) for turn in range(turns)]
+        super().__init__(answers, loaded=loaded, context=2**20)
+        assert self.layout is not None
+        self._groups = len(self.layout.token_ids) // GROUP
+        self._answer = self.engine.answer
+        self.engine.answer = self._traced  # type: ignore[method-assign]
+        self.engine.layer_mass = self._layer_mass  # type: ignore[method-assign]
+
+    def _layer_mass(self) -> torch.Tensor:
+        return torch.rand(LAYERS, self._groups)
+
+    def _traced(self, *arguments):  # type: ignore[no-untyped-def]
+        for event in self._answer(*arguments):
+            if isinstance(event, TextDelta):
+                mass = torch.rand(self._groups).mul(5).sub(4).clamp_min(0) / self._groups
+                mass[torch.randint(self._groups, (3,))] += 0.1
+                always = torch.zeros(self._groups)
+                always[[0, *range(self._groups - 4, self._groups)]] = 0.1
+                trace = replace(event.trace, group_mass=mass, always_mass=always)
+                event = replace(event, trace=trace)
+            yield event
+
+
 async def memory(turns: int) -> None:
-    """Many turns, as short as it takes to fit them into one session."""
-    texts = [KINDS[kind]()[:250] for kind in KINDS]
-    script = ScriptedConversation([ScriptedAnswer(texts[n % 4], {12: 1.0}) for n in range(turns)])
+    """Many turns with short answers."""
+    script = ReadingConversation(turns)
     app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
     async with app.run_test(size=SIZE):
         await until(lambda: app.flow.state == "ready")
         for number in range(turns):
             app.flow.send(f"Question {number}?")
             await until(lambda: app.flow.state == "ready")
-            if (number + 1) % (turns // 5) == 0:
-                gc.collect()
-                # What the allocator holds back for the next time is nobody's.
-                ctypes.CDLL(None).malloc_trim(0)
+            if (number + 1) % EVERY_TURNS == 0:
                 mib = resident_bytes() / 2**20
                 print(f"after {number + 1:3} turns: {mib:4.0f} MiB resident", flush=True)
     app.engine.join(10)
@@ -248,7 +289,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=500, help="turns of the memory measurement")
     parser.add_argument("--kind", choices=KINDS, help="only this kind of answer")
+    parser.add_argument("--memory", action="store_true", help="only the memory after many turns")
     options = parser.parse_args()
+    if options.memory:
+        asyncio.run(memory(options.turns))
+        return
     for kind in [options.kind] if options.kind else KINDS:
         for tokens_per_s in (80, 300):
             asyncio.run(measure(kind, tokens_per_s))

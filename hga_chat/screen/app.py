@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen import clipboard
@@ -19,11 +18,12 @@ from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.flow import Flow
 from hga_chat.screen.keys import is_of_use, key_name
 from hga_chat.screen.read_view import MODES
-from hga_chat.screen.themes import SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
+from hga_chat.screen.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import Help
+from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine, has_device
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
@@ -122,7 +122,7 @@ class ChatApp(App[None]):
         yield self.status_line
         yield self.prompt.offered
         yield self.prompt
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Show the first screen, then let the engine load."""
@@ -263,6 +263,10 @@ class ChatApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
         """Whether a key does something now; the footer leaves others out."""
         return is_of_use(self, action)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Colours of this application, before its themes are there."""
+        return NIGHT.variables
 
     def get_key_display(self, binding: Binding) -> str:
         """How a key is called in the footer."""

@@ -12,7 +12,7 @@ _WORD = re.compile(r"\w+")
 def excerpt(text: str, answer: str, room: int = SHOWN) -> str:
     """Whole sentences or lines of ``text`` around the one that has most words of the answer.
 
-    Words that stand in few of them count more. A sentence that is too long is cut off with "…".
+    Words that stand in few of them count more. "…" stands where something is left out.
 
     Args:
         text: of the source.
@@ -36,7 +36,7 @@ def excerpt(text: str, answer: str, room: int = SHOWN) -> str:
     while first > 0 and len(parts[first - 1]) + 1 + len(shown) <= room:
         first -= 1
         shown = f"{parts[first]} {shown}"
-    return shown
+    return ("… " if first else "") + shown + (" …" if last + 1 < len(parts) else "")
 
 
 def _sentences(text: str) -> list[str]:

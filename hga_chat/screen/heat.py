@@ -75,8 +75,8 @@ class ReadMap:
         most = max(sums, default=0.0)
         return [(value / most) ** 0.5 for value in sums] if most > 0 else [0.0] * self.blocks
 
-    def always(self, groups: Sequence[bool]) -> list[bool]:
-        """For each block, whether all its groups are among those [groups] that always are read."""
+    def always(self, groups: bytes) -> list[bool]:
+        """For each block, whether all its [groups] are 1, which stands for those always read."""
         size = self._chunk // self._group
         begins = range(self._first * size, (self._first + self.blocks) * size, size)
         return [begin < len(groups) and all(groups[begin : begin + size]) for begin in begins]

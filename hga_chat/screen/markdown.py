@@ -167,7 +167,7 @@ def plain_fence(markdown: str) -> list[Part] | None:
     return [_code_line(line) for line in lines]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _code_line(line: str) -> Line:
     bar = Content.styled("▏ ", QUIET_STYLE)
     return Line(Content.styled(line, CODE_STYLE), bar, bar)
@@ -192,7 +192,7 @@ def _table(markdown: str) -> tuple[Table, ...]:
     return tuple(part for part in render(markdown, colours=False) if isinstance(part, Table))
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _table_row(head: str, line: str) -> tuple[Content, ...] | None:
     found = _table(f"{head}\n{line}") if line.startswith("|") else ()
     return found[0].rows[1] if found and len(found[0].rows) == 2 else None

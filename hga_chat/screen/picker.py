@@ -9,7 +9,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from hga_chat.documents.clean import displayable
@@ -17,6 +17,7 @@ from hga_chat.screen.keys import key_name
 from hga_chat.screen.opening import count
 from hga_chat.screen.themes import THEMES, PlainSigns, theme_for
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.key_line import KeyLine
 
 if TYPE_CHECKING:
     from hga_chat.sessions.store import SessionStore
@@ -105,7 +106,7 @@ class SessionPicker(App[str | None]):
             yield Static("Saved sessions", markup=False, id="sessions-title")
             yield Input(placeholder="Search titles, paths and questions", id="search")
             yield self._list
-        yield Footer()
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Show all of them."""

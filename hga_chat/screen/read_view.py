@@ -40,7 +40,6 @@ class ReadView:
         self.token: int | None = None
         self.layer: int | None = None
         self._turns = turns
-        self._gone: list[float] = []
 
     def add_sources(self, turn: Turn, sources: "tuple[Source, ...]") -> None:
         """Let a turn that was saved show its passages, as its reading was not kept."""

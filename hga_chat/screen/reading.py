@@ -30,13 +30,13 @@ class AnswerReading:
         layers: [layers, groups] all mass of each layer, or None where it is not known.
         tokens: how many tokens are known one by one.
         whole: the mass of which shares are told, or None: what the documents drew so far.
-        always: [groups] whether a group is read for every token, whatever is asked.
+        always: [groups] 1 for a group that is read for every token, whatever is asked.
     """
 
     def __init__(self) -> None:
         self.layers: torch.Tensor | None = None
         self.whole: float | None = None
-        self.always: Sequence[bool] = ()
+        self.always = b""
         self._all: torch.Tensor | None = None
         self._above: torch.Tensor | None = None
         self._ends: list[int] = []
@@ -82,7 +82,7 @@ class AnswerReading:
             ends = accumulate(lengths[first : first + step])
             self._ends += [begin + end for end in ends]
         if always is not None:
-            self.always = (always > 0).tolist()
+            self.always = bytes((always > 0).tolist())
         return [] if newest is None else newest.tolist()
 
     def _add(self, masses: "Sequence[torch.Tensor]") -> "torch.Tensor":
@@ -119,7 +119,7 @@ class AnswerReading:
         self.whole = float(standing_out.sum()) or None
         left_out = torch.zeros(len(standing_out), dtype=torch.bool)
         known = min(len(self.always), len(standing_out))
-        left_out[:known] = torch.tensor(self.always[:known], dtype=torch.bool)
+        left_out[:known] = torch.tensor(list(self.always[:known]), dtype=torch.bool)
         for groups in sources:
             left_out[groups.start : groups.stop] = False
         self._above = standing_out.masked_fill(left_out, 0.0)
@@ -166,7 +166,9 @@ class AnswerReading:
         return mass
 
     def keep_sum(self) -> None:
-        """Keep the sums alone."""
+        """Keep the sums alone, to three digits."""
+        if self._all is not None and self._above is not None:
+            self._all, self._above = self._all.half(), self._above.half()
         self.layers = None
         self._ends, self._groups, self._masses = [], array("i"), array("f")
 

@@ -21,6 +21,7 @@ NIGHT = Theme(
     surface="#1a2028",
     panel="#262e39",
     dark=True,
+    variables={"source": "#ff4fb8"},
 )
 DAY = Theme(
     name="day",
@@ -35,7 +36,7 @@ DAY = Theme(
     surface="#f0eee7",
     panel="#dcd9d0",
     dark=False,
-    variables={"footer-key-foreground": "#7d4706"},
+    variables={"source": "#c2187a", "footer-key-foreground": "#7d4706"},
 )
 SIXTEEN = Theme(
     name="sixteen",
@@ -53,6 +54,7 @@ SIXTEEN = Theme(
     dark=True,
     ansi=True,
     variables={
+        "source": "ansi_bright_magenta",
         "ansi-background": "ansi_black",
         "ansi-foreground": "ansi_white",
         "block-cursor-background": "ansi_blue",

@@ -1,5 +1,6 @@
 """A question and its answer, as pieces of the transcript."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from textual.content import Content
@@ -53,8 +54,8 @@ class Turn:
         self.reading = AnswerReading()
         self.stands = False
         self._splitter = BlockSplitter()
-        rows = text_rows(Content(displayable(question)))
-        self._question = Piece("question", rows, question, gap=True, turn=self)
+        make = partial(_plain_rows, question)
+        self._question = Piece("question", make(), question, gap=True, turn=self, make=make)
         self._blocks: list[Piece] = []
         self._tail: Piece | None = None
         self._end: list[Piece] = []
@@ -132,8 +133,7 @@ class Turn:
         """Show what went wrong; what has been answered stays."""
         self.state = "done"
         self._finish()
-        rows = text_rows(Content(displayable(text)))
-        self._end = [Piece("error", rows, text, gap=True, turn=self)]
+        self._end = [Piece("error", _plain_rows(text), text, gap=True, turn=self)]
 
     def verify(self, found: "Verification") -> None:
         """Show at each source how much the answer depends on it, and below what was measured."""
@@ -189,12 +189,12 @@ class Turn:
         begin = self._placed if found < 0 else found
         gap = block.gap or not self._blocks
         piece = Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
-        piece.make = lambda: rows_of(render(block.text))
+        piece.make = partial(_block_rows, block.text)
         return piece
 
     def fold(self) -> None:
         """Give back what is only needed for drawing; it is far from sight."""
-        for piece in self._blocks:
+        for piece in self.pieces:
             piece.fold()
 
     def let_go(self) -> None:
@@ -209,18 +209,32 @@ class Turn:
         self, number: int, source: "Source", best: float, mark: Content | None = None
     ) -> Piece:
         """Its share and where it stands, and below what it says of the answer."""
-        place = displayable(source.place).replace("\n", "␤")
-        line = Content.assemble(
-            (f"{percent(source.score):>4} ", "bold"),
-            bar(source.score / best if best > 0 else 0.0, 6),
-            "  ",
-            mark or "",
-            (place, "$text-accent"),
-        )
-        shown = Content.styled(displayable(excerpt(source.text, self.text)), QUIET)
-        rows = (*text_rows(line, wrapped=False), TextRow(Line(shown, _INDENT, _INDENT)))
+        shown = displayable(excerpt(source.text, self.text))
+        make = partial(_source_rows, source, best, shown, mark)
         text = f"{source.place}\n\n{source.text}"
-        return Piece("source", rows, text, turn=self, number=number)
+        return Piece("source", make(), text, turn=self, number=number, make=make)
+
+
+def _plain_rows(text: str) -> tuple[Row, ...]:
+    return text_rows(Content(displayable(text)))
+
+
+def _block_rows(text: str) -> tuple[Row, ...]:
+    return rows_of(render(text))
+
+
+def _source_rows(
+    source: "Source", best: float, shown: str, mark: Content | None
+) -> tuple[Row, ...]:
+    line = Content.assemble(
+        (f"{percent(source.score):>4} ", "bold"),
+        bar(source.score / best if best > 0 else 0.0, 6),
+        "  ",
+        mark or "",
+        (displayable(source.place).replace("\n", "␤"), "$source"),
+    )
+    below = TextRow(Line(Content.styled(shown, QUIET), _INDENT, _INDENT))
+    return (*text_rows(line, wrapped=False), below)
 
 
 def percent(share: float) -> str:

@@ -131,6 +131,7 @@ class EngineThread:
         self._stopping = threading.Event()
         self._cancel = threading.Event()
         self._memory_due = 0.0
+        self._answers = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -279,7 +280,8 @@ class EngineThread:
             self._fail(error, fatal=False)
         else:
             self._save(conversation)
-        settle()
+        self._answers += 1
+        settle(self._answers)
 
     def _save(self, conversation: "Conversation") -> None:
         for note in conversation.save_if_possible():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scripted import ScriptedAnswer, ScriptedEngine
 
-from hga_chat.conversation import Answer, Conversation
+from hga_chat.conversation import Answer, Conversation, saved_turn
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import PrefillProgress, TextDelta
@@ -60,7 +60,8 @@ def test_events_are_progress_then_text_then_one_answer(conversation):
     assert kinds == [PrefillProgress] * (len(kinds) - texts) + [TextDelta] * texts
     assert (answer.question, answer.text) == ("Which colour?", "Blue.")
     assert answer.finished.completion_tokens == 2
-    assert conversation.turns == [answer]
+    assert [saved_turn(turn) for turn in conversation.turns] == [saved_turn(answer)]
+    assert conversation.turns[0].standing_out is None  # 50 KB a turn at 64K
 
 
 def test_documents_are_read_once(conversation, engine):
@@ -110,7 +111,7 @@ def test_answer_cancelled_on_its_way_keeps_its_part(engine, conversation):
         if isinstance(event, TextDelta):
             cancel.set()
     assert (event.text, event.finished.reason) == ("Blue", "cancelled")
-    assert conversation.turns == [event]
+    assert [saved_turn(turn) for turn in conversation.turns] == [saved_turn(event)]
     assert engine.session[-1:] == engine.tokenizer.encode("Blue")
     ask(conversation, "Why?")
     assert engine.prompts[-1][:2] == [2, 0]

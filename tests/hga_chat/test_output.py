@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from hga_chat.output import Output, human_bytes, table
+from hga_chat.output import Output, human_bytes, human_share, table
 
 
 class Terminal(io.StringIO):
@@ -70,3 +70,15 @@ def test_table_aligns_numbers_to_the_right():
 )
 def test_bytes_for_people(count, text):
     assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "text"),
+    [
+        (100 * 2**20, 8 * 2**30, "0.10 / 8.00 GiB"),
+        (2**19, 625 * 2**20, "0.5 / 625.0 MiB"),
+        (1, 3, "1.0 / 3.0 B"),
+    ],
+)
+def test_bytes_of_how_many_are_in_one_unit(count, of, text):
+    assert human_share(count, of) == text

@@ -315,7 +315,7 @@ class BlockMap(Panel, can_focus=True):
             ramps=tuple(
                 [
                     *ramp(ground.blend(ink, share), hot, dark),
-                    Color.parse("#ff4fb8" if dark else "#c2187a"),
+                    Color.parse(theme["source"]),
                     ground.blend(ink, 0.05),
                     ground.blend(ink, 0.38),
                 ]

@@ -7,10 +7,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from hga_chat.screen.commands import COMMANDS
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.key_line import KeyLine
 
 KEYS = (
     (
@@ -71,9 +72,22 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Keys by place, then commands."""
-        with VerticalScroll(id="help"):
+        with _Scrolled(id="help"):
             yield Static(help_text(), markup=False)
-        yield Footer()
+        yield KeyLine()
+
+
+class _Scrolled(VerticalScroll):
+    """Says that there is more below."""
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """The last of it is in sight, or no longer."""
+        super().watch_scroll_y(old_value, new_value)
+        self.border_subtitle = "↓ more" if new_value < self.max_scroll_y else ""
+
+    def on_resize(self) -> None:
+        """There may be more room, or less."""
+        self.watch_scroll_y(self.scroll_y, self.scroll_y)
 
 
 def help_text() -> Content:

@@ -11,7 +11,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.visual import RenderOptions
 
-from hga_chat.output import human_bytes
+from hga_chat.output import human_bytes, human_share
 from hga_chat.screen.widgets.bars import QUIET, bar, two_ends
 from hga_chat.screen.widgets.panel import Panel
 
@@ -88,7 +88,7 @@ class MemoryPanel(Panel):
     @property
     def _room(self) -> int:
         """Cells between the names and the figures."""
-        return self.content_size.width - _LABEL - 1 - len("888.8 MiB / 888.8 GiB")
+        return self.content_size.width - _LABEL - 1 - len("888.88 / 888.88 GiB")
 
     def _heads(self) -> Content:
         """What the columns show, above each."""
@@ -112,9 +112,7 @@ class MemoryPanel(Panel):
         )
 
     def _row(self, label: str, used: int, capacity: int) -> Content:
-        figures = human_bytes(used)
-        if capacity:
-            figures += f" / {human_bytes(capacity)}"
+        figures = human_share(used, capacity) if capacity else human_bytes(used)
         name = Content.styled(label.ljust(_LABEL), QUIET)
         room = self._room
         if capacity and room >= 4:

@@ -23,7 +23,7 @@ from hga_chat.screen.turn import Turn
 from hga_chat.screen.widgets.frames import BARS, MARGIN, Frames
 
 WIDEST = 116
-KEPT_PIECES = 300
+KEPT_PIECES = 100
 """Pieces whose drawn lines are kept."""
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
 """How the chosen word and the match one is at look, and how other matches do."""

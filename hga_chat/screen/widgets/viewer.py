@@ -16,11 +16,12 @@ from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from hga_chat.documents.clean import displayable
 from hga_chat.screen.heat import ramp, step
 from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.legend import OLD, legend, sign
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Viewer(ModalScreen[None]):
             with Horizontal(id="viewer-foot"):
                 yield Static("", markup=False, id="viewer-readers")
                 yield Static("", markup=False, id="viewer-legend")
-        yield Footer()
+        yield KeyLine()
 
     async def on_mount(self) -> None:
         """Show the first passage."""

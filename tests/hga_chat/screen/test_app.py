@@ -321,7 +321,7 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
         screen = "\n".join(shown(app))
         assert "Last answer, no GPU in use" in screen
         assert "disk K/V" not in screen  # it holds nothing, and may not
-        assert "625.0 MiB" in screen  # the capacity for K/V in host memory
+        assert "/ 625.0 MiB" in screen  # the capacity for K/V in host memory
         assert "95.4 MiB" in screen  # the weights
         speed = app.speed
         assert (speed.tokens_per_s, speed.ttft_s, speed.sparsity) == (40.0, 0.05, 0.03)

@@ -22,6 +22,9 @@ class MapApp(App):
             self.register_theme(theme)
             self.theme = theme.name
 
+    def get_theme_variable_defaults(self):
+        return NIGHT.variables
+
     def compose(self):
         yield self.map
 

@@ -13,6 +13,7 @@ from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.completions import completions
 from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import KEYS, Help, help_text
+from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.transcript import Transcript
 from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
@@ -134,6 +135,23 @@ async def test_footer_shows_keys_that_do_something(scripted, answer, opened, unt
         assert app.prompt.has_focus
         await until(pilot, lambda: app.flow.clear())
         await until(pilot, lambda: set(shown()) == {"Enter", "F1", "Ctrl+Q"})
+
+
+async def test_a_click_presses_the_key_that_is_named(answered):
+    async with answered() as it:
+        line = it.app.query_one(KeyLine)
+        await it.pilot.click(line, offset=(line.render().plain.index("F1"), 0))
+        await it.until(lambda: isinstance(it.app.screen, Help))
+
+
+async def test_help_says_that_there_is_more(answered):
+    async with answered() as it:
+        await it.press("f1")
+        await it.until(lambda: isinstance(it.app.screen, Help))
+        shown = it.app.screen.query_one("#help")
+        await it.until(lambda: shown.border_subtitle == "↓ more")
+        shown.scroll_end(animate=False)
+        await it.until(lambda: not shown.border_subtitle)
 
 
 async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):

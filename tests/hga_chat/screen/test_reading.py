@@ -51,7 +51,7 @@ def test_a_complete_answer_is_counted_as_its_sources_are():
     reading = AnswerReading()
     always = mass(6, g0=0.3, g4=0.3, g5=0.3)
     reading.add((1,), [mass(6, g2=1.0)], always)
-    assert reading.always == [True, False, False, False, True, True]
+    assert list(reading.always) == [1, 0, 0, 0, 1, 1]
     reading.complete(torch.tensor([4.0, 1.0, 2.0, 0.0, 2.0, 1.0]), [range(4, 5)])
     # What is always read counts where it is a source, but shares are of everything.
     assert reading.total == [0.0, 1.0, 2.0, 0.0, 2.0, 0.0]
