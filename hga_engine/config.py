@@ -58,14 +58,21 @@ class RouterConfig:
     router: RouterName = "hga"
     chunk_size: int = 64
     group_size: int = 4
+    """Tokens of a group, and of a page; on the CPU."""
+    gpu_group_size: int = 16
+    """The same on a GPU, where choosing among four times as many takes longer than reading."""
+    prefill_group_size: int = 16
+    """Tokens that are chosen together under the prefill rule, whole groups: of a block only some
+    queries are scored, and others look for what comes next. Under the ``paper`` router, always."""
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
     recent_tokens: int = 128
     """Always attended before the open chunk; a multiple of ``chunk_size``."""
     decode_budget: int = 256
     """Groups per query token and KV head (decode rule)."""
-    prefill_budget: int = 512
-    """Groups per block of ``chunk_size`` query tokens and KV head (prefill rule)."""
+    prefill_budget: int = 128
+    """Groups of ``prefill_group_size`` per block of ``chunk_size`` queries and KV head (prefill
+    rule)."""
     paper_kept_chunks: int = 20
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
     scoring_stride: int = 4
@@ -79,12 +86,23 @@ class RouterConfig:
         Raises:
             ValueError: that is less than a group.
         """
-        groups = tokens // self.group_size
-        return replace(self, decode_budget=groups, prefill_budget=2 * groups)
+        return replace(
+            self,
+            decode_budget=tokens // self.group_size,
+            prefill_budget=2 * tokens // self.prefill_group_size,
+        )
+
+    def on(self, device_type: str) -> "RouterConfig":
+        """The same with groups of the size that suits a device: "cpu" or "cuda"."""
+        size = self.group_size if device_type == "cpu" else self.gpu_group_size
+        budget = max(self.decode_budget * self.group_size // size, 1)
+        return replace(self, group_size=size, decode_budget=budget)
 
     def __post_init__(self) -> None:
-        if self.chunk_size % self.group_size:
-            raise ValueError("chunk_size must be a multiple of group_size")
+        if self.chunk_size % self.prefill_group_size or self.prefill_group_size % self.group_size:
+            raise ValueError(
+                "chunk_size must be a multiple of prefill_group_size, that of group_size"
+            )
         if self.traced_tokens % self.group_size:
             raise ValueError("traced_tokens must be a multiple of group_size")
         if self.group_size % 2:
@@ -119,6 +137,10 @@ class EngineConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     slice_tokens: int | None = None
     """Tokens of one prefill step, a multiple of the chunk size; None: what suits the device."""
+
+    def on(self, device_type: str) -> "EngineConfig":
+        """The same with groups of the size that suits a device: "cpu" or "cuda"."""
+        return replace(self, router=self.router.on(device_type))
 
     def slice_on(self, device_type: str) -> int:
         """Tokens of one prefill step on a device: "cpu" or "cuda"."""

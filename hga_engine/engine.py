@@ -65,7 +65,7 @@ class Engine:
             SavedStateError: the saved state is damaged, or of another model, geometry or format.
         """
         self.tokenizer = tokenizer
-        self.config = config
+        self.config = config = config.on(weights.final_norm.device.type)
         self.model_config: ModelConfig = weights.config
         self.model_name = model_name
         self.fingerprint = model_fingerprint

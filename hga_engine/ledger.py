@@ -118,7 +118,7 @@ def predict(
         token_entries = router.chunk_size * (model.head_dim // 4 + 2)
         index = places * chunks * (summary + token_entries)
     elif router.router == "paper":
-        index = places * chunks * summary * (1 + router.chunk_size // router.group_size)
+        index = places * chunks * summary * (1 + router.chunk_size // router.prefill_group_size)
 
     budget = config.cache.host_budget_bytes
     spills = budget is not None and budget < kv
@@ -228,7 +228,7 @@ def _block_elements(model: ModelConfig, config: EngineConfig) -> int:
     """Elements of the scores and the gathered K/V of one block of queries."""
     router, context = config.router, config.cache.context
     attended = router.sink_tokens + router.recent_tokens + router.chunk_size
-    attended = min(attended + router.prefill_budget * router.group_size, context)
+    attended = min(attended + router.prefill_budget * router.prefill_group_size, context)
     if router.router == "dense":
         attended = context
     scored = -(-router.chunk_size // router.scoring_stride) * context

@@ -128,6 +128,7 @@ def foresee(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto"
         OutOfMemoryError: it cannot fit.
     """
     model, chosen = read_model_config(files), choose_device(files, device)
+    config = config.on(chosen.type)
     weights, device_bytes = ledger.weights_bytes(model, torch.bfloat16), 0
     if chosen != _CPU:
         free, total = torch.cuda.mem_get_info(chosen)

@@ -84,7 +84,7 @@ def plan_session(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype
     now, weights_bytes = device_memory(device), weights.device_bytes()
     return plan_device(
         weights.config,
-        config,
+        config.on(device.type),
         config.slice_on(device.type),
         weights_bytes,
         now.used_bytes - weights_bytes,

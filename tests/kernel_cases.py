@@ -32,13 +32,13 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, relative: float, of
 
 
 def draw_number(group: int, place: int) -> float:
-    """Of a group, by the place of its KV head among those of all layers: from 1 to 32.
+    """Of a group, by the place of its KV head among those of all layers: from 1 to 64.
 
     Multiples of the golden ratio for groups, and of the inverse plastic number for heads.
     """
     golden, plastic = (math.sqrt(5) - 1) / 2, 0.7548776662466927
     turned = group * int(golden * 2**24) + place * int(plastic * 2**24)
-    return max(1.0, 32 * (turned % 2**24) / 2**24)
+    return max(1.0, 64 * (turned % 2**24) / 2**24)
 
 
 def assert_drawn(
@@ -60,10 +60,10 @@ def assert_drawn(
     assert max(left_out) <= bound * (1 + relative) + least
     for group, found in chosen.items():
         if mass[group] <= 10 * least:
-            assert 1 <= found <= 32
+            assert 1 <= found <= 64
             continue
-        expected = min(max(32 * bound / mass[group], 1), 32)
-        assert abs(found - expected) <= relative * expected + 32 * least / mass[group]
+        expected = min(max(64 * bound / mass[group], 1), 64)
+        assert abs(found - expected) <= relative * expected + 64 * least / mass[group]
 
 
 def index_of(heads: int, chunks: int, dim: int, seed: int) -> Index:

@@ -19,10 +19,11 @@ ROPE_BASE = 10_000.0
 SMALL = RouterConfig(
     chunk_size=8,
     group_size=4,
+    prefill_group_size=8,
     sink_tokens=8,
     recent_tokens=8,
     decode_budget=3,
-    prefill_budget=4,
+    prefill_budget=2,
     paper_kept_chunks=3,
     scoring_stride=3,
     traced_tokens=4,
@@ -37,9 +38,10 @@ slices = st.lists(st.integers(1, 119), max_size=12)
 rules = st.sampled_from(RULES)
 seeds = st.integers(0, 999)
 sizes = st.builds(
-    lambda per_chunk, group, sinks, recent, budget, kept, stride: RouterConfig(
+    lambda per_chunk, group, whole, sinks, recent, budget, kept, stride: RouterConfig(
         chunk_size=per_chunk * group,
         group_size=group,
+        prefill_group_size=per_chunk * group if whole else group,
         sink_tokens=sinks * per_chunk * group,
         recent_tokens=recent * per_chunk * group,
         decode_budget=budget,
@@ -50,6 +52,7 @@ sizes = st.builds(
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),
+    whole=st.booleans(),
     sinks=st.integers(0, 2),
     recent=st.integers(0, 2),
     budget=st.integers(1, 4),
@@ -59,9 +62,14 @@ sizes = st.builds(
 """Routers of all small sizes: without sinks, without recent chunks, one group a chunk."""
 
 
-def budget_of(router: RouterConfig, rule: Rule) -> int:
-    """Groups that are selected."""
-    return {"decode": router.decode_budget, "prefill": router.prefill_budget}[rule]
+def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
+    """Groups that are selected, and their size."""
+    coarse = router.prefill_group_size
+    if rule == "prefill":
+        return router.prefill_budget, coarse
+    if router.router == "paper":
+        return max(router.decode_budget * router.group_size // coarse, 1), coarse
+    return router.decode_budget, router.group_size
 
 
 def geometry(kv_heads: int, ratio: int, head_dim: int = HEAD_DIM) -> ModelConfig:
@@ -228,12 +236,13 @@ def plain_selection(
     position: int,
     router: RouterConfig,
     budget: int,
+    group_size: int,
 ) -> dict[int, float]:
     """Groups that the block of ``position`` selects when the queries at ``rows`` are scored.
 
     Each with how many groups it stands for.
     """
-    size, per_chunk = router.chunk_size, router.chunk_size // router.group_size
+    size, per_chunk = router.chunk_size, router.chunk_size // group_size
     first = router.sink_tokens // size
     end = position // size - router.recent_tokens // size
     candidates = range(first, end)
@@ -260,10 +269,10 @@ def plain_selection(
     for chunk in sorted(kept):
         estimated = estimated_keys(keys[chunk], summaries[chunk])
         for group in range(per_chunk):
-            part = slice(group * router.group_size, (group + 1) * router.group_size)
+            part = slice(group * group_size, (group + 1) * group_size)
             number = chunk * per_chunk + group
             if is_paper:
-                start = number * router.group_size
+                start = number * group_size
                 scores[number] = queries @ plain_summary(keys[chunk][part], start)[:, None]
             else:
                 first_half, second_half = (queries @ estimated[part].T).chunk(2, -1)
@@ -278,7 +287,7 @@ def plain_selection(
     odds = {group: of / draw_number(group, head) for group, of in of_groups.items()}
     drawn = heaviest(odds, budget)
     bound = min(odds[group] for group in drawn) if len(odds) > budget else 0.0
-    return {group: min(max(32 * bound / of_groups[group], 1.0), 32.0) for group in drawn}
+    return {group: min(max(64 * bound / of_groups[group], 1.0), 64.0) for group in drawn}
 
 
 def attended_scores(
@@ -336,7 +345,13 @@ def plain_routed(text: Text, rule: Rule, router: RouterConfig = SMALL) -> torch.
             block = range(start, min(start + size, text.tokens))
             rows = [t for t in block if (t - start) % stride == stride - 1] or [block[-1]]
         for head in range(text.kv_heads):
-            groups = plain_selection(text, head, rows, position, router, budget_of(router, rule))
+            chosen = plain_selection(text, head, rows, position, router, *limits(router, rule))
+            pages = limits(router, rule)[1] // router.group_size
+            groups = {
+                group * pages + page: times
+                for group, times in chosen.items()
+                for page in range(pages)
+            }
             groups |= dict.fromkeys(always_read(position, router), 1.0)
             part = slice(head * text.ratio, (head + 1) * text.ratio)
             out[position, part] = attend_to(text, head, position, groups, router.group_size)

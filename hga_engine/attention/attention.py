@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from hga_kernels import attend_pages, log_mass
@@ -21,6 +21,28 @@ _MAX_PAGES = 2**20
 """Pages listed at a time; bounds the workspace."""
 
 _KEPT_BLOCKS = 64
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is chosen: groups of a size that may be some pages."""
+
+    budget: int
+    group_size: int
+    pages: int
+    """Of a group."""
+
+    def in_pages(self, groups: torch.Tensor) -> torch.Tensor:
+        """[..., n] groups, -1 for none, to [..., n * pages] pages."""
+        if self.pages == 1:
+            return groups
+        within = torch.arange(self.pages, dtype=groups.dtype, device=groups.device)
+        pages = groups[..., None] * self.pages + within
+        return pages.masked_fill_(groups[..., None] < 0, -1).flatten(-2)
+
+    def of_pages(self, multiples: torch.Tensor) -> torch.Tensor:
+        """[..., n] of groups to [..., n * pages] of their pages."""
+        return multiples if self.pages == 1 else multiples.repeat_interleave(self.pages, -1)
 
 
 @dataclass(frozen=True)
@@ -232,8 +254,19 @@ class RoutedAttention:
         if self._router.router == "dense":
             return -(-length // self._router.group_size)
         always = self._sink_chunks + self._recent_chunks + 1
-        budget = max(self._router.prefill_budget, self._router.decode_budget)
-        return always * self._groups_per_chunk + budget
+        return always * self._groups_per_chunk + max(
+            self._choice(rule).budget * self._choice(rule).pages for rule in get_args(Rule)
+        )
+
+    def _choice(self, rule: Rule) -> "_Choice":
+        """How many groups are chosen, and of what size."""
+        router = self._router
+        size = router.group_size if rule == "decode" else router.prefill_group_size
+        budget = router.decode_budget if rule == "decode" else router.prefill_budget
+        if router.router == "paper":
+            budget = max(budget * size // router.prefill_group_size, 1)
+            size = router.prefill_group_size
+        return _Choice(budget, size, size // router.group_size)
 
     def _attend_blocks(
         self,
@@ -323,29 +356,31 @@ class RoutedAttention:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The groups chosen for each block, and how many each stands for, as ``select`` says."""
         router, scored, positions = self._router, queries, self._blocks.positions
-        budget = router.decode_budget
+        choice = self._choice(rule)
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
             offset = (stride - 1 - self._blocks.place) % stride
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
-            budget = router.prefill_budget
         always = None
         if router.router == "hga" and self._blocks.last_chunk > self._sink_chunks:
             always = self._log_mass_of_always(layer, scored, positions)
-        return select(
+        groups, multiples = select(
             scored,
             self._index,
             layer,
             self._sink_chunks,
             self._blocks.end_chunks,
             self._blocks.last_chunk,
-            budget,
-            router,
+            choice.budget,
+            choice.group_size,
+            router.router,
+            router.paper_kept_chunks,
             self._scale,
             always,
         )
+        return choice.in_pages(groups), None if multiples is None else choice.of_pages(multiples)
 
     def _log_mass_of_always(
         self, layer: int, queries: torch.Tensor, positions: torch.Tensor

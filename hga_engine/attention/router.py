@@ -7,7 +7,7 @@ from hga_kernels import select_groups
 from hga_kernels.reference import keep_chunks, take_groups
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import RouterConfig
+from hga_engine.config import RouterName
 
 
 def select(
@@ -18,7 +18,9 @@ def select(
     end_chunks: torch.Tensor,
     last_chunk: int,
     budget: int,
-    router: RouterConfig,
+    group_size: int,
+    router: RouterName,
+    paper_kept_chunks: int,
     scale: float,
     always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -38,7 +40,9 @@ def select(
         end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
         last_chunk: the largest of them.
         budget: groups per block and KV head.
-        router: which levels are used.
+        group_size: tokens of a group; for ``paper`` that of the group summaries.
+        router: what estimates the mass, "hga" or "paper".
+        paper_kept_chunks: chunks that pass the chunk level of the paper's rule.
         scale: of the attention scores.
         always: [blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens, which
             shares are then of as well.
@@ -50,12 +54,11 @@ def select(
     kv_heads = index.summaries[layer].shape[0]
     # [kv_heads, blocks, rows * heads_per_kv, head_dim]
     rows = queries.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3, 4).flatten(2, 3)
-    if router.router == "paper":
+    if router == "paper":
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
-        kept = router.paper_kept_chunks
-        paper = _paper_groups(rows, index, layer, first_chunk, end_chunks, last_chunk, budget, kept)
-        return paper, None
+        chunks = first_chunk, end_chunks, last_chunk, paper_kept_chunks
+        return _paper_groups(rows, index, layer, *chunks, budget), None
     if always is not None:
         always = always.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3).flatten(2)
     chosen: tuple[torch.Tensor, torch.Tensor] = select_groups(
@@ -66,7 +69,7 @@ def select(
         first_chunk,
         end_chunks,
         budget,
-        router.group_size,
+        group_size,
         last_chunk,
         scale,
         always,
@@ -82,8 +85,8 @@ def _paper_groups(
     first_chunk: int,
     end_chunks: torch.Tensor,
     last_chunk: int,
-    budget: int,
     kept: int,
+    budget: int,
 ) -> torch.Tensor:
     """The two levels of the paper: chunk summaries, then group summaries."""
     if last_chunk <= first_chunk:

@@ -286,7 +286,7 @@ def keep_chunks(
     return candidates.gather(2, mass.topk(kept).indices)
 
 
-MOST_MULTIPLE = 32
+MOST_MULTIPLE = 64
 """Groups that one can stand for."""
 TURN, GROUP_TURN, HEAD_TURN = 2**24, 0x9E3779, 0xC13FA9
 """A whole turn; the golden ratio of it for groups, the inverse plastic number of it for heads."""

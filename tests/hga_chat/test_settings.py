@@ -51,9 +51,9 @@ def test_every_kind_is_read_from_environment_and_file(config):
 
 
 def test_budget_is_the_decode_rule_and_reading_gets_twice_as_many():
-    router = Settings(budget=40).engine().router
-    assert router.group_size * router.decode_budget == 40
-    assert router.group_size * router.prefill_budget == 80
+    router = Settings(budget=160).engine().router
+    assert router.group_size * router.decode_budget == 160
+    assert router.prefill_group_size * router.prefill_budget == 320
 
 
 @pytest.mark.parametrize(

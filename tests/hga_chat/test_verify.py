@@ -16,7 +16,13 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 # Groups of 16 tokens, as sources have them; everything is attended to.
 ROUTER = replace(
-    FULL, chunk_size=32, group_size=16, sink_tokens=32, recent_tokens=32, traced_tokens=16
+    FULL,
+    chunk_size=32,
+    group_size=16,
+    prefill_group_size=16,
+    sink_tokens=32,
+    recent_tokens=32,
+    traced_tokens=16,
 )
 OPENING, DOCUMENT = 5, random_tokens(160)
 QUESTIONS = [random_tokens(9, seed=1), random_tokens(7, seed=2)]

@@ -20,7 +20,7 @@ def plan(limit: float | None = 31, total: float = 80, **given):
     cache = CacheConfig(device_limit_bytes=None if limit is None else int(limit * GIB), **given)
     return plan_device(
         QWEN3_30B_A3B,
-        EngineConfig(router, cache),
+        EngineConfig(router, cache).on("cuda"),
         4096,
         WEIGHTS,
         DRIVER,
@@ -35,18 +35,18 @@ def test_64k_of_qwen3_fits_beside_its_weights_on_a_32_gb_card():
     # and scale a token; 96 KiB of K/V a token, of which a layer holds a 48th.
     assert made.index == 48 * 4 * 1024 * (256 + 64 * 34)
     assert made.layer_pools == 2 * 65_536 * 96 * 1024 // 48
-    assert made.window > 48 * 4 * 64 * 2048
+    assert made.window > 48 * 4 * 16 * 8192
     assert made.total <= 31 * GIB
     # Every query finds room for what it chooses, several times over.
-    assert made.cached_pages >= 4 * 256
-    assert made.page_cache == made.cached_pages * 48 * 4 * (2048 + 8)
+    assert made.cached_pages >= 4 * 64
+    assert made.page_cache == made.cached_pages * 48 * 4 * (8192 + 8)
 
 
 def test_the_page_cache_takes_what_is_left():
     small, large = plan(31), plan(31.5)
     grown = large.page_cache - small.page_cache
     assert 0.5 * GIB - 48 * 4 * 8200 <= grown <= 0.5 * GIB + 48 * 4 * 8200
-    assert plan(None).cached_pages == 65_536 // 4  # every group
+    assert plan(None).cached_pages == 65_536 // 16  # every group
 
 
 def test_a_device_smaller_than_the_limit_counts():

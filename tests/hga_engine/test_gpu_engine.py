@@ -18,7 +18,7 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 CONTEXT = 4096
-ROUTER = RouterConfig(decode_budget=32, prefill_budget=64)
+ROUTER = RouterConfig(decode_budget=32, prefill_budget=16)
 LLAMA = ModelConfig(
     architecture="llama",
     num_layers=3,
@@ -130,7 +130,7 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
         ROUTER,
         router=router,
         decode_budget=800,
-        prefill_budget=800,
+        prefill_budget=200,
         paper_kept_chunks=64,
     )
     ours = scores(make(weights, wide), tokens, rule)
@@ -168,9 +168,14 @@ def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Te
             return
 
 
-@pytest.mark.parametrize("length", [5, 700, 1279, 2111])
-def test_the_graph_decodes_as_single_steps_do(weights: ModelWeights, length: int) -> None:
-    engine, without = make(weights), make(weights)
+@pytest.mark.parametrize(
+    ("length", "size"), [(5, 16), (700, 16), (1279, 16), (2111, 16), (1500, 4)]
+)
+def test_the_graph_decodes_as_single_steps_do(
+    weights: ModelWeights, length: int, size: int
+) -> None:
+    router = replace(ROUTER, gpu_group_size=size)
+    engine, without = make(weights, router), make(weights, router)
     without._graph = None
     document, question = text(length, 1), text(9, 2)
     ours = answer(read(engine, document), question, 120)
@@ -198,7 +203,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
     large, small = read(make(moe), text(2500, 6)), read(make(moe), text(2500, 6))
     store = small._tiers.device
     assert store is not None
-    cut = ROUTER.decode_budget
+    cut = small.config.router.decode_budget
     window = store.cache.resident.shape[2] - store.cache.owner.shape[2]
     store.cache = replace(
         store.cache,
@@ -213,7 +218,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
 
 def test_full_budget_equals_dense(moe: ModelWeights) -> None:
     tokens = text(2000, 8)
-    full = replace(ROUTER, decode_budget=1024, prefill_budget=1024)
+    full = replace(ROUTER, decode_budget=1024, prefill_budget=256)
     routed = read(make(moe, full), tokens)
     dense = read(make(moe, replace(ROUTER, router="dense")), tokens)
     ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)

@@ -179,8 +179,8 @@ def refused() -> dict[str, Any]:
         "selection in float64": lambda: cpu.select_groups(
             rows.double(), centres, codes, scales, 0, ends, 4, 4
         ),
-        "selection of large groups": lambda: cpu.select_groups(
-            rows, centres, codes, scales, 0, ends, 4, 16
+        "selection of groups of 8": lambda: cpu.select_groups(
+            rows, centres, codes, scales, 0, ends, 4, 8
         ),
         "selection by 96 dimensions": lambda: cpu.select_groups(
             random(1, 1, 2, 96).float(), *wide_index, 0, ends, 4, 4

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import (
     BF16_STEP,
+    CHUNK,
     assert_drawn,
     assert_near,
     exact,
@@ -42,11 +43,11 @@ def eight_bits(turned: torch.Tensor) -> torch.Tensor:
 @given(
     st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
     st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
-    st.integers(0, 60), seeds, st.data(),
+    st.sampled_from([4, 16]), st.integers(0, 60), seeds, st.data(),
 )  # fmt: skip
 def test_select_groups(
     dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
-    first: int, budget: int, layer: int, seed: int, data: st.DataObject,
+    first: int, budget: int, size: int, layer: int, seed: int, data: st.DataObject,
 ) -> None:  # fmt: skip
     ends = torch.tensor(
         data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
@@ -57,23 +58,26 @@ def test_select_groups(
     queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
     always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
     found = cpu.select_groups(
-        queries, centres, codes, scales, first, ends, budget, 4, None, 1.0, always, layer
+        queries, centres, codes, scales, first, ends, budget, size, None, 1.0, always, layer
     )
     assert found is not None
     groups, multiples = found
     span = max(int(ends.max()) - first, 0)
-    assert groups.shape == multiples.shape == (blocks, heads, min(budget, span * 16))
+    assert groups.shape == multiples.shape == (blocks, heads, min(budget, span * (CHUNK // size)))
     if span == 0:
         return
 
     centre_scores = queries.double() @ centres[:, None, : first + span].double().transpose(2, 3)
     candidates = reference.candidate_chunks(heads, first, ends, first + span)
     turned = eight_bits(queries.double() @ reference.hadamard(dim, torch.float64))
-    all_mass = reference.score_groups(turned, centre_scores, codes, scales, candidates, 4, always)
+    all_mass = reference.score_groups(
+        turned, centre_scores, codes, scales, candidates, size, always
+    )
     for block in range(blocks):
         for head in range(heads):
-            numbers = candidates[head, block].repeat_interleave(16) * 16
-            numbers += torch.arange(16).repeat(candidates.shape[2])
+            per_chunk = CHUNK // size
+            numbers = candidates[head, block].repeat_interleave(per_chunk) * per_chunk
+            numbers += torch.arange(per_chunk).repeat(candidates.shape[2])
             of_group = {
                 int(n): float(m)
                 for n, m in zip(numbers, all_mass[head, block], strict=True)

@@ -25,12 +25,12 @@ ROUTER = RouterConfig(
     sink_tokens=64,
     recent_tokens=128,
     decode_budget=16,
-    prefill_budget=24,
+    prefill_budget=6,
 )
 PAIRS = Scorer(reduce="pairs", group=4)
 WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 128}
 DECODE = Variant("decode", Drawn(16), PAIRS, of_all=True, **WINDOWS)
-PREFILL = Variant("prefill", Drawn(24), PAIRS, of_all=True, block=64, **WINDOWS)
+PREFILL = Variant("prefill", Drawn(6), Scorer(reduce="pairs"), of_all=True, block=64, **WINDOWS)
 
 
 @pytest.fixture(scope="module")

@@ -112,22 +112,28 @@ def _decode() -> list[Variant]:
 def _prefill() -> list[Variant]:
     kept = replace(_PAIRS, kept_chunks=512)
     today = Variant(
-        *("prefill, today: 512 drawn of 4 tokens", Drawn(512), replace(_PAIRS, group=4)),
+        *("prefill, today: 128 drawn", Drawn(128), _PAIRS),
         block=64,
         of_all=True,
         **_NARROWEST,
     )
-    drawn = replace(today, name="prefill, 512 chunks, 128 drawn", rule=Drawn(128), scorer=kept)
+    drawn = replace(today, name="prefill, 512 chunks, 128 drawn", scorer=kept)
+    fine = replace(
+        today,
+        name="prefill, 512 drawn of 4 tokens",
+        rule=Drawn(512),
+        scorer=replace(_PAIRS, group=4),
+    )
     heaviest = Variant("prefill, pairs, 128 groups", Top(128), kept, block=64)
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
     return [
         today,
         drawn,
         replace(drawn, name="prefill, 512 chunks, 128 drawn, every query scored", stride=1),
-        replace(drawn, name="prefill, every chunk, 128 drawn", scorer=_PAIRS),
-        replace(today, name="prefill, 256 drawn of 4 tokens", rule=Drawn(256)),
-        replace(today, name="prefill, 512 drawn of 4 tokens, every 8th", stride=8),
-        replace(today, name="prefill, 256 drawn of 4 tokens, every 8th", rule=Drawn(256), stride=8),
+        replace(today, name="prefill, 128 drawn, every query scored", stride=1),
+        fine,
+        replace(fine, name="prefill, 512 drawn of 4 tokens, every query scored", stride=1),
+        replace(fine, name="prefill, 256 drawn of 4 tokens", rule=Drawn(256)),
         replace(drawn, name="prefill, oracle, 128 drawn", scorer=Scorer("exact")),
         heaviest,
         replace(heaviest, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),

@@ -17,7 +17,8 @@ from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16
 """Above this many rows torch's matrix product reads the weight less often than ours."""
-_GROUP = 4
+_PAGE_TOKENS = 4
+_GROUP_SIZES = (4, 16)
 _CHUNK = 64
 
 
@@ -29,7 +30,7 @@ _SIGNATURES = {
     "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
     "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
     "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*8 * [_POINTER], *9 * [_INT]),
+    "hga_select_groups": (*8 * [_POINTER], *10 * [_INT]),
     "hga_attend_pages": (*9 * [_POINTER], *6 * [_INT], _FLOAT),
 }
 
@@ -231,14 +232,14 @@ def select_groups(
         return None
     if not _fits(dim) or dim & (dim - 1):
         return None
-    if group_size != _GROUP or codes.shape[2:] != code_shape(_CHUNK, dim, "slabs"):
+    if group_size not in _GROUP_SIZES or codes.shape[2:] != code_shape(_CHUNK, dim, "slabs"):
         return None
     if not (codes.is_contiguous() and scales.is_contiguous() and summaries.is_contiguous()):
         return None
     last = int(end_chunks.max()) if last_chunk is None else last_chunk
     queries = queries.float() * scale
     span = max(last - first_chunk, 0)
-    budget = min(budget, span * (_CHUNK // _GROUP))
+    budget = min(budget, span * (_CHUNK // group_size))
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
     multiples = torch.empty(blocks, kv_heads, budget)
     if budget:
@@ -247,7 +248,7 @@ def select_groups(
             end_chunks.to(torch.int32).contiguous(),
             None if always is None else always.float().contiguous(),
             *(groups, multiples, blocks, kv_heads, rows, dim),
-            *(codes.shape[1], first_chunk, last, budget, layer),
+            *(codes.shape[1], first_chunk, last, budget, _CHUNK // group_size, layer),
         )
     return groups, multiples
 
@@ -291,7 +292,7 @@ def _takes_pages(queries: torch.Tensor, pool: torch.Tensor) -> bool:
     return (
         _takes(torch.bfloat16, queries, pool)
         and _fits(pool.shape[3])
-        and pool.shape[2] == _GROUP
+        and pool.shape[2] == _PAGE_TOKENS
         and pool.is_contiguous()
     )
 

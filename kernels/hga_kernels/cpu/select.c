@@ -1,5 +1,6 @@
 // Chooses the groups a block of queries reads: the 2-bit token index estimates the attention mass of
-// every group (of tokens t and t + 2 of a group the larger counts), groups are drawn by their mass.
+// every group, of 4 or 16 tokens (of tokens t and t + half a group the larger counts), and groups are
+// drawn by their mass.
 //
 // Codes of 16 tokens lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
 // dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
@@ -14,10 +15,10 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { GROUP = 4, CHUNK = 64, GROUPS = CHUNK / GROUP, LANES = 16, SLABS = CHUNK / LANES,
+enum { SMALL = 4, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
        MAX_DIM = 256, MAX_TILE = 8 };
 // Of reference.py.
-enum { MOST_MULTIPLE = 32, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
+enum { MOST_MULTIPLE = 64, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
 // Scores are kept in log2 units, so that a power of two gives the weight.
 static const float LOG2_E = 1.44269504f;
@@ -31,27 +32,28 @@ typedef struct {
     const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
     int32_t *groups;             // [blocks, kv_heads, budget], -1: none
     float *multiples;            // [blocks, kv_heads, budget]: how many groups each stands for
-    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, budget, parts, layer;
+    int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, budget, parts, layer,
+        per_chunk;  // groups of a chunk: MOST_GROUPS, or SLABS
     // Scratch, per pair of KV head and block; span is the widest range of chunks.
     float *centre_scores;  // [pairs, rows, span]: in log2 units
     int8_t *bytes;         // [pairs, rows, dim]
     float *factors;        // [pairs, rows, 2]
-    float *sums;           // [pairs, rows, span, GROUPS + 1], if pairs are taken in parts
+    float *sums;           // [pairs, rows, span, per_chunk + 1], if pairs are taken in parts
     int failed;
 } SelectJob;
 
 // Weights of one pair.
 typedef struct {
-    float *sums;    // [rows, span, GROUPS]: relative to
+    float *sums;    // [rows, span, per_chunk]: relative to
     float *maxima;  // [rows, span]
 } Weights;
 
 static size_t size_of_weights(const SelectJob *job) {
-    return (size_t)job->rows * job->span * (GROUPS + 1);
+    return (size_t)job->rows * job->span * (job->per_chunk + 1);
 }
 
 static Weights weights_at(const SelectJob *job, float *memory) {
-    return (Weights){memory, memory + (size_t)job->rows * job->span * GROUPS};
+    return (Weights){memory, memory + (size_t)job->rows * job->span * job->per_chunk};
 }
 
 static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
@@ -131,16 +133,32 @@ static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-// Of four groups of each of two vectors the larger ones of tokens t and t + 2: in each four lanes two
-// of a group of the first and two of the same group of the second.
+// Of a group of 16 tokens in each of two vectors the larger ones of tokens t and t + 8: eight lanes of
+// the first, then eight of the second.
 static inline __m512 larger_halves(__m512 a, __m512 b) {
+    return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+// Sums of each eight lanes of two such vectors, in the order of groups.
+static inline __m128 sums_of_groups(__m512 first, __m512 last) {
+    __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(first, last, 0x88),
+                                _mm512_shuffle_f32x4(first, last, 0xdd));
+    sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xb1));
+    sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0x4e));
+    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, sums));
+}
+
+// Of four groups of 4 tokens in each of two vectors the larger ones of tokens t and t + 2: in each
+// four lanes two of a group of the first and two of the same group of the second.
+static inline __m512 larger_halves_of_small(__m512 a, __m512 b) {
     __m512 of_a = _mm512_max_ps(a, _mm512_permute_ps(a, 0x4e));
     __m512 of_b = _mm512_max_ps(b, _mm512_permute_ps(b, 0x4e));
     return _mm512_mask_blend_ps(0xcccc, of_a, of_b);
 }
 
 // Sums of each two neighbouring lanes of two such vectors, in the order of groups.
-static inline __m512 sums_of_groups(__m512 first, __m512 last) {
+static inline __m512 sums_of_small_groups(__m512 first, __m512 last) {
     first = _mm512_add_ps(first, _mm512_permute_ps(first, 0xb1));
     last = _mm512_add_ps(last, _mm512_permute_ps(last, 0xb1));
     const __m512i places =
@@ -177,21 +195,28 @@ static inline __attribute__((always_inline)) void score_rows(
                                         _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
         size_t at = (size_t)(row + r) * job->span + place;
-        __m512 first_two = larger_halves(scores[0], scores[1]);
-        __m512 last_two = larger_halves(scores[2], scores[3]);
+        int small = job->per_chunk == MOST_GROUPS;
+        __m512 first_two = small ? larger_halves_of_small(scores[0], scores[1])
+                                 : larger_halves(scores[0], scores[1]);
+        __m512 last_two = small ? larger_halves_of_small(scores[2], scores[3])
+                                : larger_halves(scores[2], scores[3]);
+        float *own = weights.sums + at * job->per_chunk;
         __m512 top = _mm512_max_ps(first_two, last_two);
         float *most = &running[row + r];
         weights.maxima[at] = *most;
         if (!_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most + NEGLIGIBLE), _CMP_GT_OQ)) {
-            _mm512_storeu_ps(weights.sums + at * GROUPS, _mm512_setzero_ps());
+            memset(own, 0, sizeof(float) * job->per_chunk);
             continue;
         }
         if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most), _CMP_GT_OQ))
             weights.maxima[at] = *most = _mm512_reduce_max_ps(top);
         __m512 base = _mm512_set1_ps(*most);
-        _mm512_storeu_ps(weights.sums + at * GROUPS,
-                         sums_of_groups(exp2_near(_mm512_sub_ps(first_two, base)),
-                                        exp2_near(_mm512_sub_ps(last_two, base))));
+        first_two = exp2_near(_mm512_sub_ps(first_two, base));
+        last_two = exp2_near(_mm512_sub_ps(last_two, base));
+        if (small)
+            _mm512_storeu_ps(own, sums_of_small_groups(first_two, last_two));
+        else
+            _mm_storeu_ps(own, sums_of_groups(first_two, last_two));
     }
 }
 
@@ -253,13 +278,14 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int pla
         }
         running[row] = top;
         size_t at = (size_t)row * job->span + place;
-        for (int g = 0; g < GROUPS; g++) {
+        int size = CHUNK / job->per_chunk;
+        for (int g = 0; g < job->per_chunk; g++) {
             float sum = 0;
-            for (int t = GROUP * g; t < GROUP * g + GROUP / 2; t++) {
-                float other = scores[t + GROUP / 2];
+            for (int t = size * g; t < size * g + size / 2; t++) {
+                float other = scores[t + size / 2];
                 sum += exp2_1((scores[t] > other ? scores[t] : other) - top);
             }
-            weights.sums[at * GROUPS + g] = sum;
+            weights.sums[at * job->per_chunk + g] = sum;
         }
         weights.maxima[at] = top;
     }
@@ -438,20 +464,23 @@ static void turn_rows(void *context, int pair) {
 }
 
 // Adds the values of a chunk's groups, times a factor.
-static inline void add_scaled(float *to, const float *values, float factor) {
+static inline void add_scaled(float *to, const float *values, float factor, int groups) {
 #ifdef HGA_AVX512_VNNI
-    _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_loadu_ps(values), _mm512_set1_ps(factor),
-                                         _mm512_loadu_ps(to)));
+    if (groups == MOST_GROUPS)
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_loadu_ps(values), _mm512_set1_ps(factor),
+                                             _mm512_loadu_ps(to)));
+    else
+        _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(values), _mm_set1_ps(factor), _mm_loadu_ps(to)));
 #else
-    for (int g = 0; g < GROUPS; g++) to[g] += values[g] * factor;
+    for (int g = 0; g < groups; g++) to[g] += values[g] * factor;
 #endif
 }
 
 // Masses of the groups of a chunk by the fixed number of each, which is from 1 to MOST_MULTIPLE.
 static void draw_odds(const SelectJob *job, int head, int chunk, const float *mass, float *odds) {
-    uint32_t first = (uint32_t)(chunk * GROUPS) * GROUP_TURN +
+    uint32_t first = (uint32_t)(chunk * job->per_chunk) * GROUP_TURN +
                      (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
-    for (int g = 0; g < GROUPS; g++) {
+    for (int g = 0; g < job->per_chunk; g++) {
         int32_t turned = (int32_t)((first + (uint32_t)g * GROUP_TURN) & (TURN - 1));
         float number = (float)turned * ((float)MOST_MULTIPLE / TURN);
         odds[g] = mass[g] / (number > 1.0f ? number : 1.0f);
@@ -461,7 +490,8 @@ static void draw_odds(const SelectJob *job, int head, int chunk, const float *ma
 // Adds up the mass of each group over the rows of one pair and draws some of them.
 static void take_groups(SelectJob *job, Weights weights, int pair) {
     int head = pair / job->blocks, block = pair % job->blocks;
-    int span = job->span, budget = job->budget, present = chunks_of(job, pair), cells = span * GROUPS;
+    int span = job->span, budget = job->budget, present = chunks_of(job, pair);
+    int per_chunk = job->per_chunk, cells = span * per_chunk;
     int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
     float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
     float *mass = malloc(3 * (size_t)cells * sizeof(float)), *odds = mass + cells;
@@ -483,19 +513,21 @@ static void take_groups(SelectJob *job, Weights weights, int pair) {
             float under = maxima[place] - top;
             maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
         }
-        float lanes[GROUPS] = {0};
+        float lanes[MOST_GROUPS] = {0};
         for (int place = 0; place < present; place++)
-            add_scaled(lanes, sums + place * GROUPS, maxima[place]);
-        for (int g = 0; g < GROUPS; g++) total += lanes[g];
+            add_scaled(lanes, sums + place * per_chunk, maxima[place], per_chunk);
+        for (int g = 0; g < MOST_GROUPS; g++) total += lanes[g];
         float inverse = 1.0f / (total + others);
         for (int place = 0; place < present; place++)
-            add_scaled(mass + place * GROUPS, sums + place * GROUPS, maxima[place] * inverse);
+            add_scaled(mass + place * per_chunk, sums + place * per_chunk, maxima[place] * inverse,
+                       per_chunk);
     }
     for (int place = 0; place < present; place++)
-        draw_odds(job, head, job->first_chunk + place, mass + place * GROUPS, odds + place * GROUPS);
-    largest(odds, present * GROUPS, budget, groups, odds + cells);
+        draw_odds(job, head, job->first_chunk + place, mass + place * per_chunk,
+                  odds + place * per_chunk);
+    largest(odds, present * per_chunk, budget, groups, odds + cells);
     float bound = 0;
-    if (present * GROUPS > budget) {
+    if (present * per_chunk > budget) {
         bound = INFINITY;
         for (int place = 0; place < budget; place++)
             if (groups[place] >= 0 && odds[groups[place]] < bound) bound = odds[groups[place]];
@@ -509,7 +541,7 @@ static void take_groups(SelectJob *job, Weights weights, int pair) {
             float multiple = bound / mass[cell];
             multiples[place] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
         }
-        groups[place] = job->first_chunk * GROUPS + cell;
+        groups[place] = job->first_chunk * per_chunk + cell;
     }
     free(mass);
 }
@@ -545,14 +577,14 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                       const uint16_t *scales, const int32_t *end_chunks, const float *always,
                       int32_t *groups, float *multiples, int blocks, int kv_heads, int rows,
                       int dim, int capacity_chunks, int first_chunk, int last_chunk, int budget,
-                      int layer) {
+                      int per_chunk, int layer) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
                      .end_chunks = end_chunks, .always = always, .groups = groups,
                      .multiples = multiples,
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer};
+                     .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer, .per_chunk = per_chunk};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
     job.sums = job.parts > 1 ? malloc(pairs * size_of_weights(&job) * sizeof(float)) : NULL;

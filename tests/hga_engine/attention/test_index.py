@@ -97,7 +97,7 @@ def test_entries_of_paper_are_their_definition(
     layer = Layer(text, with_router("paper"))
     for end in sorted({e for e in ends if e < tokens} | {tokens}):
         layer.add(end)
-    size = SMALL.group_size
+    size = SMALL.prefill_group_size
     for chunk in range(tokens // SMALL.chunk_size):
         start = chunk * SMALL.chunk_size
         for head in range(kv_heads):
@@ -148,7 +148,7 @@ def test_bytes_count_the_closed_chunks() -> None:
     assert layer.index.bytes() == 2 * 2 * (32 + 8 * 4 + 16)
     paper = Layer(text, with_router("paper"))
     paper.add(30)
-    assert paper.index.bytes() == 3 * 2 * (32 + 2 * 32)
+    assert paper.index.bytes() == 3 * 2 * (32 + 32)
 
 
 def test_dense_needs_no_index() -> None:

@@ -15,7 +15,7 @@ from routed import (
     Layer,
     Text,
     always_read,
-    budget_of,
+    limits,
     ratios,
     routers,
     rules,
@@ -79,7 +79,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
     positions = torch.cat([read.positions.flatten() for read in seen])
     assert positions.tolist() == list(range(tokens))
     kept = config.paper_kept_chunks if router == "paper" else tokens
-    budget = budget_of(config, rule)
+    budget, size = limits(config, rule)
     per_chunk = config.chunk_size // config.group_size
     for read in seen:
         for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
@@ -96,8 +96,8 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
                 assert always <= set(groups)
                 assert selected <= selectable
                 assert selectable.isdisjoint(always)
-                most = min(budget, min(kept, end - first) * per_chunk)
-                assert len(selected) == most
+                most = min(budget, min(kept, end - first) * (config.chunk_size // size))
+                assert len(selected) == most * (size // config.group_size)
 
 
 @pytest.mark.parametrize("router", ["hga", "paper", "dense"])

@@ -27,6 +27,12 @@ SCALE = 1 / math.sqrt(HEAD_DIM)
 routers = st.sampled_from(["hga", "paper"])
 
 
+def size_of(layer: Layer) -> int:
+    """Tokens of a group that is chosen."""
+    router = layer.router
+    return router.prefill_group_size if router.router == "paper" else router.group_size
+
+
 def choose(
     layer: Layer,
     queries: torch.Tensor,
@@ -37,8 +43,8 @@ def choose(
     """Select after one sink chunk."""
     end_chunks = torch.tensor(ends, dtype=torch.int32)
     return select(
-        *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, layer.router, SCALE),
-        always,
+        *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, size_of(layer)),
+        *(layer.router.router, layer.router.paper_kept_chunks, SCALE, always),
     )
 
 
@@ -68,7 +74,8 @@ def test_a_group_that_a_query_looks_for_is_selected(
     groups: list[int], ratio: int, router: str, budget: int
 ) -> None:
     text = planted(groups, 140, ratio, places=[0, 1, 2, 3])
-    layer = Layer(text, replace(with_router(router), paper_kept_chunks=16))
+    small = replace(with_router(router), paper_kept_chunks=16, prefill_group_size=4)
+    layer = Layer(text, small)
     layer.add(140)
     chosen, _ = choose(layer, text.queries[None, -1:], [16], budget)
     assert chosen.shape == (1, len(groups), budget)
@@ -129,7 +136,9 @@ def test_selection_is_the_rule_read_plainly(
     for block, position in enumerate(positions):
         for head in range(kv_heads):
             groups = [g for g in chosen[block, head].tolist() if g >= 0]
-            expected = plain_selection(text, head, scored[block], position, layer.router, budget)
+            expected = plain_selection(
+                text, head, scored[block], position, layer.router, budget, size_of(layer)
+            )
             assert len(groups) == len(set(groups))
             assert set(groups) == set(expected)
             if multiples is not None:

@@ -18,7 +18,13 @@ from hga_engine.kv_store.tiered import TieredKVStore
 
 LAYERS, HEAD_DIM, CONTEXT = 3, 4, 200
 ROUTER = RouterConfig(
-    chunk_size=8, group_size=4, sink_tokens=8, recent_tokens=16, decode_budget=4, prefill_budget=4
+    chunk_size=8,
+    group_size=4,
+    prefill_group_size=8,
+    sink_tokens=8,
+    recent_tokens=16,
+    decode_budget=4,
+    prefill_budget=2,
 )
 GROUPS = CONTEXT // 4
 

@@ -250,7 +250,7 @@ def test_a_state_of_another_model_is_refused(folder: Path) -> None:
     ("changes", "told"),
     [
         ({"context": 512}, "context 256, not 512"),
-        ({"router": replace(PARTIAL, group_size=8)}, "group_size 4, not 8"),
+        ({"router": replace(PARTIAL, group_size=8, traced_tokens=8)}, "group_size 4, not 8"),
         ({"model": replace(LLAMA, num_kv_heads=3)}, "kv_heads 2, not 3"),
         ({"model": replace(MOE, num_layers=2)}, "layers 3, not 2"),
     ],
