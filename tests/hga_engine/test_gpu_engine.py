@@ -18,7 +18,7 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 CONTEXT = 4096
-ROUTER = RouterConfig(decode_budget=32, prefill_budget=16)
+ROUTER = RouterConfig(group_size=16, decode_budget=8, prefill_budget=16)
 LLAMA = ModelConfig(
     architecture="llama",
     num_layers=3,
@@ -129,7 +129,7 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
     wide = replace(
         ROUTER,
         router=router,
-        decode_budget=800,
+        decode_budget=200,
         prefill_budget=200,
         paper_kept_chunks=64,
     )
@@ -174,7 +174,9 @@ def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Te
 def test_the_graph_decodes_as_single_steps_do(
     weights: ModelWeights, length: int, size: int
 ) -> None:
-    router = replace(ROUTER, gpu_group_size=size)
+    # Small groups are more often nearly tied, so more of them are read.
+    budget = 8 if size == 16 else 128
+    router = replace(ROUTER, group_size=size, gpu_group_size=size, decode_budget=budget)
     engine, without = make(weights, router), make(weights, router)
     without._graph = None
     document, question = text(length, 1), text(9, 2)
@@ -218,7 +220,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
 
 def test_full_budget_equals_dense(moe: ModelWeights) -> None:
     tokens = text(2000, 8)
-    full = replace(ROUTER, decode_budget=1024, prefill_budget=256)
+    full = replace(ROUTER, decode_budget=256, prefill_budget=256)
     routed = read(make(moe, full), tokens)
     dense = read(make(moe, replace(ROUTER, router="dense")), tokens)
     ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)
@@ -290,4 +292,4 @@ def test_traces_hold_all_attention(moe: ModelWeights) -> None:
         far = ~torch.isclose(mine.group_mass, plain_trace.group_mass, rtol=0.1, atol=2e-3)
         assert int(far.sum()) <= 4
         total = float(plain_trace.group_mass.sum())
-        assert float(mine.group_mass.sum()) == pytest.approx(total, rel=0.1)
+        assert float(mine.group_mass.sum()) == pytest.approx(total, rel=0.2)
