@@ -68,9 +68,9 @@ class RouterConfig:
     """Always attended, from the start; a multiple of ``chunk_size``."""
     recent_tokens: int = 128
     """Always attended before the open chunk; a multiple of ``chunk_size``."""
-    decode_budget: int = 256
+    decode_budget: int = 296
     """Groups per query token and KV head (decode rule)."""
-    prefill_budget: int = 128
+    prefill_budget: int = 129
     """Groups of ``prefill_group_size`` per block of ``chunk_size`` queries and KV head (prefill
     rule)."""
     paper_kept_chunks: int = 20
@@ -81,7 +81,7 @@ class RouterConfig:
     """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
 
     def with_budget(self, tokens: int) -> "RouterConfig":
-        """The same with a budget of so many tokens by the decode rule, twice as many while reading.
+        """The same with a budget of so many tokens by the decode rule, and 1.75 times by the other.
 
         Raises:
             ValueError: that is less than a group.
@@ -89,7 +89,7 @@ class RouterConfig:
         return replace(
             self,
             decode_budget=tokens // self.group_size,
-            prefill_budget=2 * tokens // self.prefill_group_size,
+            prefill_budget=7 * tokens // (4 * self.prefill_group_size),
         )
 
     def on(self, device_type: str) -> "RouterConfig":

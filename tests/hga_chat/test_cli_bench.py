@@ -123,8 +123,8 @@ def test_quality(cli, passed, tmp_path):
     ran = cli("bench", "quality", "--text", text, *flags)
     contents, plan, config, _ = passed[0]
     assert (contents, plan.context, plan.needles, plan.seeds) == (["Some text."], 2048, 4, (7,))
-    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (1024,), 0)
-    assert config.router.prefill_budget == 128
+    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (1184,), 0)
+    assert config.router.prefill_budget == 129
     lines = ran.out.splitlines()
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [
