@@ -84,8 +84,10 @@ class RouterConfig:
         """The same with a budget of so many tokens by the decode rule, and 1.75 times by the other.
 
         Raises:
-            ValueError: that is less than a group.
+            ValueError: that is less than a group while reading.
         """
+        if tokens < self.prefill_group_size:
+            raise ValueError(f"budget must be at least {self.prefill_group_size} tokens")
         return replace(
             self,
             decode_budget=tokens // self.group_size,

@@ -421,7 +421,7 @@ class Engine:
         On a GPU it is a moment old while tokens are decoded, so that none waits for it.
 
         Returns:
-            [layers, groups] float32: attention mass, mean over query heads, summed over the answer;
+            [layers, places] float32: attention mass, as traces tell it, summed over the answer;
             sinks and recent tokens are zero.
         """
         mass = self._layer_mass if self._graph is None else self._graph.layer_mass()

@@ -44,7 +44,7 @@ class Trace:
 
     @property
     def all_mass(self) -> "torch.Tensor":
-        """[places] float32: of all tokens, whether it was chosen or always read."""
+        """[places] float32: of all tokens, whether they were chosen or are always read."""
         return self.group_mass if self.always_mass is None else self.group_mass + self.always_mass
 
 

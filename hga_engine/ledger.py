@@ -18,6 +18,8 @@ _MIB = 2**20
 _GIB = 2**30
 _FP8_BLOCK = 128
 _MOVED_AT_A_TIME = 2 * 8 * _MIB
+_PAGE_RECORD = 20
+"""Bytes kept of each page beside it, at most: its slot, when it was used, its checksum."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
 
@@ -125,7 +127,7 @@ def predict(
     smallest = places * 2 * router.group_size * summary
     kv_host = min(kv, max(budget, smallest)) if budget is not None else kv
 
-    workspace = context * model.hidden_size * dtype.itemsize
+    workspace = context * model.hidden_size * dtype.itemsize + places * groups * _PAGE_RECORD
     workspace += 4 * (_slice_elements(model, config) + _block_elements(model, config))
     workspace += 4 * 2 * model.vocab_size
     if spills:

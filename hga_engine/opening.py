@@ -32,6 +32,11 @@ class LoadedModel:
     name: str
     fingerprint: str
 
+    @property
+    def device_type(self) -> str:
+        """Where it computes: "cpu" or "cuda"."""
+        return self.weights.final_norm.device.type
+
 
 def usable_gpu() -> torch.device | None:
     """A GPU that the kernels run on."""
@@ -186,7 +191,8 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
         KVStoreError: the disk tier cannot be set up.
         SavedStateError: the saved state is damaged, or of another model, geometry or format.
     """
-    device_type = model.weights.final_norm.device.type
+    device_type = model.device_type
+    config = config.on(device_type)
     if device_type != "cpu" and config.cache.host_budget_bytes is not None:
         raise OutOfMemoryError(
             "--host-budget does not go with a GPU, which reads all K/V in host memory by itself. "

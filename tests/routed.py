@@ -38,7 +38,7 @@ slices = st.lists(st.integers(1, 119), max_size=12)
 rules = st.sampled_from(RULES)
 seeds = st.integers(0, 999)
 sizes = st.builds(
-    lambda per_chunk, group, whole, sinks, recent, budget, kept, stride: RouterConfig(
+    lambda per_chunk, group, whole, sinks, recent, budget, kept, stride, together: RouterConfig(
         chunk_size=per_chunk * group,
         group_size=group,
         prefill_group_size=per_chunk * group if whole else group,
@@ -48,7 +48,7 @@ sizes = st.builds(
         prefill_budget=budget + 1,
         paper_kept_chunks=kept,
         scoring_stride=stride,
-        traced_tokens=group,
+        traced_tokens=together * group,
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),
@@ -58,6 +58,7 @@ sizes = st.builds(
     budget=st.integers(1, 4),
     kept=st.integers(1, 5),
     stride=st.integers(1, 5),
+    together=st.integers(1, 4),
 )
 """Routers of all small sizes: without sinks, without recent chunks, one group a chunk."""
 

@@ -106,6 +106,8 @@ class ScriptedEngine:
     does; ``save_error`` is raised by the next savings.
     """
 
+    device_type = "cpu"
+
     def __init__(
         self,
         answers: Sequence[ScriptedAnswer | str] = (),
@@ -134,7 +136,7 @@ class ScriptedEngine:
 
     def open(self, config: EngineConfig) -> "ScriptedEngine":
         """Begin a session with this configuration, with what its folder holds."""
-        self.config = config
+        self.config = config.on(self.device_type)
         self.closed = False
         self.session = []
         state = self._state

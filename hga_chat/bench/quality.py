@@ -82,13 +82,14 @@ def run_quality(
     ]
     plain = [sample for sample in samples if not sample.tasks]
     hard = [sample for sample in samples if sample.tasks]
+    routers = list(_routers(plan, config.router))
     measured = partial(_measure, model, config, plan.context, plain, hard)
     # Dense attention is the same under both rules; whole blocks are faster.
     dense_router = dataclasses.replace(config.router, router="dense")
     dense, dense_answers = measured(dense_router, "prefill", partial(_note_as, note, "dense"))
     dense_families = families(hard, dense_answers)
     runs = []
-    for router in _routers(plan, config.router):
+    for router in routers:
         for rule in plan.rules:
             budget = router.decode_budget * router.group_size
             name = f"{router.router}, {budget} tokens, {rule} rule"

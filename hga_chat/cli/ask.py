@@ -62,7 +62,7 @@ def ask(
 
                 verification = verify(conversation, len(conversation.turns) - 1, cancel)
         if as_json:
-            report = _report(conversation, answer, start.settings, load_s, read_s)
+            report = _report(conversation, answer, load_s, read_s)
             if verification is not None:
                 report["verification"] = verification.as_object()
             output.json(report)
@@ -193,13 +193,12 @@ def _note_answer(
 def _report(
     conversation: "Conversation",
     answer: "Answer",
-    settings: Settings,
     load_s: float,
     read_s: float,
 ) -> dict[str, object]:
     """The object that ``--json`` prints. Times in seconds, first token counted from reading."""
     engine, finished = conversation.engine, answer.finished
-    memory = engine.memory()
+    memory, router = engine.memory(), engine.config.router
     documents = conversation.layout.documents if conversation.layout else ()
     return {
         "answer": answer.text,
@@ -236,8 +235,8 @@ def _report(
             "host_peak_bytes": memory.host_peak_bytes,
         },
         "routing": {
-            "router": settings.router,
-            "budget_tokens": settings.budget,
+            "router": router.router,
+            "budget_tokens": router.decode_budget * router.group_size,
             "sparsity": round(finished.sparsity, 5),
         },
     }

@@ -191,7 +191,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
     if own != settings:
         output.note(
             f"The session keeps its own settings: model {own.model}, context {own.context:,}, "
-            f"router {own.router}, budget {own.budget}."
+            f"router {own.router}, budget {own.budget:,} tokens."
         )
     files = find_or_pull(own, output)
     read_ahead(files)

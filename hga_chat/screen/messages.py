@@ -29,6 +29,7 @@ class Opened:
     """Tokens the session can hold."""
     chunk_size: int
     group_size: int
+    """Tokens of a group as traces tell them."""
     document_start: int
     """Position in the session of the documents' first token."""
     layout: "DocumentTokens | None"

@@ -166,9 +166,9 @@ class AnswerReading:
         return mass
 
     def keep_sum(self) -> None:
-        """Keep the sums alone, to three digits."""
+        """Keep the sums alone, to two digits."""
         if self._all is not None and self._above is not None:
-            self._all, self._above = self._all.half(), self._above.half()
+            self._all, self._above = self._all.bfloat16(), self._above.bfloat16()
         self.layers = None
         self._ends, self._groups, self._masses = [], array("i"), array("f")
 

@@ -256,7 +256,7 @@ def _open_engine(
     """An engine that holds what K/V was saved, as far as it is whole and of the same making."""
     from hga_engine.opening import open_engine
 
-    config = settings.engine()
+    config = settings.engine().on(model.device_type)
     if saved is None:
         return open_engine(model, config)
     kept = replace(config, cache=replace(config.cache, saved_dir=saved.kv_folder))
@@ -265,7 +265,7 @@ def _open_engine(
             held = saved_state.read_info(saved.kv_folder)
             if held is not None and held.router != asdict(config.router):
                 saved.drop_state()
-                notes.append("The saved K/V is of another version of the router.")
+                notes.append("The saved K/V was made on another device or by another version.")
             return open_engine(model, kept)
         except SavedStateError as error:
             notes.append(str(error))

@@ -45,6 +45,16 @@ class _Choice:
         return multiples if self.pages == 1 else multiples.repeat_interleave(self.pages, -1)
 
 
+def _choice(router: RouterConfig, rule: Rule) -> _Choice:
+    """What a router chooses by a rule."""
+    size = router.group_size if rule == "decode" else router.prefill_group_size
+    budget = router.decode_budget if rule == "decode" else router.prefill_budget
+    if router.router == "paper":
+        budget = max(budget * size // router.prefill_group_size, 1)
+        size = router.prefill_group_size
+    return _Choice(budget, size, size // router.group_size)
+
+
 @dataclass(frozen=True)
 class _Blocks:
     """Blocks of query rows, and what they attend to whatever is selected.
@@ -127,6 +137,8 @@ class RoutedAttention:
         self._sink_chunks = router.sink_tokens // router.chunk_size
         self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
+        self._told_together = router.traced_tokens // router.group_size
+        self._choices = {rule: _choice(router, rule) for rule in get_args(Rule)}
         self._hidden: torch.Tensor | None = None
         self._blocks: _Blocks
         self._kept_blocks: dict[tuple[int, int, int], _Blocks] = {}
@@ -153,14 +165,15 @@ class RoutedAttention:
 
     def _traced(self, mass: torch.Tensor) -> torch.Tensor:
         """[..., groups] mass, added up over as many tokens as traces tell together."""
-        together = self._router.traced_tokens // self._router.group_size
-        padded = torch.nn.functional.pad(mass, (0, -mass.shape[-1] % together))
-        return padded.view(*mass.shape[:-1], -1, together).sum(-1)
+        padded = torch.nn.functional.pad(mass, (0, -mass.shape[-1] % self._told_together))
+        return padded.view(*mass.shape[:-1], -1, self._told_together).sum(-1)
 
     def _told_groups(self, position: int) -> tuple[int, int]:
         """The groups, from and to, whose mass is told apart from what is always attended to."""
         first, last = self.routed_groups(position)
-        return (first, last) if first < last else (1, position // self._router.group_size + 1)
+        if first < last:
+            return first, last
+        return self._told_together, position // self._router.group_size + 1
 
     def mass_by_layer(self, position: int, layer_mass: torch.Tensor) -> torch.Tensor:
         """Attention mass of each layer, mean over query heads, as traces tell it.
@@ -254,19 +267,8 @@ class RoutedAttention:
         if self._router.router == "dense":
             return -(-length // self._router.group_size)
         always = self._sink_chunks + self._recent_chunks + 1
-        return always * self._groups_per_chunk + max(
-            self._choice(rule).budget * self._choice(rule).pages for rule in get_args(Rule)
-        )
-
-    def _choice(self, rule: Rule) -> "_Choice":
-        """How many groups are chosen, and of what size."""
-        router = self._router
-        size = router.group_size if rule == "decode" else router.prefill_group_size
-        budget = router.decode_budget if rule == "decode" else router.prefill_budget
-        if router.router == "paper":
-            budget = max(budget * size // router.prefill_group_size, 1)
-            size = router.prefill_group_size
-        return _Choice(budget, size, size // router.group_size)
+        most = max(choice.budget * choice.pages for choice in self._choices.values())
+        return always * self._groups_per_chunk + most
 
     def _attend_blocks(
         self,
@@ -356,7 +358,7 @@ class RoutedAttention:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The groups chosen for each block, and how many each stands for, as ``select`` says."""
         router, scored, positions = self._router, queries, self._blocks.positions
-        choice = self._choice(rule)
+        choice = self._choices[rule]
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.

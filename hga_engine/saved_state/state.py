@@ -235,7 +235,7 @@ class SavedState:
         if differing:
             raise SavedStateError(
                 f"{self._folder}: was saved with {'; '.join(differing)}. "
-                "Use the same settings, or read the document again."
+                "Use the same settings and device, or read the document again."
             )
 
     def _usable_index(self) -> IndexRecord | None:
@@ -253,7 +253,7 @@ class SavedState:
             0,
             router.router,
             router.chunk_size,
-            router.group_size,
+            router.prefill_group_size,
             self._index.packing,
         )
 

@@ -213,13 +213,13 @@ def score_groups(
         centre_scores: [kv_heads, blocks, rows, chunks in the index]: scaled query times centre.
         codes: [kv_heads, chunks, ...] of the token index, as from ``encode_tokens``.
         scales: [kv_heads, chunks, chunk_size].
-        chunks: [kv_heads, blocks, kept] candidate chunks, -1 for none.
+        chunks: [kv_heads, blocks, n] candidate chunks, -1 for none.
         group_size: tokens of a group.
         always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow; None: it does not
             count.
 
     Returns:
-        [kv_heads, blocks, kept * groups] float32 (float64 for float64 queries).
+        [kv_heads, blocks, n * groups] float32 (float64 for float64 queries).
     """
     kv_heads, blocks, rows, _ = queries.shape
     groups = scales.shape[2] // group_size
@@ -325,8 +325,8 @@ def take_groups(
     1 / MOST_MULTIPLE is never drawn.
 
     Args:
-        mass: [kv_heads, blocks, kept * groups]: of the groups of ``chunks``.
-        chunks: [kv_heads, blocks, kept], -1 for none.
+        mass: [kv_heads, blocks, chunks * groups]: of the groups of ``chunks``.
+        chunks: [kv_heads, blocks, chunks], -1 for none.
         budget: groups per KV head and block.
         layer: whose numbers decide; None: the heaviest are taken.
 

@@ -54,7 +54,10 @@ def use_engine(monkeypatch):
             if progress is not None:
                 progress("Loading", 1.0)
             return SimpleNamespace(
-                tokenizer=engine.tokenizer, name=engine.model_name, fingerprint=engine.fingerprint
+                tokenizer=engine.tokenizer,
+                name=engine.model_name,
+                fingerprint=engine.fingerprint,
+                device_type=engine.device_type,
             )
 
         files = SimpleNamespace(name="scripted", directory=None, prepared=None)

@@ -288,6 +288,21 @@ def test_a_cleared_cache_costs_a_reading_and_no_turn(
     assert engine.reads[1] == len(session)
 
 
+def test_what_a_gpu_read_goes_on_there_and_is_read_again_elsewhere(
+    cli, ingest, ask, use_engine, folder
+):
+    engine = use_engine("Yes.", "Yes.", "Yes.")
+    engine.device_type = "cuda"
+    id_ = ingest(folder)["session"]
+    ask(id_)
+    assert len(engine.reads) == 1
+    engine.device_type = "cpu"
+    ran = cli("ask", "--session", id_, "Is it?")
+    assert (ran.code, ran.out) == (0, "Yes.\n")
+    assert "was made on another device or by another version" in ran.err
+    assert len(engine.reads) == 2
+
+
 def test_damaged_kv_is_named_and_read_again(cli, ingest, ask, use_engine, folder, tmp_path):
     engine = use_engine("Yes.", "Yes.")
     id_ = ingest(folder)["session"]

@@ -48,9 +48,10 @@ def source(start, end):
 
 
 @pytest.fixture
-def told():
-    """Two turns of six tokens each; the first has two sources."""
-    engine = make_engine(router=ROUTER)
+def told(request):
+    """Two turns of six tokens each; the first has two sources. A parameter is the groups' size."""
+    size = getattr(request, "param", 16)
+    engine = make_engine(router=replace(ROUTER, group_size=size))
     read(engine, random_tokens(OPENING, seed=9) + DOCUMENT)
     turns = []
     for number, question in enumerate(QUESTIONS):
@@ -74,6 +75,7 @@ def expected(told, hidden=()):
     return sum(float(logits[n - 1, tokens[n]]) for n in range(answer, len(tokens)))
 
 
+@pytest.mark.parametrize("told", [4, 16], indirect=True)
 def test_drop_is_what_the_answer_loses_without_the_passage(told):
     whole = expected(told)
     found = verify(told, 0)

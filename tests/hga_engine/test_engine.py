@@ -264,12 +264,19 @@ def test_layers_are_told_apart(router: RouterConfig) -> None:
     assert float((expected[0] - expected[1]).abs().max()) > 1e-3
 
 
-def test_layers_of_a_short_session_are_told_as_traces_are() -> None:
-    engine = make_engine()
+@pytest.mark.parametrize("together", [1, 2])
+def test_layers_of_a_short_session_are_told_as_traces_are(together: int) -> None:
+    """All but the first place, which every token reads."""
+    engine = make_engine(router=replace(FULL, traced_tokens=together * FULL.group_size))
     read(engine, DOCUMENT[:18])
     deltas = ask(engine, DOCUMENT[18:19], 2).deltas
     found = engine.layer_mass().mean(0)
-    for group in range(5):
+    assert float(found[0]) == 0
+    assert float(found[1]) > 0
+    for delta in deltas:
+        assert float(delta.trace.group_mass[0]) == 0
+        assert float(delta.trace.always_mass[0]) > 0
+    for group in range(-(-5 // together)):
         traced = sum(float(delta.trace.group_mass[group]) for delta in deltas)
         assert float(found[group]) == pytest.approx(traced, rel=1e-4, abs=1e-6)
     assert float(found.sum()) > 0.1

@@ -294,4 +294,5 @@ def test_traces_hold_all_attention(moe: ModelWeights) -> None:
         far = ~torch.isclose(mine.group_mass, plain_trace.group_mass, rtol=0.1, atol=2e-3)
         assert int(far.sum()) <= 4
         total = float(plain_trace.group_mass.sum())
+        # What is drawn instead may weigh more or less.
         assert float(mine.group_mass.sum()) == pytest.approx(total, rel=0.2)

@@ -24,8 +24,8 @@ def _decode() -> list[Variant]:
     return [
         replace(
             drawn,
-            name="today: 256 drawn of 4 tokens",
-            rule=Drawn(256),
+            name="today: 296 drawn of 4 tokens",
+            rule=Drawn(296),
             scorer=replace(_PAIRS, group=4),
         ),
         drawn,
@@ -48,7 +48,7 @@ def _decode() -> list[Variant]:
                 rule=Drawn(1184 // size),
                 scorer=replace(_PAIRS, group=size),
             )
-            for size in (8, 4, 2)
+            for size in (8, 2)
         ),
         Variant("pairs, 47 groups", Top(47), _PAIRS),
         Variant("sum, 47 groups", Top(47), _SUM),
@@ -112,7 +112,7 @@ def _decode() -> list[Variant]:
 def _prefill() -> list[Variant]:
     kept = replace(_PAIRS, kept_chunks=512)
     today = Variant(
-        *("prefill, today: 128 drawn", Drawn(128), _PAIRS),
+        *("prefill, today: 129 drawn", Drawn(129), _PAIRS),
         block=64,
         of_all=True,
         **_NARROWEST,

@@ -254,7 +254,7 @@ def padded_slots(cache_slots: int, warps: int) -> int:
 
 def resolve_launches(cache_slots: int) -> dict[int, Launch]:
     """Those of ``RESOLVE`` for a cache of so many slots."""
-    return RESOLVE[min(most for most in RESOLVE if cache_slots <= most)]
+    return RESOLVE[min((most for most in RESOLVE if cache_slots <= most), default=max(RESOLVE))]
 
 
 def resolve_pages(

@@ -380,7 +380,7 @@ def select_few(
     layer: int = 0,
     window: WindowPages | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``reference.select_groups`` for one block of at most MAX_ROWS rows, keeping every chunk.
+    """``reference.select_groups`` for one block of at most MAX_ROWS rows.
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
     cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from hga_chat.documents import Document, LoadedDocuments, Section
+from hga_chat.sessions import as_json
 from hga_chat.sessions.lock import SessionLock
 from hga_chat.sessions.store import SessionStore
 from hga_chat.sessions.types import (
@@ -64,6 +65,14 @@ def test_what_was_saved_comes_back(store, save):
     assert session.turns == (TURN,)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", session.info.created)
     session.close()
+
+
+def test_budgets_in_groups_of_sixteen_are_taken_over(store, save):
+    """Sessions of earlier versions."""
+    content = as_json.info_as_json(store.open(save()).info)
+    content["origin"]["budget"] = 64
+    del content["origin"]["budget_tokens"]
+    assert as_json.info_from_json(content).origin.budget_tokens == 1024
 
 
 def test_only_the_owner_can_read_anything(store, save, tmp_path):
