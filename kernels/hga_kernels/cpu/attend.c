@@ -287,6 +287,17 @@ static inline __attribute__((always_inline)) void attend_tile(
 #endif
 }
 
+// Adds to each page's mass what one row gave it, relative to the row's maximum in the end.
+static void add_mass(float *mass, const float *sums, const float *tops, float top, float share,
+                     int pages) {
+    for (int place = 0; place < pages; place++) {
+        float under = tops[place] - top;
+        under = under < -126.0f ? -126.0f : under;
+        under = under > 0.0f ? 0.0f : under;
+        mass[place] += sums[place] * share * exp2_finite(under);
+    }
+}
+
 static int allocate(Scratch *scratch, int rows, int dim, int pages, int with_mass) {
     memset(scratch, 0, sizeof *scratch);
     scratch->queries = calloc((size_t)rows * dim, 2);
@@ -392,13 +403,8 @@ static void attend_pair(void *context, int item) {
         float share = scratch.total[row] > 0 ? 1.0f / scratch.total[row] : 0.0f;
         for (int d = 0; d < dim; d++)
             job->out[to * dim + d] = to_bf16(scratch.sums[(size_t)row * dim + d] * share);
-        if (mass)
-            for (int place = 0; place < pages; place++) {
-                size_t at = (size_t)row * pages + place;
-                if (scratch.page_sums[at] > 0)
-                    mass[place] += scratch.page_sums[at] * share *
-                                   exp2_1(scratch.page_tops[at] - scratch.top[row]);
-            }
+        if (mass) add_mass(mass, scratch.page_sums + (size_t)row * pages,
+                           scratch.page_tops + (size_t)row * pages, scratch.top[row], share, pages);
     }
     release(&scratch);
 }
