@@ -168,7 +168,7 @@ class Rounds:
         path = str(self.documents)
         self.asked += 1
         question = f"Question {self.asked}?"
-        short = ("--max-new-tokens", "4", "--context", "4096", "--budget", "256")
+        short = ("--max-new-tokens", "4", "--context", "4096", "--budget", "4096")
         target = self.random.choice(sorted(self.kept)) if self.kept else None
         if what == "session" and target is not None:
             killed = self.run("ask", "--session", target, question, *short, kill=kill)
