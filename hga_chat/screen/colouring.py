@@ -1,12 +1,17 @@
 """Code is highlighted aside, so that no key waits for it."""
 
 import queue
+import sys
 import threading
 from contextlib import suppress
 
 from hga_chat.screen.markdown import render
 from hga_chat.screen.pieces import Piece
 from hga_chat.screen.rows import Row, rows_of
+
+TURN_S = 0.001
+"""After which a thread that computes lets another one: the screen's asks for its turn many times
+before all is drawn, and with Python's 5 ms each it would wait for a tenth of a second."""
 
 
 class Colouring:
@@ -28,6 +33,7 @@ class Colouring:
         self._left += 1
         self._wanted.put(piece)
         if self._thread is None:
+            sys.setswitchinterval(min(TURN_S, sys.getswitchinterval()))
             self._thread = threading.Thread(target=self._run, name="highlighter", daemon=True)
             self._thread.start()
 
