@@ -12,17 +12,20 @@ _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 def human_bytes(count: int) -> str:
     """``count`` bytes for people: ``93.8 MiB``."""
-    for size, unit in _SIZES:
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+    size, unit = _unit(count)
+    return f"{count / size:.1f} {unit}" if size > 1 else f"{count} B"
 
 
 def human_share(count: int, of: int) -> str:
     """Bytes of how many, in one unit: ``0.09 / 7.45 GiB``."""
-    size, unit = next((pair for pair in _SIZES if of >= pair[0]), (1, "B"))
+    size, unit = _unit(of)
     digits = 2 if unit == "GiB" else 1
     return f"{count / size:.{digits}f} / {of / size:.{digits}f} {unit}"
+
+
+def _unit(count: int) -> tuple[int, str]:
+    """The largest unit that ``count`` bytes are at least one of."""
+    return next((pair for pair in _SIZES if count >= pair[0]), (1, "B"))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -80,6 +80,11 @@ class RouterConfig:
     traced_tokens: int = 16
     """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
 
+    @property
+    def budget_tokens(self) -> int:
+        """Tokens that a query may read per KV head by the decode rule, beyond those always read."""
+        return self.decode_budget * self.group_size
+
     def with_budget(self, tokens: int) -> "RouterConfig":
         """The same with a budget of so many tokens by the decode rule, and 1.75 times by the other.
 
@@ -97,7 +102,7 @@ class RouterConfig:
     def on(self, device_type: str) -> "RouterConfig":
         """The same with groups of the size that suits a device: "cpu" or "cuda"."""
         size = self.group_size if device_type == "cpu" else self.gpu_group_size
-        budget = max(self.decode_budget * self.group_size // size, 1)
+        budget = max(self.budget_tokens // size, 1)
         return replace(self, group_size=size, decode_budget=budget)
 
     def __post_init__(self) -> None:

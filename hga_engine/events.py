@@ -36,7 +36,7 @@ class Trace:
     """[places] float32: attention mass per ``RouterConfig.traced_tokens`` tokens, mean over layers
     and query heads: their own, without that of groups they were drawn to stand for, so all together
     may be below 1. Sinks and recent tokens are zero; where there is nothing else, only the first
-    group is."""
+    place is."""
     tokens_attended: float
     """Mean over layers and KV heads."""
     always_mass: "torch.Tensor | None" = None

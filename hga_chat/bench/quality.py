@@ -91,7 +91,7 @@ def run_quality(
     runs = []
     for router in routers:
         for rule in plan.rules:
-            budget = router.decode_budget * router.group_size
+            budget = router.budget_tokens
             name = f"{router.router}, {budget} tokens, {rule} rule"
             scored, answers = measured(router, rule, partial(_note_as, note, name))
             figures = compare(scored, dense)

@@ -236,7 +236,7 @@ def _report(
         },
         "routing": {
             "router": router.router,
-            "budget_tokens": router.decode_budget * router.group_size,
+            "budget_tokens": router.budget_tokens,
             "sparsity": round(finished.sparsity, 5),
         },
     }
