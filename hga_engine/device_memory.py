@@ -3,7 +3,11 @@
 from dataclasses import dataclass, fields
 
 import torch
+from hga_kernels.reference import STRATA
+from hga_kernels.reference_pages import least_slots
 from hga_kernels import SELECTION_BYTES
+from hga_kernels.reference import STRATA
+from hga_kernels.reference_pages import least_slots
 
 from hga_engine.config import EngineConfig, ModelConfig
 from hga_engine.errors import OutOfMemoryError
@@ -12,8 +16,6 @@ _MIB = 2**20
 _GIB = 2**30
 _FRAGMENTS = 96 * _MIB
 """What torch's allocator holds beyond what is asked of it, and a captured graph."""
-_LEAST_PAGES_PER_CHOICE = 1
-"""The page cache holds at least what one query chooses, this many times."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,10 @@ def plan_device(
     router, context = config.router, config.cache.context
     groups = -(-context // router.group_size)
     chunks = -(-context // router.chunk_size)
+    per_chunk = router.chunk_size // router.group_size
+    # Every group has a place, of strata as large as the largest.
+    most_pages = -(-chunks // STRATA) * STRATA * per_chunk
+    least_pages = min(least_slots(router.decode_budget, per_chunk), most_pages)
     heads = model.num_layers * model.num_kv_heads
     row = model.head_dim * dtype.itemsize
     page = 2 * router.group_size * row
@@ -122,12 +128,12 @@ def plan_device(
     left = limit - driver_bytes - weights_bytes - index - pools - window - workspace
     hidden = context * model.hidden_size * dtype.itemsize
     # A page, its owner and its stamp.
-    pages = min(left // (heads * (page + 8)), groups)
+    pages = min(left // (heads * (page + 8)), most_pages)
     if (pages + always) * heads * page < hidden:
         left, workspace = left - hidden, workspace + hidden
-        pages = min(left // (heads * (page + 8)), groups)
-    if pages < _LEAST_PAGES_PER_CHOICE * min(router.decode_budget, groups):
-        needed = limit - left + router.decode_budget * heads * (page + 8)
+        pages = min(left // (heads * (page + 8)), most_pages)
+    if pages < least_pages:
+        needed = limit - left + least_pages * heads * (page + 8)
         parts = {
             "weights": weights_bytes,
             "index": index,

@@ -41,23 +41,50 @@ def draw_number(group: int, place: int) -> float:
     return max(1.0, 64 * (turned % 2**24) / 2**24)
 
 
+def drawn_of_strata(masses: dict[int, float], budget: int, per_chunk: int) -> list[tuple[list[int], int]]:
+    """The groups of each stratum, and how many are drawn from it.
+
+    Chunks are dealt to four strata in turn, and each has the budget's part for its chunks, counted
+    in whole groups from the beginning.
+    """
+    chunks = {group // per_chunk for group in masses}
+    filled, before, strata = min(budget, len(masses)), 0, []
+    for stratum in range(4):
+        after = before + sum(chunk % 4 == stratum for chunk in chunks)
+        room = filled * after // max(len(chunks), 1) - filled * before // max(len(chunks), 1)
+        own = [group for group in masses if group // per_chunk % 4 == stratum]
+        strata.append((own, room))
+        before = after
+    return strata
+
+
 def assert_drawn(
-    chosen: dict[int, float], mass: dict[int, float], place: int, budget: int, relative: float,
-    least: float = 0.0,
+    chosen: dict[int, float], masses: dict[int, float], place: int, budget: int, per_chunk: int,
+    relative: float, least: float = 0.0,
 ) -> None:  # fmt: skip
     """Whether groups, and how many each stands for, are drawn from the masses of all.
 
     Masses are within ``relative`` and ``least`` of the true ones.
     """
-    assert len(chosen) == min(budget, len(mass))
-    assert set(chosen) <= set(mass)
+    assert len(chosen) == min(budget, len(masses))
+    assert set(chosen) <= set(masses)
+    for stratum, room in drawn_of_strata(masses, budget, per_chunk):
+        own = {group: times for group, times in chosen.items() if group in stratum}
+        mass = {group: masses[group] for group in stratum}
+        assert len(own) == room
+        _assert_drawn(own, mass, place, relative, least)
+
+
+def _assert_drawn(
+    chosen: dict[int, float], mass: dict[int, float], place: int, relative: float, least: float
+) -> None:
     odds = {group: of / draw_number(group, place) for group, of in mass.items()}
     left_out = [odds[group] for group in set(mass) - set(chosen)]
-    bound = min((odds[group] for group in chosen), default=0.0)
     if not left_out:
         assert set(chosen.values()) <= {1.0}
         return
-    assert max(left_out) <= bound * (1 + relative) + least
+    bound = max(left_out)
+    assert bound <= min((odds[group] for group in chosen), default=bound) * (1 + relative) + least
     for group, found in chosen.items():
         if mass[group] <= 10 * least:
             assert 1 <= found <= 64

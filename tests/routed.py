@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from hga_kernels.reference import decode_tokens, encode_tokens, hadamard
 from hypothesis import strategies as st
-from kernel_cases import draw_number
+from kernel_cases import draw_number, drawn_of_strata
 
 from hga_engine.attention.attention import Reading, RoutedAttention, Rule
 from hga_engine.attention.index import RoutingIndex
@@ -286,9 +286,12 @@ def plain_selection(
     del of_groups[-1]
     # The layer is the first.
     odds = {group: of / draw_number(group, head) for group, of in of_groups.items()}
-    drawn = heaviest(odds, budget)
-    bound = min(odds[group] for group in drawn) if len(odds) > budget else 0.0
-    return {group: min(max(64 * bound / of_groups[group], 1.0), 64.0) for group in drawn}
+    drawn = {}
+    for stratum, room in drawn_of_strata(of_groups, budget, per_chunk):
+        own = heaviest({group: odds[group] for group in stratum}, room)
+        bound = max((odds[group] for group in set(stratum) - own), default=0.0)
+        drawn |= {group: min(max(64 * bound / of_groups[group], 1.0), 64.0) for group in own}
+    return drawn
 
 
 def attended_scores(

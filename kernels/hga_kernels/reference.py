@@ -288,6 +288,8 @@ def keep_chunks(
 
 MOST_MULTIPLE = 64
 """Groups that one can stand for."""
+STRATA = 4
+"""Chunks are dealt to so many strata in turn, and groups are drawn from each by itself."""
 TURN, GROUP_TURN, HEAD_TURN = 2**24, 0x9E3779, 0xC13FA9
 """A whole turn; the golden ratio of it for groups, the inverse plastic number of it for heads."""
 
@@ -319,14 +321,16 @@ def take_groups(
     A budget of the heaviest leaves out what is spread over many groups, and softmax then counts
     the rest for too much. So groups are drawn (priority sampling: Duffield, Lund and Thorup, 2007):
     those of the largest ratios of mass to their fixed number are taken. The heaviest are so surely;
-    any other one stands for as many groups like itself as it was unlikely to be drawn. Two things
-    are simpler than there: the bound is the last ratio that was taken, not the first that was not
-    (sums come out a part in ``budget`` too large), and what has less than the bound's share of
-    1 / MOST_MULTIPLE is never drawn.
+    any other one stands for as many groups like itself as it was unlikely to be drawn: the bound is
+    the first ratio that was not taken. What has less than the bound's share of 1 / MOST_MULTIPLE is
+    never drawn.
+
+    Each stratum has the part of the budget that it has of the chunks, and a bound of its own, so
+    that several processors can draw at the same time.
 
     Args:
         mass: [kv_heads, blocks, chunks * groups]: of the groups of ``chunks``.
-        chunks: [kv_heads, blocks, chunks], -1 for none.
+        chunks: [kv_heads, blocks, chunks], -1 for none; to draw, a column holds one chunk only.
         budget: groups per KV head and block.
         layer: whose numbers decide; None: the heaviest are taken.
 
@@ -336,22 +340,48 @@ def take_groups(
             MOST_MULTIPLE; 1 for none.
     """
     per_chunk = mass.shape[2] // max(chunks.shape[2], 1)
-    absent = (chunks < 0)[..., None].expand(*chunks.shape, per_chunk).flatten(2)
+    budget = min(budget, mass.shape[2])
+    if layer is None:
+        groups = _groups_of(chunks, per_chunk)
+        best = mass.masked_fill(groups < 0, -1.0).topk(budget)
+        taken = groups.gather(2, best.indices).masked_fill(best.values < 0, -1)
+        return taken.transpose(0, 1), torch.ones_like(best.values).transpose(0, 1)
+    shape = (*mass.shape[:2], budget + 1)  # the last place is that of what is not taken
+    taken = torch.full(shape, -1, dtype=torch.int32, device=mass.device)
+    multiples = mass.new_ones(shape)
+    stratum = chunks.flatten(0, 1).amax(0) % STRATA if chunks.numel() else chunks.new_empty(0)
+    counts = torch.stack([(chunks[..., stratum == s] >= 0).sum(2) for s in range(STRATA)])
+    total = counts.sum(0)
+    filled = (total * per_chunk).clamp_max(budget)
+    ends = filled * counts.cumsum(0) // total.clamp_min(1)
+    split = mass.unflatten(2, (-1, per_chunk)) if per_chunk else mass[..., None]
+    for s in range(STRATA):
+        own = split[:, :, stratum == s].flatten(2)
+        groups = _groups_of(chunks[..., stratum == s], per_chunk)
+        odds = own / draw_numbers(layer, mass.shape[0], groups).to(mass.dtype)
+        best = odds.masked_fill(groups < 0, -1.0).topk(min(budget + 1, own.shape[2]))
+        if not best.values.shape[2]:
+            continue
+        start = ends[s - 1] if s else torch.zeros_like(ends[0])
+        room = (ends[s] - start)[..., None]
+        rank = torch.arange(best.values.shape[2], device=mass.device)
+        is_taken = (rank < room) & (best.values >= 0)
+        next_one = room.clamp_max(best.values.shape[2] - 1)
+        bound = best.values.gather(2, next_one) * MOST_MULTIPLE
+        times = (bound / own.gather(2, best.indices)).clamp(1, MOST_MULTIPLE).nan_to_num(1.0)
+        some_left = counts[s][..., None] * per_chunk > room
+        place = (start[..., None] + rank).where(is_taken, budget)
+        taken.scatter_(2, place, groups.gather(2, best.indices).where(is_taken, -1))
+        multiples.scatter_(2, place, times.where(is_taken & some_left, 1.0))
+    chosen = taken[..., :budget].transpose(0, 1).contiguous()
+    return chosen, multiples[..., :budget].transpose(0, 1).contiguous()
+
+
+def _groups_of(chunks: torch.Tensor, per_chunk: int) -> torch.Tensor:
+    """[..., n] chunks, -1 for none, to [..., n * per_chunk] int32 groups, -1 for none."""
     within = torch.arange(per_chunk, dtype=torch.int32, device=chunks.device)
-    groups = (chunks[..., None] * per_chunk + within).flatten(2)
-    odds = mass
-    if layer is not None:
-        odds = mass / draw_numbers(layer, mass.shape[0], groups).to(mass.dtype)
-    best = odds.masked_fill(absent, -1.0).topk(min(budget, mass.shape[2]))
-    left_out = best.values < 0
-    taken = groups.gather(2, best.indices).to(torch.int32).masked_fill(left_out, -1)
-    multiples = torch.ones_like(best.values)
-    if layer is not None and best.values.shape[2]:
-        some_left = (~absent).sum(2, keepdim=True) > budget
-        bound = best.values[..., -1:] * MOST_MULTIPLE
-        multiples = (bound / mass.gather(2, best.indices)).clamp(1, MOST_MULTIPLE).nan_to_num(1.0)
-        multiples = multiples.where(some_left, 1.0)
-    return taken.transpose(0, 1), multiples.transpose(0, 1)
+    groups = chunks[..., None].to(torch.int32) * per_chunk + within
+    return groups.masked_fill_(chunks[..., None] < 0, -1).flatten(-2)
 
 
 def select_groups(

@@ -11,6 +11,7 @@ A page cache is three int32 tensors: ``table`` [kv_heads, max_groups], the cache
 cache_slots], the step that used a slot last, -1 for none.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -138,20 +139,23 @@ def resolve_pages(
     stamps: torch.Tensor,
     step: torch.Tensor,
     counts: torch.Tensor,
+    per_chunk: int,
 ) -> torch.Tensor:
     """Find chosen pages in the page cache, and give those that are not there a slot.
 
-    Reused are the slots least recently used, the lowest first among those of the same age or of
-    ``MOST_AGE``, never one that this step uses. Missing groups get them in the order of both.
+    Every n-th slot belongs to a stratum (``reference.STRATA``), and holds its groups only. Reused
+    are those least recently used, the lowest first among those of the same age or of ``MOST_AGE``,
+    never one that this step uses. Missing groups get them in the order of both.
 
     Args:
         groups: [kv_heads, budget] int32, -1 for none; no group twice.
         table: [kv_heads, max_groups] int32, updated.
-        owner: [kv_heads, cache_slots] int32, at least ``budget`` slots, updated.
+        owner: [kv_heads, cache_slots] int32, ``least_slots`` or more, updated.
         stamps: like ``owner``, updated.
         step: [1] int32, one more with every call; where it starts anew, older stamps that are
             larger count as the step before.
         counts: [2] int64: hits and misses, added to.
+        per_chunk: groups of a chunk.
 
     Returns:
         [kv_heads, budget] int32 cache slots, with ``MISSING`` set where the page has to be fetched
@@ -159,14 +163,19 @@ def resolve_pages(
     """
     now = int(step)
     places = torch.full_like(groups, -1)
-    for head in range(groups.shape[0]):
-        wanted = [(i, group) for i, group in enumerate(groups[head].tolist()) if group >= 0]
+    for head, stratum in itertools.product(range(groups.shape[0]), range(reference.STRATA)):
+        wanted = [
+            (i, group)
+            for i, group in enumerate(groups[head].tolist())
+            if group >= 0 and group // per_chunk % reference.STRATA == stratum
+        ]
         slots = {group: int(table[head, group]) for _, group in wanted}
         missing = [group for group, slot in slots.items() if slot < 0]
         in_use = {slot for slot in slots.values() if slot >= 0}
         stamps[head, list(in_use)] = now
         ages = [min(now - min(stamp, now - 1), MOST_AGE) for stamp in stamps[head].tolist()]
-        usable = [slot for slot in range(len(ages)) if slot not in in_use]
+        own = range(stratum, len(ages), reference.STRATA)
+        usable = [slot for slot in own if slot not in in_use]
         victims = sorted(sorted(usable, key=lambda slot: -ages[slot])[: len(missing)])
         for group, victim in zip(missing, victims, strict=True):
             if owner[head, victim] >= 0:
@@ -180,6 +189,12 @@ def resolve_pages(
         counts[0] += len(wanted) - len(missing)
         counts[1] += len(missing)
     return places
+
+
+def least_slots(budget: int, per_chunk: int) -> int:
+    """Slots of a KV head in which every choice of ``take_groups`` has a place."""
+    # A stratum may have a chunk more than the others, and a group more by rounding.
+    return budget + reference.STRATA * (per_chunk + 2)
 
 
 def attend_resident(

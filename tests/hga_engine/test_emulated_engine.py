@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hga_kernels.reference_pages import least_slots
 from fp8_weights import in_fp8, plain
 from tiny_engine import LLAMA, Answer, FakeTokenizer, ask, random_tokens, random_weights, read
 
@@ -88,7 +89,7 @@ def test_answers_are_those_of_the_cpu(
     weights = drawn()
     plan = tiers.plan_device
     # The cache holds what one query chooses, so that pages come and go.
-    cached = router.decode_budget
+    cached = least_slots(router.decode_budget, router.chunk_size // router.group_size)
     monkeypatch.setattr(tiers, "plan_device", lambda *of: replace(plan(*of), cached_pages=cached))
     with emulated_gpu():
         engine = make(weights, router)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from fp8_weights import in_fp8, plain
+from hga_kernels.reference_pages import least_slots
 from hga_kernels.weights import BlockScaled
 from tiny_engine import random_weights
 
@@ -205,7 +206,8 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
     large, small = read(make(moe), text(2500, 6)), read(make(moe), text(2500, 6))
     store = small._tiers.device
     assert store is not None
-    cut = small.config.router.decode_budget
+    router = small.config.router
+    cut = least_slots(router.decode_budget, router.chunk_size // router.group_size)
     window = store.cache.resident.shape[2] - store.cache.owner.shape[2]
     store.cache = replace(
         store.cache,

@@ -88,7 +88,7 @@ def test_select_groups(
             assert (multiples[block, head, len(chosen) :] == 1).all()
             drawn = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
             place, most = layer * heads + head, groups.shape[2]
-            assert_drawn(drawn, of_group, place, most, 3e-3, 1e-6 * rows)
+            assert_drawn(drawn, of_group, place, most, per_chunk, 3e-3, 1e-6 * rows)
 
 
 @compiled

@@ -302,8 +302,8 @@ def test_the_heaviest_groups_are_taken() -> None:
 @pytest.mark.parametrize("layer", [0, 3, 47])
 def test_groups_are_drawn_by_their_mass(layer: int) -> None:
     mass = random(3, 2, 80, seed=layer).exp()
-    chunks = torch.stack([torch.randperm(40)[:20] for _ in range(6)]).view(3, 2, 20)
-    chunks[1, 1, 7] = -1
+    chunks = torch.arange(3, 23).expand(3, 2, -1).clone()
+    chunks[1, 1, 13:] = -1
     groups, multiples = reference.take_groups(mass, chunks, 24, layer)
     for head, block in itertools.product(range(3), range(2)):
         numbers = (chunks[head, block, :, None] * 4 + torch.arange(4)).flatten().tolist()
@@ -315,14 +315,14 @@ def test_groups_are_drawn_by_their_mass(layer: int) -> None:
         found = dict(
             zip(groups[block, head].tolist(), multiples[block, head].tolist(), strict=True)
         )
-        assert_drawn(found, of_group, layer * 3 + head, 24, 1e-5)
+        assert_drawn(found, of_group, layer * 3 + head, 24, 4, 1e-5)
         assert sum(multiple > 1 for multiple in found.values()) > 8
 
 
 def test_what_is_drawn_stands_for_all() -> None:
     """Over many layers, whose numbers differ, a sum over what was drawn is that over all groups."""
-    mass = random(4, 1, 400, seed=9).exp() ** 2
-    worth = 1 + random(4, 1, 400, seed=10)
+    mass = random(4, 1, 400, seed=9).double().exp() ** 2
+    worth = 1 + random(4, 1, 400, seed=10).double()
     chunks = torch.arange(100).expand(4, 1, -1)
     whole = (mass * worth).sum(2)
     sums, heavy = [], []
@@ -333,8 +333,8 @@ def test_what_is_drawn_stands_for_all() -> None:
         heaviest = mass.topk(60).indices
         heavy.append((mass * worth).gather(2, heaviest).sum(2))
     error = (torch.stack(sums).mean(0) - whole).abs()
-    # The bound is that of the last one drawn, not of the next: a part in so many too much.
-    assert float((error / whole).max()) < 0.025
+    # The lightest are never drawn.
+    assert float((error / whole).max()) < 0.03
     assert float(((torch.stack(heavy).mean(0) - whole).abs() / whole).min()) > 0.03
 
 
@@ -394,7 +394,7 @@ def test_selection_is_by_estimated_mass() -> None:
             index = centres[head], codes[head], scales[head]
             expected = estimated_mass(rows, index, list(range(2, end)))
             found = dict(zip(present, multiples[block, head].tolist(), strict=True))
-            assert_drawn(found, expected, 2 * 2 + head, 5, 1e-5)
+            assert_drawn(found, expected, 2 * 2 + head, 5, 2, 1e-5)
 
 
 def test_nothing_to_choose_from_gives_nothing() -> None:

@@ -106,7 +106,7 @@ def _choice(device: torch.device, fused: bool, group: int) -> Case:
             else:
                 found = selection.select_groups(queries, *index, budget, group, chunks, SCALE)
                 assert found is not None
-                pages.resolve_pages(found[0][0], *cache)
+                pages.resolve_pages(found[0][0], *cache, 64 // group)
 
     launches = "choose_pages" if fused else "select_groups, resolve_pages"
     return Case(f"{launches}, {TIMED_LAYERS} layers at 64K", run)
@@ -162,7 +162,7 @@ class _Decode:
         group, dim = host.shape[3:]
         self.window = window_of(group)
         self.budget, total = BUDGET // group, TOKENS // group
-        slots = self.budget + 2 * missing
+        slots = reference_pages.least_slots(self.budget, 64 // group) + 2 * missing
         integer = {"dtype": torch.int32, "device": device}
         self.position = torch.tensor([POSITION], **integer)
         self.step = torch.zeros(1, **integer)
@@ -204,7 +204,7 @@ class _Decode:
     def resolve(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
         """The places of a layer's groups."""
         cache = self.table[layer], self.owner[layer], self.stamps[layer], self.step, self.counts
-        places = pages.resolve_pages(groups, *cache)
+        places = pages.resolve_pages(groups, *cache, 64 // self.window.group_size)
         assert places is not None
         return places
 

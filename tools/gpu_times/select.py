@@ -198,11 +198,6 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     block = selecting("prefill selection", device, layers, shape, ends, many, group)
     for launch in selection_step.CANDIDATES["score_step"]:
         yield with_launch(step, selection_step.SCORE_LAUNCHES, launch)
-    for launch in selection_step.CANDIDATES["weigh_step"] if group < 16 else ():
-        yield with_launch(step, selection_step.WEIGH_LAUNCHES, launch)
-    for most in (2**15, 2**16) if group == 8 else ():
-        change = partial(patch.object, selection_step, "MOST_WEIGHTS", most)
-        yield changed(step, f"{step.name}: {most:,} weights in one program", change)
     for launch in selection_step.CANDIDATES["choose_step"]:
         yield with_launch(step, selection_step.CHOOSE_LAUNCHES, launch)
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
@@ -213,11 +208,11 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
         yield with_launch(append, selection_launches.SCORE_LAUNCHES[16], launch)
     for launch in selection_launches.CANDIDATES["weigh"]:
         yield with_launch(block, selection_launches.WEIGH_LAUNCHES, launch)
-    choose = selection_launches.choose_launches(CHUNKS * CHUNK // group)
+    choose = selection_launches.choose_launches(CHUNKS * CHUNK // group // reference.STRATA)
     for launch in selection_launches.CANDIDATES["choose"]:
         yield with_launch(block, choose, launch)
     for mebibytes in (24, 48, 96):
-        change = partial(patch.object, selection, "WORKSPACE_BYTES", mebibytes * 2**20)
+        change = partial(patch.object, selection, "SELECTION_BYTES", mebibytes * 2**20)
         yield changed(block, f"{block.name}: workspace of {mebibytes} MiB", change)
     keys = indexing(device, layers, group)[0]
     for launch in index.CANDIDATES["index_chunks"]:

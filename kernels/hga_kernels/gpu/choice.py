@@ -6,7 +6,7 @@ from hga_kernels import log_mass, select_groups
 from hga_kernels.gpu.pages import resolve_pages
 from hga_kernels.gpu.selection import takes
 from hga_kernels.gpu.selection_step import MAX_ROWS, WindowPages, select_few
-from hga_kernels.reference_pages import list_window
+from hga_kernels.reference_pages import CHUNK, list_window
 
 
 def choose_pages(
@@ -68,7 +68,7 @@ def choose_pages(
     groups, multiples = select_groups(
         *(*index, first_chunk, end_chunk, budget, group_size, chunks, scale, always, layer)
     )
-    found = resolve_pages(groups[0], *cache)
+    found = resolve_pages(groups[0], *cache, CHUNK // group_size)
     assert found is not None
     return groups[0], multiples[0], found
 

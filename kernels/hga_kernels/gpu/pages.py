@@ -11,11 +11,13 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.scores import oldest
+from hga_kernels.reference import STRATA
 from hga_kernels.reference_pages import CHUNK, MISSING, MOST_AGE, WINDOW, Window
 
 _CHUNK = tl.constexpr(CHUNK)
 _MISSING = tl.constexpr(MISSING)
 _MOST_AGE = tl.constexpr(MOST_AGE)
+_STRATA = tl.constexpr(STRATA)
 _IN_USE = tl.constexpr(2**31 - 1)
 """Later than every step."""
 
@@ -153,8 +155,14 @@ def write_token(
 
 
 @triton.jit
+def slots_of(stratum, SLOTS: tl.constexpr):
+    """The slots of a stratum; there are SLOTS or fewer in the cache."""
+    return tl.arange(0, SLOTS) * _STRATA + stratum
+
+
+@triton.jit
 def mark_used(known, listed, stamps, step, counts):
-    """Count hits and misses of one KV head, and mark the slots that this step uses.
+    """Count hits and misses of one stratum, and mark the slots that this step uses.
 
     Args: ``known`` are cache slots or -1, ``listed`` which of them are wanted; ``stamps`` of the
     head. Returns: the number of misses. Where there are some, ``give_slots`` has to follow.
@@ -170,6 +178,7 @@ def mark_used(known, listed, stamps, step, counts):
 @triton.jit
 def give_slots(
     misses,
+    slot,
     old,
     groups,
     places,
@@ -180,17 +189,16 @@ def give_slots(
     budget,
     cache_slots,
     BUDGET: tl.constexpr,
-    SLOTS: tl.constexpr,
 ):
-    """Give the missing groups of one KV head the slots least recently used.
+    """Give the missing groups of one stratum of a KV head the slots least recently used.
 
-    Args: ``old`` [SLOTS] are the groups in the slots, pointers those of the head; ``places`` hold
-    the slots of groups that are there and -1. ``BUDGET`` is a power of two, at least ``budget``,
-    ``SLOTS`` one that is at least ``cache_slots`` and the number of threads.
+    Args: ``slot`` are those of the stratum, from ``slots_of``, ``old`` the groups in them;
+    ``groups`` and ``places`` are its part, the other pointers those of the head. ``places`` hold
+    the slots of groups that are there and -1. ``BUDGET`` is a power of two, at least ``budget``.
     """
     # Groups, places and stamps were written by other threads.
     tl.debug_barrier()
-    lane, slot = tl.arange(0, BUDGET), tl.arange(0, SLOTS)
+    lane = tl.arange(0, BUDGET)
     group = tl.load(groups + lane, mask=lane < budget, other=-1)
     place = tl.load(places + lane, mask=lane < budget, other=-1)
     stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=_IN_USE)
@@ -224,6 +232,7 @@ def _resolve_pages(
     budget,
     cache_slots,
     max_groups,
+    per_chunk,
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
@@ -233,23 +242,31 @@ def _resolve_pages(
     table += head * max_groups
     owner += head * cache_slots
     stamps += head * cache_slots
-    lane, slot = tl.arange(0, BUDGET), tl.arange(0, SLOTS)
+    lane = tl.arange(0, BUDGET)
     group = tl.load(groups + lane, mask=lane < budget, other=-1)
-    old = tl.load(owner + slot, mask=slot < cache_slots, other=-1)
     step = tl.load(step_at)
     place = tl.load(table + group, mask=group >= 0, other=-1)
+    # One stratum after the other, as all may be mixed.
+    for stratum in range(_STRATA):
+        own = (group >= 0) & (group // per_chunk % _STRATA == stratum)
+        slot = slots_of(stratum, SLOTS)
+        old = tl.load(owner + slot, mask=slot < cache_slots, other=-1)
+        tl.store(places + lane, tl.where(own, place, 0), mask=lane < budget)
+        misses = mark_used(place, own, stamps, step, counts)
+        if misses > 0:
+            give_slots(
+                *(misses, slot, old, groups, places, table, owner, stamps, step, budget),
+                *(cache_slots, BUDGET),
+            )
+            tl.debug_barrier()
+            place = tl.where(own, tl.load(places + lane, lane < budget, -1), place)
+            tl.debug_barrier()
     tl.store(places + lane, place, mask=lane < budget)
-    misses = mark_used(place, group >= 0, stamps, step, counts)
-    if misses > 0:
-        give_slots(
-            *(misses, old, groups, places, table, owner, stamps, step, budget, cache_slots),
-            *(BUDGET, SLOTS),
-        )
 
 
 def padded_slots(cache_slots: int, warps: int) -> int:
-    """``SLOTS`` of ``give_slots`` for a program of so many warps."""
-    return max(int(triton.next_power_of_2(cache_slots)), 32 * warps)
+    """``SLOTS`` of ``slots_of`` for a program of so many warps."""
+    return max(int(triton.next_power_of_2(-(-cache_slots // STRATA))), 32 * warps)
 
 
 def resolve_launches(cache_slots: int) -> dict[int, Launch]:
@@ -264,6 +281,7 @@ def resolve_pages(
     stamps: torch.Tensor,
     step: torch.Tensor,
     counts: torch.Tensor,
+    per_chunk: int,
 ) -> torch.Tensor | None:
     """See ``reference_pages.resolve_pages``."""
     kv_heads, budget = groups.shape
@@ -281,6 +299,7 @@ def resolve_pages(
         budget,
         cache_slots,
         table.shape[1],
+        per_chunk,
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=padded_slots(cache_slots, launch.warps),
         **launch.options(),
@@ -407,10 +426,10 @@ def _builds(group: int) -> tuple[Build, ...]:
                 **dict.fromkeys(("groups", "places", "table", "owner", "stamps"), "*i32"),
                 "step_at": "*i32",
                 "counts": "*i64",
-                **dict.fromkeys(("budget", "cache_slots", "max_groups"), "i32"),
+                **dict.fromkeys(("budget", "cache_slots", "max_groups", "per_chunk"), "i32"),
             },
             RESOLVE[512 if group == 16 else 2**16],
-            {"BUDGET": 2048 // group, "SLOTS": 8192 // group},
+            {"BUDGET": 2048 // group, "SLOTS": 2048 // group},
         ),
         Build(
             f"load_window/{group}",

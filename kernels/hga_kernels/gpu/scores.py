@@ -8,8 +8,9 @@ in base 2.
 import triton
 import triton.language as tl
 
-from hga_kernels.reference import GROUP_TURN, HEAD_TURN, MOST_MULTIPLE, TURN
+from hga_kernels.reference import GROUP_TURN, HEAD_TURN, MOST_MULTIPLE, STRATA, TURN
 
+_STRATA = tl.constexpr(STRATA)
 _TURN = tl.constexpr(TURN)
 _GROUP_TURN = tl.constexpr(GROUP_TURN)
 _HEAD_TURN = tl.constexpr(HEAD_TURN)
@@ -195,14 +196,14 @@ def heaviest(mass, present, limit):
     There are at least as many places as threads. Masses are alike that have the same exponent and
     the same nine digits after it.
 
-    Returns: whether each is taken, how many before it are, how many in all, and what the lightest
-    of them is: 0 if nothing is left out.
+    Returns: whether each is taken, how many before it are, and what the heaviest of the others is:
+    0 if nothing is left out.
     """
     # Positive floats are in the order of their bits.
     key = (mass.to(tl.uint32, bitcast=True) >> _DROPPED_BITS).to(tl.int32) - _LEAST
     key = tl.minimum(tl.maximum(key, 0), _GREATEST)
-    upper, above, count = _border_digit(key >> 10, present, limit)
-    room = limit - above
+    upper, above, count = _border_digit(key >> 10, present, limit + 1)
+    room = limit + 1 - above
     among = present & (key >> 10 == upper)
     middle, above, _ = _border_digit(key >> 5 & 31, among, room)
     room -= above
@@ -211,10 +212,38 @@ def heaviest(mass, present, limit):
     lower, above, _ = _border_digit(key & 31, among, room)
     room -= above
     border = (border << 5) + lower
-    taken, place = _first_beyond(key, border, present, room)
+    left_out = count > limit
+    taken, place = _first_beyond(key, border, present, tl.where(left_out, room - 1, room))
     bound = ((border + _LEAST) << _DROPPED_BITS).to(tl.float32, bitcast=True)
-    bound = tl.where((count > limit) & (border > 0), bound, 0.0)
-    return taken, place, tl.minimum(count, limit), bound
+    return taken, place, tl.where(left_out & (border > 0), bound, 0.0)
+
+
+@triton.jit
+def stratum_groups(stratum, PLACES: tl.constexpr, PER_CHUNK: tl.constexpr):
+    """The first PLACES groups of a stratum."""
+    place = tl.arange(0, PLACES)
+    return (place // PER_CHUNK * _STRATA + stratum) * PER_CHUNK + place % PER_CHUNK
+
+
+@triton.jit
+def _in_strata_before(stratum, end):
+    """How many of the chunks before ``end`` are in strata before this one."""
+    return end // _STRATA * stratum + tl.minimum(end % _STRATA, stratum)
+
+
+@triton.jit
+def stratum_room(stratum, first, end, budget, PER_CHUNK: tl.constexpr):
+    """What is drawn from a stratum, when groups of chunks from ``first`` to ``end`` may be.
+
+    Returns: where its part begins, how many groups it has, and how many all parts together have.
+    """
+    end = tl.maximum(end, first)
+    filled = tl.minimum(budget, (end - first) * PER_CHUNK)
+    before = _in_strata_before(stratum, end) - _in_strata_before(stratum, first)
+    after = _in_strata_before(stratum + 1, end) - _in_strata_before(stratum + 1, first)
+    chunks = tl.maximum(end - first, 1)
+    start = filled * before // chunks
+    return start, filled * after // chunks - start, filled
 
 
 @triton.jit

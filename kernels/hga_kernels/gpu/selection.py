@@ -27,7 +27,7 @@ from hga_kernels.gpu.selection_launches import (
 )
 from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
 from hga_kernels.memory import SELECTION_BYTES
-from hga_kernels.reference import packing_of
+from hga_kernels.reference import STRATA, packing_of
 
 _MAX_CHUNKS = 4096
 _LEAST_PLACES = 1024
@@ -129,7 +129,7 @@ def select_groups(
     always: torch.Tensor | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places, in ascending order.
+    """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places, in ascending order by stratum.
 
     Unless ``last_chunk`` is None it can be captured in a CUDA graph.
     """
@@ -314,8 +314,9 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
 def _choose(work: _Work, groups: torch.Tensor, multiples: torch.Tensor, layer: int) -> None:
     """Draw the groups of each pair, as many as ``groups`` has places for."""
     places, budget = work.masses.shape[1], groups.shape[-1]
-    padded = max(int(triton.next_power_of_2(places)), _LEAST_PLACES)
-    choose_kernel[(work.pairs,)](
+    of_stratum = -(-places // (work.per_chunk * STRATA)) * work.per_chunk
+    padded = max(int(triton.next_power_of_2(of_stratum)), _LEAST_PLACES)
+    choose_kernel[(work.pairs, STRATA)](
         work.masses,
         work.end_chunks,
         groups,

@@ -17,6 +17,8 @@ from hga_kernels.gpu.scores import (
     multiples_of,
     quantised,
     row_sums,
+    stratum_groups,
+    stratum_room,
     unpacked,
 )
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
@@ -282,18 +284,21 @@ def choose_kernel(
     BUDGET: tl.constexpr,
     PER_CHUNK: tl.constexpr,
 ):
-    """One program a pair: the groups that are drawn, in ascending order."""
-    pair = tl.program_id(0)
+    """One program a pair and stratum: the groups that are drawn, in ascending order."""
+    pair, stratum = tl.program_id(0), tl.program_id(1)
     end = tl.load(end_chunks + pair // heads)
-    number = tl.arange(0, PLACES)
-    last = tl.minimum(end * PER_CHUNK, places)
-    present = (number >= first_chunk * PER_CHUNK) & (number < last)
+    end = tl.minimum(end, places // PER_CHUNK)
+    number = stratum_groups(stratum, PLACES, PER_CHUNK)
+    present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
     mass = tl.load(masses + pair * places + number, present, 0.0)
     odds = mass / draw_numbers(number, first_head + pair % heads)
-    taken, order, count, bound = heaviest(odds, present, budget)
-    start = pair * budget
+    start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
+    taken, order, bound = heaviest(odds, present, room)
+    chosen += pair * budget
+    multiples += pair * budget
     tl.store(chosen + start + order, number, taken)
-    rest = tl.arange(0, BUDGET)
-    tl.store(chosen + start + rest, -1, (rest >= count) & (rest < budget))
     tl.store(multiples + start + order, multiples_of(mass, bound), taken)
-    tl.store(multiples + start + rest, 1.0, (rest >= count) & (rest < budget))
+    rest = tl.arange(0, BUDGET)
+    is_rest = (rest >= tl.where(stratum == 0, filled, budget)) & (rest < budget)
+    tl.store(chosen + rest, -1, is_rest)
+    tl.store(multiples + rest, 1.0, is_rest)

@@ -25,11 +25,11 @@ TURN_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 CENTRE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64}, warps=8)}
 CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
+    2048: {90: Launch({}, warps=4), 120: Launch({}, warps=4)},
     4096: {90: Launch({}, warps=8), 120: Launch({}, warps=8)},
-    8192: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
-    2**16: {90: Launch({}, warps=32), 120: Launch({}, warps=32)},
+    2**14: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
 }
-"""By the most places to choose from."""
+"""By the most places of a stratum."""
 SCORE_LAUNCHES: dict[int, dict[int, Launch]] = {
     16: {90: _score_launch(1), 120: _score_launch(1)},
     32: {90: _score_launch(1), 120: _score_launch(1)},
@@ -71,7 +71,7 @@ def unit_rows_for(rows: int) -> int:
 
 
 def choose_launches(places: int) -> dict[int, Launch]:
-    """Those of ``CHOOSE_LAUNCHES`` for so many places."""
+    """Those of ``CHOOSE_LAUNCHES`` for so many places of a stratum."""
     return CHOOSE_LAUNCHES[min(most for most in CHOOSE_LAUNCHES if places <= most)]
 
 
@@ -186,13 +186,9 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
     )
 
 
-_SUMS = {**_SCORED, "always": "*fp32", **dict.fromkeys(("rows", "first_chunk", "runs"), "i32")}
-
-
 def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
     padded = max(int(triton.next_power_of_2(rows)), selection_step.LEAST_ROWS)
     sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PARTS": 2, "OVERLAPS": True}
-    weighed = 128 * 8 * (64 // group) * padded > selection_step.MOST_WEIGHTS
     score = Build(
         f"score_step {model} {group}",
         selection_step.score_step_kernel,
@@ -224,38 +220,32 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             "STANDS": True,
         },
     )
-    weigh = Build(
-        f"weigh_step {model} {group}",
-        selection_step.weigh_step_kernel,
-        {**_SUMS, "sums": "*bf16", "masses": "*fp32", "parts": "i32"},
-        selection_step.WEIGH_LAUNCHES,
-        sizes,
-    )
     choose = Build(
         f"choose_step {model} {group}",
         selection_step.choose_step_kernel,
         {
-            **_SUMS,
-            "sums": "*fp32" if weighed else "*bf16",
+            **_SCORED,
+            "sums": "*bf16",
+            "always": "*fp32",
+            **dict.fromkeys(("rows", "first_chunk", "runs"), "i32"),
             "groups": "*i32",
             "multiples": "*fp32",
             **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
             "counts": "*i64",
             **dict.fromkeys(("budget", "cache_slots", "max_groups", "parts", "first_head"), "i32"),
-            "mass_stride": "i32",
         },
         selection_step.CHOOSE_LAUNCHES,
-        {**sizes, "BUDGET": 2048 // group, "SLOTS": 8192 // group, "WEIGHED": weighed},
+        {**sizes, "BUDGET": 2048 // group, "SLOTS": 512},
     )
-    return (score, weigh, choose) if weighed else (score, choose)
+    return (score, choose)
 
 
 BUILDS = (
     *_builds(128, 128, "qwen3-30b-a3b"),
     *_builds(64, 48, "smollm2-64k"),
     *_builds(128, 8, "qwen3-30b-a3b by token"),
-    _choose_build("groups 16", 4096, 128, 4),
-    _choose_build("groups 4", 16384, 512, 16),
+    _choose_build("groups 16", 1024, 128, 4),
+    _choose_build("groups 4", 4096, 512, 16),
     *_step_builds(128, 8, "qwen3-30b-a3b", 16),
     *_step_builds(128, 8, "qwen3-30b-a3b", 4),
     *_step_builds(64, 3, "smollm2-64k", 16),

@@ -1,7 +1,6 @@
-"""Selection for one block of few query rows, as in a decode step: two kernels, or three.
+"""Selection for one block of few query rows, as in a decode step: two kernels.
 
-The last one also finds the chosen pages in the page cache, if it is given one. Where it would have
-many weights to read, a kernel of many programs adds them up over query rows first.
+The second also finds the chosen pages in the page cache, if it is given one.
 """
 
 import math
@@ -13,7 +12,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Launch, capability, overlap, pick
-from hga_kernels.gpu.pages import give_slots, mark_used, padded_slots
+from hga_kernels.gpu.pages import give_slots, mark_used, padded_slots, slots_of
 from hga_kernels.gpu.resident import store_log_mass
 from hga_kernels.gpu.scores import (
     LIFT,
@@ -25,10 +24,15 @@ from hga_kernels.gpu.scores import (
     in_product_order,
     multiples_of,
     quantised,
+    stratum_groups,
+    stratum_room,
     token_products,
 )
 from hga_kernels.gpu.turn import load_quarters, turn_quarters
+from hga_kernels.reference import STRATA
 from hga_kernels.reference_pages import WINDOW, Window
+
+_STRATA = tl.constexpr(STRATA)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,6 @@ class WindowPages:
 MAX_ROWS = 16
 LEAST_ROWS = 8
 """Of a tile: a product has no fewer."""
-MOST_WEIGHTS = 2**15
-"""Of all groups and rows of a KV head, for one program to normalise and add up."""
 
 
 def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
@@ -55,7 +57,6 @@ def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
 
 
 SCORE_LAUNCHES = {90: _score_launch(8, 4), 120: _score_launch(8, 4)}
-WEIGH_LAUNCHES = {90: Launch({"PART": 4}, warps=4), 120: Launch({"PART": 4}, warps=4)}
 CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
 
 CANDIDATES = {
@@ -67,10 +68,6 @@ CANDIDATES = {
         _score_launch(16, 8),
         _score_launch(16, 8, 80),
         _score_launch(32, 16),
-    ),
-    "weigh_step": tuple(
-        Launch({"PART": part}, warps=warps)
-        for part, warps in ((1, 4), (2, 4), (4, 4), (4, 8), (8, 8), (16, 8))
     ),
     "choose_step": tuple(Launch({}, warps=warps) for warps in (8, 16, 32)),
 }
@@ -215,53 +212,7 @@ def _added_up(weight, peak, held, most, whole):
     return tl.sum(tl.reshape(shared, weight.shape), 1)
 
 
-@triton.jit
-def weigh_step_kernel(
-    end_chunks,
-    sums,
-    peaks,
-    totals,
-    always,
-    masses,
-    rows,
-    first_chunk,
-    runs,
-    parts,
-    ROWS: tl.constexpr,
-    GROUP: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    RUNS: tl.constexpr,
-    PARTS: tl.constexpr,
-    OVERLAPS: tl.constexpr,
-    PART: tl.constexpr,
-):
-    """One program PART runs and KV head: mass per group, as ``choose_step_kernel`` takes it."""
-    first, head = tl.program_id(0) * PART, tl.program_id(1)
-    GROUPS: tl.constexpr = CHUNKS * (64 // GROUP)
-    if OVERLAPS:
-        gdc_launch_dependents()
-        gdc_wait()
-    end = tl.load(end_chunks)
-    if (first * CHUNKS < end) & ((first + PART) * CHUNKS > first_chunk):
-        run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
-        number = first * GROUPS + tl.arange(0, PART * GROUPS)
-        present = (number >= first_chunk * (64 // GROUP)) & (number < end * (64 // GROUP))
-        at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
-        weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
-        place = (head * runs + run)[:, None] * ROWS + row[None, :]
-        held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
-        peak = tl.load(peaks + place, held, -float("inf"))
-        total = tl.load(totals + place, held, 0.0)
-        own = first + tl.arange(0, PART)
-        place = (head * runs + own)[:, None] * ROWS + row[None, :]
-        own_held = _held(own, first_chunk, end, rows, ROWS, CHUNKS)
-        own_peak = tl.load(peaks + place, own_held, -float("inf"))
-        most, whole = _whole(peak, total, held, always, head, rows, parts, ROWS, PARTS)
-        mass = _added_up(weight, own_peak, own_held, most, whole)
-        tl.store(masses + head * runs * GROUPS + number, mass, present)
-
-
-@triton.jit(do_not_specialize=("first_head", "mass_stride"))
+@triton.jit(do_not_specialize=("first_head",))
 def choose_step_kernel(
     end_chunks,
     sums,
@@ -284,7 +235,6 @@ def choose_step_kernel(
     max_groups,
     parts,
     first_head,
-    mass_stride,
     ROWS: tl.constexpr,
     GROUP: tl.constexpr,
     CHUNKS: tl.constexpr,
@@ -292,74 +242,58 @@ def choose_step_kernel(
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
     PARTS: tl.constexpr,
-    WEIGHED: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """One program a KV head: mass per group, those that are drawn, with SLOTS their places.
+    """One program a KV head and stratum: mass per group, those drawn, with SLOTS their places.
 
-    WEIGHED: ``sums`` are the masses, those of a head ``mass_stride`` after those of the one before:
-    a number of no known divisor, as wide loads would have to be put in another order for the
-    scattered store. With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows],
-    logarithms.
+    With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows], logarithms.
     """
-    head = tl.program_id(0)
+    head, stratum = tl.program_id(0), tl.program_id(1)
     PER_CHUNK: tl.constexpr = 64 // GROUP
     GROUPS: tl.constexpr = CHUNKS * PER_CHUNK
     if OVERLAPS:
         gdc_launch_dependents()
         gdc_wait()
     end = tl.load(end_chunks)
-    number = tl.arange(0, RUNS * GROUPS)
+    number = stratum_groups(stratum, RUNS * GROUPS // _STRATA, PER_CHUNK)
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
-    if WEIGHED:
-        mass = tl.load(sums + head * mass_stride + number, present, 0.0)
-    else:
-        run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
-        place = (head * runs + run)[:, None] * ROWS + row[None, :]
-        held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
-        peak = tl.load(peaks + place, held, -float("inf"))
-        total = tl.load(totals + place, held, 0.0)
-        # As one list of rows, so that neighbours read neighbours.
-        at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
-        weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
-        if SLOTS:
-            known = tl.load(table + head * max_groups + number, present, -1)
+    run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
+    place = (head * runs + run)[:, None] * ROWS + row[None, :]
+    held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
+    peak = tl.load(peaks + place, held, -float("inf"))
+    total = tl.load(totals + place, held, 0.0)
+    # As one list of rows, so that neighbours read neighbours.
+    at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
+    weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
     if SLOTS:
-        slot = tl.arange(0, SLOTS)
+        known = tl.load(table + head * max_groups + number, present, -1)
+        slot = slots_of(stratum, SLOTS)
         old = tl.load(owner + head * cache_slots + slot, slot < cache_slots, -1)
         step = tl.load(step_at)
-    if not WEIGHED:
-        most, whole = _whole(peak, total, held, always, head, rows, parts, ROWS, PARTS)
-        mass = _added_up(weight, peak, held, most, whole)
+    most, whole = _whole(peak, total, held, always, head, rows, parts, ROWS, PARTS)
+    mass = _added_up(weight, peak, held, most, whole)
 
     odds = mass / draw_numbers(number, first_head + head)
-    taken, place, count, bound = heaviest(odds, present, budget)
+    start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
+    taken, place, bound = heaviest(odds, present, room)
     groups += head * budget
     multiples += head * budget
+    tl.store(groups + start + place, number, taken)
+    tl.store(multiples + start + place, multiples_of(mass, bound), taken)
     lane = tl.arange(0, BUDGET)
-    tl.store(groups + place, number, taken)
-    if WEIGHED:
-        # Few of many: they are looked up by themselves.
-        tl.debug_barrier()
-        place, taken = lane, lane < count
-        number = tl.load(groups + lane, taken, 0)
-        mass = tl.load(sums + head * mass_stride + number, taken, 0.0)
-        if SLOTS:
-            known = tl.load(table + head * max_groups + number, taken, -1)
-    tl.store(multiples + place, multiples_of(mass, bound), taken)
-    rest = (lane >= count) & (lane < budget)
+    rest = (lane >= tl.where(stratum == 0, filled, budget)) & (lane < budget)
     tl.store(groups + lane, -1, rest)
     tl.store(multiples + lane, 1.0, rest)
     if SLOTS:
         places += head * budget
-        tl.store(places + place, known, taken)
+        tl.store(places + start + place, known, taken)
         tl.store(places + lane, -1, rest)
         misses = mark_used(known, taken, stamps + head * cache_slots, step, counts)
         if misses > 0:
             give_slots(
-                *(misses, old, groups, places, table + head * max_groups),
+                *(misses, slot, old, groups + start, places + start, table + head * max_groups),
                 *(owner + head * cache_slots, stamps + head * cache_slots, step),
-                *(budget, cache_slots, BUDGET, SLOTS),
+                *(room, cache_slots, BUDGET),
             )
 
 
@@ -394,10 +328,9 @@ def select_few(
     runs = -(-last_chunk // chunks)
     all_runs = int(triton.next_power_of_2(-(-summaries.shape[1] // chunks)))
     padded = max(int(triton.next_power_of_2(rows)), LEAST_ROWS)
-    weighed = all_runs * groups_of_run * padded > MOST_WEIGHTS
     choose = pick(CHOOSE_LAUNCHES, capability())
     # ``heaviest`` wants a place a thread.
-    all_runs = max(all_runs, 32 * choose.warps // groups_of_run)
+    all_runs = max(all_runs, 32 * choose.warps * STRATA // groups_of_run)
     device = queries.device
     sums = torch.empty(
         (kv_heads, runs * groups_of_run, padded), dtype=torch.bfloat16, device=device
@@ -445,27 +378,9 @@ def select_few(
     always = peaks if always is None else always
     sizes = {"ROWS": padded, "GROUP": group_size, "CHUNKS": chunks, "RUNS": all_runs}
     sizes |= {"PARTS": triton.next_power_of_2(parts) if parts else 0, **overlap(device)}
-    if weighed:
-        weigh = pick(WEIGH_LAUNCHES, capability())
-        weights = sums
-        sums = torch.empty((kv_heads, runs * groups_of_run), dtype=torch.float32, device=device)
-        weigh_step_kernel[(-(-runs // weigh.sizes["PART"]), kv_heads)](
-            end_chunks,
-            weights,
-            peaks,
-            totals,
-            always,
-            sums,
-            rows,
-            first_chunk,
-            runs,
-            parts,
-            **sizes,
-            **weigh.options(),
-        )
     _, table, owner, *_ = pages or (None,) * 6
     cache_slots = 0 if owner is None else owner.shape[1]
-    choose_step_kernel[(kv_heads,)](
+    choose_step_kernel[(kv_heads, STRATA)](
         end_chunks,
         sums,
         peaks,
@@ -482,10 +397,8 @@ def select_few(
         0 if table is None else table.shape[1],
         parts,
         layer * kv_heads,
-        runs * groups_of_run,
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
-        WEIGHED=weighed,
         **sizes,
         **choose.options(),
     )

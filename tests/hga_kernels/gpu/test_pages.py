@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from hga_kernels import reference_pages
+from hga_kernels.reference import STRATA
 from hga_kernels.reference_pages import MISSING, MOST_AGE, Window
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -96,9 +97,10 @@ class Cache:
     stamps: torch.Tensor
     counts: torch.Tensor
 
-    def arguments(self, step: int) -> tuple[torch.Tensor, ...]:
+    def arguments(self, step: int) -> tuple[torch.Tensor | int, ...]:
+        """All but the groups; every group is a chunk, so that neighbours lie in other strata."""
         step_at = number(step, self.table.device)
-        return self.table, self.owner, self.stamps, step_at, self.counts
+        return self.table, self.owner, self.stamps, step_at, self.counts, 1
 
     def check(self) -> None:
         """Table and owner are each other's inverse: no group in two slots, no slot of two."""
@@ -142,9 +144,10 @@ def uses(draw: st.DrawFn, most: int = 20) -> tuple[int, int, list[list[list[int]
 
     A selection of one group a step makes ages differ, so that least recently used means one slot.
     """
-    budget = draw(st.integers(1, 7))
-    slots = draw(st.integers(budget, 12))
-    row = st.lists(st.integers(0, 19), min_size=budget, max_size=budget, unique=True).flatmap(
+    budget = draw(st.integers(1, 4))
+    # All of a choice may be of one stratum.
+    slots = draw(st.integers(STRATA * budget, STRATA * budget + 6))
+    row = st.lists(st.integers(0, 19) | st.integers(0, 4).map(lambda nth: 4 * nth), min_size=budget, max_size=budget, unique=True).flatmap(
         lambda groups: st.lists(st.booleans(), min_size=budget, max_size=budget).map(
             lambda there: [g if t else -1 for g, t in zip(groups, there, strict=True)]
         )
@@ -184,35 +187,40 @@ def test_the_cache_is_one_of_least_recently_used_groups(
 ) -> None:
     """Hits as many as a plain list of groups by age gives, wherever one group a step is chosen."""
     _, slots, steps = case
-    cache, model = empty_cache(1, 20, slots, device), Recent(slots)
+    cache = empty_cache(1, 20, slots, device)
+    strata = [Recent(len(range(stratum, slots, STRATA))) for stratum in range(STRATA)]
     hits = used = 0
     for step, event in enumerate(steps):
         if isinstance(event, int):
             reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
-            model.forget(event)
+            for model in strata:
+                model.forget(event)
         else:
             chosen = [event[0][0]]
             groups = torch.tensor([chosen], dtype=torch.int32, device=device)
             pages.resolve_pages(groups, *cache.arguments(step))
             wanted = {group for group in chosen if group >= 0}
-            hits += model.use(wanted)
+            for stratum, model in enumerate(strata):
+                own = {group for group in wanted if group % STRATA == stratum}
+                hits += model.use(own) if own else 0
             used += len(wanted)
         held = [group for group in cache.owner[0].tolist() if group >= 0]
-        assert sorted(held) == sorted(model.groups)
+        assert sorted(held) == sorted(group for model in strata for group in model.groups)
     assert cache.counts.tolist() == [hits, used - hits]
 
 
 @pytest.mark.parametrize("module", [pages, reference_pages])
 def test_slots_of_any_great_age_are_alike(device: torch.device, module: ModuleType) -> None:
     """The first of them is reused, before any that is younger."""
-    cache = empty_cache(1, 20, 4, device)
-    cache.stamps[0] = torch.tensor([4000 - MOST_AGE + 1, 4000 - MOST_AGE, 0, -1])
+    cache = empty_cache(1, 20, 4 * STRATA, device)
+    ages = torch.tensor([4000 - MOST_AGE + 1, 4000 - MOST_AGE, 0, -1])
+    cache.stamps[0] = ages.repeat_interleave(STRATA)
     taken = []
     for group in range(3):
-        chosen = torch.tensor([[group]], dtype=torch.int32, device=device)
+        chosen = torch.tensor([[group * STRATA + 1]], dtype=torch.int32, device=device)
         places = module.resolve_pages(chosen, *cache.arguments(4000))
         taken.append(int(places) - MISSING)
-    assert taken == [1, 2, 3]
+    assert taken == [STRATA + 1, 2 * STRATA + 1, 3 * STRATA + 1]
 
 
 @settings(max_examples=10, deadline=None)
@@ -271,7 +279,7 @@ def test_attend_resident(
     device: torch.device, dim: int, kv_heads: int, ratio: int, position: int, budget: int,
     size: int, seed: int,
 ) -> None:  # fmt: skip
-    total, slots, window = 640 // size, 12, small(size)
+    total, slots, window = 640 // size, 9 * STRATA, small(size)
     host = random(kv_heads * total, 2, size, dim, seed=seed)
     of_heads = host.view(kv_heads, total, 2, size, dim)
     of_heads[:, position // size, :, position % size + 1 :] = math.nan
