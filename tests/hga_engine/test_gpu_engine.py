@@ -165,7 +165,7 @@ def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Te
     for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         if mine != other:
             best = logits[place].topk(2).values
-            assert best[0] - best[1] < 0.03 * logits[place].std(), f"differs at {place}"
+            assert best[0] - best[1] < 0.05 * logits[place].std(), f"differs at {place}"
             return
 
 
@@ -176,7 +176,7 @@ def test_the_graph_decodes_as_single_steps_do(
     weights: ModelWeights, length: int, size: int
 ) -> None:
     # Small groups are more often nearly tied, so more of them are read.
-    budget = 8 if size == 16 else 128
+    budget = 16 if size == 16 else 128
     router = replace(ROUTER, group_size=size, gpu_group_size=size, decode_budget=budget)
     engine, without = make(weights, router), make(weights, router)
     without._graph = None

@@ -183,10 +183,11 @@ def _border_digit(digits, among, wanted):
     Returns: the digit, or 0 if there are fewer; how many have a larger one; how many there are.
     """
     reach = tl.cumsum(tl.histogram(digits, 32, among), 0, reverse=True)
-    enough = reach >= wanted
-    digit = tl.maximum(tl.sum(enough.to(tl.int32), 0) - 1, 0)
-    above = tl.max(tl.where(enough | (tl.arange(0, 32) == 0), 0, reach), 0)
-    return digit, above, tl.max(reach, 0)
+    digit = tl.arange(0, 32)
+    # The first digit that too few reach, with how many do, in one search.
+    too_few = (reach < wanted) & (digit > 0)
+    first = tl.max(tl.where(too_few, reach * 64 + 63 - digit, 31), 0)
+    return 62 - (first & 63), first >> 6, tl.max(reach, 0)
 
 
 @triton.jit
