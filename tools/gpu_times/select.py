@@ -199,7 +199,8 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     for launch in selection_step.CANDIDATES["score_step"]:
         yield with_launch(step, selection_step.SCORE_LAUNCHES, launch)
     for launch in selection_step.CANDIDATES["choose_step"]:
-        yield with_launch(step, selection_step.CHOOSE_LAUNCHES, launch)
+        launches = selection_step.choose_launches(CHUNKS * CHUNK // group // reference.STRATA)
+        yield with_launch(step, launches, launch)
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
         yield with_launch(block, selection_launches.SCORE_LAUNCHES[128], launch)
     ends = [1016 - (token < 32) for token in range(64)]

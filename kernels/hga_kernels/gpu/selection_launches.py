@@ -12,6 +12,7 @@ from hga_kernels.gpu.selection_block import (
     turn_rows_kernel,
     weigh_kernel,
 )
+from hga_kernels.reference import STRATA
 
 LEAST_BYTES = 16
 """Of a quarter of a query or a token, padded with zeros."""
@@ -234,8 +235,8 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             "counts": "*i64",
             **dict.fromkeys(("budget", "cache_slots", "max_groups", "parts", "first_head"), "i32"),
         },
-        selection_step.CHOOSE_LAUNCHES,
-        {**sizes, "BUDGET": 2048 // group, "SLOTS": 512},
+        selection_step.choose_launches(128 * 8 * (64 // group) // STRATA),
+        {**sizes, "BUDGET": 2048 // group, "SLOTS": 1024},
     )
     return (score, choose)
 

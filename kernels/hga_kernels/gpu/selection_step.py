@@ -57,7 +57,12 @@ def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
 
 
 SCORE_LAUNCHES = {90: _score_launch(8, 4), 120: _score_launch(8, 4)}
-CHOOSE_LAUNCHES = {90: Launch({}, warps=16), 120: Launch({}, warps=16)}
+CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
+    256: {90: Launch({}, warps=4), 120: Launch({}, warps=4)},
+    512: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
+    2**16: {90: Launch({}, warps=32), 120: Launch({}, warps=32)},
+}
+"""By the most places of a stratum."""
 
 CANDIDATES = {
     "score_step": (
@@ -69,7 +74,7 @@ CANDIDATES = {
         _score_launch(16, 8, 80),
         _score_launch(32, 16),
     ),
-    "choose_step": tuple(Launch({}, warps=warps) for warps in (8, 16, 32)),
+    "choose_step": tuple(Launch({}, warps=warps) for warps in (4, 8, 16, 32)),
 }
 
 
@@ -297,6 +302,11 @@ def choose_step_kernel(
             )
 
 
+def choose_launches(places: int) -> dict[int, Launch]:
+    """Those of ``CHOOSE_LAUNCHES`` for so many places of a stratum."""
+    return CHOOSE_LAUNCHES[min(most for most in CHOOSE_LAUNCHES if places <= most)]
+
+
 def select_few(
     queries: torch.Tensor,
     summaries: torch.Tensor,
@@ -328,7 +338,7 @@ def select_few(
     runs = -(-last_chunk // chunks)
     all_runs = int(triton.next_power_of_2(-(-summaries.shape[1] // chunks)))
     padded = max(int(triton.next_power_of_2(rows)), LEAST_ROWS)
-    choose = pick(CHOOSE_LAUNCHES, capability())
+    choose = pick(choose_launches(all_runs * groups_of_run // STRATA), capability())
     # ``heaviest`` wants a place a thread.
     all_runs = max(all_runs, 32 * choose.warps * STRATA // groups_of_run)
     device = queries.device
