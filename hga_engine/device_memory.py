@@ -3,8 +3,6 @@
 from dataclasses import dataclass, fields
 
 import torch
-from hga_kernels.reference import STRATA
-from hga_kernels.reference_pages import least_slots
 from hga_kernels import SELECTION_BYTES
 from hga_kernels.reference import STRATA
 from hga_kernels.reference_pages import least_slots

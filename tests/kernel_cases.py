@@ -41,7 +41,9 @@ def draw_number(group: int, place: int) -> float:
     return max(1.0, 64 * (turned % 2**24) / 2**24)
 
 
-def drawn_of_strata(masses: dict[int, float], budget: int, per_chunk: int) -> list[tuple[list[int], int]]:
+def drawn_of_strata(
+    masses: dict[int, float], budget: int, per_chunk: int
+) -> list[tuple[list[int], int]]:
     """The groups of each stratum, and how many are drawn from it.
 
     Chunks are dealt to four strata in turn, and each has the budget's part for its chunks, counted

@@ -122,8 +122,8 @@ class RoutedAttention:
 
     Under the decode rule each query token has a selection of its own per KV head. Under the prefill
     rule the queries of one chunk share one, so early queries of a chunk profit from what later ones
-    look for: right for a prompt that is known as a whole, and only for that. A short turn is read by
-    it with more care: ``RouterConfig.turn_tokens``.
+    look for: right for a prompt that is known as a whole, and only for that. A short turn is read
+    with more care: ``RouterConfig.turn_tokens``.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from hga_kernels.reference_pages import least_slots
 from fp8_weights import in_fp8, plain
+from hga_kernels.reference_pages import least_slots
 from tiny_engine import LLAMA, Answer, FakeTokenizer, ask, random_tokens, random_weights, read
 
 from hga_engine import compiling, tiers

@@ -129,7 +129,7 @@ def select_groups(
     always: torch.Tensor | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places, in ascending order by stratum.
+    """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places.
 
     Unless ``last_chunk`` is None it can be captured in a CUDA graph.
     """

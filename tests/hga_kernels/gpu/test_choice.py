@@ -89,7 +89,9 @@ def test_choose_pages(
         )
         assert torch.equal(groups, chosen[0])
         torch.testing.assert_close(multiples, expected_multiples[0], rtol=3e-3, atol=0)
-        assert torch.equal(places, reference_pages.resolve_pages(chosen[0], *expected, CHUNK // size))
+        assert torch.equal(
+            places, reference_pages.resolve_pages(chosen[0], *expected, CHUNK // size)
+        )
         for found, right in zip(cache, expected, strict=True):
             assert torch.equal(found, right)
     hits, misses = cache[4].tolist()

@@ -147,7 +147,12 @@ def uses(draw: st.DrawFn, most: int = 20) -> tuple[int, int, list[list[list[int]
     budget = draw(st.integers(1, 4))
     # All of a choice may be of one stratum.
     slots = draw(st.integers(STRATA * budget, STRATA * budget + 6))
-    row = st.lists(st.integers(0, 19) | st.integers(0, 4).map(lambda nth: 4 * nth), min_size=budget, max_size=budget, unique=True).flatmap(
+    row = st.lists(
+        st.integers(0, 19) | st.integers(0, 4).map(lambda nth: 4 * nth),
+        min_size=budget,
+        max_size=budget,
+        unique=True,
+    ).flatmap(
         lambda groups: st.lists(st.booleans(), min_size=budget, max_size=budget).map(
             lambda there: [g if t else -1 for g, t in zip(groups, there, strict=True)]
         )

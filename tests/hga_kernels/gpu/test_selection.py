@@ -23,9 +23,7 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 @triton.jit
 def take_kernel(mass, present, taken, places, bound, limit, SIZE: tl.constexpr):
     at = tl.arange(0, SIZE)
-    found, place, next_one = scores.heaviest(
-        tl.load(mass + at), tl.load(present + at) > 0, limit
-    )
+    found, place, next_one = scores.heaviest(tl.load(mass + at), tl.load(present + at) > 0, limit)
     tl.store(bound, next_one)
     tl.store(taken + at, found.to(tl.int32))
     tl.store(places + at, place)
