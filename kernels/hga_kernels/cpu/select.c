@@ -447,30 +447,35 @@ static float bound_of_largest(const float *values, int count, int k, float *reac
     return bound;
 }
 
+// Places of the values that reach `least`, in order.
+static int places_at_least(const float *values, int count, float least, int32_t *places) {
+    int taken = 0, i = 0;
+#ifdef HGA_AVX512_VNNI
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + LANES <= count; i += LANES) {
+        __mmask16 kept = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), _mm512_set1_ps(least),
+                                            _CMP_GE_OQ);
+        _mm512_mask_compressstoreu_epi32(places + taken, kept,
+                                         _mm512_add_epi32(lanes, _mm512_set1_epi32(i)));
+        taken += __builtin_popcount(kept);
+    }
+#endif
+    for (; i < count; i++)
+        if (values[i] >= least) places[taken++] = i;
+    return taken;
+}
+
 // Places of the k largest values, in order of place; of equal ones the first. -1 where there are no
-// more, or where values are no numbers. `reaching` has room for all values.
-static void largest(const float *values, int count, int k, int32_t *places, float *reaching) {
+// more, or where values are no numbers. `memory` has room for all values.
+static void largest(const float *values, int count, int k, int32_t *places, void *memory) {
     int taken = 0;
     if (count > k) {
-        float least = bound_of_largest(values, count, k, reaching);
-        int above = 0;
-        for (int i = 0; i < count; i++) above += values[i] > least;
-        int equal = k - above, i = 0;
-#ifdef HGA_AVX512_VNNI
-        __m512i these = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        for (; i + LANES <= count; i += LANES) {
-            __m512 some = _mm512_loadu_ps(values + i), bound = _mm512_set1_ps(least);
-            __mmask16 same = _mm512_cmp_ps_mask(some, bound, _CMP_EQ_OQ);
-            while (__builtin_popcount(same) > equal) same &= ~(0x8000 >> __builtin_clz(same << 16));
-            equal -= __builtin_popcount(same);
-            __mmask16 kept = same | _mm512_cmp_ps_mask(some, bound, _CMP_GT_OQ);
-            _mm512_mask_compressstoreu_epi32(places + taken, kept,
-                                             _mm512_add_epi32(these, _mm512_set1_epi32(i)));
-            taken += __builtin_popcount(kept);
-        }
-#endif
-        for (; i < count; i++)
-            if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
+        float least = bound_of_largest(values, count, k, memory);
+        const int32_t *some = memory;
+        int reach = places_at_least(values, count, least, memory), equal = k;
+        for (int i = 0; i < reach; i++) equal -= values[some[i]] > least;
+        for (int i = 0; i < reach; i++)
+            if (values[some[i]] > least || equal-- > 0) places[taken++] = some[i];
     } else
         for (; taken < count; taken++) places[taken] = taken;
     for (; taken < k; taken++) places[taken] = -1;
@@ -667,7 +672,7 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                      .multiples = multiples,
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer,
+                     .budget = budget, .parts = pairs < 16 ? 4 : 1, .layer = layer,
                      .per_chunk = per_chunk};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
