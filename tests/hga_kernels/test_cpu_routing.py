@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kernel_cases import (
     BF16_STEP,
     CHUNK,
+    Index,
     assert_drawn,
     assert_near,
     exact,
@@ -38,25 +39,13 @@ def eight_bits(turned: torch.Tensor) -> torch.Tensor:
     return (turned / step).round() * step
 
 
-@compiled
-@settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
-    st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
-    st.sampled_from([4, 16]), st.integers(0, 60), seeds, st.data(),
-)  # fmt: skip
-def test_select_groups(
-    dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
-    first: int, budget: int, size: int, layer: int, seed: int, data: st.DataObject,
+def check_selection(
+    queries: torch.Tensor, index: Index, first: int, ends: torch.Tensor, budget: int, size: int,
+    always: torch.Tensor | None, layer: int,
 ) -> None:  # fmt: skip
-    ends = torch.tensor(
-        data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
-        dtype=torch.int32,
-    )
-    centres, codes, scales = index_of(heads, chunks, dim, seed)
-    rows = queries_a_block * ratio
-    queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
-    always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
+    """Whether groups are drawn by the masses of the definition."""
+    heads, blocks, rows, dim = queries.shape
+    centres, codes, scales = index
     found = cpu.select_groups(
         queries, centres, codes, scales, first, ends, budget, size, None, 1.0, always, layer
     )
@@ -89,6 +78,41 @@ def test_select_groups(
             drawn = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
             place, most = layer * heads + head, groups.shape[2]
             assert_drawn(drawn, of_group, place, most, per_chunk, 3e-3, 1e-6 * rows)
+
+
+@compiled
+@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_selection_from_many_chunks(size: int, spread: float) -> None:
+    """So many that the bound is looked for among a few, for both ways to split the work."""
+    centres, codes, scales = index_of(3, 300, 64, seed=5)
+    for blocks, rows in ((1, 3), (6, 9)):
+        queries = random(3, blocks, rows, 64, seed=blocks).float() / 8 * spread
+        ends = torch.full((blocks,), 300, dtype=torch.int32)
+        ends[-1] = 295
+        check_selection(queries, (centres, codes, scales), 1, ends, 40, size, None, 2)
+
+
+@compiled
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
+    st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
+    st.sampled_from([4, 16]), st.integers(0, 60), seeds, st.data(),
+)  # fmt: skip
+def test_select_groups(
+    dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
+    first: int, budget: int, size: int, layer: int, seed: int, data: st.DataObject,
+) -> None:  # fmt: skip
+    ends = torch.tensor(
+        data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
+        dtype=torch.int32,
+    )
+    rows = queries_a_block * ratio
+    queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
+    always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
+    index = index_of(heads, chunks, dim, seed)
+    check_selection(queries, index, first, ends, budget, size, always, layer)
 
 
 @compiled
@@ -178,6 +202,20 @@ def test_attend_pages(
         return
     total = torch.full((blocks, heads), float(rows * ratio), dtype=torch.float64)
     assert_near(found[1].sum(-1), total, 1e-4, 1)
+
+
+@compiled
+@pytest.mark.parametrize("seed", [2, 3])
+def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
+    case = page_case(64, 3, 3, 1, 1, 700, 3000, seed, 1.0, 4)
+    multiples = multiples_for(case, seed)
+    found = cpu.attend_pages(*case, 0.125, True, multiples)
+    assert found is not None
+    expected = reference.attend_pages(*exact(case), 0.125, True, multiples)
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, 1.0)
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-3, 1e-2)
 
 
 @compiled

@@ -285,7 +285,7 @@ def log_mass(
         return None
     out = torch.empty(queries.shape[:3])
     _attend(queries, positions, groups, slots, pool, scale, None, None, None, out)
-    return out.mul_(math.log(2.0))
+    return out
 
 
 def _takes_pages(queries: torch.Tensor, pool: torch.Tensor) -> bool:
@@ -309,7 +309,7 @@ def _attend(
     mass: torch.Tensor | None,
     log_mass: torch.Tensor | None,
 ) -> None:
-    """Fill in ``out`` and perhaps ``mass``, or ``log_mass`` instead, in units of log2."""
+    """Fill in ``out`` and perhaps ``mass``, or ``log_mass`` instead."""
     blocks, rows, heads, dim = queries.shape
     kv_heads, pages = groups.shape[1:]
     if multiples is not None:

@@ -13,8 +13,15 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { GROUP = 4, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, AHEAD = 16,
-       LANES = 16, VECTORS = TILE / LANES };
+enum { GROUP = 4, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, LANES = 16,
+       VECTORS = TILE / LANES };
+// Fewer pairs of block and head than this are split into parts of at least so many pages.
+enum { FEW_PAIRS = 16, PART_PAGES = 128 };
+
+// Bytes of the keys and values of a page.
+#define PAGE_BYTES(dim) ((size_t)2 * GROUP * (dim) * sizeof(uint16_t))
+
+static const float LN_2 = 0.69314718f;
 
 typedef struct {
     const uint16_t *queries;   // [blocks, rows, kv_heads * heads_per_kv, dim] bf16
@@ -28,26 +35,30 @@ typedef struct {
     float *log_mass;           // like out without its last dimension: instead of it
     int blocks, rows, kv_heads, heads_per_kv, pages, dim;
     float scale;  // of the scores, in log2 units
+    int parts;    // that the pages of a pair of block and head are taken in
+    struct Scratch *scratch;  // [blocks, kv_heads, parts], if there are several
     int failed;
 } AttendJob;
 
-typedef struct {
-    uint16_t *queries;  // [padded rows, dim]
+// Of the pages of a pair of block and head, or of one part of them.
+typedef struct Scratch {
     float *sums;        // [padded rows, dim]
-    float *top;         // [padded rows]: the running maximum
     float *total;       // [padded rows]: the running sum of weights
+    float *top;         // [padded rows]: the running maximum
+    float *page_sums;   // [padded rows, pages] for the mass, with
+    float *page_tops;   // [padded rows, pages] the maximum they are relative to
     int32_t *limit;     // [padded rows]: last visible position
+    uint16_t *queries;  // [padded rows, dim]
     uint16_t *keys;     // [dim / 2, TILE, 2]
     uint16_t *values;   // [TILE / 2, dim, 2]
     uint16_t *weights;  // [ROW_TILE, TILE]
-    float *page_sums;   // [padded rows, pages] for the mass, with
-    float *page_tops;   // [padded rows, pages] the maximum they are relative to
+    int first, pages;   // of the list
 } Scratch;
 
 // Pages that are attended to together. Tokens after the last page have no position, and no weight.
 typedef struct {
     const uint16_t *pages[TILE_PAGES];
-    int places[TILE_PAGES];  // in the list of pages
+    int places[TILE_PAGES];  // in the part of the list
     int32_t positions[TILE];
     float multiples[TILE];
     int count;
@@ -88,10 +99,19 @@ static inline void transpose_pairs(const uint32_t *const *rows, int first, uint3
 }
 #endif
 
+// Asks for some bytes of some pages of a tile ahead of their use: between others' packing, as a core
+// waits for a few lines of memory at a time.
+static inline void prefetch(const Tile *tile, int first, int end, size_t from, size_t bytes) {
+    for (int page = first; page < end && page < tile->count; page++)
+        for (size_t line = from; line < from + bytes; line += 64)
+            __builtin_prefetch((const char *)tile->pages[page] + line, 0, 1);
+}
+
 // Keys of 16 tokens at a time. Where there is no page the first stands in.
-static void pack_keys(const Tile *tile, uint16_t *keys, int dim) {
+static void pack_keys(const Tile *tile, const Tile *next, uint16_t *keys, int dim) {
     int half = dim / 2;
     for (int first = 0; first < GROUP * tile->count; first += LANES) {
+        prefetch(next, first / GROUP, (first + LANES) / GROUP, 0, PAGE_BYTES(dim) / 2);
         const uint32_t *rows[LANES];
         for (int t = 0; t < LANES; t++) {
             int page = (first + t) / GROUP;
@@ -109,8 +129,12 @@ static void pack_keys(const Tile *tile, uint16_t *keys, int dim) {
 }
 
 // Tokens that were never written may hold anything, NaN too: they are packed as zeros.
-static void pack_values(const Tile *tile, uint16_t *values, int dim, int highest) {
+static void pack_values(const Tile *tile, const Tile *next, uint16_t *values, int dim,
+                        int highest) {
+    const size_t token_bytes = dim * sizeof(uint16_t);
     for (int t = 0; t < GROUP * tile->count; t += 2) {
+        prefetch(next, t / GROUP, t / GROUP + 1, (GROUP + t % GROUP) * token_bytes,
+                 2 * token_bytes);
         const uint16_t *even = tile->pages[t / GROUP] + (size_t)(GROUP + t % GROUP) * dim;
         const uint16_t *odd = even + dim;
         uint32_t *row = (uint32_t *)values + (size_t)(t / 2) * dim;
@@ -134,8 +158,9 @@ static inline __m128 sums_of_pages(__m512 values) {
 static inline __attribute__((always_inline)) void attend_tile(
     const AttendJob *job, Scratch *scratch, const Tile *tile, int row, int dim) {
     const uint16_t *queries = scratch->queries + (size_t)row * dim;
-    float *page_sums = scratch->page_sums ? scratch->page_sums + (size_t)row * job->pages : NULL;
-    float *page_tops = scratch->page_tops ? scratch->page_tops + (size_t)row * job->pages : NULL;
+    size_t stride = scratch->pages;
+    float *page_sums = scratch->page_sums ? scratch->page_sums + row * stride : NULL;
+    float *page_tops = scratch->page_tops ? scratch->page_tops + row * stride : NULL;
 #ifdef HGA_AVX512_BF16
     const __m512 scale = _mm512_set1_ps(job->scale);
     __m512 scores[ROW_TILE][VECTORS];
@@ -182,8 +207,8 @@ static inline __attribute__((always_inline)) void attend_tile(
             memset(scratch->weights + r * TILE, 0, TILE * 2);
             if (page_sums)
                 for (int p = 0; p < tile->count; p++) {
-                    page_sums[(size_t)r * job->pages + tile->places[p]] = 0;
-                    page_tops[(size_t)r * job->pages + tile->places[p]] = 0;
+                    page_sums[r * stride + tile->places[p]] = 0;
+                    page_tops[r * stride + tile->places[p]] = 0;
                 }
             continue;
         }
@@ -195,8 +220,8 @@ static inline __attribute__((always_inline)) void attend_tile(
             for (int p = 0; p < VECTORS; p++)
                 _mm_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[r][p]));
             for (int p = 0; p < tile->count; p++) {
-                page_sums[(size_t)r * job->pages + tile->places[p]] = sums[p];
-                page_tops[(size_t)r * job->pages + tile->places[p]] = *top;
+                page_sums[r * stride + tile->places[p]] = sums[p];
+                page_tops[r * stride + tile->places[p]] = *top;
             }
         }
         for (int p = 0; p < VECTORS; p++) {
@@ -273,8 +298,8 @@ static inline __attribute__((always_inline)) void attend_tile(
             }
             *total += job->multiples ? sum * tile->multiples[GROUP * p] : sum;
             if (page_sums) {
-                page_sums[(size_t)r * job->pages + tile->places[p]] = sum;
-                page_tops[(size_t)r * job->pages + tile->places[p]] = *top == -INFINITY ? 0 : *top;
+                page_sums[r * stride + tile->places[p]] = sum;
+                page_tops[r * stride + tile->places[p]] = *top == -INFINITY ? 0 : *top;
             }
         }
         for (int pair = 0; job->out && pair < tokens / 2; pair++) {
@@ -298,114 +323,157 @@ static void add_mass(float *mass, const float *sums, const float *tops, float to
     }
 }
 
-static int allocate(Scratch *scratch, int rows, int dim, int pages, int with_mass) {
-    memset(scratch, 0, sizeof *scratch);
-    scratch->queries = calloc((size_t)rows * dim, 2);
-    scratch->sums = calloc((size_t)rows * dim, 4);
-    scratch->top = malloc(sizeof(float) * rows);
-    scratch->total = calloc(rows, sizeof(float));
-    scratch->limit = calloc(rows, sizeof(int32_t));
-    scratch->keys = calloc((size_t)TILE * dim, 2);
-    scratch->values = calloc((size_t)TILE * dim, 2);
-    scratch->weights = calloc(ROW_TILE * TILE, 2);
-    if (with_mass) {
-        scratch->page_sums = calloc((size_t)rows * pages, sizeof(float));
-        scratch->page_tops = calloc((size_t)rows * pages, sizeof(float));
-    }
-    return scratch->queries && scratch->sums && scratch->top && scratch->total && scratch->limit &&
-           scratch->keys && scratch->values && scratch->weights &&
-           (!with_mass || (scratch->page_sums && scratch->page_tops));
+static int allocate(Scratch *scratch, int rows, int dim, int first, int pages, int with_mass) {
+    size_t of_rows = (size_t)rows * dim, of_pages = with_mass ? (size_t)rows * pages : 0;
+    float *sums = calloc(of_rows + 3 * rows + 2 * of_pages, sizeof(float));
+    uint16_t *queries = malloc((of_rows + 2 * TILE * dim + ROW_TILE * TILE) * sizeof(uint16_t));
+    float *total = sums + of_rows, *top = total + rows, *page_sums = top + rows;
+    uint16_t *keys = queries + of_rows, *values = keys + TILE * dim;
+    *scratch = (Scratch){.sums = sums, .total = total, .top = top,
+                         .page_sums = with_mass ? page_sums : NULL,
+                         .page_tops = with_mass ? page_sums + of_pages : NULL,
+                         .limit = (int32_t *)(page_sums + 2 * of_pages),
+                         .queries = queries, .keys = keys, .values = values,
+                         .weights = values + TILE * dim, .first = first, .pages = pages};
+    return sums && queries;
 }
 
 static void release(Scratch *scratch) {
-    free(scratch->queries);
     free(scratch->sums);
-    free(scratch->top);
-    free(scratch->total);
-    free(scratch->limit);
-    free(scratch->keys);
-    free(scratch->values);
-    free(scratch->weights);
-    free(scratch->page_sums);
-    free(scratch->page_tops);
+    free(scratch->queries);
 }
 
-static void attend_pair(void *context, int item) {
-    AttendJob *job = context;
-    int block = item / job->kv_heads, head = item % job->kv_heads;
-    int dim = job->dim, pages = job->pages, heads = job->kv_heads * job->heads_per_kv;
-    int rows = job->rows * job->heads_per_kv;
-    int padded = (rows + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
-    Scratch scratch;
-    if (!allocate(&scratch, padded, dim, pages, job->mass != NULL)) {
+static int rows_of(const AttendJob *job) { return job->rows * job->heads_per_kv; }
+
+static int padded_rows_of(const AttendJob *job) {
+    return (rows_of(job) + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
+}
+
+// Which of all query rows a row of a pair is.
+static size_t place_of(const AttendJob *job, int pair, int row) {
+    int block = pair / job->kv_heads, head = pair % job->kv_heads;
+    size_t query = (size_t)block * job->rows + row / job->heads_per_kv;
+    return (query * job->kv_heads + head) * job->heads_per_kv + row % job->heads_per_kv;
+}
+
+// Takes pages from `place` on into a tile, without those that no row sees; returns the next place.
+static int fill_tile(const AttendJob *job, const Scratch *scratch, Tile *tile, int pair, int place,
+                     int lowest, int highest) {
+    const int32_t *groups = job->groups + (size_t)pair * job->pages;
+    const int32_t *slots = job->slots + (size_t)pair * job->pages;
+    const float *multiples = job->multiples ? job->multiples + (size_t)pair * job->pages : NULL;
+    tile->count = tile->masked = 0;
+    for (; place < scratch->first + scratch->pages && tile->count < TILE_PAGES; place++) {
+        if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
+        tile->masked |= groups[place] * GROUP + GROUP - 1 > lowest;
+        for (int t = GROUP * tile->count; t < GROUP * (tile->count + 1); t++) {
+            tile->positions[t] = groups[place] * GROUP + t % GROUP;
+            if (multiples) tile->multiples[t] = multiples[place];
+        }
+        tile->pages[tile->count] = job->pool + (size_t)slots[place] * 2 * GROUP * job->dim;
+        tile->places[tile->count++] = place - scratch->first;
+    }
+    tile->masked |= tile->count < TILE_PAGES;
+    for (int t = GROUP * tile->count; t < TILE; t++) {
+        tile->positions[t] = INT32_MAX;
+        tile->multiples[t] = 0;
+    }
+    return place;
+}
+
+// Attends from the rows of a pair to one part of its pages.
+static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part) {
+    int dim = job->dim, rows = rows_of(job), padded = padded_rows_of(job);
+    int first = (int)((int64_t)job->pages * part / job->parts);
+    int end = (int)((int64_t)job->pages * (part + 1) / job->parts);
+    if (!allocate(scratch, padded, dim, first, end - first, job->mass != NULL)) {
         job->failed = 1;
-        release(&scratch);
         return;
     }
     int32_t lowest = INT32_MAX, highest = -1;
     for (int row = 0; row < padded; row++) {
-        int query = row < rows ? row / job->heads_per_kv : 0;
-        int offset = row < rows ? row % job->heads_per_kv : 0;
-        size_t from = ((size_t)(block * job->rows + query) * heads + head * job->heads_per_kv + offset);
-        memcpy(scratch.queries + (size_t)row * dim, job->queries + from * dim, (size_t)dim * 2);
-        scratch.limit[row] = job->positions[block * job->rows + query];
-        scratch.top[row] = -INFINITY;
-        if (scratch.limit[row] < lowest) lowest = scratch.limit[row];
-        if (scratch.limit[row] > highest) highest = scratch.limit[row];
+        int own = row < rows ? row : 0;
+        memcpy(scratch->queries + (size_t)row * dim, job->queries + place_of(job, pair, own) * dim,
+               (size_t)dim * 2);
+        scratch->limit[row] =
+            job->positions[pair / job->kv_heads * job->rows + own / job->heads_per_kv];
+        scratch->top[row] = -INFINITY;
+        if (scratch->limit[row] < lowest) lowest = scratch->limit[row];
+        if (scratch->limit[row] > highest) highest = scratch->limit[row];
     }
-    const int32_t *groups = job->groups + (size_t)item * pages;
-    const int32_t *slots = job->slots + (size_t)item * pages;
-    const float *multiples = job->multiples ? job->multiples + (size_t)item * pages : NULL;
-    const size_t page_size = (size_t)2 * GROUP * dim;
-    for (int place = 0; place < pages;) {
-        Tile tile = {.count = 0, .masked = 0};
-        for (; place < pages && tile.count < TILE_PAGES; place++) {
-            if (place + AHEAD < pages && groups[place + AHEAD] >= 0) {
-                const char *later = (const char *)(job->pool + slots[place + AHEAD] * page_size);
-                for (size_t line = 0; line < 2 * page_size; line += 64)
-                    __builtin_prefetch(later + line, 0, 1);
-            }
-            if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
-            tile.masked |= groups[place] * GROUP + GROUP - 1 > lowest;
-            for (int t = GROUP * tile.count; t < GROUP * (tile.count + 1); t++) {
-                tile.positions[t] = groups[place] * GROUP + t % GROUP;
-                if (multiples) tile.multiples[t] = multiples[place];
-            }
-            tile.pages[tile.count] = job->pool + slots[place] * page_size;
-            tile.places[tile.count++] = place;
-        }
-        if (!tile.count) break;
-        tile.masked |= tile.count < TILE_PAGES;
-        for (int t = GROUP * tile.count; t < TILE; t++) {
-            tile.positions[t] = INT32_MAX;
-            tile.multiples[t] = 0;
-        }
-        pack_keys(&tile, scratch.keys, dim);
-        if (job->out) pack_values(&tile, scratch.values, dim, highest);
+    Tile tiles[2], *tile = tiles, *next = tiles + 1;
+    int place = fill_tile(job, scratch, tile, pair, first, lowest, highest);
+    prefetch(tile, 0, TILE_PAGES, 0, job->out ? PAGE_BYTES(dim) : PAGE_BYTES(dim) / 2);
+    while (tile->count) {
+        place = fill_tile(job, scratch, next, pair, place, lowest, highest);
+        pack_keys(tile, next, scratch->keys, dim);
+        if (job->out) pack_values(tile, next, scratch->values, dim, highest);
         for (int row = 0; row < padded; row += ROW_TILE) {
             if (dim == 64)
-                attend_tile(job, &scratch, &tile, row, 64);
+                attend_tile(job, scratch, tile, row, 64);
             else if (dim == 128)
-                attend_tile(job, &scratch, &tile, row, 128);
+                attend_tile(job, scratch, tile, row, 128);
             else
-                attend_tile(job, &scratch, &tile, row, dim);
+                attend_tile(job, scratch, tile, row, dim);
         }
+        Tile *done = tile;
+        tile = next;
+        next = done;
     }
-    float *mass = job->mass ? job->mass + (size_t)item * pages : NULL;
-    if (mass) memset(mass, 0, sizeof(float) * pages);
-    for (int row = 0; row < rows; row++) {
-        int query = row / job->heads_per_kv, offset = row % job->heads_per_kv;
-        size_t to = ((size_t)(block * job->rows + query) * heads + head * job->heads_per_kv + offset);
+}
+
+// Adds what another part found to the first, but for the mass of pages.
+static void add_part(const AttendJob *job, Scratch *to, const Scratch *from) {
+    int dim = job->dim;
+    for (int row = 0; row < rows_of(job); row++) {
+        float top = from->top[row] > to->top[row] ? from->top[row] : to->top[row];
+        if (top == -INFINITY) continue;
+        float own = exp2_1(to->top[row] - top), other = exp2_1(from->top[row] - top);
+        to->top[row] = top;
+        to->total[row] = to->total[row] * own + from->total[row] * other;
+        float *sums = to->sums + (size_t)row * dim;
+        for (int d = 0; d < dim; d++)
+            sums[d] = sums[d] * own + from->sums[(size_t)row * dim + d] * other;
+    }
+}
+
+// Joins the parts of a pair and writes what was asked for.
+static void write_pair(const AttendJob *job, Scratch *parts, int pair) {
+    int dim = job->dim;
+    for (int part = 1; part < job->parts; part++) add_part(job, parts, parts + part);
+    float *mass = job->mass ? job->mass + (size_t)pair * job->pages : NULL;
+    if (mass) memset(mass, 0, sizeof(float) * job->pages);
+    for (int row = 0; row < rows_of(job); row++) {
+        size_t to = place_of(job, pair, row);
+        float top = parts->top[row], total = parts->total[row];
         if (!job->out) {
-            job->log_mass[to] = scratch.top[row] + log2f(scratch.total[row]);
+            job->log_mass[to] = (top + log2f(total)) * LN_2;
             continue;
         }
-        float share = scratch.total[row] > 0 ? 1.0f / scratch.total[row] : 0.0f;
+        float share = total > 0 ? 1.0f / total : 0.0f;
         for (int d = 0; d < dim; d++)
-            job->out[to * dim + d] = to_bf16(scratch.sums[(size_t)row * dim + d] * share);
-        if (mass) add_mass(mass, scratch.page_sums + (size_t)row * pages,
-                           scratch.page_tops + (size_t)row * pages, scratch.top[row], share, pages);
+            job->out[to * dim + d] = to_bf16(parts->sums[(size_t)row * dim + d] * share);
+        for (const Scratch *part = parts; mass && part < parts + job->parts; part++)
+            add_mass(mass + part->first, part->page_sums + (size_t)row * part->pages,
+                     part->page_tops + (size_t)row * part->pages, top, share, part->pages);
     }
+}
+
+static void attend_part(void *context, int item) {
+    AttendJob *job = context;
+    attend_part_of(job, &job->scratch[item], item / job->parts, item % job->parts);
+}
+
+static void join_pair(void *context, int pair) {
+    AttendJob *job = context;
+    write_pair(job, job->scratch + (size_t)pair * job->parts, pair);
+}
+
+static void attend_pair(void *context, int pair) {
+    AttendJob *job = context;
+    Scratch scratch;
+    attend_part_of(job, &scratch, pair, 0);
+    if (!job->failed) write_pair(job, &scratch, pair);
     release(&scratch);
 }
 
@@ -413,8 +481,20 @@ int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const in
                      const int32_t *slots, const uint16_t *pool, const float *multiples,
                      uint16_t *out, float *mass, float *log_mass, int blocks, int rows,
                      int kv_heads, int heads_per_kv, int pages, int dim, float scale) {
+    int pairs = blocks * kv_heads;
     AttendJob job = {queries, positions, groups, slots, pool, multiples, out, mass, log_mass,
-                     blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 0};
-    parallel_for(attend_pair, &job, blocks * kv_heads);
+                     blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 1, NULL, 0};
+    if (pairs < FEW_PAIRS && pages >= 2 * PART_PAGES) job.parts = pages / PART_PAGES;
+    if (job.parts == 1) {
+        parallel_for(attend_pair, &job, pairs);
+        return job.failed;
+    }
+    int items = pairs * job.parts;
+    job.scratch = calloc(items, sizeof(Scratch));
+    if (!job.scratch) return 1;
+    parallel_for(attend_part, &job, items);
+    if (!job.failed) parallel_for(join_pair, &job, pairs);
+    for (int item = 0; item < items; item++) release(&job.scratch[item]);
+    free(job.scratch);
     return job.failed;
 }

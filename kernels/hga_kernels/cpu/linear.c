@@ -6,7 +6,8 @@
 #include "bf16.h"
 #include "parallel.h"
 
-enum { OUTPUTS_PER_ITEM = 64 };
+// Weights are asked for some outputs ahead of their use.
+enum { OUTPUTS_PER_ITEM = 64, AHEAD = 4, LINE = 64 / sizeof(uint16_t) };
 
 typedef struct {
     const uint16_t *inputs, *weight;
@@ -28,6 +29,8 @@ static void linear_item(void *context, int item) {
     int last = first + OUTPUTS_PER_ITEM < job->size_out ? first + OUTPUTS_PER_ITEM : job->size_out;
     for (int output = first; output < last; output++) {
         const uint16_t *weight = job->weight + (size_t)output * job->size_in;
+        const uint16_t *later = weight + (size_t)AHEAD * job->size_in;
+        for (int i = 0; i < job->size_in; i += LINE) __builtin_prefetch(later + i, 0, 2);
         for (int row = 0; row < job->rows; row++)
             store(job, row, output,
                   dot_bf16(job->inputs + (size_t)row * job->size_in, weight, job->size_in));

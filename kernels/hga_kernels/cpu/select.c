@@ -16,7 +16,7 @@
 #include "parallel.h"
 
 enum { SMALL = 4, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
-       MAX_DIM = 256, MAX_TILE = 8 };
+       MAX_DIM = 256, MAX_TILE = 8, SET = 16, AHEAD = 4 };
 // Of reference.py.
 enum { MOST_MULTIPLE = 64, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
@@ -38,22 +38,62 @@ typedef struct {
     float *centre_scores;  // [pairs, rows, span]: in log2 units
     int8_t *bytes;         // [pairs, rows, dim]
     float *factors;        // [pairs, rows, 2]
-    float *sums;           // [pairs, rows, span, per_chunk + 1], if pairs are taken in parts
+    float *memory;         // [pairs, size of Weights], if pairs are taken in parts
     int failed;
 } SelectJob;
 
-// Weights of one pair.
+// Of one pair, whose chunks are taken in parts.
 typedef struct {
-    float *sums;    // [rows, span, per_chunk]: relative to
-    float *maxima;  // [rows, span]
+    float *sums;    // [span, rows, per_chunk]: weights of groups, relative to
+    float *bases;   // [parts, rows]: in log2 units
+    float *totals;  // [parts, rows]: of those weights
+    float *odds;    // [span, per_chunk]
 } Weights;
 
 static size_t size_of_weights(const SelectJob *job) {
-    return (size_t)job->rows * job->span * (job->per_chunk + 1);
+    return (size_t)job->rows * (job->span * job->per_chunk + 2 * job->parts) +
+           (size_t)job->span * job->per_chunk;
 }
 
 static Weights weights_at(const SelectJob *job, float *memory) {
-    return (Weights){memory, memory + (size_t)job->rows * job->span * job->per_chunk};
+    size_t cells = (size_t)job->span * job->per_chunk, rows = job->rows;
+    float *bases = memory + rows * cells, *totals = bases + rows * job->parts;
+    return (Weights){memory, bases, totals, totals + rows * job->parts};
+}
+
+// The chunks of one part of a pair, counted from the first that may be chosen from.
+typedef struct {
+    int number, first, last;
+} Part;
+
+static int chunks_of(const SelectJob *job, int pair) {
+    int count = job->end_chunks[pair % job->blocks] - job->first_chunk;
+    return count < 0 ? 0 : count;
+}
+
+static Part part_of(const SelectJob *job, int pair, int number) {
+    int64_t count = chunks_of(job, pair);
+    int first = (int)(count * number / job->parts);
+    return (Part){number, first, (int)(count * (number + 1) / job->parts)};
+}
+
+// The weights of one row in a part so far.
+typedef struct {
+    float base, lanes[MOST_GROUPS];  // what they are relative to, and their sums
+} Running;
+
+// Weights reach 2^HEADROOM before they are related to a larger score.
+static const float HEADROOM = 64.0f;
+
+// Relates the weights of a row to a larger score, from the first chunk of a part up to `end`.
+static void raise_base(const SelectJob *job, Weights weights, Running *running, int row, int first,
+                       int end, float base) {
+    float shrink = exp2_1(running->base - base);
+    running->base = base;
+    for (int g = 0; g < job->per_chunk; g++) running->lanes[g] *= shrink;
+    for (int place = first; place < end; place++)
+        for (int g = 0; g < job->per_chunk; g++)
+            weights.sums[((size_t)place * job->rows + row) * job->per_chunk + g] *= shrink;
 }
 
 static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
@@ -152,30 +192,24 @@ static inline __m128 sums_of_groups(__m512 first, __m512 last) {
 // Of four groups of 4 tokens in each of two vectors the larger ones of tokens t and t + 2: in each
 // four lanes two of a group of the first and two of the same group of the second.
 static inline __m512 larger_halves_of_small(__m512 a, __m512 b) {
-    __m512 of_a = _mm512_max_ps(a, _mm512_permute_ps(a, 0x4e));
-    __m512 of_b = _mm512_max_ps(b, _mm512_permute_ps(b, 0x4e));
-    return _mm512_mask_blend_ps(0xcccc, of_a, of_b);
+    return _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
 }
 
 // Sums of each two neighbouring lanes of two such vectors, in the order of groups.
 static inline __m512 sums_of_small_groups(__m512 first, __m512 last) {
-    first = _mm512_add_ps(first, _mm512_permute_ps(first, 0xb1));
-    last = _mm512_add_ps(last, _mm512_permute_ps(last, 0xb1));
-    const __m512i places =
-        _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 16, 20, 24, 28, 18, 22, 26, 30);
-    return _mm512_permutex2var_ps(first, places, last);
+    __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(first, last, 0x88),
+                                _mm512_shuffle_ps(first, last, 0xdd));
+    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_ps(places, sums);
 }
-
-// A weight below 2^NEGLIGIBLE of the heaviest counts as none.
-static const float NEGLIGIBLE = -24.0f;
 
 // Scores and weights of one chunk for `tile` rows from `row` on. dim and tile are constants where
 // this is called, so that everything stays in registers. Where there are more rows than a tile the
 // codes have been unpacked for all of them.
 static inline __attribute__((always_inline)) void score_rows(
-    const SelectJob *job, Weights weights, int pair, int place, const uint8_t *codes,
-    __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales, float *running, int row, int tile,
-    int dim) {
+    const SelectJob *job, Weights weights, int pair, int first_place, int place,
+    const uint8_t *codes, __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales,
+    Running *running, int row, int tile, int dim) {
     size_t first = (size_t)pair * job->rows + row;
     const int8_t *bytes = job->bytes + first * dim;
     const float *factors = job->factors + first * 2;
@@ -194,42 +228,49 @@ static inline __attribute__((always_inline)) void score_rows(
             scores[g] = _mm512_fmadd_ps(value, token_scales[g],
                                         _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
-        size_t at = (size_t)(row + r) * job->span + place;
         int small = job->per_chunk == MOST_GROUPS;
         __m512 first_two = small ? larger_halves_of_small(scores[0], scores[1])
                                  : larger_halves(scores[0], scores[1]);
         __m512 last_two = small ? larger_halves_of_small(scores[2], scores[3])
                                 : larger_halves(scores[2], scores[3]);
-        float *own = weights.sums + at * job->per_chunk;
+        Running *own = &running[row + r];
         __m512 top = _mm512_max_ps(first_two, last_two);
-        float *most = &running[row + r];
-        weights.maxima[at] = *most;
-        if (!_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most + NEGLIGIBLE), _CMP_GT_OQ)) {
-            memset(own, 0, sizeof(float) * job->per_chunk);
-            continue;
-        }
-        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(*most), _CMP_GT_OQ))
-            weights.maxima[at] = *most = _mm512_reduce_max_ps(top);
-        __m512 base = _mm512_set1_ps(*most);
+        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(own->base + HEADROOM), _CMP_GT_OQ))
+            raise_base(job, weights, own, row + r, first_place, place, _mm512_reduce_max_ps(top));
+        __m512 base = _mm512_set1_ps(own->base);
         first_two = exp2_near(_mm512_sub_ps(first_two, base));
         last_two = exp2_near(_mm512_sub_ps(last_two, base));
-        if (small)
-            _mm512_storeu_ps(own, sums_of_small_groups(first_two, last_two));
-        else
-            _mm_storeu_ps(own, sums_of_groups(first_two, last_two));
+        float *out = weights.sums + ((size_t)place * job->rows + row + r) * job->per_chunk;
+        if (small) {
+            __m512 groups = sums_of_small_groups(first_two, last_two);
+            _mm512_storeu_ps(out, groups);
+            _mm512_storeu_ps(own->lanes, _mm512_add_ps(_mm512_loadu_ps(own->lanes), groups));
+        } else {
+            __m128 groups = sums_of_groups(first_two, last_two);
+            _mm_storeu_ps(out, groups);
+            _mm_storeu_ps(own->lanes, _mm_add_ps(_mm_loadu_ps(own->lanes), groups));
+        }
     }
 }
 
 static inline __attribute__((always_inline)) void score_chunk(
-    const SelectJob *job, Weights weights, int pair, int place, float *running, int dim) {
+    const SelectJob *job, Weights weights, int pair, int first, int place, Running *running,
+    int dim) {
     size_t entry =
         (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
     const uint16_t *scales = job->scales + entry * CHUNK;
+    // What is read some chunks later comes to the cache meanwhile.
+    const char *later = (const char *)codes + AHEAD * CHUNK * (dim / 4);
+    for (int line = 0; line < CHUNK * (dim / 4); line += 64)
+        _mm_prefetch(later + line, _MM_HINT_T0);
+    for (int line = 0; line < CHUNK; line += 32)
+        _mm_prefetch((const char *)(scales + AHEAD * CHUNK + line), _MM_HINT_T0);
     __m512 token_scales[SLABS];
     for (int g = 0; g < SLABS; g++) token_scales[g] = load_bf16(scales + LANES * g);
     if (job->rows == 3) {  // an answer token of a model with three query heads a KV head
-        score_rows(job, weights, pair, place, codes, NULL, token_scales, running, 0, 3, dim);
+        score_rows(job, weights, pair, first, place, codes, NULL, token_scales, running, 0, 3,
+                   dim);
         return;
     }
     __m512i unpacked[SLABS][MAX_DIM / 4];
@@ -240,15 +281,18 @@ static inline __attribute__((always_inline)) void score_chunk(
                 step % 4);
     int row = 0;
     for (; row + 8 <= job->rows; row += 8)
-        score_rows(job, weights, pair, place, codes, unpacked, token_scales, running, row, 8, dim);
+        score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
+                   8, dim);
     for (; row + 3 <= job->rows; row += 3)
-        score_rows(job, weights, pair, place, codes, unpacked, token_scales, running, row, 3, dim);
+        score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
+                   3, dim);
     for (; row < job->rows; row++)
-        score_rows(job, weights, pair, place, codes, unpacked, token_scales, running, row, 1, dim);
+        score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
+                   1, dim);
 }
 #else
-static void score_chunk(const SelectJob *job, Weights weights, int pair, int place, float *running,
-                        int dim) {
+static void score_chunk(const SelectJob *job, Weights weights, int pair, int first, int place,
+                        Running *running, int dim) {
     size_t entry =
         (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
@@ -258,7 +302,7 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int pla
         const int8_t *bytes = job->bytes + of_row * dim;
         const float *factors = job->factors + of_row * 2;
         float centre = job->centre_scores[of_row * job->span + place];
-        float scores[CHUNK], top = running[row];
+        float scores[CHUNK], top = -INFINITY;
         for (int slab = 0; slab < SLABS; slab++) {
             const uint8_t *of_slab = codes + (size_t)slab * LANES * (dim / 4);
             int32_t totals[LANES] = {0};
@@ -276,36 +320,43 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int pla
                 top = value > top ? value : top;
             }
         }
-        running[row] = top;
-        size_t at = (size_t)row * job->span + place;
+        Running *own = &running[row];
+        if (top > own->base + HEADROOM) raise_base(job, weights, own, row, first, place, top);
         int size = CHUNK / job->per_chunk;
+        float *out = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
         for (int g = 0; g < job->per_chunk; g++) {
-            float sum = 0;
+            out[g] = 0;
             for (int t = size * g; t < size * g + size / 2; t++) {
                 float other = scores[t + size / 2];
-                sum += exp2_1((scores[t] > other ? scores[t] : other) - top);
+                out[g] += exp2_1((scores[t] > other ? scores[t] : other) - own->base);
             }
-            weights.sums[at * job->per_chunk + g] = sum;
+            own->lanes[g] += out[g];
         }
-        weights.maxima[at] = top;
     }
 }
 #endif
 
-static void score_chunks(SelectJob *job, Weights weights, int pair, int first, int last) {
-    float *running = malloc(sizeof(float) * job->rows);
+static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
+    int rows = job->rows, first = part.first;
+    Running *running = calloc(rows, sizeof *running);
     if (!running) {
         job->failed = 1;
         return;
     }
-    for (int row = 0; row < job->rows; row++) running[row] = -INFINITY;
-    for (int place = first; place < last; place++) {
+    for (int row = 0; row < rows; row++) running[row].base = -INFINITY;
+    for (int place = first; place < part.last; place++) {
         if (job->dim == 64)
-            score_chunk(job, weights, pair, place, running, 64);
+            score_chunk(job, weights, pair, first, place, running, 64);
         else if (job->dim == 128)
-            score_chunk(job, weights, pair, place, running, 128);
+            score_chunk(job, weights, pair, first, place, running, 128);
         else
-            score_chunk(job, weights, pair, place, running, job->dim);
+            score_chunk(job, weights, pair, first, place, running, job->dim);
+    }
+    for (int row = 0; row < rows; row++) {
+        float total = 0;
+        for (int g = 0; g < job->per_chunk; g++) total += running[row].lanes[g];
+        weights.bases[part.number * rows + row] = running[row].base;
+        weights.totals[part.number * rows + row] = total;
     }
     free(running);
 }
@@ -321,18 +372,6 @@ static void hadamard(float *values, int dim) {
             }
     float norm = 1.0f / sqrtf((float)dim);
     for (int d = 0; d < dim; d++) values[d] *= norm;
-}
-
-static float largest_of(const float *values, int count) {
-    float lanes[LANES], top = values[0];
-    for (int j = 0; j < LANES; j++) lanes[j] = top;
-    int i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++)
-            lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
-    for (; i < count; i++) top = values[i] > top ? values[i] : top;
-    for (int j = 0; j < LANES; j++) top = lanes[j] > top ? lanes[j] : top;
-    return top;
 }
 
 static int32_t bits_of(float value) {
@@ -357,10 +396,25 @@ static int at_least(const float *values, int count, int32_t least, float *out) {
     return taken;
 }
 
+// Maxima of sets of SET values each, without what is left over; returns how many.
+static int maxima_of_sets(const float *values, int count, float *maxima) {
+    int sets = 0;
+    for (; (sets + LANES) * SET <= count; sets += LANES) {
+        const float *first = values + (size_t)sets * SET;
+        float lanes[LANES];
+        memcpy(lanes, first, sizeof lanes);
+        for (int i = LANES; i < LANES * SET; i += LANES)
+            for (int j = 0; j < LANES; j++)
+                lanes[j] = first[i + j] > lanes[j] ? first[i + j] : lanes[j];
+        memcpy(maxima + sets, lanes, sizeof lanes);
+    }
+    return sets;
+}
+
 // A bound that k of the values reach, or, among equal ones, more: the k-th largest or a little below.
 // Values that are not negative order as their bits do; it is found bit by bit, on the way among those
-// that reach it so far, for which `reaching` has room.
-static float bound_of_largest(const float *values, int count, int k, float *reaching) {
+// that reach it so far, for which `reaching` has room. It may be `values`.
+static int32_t bound_of(const float *values, int count, int k, float *reaching) {
     int32_t found = 0;
     int reach = count, left = count;
     for (int bit = 30; bit >= 0 && reach != k; bit--) {
@@ -374,56 +428,73 @@ static float bound_of_largest(const float *values, int count, int k, float *reac
         left = at_least(values, left, found, reaching);
         values = reaching;
     }
-    float value;
-    memcpy(&value, &found, 4);
-    return value;
+    return found;
+}
+
+// The same among few of the values: as many as k reach what k maxima of sets do.
+static float bound_of_largest(const float *values, int count, int k, float *reaching) {
+    int sets = maxima_of_sets(values, count, reaching);
+    int32_t least = 0;
+    if (sets >= k) {
+        least = bound_of(reaching, sets, k, reaching);
+        count = at_least(values, count, least, reaching);
+        values = reaching;
+    }
+    int32_t found = bound_of(values, count, k, reaching);
+    found = found > least ? found : least;
+    float bound;
+    memcpy(&bound, &found, 4);
+    return bound;
+}
+
+// Places of the values that reach `least`, in order.
+static int places_at_least(const float *values, int count, float least, int32_t *places) {
+    int taken = 0, i = 0;
+#ifdef HGA_AVX512_VNNI
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + LANES <= count; i += LANES) {
+        __mmask16 kept = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), _mm512_set1_ps(least),
+                                            _CMP_GE_OQ);
+        _mm512_mask_compressstoreu_epi32(places + taken, kept,
+                                         _mm512_add_epi32(lanes, _mm512_set1_epi32(i)));
+        taken += __builtin_popcount(kept);
+    }
+#endif
+    for (; i < count; i++)
+        if (values[i] >= least) places[taken++] = i;
+    return taken;
 }
 
 // Places of the k largest values, in order of place; of equal ones the first. -1 where there are no
-// more, or where values are no numbers. `reaching` has room for all values.
-static void largest(const float *values, int count, int k, int32_t *places, float *reaching) {
+// more, or where values are no numbers. `memory` has room for all values.
+static void largest(const float *values, int count, int k, int32_t *places, void *memory) {
     int taken = 0;
     if (count > k) {
-        float least = bound_of_largest(values, count, k, reaching);
-        int above = 0;
-        for (int i = 0; i < count; i++) above += values[i] > least;
-        int equal = k - above;
-        int i = 0;
-        for (; i < count && taken < k; i++) {
-#ifdef HGA_AVX512_VNNI
-            while (i + LANES <= count &&
-                   !_mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), _mm512_set1_ps(least), _CMP_GE_OQ))
-                i += LANES;
-            if (i == count) break;
-#endif
-            if (values[i] > least || (values[i] == least && equal-- > 0)) places[taken++] = i;
-        }
+        float least = bound_of_largest(values, count, k, memory);
+        const int32_t *some = memory;
+        int reach = places_at_least(values, count, least, memory), equal = k;
+        for (int i = 0; i < reach; i++) equal -= values[some[i]] > least;
+        for (int i = 0; i < reach; i++)
+            if (values[some[i]] > least || equal-- > 0) places[taken++] = some[i];
     } else
         for (; taken < count; taken++) places[taken] = taken;
     for (; taken < k; taken++) places[taken] = -1;
 }
 
-static int chunks_of(const SelectJob *job, int pair) {
-    int count = job->end_chunks[pair % job->blocks] - job->first_chunk;
-    return count < 0 ? 0 : count;
-}
-
 // Scores of the summaries of one part of the chunks, for the rows of one pair.
-static void score_centres(void *context, int item) {
-    SelectJob *job = context;
-    int pair = item / job->parts, part = item % job->parts;
-    int dim = job->dim, rows = job->rows, count = chunks_of(job, pair);
-    int first = (int)((int64_t)count * part / job->parts);
-    int last = (int)((int64_t)count * (part + 1) / job->parts);
+static void score_centres(SelectJob *job, int pair, Part part) {
+    int dim = job->dim, rows = job->rows, chunk = part.first, last = part.last;
     const float *queries = job->queries + (size_t)pair * rows * dim;
     float *scores = job->centre_scores + (size_t)pair * rows * job->span;
     size_t head = pair / job->blocks;
     const uint16_t *summaries =
         job->summaries + (head * job->capacity_chunks + job->first_chunk) * dim;
-    int chunk = first;
 #ifdef HGA_AVX512_VNNI
     for (; chunk + 4 <= last; chunk += 4) {
         float wide[4 * MAX_DIM];
+        for (int d = 0; d < 4 * dim; d += 32)
+            _mm_prefetch((const char *)(summaries + (size_t)(chunk + 4 * AHEAD) * dim + d),
+                         _MM_HINT_T0);
         for (int d = 0; d < 4 * dim; d += 16)
             _mm512_storeu_ps(wide + d, load_bf16(summaries + (size_t)chunk * dim + d));
         for (int row = 0; row < rows; row++) {
@@ -463,104 +534,118 @@ static void turn_rows(void *context, int pair) {
     }
 }
 
-// Adds the values of a chunk's groups, times a factor.
-static inline void add_scaled(float *to, const float *values, float factor, int groups) {
-#ifdef HGA_AVX512_VNNI
-    if (groups == MOST_GROUPS)
-        _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_loadu_ps(values), _mm512_set1_ps(factor),
-                                             _mm512_loadu_ps(to)));
-    else
-        _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(values), _mm_set1_ps(factor), _mm_loadu_ps(to)));
-#else
-    for (int g = 0; g < groups; g++) to[g] += values[g] * factor;
-#endif
+// The fixed number of a group, from 1 to MOST_MULTIPLE.
+static inline float number_of(const SelectJob *job, int head, int group) {
+    uint32_t turned = (uint32_t)group * GROUP_TURN +
+                      (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
+    float number = (float)(int32_t)(turned & (TURN - 1)) * ((float)MOST_MULTIPLE / TURN);
+    return number > 1.0f ? number : 1.0f;
 }
 
-// Masses of the groups of a chunk by the fixed number of each, which is from 1 to MOST_MULTIPLE.
-static void draw_odds(const SelectJob *job, int head, int chunk, const float *mass, float *odds) {
-    uint32_t first = (uint32_t)(chunk * job->per_chunk) * GROUP_TURN +
-                     (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
-    for (int g = 0; g < job->per_chunk; g++) {
-        int32_t turned = (int32_t)((first + (uint32_t)g * GROUP_TURN) & (TURN - 1));
-        float number = (float)turned * ((float)MOST_MULTIPLE / TURN);
-        odds[g] = mass[g] / (number > 1.0f ? number : 1.0f);
+// Adds up the masses of the groups of a chunk over the rows, and divides them by their numbers.
+static inline __attribute__((always_inline)) void odds_of(const SelectJob *job, int head, int chunk,
+                                                          const float *sums, const float *shares,
+                                                          float *odds, int groups) {
+    float mass[MOST_GROUPS] = {0};
+    for (int row = 0; row < job->rows; row++)
+        for (int g = 0; g < groups; g++) mass[g] += sums[row * groups + g] * shares[row];
+    for (int g = 0; g < groups; g++)
+        odds[g] = mass[g] / number_of(job, head, chunk * groups + g);
+}
+
+// What the weights of a row in one part have to be multiplied with to be shares of the whole.
+static float share_of(const SelectJob *job, Weights weights, int pair, int row, int part) {
+    int rows = job->rows;
+    float others = 0, total = 0, top = -INFINITY;
+    for (int p = 0; p < job->parts; p++) {
+        float base = weights.bases[p * rows + row];
+        top = base > top ? base : top;
     }
+    if (job->always) {
+        others = job->always[(size_t)pair * rows + row] * LOG2_E;
+        top = others > top ? others : top;
+        others = exp2_1(others - top);
+    }
+    for (int p = 0; p < job->parts; p++)
+        total += weights.totals[p * rows + row] * exp2_1(weights.bases[p * rows + row] - top);
+    return exp2_1(weights.bases[part * rows + row] - top) / (total + others);
 }
 
-// Adds up the mass of each group over the rows of one pair and draws some of them.
-static void take_groups(SelectJob *job, Weights weights, int pair) {
-    int head = pair / job->blocks, block = pair % job->blocks;
-    int span = job->span, budget = job->budget, present = chunks_of(job, pair);
-    int per_chunk = job->per_chunk, cells = span * per_chunk;
-    int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
-    float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
-    float *mass = malloc(3 * (size_t)cells * sizeof(float)), *odds = mass + cells;
-    if (!mass) {
+// Odds of all groups of one part to be drawn.
+static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
+    int head = pair / job->blocks, rows = job->rows, per_chunk = job->per_chunk;
+    float *shares = malloc(sizeof(float) * rows);
+    if (!shares) {
         job->failed = 1;
         return;
     }
-    memset(mass, 0, sizeof(float) * cells);
-    for (int row = 0; row < job->rows && present; row++) {
-        const float *sums = weights.sums + (size_t)row * cells;
-        float *maxima = weights.maxima + (size_t)row * span;
-        float top = largest_of(maxima, present), total = 0, others = 0;
-        if (job->always) {
-            others = job->always[(size_t)pair * job->rows + row] * LOG2_E;
-            top = others > top ? others : top;
-            others = exp2_1(others - top);
-        }
-        for (int place = 0; place < present; place++) {
-            float under = maxima[place] - top;
-            maxima[place] = exp2_finite(under > -126.0f ? under : -126.0f);
-        }
-        float lanes[MOST_GROUPS] = {0};
-        for (int place = 0; place < present; place++)
-            add_scaled(lanes, sums + place * per_chunk, maxima[place], per_chunk);
-        for (int g = 0; g < MOST_GROUPS; g++) total += lanes[g];
-        float inverse = 1.0f / (total + others);
-        for (int place = 0; place < present; place++)
-            add_scaled(mass + place * per_chunk, sums + place * per_chunk, maxima[place] * inverse,
-                       per_chunk);
+    for (int row = 0; row < rows; row++)
+        shares[row] = share_of(job, weights, pair, row, part.number);
+    for (int place = part.first; place < part.last; place++) {
+        const float *sums = weights.sums + (size_t)place * rows * per_chunk;
+        float *odds = weights.odds + (size_t)place * per_chunk;
+        if (per_chunk == MOST_GROUPS)
+            odds_of(job, head, job->first_chunk + place, sums, shares, odds, MOST_GROUPS);
+        else
+            odds_of(job, head, job->first_chunk + place, sums, shares, odds, SLABS);
     }
-    for (int place = 0; place < present; place++)
-        draw_odds(job, head, job->first_chunk + place, mass + place * per_chunk,
-                  odds + place * per_chunk);
-    largest(odds, present * per_chunk, budget, groups, odds + cells);
+    free(shares);
+}
+
+// Draws groups of one pair.
+static void draw_groups(SelectJob *job, Weights weights, int pair) {
+    int head = pair / job->blocks, block = pair % job->blocks;
+    int budget = job->budget, present = chunks_of(job, pair) * job->per_chunk;
+    int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
+    float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
+    // All weights have been used.
+    largest(weights.odds, present, budget, groups, weights.sums);
     float bound = 0;
-    if (present * per_chunk > budget) {
+    if (present > budget) {
         bound = INFINITY;
         for (int place = 0; place < budget; place++)
-            if (groups[place] >= 0 && odds[groups[place]] < bound) bound = odds[groups[place]];
+            if (groups[place] >= 0 && weights.odds[groups[place]] < bound)
+                bound = weights.odds[groups[place]];
         bound *= MOST_MULTIPLE;
     }
     for (int place = 0; place < budget; place++) {
-        int cell = groups[place];
         multiples[place] = 1;
-        if (cell < 0) continue;
-        if (bound > mass[cell]) {
-            float multiple = bound / mass[cell];
+        if (groups[place] < 0) continue;
+        float odds = weights.odds[groups[place]];
+        groups[place] += job->first_chunk * job->per_chunk;
+        float mass = odds * number_of(job, head, groups[place]);
+        if (bound > mass) {
+            float multiple = bound / mass;
             multiples[place] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
         }
-        groups[place] = job->first_chunk * per_chunk + cell;
     }
-    free(mass);
+}
+
+static Weights weights_of(const SelectJob *job, int pair) {
+    return weights_at(job, job->memory + size_of_weights(job) * pair);
 }
 
 static void score_part(void *context, int item) {
     SelectJob *job = context;
-    int pair = item / job->parts, part = item % job->parts, count = chunks_of(job, pair);
-    score_chunks(job, weights_at(job, job->sums + size_of_weights(job) * pair), pair,
-                 (int)((int64_t)count * part / job->parts),
-                 (int)((int64_t)count * (part + 1) / job->parts));
+    int pair = item / job->parts;
+    Part part = part_of(job, pair, item % job->parts);
+    score_centres(job, pair, part);
+    score_chunks(job, weights_of(job, pair), pair, part);
 }
 
-static void take_pair(void *context, int pair) {
+static void find_odds_of_part(void *context, int item) {
     SelectJob *job = context;
-    take_groups(job, weights_at(job, job->sums + size_of_weights(job) * pair), pair);
+    int pair = item / job->parts;
+    find_odds(job, weights_of(job, pair), pair, part_of(job, pair, item % job->parts));
 }
 
-// Both for a pair of its own, whose weights then stay in the cache.
-static void score_and_take(void *context, int pair) {
+static void draw_of_pair(void *context, int pair) {
+    SelectJob *job = context;
+    draw_groups(job, weights_of(job, pair), pair);
+}
+
+// All for a pair of its own, whose weights then stay in the cache.
+static void score_and_draw(void *context, int pair) {
     SelectJob *job = context;
     float *memory = malloc(size_of_weights(job) * sizeof(float));
     if (!memory) {
@@ -568,8 +653,11 @@ static void score_and_take(void *context, int pair) {
         return;
     }
     Weights weights = weights_at(job, memory);
-    score_chunks(job, weights, pair, 0, chunks_of(job, pair));
-    take_groups(job, weights, pair);
+    Part all = part_of(job, pair, 0);
+    score_centres(job, pair, all);
+    score_chunks(job, weights, pair, all);
+    find_odds(job, weights, pair, all);
+    draw_groups(job, weights, pair);
     free(memory);
 }
 
@@ -584,22 +672,27 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                      .multiples = multiples,
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
-                     .budget = budget, .parts = pairs < 16 ? 8 : 1, .layer = layer, .per_chunk = per_chunk};
+                     .budget = budget, .parts = pairs < 16 ? 4 : 1, .layer = layer,
+                     .per_chunk = per_chunk};
     size_t cells = (size_t)pairs * rows;
     job.centre_scores = malloc(cells * span * sizeof(float));
-    job.sums = job.parts > 1 ? malloc(pairs * size_of_weights(&job) * sizeof(float)) : NULL;
+    job.memory = job.parts > 1 ? malloc(pairs * size_of_weights(&job) * sizeof(float)) : NULL;
     job.bytes = malloc(cells * dim);
     job.factors = malloc(cells * 2 * sizeof(float));
-    if (!job.centre_scores || !job.bytes || !job.factors || (job.parts > 1 && !job.sums))
+    if (!job.centre_scores || !job.bytes || !job.factors || (job.parts > 1 && !job.memory))
         job.failed = 1;
     else {
-        parallel_for(score_centres, &job, pairs * job.parts);
         parallel_for(turn_rows, &job, pairs);
-        parallel_for(job.parts > 1 ? score_part : score_and_take, &job, pairs * job.parts);
-        if (job.parts > 1 && !job.failed) parallel_for(take_pair, &job, pairs);
+        if (job.parts == 1)
+            parallel_for(score_and_draw, &job, pairs);
+        else {
+            parallel_for(score_part, &job, pairs * job.parts);
+            if (!job.failed) parallel_for(find_odds_of_part, &job, pairs * job.parts);
+            if (!job.failed) parallel_for(draw_of_pair, &job, pairs);
+        }
     }
     free(job.centre_scores);
-    free(job.sums);
+    free(job.memory);
     free(job.bytes);
     free(job.factors);
     return job.failed;
