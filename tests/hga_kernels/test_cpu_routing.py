@@ -159,11 +159,14 @@ def test_scores_of_any_size_are_selected_from() -> None:
     centres, codes, scales = index_of(1, 6, 64, seed=3)
     queries = random(1, 1, 2, 64, seed=4).float() * 100
     ends = torch.tensor([6], dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 5, 4)
+    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 12, 4)
     assert found is not None
+    centre_scores = queries.double() @ centres[:, None].double().transpose(2, 3)
+    turned = queries.double() @ reference.hadamard(64, torch.float64)
+    chunks = torch.arange(6)[None, None]
     heaviest = {
-        int(reference.select_groups(row, centres, codes, scales, 0, ends, 1, 4)[0])
-        for row in queries.double().split(1, 2)
+        int(reference.score_groups(row, of_row, codes, scales, chunks, 4).argmax())
+        for row, of_row in zip(turned.split(1, 2), centre_scores.split(1, 2), strict=True)
     }
     assert bool(found[1].isfinite().all())
     assert 1 <= float(found[1].min()) <= float(found[1].max()) <= reference.MOST_MULTIPLE

@@ -18,7 +18,7 @@
 enum { SMALL = 4, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
        MAX_DIM = 256, MAX_TILE = 8, SET = 16, AHEAD = 4 };
 // Of reference.py.
-enum { MOST_MULTIPLE = 64, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
+enum { MOST_MULTIPLE = 64, STRATA = 4, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
 // Scores are kept in log2 units, so that a power of two gives the weight.
 static const float LOG2_E = 1.44269504f;
@@ -47,7 +47,7 @@ typedef struct {
     float *sums;    // [span, rows, per_chunk]: weights of groups, relative to
     float *bases;   // [parts, rows]: in log2 units
     float *totals;  // [parts, rows]: of those weights
-    float *odds;    // [span, per_chunk]
+    float *odds;    // [span, per_chunk], the chunks of each stratum side by side
 } Weights;
 
 static size_t size_of_weights(const SelectJob *job) {
@@ -71,10 +71,41 @@ static int chunks_of(const SelectJob *job, int pair) {
     return count < 0 ? 0 : count;
 }
 
+// Groups that are drawn of a pair: a budget, or all there are.
+static int filled_of(const SelectJob *job, int pair) {
+    int present = chunks_of(job, pair) * job->per_chunk;
+    return present < job->budget ? present : job->budget;
+}
+
 static Part part_of(const SelectJob *job, int pair, int number) {
     int64_t count = chunks_of(job, pair);
     int first = (int)(count * number / job->parts);
     return (Part){number, first, (int)(count * (number + 1) / job->parts)};
+}
+
+// Every n-th chunk of a pair, from which groups are drawn by themselves.
+typedef struct {
+    int chunk;         // the first that may be chosen
+    int first, count;  // its groups in the odds
+    int start, room;   // its part of the budget
+} Stratum;
+
+static int in_strata_before(int stratum, int end) {
+    int rest = end % STRATA;
+    return end / STRATA * stratum + (rest < stratum ? rest : stratum);
+}
+
+static Stratum stratum_of(const SelectJob *job, int pair, int number) {
+    int first = job->first_chunk, chunks = chunks_of(job, pair), end = first + chunks;
+    int before = in_strata_before(number, end) - in_strata_before(number, first);
+    int after = in_strata_before(number + 1, end) - in_strata_before(number + 1, first);
+    int64_t filled = filled_of(job, pair);
+    int start = chunks ? (int)(filled * before / chunks) : 0;
+    return (Stratum){.chunk = first + (number + STRATA - first % STRATA) % STRATA,
+                     .first = before * job->per_chunk,
+                     .count = (after - before) * job->per_chunk,
+                     .start = start,
+                     .room = chunks ? (int)(filled * after / chunks) - start : 0};
 }
 
 // The weights of one row in a part so far.
@@ -581,43 +612,60 @@ static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
     }
     for (int row = 0; row < rows; row++)
         shares[row] = share_of(job, weights, pair, row, part.number);
+    Stratum strata[STRATA];
+    for (int number = 0; number < STRATA; number++) strata[number] = stratum_of(job, pair, number);
     for (int place = part.first; place < part.last; place++) {
+        int chunk = job->first_chunk + place;
+        Stratum own = strata[chunk % STRATA];
         const float *sums = weights.sums + (size_t)place * rows * per_chunk;
-        float *odds = weights.odds + (size_t)place * per_chunk;
+        float *odds = weights.odds + own.first + (chunk - own.chunk) / STRATA * per_chunk;
         if (per_chunk == MOST_GROUPS)
-            odds_of(job, head, job->first_chunk + place, sums, shares, odds, MOST_GROUPS);
+            odds_of(job, head, chunk, sums, shares, odds, MOST_GROUPS);
         else
-            odds_of(job, head, job->first_chunk + place, sums, shares, odds, SLABS);
+            odds_of(job, head, chunk, sums, shares, odds, SLABS);
     }
     free(shares);
 }
 
-// Draws groups of one pair.
-static void draw_groups(SelectJob *job, Weights weights, int pair) {
-    int head = pair / job->blocks, block = pair % job->blocks;
-    int budget = job->budget, present = chunks_of(job, pair) * job->per_chunk;
-    int32_t *groups = job->groups + ((size_t)block * job->kv_heads + head) * budget;
-    float *multiples = job->multiples + ((size_t)block * job->kv_heads + head) * budget;
-    // All weights have been used.
-    largest(weights.odds, present, budget, groups, weights.sums);
-    float bound = 0;
-    if (present > budget) {
-        bound = INFINITY;
-        for (int place = 0; place < budget; place++)
-            if (groups[place] >= 0 && weights.odds[groups[place]] < bound)
-                bound = weights.odds[groups[place]];
-        bound *= MOST_MULTIPLE;
+// Draws groups of one stratum of a pair.
+static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
+    int head = pair / job->blocks, block = pair % job->blocks, per_chunk = job->per_chunk;
+    Stratum own = stratum_of(job, pair, number);
+    size_t start = ((size_t)block * job->kv_heads + head) * job->budget;
+    int32_t *groups = job->groups + start + own.start;
+    float *multiples = job->multiples + start + own.start;
+    const float *odds = weights.odds + own.first;
+    int32_t *places = malloc(sizeof(int32_t) * (own.room + 1));
+    if (!places) {
+        job->failed = 1;
+        return;
     }
-    for (int place = 0; place < budget; place++) {
-        multiples[place] = 1;
-        if (groups[place] < 0) continue;
-        float odds = weights.odds[groups[place]];
-        groups[place] += job->first_chunk * job->per_chunk;
-        float mass = odds * number_of(job, head, groups[place]);
+    // One more than there is room for. All weights have been used.
+    largest(odds, own.count, own.room + 1, places, weights.sums + own.first);
+    int left_out = own.room;
+    float bound = 0;
+    if (places[own.room] >= 0) {
+        for (int i = own.room - 1; i >= 0; i--)
+            if (odds[places[i]] < odds[places[left_out]]) left_out = i;
+        bound = odds[places[left_out]] * MOST_MULTIPLE;
+    }
+    for (int i = 0; i < own.room; i++) {
+        int place = places[i < left_out ? i : i + 1];
+        groups[i] = -1;
+        multiples[i] = 1;
+        if (place < 0) continue;
+        int chunk = own.chunk + place / per_chunk * STRATA;
+        groups[i] = chunk * per_chunk + place % per_chunk;
+        float mass = odds[place] * number_of(job, head, groups[i]);
         if (bound > mass) {
             float multiple = bound / mass;
-            multiples[place] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
+            multiples[i] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
         }
+    }
+    free(places);
+    for (int i = number ? job->budget : filled_of(job, pair); i < job->budget; i++) {
+        job->groups[start + i] = -1;
+        job->multiples[start + i] = 1;
     }
 }
 
@@ -639,9 +687,10 @@ static void find_odds_of_part(void *context, int item) {
     find_odds(job, weights_of(job, pair), pair, part_of(job, pair, item % job->parts));
 }
 
-static void draw_of_pair(void *context, int pair) {
+static void draw_of_stratum(void *context, int item) {
     SelectJob *job = context;
-    draw_groups(job, weights_of(job, pair), pair);
+    int pair = item / STRATA;
+    draw_groups(job, weights_of(job, pair), pair, item % STRATA);
 }
 
 // All for a pair of its own, whose weights then stay in the cache.
@@ -657,7 +706,7 @@ static void score_and_draw(void *context, int pair) {
     score_centres(job, pair, all);
     score_chunks(job, weights, pair, all);
     find_odds(job, weights, pair, all);
-    draw_groups(job, weights, pair);
+    for (int number = 0; number < STRATA; number++) draw_groups(job, weights, pair, number);
     free(memory);
 }
 
@@ -688,7 +737,7 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
         else {
             parallel_for(score_part, &job, pairs * job.parts);
             if (!job.failed) parallel_for(find_odds_of_part, &job, pairs * job.parts);
-            if (!job.failed) parallel_for(draw_of_pair, &job, pairs);
+            if (!job.failed) parallel_for(draw_of_stratum, &job, pairs * STRATA);
         }
     }
     free(job.centre_scores);
