@@ -30,11 +30,11 @@ PARTIAL = RouterConfig(
     group_size=16,
     sink_tokens=64,
     recent_tokens=64,
-    decode_budget=4,
+    decode_budget=8,
     prefill_budget=8,
     scoring_stride=16,
 )
-FINE = replace(PARTIAL, group_size=4, decode_budget=16)
+FINE = replace(PARTIAL, group_size=4, decode_budget=32)
 # A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.
 NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20)
 DENSE = replace(
