@@ -62,8 +62,11 @@ def _decode() -> list[Variant]:
         replace(above, name="windows 64/128, cap 128", rule=Above(0, 128), **_NARROWEST),
         Variant("windows 64/128, 59 groups", Top(59), _SUM, **_NARROWEST),
         Variant("until, cap 256", Until(0, _CAP), _SUM),
-        Variant("paper, 20 chunks, 47 groups", Top(47), Scorer("means", kept_chunks=20)),
-        Variant("bounds, 47 groups", Top(47), Scorer("bounds")),
+        Variant(
+            *("paper, 20 chunks, 74 groups", Top(74), Scorer("means", kept_chunks=20)),
+            **_NARROWEST,
+        ),
+        Variant("bounds, 74 groups", Top(74), Scorer("bounds"), **_NARROWEST),
         replace(above, name="share of all, cap 128", rule=Above(0, 128)),
         replace(above, name="share of all, cap 512", rule=Above(0, 512)),
         replace(above, name="share of all, cap 256, floor 8", rule=Above(0, _CAP, 8)),
