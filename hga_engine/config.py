@@ -77,9 +77,6 @@ class RouterConfig:
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
     scoring_stride: int = 4
     """Under the prefill rule every n-th query of a block is scored."""
-    turn_tokens: int = 256
-    """Of at most so many tokens read at a time every query is scored, and single pages are chosen
-    with the same budget: an answer hangs on its question, which is short."""
     traced_tokens: int = 16
     """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
 

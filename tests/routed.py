@@ -26,7 +26,6 @@ SMALL = RouterConfig(
     prefill_budget=2,
     paper_kept_chunks=3,
     scoring_stride=3,
-    turn_tokens=0,
     traced_tokens=4,
 )
 """So small that a hundred tokens are routed, and most of them are not read."""
@@ -49,7 +48,6 @@ sizes = st.builds(
         prefill_budget=budget + 1,
         paper_kept_chunks=kept,
         scoring_stride=stride,
-        turn_tokens=0,
         traced_tokens=together * group,
     ),
     per_chunk=st.integers(1, 3),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from hga_kernels import attend_pages, log_mass
@@ -31,8 +31,6 @@ class _Choice:
     group_size: int
     pages: int
     """Of a group."""
-    stride: int
-    """Of the queries of a block every n-th is scored."""
 
     def in_pages(self, groups: torch.Tensor) -> torch.Tensor:
         """[..., n] groups, -1 for none, to [..., n * pages] pages."""
@@ -47,18 +45,14 @@ class _Choice:
         return multiples if self.pages == 1 else multiples.repeat_interleave(self.pages, -1)
 
 
-def _choice(router: RouterConfig, rule: Rule, tokens: int) -> _Choice:
-    """What a router chooses by a rule for so many tokens, read at a time."""
-    is_paper = router.router == "paper"
-    if rule == "decode" and not is_paper:
-        return _Choice(router.decode_budget, router.group_size, 1, 1)
-    size = router.prefill_group_size
-    pages = size // router.group_size
-    if rule == "decode":
-        return _Choice(max(router.decode_budget // pages, 1), size, pages, 1)
-    if tokens > router.turn_tokens or is_paper:
-        return _Choice(router.prefill_budget, size, pages, router.scoring_stride)
-    return _Choice(router.prefill_budget * pages, router.group_size, 1, 1)
+def _choice(router: RouterConfig, rule: Rule) -> _Choice:
+    """What a router chooses by a rule."""
+    size = router.group_size if rule == "decode" else router.prefill_group_size
+    budget = router.decode_budget if rule == "decode" else router.prefill_budget
+    if router.router == "paper":
+        budget = max(budget * size // router.prefill_group_size, 1)
+        size = router.prefill_group_size
+    return _Choice(budget, size, size // router.group_size)
 
 
 @dataclass(frozen=True)
@@ -122,8 +116,7 @@ class RoutedAttention:
 
     Under the decode rule each query token has a selection of its own per KV head. Under the prefill
     rule the queries of one chunk share one, so early queries of a chunk profit from what later ones
-    look for: right for a prompt that is known as a whole, and only for that. A short turn is read
-    with more care: ``RouterConfig.turn_tokens``.
+    look for: right for a prompt that is known as a whole, and only for that.
     """
 
     def __init__(
@@ -145,9 +138,9 @@ class RoutedAttention:
         self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
         self._told_together = router.traced_tokens // router.group_size
+        self._choices = {rule: _choice(router, rule) for rule in get_args(Rule)}
         self._hidden: torch.Tensor | None = None
         self._blocks: _Blocks
-        self._choice: _Choice
         self._kept_blocks: dict[tuple[int, int, int], _Blocks] = {}
         """By position, queries and rows: every layer asks for the same."""
 
@@ -250,7 +243,6 @@ class RoutedAttention:
         if tokens == 0:
             return torch.empty_like(queries)
         parts = []
-        self._choice = _choice(self._router, rule, tokens)
         size = self._router.chunk_size
         pages = self._pages_per_block(start + tokens)
         rows = 1 if rule == "decode" else size
@@ -267,7 +259,7 @@ class RoutedAttention:
             block_rows = 1 if rule == "decode" else min(size, count)
             self._blocks = self._blocks_of(start + first, count, block_rows)
             part = queries[first : first + count].unflatten(0, (-1, block_rows))
-            parts.append(self._attend_blocks(layer, part, reading, with_mass).flatten(0, 1))
+            parts.append(self._attend_blocks(layer, part, rule, reading, with_mass).flatten(0, 1))
             first += count
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -275,12 +267,14 @@ class RoutedAttention:
         if self._router.router == "dense":
             return -(-length // self._router.group_size)
         always = self._sink_chunks + self._recent_chunks + 1
-        return always * self._groups_per_chunk + self._choice.budget * self._choice.pages
+        most = max(choice.budget * choice.pages for choice in self._choices.values())
+        return always * self._groups_per_chunk + most
 
     def _attend_blocks(
         self,
         layer: int,
         queries: torch.Tensor,
+        rule: Rule,
         reading: Reading | None,
         with_mass: bool,
     ) -> torch.Tensor:
@@ -289,7 +283,7 @@ class RoutedAttention:
         groups, multiples = blocks.recent, None
         dense = self._router.router == "dense"
         if not dense:
-            selected, multiples = self._select(layer, queries)
+            selected, multiples = self._select(layer, queries, rule)
             groups = torch.cat((blocks.sinks, selected, blocks.recent), 2)
             if multiples is not None:
                 sinks, recent = (
@@ -360,12 +354,13 @@ class RoutedAttention:
             coverage.add(layer, mass, always[one], selected[one])
 
     def _select(
-        self, layer: int, queries: torch.Tensor
+        self, layer: int, queries: torch.Tensor, rule: Rule
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The groups chosen for each block, and how many each stands for, as ``select`` says."""
         router, scored, positions = self._router, queries, self._blocks.positions
-        choice, stride = self._choice, self._choice.stride
-        if stride > 1:
+        choice = self._choices[rule]
+        if rule == "prefill":
+            stride = router.scoring_stride
             # By the place in the chunk, so that slices do not matter; at least the last row.
             offset = (stride - 1 - self._blocks.place) % stride
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
