@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from hga_kernels.reference import STRATA
+
 RouterName = Literal["hga", "paper", "dense"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
@@ -89,10 +91,11 @@ class RouterConfig:
         """The same with a budget of so many tokens by the decode rule, and 1.75 times by the other.
 
         Raises:
-            ValueError: that is less than a group while reading.
+            ValueError: that is less than a group of ``prefill_group_size`` from every stratum.
         """
-        if tokens < self.prefill_group_size:
-            raise ValueError(f"budget must be at least {self.prefill_group_size} tokens")
+        least = STRATA * self.prefill_group_size
+        if tokens < least:
+            raise ValueError(f"budget must be at least {least} tokens")
         return replace(
             self,
             decode_budget=tokens // self.group_size,

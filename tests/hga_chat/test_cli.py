@@ -53,7 +53,7 @@ def test_help_and_version_import_nothing_heavy(argument):
         (["ask", "x", "q", "--colour"], "No such option: --colour"),
         (["ask", "x", "q", "--budget", "many"], "'--budget'"),
         (["ask", "x", "q", "--router", "best"], "--router must be hga, paper or dense"),
-        (["ask", "x", "q", "--budget", "0"], "budget must be at least 16 tokens"),
+        (["ask", "x", "q", "--budget", "0"], "budget must be at least 64 tokens"),
         (["ask", "x", "q", "--host-budget", "lots"], "--host-budget must be a size such as"),
         (["ingest", "x", "--json"], "--json goes with --dry-run"),
         (["bench", "speed", "--context", "4k"], "numbers such as"),

@@ -70,7 +70,7 @@ def test_budget_is_the_decode_rule_and_reading_gets_more():
         ({"router": "best"}, {}, "", "--router must be hga, paper or dense, not 'best'"),
         ({"temperature": -1.0}, {}, "", "temperature must be 0 or more"),
         ({"top_p": 0.0}, {}, "", "top_p must be above 0"),
-        ({"budget": 0}, {}, "", "budget must be at least 16 tokens"),
+        ({"budget": 0}, {}, "", "budget must be at least 64 tokens"),
         ({"context": 100}, {}, "", "context must be at least 1024"),
         ({"max_tokens": 0}, {}, "", "max_tokens must be at least 1"),
     ],

@@ -88,7 +88,7 @@ def test_answers_are_those_of_the_cpu(
     """While one graph decodes over the end of a chunk and on."""
     weights = drawn()
     plan = tiers.plan_device
-    # The cache holds what one query chooses, so that pages come and go.
+    # No more than any choice needs.
     cached = least_slots(router.decode_budget, router.chunk_size // router.group_size)
     monkeypatch.setattr(tiers, "plan_device", lambda *of: replace(plan(*of), cached_pages=cached))
     with emulated_gpu():

@@ -604,6 +604,7 @@ static float share_of(const SelectJob *job, Weights weights, int pair, int row, 
 
 // Odds of all groups of one part to be drawn.
 static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
+    if (part.first == part.last) return;
     int head = pair / job->blocks, rows = job->rows, per_chunk = job->per_chunk;
     float *shares = malloc(sizeof(float) * rows);
     if (!shares) {

@@ -198,7 +198,7 @@ def heaviest(mass, present, limit):
     the same nine digits after it.
 
     Returns: whether each is taken, how many before it are, and what the heaviest of the others is:
-    0 if nothing is left out.
+    0 if nothing is left out, or as light as that.
     """
     # Positive floats are in the order of their bits.
     key = (mass.to(tl.uint32, bitcast=True) >> _DROPPED_BITS).to(tl.int32) - _LEAST

@@ -263,10 +263,10 @@ def choose_step_kernel(
     number = stratum_groups(stratum, RUNS * GROUPS // _STRATA, PER_CHUNK)
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
     run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
-    place = (head * runs + run)[:, None] * ROWS + row[None, :]
+    of_run = (head * runs + run)[:, None] * ROWS + row[None, :]
     held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
-    peak = tl.load(peaks + place, held, -float("inf"))
-    total = tl.load(totals + place, held, 0.0)
+    peak = tl.load(peaks + of_run, held, -float("inf"))
+    total = tl.load(totals + of_run, held, 0.0)
     # As one list of rows, so that neighbours read neighbours.
     at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
     weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)

@@ -248,10 +248,10 @@ def test_by_the_prefill_rule_no_output_changes_with_a_later_chunk(
 
 def test_by_the_prefill_rule_early_queries_profit_from_later_ones() -> None:
     """The difference of the two rules is real: inside a chunk it looks ahead."""
-    text = Text.random(64, 1, 1)
-    found, expected = (run(t, "prefill") for t in (text.changed_from(60), text))
-    assert_same(found[:56], expected[:56])
-    assert not torch.allclose(found[56:60], expected[56:60])
+    text = Text.random(112, 1, 1)
+    found, expected = (run(t, "prefill") for t in (text.changed_from(108), text))
+    assert_same(found[:104], expected[:104])
+    assert not torch.allclose(found[104:108], expected[104:108])
 
 
 # With the compiled kernels
