@@ -4,11 +4,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hga_kernels.reference import STRATA
-
 RouterName = Literal["hga", "paper", "dense"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
+
+STRATA = 4
+"""``hga_kernels.reference.STRATA``, which takes torch to import."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_a_relative_path_finds_the_reading(ingest, use_engine, folder, monkeypat
 
 @pytest.mark.parametrize(
     "change",
-    [("--budget", "32"), ("--context", "4096"), ("--exclude", "b.*"), ("--redact",), ("--fit",)],
+    [("--budget", "128"), ("--context", "4096"), ("--exclude", "b.*"), ("--redact",), ("--fit",)],
 )
 def test_another_way_of_reading_is_another_session(ingest, use_engine, folder, store, change):
     engine = use_engine()

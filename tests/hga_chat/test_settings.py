@@ -24,10 +24,10 @@ def test_defaults_are_the_engine_defaults(config):
 
 
 def test_flags_win_over_environment_over_file(config):
-    file = config("context = 2048\nbudget = 8\nseed = 1")
-    environment = {"HGA_CHAT_BUDGET": "16", "HGA_CHAT_SEED": "2", "HOME": "/"}
+    file = config("context = 2048\nbudget = 80\nseed = 1")
+    environment = {"HGA_CHAT_BUDGET": "96", "HGA_CHAT_SEED": "2", "HOME": "/"}
     settings = load_settings({"seed": 3, "budget": None, "include": []}, environment, file)
-    assert (settings.context, settings.budget, settings.seed) == (2048, 16, 3)
+    assert (settings.context, settings.budget, settings.seed) == (2048, 96, 3)
 
 
 def test_missing_file_is_no_error(tmp_path):

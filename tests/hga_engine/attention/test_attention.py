@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hga_kernels.reference import STRATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routed import (
@@ -252,6 +253,14 @@ def test_by_the_prefill_rule_early_queries_profit_from_later_ones() -> None:
     found, expected = (run(t, "prefill") for t in (text.changed_from(108), text))
     assert_same(found[:104], expected[:104])
     assert not torch.allclose(found[104:108], expected[104:108])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_least_budget_reads_a_group_of_every_stratum(device: str) -> None:
+    router = RouterConfig().with_budget(64).on(device)
+    assert min(router.decode_budget, router.prefill_budget) >= STRATA
+    with pytest.raises(ValueError, match="at least 64 tokens"):
+        RouterConfig().with_budget(63)
 
 
 # With the compiled kernels
