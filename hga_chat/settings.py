@@ -120,12 +120,12 @@ class Settings:
     )
     context: int = field(default=65_536, metadata=_about(_whole, int, "Tokens a session can hold."))
     budget: int = field(
-        default=1184,
+        default=1312,
         metadata=_about(
             _whole,
             int,
             "Tokens that an answer token may read per KV head, beside the first and the recent "
-            "ones. While reading, 64 tokens share 1.75 times as many.",
+            "ones. While reading, 64 tokens share five thirds of that.",
         ),
     )
     router: RouterName = field(

@@ -60,20 +60,20 @@ class RouterConfig:
 
     router: RouterName = "hga"
     chunk_size: int = 64
-    group_size: int = 4
+    group_size: int = 2
     """Tokens of a group, and of a page; on the CPU."""
     gpu_group_size: int = 16
-    """The same on a GPU, where choosing among four times as many takes longer than reading."""
+    """The same on a GPU, where choosing among eight times as many takes longer than reading."""
     prefill_group_size: int = 16
     """Tokens that are chosen together under the prefill rule, whole groups: of a block only some
     queries are scored, and others look for what comes next. Under the ``paper`` router, always."""
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
-    recent_tokens: int = 128
+    recent_tokens: int = 0
     """Always attended before the open chunk; a multiple of ``chunk_size``."""
-    decode_budget: int = 296
+    decode_budget: int = 656
     """Groups per query token and KV head (decode rule)."""
-    prefill_budget: int = 129
+    prefill_budget: int = 136
     """Groups of ``prefill_group_size`` per block of ``chunk_size`` queries and KV head (prefill
     rule)."""
     paper_kept_chunks: int = 20
@@ -89,7 +89,7 @@ class RouterConfig:
         return self.decode_budget * self.group_size
 
     def with_budget(self, tokens: int) -> "RouterConfig":
-        """The same with a budget of so many tokens by the decode rule, and 1.75 times by the other.
+        """The same with so many tokens by the decode rule, and five thirds of that by the other.
 
         Raises:
             ValueError: that is less than a group of ``prefill_group_size`` from every stratum.
@@ -100,7 +100,7 @@ class RouterConfig:
         return replace(
             self,
             decode_budget=tokens // self.group_size,
-            prefill_budget=7 * tokens // (4 * self.prefill_group_size),
+            prefill_budget=5 * tokens // (3 * self.prefill_group_size),
         )
 
     def on(self, device_type: str) -> "RouterConfig":

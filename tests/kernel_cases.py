@@ -7,7 +7,7 @@ from hga_kernels import reference
 from hypothesis import strategies as st
 
 GROUP, CHUNK = 16, 64
-GROUP_SIZES = (4, 8, 16)
+GROUP_SIZES = (2, 8, 16)
 BF16_STEP = 2**-8
 """Largest relative rounding error of bf16."""
 

@@ -197,7 +197,7 @@ def quality(
         str | None, typer.Option("--routers", help="Such as hga,paper; by default --router.")
     ] = None,
     budgets: Annotated[
-        str | None, typer.Option("--budgets", help="Such as 512,1184,2048; by default --budget.")
+        str | None, typer.Option("--budgets", help="Such as 512,1312,2048; by default --budget.")
     ] = None,
     plot: Annotated[
         Path | None,

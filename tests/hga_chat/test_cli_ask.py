@@ -127,7 +127,7 @@ def test_settings_reach_the_engine(cli, use_engine, notes):
     )
     assert json.loads(ran.out)["finish_reason"] == "length"
     assert engine.config.router.router == "paper"
-    assert engine.config.router.decode_budget == 16
+    assert engine.config.router.decode_budget == 32
     assert engine.config.cache.context == 4096
     assert engine.config.cache.host_budget_bytes == 64 * 2**20
 

@@ -92,7 +92,7 @@ def test_speed(cli, passed):
     ran = cli("bench", "speed", "--context", "4096,8192", *flags)
     tokens, contexts, config, _ = passed[0]
     assert len(tokens) > 8192
-    assert (contexts, config.router.decode_budget) == ([4096, 8192], 16)
+    assert (contexts, config.router.decode_budget) == ([4096, 8192], 32)
     assert (config.cache.host_budget_bytes, config.cache.device_limit_bytes) == (2**30, 31 * 2**30)
     assert ran.out.splitlines()[0] == "scripted on a processor"
     assert ran.out.splitlines()[2].split() == [
@@ -123,8 +123,8 @@ def test_quality(cli, passed, tmp_path):
     ran = cli("bench", "quality", "--text", text, *flags)
     contents, plan, config, _ = passed[0]
     assert (contents, plan.context, plan.needles, plan.seeds) == (["Some text."], 2048, 4, (7,))
-    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (1184,), 0)
-    assert config.router.prefill_budget == 129
+    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (1312,), 0)
+    assert config.router.prefill_budget == 136
     lines = ran.out.splitlines()
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [

@@ -35,7 +35,7 @@ def test_64k_of_qwen3_fits_beside_its_weights_on_a_32_gb_card():
     # and scale a token; 96 KiB of K/V a token, of which a layer holds a 48th.
     assert made.index == 48 * 4 * 1024 * (256 + 64 * 34)
     assert made.layer_pools == 2 * 65_536 * 96 * 1024 // 48
-    assert made.window > 48 * 4 * 16 * 8192
+    assert made.window > 48 * 4 * 8 * 8192
     assert made.total <= 31 * GIB
     # Every query finds room for what it chooses, several times over.
     assert made.cached_pages >= 4 * 64

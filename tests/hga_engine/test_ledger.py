@@ -71,13 +71,13 @@ def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None
     assert (half.kv_host, half.kv_disk) == (3 * GIB, 6 * GIB)
     assert half.workspace - predict(None).workspace == (128 + 16) * 2**20
     assert predict(6 * GIB) == predict(None)
-    # One page of 2 x 4 x 128 x 2 bytes for each layer and head is the least.
-    assert predict(0).kv_host == 192 * 2048
+    # One page of 2 x 2 x 128 x 2 bytes for each layer and head is the least.
+    assert predict(0).kv_host == 192 * 1024
 
 
 def test_a_context_that_is_no_multiple_of_a_group_takes_whole_pages() -> None:
     config = EngineConfig(cache=CacheConfig(context=17))
-    assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 20 * 30 * 3 * 64 * 2 * 4
+    assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 18 * 30 * 3 * 64 * 2 * 4
 
 
 LEDGER = ledger.Ledger(

@@ -157,7 +157,7 @@ def test_encode_keys_equal_to_their_centre() -> None:
 
 
 def refused() -> dict[str, Any]:
-    queries, positions, groups, slots, pool = page_case(32, 1, 2, 1, 2, 3, 40, seed=0, group_size=4)
+    queries, positions, groups, slots, pool = page_case(32, 1, 2, 1, 2, 3, 40, seed=0, group_size=2)
     pages = positions, groups, slots
     centres, codes, scales = index_of(1, 2, 32, seed=0)
     rows = random(1, 1, 2, 32).float()
@@ -177,13 +177,13 @@ def refused() -> dict[str, Any]:
         "codes for a GPU": lambda: cpu.encode_tokens(keys, centres[:, :1], "tokens"),
         "codes of a small chunk": lambda: cpu.encode_tokens(keys[:, :32], centres[:, :1]),
         "selection in float64": lambda: cpu.select_groups(
-            rows.double(), centres, codes, scales, 0, ends, 4, 4
+            rows.double(), centres, codes, scales, 0, ends, 4, 2
         ),
         "selection of groups of 8": lambda: cpu.select_groups(
             rows, centres, codes, scales, 0, ends, 4, 8
         ),
         "selection by 96 dimensions": lambda: cpu.select_groups(
-            random(1, 1, 2, 96).float(), *wide_index, 0, ends, 4, 4
+            random(1, 1, 2, 96).float(), *wide_index, 0, ends, 4, 2
         ),
         "attention in float32": lambda: cpu.attend_pages(
             queries.float(), *pages, pool.float(), 1.0
@@ -231,8 +231,8 @@ def run_everything(seed: int) -> list[torch.Tensor]:
         cpu.gated_silu(random(200, 64, seed=seed)),
         cpu.summarize(keys, angles.cos(), angles.sin()),
         cpu.encode_tokens(keys, centres[:, :10].contiguous()),
-        cpu.select_groups(rows, centres, codes, scales, 1, ends, 12, 4),
-        cpu.attend_pages(*page_case(64, 2, 3, 4, 8, 9, 120, seed, group_size=4), 0.125, True),
+        cpu.select_groups(rows, centres, codes, scales, 1, ends, 12, 2),
+        cpu.attend_pages(*page_case(64, 2, 3, 4, 8, 9, 120, seed, group_size=2), 0.125, True),
     )
     flat: list[torch.Tensor] = []
     for result in results:

@@ -81,7 +81,7 @@ def check_selection(
 
 
 @compiled
-@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("size", [2, 16])
 @pytest.mark.parametrize("spread", [1.0, 10.0])
 def test_selection_from_many_chunks(size: int, spread: float) -> None:
     """So many that the bound is looked for among a few, for both ways to split the work."""
@@ -98,7 +98,7 @@ def test_selection_from_many_chunks(size: int, spread: float) -> None:
 @given(
     st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
     st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
-    st.sampled_from([4, 16]), st.integers(0, 60), seeds, st.data(),
+    st.sampled_from([2, 16]), st.integers(0, 60), seeds, st.data(),
 )  # fmt: skip
 def test_select_groups(
     dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
@@ -121,10 +121,10 @@ def test_selection_of_eight_bits_loses_little() -> None:
     centres, codes, scales = index_of(2, 60, 64, seed=7)
     queries = random(2, 4, 3, 64, seed=9).float() / 4
     ends = torch.full((4,), 60, dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 2, ends, 96, 4)
+    found = cpu.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
     assert found is not None
     groups, multiples = found
-    best, expected = reference.select_groups(queries, centres, codes, scales, 2, ends, 96, 4)
+    best, expected = reference.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
     pairs = zip(groups.flatten(0, 1).tolist(), best.flatten(0, 1).tolist(), strict=True)
     shared = [len(set(a) & set(b)) for a, b in pairs]
     assert sum(shared) >= 0.97 * best.numel()
@@ -140,14 +140,14 @@ def test_what_is_no_number_chooses_nothing_outside(value: float, where: str) -> 
     queries, always = random(2, 2, 3, 64, seed=4).float(), torch.zeros(2, 2, 3)
     (queries if where == "queries" else always)[0, 0, 1] = value
     ends = torch.tensor([20, 15], dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 1, ends, 8, 4, None, 0.1, always, 3)
+    found = cpu.select_groups(queries, centres, codes, scales, 1, ends, 8, 2, None, 0.1, always, 3)
     assert found is not None
     groups, multiples = found
     assert groups.shape == multiples.shape == (2, 2, 8)
     for block, head in itertools.product(range(2), range(2)):
         chosen = [group for group in groups[block, head].tolist() if group != -1]
         assert len(chosen) == len(set(chosen))
-        assert all(16 <= group < 320 for group in chosen)
+        assert all(32 <= group < 640 for group in chosen)
     # The block and the heads without it are as ever.
     assert bool((groups[1] >= 0).all())
     assert bool((groups[0, 1] >= 0).all())
@@ -159,13 +159,13 @@ def test_scores_of_any_size_are_selected_from() -> None:
     centres, codes, scales = index_of(1, 6, 64, seed=3)
     queries = random(1, 1, 2, 64, seed=4).float() * 100
     ends = torch.tensor([6], dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 12, 4)
+    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 12, 2)
     assert found is not None
     centre_scores = queries.double() @ centres[:, None].double().transpose(2, 3)
     turned = queries.double() @ reference.hadamard(64, torch.float64)
     chunks = torch.arange(6)[None, None]
     heaviest = {
-        int(reference.score_groups(row, of_row, codes, scales, chunks, 4).argmax())
+        int(reference.score_groups(row, of_row, codes, scales, chunks, 2).argmax())
         for row, of_row in zip(turned.split(1, 2), centre_scores.split(1, 2), strict=True)
     }
     assert bool(found[1].isfinite().all())
@@ -187,7 +187,7 @@ def test_attend_pages(
     dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
     with_mass: bool, size: float, seed: int,
 ) -> None:  # fmt: skip
-    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 4)
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
     scale = 1 / math.sqrt(dim)
     multiples = multiples_for(case, seed)
     found = cpu.attend_pages(*case, scale, with_mass, multiples)
@@ -210,7 +210,7 @@ def test_attend_pages(
 @compiled
 @pytest.mark.parametrize("seed", [2, 3])
 def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
-    case = page_case(64, 3, 3, 1, 1, 700, 3000, seed, 1.0, 4)
+    case = page_case(64, 3, 3, 1, 1, 1400, 3000, seed, 1.0, 2)
     multiples = multiples_for(case, seed)
     found = cpu.attend_pages(*case, 0.125, True, multiples)
     assert found is not None
@@ -232,7 +232,7 @@ def test_log_mass(
     dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
     size: float, seed: int,
 ) -> None:  # fmt: skip
-    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 4)
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
     scale = 1 / math.sqrt(dim)
     found = cpu.log_mass(*case, scale)
     assert found is not None
@@ -243,7 +243,7 @@ def test_log_mass(
 @compiled
 def test_attend_pages_with_weights_far_apart() -> None:
     """Scores in the hundreds: nearly one-hot, and a maximum that grows from tile to tile."""
-    case = page_case(64, 2, 3, 2, 5, 40, 180, seed=11, size=8, group_size=4)
+    case = page_case(64, 2, 3, 2, 5, 40, 180, seed=11, size=8, group_size=2)
     found = cpu.attend_pages(*case, 1.0, True)
     expected = reference.attend_pages(*exact(case), 1.0, True)
     assert found is not None

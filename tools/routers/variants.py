@@ -10,6 +10,7 @@ _SUM = Scorer()
 _CAP = 256
 _NARROW = {"sinks": 64, "recent": 256}
 _NARROWEST = {"sinks": 64, "recent": 128}
+_OPEN_CHUNK = {"sinks": 64, "recent": 0}
 
 
 def variants() -> list[Variant]:
@@ -24,9 +25,10 @@ def _decode() -> list[Variant]:
     return [
         replace(
             drawn,
-            name="today: 296 drawn of 4 tokens",
-            rule=Drawn(296),
-            scorer=replace(_PAIRS, group=4),
+            name="today: 656 drawn of 2 tokens",
+            rule=Drawn(656),
+            scorer=replace(_PAIRS, group=2),
+            **_OPEN_CHUNK,
         ),
         drawn,
         replace(
@@ -48,7 +50,7 @@ def _decode() -> list[Variant]:
                 rule=Drawn(1184 // size),
                 scorer=replace(_PAIRS, group=size),
             )
-            for size in (8, 2)
+            for size in (8, 4)
         ),
         Variant("pairs, 47 groups", Top(47), _PAIRS),
         Variant("sum, 47 groups", Top(47), _SUM),
@@ -115,14 +117,15 @@ def _decode() -> list[Variant]:
 def _prefill() -> list[Variant]:
     kept = replace(_PAIRS, kept_chunks=512)
     today = Variant(
-        *("prefill, today: 129 drawn", Drawn(129), _PAIRS),
+        *("prefill, today: 136 drawn", Drawn(136), _PAIRS),
         block=64,
         of_all=True,
-        **_NARROWEST,
+        **_OPEN_CHUNK,
     )
-    drawn = replace(today, name="prefill, 512 chunks, 128 drawn", scorer=kept)
+    before = replace(today, rule=Drawn(128), **_NARROWEST)
+    drawn = replace(before, name="prefill, 512 chunks, 128 drawn", scorer=kept)
     fine = replace(
-        today,
+        before,
         name="prefill, 512 drawn of 4 tokens",
         rule=Drawn(512),
         scorer=replace(_PAIRS, group=4),
@@ -133,7 +136,7 @@ def _prefill() -> list[Variant]:
         today,
         drawn,
         replace(drawn, name="prefill, 512 chunks, 128 drawn, every query scored", stride=1),
-        replace(today, name="prefill, 128 drawn, every query scored", stride=1),
+        replace(before, name="prefill, 128 drawn, every query scored", stride=1),
         fine,
         replace(fine, name="prefill, 512 drawn of 4 tokens, every query scored", stride=1),
         replace(fine, name="prefill, 256 drawn of 4 tokens", rule=Drawn(256)),

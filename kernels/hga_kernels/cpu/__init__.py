@@ -17,8 +17,8 @@ from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16
 """Above this many rows torch's matrix product reads the weight less often than ours."""
-_PAGE_TOKENS = 4
-_GROUP_SIZES = (4, 16)
+_PAGE_TOKENS = 2
+_GROUP_SIZES = (2, 16)
 _CHUNK = 64
 
 

@@ -13,10 +13,10 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { GROUP = 4, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, LANES = 16,
+enum { GROUP = 2, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, LANES = 16,
        VECTORS = TILE / LANES };
 // Fewer pairs of block and head than this are split into parts of at least so many pages.
-enum { FEW_PAIRS = 16, PART_PAGES = 128 };
+enum { FEW_PAIRS = 16, PART_PAGES = 256 };
 
 // Bytes of the keys and values of a page.
 #define PAGE_BYTES(dim) ((size_t)2 * GROUP * (dim) * sizeof(uint16_t))
@@ -145,12 +145,11 @@ static void pack_values(const Tile *tile, const Tile *next, uint16_t *values, in
 }
 
 #ifdef HGA_AVX512_BF16
-// Sums of each four neighbouring lanes, a page's tokens.
-static inline __m128 sums_of_pages(__m512 values) {
+// Sums of each two neighbouring lanes, a page's tokens.
+static inline __m256 sums_of_pages(__m512 values) {
     values = _mm512_add_ps(values, _mm512_permute_ps(values, 0xb1));
-    values = _mm512_add_ps(values, _mm512_permute_ps(values, 0x4e));
-    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, values));
+    const __m512i places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps256(_mm512_permutexvar_ps(places, values));
 }
 #endif
 
@@ -218,7 +217,7 @@ static inline __attribute__((always_inline)) void attend_tile(
         if (page_sums) {
             float sums[TILE_PAGES];
             for (int p = 0; p < VECTORS; p++)
-                _mm_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[r][p]));
+                _mm256_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[r][p]));
             for (int p = 0; p < tile->count; p++) {
                 page_sums[r * stride + tile->places[p]] = sums[p];
                 page_tops[r * stride + tile->places[p]] = *top;

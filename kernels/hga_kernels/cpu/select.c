@@ -1,5 +1,5 @@
 // Chooses the groups a block of queries reads: the 2-bit token index estimates the attention mass of
-// every group, of 4 or 16 tokens (of tokens t and t + half a group the larger counts), and groups are
+// every group, of 2 or 16 tokens (of tokens t and t + half a group the larger counts), and groups are
 // drawn by their mass.
 //
 // Codes of 16 tokens lie as [head_dim / 16][16 tokens][4 bytes]; byte j of slab m holds the codes of
@@ -15,7 +15,7 @@
 #include "exp2.h"
 #include "parallel.h"
 
-enum { SMALL = 4, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
+enum { SMALL = 2, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
        MAX_DIM = 256, MAX_TILE = 8, SET = 16, AHEAD = 4 };
 // Of reference.py.
 enum { MOST_MULTIPLE = 64, STRATA = 4, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
@@ -110,7 +110,7 @@ static Stratum stratum_of(const SelectJob *job, int pair, int number) {
 
 // The weights of one row in a part so far.
 typedef struct {
-    float base, lanes[MOST_GROUPS];  // what they are relative to, and their sums
+    float base, lanes[LANES];  // what they are relative to, and their sums
 } Running;
 
 // Weights reach 2^HEADROOM before they are related to a larger score.
@@ -121,7 +121,7 @@ static void raise_base(const SelectJob *job, Weights weights, Running *running, 
                        int end, float base) {
     float shrink = exp2_1(running->base - base);
     running->base = base;
-    for (int g = 0; g < job->per_chunk; g++) running->lanes[g] *= shrink;
+    for (int lane = 0; lane < LANES; lane++) running->lanes[lane] *= shrink;
     for (int place = first; place < end; place++)
         for (int g = 0; g < job->per_chunk; g++)
             weights.sums[((size_t)place * job->rows + row) * job->per_chunk + g] *= shrink;
@@ -220,18 +220,11 @@ static inline __m128 sums_of_groups(__m512 first, __m512 last) {
     return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, sums));
 }
 
-// Of four groups of 4 tokens in each of two vectors the larger ones of tokens t and t + 2: in each
-// four lanes two of a group of the first and two of the same group of the second.
-static inline __m512 larger_halves_of_small(__m512 a, __m512 b) {
-    return _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-}
-
-// Sums of each two neighbouring lanes of two such vectors, in the order of groups.
-static inline __m512 sums_of_small_groups(__m512 first, __m512 last) {
-    __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(first, last, 0x88),
-                                _mm512_shuffle_ps(first, last, 0xdd));
-    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_ps(places, sums);
+// Of each group of 2 tokens in two vectors the larger one, in the order of groups.
+static inline __m512 larger_of_pairs(__m512 a, __m512 b) {
+    __m512 larger = _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    const __m512i places = _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    return _mm512_permutexvar_ps(places, larger);
 }
 
 // Scores and weights of one chunk for `tile` rows from `row` on. dim and tile are constants where
@@ -260,9 +253,9 @@ static inline __attribute__((always_inline)) void score_rows(
                                         _mm512_set1_ps(centres[(size_t)r * job->span]));
         }
         int small = job->per_chunk == MOST_GROUPS;
-        __m512 first_two = small ? larger_halves_of_small(scores[0], scores[1])
+        __m512 first_two = small ? larger_of_pairs(scores[0], scores[1])
                                  : larger_halves(scores[0], scores[1]);
-        __m512 last_two = small ? larger_halves_of_small(scores[2], scores[3])
+        __m512 last_two = small ? larger_of_pairs(scores[2], scores[3])
                                 : larger_halves(scores[2], scores[3]);
         Running *own = &running[row + r];
         __m512 top = _mm512_max_ps(first_two, last_two);
@@ -273,9 +266,10 @@ static inline __attribute__((always_inline)) void score_rows(
         last_two = exp2_near(_mm512_sub_ps(last_two, base));
         float *out = weights.sums + ((size_t)place * job->rows + row + r) * job->per_chunk;
         if (small) {
-            __m512 groups = sums_of_small_groups(first_two, last_two);
-            _mm512_storeu_ps(out, groups);
-            _mm512_storeu_ps(own->lanes, _mm512_add_ps(_mm512_loadu_ps(own->lanes), groups));
+            _mm512_storeu_ps(out, first_two);
+            _mm512_storeu_ps(out + LANES, last_two);
+            __m512 both = _mm512_add_ps(first_two, last_two);
+            _mm512_storeu_ps(own->lanes, _mm512_add_ps(_mm512_loadu_ps(own->lanes), both));
         } else {
             __m128 groups = sums_of_groups(first_two, last_two);
             _mm_storeu_ps(out, groups);
@@ -361,7 +355,7 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
                 float other = scores[t + size / 2];
                 out[g] += exp2_1((scores[t] > other ? scores[t] : other) - own->base);
             }
-            own->lanes[g] += out[g];
+            own->lanes[g % LANES] += out[g];
         }
     }
 }
@@ -385,7 +379,7 @@ static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
     }
     for (int row = 0; row < rows; row++) {
         float total = 0;
-        for (int g = 0; g < job->per_chunk; g++) total += running[row].lanes[g];
+        for (int lane = 0; lane < LANES; lane++) total += running[row].lanes[lane];
         weights.bases[part.number * rows + row] = running[row].base;
         weights.totals[part.number * rows + row] = total;
     }
@@ -418,7 +412,8 @@ static int at_least(const float *values, int count, int32_t least, float *out) {
     for (; i + LANES <= count; i += LANES) {
         __m512i some = _mm512_loadu_si512(values + i);
         __mmask16 kept = _mm512_cmpge_epi32_mask(some, _mm512_set1_epi32(least));
-        _mm512_mask_compressstoreu_epi32(out + taken, kept, some);
+        // Whole vectors are stored: what is behind those that are kept comes later.
+        _mm512_storeu_si512(out + taken, _mm512_maskz_compress_epi32(kept, some));
         taken += __builtin_popcount(kept);
     }
 #endif
@@ -478,7 +473,7 @@ static float bound_of_largest(const float *values, int count, int k, float *reac
     return bound;
 }
 
-// Places of the values that reach `least`, in order.
+// Places of the values that reach `least`, in order; there is room for one of every value.
 static int places_at_least(const float *values, int count, float least, int32_t *places) {
     int taken = 0, i = 0;
 #ifdef HGA_AVX512_VNNI
@@ -486,8 +481,8 @@ static int places_at_least(const float *values, int count, float least, int32_t 
     for (; i + LANES <= count; i += LANES) {
         __mmask16 kept = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), _mm512_set1_ps(least),
                                             _CMP_GE_OQ);
-        _mm512_mask_compressstoreu_epi32(places + taken, kept,
-                                         _mm512_add_epi32(lanes, _mm512_set1_epi32(i)));
+        __m512i own = _mm512_add_epi32(lanes, _mm512_set1_epi32(i));
+        _mm512_storeu_si512(places + taken, _mm512_maskz_compress_epi32(kept, own));
         taken += __builtin_popcount(kept);
     }
 #endif
@@ -628,9 +623,26 @@ static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
     free(shares);
 }
 
+// Which groups the places of a stratum are, and how many each stands for; of `per_chunk` a constant is
+// made where this is called.
+static inline __attribute__((always_inline)) void name_groups(
+    const SelectJob *job, int head, Stratum own, const float *odds, const int32_t *places,
+    float bound, int32_t *groups, float *multiples, int per_chunk) {
+    for (int i = 0; i < own.room; i++) {
+        int place = places[i];
+        int held = place >= 0 ? place : 0;
+        int group = (own.chunk + held / per_chunk * STRATA) * per_chunk + held % per_chunk;
+        float multiple = bound / (odds[held] * number_of(job, head, group));
+        multiple = multiple > 1.0f ? multiple : 1.0f;  // of no mass and no bound as well
+        multiple = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
+        groups[i] = place >= 0 ? group : -1;
+        multiples[i] = place >= 0 ? multiple : 1.0f;
+    }
+}
+
 // Draws groups of one stratum of a pair.
 static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
-    int head = pair / job->blocks, block = pair % job->blocks, per_chunk = job->per_chunk;
+    int head = pair / job->blocks, block = pair % job->blocks;
     Stratum own = stratum_of(job, pair, number);
     size_t start = ((size_t)block * job->kv_heads + head) * job->budget;
     int32_t *groups = job->groups + start + own.start;
@@ -643,26 +655,19 @@ static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
     }
     // One more than there is room for. All weights have been used.
     largest(odds, own.count, own.room + 1, places, weights.sums + own.first);
-    int left_out = own.room;
     float bound = 0;
     if (places[own.room] >= 0) {
+        int left_out = own.room;
         for (int i = own.room - 1; i >= 0; i--)
             if (odds[places[i]] < odds[places[left_out]]) left_out = i;
         bound = odds[places[left_out]] * MOST_MULTIPLE;
+        memmove(places + left_out, places + left_out + 1,
+                sizeof(int32_t) * (own.room - left_out));
     }
-    for (int i = 0; i < own.room; i++) {
-        int place = places[i < left_out ? i : i + 1];
-        groups[i] = -1;
-        multiples[i] = 1;
-        if (place < 0) continue;
-        int chunk = own.chunk + place / per_chunk * STRATA;
-        groups[i] = chunk * per_chunk + place % per_chunk;
-        float mass = odds[place] * number_of(job, head, groups[i]);
-        if (bound > mass) {
-            float multiple = bound / mass;
-            multiples[i] = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
-        }
-    }
+    if (job->per_chunk == MOST_GROUPS)
+        name_groups(job, head, own, odds, places, bound, groups, multiples, MOST_GROUPS);
+    else
+        name_groups(job, head, own, odds, places, bound, groups, multiples, SLABS);
     free(places);
     for (int i = number ? job->budget : filled_of(job, pair); i < job->budget; i++) {
         job->groups[start + i] = -1;

@@ -358,11 +358,11 @@ def _builds(group: int) -> tuple[Build, ...]:
 
 BUILDS = (
     *_builds(16),
-    *_builds(4),
+    *_builds(2),
     Build("order_pages/once", _order_pages, _TYPES, ORDER, {**_ORDER_ONCE, "GROUP": 16}),
     Build("attend_pages/qwen3/once", _attend_pages, _TYPES, ATTEND[128],
           {**_QWEN3, **_ONCE, "GROUP": 16}),
     Build("log_mass/smollm2", _attend_pages, _TYPES, ATTEND[64],
           {**_SMOLLM2, **_LOGS, "GROUP": 16}),
 )  # fmt: skip
-"""In groups of 16 and of 4 tokens."""
+"""In groups of 16 and of 2 tokens."""

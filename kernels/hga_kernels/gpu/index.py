@@ -300,7 +300,7 @@ def _builds(dim: int, model: str) -> tuple[Build, ...]:
                 CLOSED_LAUNCHES,
                 {**sizes, "GROUP": group},
             )
-            for group in (16, 4)
+            for group in (16, 2)
         ),
     )
 

@@ -402,7 +402,7 @@ _NO_NORM = {"NORM": False, "q_norm": None, "k_norm": None}
 
 
 def _builds(group: int) -> tuple[Build, ...]:
-    window = {"SINKS": 64 // group, "RECENT": 192 // group, "GROUP": group}
+    window = {"SINKS": 64 // group, "RECENT": 64 // group, "GROUP": group}
     token = {**window, "OVERLAPS": True}
     return (
         Build(
@@ -447,7 +447,7 @@ def _builds(group: int) -> tuple[Build, ...]:
 
 BUILDS = (
     *_builds(16),
-    *_builds(4),
+    *_builds(2),
     Build(
         "gather_rows",
         _gather_rows,
@@ -455,4 +455,4 @@ BUILDS = (
         GATHER,
     ),
 )
-"""In groups of 16 and of 4 tokens."""
+"""In groups of 16 and of 2 tokens."""

@@ -256,7 +256,7 @@ _COUNTED = {"ROWS": 16, "COUNTED": True}
 
 
 def _builds(group: int) -> tuple[Build, ...]:
-    window = {"SINKS": 64 // group, "RECENT": 192 // group, "GROUP": group, "OVERLAPS": True}
+    window = {"SINKS": 64 // group, "RECENT": 64 // group, "GROUP": group, "OVERLAPS": True}
     qwen3, smollm2 = {"HEADS": 8, "DIM": 128, **window}, {"HEADS": 3, "DIM": 64, **window}
     return (
         Build(f"attend_resident/qwen3/{group}", _attend_resident, _TYPES, ATTEND,
@@ -273,5 +273,5 @@ def _builds(group: int) -> tuple[Build, ...]:
     )  # fmt: skip
 
 
-BUILDS = (*_builds(16), *_builds(4))
-"""In groups of 16 and of 4 tokens."""
+BUILDS = (*_builds(16), *_builds(2))
+"""In groups of 16 and of 2 tokens."""

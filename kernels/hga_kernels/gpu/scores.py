@@ -110,7 +110,7 @@ def row_sums(products, scale, step, lift, GROUP: tl.constexpr):
     ``in_pair_order``; ``step`` [rows], and ``lift`` [rows], which is added to the scores.
     """
     ROWS: tl.constexpr = products.shape[0]
-    COLUMNS: tl.constexpr = 16 if GROUP == 4 else 8
+    COLUMNS: tl.constexpr = 32 if GROUP == 2 else 8
     # Exact: a bf16 scale times MAGIC has few digits.
     score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
     score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)

@@ -183,7 +183,7 @@ def score_groups_kernel(
     """
     span, unit = tl.program_id(0), tl.program_id(1)
     PER_CHUNK: tl.constexpr = 64 // GROUP
-    COLUMNS: tl.constexpr = 16 if GROUP == 4 else 8
+    COLUMNS: tl.constexpr = 32 if GROUP == 2 else 8
     pair = unit // tiles
     head = pair % heads
     end = tl.load(end_chunks + pair // heads)

@@ -119,7 +119,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
         CENTRE_LAUNCHES,
         {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
     )
-    grouped = (build for group in (16, 4) for build in _group_builds(dim, rows, model, group))
+    grouped = (build for group in (16, 2) for build in _group_builds(dim, rows, model, group))
     return (turn, centres, *grouped)
 
 
@@ -212,7 +212,7 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             "ROWS": padded,
             "HEADS": rows,
             "SINKS": 64 // group,
-            "RECENT": 192 // group,
+            "RECENT": 64 // group,
             "GROUP": group,
             "QUARTER": dim // 4,
             "WIDTH": max(dim // 4, 32),
@@ -246,10 +246,10 @@ BUILDS = (
     *_builds(64, 48, "smollm2-64k"),
     *_builds(128, 8, "qwen3-30b-a3b by token"),
     _choose_build("groups 16", 1024, 128, 4),
-    _choose_build("groups 4", 4096, 512, 16),
+    _choose_build("groups 2", 8192, 1024, 32),
     *_step_builds(128, 8, "qwen3-30b-a3b", 16),
-    *_step_builds(128, 8, "qwen3-30b-a3b", 4),
+    *_step_builds(128, 8, "qwen3-30b-a3b", 2),
     *_step_builds(64, 3, "smollm2-64k", 16),
-    *_step_builds(64, 3, "smollm2-64k", 4),
+    *_step_builds(64, 3, "smollm2-64k", 2),
 )
-"""In groups of 16 and of 4 tokens."""
+"""In groups of 16 and of 2 tokens."""

@@ -47,7 +47,7 @@ def read_anyhow(
     [
         *((rows, with_window, 16) for rows in (3, 20) for with_window in (False, True)),
         (3, True, 8),
-        (3, True, 4),
+        (3, True, 2),
     ],
 )
 def test_choose_pages(

@@ -151,7 +151,7 @@ IN_OTHER_SIZES = (
     "float32 of few dimensions",
 )
 for _name in IN_OTHER_SIZES:
-    for _group in (8, 4):
+    for _group in (8, 2):
         CHOICES[f"{_name}, groups of {_group}"] = replace(CHOICES[_name], group=_group)
 
 
