@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from hga_kernels.gpu.pages import load_window
-from hga_kernels.reference_pages import Window, forget_pages
+from hga_kernels.reference_pages import Window, forget_pages, likely_groups
 
 from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError
@@ -117,13 +117,23 @@ class DeviceKVStore:
         self._counts = Mirror(self.cache.counts)
         self._window_end = -1
         """Length of the session that the window in the cache is for; -1 where there is none."""
+        self._routable = (router.sink_tokens, router.recent_tokens, router.chunk_size)
+        self._draws = router.router == "hga"
+        self._is_open = False
+        """Whether a text is read layer after layer."""
+        self._unfilled = set(range(self._layers))
+        """Layers whose cached pages are none so far, until the first token is decoded."""
+        self._likely: tuple[torch.Tensor, torch.Tensor] | None = None
+        """What to fill them with, see ``likely_groups``."""
 
     def open_layer(self, layer: int) -> None:
         """Bring all pages of ``layer`` to the device, and those of the next one behind it."""
+        self._is_open = True
         self._enter(layer)
 
     def close_layer(self, layer: int) -> None:
         """Send new pages of ``layer`` to the host."""
+        self._is_open = False
         if self._current is not None and self._in_pool[self._current] == layer:
             self._send(layer)
 
@@ -145,6 +155,8 @@ class DeviceKVStore:
                 "Raise --context, or give less text."
             )
         pages = self._by_head(self._pools[self._enter(layer)])
+        if layer in self._unfilled and not self._is_open:
+            self._fill(layer, pages)
         size = self._group_size
         if start % size == 0 and tokens % size == 0:
             # Whole pages: one copy each.
@@ -184,7 +196,7 @@ class DeviceKVStore:
         self.host.truncate(tokens)
         self._lengths = [min(length, tokens) for length in self._lengths]
         self._flushed = list(self._lengths)
-        self._window_end = -1
+        self._window_end, self._likely = -1, None
         cache = self.cache
         # A page that is open again will change.
         forget_pages(cache.table, cache.owner, cache.stamps, tokens // self._group_size)
@@ -223,10 +235,12 @@ class DeviceKVStore:
             return None
         forget_pages(self.cache.table, self.cache.owner, self.cache.stamps, 0)
         self._window_end = -1
+        self._unfilled, self._likely = set(range(self._layers)), None
         return memory[:size].view(shape)
 
     def prepare_decoding(self) -> None:
         """Bring sinks and recent tokens to ``cache``, where they are not there already."""
+        self._unfilled.clear()
         length = self._lengths[0]
         if self._window_end == length:
             return
@@ -285,6 +299,35 @@ class DeviceKVStore:
         if following not in self._in_pool:
             self._bring(following, 1 - number)
         return number
+
+    def _fill(self, layer: int, pages: torch.Tensor) -> None:
+        """Copy the pages that most tokens will draw to the cache of ``layer``, while it has none.
+
+        A question goes through all layers, and each has its pages on the device meanwhile; the
+        answer would have to fetch them one by one.
+
+        Args:
+            layer: layer number.
+            pages: those of the layer, see ``_by_head``.
+        """
+        self._unfilled.discard(layer)
+        if not self._draws:
+            return
+        cache, kv_heads, size = self.cache, self._kv_heads, self._group_size
+        if self._likely is None:
+            sinks, recent, chunk = self._routable
+            end = (self._lengths[layer] // chunk - recent // chunk) * (chunk // size)
+            self._likely = likely_groups(
+                *(self._layers * kv_heads, cache.owner.shape[2], sinks // size, end),
+                *(chunk // size, self._device),
+            )
+        groups = self._likely[0].view(self._layers, kv_heads, -1)[layer]
+        slots = self._likely[1]
+        for head in range(kv_heads):
+            target = cache.resident[layer, head, self.window.slots :]
+            target[slots] = pages[head, groups[head]]
+        cache.owner[layer, :, slots] = groups.to(torch.int32)
+        cache.table[layer].scatter_(1, groups, slots.to(torch.int32).expand(kv_heads, -1))
 
     def _bring(self, layer: int, number: int) -> None:
         """Copy the pages of ``layer`` to a pool, once what is queued no longer reads it."""

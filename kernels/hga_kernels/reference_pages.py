@@ -35,7 +35,7 @@ class Window:
 
     sinks: int = 4
     """Groups from the start of a session."""
-    recent: int = 12
+    recent: int = 4
     """Groups, those of whole chunks."""
     group_size: int = 16
     """Tokens of a group."""
@@ -195,6 +195,44 @@ def least_slots(budget: int, per_chunk: int) -> int:
     """Slots of a KV head in which every choice of ``take_groups`` has a place."""
     # A stratum may have a chunk more than the others, and a group more by rounding.
     return budget + reference.STRATA * (per_chunk + 2)
+
+
+def likely_groups(
+    heads: int,
+    cache_slots: int,
+    first_group: int,
+    end_group: int,
+    per_chunk: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The groups that most queries draw, for a page cache that is empty.
+
+    What a query draws depends on its fixed number (``reference.draw_numbers``) as well as on its
+    mass: of groups alike those of the smallest numbers are drawn, by every query.
+
+    Args:
+        heads: KV heads of all layers.
+        cache_slots: of a KV head.
+        first_group: the first that may be chosen.
+        end_group: the first that may not; both are of whole chunks.
+        per_chunk: groups of a chunk.
+        device: of the results.
+
+    Returns:
+        groups: [heads, n] int64, n <= cache_slots.
+        slots: [n] int64: where to put them, each in a slot of its stratum. The likeliest are in the
+            last ones, as ``resolve_pages`` reuses the first.
+    """
+    numbered = torch.arange(first_group, max(end_group, first_group), device=device)
+    groups, slots = [], []
+    for stratum in range(reference.STRATA):
+        own = numbered[numbered // per_chunk % reference.STRATA == stratum]
+        places = torch.arange(stratum, cache_slots, reference.STRATA, device=device)
+        count = min(len(own), len(places))
+        numbers = reference.draw_numbers(0, heads, own.expand(heads, -1))
+        groups.append(own[numbers.topk(count, largest=False).indices.flip(1)])
+        slots.append(places[:count])
+    return torch.cat(groups, 1), torch.cat(slots)
 
 
 def attend_resident(

@@ -34,7 +34,7 @@ PARTIAL = RouterConfig(
     prefill_budget=8,
     scoring_stride=16,
 )
-FINE = replace(PARTIAL, group_size=4, decode_budget=32)
+FINE = replace(PARTIAL, group_size=2, decode_budget=64)
 # A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.
 NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20)
 DENSE = replace(
@@ -75,7 +75,7 @@ def experts() -> ModelWeights:
     [
         # In the second turn the chunk that the first one closed has left the recent window.
         pytest.param(dense, PARTIAL, 66, id="dense"),
-        pytest.param(dense, FINE, 66, id="dense, groups of 4"),
+        pytest.param(dense, FINE, 66, id="dense, groups of 2"),
         pytest.param(experts, NEAR, 9, id="fp8-experts"),
     ],
 )
@@ -127,6 +127,27 @@ def test_cancel_keeps_the_part_and_truncate_goes_back() -> None:
         assert engine.token_ids == [*document, *question, *seen]
         engine.truncate(len(document))
         assert ask(engine, question, 2, ignore_end=True).tokens == seen
+
+
+def test_a_question_leaves_the_cache_full_of_true_pages() -> None:
+    """And going back in the session takes those away that it no longer holds."""
+    with emulated_gpu():
+        engine = make(random_weights(DENSE, 4, torch.bfloat16), NEAR)
+        read(engine, random_tokens(300, 4))
+        list(engine.logits(random_tokens(3, 5)))
+        store: Any = engine._store
+        for tokens in (300, 200):
+            engine.truncate(tokens)
+            for layer, owners in enumerate(store.cache.owner.tolist()):
+                by_head = store.host_pages[layer].unflatten(0, (len(owners), -1))
+                for head, groups in enumerate(owners):
+                    held = {slot: group for slot, group in enumerate(groups) if group >= 0}
+                    # Whole chunks between the first one and the one under way.
+                    assert set(held.values()) == set(range(4, tokens // 64 * 4))
+                    for slot, group in held.items():
+                        assert store.cache.table[layer, head, group] == slot
+                        page = store.cache.resident[layer, head, store.window.slots + slot]
+                        assert torch.equal(page, by_head[head, group])
 
 
 def test_kernels_can_be_compiled_beforehand(
