@@ -170,13 +170,13 @@ def assert_same_until_a_tie(ours: list[int], theirs: list[int], logits: torch.Te
 
 
 @pytest.mark.parametrize(
-    ("length", "size"), [(5, 16), (700, 16), (1279, 16), (2111, 16), (1500, 4)]
+    ("length", "size"), [(5, 16), (700, 16), (1279, 16), (2111, 16), (1500, 2)]
 )
 def test_the_graph_decodes_as_single_steps_do(
     weights: ModelWeights, length: int, size: int
 ) -> None:
     # Small groups are more often nearly tied, so more of them are read.
-    budget = 16 if size == 16 else 128
+    budget = 16 if size == 16 else 256
     router = replace(ROUTER, group_size=size, gpu_group_size=size, decode_budget=budget)
     engine, without = make(weights, router), make(weights, router)
     without._graph = None

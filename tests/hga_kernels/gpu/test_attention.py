@@ -67,7 +67,7 @@ def test_attend_pages(
     torch.testing.assert_close(logs.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("ratio", "group_size"), [(3, 16), (8, 16), (8, 8), (3, 4), (8, 4)])
+@pytest.mark.parametrize(("ratio", "group_size"), [(3, 16), (8, 16), (8, 8), (3, 2), (8, 2)])
 def test_whole_blocks(device: torch.device, ratio: int, group_size: int) -> None:
     """64 query tokens: several programs share the pages, and tiles follow each other."""
     case = page_case(64, 1, ratio, 1, 64, 640 // group_size, 900, seed=5, group_size=group_size)
