@@ -23,7 +23,8 @@ from hga_engine.model.types import ModelWeights
 _RING = 4
 """Results that the host may still have to read."""
 _AHEAD = 2
-"""Steps queued while the host waits for the first of them."""
+"""Steps queued while the host waits for the first of them. So one token may be decoded beyond the
+last that is wanted; a second one would choose from pages that hold the first."""
 
 
 class DecodeGraph:
@@ -109,6 +110,9 @@ class DecodeGraph:
         if self._graph is None:
             self._set(token, position, sampling)
             self._graph = self._capture()
+            # Where a chunk begins, that step has put its token in the place of one before.
+            self._store.drop_window()
+            self._store.prepare_decoding()
         self._set(token, position, sampling)
         first, found = self._replays, int(self._store.cache.counts.sum())
         try:

@@ -249,6 +249,10 @@ class DeviceKVStore:
         load_window(self.host_pages, self.cache.resident, position, self.window)
         self._window_end = length
 
+    def drop_window(self) -> None:
+        """Bring sinks and recent tokens anew before the next token."""
+        self._window_end = -1
+
     def advance(self, tokens: int) -> None:
         """Count tokens that decoding has written to host memory and ``cache``."""
         length = self._lengths[0] + tokens

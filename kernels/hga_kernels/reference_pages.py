@@ -301,6 +301,9 @@ def load_window(
 ) -> None:
     """Copy sinks and recent groups of all layers from the host.
 
+    Recent ones are those of the last token that the host holds: where a chunk begins, the one
+    before it still has to be indexed.
+
     Args:
         host: [layers, kv_heads * max_groups, 2, group_size, head_dim].
         resident: [layers, kv_heads, slots, 2, group_size, head_dim], written.
@@ -311,7 +314,8 @@ def load_window(
     of_host = host.unflatten(1, (resident.shape[1], -1))
     for group in range(min(window.sinks, -(-now // window.group_size))):
         resident[:, :, group] = of_host[:, :, group].to(resident.device)
-    for group in range(max(0, window.end(now) - window.recent), -(-now // window.group_size)):
+    end = window.end(max(now - 1, 0))
+    for group in range(max(0, end - window.recent), -(-now // window.group_size)):
         slot = window.sinks + group % window.recent
         resident[:, :, slot] = of_host[:, :, group].to(resident.device)
 

@@ -150,6 +150,16 @@ def test_a_question_leaves_the_cache_full_of_true_pages() -> None:
                         assert torch.equal(page, by_head[head, group])
 
 
+def test_decoding_from_where_a_chunk_begins_leaves_the_index_as_it_was() -> None:
+    with emulated_gpu():
+        engine = make(random_weights(DENSE, 4, torch.bfloat16), NEAR)
+        read(engine, random_tokens(256, 4))
+        before = [entries[:, :, :4].clone() for entries in engine._index.stacked()[2:]]
+        ask(engine, random_tokens(1, 5), 2, ignore_end=True)
+        for entries, same in zip(engine._index.stacked()[2:], before, strict=True):
+            assert torch.equal(entries[:, :, :4], same)
+
+
 def test_kernels_can_be_compiled_beforehand(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

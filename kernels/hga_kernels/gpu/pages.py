@@ -324,8 +324,9 @@ def _load_window(
     position = tl.load(position_at)
     group = slot
     if slot >= SINKS:
-        # The one group of the window's span that the ring holds there.
-        first = (position // _CHUNK + 1) * (_CHUNK // GROUP) - RECENT
+        # The one group of the window's span that the ring holds there. A chunk that has just been
+        # closed is to be indexed from there.
+        first = (tl.maximum(position - 1, 0) // _CHUNK + 1) * (_CHUNK // GROUP) - RECENT
         group = first + ((slot - SINKS - first) % RECENT + RECENT) % RECENT
     if (group >= 0) & (group * GROUP < position):
         element = tl.arange(0, SIZE)

@@ -364,6 +364,7 @@ def test_attend_resident(
 
 
 @settings(max_examples=12, deadline=None)
+@example(position=320, size=16, seed=0)
 @given(st.integers(0, 600), group_sizes, seeds)
 def test_load_window(device: torch.device, position: int, size: int, seed: int) -> None:
     layers, kv_heads, total, dim, window = 2, 2, 640 // size, 16, small(size)
@@ -380,8 +381,7 @@ def test_load_window(device: torch.device, position: int, size: int, seed: int) 
         assert torch.equal(found[:, :, slot].flatten(2).cpu(), page) == (slot in groups)
     for group in window.recent_groups(max(position - 1, 0)) if position else ():
         in_ring = found[:, :, window.sinks + group % window.recent].flatten(2).cpu()
-        if group in window.recent_groups(position):
-            assert torch.equal(in_ring, host.view(layers, kv_heads, total, -1)[:, :, group])
+        assert torch.equal(in_ring, host.view(layers, kv_heads, total, -1)[:, :, group])
 
 
 @pytest.mark.parametrize("size", [48, 576, 2049])
