@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from hga_kernels import reference, reference_pages
 from hga_kernels.gpu import attention, choice, pages, resident, selection
+from hga_kernels.gpu.build import launches_for
 from hga_kernels.reference_pages import Window
 
 from gpu_times import Case, with_launch
@@ -78,7 +79,7 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     for launch in resident.CANDIDATES["add_up"]:
         yield with_launch(attend, resident.ADD_UP, launch)
     for launch in pages.CANDIDATES["resolve_pages"]:
-        yield with_launch(resolve, pages.resolve_launches(decode.owner.shape[2]), launch)
+        yield with_launch(resolve, launches_for(pages.RESOLVE, decode.owner.shape[2]), launch)
 
 
 def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:

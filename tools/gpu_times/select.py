@@ -12,6 +12,7 @@ from unittest.mock import patch
 import torch
 from hga_kernels import reference
 from hga_kernels.gpu import index, selection, selection_launches, selection_step
+from hga_kernels.gpu.build import launches_for
 from hga_kernels.reference_pages import Window
 
 from gpu_times import Case, changed, with_launch
@@ -199,7 +200,9 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     for launch in selection_step.CANDIDATES["score_step"]:
         yield with_launch(step, selection_step.SCORE_LAUNCHES, launch)
     for launch in selection_step.CANDIDATES["choose_step"]:
-        launches = selection_step.choose_launches(CHUNKS * CHUNK // group // reference.STRATA)
+        launches = launches_for(
+            selection_step.CHOOSE_LAUNCHES, CHUNKS * CHUNK // group // reference.STRATA
+        )
         yield with_launch(step, launches, launch)
     for launch in selection_launches.CANDIDATES["score_groups 128"]:
         yield with_launch(block, selection_launches.SCORE_LAUNCHES[128], launch)
@@ -209,7 +212,9 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
         yield with_launch(append, selection_launches.SCORE_LAUNCHES[16], launch)
     for launch in selection_launches.CANDIDATES["weigh"]:
         yield with_launch(block, selection_launches.WEIGH_LAUNCHES, launch)
-    choose = selection_launches.choose_launches(CHUNKS * CHUNK // group // reference.STRATA)
+    choose = launches_for(
+        selection_launches.CHOOSE_LAUNCHES, CHUNKS * CHUNK // group // reference.STRATA
+    )
     for launch in selection_launches.CANDIDATES["choose"]:
         yield with_launch(block, choose, launch)
     for mebibytes in (24, 48, 96):

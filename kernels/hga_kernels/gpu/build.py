@@ -94,6 +94,11 @@ def pick(launches: Launches, capability: int) -> Launch:
     return launches[max(below) if below else min(launches)]
 
 
+def launches_for(by_most: dict[int, dict[int, Launch]], size: int) -> dict[int, Launch]:
+    """Those for a size, of launches by the most that each are for; the last ones for more."""
+    return by_most[min((most for most in by_most if size <= most), default=max(by_most))]
+
+
 def status() -> str:
     """One line for people: which launches this machine's GPU gets."""
     known = capability()

@@ -9,7 +9,15 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.build import (
+    GROUP_SIZES,
+    Build,
+    Launch,
+    capability,
+    launches_for,
+    overlap,
+    pick,
+)
 from hga_kernels.gpu.scores import oldest
 from hga_kernels.reference import STRATA
 from hga_kernels.reference_pages import CHUNK, MISSING, MOST_AGE, WINDOW, Window
@@ -269,11 +277,6 @@ def padded_slots(cache_slots: int, warps: int) -> int:
     return max(int(triton.next_power_of_2(-(-cache_slots // STRATA))), 32 * warps)
 
 
-def resolve_launches(cache_slots: int) -> dict[int, Launch]:
-    """Those of ``RESOLVE`` for a cache of so many slots."""
-    return RESOLVE[min((most for most in RESOLVE if cache_slots <= most), default=max(RESOLVE))]
-
-
 def resolve_pages(
     groups: torch.Tensor,
     table: torch.Tensor,
@@ -287,7 +290,7 @@ def resolve_pages(
     kv_heads, budget = groups.shape
     cache_slots = owner.shape[1]
     places = torch.empty_like(groups)
-    launch = pick(resolve_launches(cache_slots), capability(groups.device))
+    launch = pick(launches_for(RESOLVE, cache_slots), capability(groups.device))
     _resolve_pages[(kv_heads,)](
         groups,
         places,

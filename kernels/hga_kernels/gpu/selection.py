@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import triton
 
-from hga_kernels.gpu.build import GROUP_SIZES, capability, pick
+from hga_kernels.gpu.build import GROUP_SIZES, capability, launches_for, pick
 from hga_kernels.gpu.selection_block import (
     CENTRE_TILE,
     choose_kernel,
@@ -18,11 +18,11 @@ from hga_kernels.gpu.selection_block import (
 )
 from hga_kernels.gpu.selection_launches import (
     CENTRE_LAUNCHES,
+    CHOOSE_LAUNCHES,
     LEAST_BYTES,
     SCORE_LAUNCHES,
     TURN_LAUNCHES,
     WEIGH_LAUNCHES,
-    choose_launches,
     unit_rows_for,
 )
 from hga_kernels.gpu.selection_step import MAX_ROWS, select_few
@@ -329,5 +329,5 @@ def _choose(work: _Work, groups: torch.Tensor, multiples: torch.Tensor, layer: i
         PLACES=padded,
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=work.per_chunk,
-        **pick(choose_launches(padded), capability()).options(),
+        **pick(launches_for(CHOOSE_LAUNCHES, padded), capability()).options(),
     )

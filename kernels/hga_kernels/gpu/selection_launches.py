@@ -3,7 +3,7 @@
 import triton
 
 from hga_kernels.gpu import selection_step
-from hga_kernels.gpu.build import Build, Launch
+from hga_kernels.gpu.build import Build, Launch, launches_for
 from hga_kernels.gpu.selection_block import (
     CENTRE_TILE,
     choose_kernel,
@@ -69,11 +69,6 @@ CANDIDATES = {
 def unit_rows_for(rows: int) -> int:
     """Rows of a unit, where a block has ``rows``."""
     return min(max(int(triton.next_power_of_2(rows)), 16), 128)
-
-
-def choose_launches(places: int) -> dict[int, Launch]:
-    """Those of ``CHOOSE_LAUNCHES`` for so many places of a stratum."""
-    return CHOOSE_LAUNCHES[min(most for most in CHOOSE_LAUNCHES if places <= most)]
 
 
 _COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
@@ -178,7 +173,7 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "multiples": "*fp32",
             **dict.fromkeys(numbers, "i32"),
         },
-        choose_launches(places),
+        launches_for(CHOOSE_LAUNCHES, places),
         {
             "PLACES": places,
             "BUDGET": budget,
@@ -235,7 +230,7 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             "counts": "*i64",
             **dict.fromkeys(("budget", "cache_slots", "max_groups", "parts", "first_head"), "i32"),
         },
-        selection_step.choose_launches(128 * 8 * (64 // group) // STRATA),
+        launches_for(selection_step.CHOOSE_LAUNCHES, 128 * 8 * (64 // group) // STRATA),
         {**sizes, "BUDGET": 2048 // group, "SLOTS": 1024},
     )
     return (score, choose)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Launch, capability, overlap, pick
+from hga_kernels.gpu.build import Launch, capability, launches_for, overlap, pick
 from hga_kernels.gpu.pages import give_slots, mark_used, padded_slots, slots_of
 from hga_kernels.gpu.resident import store_log_mass
 from hga_kernels.gpu.scores import (
@@ -302,11 +302,6 @@ def choose_step_kernel(
             )
 
 
-def choose_launches(places: int) -> dict[int, Launch]:
-    """Those of ``CHOOSE_LAUNCHES`` for so many places of a stratum."""
-    return CHOOSE_LAUNCHES[min(most for most in CHOOSE_LAUNCHES if places <= most)]
-
-
 def select_few(
     queries: torch.Tensor,
     summaries: torch.Tensor,
@@ -338,7 +333,7 @@ def select_few(
     runs = -(-last_chunk // chunks)
     all_runs = int(triton.next_power_of_2(-(-summaries.shape[1] // chunks)))
     padded = max(int(triton.next_power_of_2(rows)), LEAST_ROWS)
-    choose = pick(choose_launches(all_runs * groups_of_run // STRATA), capability())
+    choose = pick(launches_for(CHOOSE_LAUNCHES, all_runs * groups_of_run // STRATA), capability())
     # ``heaviest`` wants a place a thread.
     all_runs = max(all_runs, 32 * choose.warps * STRATA // groups_of_run)
     device = queries.device
