@@ -124,8 +124,8 @@ class Settings:
         metadata=_about(
             _whole,
             int,
-            "Tokens that an answer token may read per KV head, beside the first and the recent "
-            "ones. While reading, 64 tokens share five thirds of that.",
+            "Tokens that an answer token may read per KV head, beside the first and those "
+            "of the chunk under way. While reading, 64 tokens share five thirds of that.",
         ),
     )
     router: RouterName = field(

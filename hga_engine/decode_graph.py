@@ -34,7 +34,8 @@ class DecodeGraph:
     following step finds on the device, together with its position: whatever changes from step to
     step is in device memory, so the same graph serves a history that grows. The host only reads
     results, from pinned memory, while later steps are under way. A step queued after the last
-    token that is wanted writes to a place that the next one to be used overwrites.
+    token that is wanted writes to places that are written again, or brought anew, before the next
+    one is used.
     """
 
     def __init__(
@@ -111,7 +112,6 @@ class DecodeGraph:
             self._set(token, position, sampling)
             self._graph = self._capture()
             # Where a chunk begins, that step has put its token in the place of one before.
-            self._store.drop_window()
             self._store.prepare_decoding()
         self._set(token, position, sampling)
         first, found = self._replays, int(self._store.cache.counts.sum())

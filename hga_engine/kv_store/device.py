@@ -115,8 +115,6 @@ class DeviceKVStore:
             counts=torch.zeros(2, dtype=torch.int64, device=device),
         )
         self._counts = Mirror(self.cache.counts)
-        self._window_end = -1
-        """Length of the session that the window in the cache is for; -1 where there is none."""
         self._routable = (router.sink_tokens, router.recent_tokens, router.chunk_size)
         self._draws = router.router == "hga"
         self._is_open = False
@@ -196,7 +194,7 @@ class DeviceKVStore:
         self.host.truncate(tokens)
         self._lengths = [min(length, tokens) for length in self._lengths]
         self._flushed = list(self._lengths)
-        self._window_end, self._likely = -1, None
+        self._likely = None
         cache = self.cache
         # A page that is open again will change.
         forget_pages(cache.table, cache.owner, cache.stamps, tokens // self._group_size)
@@ -213,7 +211,7 @@ class DeviceKVStore:
         """Take the lengths of the host store, which has been filled by itself."""
         self._lengths = [self.host.length(layer) for layer in range(self._layers)]
         self._flushed = list(self._lengths)
-        self._in_pool, self._current, self._window_end = [None, None], None, -1
+        self._in_pool, self._current = [None, None], None
 
     @property
     def host_pages(self) -> torch.Tensor:
@@ -224,7 +222,7 @@ class DeviceKVStore:
     def borrow(self, *shape: int) -> torch.Tensor | None:
         """Memory of the page cache for a while: what it held is forgotten.
 
-        It may be used until decoding is prepared.
+        It may be used until the layers that are read one after the other are closed.
 
         Args:
             shape: of a tensor like K/V; None comes where it does not fit.
@@ -234,24 +232,15 @@ class DeviceKVStore:
         if size > memory.numel():
             return None
         forget_pages(self.cache.table, self.cache.owner, self.cache.stamps, 0)
-        self._window_end = -1
         self._unfilled, self._likely = set(range(self._layers)), None
         return memory[:size].view(shape)
 
     def prepare_decoding(self) -> None:
-        """Bring sinks and recent tokens to ``cache``, where they are not there already."""
+        """Bring sinks and recent tokens to ``cache``."""
         self._unfilled.clear()
-        length = self._lengths[0]
-        if self._window_end == length:
-            return
         self.flush()
-        position = torch.tensor([length], dtype=torch.int32, device=self._device)
+        position = torch.tensor([self._lengths[0]], dtype=torch.int32, device=self._device)
         load_window(self.host_pages, self.cache.resident, position, self.window)
-        self._window_end = length
-
-    def drop_window(self) -> None:
-        """Bring sinks and recent tokens anew before the next token."""
-        self._window_end = -1
 
     def advance(self, tokens: int) -> None:
         """Count tokens that decoding has written to host memory and ``cache``."""
@@ -260,7 +249,6 @@ class DeviceKVStore:
             self.host.grow(layer, length)
         self._lengths = [length] * self._layers
         self._flushed = list(self._lengths)
-        self._window_end = length
         self._in_pool, self._current = [None, None], None
 
     def usage(self) -> TierUsage:
@@ -364,4 +352,3 @@ class DeviceKVStore:
             for head in range(self._kv_heads):
                 target[head, first:last].copy_(source[head, first:last], non_blocking=True)
         self._flushed[layer] = end
-        self._window_end = -1

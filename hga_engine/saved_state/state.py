@@ -235,7 +235,7 @@ class SavedState:
         if differing:
             raise SavedStateError(
                 f"{self._folder}: was saved with {'; '.join(differing)}. "
-                "Use the same settings and device, or read the document again."
+                "Use the same version, settings and device, or read the document again."
             )
 
     def _usable_index(self) -> IndexRecord | None:

@@ -150,10 +150,19 @@ def test_a_question_leaves_the_cache_full_of_true_pages() -> None:
                         assert torch.equal(page, by_head[head, group])
 
 
-def test_decoding_from_where_a_chunk_begins_leaves_the_index_as_it_was() -> None:
+@pytest.mark.parametrize("document", [256, 250])
+def test_decoding_from_where_a_chunk_begins_leaves_the_index_as_it_was(document: int) -> None:
+    """Whether the text before was read or, its last tokens, decoded."""
+    cancel = threading.Event()
     with emulated_gpu():
         engine = make(random_weights(DENSE, 4, torch.bfloat16), NEAR)
-        read(engine, random_tokens(256, 4))
+        read(engine, random_tokens(document, 4))
+        if document < 256:
+            sampling = SamplingParams(max_new_tokens=9, ignore_end=True)
+            for _ in engine.answer(random_tokens(3, 6), sampling, cancel):
+                if engine._stored == 256:
+                    cancel.set()
+            engine.truncate(256)
         before = [entries[:, :, :4].clone() for entries in engine._index.stacked()[2:]]
         ask(engine, random_tokens(1, 5), 2, ignore_end=True)
         for entries, same in zip(engine._index.stacked()[2:], before, strict=True):

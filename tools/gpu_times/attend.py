@@ -21,7 +21,7 @@ from gpu_times.select import entries
 LAYERS, KV_HEADS, HEADS, DIM, TOKENS = 48, 4, 32, 128, 65_536
 TOKEN = 2 * DIM * 2
 """Bytes of K and V."""
-BUDGET, PREFILL, DECODE = 1024, 2304, 1280
+BUDGET, PREFILL, DECODE = 1312, 2304, 1440
 """Tokens that are chosen in a step, and that are read by a block."""
 SLOTS = 7600
 """Tokens that the page cache of a KV head holds."""
@@ -31,8 +31,8 @@ POSITION = 60_001
 
 
 def window_of(group: int) -> Window:
-    """A chunk of sinks, and three that are recent."""
-    return Window(64 // group, 192 // group, group)
+    """A chunk of sinks, and the open one."""
+    return Window(64 // group, 64 // group, group)
 
 
 def cases(device: torch.device, group: int) -> Iterator[Case]:
@@ -237,7 +237,7 @@ class _Decode:
 
     def case(self) -> Case:
         """Write, resolve and attend."""
-        size = TIMED_LAYERS * KV_HEADS * (256 + BUDGET) * TOKEN
+        size = TIMED_LAYERS * KV_HEADS * (128 + BUDGET) * TOKEN
         return Case(f"decode, {TIMED_LAYERS} layers, {self.name}", self.run, size, 0, self.check)
 
     def parts(self) -> Iterator[Case]:
@@ -254,6 +254,6 @@ class _Decode:
             for layer in range(TIMED_LAYERS):
                 self.attend(layer, queries, groups[layer], places[layer])
 
-        size = TIMED_LAYERS * KV_HEADS * (256 + BUDGET) * TOKEN
+        size = TIMED_LAYERS * KV_HEADS * (128 + BUDGET) * TOKEN
         yield Case(f"resolve_pages, {TIMED_LAYERS} layers, {self.name}", resolve)
         yield Case(f"attend_resident, {TIMED_LAYERS} layers, {self.name}", attend, size)

@@ -140,7 +140,7 @@ def indexing(device: torch.device, layers: tuple[torch.Tensor, ...], group: int)
 
     slots = 44 * 16 // group
     resident = torch.randn(LAYERS, HEADS, slots, 2, group, DIM, device=device).bfloat16()
-    window = Window(64 // group, 192 // group, group)
+    window = Window(64 // group, 64 // group, group)
     shapes = [(LAYERS, *entry.shape[1:]) for entry in layers]
     whole = [
         torch.empty(shape, dtype=entry.dtype, device=device)

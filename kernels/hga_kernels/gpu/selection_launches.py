@@ -184,7 +184,7 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
 
 def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
     padded = max(int(triton.next_power_of_2(rows)), selection_step.LEAST_ROWS)
-    sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PARTS": 2, "OVERLAPS": True}
+    sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PARTS": 1, "OVERLAPS": True}
     score = Build(
         f"score_step {model} {group}",
         selection_step.score_step_kernel,
