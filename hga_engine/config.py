@@ -88,6 +88,13 @@ class RouterConfig:
         """Tokens that a query may read per KV head by the decode rule, beyond those always read."""
         return self.decode_budget * self.group_size
 
+    def routed_groups(self, position: int) -> tuple[int, int]:
+        """The groups, from and to, that a query at ``position`` reads only if they are selected."""
+        per_chunk = self.chunk_size // self.group_size
+        first = self.sink_tokens // self.chunk_size
+        end = position // self.chunk_size - self.recent_tokens // self.chunk_size
+        return first * per_chunk, max(first, end) * per_chunk
+
     def with_budget(self, tokens: int) -> "RouterConfig":
         """The same with so many tokens by the decode rule, and five thirds of that by the other.
 

@@ -144,15 +144,6 @@ class RoutedAttention:
         self._kept_blocks: dict[tuple[int, int, int], _Blocks] = {}
         """By position, queries and rows: every layer asks for the same."""
 
-    def routed_groups(self, position: int) -> tuple[int, int]:
-        """The groups, from and to, that a query at ``position`` reads only if they are selected."""
-        chunk = position // self._router.chunk_size
-        first = self._sink_chunks
-        return (
-            first * self._groups_per_chunk,
-            max(first, chunk - self._recent_chunks) * self._groups_per_chunk,
-        )
-
     def trace(self, position: int, reading: Reading) -> Trace:
         """What one query at ``position`` read in all layers, with its attention mass."""
         layers, heads = self._model.num_layers, self._model.num_query_heads
@@ -170,7 +161,7 @@ class RoutedAttention:
 
     def _told_groups(self, position: int) -> tuple[int, int]:
         """The groups, from and to, whose mass is told apart from what is always attended to."""
-        first, last = self.routed_groups(position)
+        first, last = self._router.routed_groups(position)
         if first < last:
             return first, last
         return self._told_together, position // self._router.group_size + 1
@@ -208,7 +199,7 @@ class RoutedAttention:
             chosen: groups, summed over layers and KV heads.
         """
         size = self._router.group_size
-        first, last = self.routed_groups(position)
+        first, last = self._router.routed_groups(position)
         always = position + 1 - (last - first) * size
         reading = Reading(0)
         reading.group_mass = group_mass[: position // size + 1].double()

@@ -80,6 +80,7 @@ class DeviceKVStore:
         self._device = device
         self._layers = model.num_layers
         self._kv_heads = model.num_kv_heads
+        self._router = router
         self._group_size = router.group_size
         self._context = host.context
         self._max_groups = -(-self._context // router.group_size)
@@ -115,8 +116,6 @@ class DeviceKVStore:
             counts=torch.zeros(2, dtype=torch.int64, device=device),
         )
         self._counts = Mirror(self.cache.counts)
-        self._routable = (router.sink_tokens, router.recent_tokens, router.chunk_size)
-        self._draws = router.router == "hga"
         self._is_open = False
         """Whether a text is read layer after layer."""
         self._unfilled = set(range(self._layers))
@@ -303,18 +302,17 @@ class DeviceKVStore:
             pages: those of the layer, see ``_by_head``.
         """
         self._unfilled.discard(layer)
-        if not self._draws:
+        router, cache, kv_heads = self._router, self.cache, self._kv_heads
+        if router.router != "hga":
             return
-        cache, kv_heads, size = self.cache, self._kv_heads, self._group_size
         if self._likely is None:
-            sinks, recent, chunk = self._routable
-            end = (self._lengths[layer] // chunk - recent // chunk) * (chunk // size)
             self._likely = likely_groups(
-                *(self._layers * kv_heads, cache.owner.shape[2], sinks // size, end),
-                *(chunk // size, self._device),
+                *(self._layers * kv_heads, cache.owner.shape[2]),
+                *router.routed_groups(self._lengths[layer]),
+                *(router.chunk_size // router.group_size, self._device),
             )
-        groups = self._likely[0].view(self._layers, kv_heads, -1)[layer]
-        slots = self._likely[1]
+        groups, slots = self._likely
+        groups = groups.view(self._layers, kv_heads, -1)[layer]
         for head in range(kv_heads):
             target = cache.resident[layer, head, self.window.slots :]
             target[slots] = pages[head, groups[head]]

@@ -214,7 +214,7 @@ def likely_groups(
         heads: KV heads of all layers.
         cache_slots: of a KV head.
         first_group: the first that may be chosen.
-        end_group: the first that may not; both are of whole chunks.
+        end_group: the first that may not, not below ``first_group``; both are of whole chunks.
         per_chunk: groups of a chunk.
         device: of the results.
 
@@ -223,7 +223,7 @@ def likely_groups(
         slots: [n] int64: where to put them, each in a slot of its stratum. The likeliest are in the
             last ones, as ``resolve_pages`` reuses the first.
     """
-    numbered = torch.arange(first_group, max(end_group, first_group), device=device)
+    numbered = torch.arange(first_group, end_group, device=device)
     groups, slots = [], []
     for stratum in range(reference.STRATA):
         own = numbered[numbered // per_chunk % reference.STRATA == stratum]

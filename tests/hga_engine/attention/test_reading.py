@@ -231,12 +231,11 @@ def test_what_is_hidden_is_not_read_whatever_is_drawn(router: str, rule: Rule) -
 
 
 def test_routed_groups_are_what_is_neither_sink_nor_recent() -> None:
-    attention = Layer(Text.random(9, 1, 1)).attention
     # Sinks are groups 0 and 1; at position 44, in chunk 5, chunk 4 is recent: groups 8 and up.
-    assert attention.routed_groups(44) == (2, 8)
-    first, last = attention.routed_groups(10)
+    assert SMALL.routed_groups(44) == (2, 8)
+    first, last = SMALL.routed_groups(10)
     assert first == last
     for position in range(119):
-        first, last = attention.routed_groups(position)
+        first, last = SMALL.routed_groups(position)
         everything = set(range(position // 4 + 1))
         assert set(range(first, last)) == everything - always_read(position, SMALL)
