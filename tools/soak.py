@@ -26,7 +26,9 @@ from hga_engine.model.synthetic import synthetic_tokens
 from hga_engine.opening import LoadedModel, open_engine, prepare_model, synthetic_model
 
 FIXED_TOKENS = 48
-GROWTH_BYTES = 64 << 20
+GROWTH_BYTES = 16 << 20
+LOOKS = 10
+"""Times that the memory is looked at."""
 
 
 def answer(engine: Engine, question: list[int], count: int, stop_after: int = -1) -> list[int]:
@@ -87,7 +89,7 @@ def main() -> int:
     for _ in engine.read(text[:200]):
         pass
     engine.truncate(size)
-    began, before = time.monotonic(), memory(engine)
+    began, used = time.monotonic(), [memory(engine)]
     done = dict.fromkeys(("answers", "cancelled", "read on", "cut back", "compared"), 0)
     wrong = 0
     while time.monotonic() - began < options.seconds:
@@ -108,10 +110,14 @@ def main() -> int:
             count = draw.randrange(1, 120)
             answer(engine, asked, count, draw.randrange(count) if kind == "cancelled" else -1)
         done[kind] += 1
+        if time.monotonic() - began > len(used) * options.seconds / LOOKS:
+            used.append(memory(engine))
     torch.cuda.synchronize() if torch.cuda.is_available() else None
-    grown = memory(engine) - before
+    used.append(memory(engine))
+    grown = used[-1] - used[len(used) // 2]
     print(
-        f"{time.monotonic() - began:.0f} s: {done}; wrong answers {wrong}; memory {grown:+,} bytes"
+        f"{time.monotonic() - began:.0f} s: {done}; wrong answers {wrong}; memory {grown:+,} bytes "
+        f"in the second half; MiB since the beginning {[(u - used[0]) >> 20 for u in used]}"
     )
     return int(wrong > 0 or grown > GROWTH_BYTES)
 
