@@ -77,7 +77,8 @@ def check_selection(
             assert (multiples[block, head, len(chosen) :] == 1).all()
             drawn = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
             place, most = layer * heads + head, groups.shape[2]
-            assert_drawn(drawn, of_group, place, most, per_chunk, 3e-3, 1e-6 * rows)
+            # Weights are kept in bf16; a multiple is of two of them.
+            assert_drawn(drawn, of_group, place, most, per_chunk, 1.25 * BF16_STEP, 1e-6 * rows)
 
 
 @compiled
@@ -86,7 +87,7 @@ def check_selection(
 def test_selection_from_many_chunks(size: int, spread: float) -> None:
     """So many that the bound is looked for among a few, for both ways to split the work."""
     centres, codes, scales = index_of(3, 300, 64, seed=5)
-    for blocks, rows in ((1, 3), (6, 9)):
+    for blocks, rows in ((1, 3), (6, 9), (6, 35)):
         queries = random(3, blocks, rows, 64, seed=blocks).float() / 8 * spread
         ends = torch.full((blocks,), 300, dtype=torch.int32)
         ends[-1] = 295
@@ -97,7 +98,7 @@ def test_selection_from_many_chunks(size: int, spread: float) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
-    st.integers(1, 3), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
+    st.sampled_from([1, 2, 3, 16]), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
     st.sampled_from([2, 16]), st.integers(0, 60), seeds, st.data(),
 )  # fmt: skip
 def test_select_groups(

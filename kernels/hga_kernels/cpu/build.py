@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent
-_FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fno-math-errno", "-pthread")
+_FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-pthread")
 
 
 class BuildError(Exception):

@@ -83,6 +83,8 @@ void parallel_for(void (*task)(void *, int), void *context, int items) {
     pthread_mutex_unlock(&caller_lock);
 }
 
+int threads_running(void) { return started + 1; }
+
 int hga_set_threads(int threads) {
     pthread_mutex_lock(&caller_lock);
     if (threads > MAX_THREADS) threads = MAX_THREADS;

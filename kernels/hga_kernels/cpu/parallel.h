@@ -6,3 +6,6 @@
 void parallel_for(void (*task)(void *context, int item), void *context, int items);
 
 int hga_set_threads(int threads);
+
+// How many take part in a job, with its caller.
+int threads_running(void);

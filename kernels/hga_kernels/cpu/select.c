@@ -6,6 +6,7 @@
 // dimensions 16m + 4i + j for i = 0..3 in its bit pairs, so that unpacking pair i of a slab gives
 // 16 tokens x 4 dimensions: the operand of a byte dot product with one lane per token.
 #include <math.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "bf16.h"
 #include "exp2.h"
 #include "parallel.h"
+#include "tiles.h"
 
 enum { SMALL = 2, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
        MAX_DIM = 256, MAX_TILE = 8, SET = 16, AHEAD = 4 };
@@ -38,27 +40,34 @@ typedef struct {
     float *centre_scores;  // [pairs, rows, span]: in log2 units
     int8_t *bytes;         // [pairs, rows, dim]
     float *factors;        // [pairs, rows, 2]
-    float *memory;         // [pairs, size of Weights], if pairs are taken in parts
+    float *memory;         // [pairs, size of Weights] if pairs are taken in parts, else [threads, ..]
+    atomic_flag *taken;    // [threads]: whose memory is in use, if pairs are taken whole
+    int has_tiles;         // whether products may be taken by the matrix unit
     int failed;
 } SelectJob;
 
 // Of one pair, whose chunks are taken in parts.
 typedef struct {
-    float *sums;    // [span, rows, per_chunk]: weights of groups, relative to
+    uint16_t *sums; // [span, rows, per_chunk] bf16: weights of groups, relative to
     float *bases;   // [parts, rows]: in log2 units
     float *totals;  // [parts, rows]: of those weights
     float *odds;    // [span, per_chunk], the chunks of each stratum side by side
 } Weights;
 
+// In floats. When all weights have been used there is room for one float a group in their place.
+static size_t size_of_sums(const SelectJob *job) {
+    size_t rows = job->rows > 2 ? job->rows : 2;
+    return (rows * job->span * job->per_chunk + 1) / 2;
+}
+
 static size_t size_of_weights(const SelectJob *job) {
-    return (size_t)job->rows * (job->span * job->per_chunk + 2 * job->parts) +
+    return size_of_sums(job) + 2 * (size_t)job->rows * job->parts +
            (size_t)job->span * job->per_chunk;
 }
 
 static Weights weights_at(const SelectJob *job, float *memory) {
-    size_t cells = (size_t)job->span * job->per_chunk, rows = job->rows;
-    float *bases = memory + rows * cells, *totals = bases + rows * job->parts;
-    return (Weights){memory, bases, totals, totals + rows * job->parts};
+    float *bases = memory + size_of_sums(job), *totals = bases + (size_t)job->rows * job->parts;
+    return (Weights){(uint16_t *)memory, bases, totals, totals + (size_t)job->rows * job->parts};
 }
 
 // The chunks of one part of a pair, counted from the first that may be chosen from.
@@ -116,15 +125,17 @@ typedef struct {
 // Weights reach 2^HEADROOM before they are related to a larger score.
 static const float HEADROOM = 64.0f;
 
-// Relates the weights of a row to a larger score, from the first chunk of a part up to `end`.
+// Relates the weights of a row to a larger score, from the first chunk of a part up to `end`. It is a
+// whole number, so that bf16 weights are rounded the same whatever they are related to.
 static void raise_base(const SelectJob *job, Weights weights, Running *running, int row, int first,
                        int end, float base) {
     float shrink = exp2_1(running->base - base);
     running->base = base;
     for (int lane = 0; lane < LANES; lane++) running->lanes[lane] *= shrink;
-    for (int place = first; place < end; place++)
-        for (int g = 0; g < job->per_chunk; g++)
-            weights.sums[((size_t)place * job->rows + row) * job->per_chunk + g] *= shrink;
+    for (int place = first; place < end; place++) {
+        uint16_t *sums = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
+        for (int g = 0; g < job->per_chunk; g++) sums[g] = round_bf16(from_bf16(sums[g]) * shrink);
+    }
 }
 
 static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
@@ -195,6 +206,14 @@ static inline __m512 load_bf16(const uint16_t *values) {
         _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)values)), 16));
 }
 
+// Rounds values that are not NaN.
+static inline void store_bf16(uint16_t *out, __m512 values) {
+    __m512i bits = _mm512_castps_si512(values);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    _mm256_storeu_si256((__m256i *)out, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
 // Sums of the lanes of four vectors, in one vector of four.
 static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -227,6 +246,47 @@ static inline __m512 larger_of_pairs(__m512 a, __m512 b) {
     return _mm512_permutexvar_ps(places, larger);
 }
 
+// Scores of one row in one chunk and their weights, from the sums of its products with the tokens.
+static inline __attribute__((always_inline)) void weigh_row(
+    const SelectJob *job, Weights weights, int pair, int first_place, int place,
+    const __m512i sums[SLABS], const __m512 *token_scales, Running *running, int row) {
+    size_t of_row = (size_t)pair * job->rows + row;
+    const float *factors = job->factors + of_row * 2;
+    float centre = job->centre_scores[of_row * job->span + place];
+    __m512 scores[SLABS];
+    for (int g = 0; g < SLABS; g++) {
+        __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g]), _mm512_set1_ps(factors[0]),
+                                       _mm512_set1_ps(factors[1]));
+        scores[g] = _mm512_fmadd_ps(value, token_scales[g], _mm512_set1_ps(centre));
+    }
+    int small = job->per_chunk == MOST_GROUPS;
+    __m512 first_two = small ? larger_of_pairs(scores[0], scores[1])
+                             : larger_halves(scores[0], scores[1]);
+    __m512 last_two = small ? larger_of_pairs(scores[2], scores[3])
+                            : larger_halves(scores[2], scores[3]);
+    Running *own = &running[row];
+    __m512 top = _mm512_max_ps(first_two, last_two);
+    if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(own->base + HEADROOM), _CMP_GT_OQ))
+        raise_base(job, weights, own, row, first_place, place,
+                   ceilf(_mm512_reduce_max_ps(top)));
+    __m512 base = _mm512_set1_ps(own->base);
+    first_two = exp2_near(_mm512_sub_ps(first_two, base));
+    last_two = exp2_near(_mm512_sub_ps(last_two, base));
+    uint16_t *out = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
+    if (small) {
+        store_bf16(out, first_two);
+        store_bf16(out + LANES, last_two);
+        __m512 both = _mm512_add_ps(first_two, last_two);
+        _mm512_storeu_ps(own->lanes, _mm512_add_ps(_mm512_loadu_ps(own->lanes), both));
+    } else {
+        __m128 groups = sums_of_groups(first_two, last_two);
+        float wide[SLABS];
+        _mm_storeu_ps(wide, groups);
+        for (int g = 0; g < SLABS; g++) out[g] = round_bf16(wide[g]);
+        _mm_storeu_ps(own->lanes, _mm_add_ps(_mm_loadu_ps(own->lanes), groups));
+    }
+}
+
 // Scores and weights of one chunk for `tile` rows from `row` on. dim and tile are constants where
 // this is called, so that everything stays in registers. Where there are more rows than a tile the
 // codes have been unpacked for all of them.
@@ -234,49 +294,59 @@ static inline __attribute__((always_inline)) void score_rows(
     const SelectJob *job, Weights weights, int pair, int first_place, int place,
     const uint8_t *codes, __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales,
     Running *running, int row, int tile, int dim) {
-    size_t first = (size_t)pair * job->rows + row;
-    const int8_t *bytes = job->bytes + first * dim;
-    const float *factors = job->factors + first * 2;
-    const float *centres = job->centre_scores + first * job->span + place;
+    const int8_t *bytes = job->bytes + ((size_t)pair * job->rows + row) * dim;
     __m512i sums[SLABS][MAX_TILE];
     if (unpacked)
         unpacked_products(unpacked, bytes, dim, tile, sums);
     else
         packed_products(codes, bytes, dim, tile, sums);
     for (int r = 0; r < tile; r++) {
-        __m512 scores[SLABS];
-        for (int g = 0; g < SLABS; g++) {
-            __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g][r]),
-                                           _mm512_set1_ps(factors[2 * r]),
-                                           _mm512_set1_ps(factors[2 * r + 1]));
-            scores[g] = _mm512_fmadd_ps(value, token_scales[g],
-                                        _mm512_set1_ps(centres[(size_t)r * job->span]));
-        }
-        int small = job->per_chunk == MOST_GROUPS;
-        __m512 first_two = small ? larger_of_pairs(scores[0], scores[1])
-                                 : larger_halves(scores[0], scores[1]);
-        __m512 last_two = small ? larger_of_pairs(scores[2], scores[3])
-                                : larger_halves(scores[2], scores[3]);
-        Running *own = &running[row + r];
-        __m512 top = _mm512_max_ps(first_two, last_two);
-        if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(own->base + HEADROOM), _CMP_GT_OQ))
-            raise_base(job, weights, own, row + r, first_place, place, _mm512_reduce_max_ps(top));
-        __m512 base = _mm512_set1_ps(own->base);
-        first_two = exp2_near(_mm512_sub_ps(first_two, base));
-        last_two = exp2_near(_mm512_sub_ps(last_two, base));
-        float *out = weights.sums + ((size_t)place * job->rows + row + r) * job->per_chunk;
-        if (small) {
-            _mm512_storeu_ps(out, first_two);
-            _mm512_storeu_ps(out + LANES, last_two);
-            __m512 both = _mm512_add_ps(first_two, last_two);
-            _mm512_storeu_ps(own->lanes, _mm512_add_ps(_mm512_loadu_ps(own->lanes), both));
-        } else {
-            __m128 groups = sums_of_groups(first_two, last_two);
-            _mm_storeu_ps(out, groups);
-            _mm_storeu_ps(own->lanes, _mm_add_ps(_mm_loadu_ps(own->lanes), groups));
-        }
+        __m512i of_row[SLABS];
+        for (int g = 0; g < SLABS; g++) of_row[g] = sums[g][r];
+        weigh_row(job, weights, pair, first_place, place, of_row, token_scales, running, row + r);
     }
 }
+
+#ifdef HGA_AMX
+// Products of TILE_ROWS queries with the tokens of one chunk: [SLABS][TILE_ROWS][LANES].
+static inline __attribute__((always_inline)) void tile_products(
+    __m512i (*unpacked)[MAX_DIM / 4], const int8_t *bytes, int dim, int32_t *products) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int part = 0; part < dim / 64; part++) {
+        _tile_loadd(4, bytes + 64 * part, dim);
+        _tile_loadd(5, unpacked[0] + 16 * part, 64);
+        _tile_loadd(6, unpacked[1] + 16 * part, 64);
+        _tile_dpbsud(0, 4, 5);
+        _tile_loadd(7, unpacked[2] + 16 * part, 64);
+        _tile_dpbsud(1, 4, 6);
+        _tile_loadd(5, unpacked[3] + 16 * part, 64);
+        _tile_dpbsud(2, 4, 7);
+        _tile_dpbsud(3, 4, 5);
+    }
+    _tile_stored(0, products, 64);
+    _tile_stored(1, products + TILE_ROWS * LANES, 64);
+    _tile_stored(2, products + 2 * TILE_ROWS * LANES, 64);
+    _tile_stored(3, products + 3 * TILE_ROWS * LANES, 64);
+}
+
+// As score_rows, for TILE_ROWS rows.
+static inline __attribute__((always_inline)) void score_tile(
+    const SelectJob *job, Weights weights, int pair, int first_place, int place,
+    __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales, Running *running, int row,
+    int dim) {
+    _Alignas(64) int32_t products[SLABS * TILE_ROWS * LANES];
+    tile_products(unpacked, job->bytes + ((size_t)pair * job->rows + row) * dim, dim, products);
+    for (int r = 0; r < TILE_ROWS; r++) {
+        __m512i sums[SLABS];
+        for (int g = 0; g < SLABS; g++)
+            sums[g] = _mm512_load_si512(products + (g * TILE_ROWS + r) * LANES);
+        weigh_row(job, weights, pair, first_place, place, sums, token_scales, running, row + r);
+    }
+}
+#endif
 
 static inline __attribute__((always_inline)) void score_chunk(
     const SelectJob *job, Weights weights, int pair, int first, int place, Running *running,
@@ -305,6 +375,12 @@ static inline __attribute__((always_inline)) void score_chunk(
                 _mm512_loadu_si512(codes + (size_t)g * LANES * (dim / 4) + 64 * (step / 4)),
                 step % 4);
     int row = 0;
+#ifdef HGA_AMX
+    if (job->has_tiles && dim % 64 == 0)
+        for (; row + TILE_ROWS <= job->rows; row += TILE_ROWS)
+            score_tile(job, weights, pair, first, place, unpacked, token_scales, running, row,
+                       dim);
+#endif
     for (; row + 8 <= job->rows; row += 8)
         score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
                    8, dim);
@@ -346,16 +422,18 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
             }
         }
         Running *own = &running[row];
-        if (top > own->base + HEADROOM) raise_base(job, weights, own, row, first, place, top);
+        if (top > own->base + HEADROOM)
+            raise_base(job, weights, own, row, first, place, ceilf(top));
         int size = CHUNK / job->per_chunk;
-        float *out = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
+        uint16_t *out = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
         for (int g = 0; g < job->per_chunk; g++) {
-            out[g] = 0;
+            float sum = 0;
             for (int t = size * g; t < size * g + size / 2; t++) {
                 float other = scores[t + size / 2];
-                out[g] += exp2_1((scores[t] > other ? scores[t] : other) - own->base);
+                sum += exp2_1((scores[t] > other ? scores[t] : other) - own->base);
             }
-            own->lanes[g % LANES] += out[g];
+            out[g] = round_bf16(sum);
+            own->lanes[g % LANES] += sum;
         }
     }
 }
@@ -369,6 +447,9 @@ static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
         return;
     }
     for (int row = 0; row < rows; row++) running[row].base = -INFINITY;
+#ifdef HGA_AMX
+    if (job->has_tiles) set_tiles();
+#endif
     for (int place = first; place < part.last; place++) {
         if (job->dim == 64)
             score_chunk(job, weights, pair, first, place, running, 64);
@@ -377,6 +458,9 @@ static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
         else
             score_chunk(job, weights, pair, first, place, running, job->dim);
     }
+#ifdef HGA_AMX
+    if (job->has_tiles) _tile_release();
+#endif
     for (int row = 0; row < rows; row++) {
         float total = 0;
         for (int lane = 0; lane < LANES; lane++) total += running[row].lanes[lane];
@@ -570,11 +654,11 @@ static inline float number_of(const SelectJob *job, int head, int group) {
 
 // Adds up the masses of the groups of a chunk over the rows, and divides them by their numbers.
 static inline __attribute__((always_inline)) void odds_of(const SelectJob *job, int head, int chunk,
-                                                          const float *sums, const float *shares,
+                                                          const uint16_t *sums, const float *shares,
                                                           float *odds, int groups) {
     float mass[MOST_GROUPS] = {0};
     for (int row = 0; row < job->rows; row++)
-        for (int g = 0; g < groups; g++) mass[g] += sums[row * groups + g] * shares[row];
+        for (int g = 0; g < groups; g++) mass[g] += from_bf16(sums[row * groups + g]) * shares[row];
     for (int g = 0; g < groups; g++)
         odds[g] = mass[g] / number_of(job, head, chunk * groups + g);
 }
@@ -613,7 +697,7 @@ static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
     for (int place = part.first; place < part.last; place++) {
         int chunk = job->first_chunk + place;
         Stratum own = strata[chunk % STRATA];
-        const float *sums = weights.sums + (size_t)place * rows * per_chunk;
+        const uint16_t *sums = weights.sums + (size_t)place * rows * per_chunk;
         float *odds = weights.odds + own.first + (chunk - own.chunk) / STRATA * per_chunk;
         if (per_chunk == MOST_GROUPS)
             odds_of(job, head, chunk, sums, shares, odds, MOST_GROUPS);
@@ -654,7 +738,7 @@ static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
         return;
     }
     // One more than there is room for. All weights have been used.
-    largest(odds, own.count, own.room + 1, places, weights.sums + own.first);
+    largest(odds, own.count, own.room + 1, places, (float *)weights.sums + own.first);
     float bound = 0;
     if (places[own.room] >= 0) {
         int left_out = own.room;
@@ -675,8 +759,8 @@ static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
     }
 }
 
-static Weights weights_of(const SelectJob *job, int pair) {
-    return weights_at(job, job->memory + size_of_weights(job) * pair);
+static Weights weights_of(const SelectJob *job, int number) {
+    return weights_at(job, job->memory + size_of_weights(job) * number);
 }
 
 static void score_part(void *context, int item) {
@@ -702,18 +786,15 @@ static void draw_of_stratum(void *context, int item) {
 // All for a pair of its own, whose weights then stay in the cache.
 static void score_and_draw(void *context, int pair) {
     SelectJob *job = context;
-    float *memory = malloc(size_of_weights(job) * sizeof(float));
-    if (!memory) {
-        job->failed = 1;
-        return;
-    }
-    Weights weights = weights_at(job, memory);
+    int thread = 0;  // as many run at a time
+    while (atomic_flag_test_and_set(&job->taken[thread])) thread = (thread + 1) % threads_running();
+    Weights weights = weights_of(job, thread);
     Part all = part_of(job, pair, 0);
     score_centres(job, pair, all);
     score_chunks(job, weights, pair, all);
     find_odds(job, weights, pair, all);
     for (int number = 0; number < STRATA; number++) draw_groups(job, weights, pair, number);
-    free(memory);
+    atomic_flag_clear(&job->taken[thread]);
 }
 
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
@@ -728,15 +809,18 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
                      .budget = budget, .parts = pairs < 16 ? 4 : 1, .layer = layer,
-                     .per_chunk = per_chunk};
+                     .per_chunk = per_chunk, .has_tiles = may_use_tiles()};
     size_t cells = (size_t)pairs * rows;
+    int memories = job.parts > 1 ? pairs : threads_running();
     job.centre_scores = malloc(cells * span * sizeof(float));
-    job.memory = job.parts > 1 ? malloc(pairs * size_of_weights(&job) * sizeof(float)) : NULL;
+    job.memory = malloc(memories * size_of_weights(&job) * sizeof(float));
+    job.taken = malloc(memories * sizeof *job.taken);
     job.bytes = malloc(cells * dim);
     job.factors = malloc(cells * 2 * sizeof(float));
-    if (!job.centre_scores || !job.bytes || !job.factors || (job.parts > 1 && !job.memory))
+    if (!job.centre_scores || !job.memory || !job.taken || !job.bytes || !job.factors)
         job.failed = 1;
     else {
+        for (int number = 0; number < memories; number++) atomic_flag_clear(&job.taken[number]);
         parallel_for(turn_rows, &job, pairs);
         if (job.parts == 1)
             parallel_for(score_and_draw, &job, pairs);
@@ -748,6 +832,7 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
     }
     free(job.centre_scores);
     free(job.memory);
+    free(job.taken);
     free(job.bytes);
     free(job.factors);
     return job.failed;
