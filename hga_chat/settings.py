@@ -125,7 +125,7 @@ class Settings:
             _whole,
             int,
             "Tokens that an answer token may read per KV head, beside the first and those "
-            "of the chunk under way. While reading, 64 tokens share five thirds of that.",
+            "of the chunk under way. While reading, neighbouring tokens share more of them.",
         ),
     )
     router: RouterName = field(

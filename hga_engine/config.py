@@ -64,22 +64,31 @@ class RouterConfig:
     """Tokens of a group, and of a page; on the CPU."""
     gpu_group_size: int = 16
     """The same on a GPU, where choosing among eight times as many takes longer than reading."""
-    prefill_group_size: int = 16
-    """Tokens that are chosen together under the prefill rule, whole groups: of a block only some
-    queries are scored, and others look for what comes next. Under the ``paper`` router, always."""
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
     recent_tokens: int = 0
     """Always attended before the open chunk; a multiple of ``chunk_size``."""
     decode_budget: int = 656
     """Groups per query token and KV head (decode rule)."""
-    prefill_budget: int = 136
-    """Groups of ``prefill_group_size`` per block of ``chunk_size`` queries and KV head (prefill
-    rule)."""
+    prefill_group_size: int = 2
+    """Tokens that are chosen together under the prefill rule, whole groups."""
+    prefill_budget: int = 820
+    """Groups of ``prefill_group_size`` per block of queries and KV head (prefill rule)."""
+    prefill_block: int = 16
+    """Neighbouring queries that share a selection under the prefill rule; divides
+    ``chunk_size``."""
+    scoring_stride: int = 1
+    """Under the prefill rule every n-th query of a block is scored."""
+    gpu_prefill_group_size: int = 16
+    """This and the next three: the same on a GPU, where scoring every query would take longer than
+    all the rest. Queries that are not scored look for what comes next: hence larger groups."""
+    gpu_prefill_budget: int = 136
+    gpu_prefill_block: int = 64
+    gpu_scoring_stride: int = 4
+    paper_group_size: int = 16
+    """Tokens of a group of the ``paper`` router, under both rules; whole groups."""
     paper_kept_chunks: int = 20
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
-    scoring_stride: int = 4
-    """Under the prefill rule every n-th query of a block is scored."""
     traced_tokens: int = 16
     """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
 
@@ -96,31 +105,46 @@ class RouterConfig:
         return first * per_chunk, max(first, end) * per_chunk
 
     def with_budget(self, tokens: int) -> "RouterConfig":
-        """The same with so many tokens by the decode rule, and five thirds of that by the other.
+        """The same with so many tokens by the decode rule, and more in proportion by the other.
 
         Raises:
-            ValueError: that is less than a group of ``prefill_group_size`` from every stratum.
+            ValueError: that is less than a group from every stratum, in groups of the largest size.
         """
-        least = STRATA * self.prefill_group_size
+        least = STRATA * max(self.gpu_group_size, self.gpu_prefill_group_size)
         if tokens < least:
             raise ValueError(f"budget must be at least {least} tokens")
         return replace(
             self,
             decode_budget=tokens // self.group_size,
-            prefill_budget=5 * tokens // (3 * self.prefill_group_size),
+            prefill_budget=5 * tokens // (4 * self.prefill_group_size),
+            gpu_prefill_budget=5 * tokens // (3 * self.gpu_prefill_group_size),
         )
 
     def on(self, device_type: str) -> "RouterConfig":
-        """The same with groups of the size that suits a device: "cpu" or "cuda"."""
-        size = self.group_size if device_type == "cpu" else self.gpu_group_size
-        budget = max(self.budget_tokens // size, 1)
-        return replace(self, group_size=size, decode_budget=budget)
+        """The same as suits a device: "cpu" or "cuda"."""
+        if device_type == "cpu":
+            return self
+        return replace(
+            self,
+            group_size=self.gpu_group_size,
+            decode_budget=max(self.budget_tokens // self.gpu_group_size, 1),
+            prefill_group_size=self.gpu_prefill_group_size,
+            prefill_budget=self.gpu_prefill_budget,
+            prefill_block=self.gpu_prefill_block,
+            scoring_stride=self.gpu_scoring_stride,
+        )
 
     def __post_init__(self) -> None:
         if self.chunk_size % self.prefill_group_size or self.prefill_group_size % self.group_size:
             raise ValueError(
                 "chunk_size must be a multiple of prefill_group_size, that of group_size"
             )
+        if self.chunk_size % self.paper_group_size or self.paper_group_size % self.group_size:
+            raise ValueError(
+                "chunk_size must be a multiple of paper_group_size, that of group_size"
+            )
+        if self.chunk_size % self.prefill_block:
+            raise ValueError("chunk_size must be a multiple of prefill_block")
         if self.traced_tokens % self.group_size:
             raise ValueError("traced_tokens must be a multiple of group_size")
         if self.group_size % 2:

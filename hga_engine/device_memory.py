@@ -117,7 +117,7 @@ def plan_device(
     if router.router == "hga":
         index = heads * chunks * (row + router.chunk_size * (model.head_dim // 4 + 2))
     elif router.router == "paper":
-        index = heads * chunks * row * (1 + router.chunk_size // router.prefill_group_size)
+        index = heads * chunks * row * (1 + router.chunk_size // router.paper_group_size)
     pools = 2 * model.num_kv_heads * groups * page
     always = (router.sink_tokens + router.recent_tokens + router.chunk_size) // router.group_size
     window = heads * (always * page + groups * 4)
@@ -173,7 +173,7 @@ def _workspace(
     angles = context * model.head_dim * 4
     # Selection takes as many blocks at a time as its workspace has room for, but keeps all masses.
     masses = 4 * (
-        tokens // router.chunk_size * model.num_kv_heads * context // router.prefill_group_size
+        tokens // router.prefill_block * model.num_kv_heads * context // router.prefill_group_size
     )
     selection = masses + SELECTION_BYTES
     return elements * dtype.itemsize + angles + selection + 4 * model.vocab_size

@@ -120,7 +120,7 @@ def predict(
         token_entries = router.chunk_size * (model.head_dim // 4 + 2)
         index = places * chunks * (summary + token_entries)
     elif router.router == "paper":
-        index = places * chunks * summary * (1 + router.chunk_size // router.prefill_group_size)
+        index = places * chunks * summary * (1 + router.chunk_size // router.paper_group_size)
 
     budget = config.cache.host_budget_bytes
     spills = budget is not None and budget < kv
@@ -233,8 +233,8 @@ def _block_elements(model: ModelConfig, config: EngineConfig) -> int:
     attended = min(attended + router.prefill_budget * router.prefill_group_size, context)
     if router.router == "dense":
         attended = context
-    scored = -(-router.chunk_size // router.scoring_stride) * context
-    exact = router.chunk_size * attended
+    scored = -(-router.prefill_block // router.scoring_stride) * context
+    exact = router.prefill_block * attended
     gathered = 2 * model.num_kv_heads * attended * model.head_dim
     return model.num_query_heads * (scored + exact) + gathered
 

@@ -20,6 +20,8 @@ SMALL = RouterConfig(
     chunk_size=8,
     group_size=4,
     prefill_group_size=8,
+    prefill_block=8,
+    paper_group_size=8,
     sink_tokens=8,
     recent_tokens=8,
     decode_budget=3,
@@ -38,21 +40,26 @@ slices = st.lists(st.integers(1, 119), max_size=12)
 rules = st.sampled_from(RULES)
 seeds = st.integers(0, 999)
 sizes = st.builds(
-    lambda per_chunk, group, whole, sinks, recent, budget, kept, stride, together: RouterConfig(
-        chunk_size=per_chunk * group,
-        group_size=group,
-        prefill_group_size=per_chunk * group if whole else group,
-        sink_tokens=sinks * per_chunk * group,
-        recent_tokens=recent * per_chunk * group,
-        decode_budget=budget,
-        prefill_budget=budget + 1,
-        paper_kept_chunks=kept,
-        scoring_stride=stride,
-        traced_tokens=together * group,
+    lambda per_chunk, group, whole, one, sinks, recent, budget, kept, stride, together: (
+        RouterConfig(
+            chunk_size=per_chunk * group,
+            group_size=group,
+            prefill_group_size=per_chunk * group if whole else group,
+            paper_group_size=per_chunk * group if whole else group,
+            prefill_block=group if one else per_chunk * group,
+            sink_tokens=sinks * per_chunk * group,
+            recent_tokens=recent * per_chunk * group,
+            decode_budget=budget,
+            prefill_budget=budget + 1,
+            paper_kept_chunks=kept,
+            scoring_stride=stride,
+            traced_tokens=together * group,
+        )
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),
     whole=st.booleans(),
+    one=st.booleans(),
     sinks=st.integers(0, 2),
     recent=st.integers(0, 2),
     budget=st.integers(1, 4),
@@ -65,12 +72,12 @@ sizes = st.builds(
 
 def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
     """Groups that are selected, and their size."""
-    coarse = router.prefill_group_size
+    budget, size = router.decode_budget, router.group_size
     if rule == "prefill":
-        return router.prefill_budget, coarse
+        budget, size = router.prefill_budget, router.prefill_group_size
     if router.router == "paper":
-        return max(router.decode_budget * router.group_size // coarse, 1), coarse
-    return router.decode_budget, router.group_size
+        return max(budget * size // router.paper_group_size, 1), router.paper_group_size
+    return budget, size
 
 
 def geometry(kv_heads: int, ratio: int, head_dim: int = HEAD_DIM) -> ModelConfig:
@@ -340,7 +347,7 @@ def attend_to(
 def plain_routed(text: Text, rule: Rule, router: RouterConfig = SMALL) -> torch.Tensor:
     """The whole of routed attention, a query and a head at a time."""
     out = torch.empty_like(text.queries)
-    size, stride = router.chunk_size, router.scoring_stride
+    size, stride = router.prefill_block, router.scoring_stride
     for position in range(text.tokens):
         if rule == "decode":
             rows = [position]

@@ -47,7 +47,7 @@ class QualityPlan:
     """Of what is planted, and of the place in the text where each reading begins."""
     routers: tuple[RouterName, ...] = ("hga",)
     budgets: tuple[int, ...] = (1312,)
-    """Tokens by the decode rule; the prefill rule has five thirds of that."""
+    """Tokens by the decode rule; the prefill rule has more in proportion."""
     rules: tuple[Rule, ...] = get_args(Rule)
 
 

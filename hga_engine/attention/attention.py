@@ -50,8 +50,8 @@ def _choice(router: RouterConfig, rule: Rule) -> _Choice:
     size = router.group_size if rule == "decode" else router.prefill_group_size
     budget = router.decode_budget if rule == "decode" else router.prefill_budget
     if router.router == "paper":
-        budget = max(budget * size // router.prefill_group_size, 1)
-        size = router.prefill_group_size
+        budget = max(budget * size // router.paper_group_size, 1)
+        size = router.paper_group_size
     return _Choice(budget, size, size // router.group_size)
 
 
@@ -234,22 +234,20 @@ class RoutedAttention:
         if tokens == 0:
             return torch.empty_like(queries)
         parts = []
-        size = self._router.chunk_size
+        size = 1 if rule == "decode" else self._router.prefill_block
         pages = self._pages_per_block(start + tokens)
-        rows = 1 if rule == "decode" else size
-        step = max(1, _MAX_PAGES // (pages * self._kv_heads)) * rows
+        step = max(1, _MAX_PAGES // (pages * self._kv_heads)) * size
         first = 0
         while first < tokens:
-            # Up to the next chunk border, then whole chunks, then the rest.
+            # Up to the next border of a block, then whole blocks, then the rest.
             inside = (start + first) % size
             count = min(tokens - first, step)
-            if rule == "prefill" and (inside or count < size):
+            if inside or count < size:
                 count = min(count, size - inside)
-            elif rule == "prefill":
+            else:
                 count -= count % size
-            block_rows = 1 if rule == "decode" else min(size, count)
-            self._blocks = self._blocks_of(start + first, count, block_rows)
-            part = queries[first : first + count].unflatten(0, (-1, block_rows))
+            self._blocks = self._blocks_of(start + first, count, min(size, count))
+            part = queries[first : first + count].unflatten(0, (-1, min(size, count)))
             parts.append(self._attend_blocks(layer, part, rule, reading, with_mass).flatten(0, 1))
             first += count
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -78,7 +78,7 @@ class RoutingIndex:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         size, dim = router.chunk_size, model.head_dim
         self._chunk_turns = self._turns(size, wide)
-        self._group_turns = self._turns(router.prefill_group_size, wide)
+        self._group_turns = self._turns(router.paper_group_size, wide)
         self._closed = [0] * model.num_layers
         self._stacked: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self.summaries: list[torch.Tensor] = []
@@ -88,7 +88,7 @@ class RoutingIndex:
         if router.router == "dense":
             return
         chunks = -(-context // size)
-        groups = size // router.prefill_group_size
+        groups = size // router.paper_group_size
         heads = model.num_kv_heads
 
         def whole(entry: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -120,7 +120,7 @@ class RoutingIndex:
             summaries.copy_(summarize(keys, *self._chunk_turns))
             groups = summarize(keys, *self._group_turns)
             self.group_summaries[layer][:, first:last] = groups.unflatten(
-                1, (last - first, size // self._router.prefill_group_size)
+                1, (last - first, size // self._router.paper_group_size)
             )
         else:
             codes, scales = self.codes[layer][:, first:last], self.scales[layer][:, first:last]

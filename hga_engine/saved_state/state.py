@@ -253,7 +253,7 @@ class SavedState:
             0,
             router.router,
             router.chunk_size,
-            router.prefill_group_size,
+            router.paper_group_size,
             self._index.packing,
         )
 

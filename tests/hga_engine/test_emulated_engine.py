@@ -31,12 +31,16 @@ PARTIAL = RouterConfig(
     sink_tokens=64,
     recent_tokens=64,
     decode_budget=8,
+    prefill_group_size=16,
     prefill_budget=8,
+    prefill_block=64,
     scoring_stride=16,
+    gpu_prefill_budget=8,
+    gpu_scoring_stride=16,
 )
 FINE = replace(PARTIAL, group_size=2, decode_budget=64)
 # A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.
-NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20)
+NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20, gpu_prefill_budget=20)
 DENSE = replace(
     LLAMA, num_layers=2, hidden_size=128, num_query_heads=4, head_dim=32, intermediate_size=128
 )

@@ -19,7 +19,15 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 CONTEXT = 4096
-ROUTER = RouterConfig(group_size=16, decode_budget=8, prefill_budget=16)
+ROUTER = RouterConfig(
+    group_size=16,
+    decode_budget=8,
+    prefill_group_size=16,
+    prefill_budget=16,
+    prefill_block=64,
+    scoring_stride=4,
+    gpu_prefill_budget=16,
+)
 LLAMA = ModelConfig(
     architecture="llama",
     num_layers=3,
@@ -132,6 +140,7 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
         router=router,
         decode_budget=200,
         prefill_budget=200,
+        gpu_prefill_budget=200,
         paper_kept_chunks=64,
     )
     ours = scores(make(weights, wide), tokens, rule)
@@ -222,7 +231,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
 
 def test_full_budget_equals_dense(moe: ModelWeights) -> None:
     tokens = text(2000, 8)
-    full = replace(ROUTER, decode_budget=256, prefill_budget=256)
+    full = replace(ROUTER, decode_budget=256, prefill_budget=256, gpu_prefill_budget=256)
     routed = read(make(moe, full), tokens)
     dense = read(make(moe, replace(ROUTER, router="dense")), tokens)
     ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)

@@ -25,7 +25,10 @@ ROUTER = RouterConfig(
     sink_tokens=64,
     recent_tokens=128,
     decode_budget=32,
+    prefill_group_size=16,
     prefill_budget=6,
+    prefill_block=64,
+    scoring_stride=4,
 )
 PAIRS = Scorer(reduce="pairs", group=2)
 WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 128}

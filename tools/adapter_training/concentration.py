@@ -5,7 +5,7 @@ import torch
 from hga_engine.config import RouterConfig
 
 # With these the adapter in assets was trained.
-ROUTER = RouterConfig(group_size=16, sink_tokens=128, recent_tokens=512)
+ROUTER = RouterConfig(group_size=16, prefill_group_size=16, sink_tokens=128, recent_tokens=512)
 """Groups, and what is read anyhow."""
 BUDGET = 48
 """Groups that are read beyond them."""

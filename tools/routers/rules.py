@@ -60,7 +60,7 @@ class Variant:
     sinks: int = 128
     recent: int = 512
     block: int = 1
-    """Queries that share a selection: 1 by the decode rule, 64 by the prefill rule."""
+    """Queries that share a selection: 1 by the decode rule, a block by the prefill rule."""
     stride: int = 4
     """Every n-th query of a block is scored."""
     tail: Literal["none", "all", "chunk", "group", "chosen"] = "none"

@@ -270,7 +270,7 @@ REAL = RouterConfig(
     sink_tokens=64,
     recent_tokens=128,
     decode_budget=32,
-    prefill_budget=6,
+    prefill_budget=48,
 )
 
 
@@ -296,7 +296,7 @@ def test_compiled_kernels_do_not_depend_on_slices(bf16_text: Text) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_compiled_kernels_at_full_budget_are_dense_attention(bf16_text: Text, rule: Rule) -> None:
-    full = replace(REAL, decode_budget=700, prefill_budget=100)
+    full = replace(REAL, decode_budget=700, prefill_budget=700)
     found = run(bf16_text, rule, [100, 700], full)
     wide = Text(bf16_text.queries.double(), bf16_text.keys.double(), bf16_text.values.double())
     torch.testing.assert_close(found.double(), dense(wide), rtol=2e-2, atol=2e-2)

@@ -97,7 +97,7 @@ def test_entries_of_paper_are_their_definition(
     layer = Layer(text, with_router("paper"))
     for end in sorted({e for e in ends if e < tokens} | {tokens}):
         layer.add(end)
-    size = SMALL.prefill_group_size
+    size = SMALL.paper_group_size
     for chunk in range(tokens // SMALL.chunk_size):
         start = chunk * SMALL.chunk_size
         for head in range(kv_heads):

@@ -30,7 +30,7 @@ routers = st.sampled_from(["hga", "paper"])
 def size_of(layer: Layer) -> int:
     """Tokens of a group that is chosen."""
     router = layer.router
-    return router.prefill_group_size if router.router == "paper" else router.group_size
+    return router.paper_group_size if router.router == "paper" else router.group_size
 
 
 def choose(
@@ -74,7 +74,7 @@ def test_a_group_that_a_query_looks_for_is_selected(
     groups: list[int], ratio: int, router: str, budget: int
 ) -> None:
     text = planted(groups, 140, ratio, places=[0, 1, 2, 3])
-    small = replace(with_router(router), paper_kept_chunks=16, prefill_group_size=4)
+    small = replace(with_router(router), paper_kept_chunks=16, paper_group_size=4)
     layer = Layer(text, small)
     layer.add(140)
     chosen, _ = choose(layer, text.queries[None, -1:], [16], budget)
