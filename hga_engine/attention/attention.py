@@ -246,8 +246,9 @@ class RoutedAttention:
                 count = min(count, size - inside)
             else:
                 count -= count % size
-            self._blocks = self._blocks_of(start + first, count, min(size, count))
-            part = queries[first : first + count].unflatten(0, (-1, min(size, count)))
+            rows = min(size, count)
+            self._blocks = self._blocks_of(start + first, count, rows)
+            part = queries[first : first + count].unflatten(0, (-1, rows))
             parts.append(self._attend_blocks(layer, part, rule, reading, with_mass).flatten(0, 1))
             first += count
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -376,7 +376,7 @@ static inline __attribute__((always_inline)) void score_chunk(
                 step % 4);
     int row = 0;
 #ifdef HGA_AMX
-    if (job->has_tiles && dim % 64 == 0)
+    if (job->has_tiles)
         for (; row + TILE_ROWS <= job->rows; row += TILE_ROWS)
             score_tile(job, weights, pair, first, place, unpacked, token_scales, running, row,
                        dim);
@@ -809,7 +809,8 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
                      .budget = budget, .parts = pairs < 16 ? 4 : 1, .layer = layer,
-                     .per_chunk = per_chunk, .has_tiles = may_use_tiles()};
+                     .per_chunk = per_chunk,
+                     .has_tiles = rows >= TILE_ROWS && dim % 64 == 0 && may_use_tiles()};
     size_t cells = (size_t)pairs * rows;
     int memories = job.parts > 1 ? pairs : threads_running();
     job.centre_scores = malloc(cells * span * sizeof(float));

@@ -4,14 +4,14 @@
 
 #include <stdint.h>
 
+enum { TILES = 8, TILE_ROWS = 16 };
+
 #if defined(__linux__) && defined(__AMX_INT8__) && defined(HGA_AVX512_VNNI)
 #define HGA_AMX
 
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-enum { TILES = 8, TILE_ROWS = 16 };
 
 // Asks the system for the tiles' state, for all threads of the process.
 static inline int may_use_tiles(void) {
