@@ -12,6 +12,7 @@
 #include "bf16.h"
 #include "exp2.h"
 #include "parallel.h"
+#include "tiles.h"
 
 enum { GROUP = 2, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, LANES = 16,
        VECTORS = TILE / LANES };
@@ -37,6 +38,7 @@ typedef struct {
     float scale;  // of the scores, in log2 units
     int parts;    // that the pages of a pair of block and head are taken in
     struct Scratch *scratch;  // [blocks, kv_heads, parts], if there are several
+    int has_tiles;            // whether products may be taken by the matrix unit
     int failed;
 } AttendJob;
 
@@ -51,7 +53,7 @@ typedef struct Scratch {
     uint16_t *queries;  // [padded rows, dim]
     uint16_t *keys;     // [dim / 2, TILE, 2]
     uint16_t *values;   // [TILE / 2, dim, 2]
-    uint16_t *weights;  // [ROW_TILE, TILE]
+    uint16_t *weights;  // [TILE_ROWS, TILE]
     int first, pages;   // of the list
 } Scratch;
 
@@ -142,6 +144,9 @@ static void pack_values(const Tile *tile, const Tile *next, uint16_t *values, in
         uint32_t second = tile->positions[t + 1] <= highest ? 0xffff : 0;
         for (int d = 0; d < dim; d++) row[d] = (even[d] & first) | ((odd[d] & second) << 16);
     }
+    // The matrix unit takes whole tiles.
+    size_t packed = (size_t)GROUP * tile->count * dim;
+    memset(values + packed, 0, ((size_t)TILE * dim - packed) * sizeof *values);
 }
 
 #ifdef HGA_AVX512_BF16
@@ -153,15 +158,129 @@ static inline __m256 sums_of_pages(__m512 values) {
 }
 #endif
 
+#ifdef HGA_AVX512_BF16
+// Softmax weights of one row for one tile, from its products with the keys.
+static inline __attribute__((always_inline)) void weigh_row(
+    const AttendJob *job, Scratch *scratch, const Tile *tile, int row, __m512 scores[VECTORS],
+    uint16_t *weights, int dim) {
+    const __m512 nothing = _mm512_set1_ps(-INFINITY);
+    size_t of_row = (size_t)row * scratch->pages;
+    __m512 most = nothing;
+    for (int p = 0; p < VECTORS; p++) {
+        scores[p] = _mm512_mul_ps(scores[p], _mm512_set1_ps(job->scale));
+        if (tile->masked) {
+            __mmask16 hidden =
+                _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(tile->positions + LANES * p),
+                                        _mm512_set1_epi32(scratch->limit[row]));
+            scores[p] = _mm512_mask_blend_ps(hidden, scores[p], nothing);
+        }
+        most = _mm512_max_ps(most, scores[p]);
+    }
+    float *top = &scratch->top[row], *total = &scratch->total[row];
+    if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(*top), _CMP_GT_OQ)) {
+        float above = _mm512_reduce_max_ps(most);
+        float shrink = exp2_1(*top - above);
+        *top = above;
+        *total *= shrink;
+        float *sums = scratch->sums + (size_t)row * dim;
+        for (int d = 0; d < dim; d += 16)
+            _mm512_storeu_ps(sums + d,
+                             _mm512_mul_ps(_mm512_loadu_ps(sums + d), _mm512_set1_ps(shrink)));
+    }
+    if (*top == -INFINITY) {  // nothing visible yet
+        memset(weights, 0, TILE * sizeof *weights);
+        for (int p = 0; scratch->page_sums && p < tile->count; p++) {
+            scratch->page_sums[of_row + tile->places[p]] = 0;
+            scratch->page_tops[of_row + tile->places[p]] = 0;
+        }
+        return;
+    }
+    __m512 base = _mm512_set1_ps(*top), sum = _mm512_setzero_ps();
+    for (int p = 0; p < VECTORS; p++) scores[p] = exp2_512(_mm512_sub_ps(scores[p], base));
+    if (scratch->page_sums) {
+        float sums[TILE_PAGES];
+        for (int p = 0; p < VECTORS; p++)
+            _mm256_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[p]));
+        for (int p = 0; p < tile->count; p++) {
+            scratch->page_sums[of_row + tile->places[p]] = sums[p];
+            scratch->page_tops[of_row + tile->places[p]] = *top;
+        }
+    }
+    for (int p = 0; p < VECTORS; p++) {
+        if (job->multiples)
+            scores[p] = _mm512_mul_ps(scores[p], _mm512_loadu_ps(tile->multiples + LANES * p));
+        sum = _mm512_add_ps(sum, scores[p]);
+    }
+    for (int p = 0; p < VECTORS; p += 2)
+        _mm512_storeu_si512(weights + LANES * p,
+                            (__m512i)_mm512_cvtne2ps_pbh(scores[p + 1], scores[p]));
+    *total += _mm512_reduce_add_ps(sum);
+}
+#endif
+
+#ifdef HGA_AMX
+// As attend_tile, for TILE_ROWS rows, by the matrix unit.
+static inline __attribute__((always_inline)) void attend_by_unit(
+    const AttendJob *job, Scratch *scratch, const Tile *tile, int row, int dim) {
+    const uint16_t *queries = scratch->queries + (size_t)row * dim;
+    _Alignas(64) float products[TILE_ROWS * TILE];
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int d = 0; d < dim; d += 32) {
+        const uint16_t *keys = scratch->keys + (size_t)d * TILE;
+        _tile_loadd(4, queries + d, dim * 2);
+        _tile_loadd(5, keys, TILE * 4);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(6, keys + 2 * LANES, TILE * 4);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_loadd(7, keys + 4 * LANES, TILE * 4);
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_loadd(5, keys + 6 * LANES, TILE * 4);
+        _tile_dpbf16ps(3, 4, 5);
+    }
+    _tile_stored(0, products, TILE * 4);
+    _tile_stored(1, products + LANES, TILE * 4);
+    _tile_stored(2, products + 2 * LANES, TILE * 4);
+    _tile_stored(3, products + 3 * LANES, TILE * 4);
+    for (int r = 0; r < TILE_ROWS; r++) {
+        __m512 scores[VECTORS];
+        for (int p = 0; p < VECTORS; p++) scores[p] = _mm512_load_ps(products + r * TILE + LANES * p);
+        weigh_row(job, scratch, tile, row + r, scores, scratch->weights + r * TILE, dim);
+    }
+    if (!job->out) return;
+    for (int d = 0; d < dim; d += 64) {
+        float *sums = scratch->sums + (size_t)row * dim + d;
+        _tile_loadd(0, sums, dim * 4);
+        _tile_loadd(1, sums + LANES, dim * 4);
+        _tile_loadd(2, sums + 2 * LANES, dim * 4);
+        _tile_loadd(3, sums + 3 * LANES, dim * 4);
+        for (int t = 0; t < TILE; t += 32) {
+            const uint16_t *values = scratch->values + (size_t)t * dim + 2 * d;
+            _tile_loadd(4, scratch->weights + t, TILE * 2);
+            _tile_loadd(5, values, dim * 4);
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_loadd(6, values + 2 * LANES, dim * 4);
+            _tile_dpbf16ps(1, 4, 6);
+            _tile_loadd(7, values + 4 * LANES, dim * 4);
+            _tile_dpbf16ps(2, 4, 7);
+            _tile_loadd(5, values + 6 * LANES, dim * 4);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+        _tile_stored(0, sums, dim * 4);
+        _tile_stored(1, sums + LANES, dim * 4);
+        _tile_stored(2, sums + 2 * LANES, dim * 4);
+        _tile_stored(3, sums + 3 * LANES, dim * 4);
+    }
+}
+#endif
+
 // Scores, softmax weights and weighted values of one tile for ROW_TILE rows from `row` on.
 static inline __attribute__((always_inline)) void attend_tile(
     const AttendJob *job, Scratch *scratch, const Tile *tile, int row, int dim) {
     const uint16_t *queries = scratch->queries + (size_t)row * dim;
-    size_t stride = scratch->pages;
-    float *page_sums = scratch->page_sums ? scratch->page_sums + row * stride : NULL;
-    float *page_tops = scratch->page_tops ? scratch->page_tops + row * stride : NULL;
 #ifdef HGA_AVX512_BF16
-    const __m512 scale = _mm512_set1_ps(job->scale);
     __m512 scores[ROW_TILE][VECTORS];
     for (int r = 0; r < ROW_TILE; r++)
         for (int p = 0; p < VECTORS; p++) scores[r][p] = _mm512_setzero_ps();
@@ -177,63 +296,8 @@ static inline __attribute__((always_inline)) void attend_tile(
                 scores[r][p] = _mm512_dpbf16_ps(scores[r][p], keys[p], query);
         }
     }
-    const __m512 nothing = _mm512_set1_ps(-INFINITY);
-    for (int r = 0; r < ROW_TILE; r++) {
-        __m512 most = nothing;
-        for (int p = 0; p < VECTORS; p++) {
-            __m512 value = _mm512_mul_ps(scores[r][p], scale);
-            if (tile->masked) {
-                __mmask16 hidden =
-                    _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(tile->positions + LANES * p),
-                                            _mm512_set1_epi32(scratch->limit[row + r]));
-                value = _mm512_mask_blend_ps(hidden, value, nothing);
-            }
-            scores[r][p] = value;
-            most = _mm512_max_ps(most, value);
-        }
-        float *top = &scratch->top[row + r], *total = &scratch->total[row + r];
-        if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(*top), _CMP_GT_OQ)) {
-            float above = _mm512_reduce_max_ps(most);
-            float shrink = exp2_1(*top - above);
-            *top = above;
-            *total *= shrink;
-            float *sums = scratch->sums + (size_t)(row + r) * dim;
-            for (int d = 0; d < dim; d += 16)
-                _mm512_storeu_ps(sums + d, _mm512_mul_ps(_mm512_loadu_ps(sums + d),
-                                                         _mm512_set1_ps(shrink)));
-        }
-        if (*top == -INFINITY) {  // nothing visible yet
-            memset(scratch->weights + r * TILE, 0, TILE * 2);
-            if (page_sums)
-                for (int p = 0; p < tile->count; p++) {
-                    page_sums[r * stride + tile->places[p]] = 0;
-                    page_tops[r * stride + tile->places[p]] = 0;
-                }
-            continue;
-        }
-        __m512 base = _mm512_set1_ps(*top), sum = _mm512_setzero_ps();
-        for (int p = 0; p < VECTORS; p++)
-            scores[r][p] = exp2_512(_mm512_sub_ps(scores[r][p], base));
-        if (page_sums) {
-            float sums[TILE_PAGES];
-            for (int p = 0; p < VECTORS; p++)
-                _mm256_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[r][p]));
-            for (int p = 0; p < tile->count; p++) {
-                page_sums[r * stride + tile->places[p]] = sums[p];
-                page_tops[r * stride + tile->places[p]] = *top;
-            }
-        }
-        for (int p = 0; p < VECTORS; p++) {
-            if (job->multiples)
-                scores[r][p] =
-                    _mm512_mul_ps(scores[r][p], _mm512_loadu_ps(tile->multiples + LANES * p));
-            sum = _mm512_add_ps(sum, scores[r][p]);
-        }
-        for (int p = 0; p < VECTORS; p += 2)
-            _mm512_storeu_si512(scratch->weights + r * TILE + LANES * p,
-                                (__m512i)_mm512_cvtne2ps_pbh(scores[r][p + 1], scores[r][p]));
-        *total += _mm512_reduce_add_ps(sum);
-    }
+    for (int r = 0; r < ROW_TILE; r++)
+        weigh_row(job, scratch, tile, row + r, scores[r], scratch->weights + r * TILE, dim);
     if (!job->out) return;
     for (int start = 0; start < dim; start += 64) {
         int vectors = dim - start < 64 ? (dim - start) / 16 : 4;
@@ -264,6 +328,9 @@ static inline __attribute__((always_inline)) void attend_tile(
                                      sums[r][v]);
     }
 #else
+    size_t stride = scratch->pages;
+    float *page_sums = scratch->page_sums ? scratch->page_sums + row * stride : NULL;
+    float *page_tops = scratch->page_tops ? scratch->page_tops + row * stride : NULL;
     for (int r = 0; r < ROW_TILE; r++) {
         float scores[TILE] = {0};
         int tokens = GROUP * tile->count;
@@ -325,7 +392,7 @@ static void add_mass(float *mass, const float *sums, const float *tops, float to
 static int allocate(Scratch *scratch, int rows, int dim, int first, int pages, int with_mass) {
     size_t of_rows = (size_t)rows * dim, of_pages = with_mass ? (size_t)rows * pages : 0;
     float *sums = calloc(of_rows + 3 * rows + 2 * of_pages, sizeof(float));
-    uint16_t *queries = malloc((of_rows + 2 * TILE * dim + ROW_TILE * TILE) * sizeof(uint16_t));
+    uint16_t *queries = malloc((of_rows + 2 * TILE * dim + TILE_ROWS * TILE) * sizeof(uint16_t));
     float *total = sums + of_rows, *top = total + rows, *page_sums = top + rows;
     uint16_t *keys = queries + of_rows, *values = keys + TILE * dim;
     *scratch = (Scratch){.sums = sums, .total = total, .top = top,
@@ -403,11 +470,23 @@ static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part)
     Tile tiles[2], *tile = tiles, *next = tiles + 1;
     int place = fill_tile(job, scratch, tile, pair, first, lowest, highest);
     prefetch(tile, 0, TILE_PAGES, 0, job->out ? PAGE_BYTES(dim) : PAGE_BYTES(dim) / 2);
+#ifdef HGA_AMX
+    if (job->has_tiles) set_tiles();
+#endif
     while (tile->count) {
         place = fill_tile(job, scratch, next, pair, place, lowest, highest);
         pack_keys(tile, next, scratch->keys, dim);
         if (job->out) pack_values(tile, next, scratch->values, dim, highest);
-        for (int row = 0; row < padded; row += ROW_TILE) {
+        int row = 0;
+#ifdef HGA_AMX
+        for (; job->has_tiles && row + TILE_ROWS <= padded; row += TILE_ROWS) {
+            if (dim == 64)
+                attend_by_unit(job, scratch, tile, row, 64);
+            else
+                attend_by_unit(job, scratch, tile, row, dim);
+        }
+#endif
+        for (; row < padded; row += ROW_TILE) {
             if (dim == 64)
                 attend_tile(job, scratch, tile, row, 64);
             else if (dim == 128)
@@ -419,6 +498,9 @@ static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part)
         tile = next;
         next = done;
     }
+#ifdef HGA_AMX
+    if (job->has_tiles) _tile_release();
+#endif
 }
 
 // Adds what another part found to the first, but for the mass of pages.
@@ -482,7 +564,8 @@ int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const in
                      int kv_heads, int heads_per_kv, int pages, int dim, float scale) {
     int pairs = blocks * kv_heads;
     AttendJob job = {queries, positions, groups, slots, pool, multiples, out, mass, log_mass,
-                     blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 1, NULL, 0};
+                     blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 1, NULL, 0, 0};
+    job.has_tiles = rows * heads_per_kv >= TILE_ROWS && dim % 64 == 0 && may_use_tiles();
     if (pairs < FEW_PAIRS && pages >= 2 * PART_PAGES) job.parts = pages / PART_PAGES;
     if (job.parts == 1) {
         parallel_for(attend_pair, &job, pairs);

@@ -18,7 +18,7 @@
 #include "tiles.h"
 
 enum { SMALL = 2, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
-       MAX_DIM = 256, MAX_TILE = 8, SET = 16, AHEAD = 4 };
+       MAX_DIM = 256, MOST_TILED_DIM = 128, MAX_TILE = 8, SET = 16, AHEAD = 4 };
 // Of reference.py.
 enum { MOST_MULTIPLE = 64, STRATA = 4, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
@@ -38,8 +38,9 @@ typedef struct {
         per_chunk;  // groups of a chunk: MOST_GROUPS, or SLABS
     // Scratch, per pair of KV head and block; span is the widest range of chunks.
     float *centre_scores;  // [pairs, rows, span]: in log2 units
-    int8_t *bytes;         // [pairs, rows, dim]
-    float *factors;        // [pairs, rows, 2]
+    int8_t *bytes;         // [pairs, tiled rows, dim]: of queries, in steps
+    float *steps;          // [pairs, rows]: in log2 units, for codes that are odd numbers
+    int32_t *starts;       // [pairs, rows]: what products with codes from 0 to 6 begin at
     float *memory;         // [pairs, size of Weights] if pairs are taken in parts, else [threads, ..]
     atomic_flag *taken;    // [threads]: whose memory is in use, if pairs are taken whole
     int has_tiles;         // whether products may be taken by the matrix unit
@@ -48,26 +49,33 @@ typedef struct {
 
 // Of one pair, whose chunks are taken in parts.
 typedef struct {
-    uint16_t *sums; // [span, rows, per_chunk] bf16: weights of groups, relative to
+    uint32_t *sums; // [span, half the rows, per_chunk] bf16 weights of groups for two rows, relative to
     float *bases;   // [parts, rows]: in log2 units
     float *totals;  // [parts, rows]: of those weights
     float *odds;    // [span, per_chunk], the chunks of each stratum side by side
 } Weights;
 
-// In floats. When all weights have been used there is room for one float a group in their place.
+static inline size_t in_lines(size_t floats) { return (floats + LANES - 1) / LANES * LANES; }
+
+static inline int row_pairs(int rows) { return (rows + 1) / 2; }
+
+// In floats, whole lines of the cache each. When all weights have been used there is room for one float
+// a group in their place.
 static size_t size_of_sums(const SelectJob *job) {
-    size_t rows = job->rows > 2 ? job->rows : 2;
-    return (rows * job->span * job->per_chunk + 1) / 2;
+    return in_lines((size_t)row_pairs(job->rows) * job->span * job->per_chunk);
+}
+
+static size_t size_of_odds(const SelectJob *job) {
+    return in_lines((size_t)job->span * job->per_chunk);
 }
 
 static size_t size_of_weights(const SelectJob *job) {
-    return size_of_sums(job) + 2 * (size_t)job->rows * job->parts +
-           (size_t)job->span * job->per_chunk;
+    return size_of_sums(job) + size_of_odds(job) + in_lines(2 * (size_t)job->rows * job->parts);
 }
 
 static Weights weights_at(const SelectJob *job, float *memory) {
-    float *bases = memory + size_of_sums(job), *totals = bases + (size_t)job->rows * job->parts;
-    return (Weights){(uint16_t *)memory, bases, totals, totals + (size_t)job->rows * job->parts};
+    float *odds = memory + size_of_sums(job), *bases = odds + size_of_odds(job);
+    return (Weights){(uint32_t *)memory, bases, bases + (size_t)job->rows * job->parts, odds};
 }
 
 // The chunks of one part of a pair, counted from the first that may be chosen from.
@@ -78,6 +86,11 @@ typedef struct {
 static int chunks_of(const SelectJob *job, int pair) {
     int count = job->end_chunks[pair % job->blocks] - job->first_chunk;
     return count < 0 ? 0 : count;
+}
+
+// Rows of queries in bytes: whole tiles where the matrix unit takes their products.
+static int tiled_rows(const SelectJob *job) {
+    return job->has_tiles ? (job->rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS : job->rows;
 }
 
 // Groups that are drawn of a pair: a budget, or all there are.
@@ -119,99 +132,63 @@ static Stratum stratum_of(const SelectJob *job, int pair, int number) {
 
 // The weights of one row in a part so far.
 typedef struct {
-    float base, lanes[LANES];  // what they are relative to, and their sums
+    _Alignas(64) float lanes[LANES];  // their sums
+    float base;                       // what they are relative to
 } Running;
 
 // Weights reach 2^HEADROOM before they are related to a larger score.
 static const float HEADROOM = 64.0f;
 
+// Weights of a chunk's groups for a row and the one it shares words with.
+static inline uint32_t *sums_at(const SelectJob *job, const Weights *weights, int place, int row) {
+    return weights->sums + ((size_t)place * row_pairs(job->rows) + row / 2) * job->per_chunk;
+}
+
+// The weight of a row in a word: rows of even numbers have the low half.
+static inline float weight_in(uint32_t word, int row) {
+    return from_bf16((uint16_t)(row % 2 ? word >> 16 : word));
+}
+
+static inline uint32_t with_weight(uint32_t word, int row, float weight) {
+    uint32_t own = round_bf16(weight);
+    return row % 2 ? (word & 0xffff) | own << 16 : (word & 0xffff0000) | own;
+}
+
 // Relates the weights of a row to a larger score, from the first chunk of a part up to `end`. It is a
 // whole number, so that bf16 weights are rounded the same whatever they are related to.
-static void raise_base(const SelectJob *job, Weights weights, Running *running, int row, int first,
-                       int end, float base) {
+static void raise_base(const SelectJob *job, const Weights *weights, Running *running, int row,
+                       int first, int end, float base) {
     float shrink = exp2_1(running->base - base);
     running->base = base;
     for (int lane = 0; lane < LANES; lane++) running->lanes[lane] *= shrink;
     for (int place = first; place < end; place++) {
-        uint16_t *sums = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
-        for (int g = 0; g < job->per_chunk; g++) sums[g] = round_bf16(from_bf16(sums[g]) * shrink);
+        uint32_t *sums = sums_at(job, weights, place, row);
+        for (int g = 0; g < job->per_chunk; g++)
+            sums[g] = with_weight(sums[g], row, weight_in(sums[g], row) * shrink);
     }
 }
 
-static void quantise_row(const float *query, int8_t *bytes, float *factors, int dim) {
+// Codes 0 to 3 stand for -3, -1, 1 and 3: twice the code, less 3.
+static void quantise_row(const float *query, int8_t *bytes, float *step, int32_t *start, int dim) {
     float top = 0;
     for (int d = 0; d < dim; d++) {
         float size = fabsf(query[d]);
         top = size > top ? size : top;
     }
-    float step = top > 0 ? top / 127.0f : 1.0f;
+    float size = top > 0 ? top / 127.0f : 1.0f;
     int total = 0;
     for (int d = 0; d < dim; d++) {
-        bytes[d] = (int8_t)lrintf(query[d] / step);
+        bytes[d] = (int8_t)lrintf(query[d] / size);
         total += bytes[d];
     }
-    factors[0] = LOG2_E * step;
-    factors[1] = -1.5f * LOG2_E * step * (float)total;
+    *step = LOG2_E * size / 2;
+    *start = -3 * total;
 }
 
 #ifdef HGA_AVX512_VNNI
-// Pair i of a slab: the codes of dimensions 16m + 4i to 16m + 4i + 3 of 16 tokens.
-static inline __m512i unpack(__m512i slab, int i) {
-    return _mm512_and_si512(_mm512_srli_epi16(slab, 2 * i), _mm512_set1_epi8(3));
-}
-
-static inline __m512i of_query(const int8_t *bytes) {
-    int32_t four;
-    memcpy(&four, bytes, 4);
-    return _mm512_set1_epi32(four);
-}
-
-// Products of `tile` queries with the tokens of one chunk, unpacked on the way: for few rows.
-static inline __attribute__((always_inline)) void packed_products(
-    const uint8_t *codes, const int8_t *bytes, int dim, int tile, __m512i sums[SLABS][MAX_TILE]) {
-    for (int g = 0; g < SLABS; g++)
-        for (int r = 0; r < tile; r++) sums[g][r] = _mm512_setzero_si512();
-    for (int m = 0; m < dim / 16; m++) {
-        __m512i slabs[SLABS];
-        for (int g = 0; g < SLABS; g++)
-            slabs[g] = _mm512_loadu_si512(codes + (size_t)g * LANES * (dim / 4) + 64 * m);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            __m512i of_pair[SLABS];
-            for (int g = 0; g < SLABS; g++) of_pair[g] = unpack(slabs[g], i);
-            for (int r = 0; r < tile; r++) {
-                __m512i query = of_query(bytes + (size_t)r * dim + 16 * m + 4 * i);
-                for (int g = 0; g < SLABS; g++)
-                    sums[g][r] = _mm512_dpbusd_epi32(sums[g][r], of_pair[g], query);
-            }
-        }
-    }
-}
-
-// The same with codes that were unpacked for all rows.
-static inline __attribute__((always_inline)) void unpacked_products(
-    __m512i (*unpacked)[MAX_DIM / 4], const int8_t *bytes, int dim, int tile,
-    __m512i sums[SLABS][MAX_TILE]) {
-    for (int g = 0; g < SLABS; g++) {
-        for (int r = 0; r < tile; r++) sums[g][r] = _mm512_setzero_si512();
-        for (int step = 0; step < dim / 4; step++)
-            for (int r = 0; r < tile; r++)
-                sums[g][r] = _mm512_dpbusd_epi32(sums[g][r], unpacked[g][step],
-                                                 of_query(bytes + (size_t)r * dim + 4 * step));
-    }
-}
-
 static inline __m512 load_bf16(const uint16_t *values) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(
         _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)values)), 16));
-}
-
-// Rounds values that are not NaN.
-static inline void store_bf16(uint16_t *out, __m512 values) {
-    __m512i bits = _mm512_castps_si512(values);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    bits = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-    _mm256_storeu_si256((__m256i *)out, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 }
 
 // Sums of the lanes of four vectors, in one vector of four.
@@ -223,108 +200,264 @@ static inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-// Of a group of 16 tokens in each of two vectors the larger ones of tokens t and t + 8: eight lanes of
-// the first, then eight of the second.
-static inline __m512 larger_halves(__m512 a, __m512 b) {
-    return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+// Of two vectors of 16 tokens those of the first halves of their groups, then those of the second
+// halves, so that the larger of tokens t and t + half a group is one maximum.
+static inline __attribute__((always_inline)) void part_halves(__m512i *a, __m512i *b, int per_chunk) {
+    if (per_chunk == MOST_GROUPS) {
+        const __m512i even =
+            _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        __m512i first = _mm512_permutex2var_epi32(*a, even, *b);
+        *b = _mm512_permutex2var_epi32(*a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), *b);
+        *a = first;
+    } else {
+        __m512i first = _mm512_shuffle_i32x4(*a, *b, 0x44);
+        *b = _mm512_shuffle_i32x4(*a, *b, 0xee);
+        *a = first;
+    }
 }
 
-// Sums of each eight lanes of two such vectors, in the order of groups.
-static inline __m128 sums_of_groups(__m512 first, __m512 last) {
+// Slab m of the codes of a chunk, its tokens in halves of groups.
+static inline __attribute__((always_inline)) void load_slabs(const uint8_t *codes, int m, int dim,
+                                                             int per_chunk, __m512i slabs[SLABS]) {
+    for (int g = 0; g < SLABS; g++)
+        slabs[g] = _mm512_loadu_si512(codes + (size_t)g * LANES * (dim / 4) + 64 * m);
+    part_halves(&slabs[0], &slabs[1], per_chunk);
+    part_halves(&slabs[2], &slabs[3], per_chunk);
+}
+
+// Pair i of a slab: twice the codes of dimensions 16m + 4i to 16m + 4i + 3 of 16 tokens.
+static inline __attribute__((always_inline)) __m512i unpack(__m512i slab, int i) {
+    __m512i shifted = i ? _mm512_srli_epi16(slab, 2 * i - 1) : _mm512_slli_epi16(slab, 1);
+    return _mm512_and_si512(shifted, _mm512_set1_epi8(6));
+}
+
+static inline __m512i of_query(const int8_t *bytes) {
+    int32_t four;
+    memcpy(&four, bytes, 4);
+    return _mm512_set1_epi32(four);
+}
+
+// Products of `tile` queries with the tokens of one chunk, unpacked on the way: for few rows.
+static inline __attribute__((always_inline)) void packed_products(
+    const uint8_t *codes, const int8_t *bytes, const int32_t *starts, int dim, int per_chunk,
+    int tile, __m512i sums[MAX_TILE][SLABS]) {
+    for (int r = 0; r < tile; r++)
+        for (int g = 0; g < SLABS; g++) sums[r][g] = _mm512_set1_epi32(starts[r]);
+    for (int m = 0; m < dim / 16; m++) {
+        __m512i slabs[SLABS];
+        load_slabs(codes, m, dim, per_chunk, slabs);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            __m512i of_pair[SLABS];
+            for (int g = 0; g < SLABS; g++) of_pair[g] = unpack(slabs[g], i);
+            for (int r = 0; r < tile; r++) {
+                __m512i query = of_query(bytes + (size_t)r * dim + 16 * m + 4 * i);
+                for (int g = 0; g < SLABS; g++)
+                    sums[r][g] = _mm512_dpbusd_epi32(sums[r][g], of_pair[g], query);
+            }
+        }
+    }
+}
+
+// The same with codes that were unpacked for all rows.
+static inline __attribute__((always_inline)) void unpacked_products(
+    const __m512i *unpacked, const int8_t *bytes, const int32_t *starts, int dim, int tile,
+    __m512i sums[MAX_TILE][SLABS]) {
+    for (int g = 0; g < SLABS; g++) {
+        for (int r = 0; r < tile; r++) sums[r][g] = _mm512_set1_epi32(starts[r]);
+        for (int step = 0; step < dim / 4; step++)
+            for (int r = 0; r < tile; r++)
+                sums[r][g] = _mm512_dpbusd_epi32(sums[r][g], unpacked[g * (dim / 4) + step],
+                                                 of_query(bytes + (size_t)r * dim + 4 * step));
+    }
+}
+
+// Sums of each eight lanes of two vectors, in the order of groups of 16.
+static inline __m512 sums_of_groups(__m512 first, __m512 last) {
     __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(first, last, 0x88),
                                 _mm512_shuffle_f32x4(first, last, 0xdd));
     sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xb1));
     sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0x4e));
     const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castps512_ps128(_mm512_permutexvar_ps(places, sums));
+    return _mm512_permutexvar_ps(places, sums);
 }
 
-// Of each group of 2 tokens in two vectors the larger one, in the order of groups.
-static inline __m512 larger_of_pairs(__m512 a, __m512 b) {
-    __m512 larger = _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
-    const __m512i places = _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-    return _mm512_permutexvar_ps(places, larger);
+// bf16 weights of two rows in words: of halves the larger number.
+static inline __m512i in_words(__m512 low, __m512 high) {
+    const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32((int)0xffff0000);
+    __m512i own = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(low), half), 16);
+    __m512i other = _mm512_add_epi32(_mm512_castps_si512(high), half);
+    return _mm512_ternarylogic_epi32(own, other, mask, 0xf8);  // own | (other & mask)
 }
 
-// Scores of one row in one chunk and their weights, from the sums of its products with the tokens.
-static inline __attribute__((always_inline)) void weigh_row(
-    const SelectJob *job, Weights weights, int pair, int first_place, int place,
-    const __m512i sums[SLABS], const __m512 *token_scales, Running *running, int row) {
-    size_t of_row = (size_t)pair * job->rows + row;
-    const float *factors = job->factors + of_row * 2;
-    float centre = job->centre_scores[of_row * job->span + place];
-    __m512 scores[SLABS];
-    for (int g = 0; g < SLABS; g++) {
-        __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g]), _mm512_set1_ps(factors[0]),
-                                       _mm512_set1_ps(factors[1]));
-        scores[g] = _mm512_fmadd_ps(value, token_scales[g], _mm512_set1_ps(centre));
+// One chunk of a pair, and what is known of its rows.
+typedef struct {
+    const SelectJob *job;
+    Weights weights;
+    Running *running;
+    int first, place;      // the first chunk of the part, and this one
+    const float *centres;  // of the first row; others `span` apart
+    const float *steps;
+    const int8_t *bytes;
+    const int32_t *starts;
+    const uint8_t *codes;
+    __m512 scales[SLABS];  // of the tokens in halves of groups
+} Chunk;
+
+// What the halves of the chunk's groups weigh for one row, from its products with the tokens.
+static inline __attribute__((always_inline)) void weigh_row(const Chunk *chunk, int row,
+                                                            const __m512i *sums, int apart,
+                                                            __m512 out[2]) {
+    float centre = chunk->centres[(size_t)row * chunk->job->span];
+    __m512 step = _mm512_set1_ps(chunk->steps[row]), larger[2];
+    for (int h = 0; h < 2; h++)
+        larger[h] = _mm512_max_ps(
+            _mm512_mul_ps(_mm512_cvtepi32_ps(sums[2 * h * apart]), chunk->scales[2 * h]),
+            _mm512_mul_ps(_mm512_cvtepi32_ps(sums[(2 * h + 1) * apart]), chunk->scales[2 * h + 1]));
+    Running *own = &chunk->running[row];
+    __m512 above = _mm512_set1_ps(centre - own->base);
+    __m512 scores[2] = {_mm512_fmadd_ps(larger[0], step, above),
+                        _mm512_fmadd_ps(larger[1], step, above)};
+    __m512 top = _mm512_max_ps(scores[0], scores[1]);
+    if (__builtin_expect(_mm512_cmp_ps_mask(top, _mm512_set1_ps(HEADROOM), _CMP_GT_OQ), 0)) {
+        float most = _mm512_reduce_max_ps(_mm512_max_ps(larger[0], larger[1]));
+        raise_base(chunk->job, &chunk->weights, own, row, chunk->first, chunk->place,
+                   ceilf(most * chunk->steps[row] + centre));
+        above = _mm512_set1_ps(centre - own->base);
+        for (int h = 0; h < 2; h++) scores[h] = _mm512_fmadd_ps(larger[h], step, above);
     }
-    int small = job->per_chunk == MOST_GROUPS;
-    __m512 first_two = small ? larger_of_pairs(scores[0], scores[1])
-                             : larger_halves(scores[0], scores[1]);
-    __m512 last_two = small ? larger_of_pairs(scores[2], scores[3])
-                            : larger_halves(scores[2], scores[3]);
-    Running *own = &running[row];
-    __m512 top = _mm512_max_ps(first_two, last_two);
-    if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(own->base + HEADROOM), _CMP_GT_OQ))
-        raise_base(job, weights, own, row, first_place, place,
-                   ceilf(_mm512_reduce_max_ps(top)));
-    __m512 base = _mm512_set1_ps(own->base);
-    first_two = exp2_near(_mm512_sub_ps(first_two, base));
-    last_two = exp2_near(_mm512_sub_ps(last_two, base));
-    uint16_t *out = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
-    if (small) {
-        store_bf16(out, first_two);
-        store_bf16(out + LANES, last_two);
-        __m512 both = _mm512_add_ps(first_two, last_two);
-        _mm512_storeu_ps(own->lanes, _mm512_add_ps(_mm512_loadu_ps(own->lanes), both));
+    for (int h = 0; h < 2; h++) out[h] = exp2_near(scores[h]);
+    __m512 both = _mm512_add_ps(out[0], out[1]);
+    _mm512_store_ps(own->lanes, _mm512_add_ps(_mm512_load_ps(own->lanes), both));
+}
+
+// Weights of the chunk's groups for one or two rows, that share words.
+static inline __attribute__((always_inline)) void weigh_rows(const Chunk *chunk, int row, int count,
+                                                             const __m512i *sums, int apart,
+                                                             int next, int per_chunk) {
+    __m512 found[2][2] = {{_mm512_setzero_ps(), _mm512_setzero_ps()},
+                          {_mm512_setzero_ps(), _mm512_setzero_ps()}};
+#pragma unroll
+    for (int r = 0; r < count; r++) weigh_row(chunk, row + r, sums + r * next, apart, found[r]);
+    uint32_t *out = sums_at(chunk->job, &chunk->weights, chunk->place, row);
+    if (per_chunk == MOST_GROUPS) {
+        _mm512_storeu_si512(out, in_words(found[0][0], found[1][0]));
+        _mm512_storeu_si512(out + LANES, in_words(found[0][1], found[1][1]));
     } else {
-        __m128 groups = sums_of_groups(first_two, last_two);
-        float wide[SLABS];
-        _mm_storeu_ps(wide, groups);
-        for (int g = 0; g < SLABS; g++) out[g] = round_bf16(wide[g]);
-        _mm_storeu_ps(own->lanes, _mm_add_ps(_mm_loadu_ps(own->lanes), groups));
+        __m512i words = in_words(sums_of_groups(found[0][0], found[0][1]),
+                                 sums_of_groups(found[1][0], found[1][1]));
+        _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(words));
     }
 }
 
-// Scores and weights of one chunk for `tile` rows from `row` on. dim and tile are constants where
-// this is called, so that everything stays in registers. Where there are more rows than a tile the
-// codes have been unpacked for all of them.
+// Weights of one chunk for `tile` rows from `row` on, an even number. dim, tile and per_chunk are
+// constants where this is called, so that everything stays in registers. Where there are more rows
+// than a tile the codes have been unpacked for all of them.
 static inline __attribute__((always_inline)) void score_rows(
-    const SelectJob *job, Weights weights, int pair, int first_place, int place,
-    const uint8_t *codes, __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales,
-    Running *running, int row, int tile, int dim) {
-    const int8_t *bytes = job->bytes + ((size_t)pair * job->rows + row) * dim;
-    __m512i sums[SLABS][MAX_TILE];
+    const Chunk *chunk, const __m512i *unpacked, int row, int tile, int dim,
+    int per_chunk) {
+    const int8_t *bytes = chunk->bytes + (size_t)row * dim;
+    const int32_t *starts = chunk->starts + row;
+    __m512i sums[MAX_TILE][SLABS];
     if (unpacked)
-        unpacked_products(unpacked, bytes, dim, tile, sums);
+        unpacked_products(unpacked, bytes, starts, dim, tile, sums);
     else
-        packed_products(codes, bytes, dim, tile, sums);
-    for (int r = 0; r < tile; r++) {
-        __m512i of_row[SLABS];
-        for (int g = 0; g < SLABS; g++) of_row[g] = sums[g][r];
-        weigh_row(job, weights, pair, first_place, place, of_row, token_scales, running, row + r);
+        packed_products(chunk->codes, bytes, starts, dim, per_chunk, tile, sums);
+#pragma unroll
+    for (int r = 0; r < tile; r += 2)
+        weigh_rows(chunk, row + r, tile - r < 2 ? 1 : 2, sums[r], 1, SLABS, per_chunk);
+}
+
+static size_t entry_of(const SelectJob *job, int pair, int place) {
+    return (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
+}
+
+static const uint8_t *codes_of(const SelectJob *job, int pair, int place, int dim) {
+    return job->codes + entry_of(job, pair, place) * CHUNK * (dim / 4);
+}
+
+static inline __attribute__((always_inline)) Chunk chunk_at(const SelectJob *job, Weights weights,
+                                                            Running *running, int pair, int first,
+                                                            int place, int dim, int per_chunk) {
+    size_t rows = (size_t)pair * job->rows;
+    Chunk chunk = {.job = job, .weights = weights, .running = running, .first = first,
+                   .place = place, .centres = job->centre_scores + rows * job->span + place,
+                   .steps = job->steps + rows, .starts = job->starts + rows,
+                   .bytes = job->bytes + (size_t)pair * tiled_rows(job) * dim,
+                   .codes = codes_of(job, pair, place, dim)};
+    const uint16_t *scales = job->scales + entry_of(job, pair, place) * CHUNK;
+    // What is read some chunks later comes to the cache meanwhile.
+    for (int line = 0; line < CHUNK; line += 32)
+        _mm_prefetch((const char *)(scales + AHEAD * CHUNK + line), _MM_HINT_T0);
+    for (int g = 0; g < SLABS; g += 2) {
+        __m512i one = _mm512_castps_si512(load_bf16(scales + LANES * g));
+        __m512i other = _mm512_castps_si512(load_bf16(scales + LANES * (g + 1)));
+        part_halves(&one, &other, per_chunk);
+        chunk.scales[g] = _mm512_castsi512_ps(one);
+        chunk.scales[g + 1] = _mm512_castsi512_ps(other);
     }
+    return chunk;
+}
+
+static inline void prefetch_codes(const uint8_t *codes, int dim) {
+    const char *later = (const char *)codes + AHEAD * CHUNK * (dim / 4);
+    for (int line = 0; line < CHUNK * (dim / 4); line += 64)
+        _mm_prefetch(later + line, _MM_HINT_T0);
+}
+
+// Twice the codes of a chunk, less an offset, a byte each: [SLABS][dim / 4] vectors.
+static inline __attribute__((always_inline)) void unpack_chunk(
+    const uint8_t *codes, int offset, int dim, int per_chunk, __m512i *unpacked) {
+    prefetch_codes(codes, dim);
+    for (int m = 0; m < dim / 16; m++) {
+        __m512i slabs[SLABS];
+        load_slabs(codes, m, dim, per_chunk, slabs);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            for (int g = 0; g < SLABS; g++)
+                unpacked[g * (dim / 4) + 4 * m + i] =
+                    _mm512_sub_epi8(unpack(slabs[g], i), _mm512_set1_epi8((char)offset));
+    }
+}
+
+static inline __attribute__((always_inline)) void score_chunk(
+    const SelectJob *job, Weights weights, int pair, int first, int place, Running *running,
+    int dim, int per_chunk) {
+    Chunk chunk = chunk_at(job, weights, running, pair, first, place, dim, per_chunk);
+    if (job->rows == 3) {  // an answer token of a model with three query heads a KV head
+        prefetch_codes(chunk.codes, dim);
+        score_rows(&chunk, NULL, 0, 3, dim, per_chunk);
+        return;
+    }
+    __m512i unpacked[SLABS * MAX_DIM / 4];
+    unpack_chunk(chunk.codes, 0, dim, per_chunk, unpacked);
+    int row = 0;
+    for (; row + 8 <= job->rows; row += 8) score_rows(&chunk, unpacked, row, 8, dim, per_chunk);
+    for (; row + 2 <= job->rows; row += 2) score_rows(&chunk, unpacked, row, 2, dim, per_chunk);
+    if (row < job->rows) score_rows(&chunk, unpacked, row, 1, dim, per_chunk);
 }
 
 #ifdef HGA_AMX
-// Products of TILE_ROWS queries with the tokens of one chunk: [SLABS][TILE_ROWS][LANES].
-static inline __attribute__((always_inline)) void tile_products(
-    __m512i (*unpacked)[MAX_DIM / 4], const int8_t *bytes, int dim, int32_t *products) {
+// Products of TILE_ROWS rows with the tokens of one chunk: [SLABS][TILE_ROWS][LANES].
+static inline __attribute__((always_inline)) void tile_products(const __m512i *unpacked,
+                                                                const int8_t *bytes, int dim,
+                                                                int32_t *products) {
+    // All are cleared first: a product that follows its own clearing at once waits.
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (int part = 0; part < dim / 64; part++) {
+        const __m512i *tokens = unpacked + 16 * part;
         _tile_loadd(4, bytes + 64 * part, dim);
-        _tile_loadd(5, unpacked[0] + 16 * part, 64);
-        _tile_loadd(6, unpacked[1] + 16 * part, 64);
-        _tile_dpbsud(0, 4, 5);
-        _tile_loadd(7, unpacked[2] + 16 * part, 64);
-        _tile_dpbsud(1, 4, 6);
-        _tile_loadd(5, unpacked[3] + 16 * part, 64);
-        _tile_dpbsud(2, 4, 7);
-        _tile_dpbsud(3, 4, 5);
+        _tile_loadd(5, tokens, 64);
+        _tile_loadd(6, tokens + dim / 4, 64);
+        _tile_dpbssd(0, 4, 5);
+        _tile_loadd(7, tokens + 2 * (dim / 4), 64);
+        _tile_dpbssd(1, 4, 6);
+        _tile_loadd(5, tokens + 3 * (dim / 4), 64);
+        _tile_dpbssd(2, 4, 7);
+        _tile_dpbssd(3, 4, 5);
     }
     _tile_stored(0, products, 64);
     _tile_stored(1, products + TILE_ROWS * LANES, 64);
@@ -332,68 +465,45 @@ static inline __attribute__((always_inline)) void tile_products(
     _tile_stored(3, products + 3 * TILE_ROWS * LANES, 64);
 }
 
-// As score_rows, for TILE_ROWS rows.
-static inline __attribute__((always_inline)) void score_tile(
-    const SelectJob *job, Weights weights, int pair, int first_place, int place,
-    __m512i (*unpacked)[MAX_DIM / 4], const __m512 *token_scales, Running *running, int row,
-    int dim) {
-    _Alignas(64) int32_t products[SLABS * TILE_ROWS * LANES];
-    tile_products(unpacked, job->bytes + ((size_t)pair * job->rows + row) * dim, dim, products);
-    for (int r = 0; r < TILE_ROWS; r++) {
-        __m512i sums[SLABS];
-        for (int g = 0; g < SLABS; g++)
-            sums[g] = _mm512_load_si512(products + (g * TILE_ROWS + r) * LANES);
-        weigh_row(job, weights, pair, first_place, place, sums, token_scales, running, row + r);
+// Weights of a part of the chunks. The matrix unit takes products of the next rows while some are
+// weighed; what it loads was stored a chunk before, as it waits for stores to be done.
+static inline __attribute__((always_inline)) void score_by_unit(
+    const SelectJob *job, Weights weights, int pair, Part part, Running *running, int dim,
+    int per_chunk) {
+    __m512i unpacked[2][SLABS * MOST_TILED_DIM / 4];
+    _Alignas(64) int32_t products[2][TILE_ROWS * CHUNK];
+    int tiles = tiled_rows(job) / TILE_ROWS, buffer = 0;
+    const int8_t *bytes = job->bytes + (size_t)pair * tiles * TILE_ROWS * dim;
+    if (part.first == part.last) return;
+    set_tiles();
+    for (int place = part.first; place < part.first + 2 && place < part.last; place++)
+        unpack_chunk(codes_of(job, pair, place, dim), 3, dim, per_chunk, unpacked[place & 1]);
+    tile_products(unpacked[part.first & 1], bytes, dim, products[0]);
+    for (int place = part.first; place < part.last; place++) {
+        Chunk chunk = chunk_at(job, weights, running, pair, part.first, place, dim, per_chunk);
+        for (int tile = 0; tile < tiles; tile++, buffer ^= 1) {
+            if (tile + 1 < tiles)
+                tile_products(unpacked[place & 1], bytes + (size_t)(tile + 1) * TILE_ROWS * dim, dim,
+                              products[buffer ^ 1]);
+            else if (place + 1 < part.last)
+                tile_products(unpacked[(place + 1) & 1], bytes, dim, products[buffer ^ 1]);
+            const __m512i *sums = (const __m512i *)products[buffer];
+            int row = tile * TILE_ROWS, end = row + TILE_ROWS;
+            end = end < job->rows ? end : job->rows;
+            for (; row + 2 <= end; row += 2, sums += 2)
+                weigh_rows(&chunk, row, 2, sums, TILE_ROWS, 1, per_chunk);
+            if (row < end) weigh_rows(&chunk, row, 1, sums, TILE_ROWS, 1, per_chunk);
+        }
+        if (place + 2 < part.last)
+            unpack_chunk(codes_of(job, pair, place + 2, dim), 3, dim, per_chunk,
+                         unpacked[place & 1]);
     }
+    _tile_release();
 }
 #endif
-
-static inline __attribute__((always_inline)) void score_chunk(
-    const SelectJob *job, Weights weights, int pair, int first, int place, Running *running,
-    int dim) {
-    size_t entry =
-        (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
-    const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
-    const uint16_t *scales = job->scales + entry * CHUNK;
-    // What is read some chunks later comes to the cache meanwhile.
-    const char *later = (const char *)codes + AHEAD * CHUNK * (dim / 4);
-    for (int line = 0; line < CHUNK * (dim / 4); line += 64)
-        _mm_prefetch(later + line, _MM_HINT_T0);
-    for (int line = 0; line < CHUNK; line += 32)
-        _mm_prefetch((const char *)(scales + AHEAD * CHUNK + line), _MM_HINT_T0);
-    __m512 token_scales[SLABS];
-    for (int g = 0; g < SLABS; g++) token_scales[g] = load_bf16(scales + LANES * g);
-    if (job->rows == 3) {  // an answer token of a model with three query heads a KV head
-        score_rows(job, weights, pair, first, place, codes, NULL, token_scales, running, 0, 3,
-                   dim);
-        return;
-    }
-    __m512i unpacked[SLABS][MAX_DIM / 4];
-    for (int g = 0; g < SLABS; g++)
-        for (int step = 0; step < dim / 4; step++)
-            unpacked[g][step] = unpack(
-                _mm512_loadu_si512(codes + (size_t)g * LANES * (dim / 4) + 64 * (step / 4)),
-                step % 4);
-    int row = 0;
-#ifdef HGA_AMX
-    if (job->has_tiles)
-        for (; row + TILE_ROWS <= job->rows; row += TILE_ROWS)
-            score_tile(job, weights, pair, first, place, unpacked, token_scales, running, row,
-                       dim);
-#endif
-    for (; row + 8 <= job->rows; row += 8)
-        score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
-                   8, dim);
-    for (; row + 3 <= job->rows; row += 3)
-        score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
-                   3, dim);
-    for (; row < job->rows; row++)
-        score_rows(job, weights, pair, first, place, codes, unpacked, token_scales, running, row,
-                   1, dim);
-}
 #else
 static void score_chunk(const SelectJob *job, Weights weights, int pair, int first, int place,
-                        Running *running, int dim) {
+                        Running *running, int dim, int per_chunk) {
     size_t entry =
         (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
     const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
@@ -401,7 +511,6 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
     for (int row = 0; row < job->rows; row++) {
         size_t of_row = (size_t)pair * job->rows + row;
         const int8_t *bytes = job->bytes + of_row * dim;
-        const float *factors = job->factors + of_row * 2;
         float centre = job->centre_scores[of_row * job->span + place];
         float scores[CHUNK], top = -INFINITY;
         for (int slab = 0; slab < SLABS; slab++) {
@@ -415,7 +524,7 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
                             totals[t] += ((of_slab[64 * m + 4 * t + j] >> (2 * i)) & 3) * four[j];
                 }
             for (int t = 0; t < LANES; t++) {
-                float value = (float)totals[t] * factors[0] + factors[1];
+                float value = (float)(2 * totals[t] + job->starts[of_row]) * job->steps[of_row];
                 value = value * from_bf16(scales[LANES * slab + t]) + centre;
                 scores[LANES * slab + t] = value;
                 top = value > top ? value : top;
@@ -423,44 +532,53 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
         }
         Running *own = &running[row];
         if (top > own->base + HEADROOM)
-            raise_base(job, weights, own, row, first, place, ceilf(top));
-        int size = CHUNK / job->per_chunk;
-        uint16_t *out = weights.sums + ((size_t)place * job->rows + row) * job->per_chunk;
-        for (int g = 0; g < job->per_chunk; g++) {
+            raise_base(job, &weights, own, row, first, place, ceilf(top));
+        int size = CHUNK / per_chunk;
+        uint32_t *out = sums_at(job, &weights, place, row);
+        for (int g = 0; g < per_chunk; g++) {
             float sum = 0;
             for (int t = size * g; t < size * g + size / 2; t++) {
                 float other = scores[t + size / 2];
                 sum += exp2_1((scores[t] > other ? scores[t] : other) - own->base);
             }
-            out[g] = round_bf16(sum);
+            out[g] = with_weight(row % 2 ? out[g] : 0, row, sum);
             own->lanes[g % LANES] += sum;
         }
     }
 }
 #endif
 
+static inline __attribute__((always_inline)) int score_chunks_as(
+    const SelectJob *job, Weights weights, int pair, Part part, Running *running, int dim,
+    int per_chunk) {
+#ifdef HGA_AMX
+    if (job->has_tiles) {
+        score_by_unit(job, weights, pair, part, running, dim, per_chunk);
+        return 0;
+    }
+#endif
+    for (int place = part.first; place < part.last; place++)
+        score_chunk(job, weights, pair, part.first, place, running, dim, per_chunk);
+    return 0;
+}
+
 static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
-    int rows = job->rows, first = part.first;
-    Running *running = calloc(rows, sizeof *running);
+    int rows = job->rows, failed;
+    Running *running = aligned_alloc(64, rows * sizeof *running);
     if (!running) {
         job->failed = 1;
         return;
     }
-    for (int row = 0; row < rows; row++) running[row].base = -INFINITY;
-#ifdef HGA_AMX
-    if (job->has_tiles) set_tiles();
-#endif
-    for (int place = first; place < part.last; place++) {
-        if (job->dim == 64)
-            score_chunk(job, weights, pair, first, place, running, 64);
-        else if (job->dim == 128)
-            score_chunk(job, weights, pair, first, place, running, 128);
-        else
-            score_chunk(job, weights, pair, first, place, running, job->dim);
-    }
-#ifdef HGA_AMX
-    if (job->has_tiles) _tile_release();
-#endif
+    for (int row = 0; row < rows; row++) running[row] = (Running){.base = -INFINITY};
+    if (job->dim == 64 && job->per_chunk == MOST_GROUPS)
+        failed = score_chunks_as(job, weights, pair, part, running, 64, MOST_GROUPS);
+    else if (job->dim == 64)
+        failed = score_chunks_as(job, weights, pair, part, running, 64, SLABS);
+    else if (job->dim == 128 && job->per_chunk == MOST_GROUPS)
+        failed = score_chunks_as(job, weights, pair, part, running, 128, MOST_GROUPS);
+    else
+        failed = score_chunks_as(job, weights, pair, part, running, job->dim, job->per_chunk);
+    if (failed) job->failed = 1;
     for (int row = 0; row < rows; row++) {
         float total = 0;
         for (int lane = 0; lane < LANES; lane++) total += running[row].lanes[lane];
@@ -635,12 +753,13 @@ static void turn_rows(void *context, int pair) {
     SelectJob *job = context;
     int dim = job->dim, rows = job->rows;
     const float *queries = job->queries + (size_t)pair * rows * dim;
+    int8_t *bytes = job->bytes + (size_t)pair * tiled_rows(job) * dim;
     for (int row = 0; row < rows; row++) {
         size_t at = (size_t)pair * rows + row;
         float turned[MAX_DIM];
         memcpy(turned, queries + (size_t)row * dim, sizeof(float) * dim);
         hadamard(turned, dim);
-        quantise_row(turned, job->bytes + at * dim, job->factors + at * 2, dim);
+        quantise_row(turned, bytes + (size_t)row * dim, job->steps + at, job->starts + at, dim);
     }
 }
 
@@ -653,12 +772,14 @@ static inline float number_of(const SelectJob *job, int head, int group) {
 }
 
 // Adds up the masses of the groups of a chunk over the rows, and divides them by their numbers.
+// There is a share for every half of a word.
 static inline __attribute__((always_inline)) void odds_of(const SelectJob *job, int head, int chunk,
-                                                          const uint16_t *sums, const float *shares,
+                                                          const uint32_t *sums, const float *shares,
                                                           float *odds, int groups) {
     float mass[MOST_GROUPS] = {0};
-    for (int row = 0; row < job->rows; row++)
-        for (int g = 0; g < groups; g++) mass[g] += from_bf16(sums[row * groups + g]) * shares[row];
+    for (int row = 0; row < job->rows; row += 2, sums += groups)
+        for (int g = 0; g < groups; g++)
+            mass[g] += weight_in(sums[g], 0) * shares[row] + weight_in(sums[g], 1) * shares[row + 1];
     for (int g = 0; g < groups; g++)
         odds[g] = mass[g] / number_of(job, head, chunk * groups + g);
 }
@@ -685,7 +806,7 @@ static float share_of(const SelectJob *job, Weights weights, int pair, int row, 
 static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
     if (part.first == part.last) return;
     int head = pair / job->blocks, rows = job->rows, per_chunk = job->per_chunk;
-    float *shares = malloc(sizeof(float) * rows);
+    float *shares = calloc(2 * row_pairs(rows), sizeof *shares);
     if (!shares) {
         job->failed = 1;
         return;
@@ -697,7 +818,7 @@ static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
     for (int place = part.first; place < part.last; place++) {
         int chunk = job->first_chunk + place;
         Stratum own = strata[chunk % STRATA];
-        const uint16_t *sums = weights.sums + (size_t)place * rows * per_chunk;
+        const uint32_t *sums = sums_at(job, &weights, place, 0);
         float *odds = weights.odds + own.first + (chunk - own.chunk) / STRATA * per_chunk;
         if (per_chunk == MOST_GROUPS)
             odds_of(job, head, chunk, sums, shares, odds, MOST_GROUPS);
@@ -810,15 +931,17 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
                      .budget = budget, .parts = pairs < 16 ? 4 : 1, .layer = layer,
                      .per_chunk = per_chunk,
-                     .has_tiles = rows >= TILE_ROWS && dim % 64 == 0 && may_use_tiles()};
+                     .has_tiles = rows >= TILE_ROWS && (dim == 64 || dim == 128) && may_use_tiles()};
     size_t cells = (size_t)pairs * rows;
     int memories = job.parts > 1 ? pairs : threads_running();
     job.centre_scores = malloc(cells * span * sizeof(float));
-    job.memory = malloc(memories * size_of_weights(&job) * sizeof(float));
+    job.memory = aligned_alloc(64, memories * size_of_weights(&job) * sizeof(float));
     job.taken = malloc(memories * sizeof *job.taken);
-    job.bytes = malloc(cells * dim);
-    job.factors = malloc(cells * 2 * sizeof(float));
-    if (!job.centre_scores || !job.memory || !job.taken || !job.bytes || !job.factors)
+    job.bytes = calloc((size_t)pairs * tiled_rows(&job), dim);
+    job.steps = malloc(cells * sizeof *job.steps);
+    job.starts = malloc(cells * sizeof *job.starts);
+    if (!job.centre_scores || !job.memory || !job.taken || !job.bytes || !job.steps ||
+        !job.starts)
         job.failed = 1;
     else {
         for (int number = 0; number < memories; number++) atomic_flag_clear(&job.taken[number]);
@@ -835,6 +958,7 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
     free(job.memory);
     free(job.taken);
     free(job.bytes);
-    free(job.factors);
+    free(job.steps);
+    free(job.starts);
     return job.failed;
 }

@@ -1,12 +1,15 @@
-// The matrix unit of CPUs that have one (Intel AMX), for products of bytes.
+// The matrix unit of CPUs that have one (Intel AMX), for products of bytes and of bf16.
 #ifndef HGA_TILES_H
 #define HGA_TILES_H
 
 #include <stdint.h>
 
+#include "bf16.h"
+
 enum { TILES = 8, TILE_ROWS = 16 };
 
-#if defined(__linux__) && defined(__AMX_INT8__) && defined(HGA_AVX512_VNNI)
+#if defined(__linux__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && \
+    defined(HGA_AVX512_VNNI) && defined(HGA_AVX512_BF16)
 #define HGA_AMX
 
 #include <immintrin.h>
