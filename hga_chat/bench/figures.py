@@ -102,15 +102,16 @@ def _or_none(share: torch.Tensor) -> float | None:
 def families(
     samples: Sequence[Sample], answered: Sequence[Answered]
 ) -> dict[str, dict[str, float]]:
-    """Of each family of tasks the mean score, and the mean nats a token of right answers."""
-    rows: dict[str, list[tuple[float, float]]] = {family: [] for family in FAMILIES}
+    """Of each family of tasks the mean score, and of right answers mean nats and what is known."""
+    rows: dict[str, list[tuple[float, float, float]]] = {family: [] for family in FAMILIES}
     for sample, answers in zip(samples, answered, strict=True):
-        for task, score, nats in zip(sample.tasks, answers.scores, answers.nats, strict=True):
-            rows[task.family].append((score, nats))
+        figures = zip(answers.scores, answers.nats, answers.known, strict=True)
+        for task, of_task in zip(sample.tasks, figures, strict=True):
+            rows[task.family].append(of_task)
+    names = ("score", "answer_nats", "answer_known")
     return {
         family: {
-            "score": sum(score for score, _ in some) / len(some),
-            "answer_nats": sum(nats for _, nats in some) / len(some),
+            **{name: sum(row[n] for row in some) / len(some) for n, name in enumerate(names)},
             "tasks": len(some),
         }
         for family, some in rows.items()

@@ -1,5 +1,8 @@
 """What one way of attending makes of one text: nats, choices, coverage, answers."""
 
+import bisect
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +58,9 @@ class Answered:
     """Of each task the share of what a right answer holds, 0 to 1."""
     nats: tuple[float, ...]
     """Of each task the mean nats a token of a right answer."""
+    known: tuple[float, ...]
+    """Of each task the share of what a right answer holds that is likeliest, token after token,
+    after what stands before it in a right answer, 0 to 1."""
 
 
 def score_text(
@@ -106,13 +112,15 @@ def answer_tasks(
     for _ in steps(sample.token_ids):
         pass
     note(f"{len(sample.token_ids):,} tokens read for the tasks")
-    scores, nats = [], []
+    scores, nats, known = [], [], []
     for task in sample.tasks:
         answer = _ask(engine, task.question, TASK_TOKENS)
         scores.append(sum(expected in answer for expected in task.answers) / len(task.answers))
-        nats.append(_answer_nats(engine, task))
+        of_answer, share = _right_answer(engine, task)
+        nats.append(of_answer)
+        known.append(share)
     engine.truncate(0)
-    return Answered(tuple(scores), tuple(nats))
+    return Answered(tuple(scores), tuple(nats), tuple(known))
 
 
 def _scores(
@@ -158,10 +166,32 @@ def _ask(engine: Engine, question: str, tokens: int) -> str:
     return answer
 
 
-def _answer_nats(engine: Engine, task: Task) -> float:
-    """Mean nats a token of a right answer after the text and the question."""
+def _right_answer(engine: Engine, task: Task) -> tuple[float, float]:
+    """Of a right answer after text and question the mean nats a token, and what is known."""
     before = engine.num_tokens
     prompt, answer = _prompt(engine, task.question), engine.tokenizer.encode(task.text)
-    nats = torch.cat([part for part, _ in _scores(engine, [*prompt, *answer], "decode")])
+    scored = list(_scores(engine, [*prompt, *answer], "decode"))
     engine.truncate(before)
-    return float(nats[len(prompt) - 1 :].mean())
+    nats, choices = (torch.cat(columns)[len(prompt) - 1 :] for columns in zip(*scored, strict=True))
+    right = (choices == torch.tensor(answer)).tolist()
+    pieces = [engine.tokenizer.token_bytes(token) for token in answer]
+    return float(nats.mean()), share_known(pieces, right, task.answers)
+
+
+def share_known(pieces: Sequence[bytes], right: Sequence[bool], answers: Sequence[str]) -> float:
+    """Of what an answer holds the share all of whose tokens are right.
+
+    Args:
+        pieces: the bytes of each token of the answer.
+        right: whether each is.
+        answers: what it holds, whole words in this order.
+    """
+    ends = list(itertools.accumulate(map(len, pieces)))
+    said, place, known = b"".join(pieces), 0, 0
+    for answer in answers:
+        found = re.compile(rb"\b" + re.escape(answer.encode()) + rb"\b").search(said, place)
+        assert found, f"{answer!r} is not in {said!r}"
+        place = found.end()
+        first, last = bisect.bisect(ends, found.start()), bisect.bisect_left(ends, place)
+        known += all(right[first : last + 1])
+    return known / len(answers)

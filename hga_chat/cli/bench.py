@@ -269,6 +269,10 @@ def _content(path: str) -> str:
     return "\n".join(section.text for document in documents for section in document.sections)
 
 
+def _task_shares(figures: dict[str, Any]) -> str:
+    return f"{figures['score']:.0%} ({figures['answer_known']:.0%})"
+
+
 def quality_text(result: dict[str, Any]) -> str:
     """The figures for people."""
     from hga_chat.output import table
@@ -287,16 +291,17 @@ def quality_text(result: dict[str, Any]) -> str:
             f"{run['recall']['attended']:.1%}" if run["recall"] else "100%",
             f"{run['copies_gap_nats']:+.4f}",
             f"{run['needles']} of {total}",
-            *(f"{run['tasks'][family]['score']:.0%}" for family in families),
+            *(_task_shares(run["tasks"][family]) for family in families),
         )
         for run in result["runs"]
     ]
     dense = ("dense", "0", "", "0", "100%", "100%", "100%", "100%", "0")
-    scores = (f"{result['tasks_dense'][family]['score']:.0%}" for family in families)
+    scores = (_task_shares(result["tasks_dense"][family]) for family in families)
     rows.append((*dense, f"{result['needles_dense']} of {total}", *scores))
     header = (
         *("attention", "gap in nats", "95 %", "in the last half", "same choice", "tokens read"),
-        *("in the last half", "mass read", "copies", "needles", *families),
+        *("in the last half", "mass read", "copies", "needles"),
+        *(f"{family} (known)" for family in families),
     )
     return (
         f"{result['model']}, {result['context']:,} tokens, {result['texts']} texts, "

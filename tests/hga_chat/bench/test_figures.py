@@ -82,8 +82,11 @@ def test_families_are_means_over_texts():
     task = Task("variables", "", ("a", "b"), "")
     other = Task("many keys", "", ("a",), "")
     samples = [Sample((), tasks=(task, other)), Sample((), tasks=(task,))]
-    found = families(samples, [Answered((0.5, 1.0), (2.0, 1.0)), Answered((1.0,), (3.0,))])
-    assert found == {
-        "many keys": {"score": 1.0, "answer_nats": 1.0, "tasks": 1},
-        "variables": {"score": 0.75, "answer_nats": 2.5, "tasks": 2},
+    answered = [
+        Answered((0.5, 1.0), (2.0, 1.0), (0.0, 0.5)),
+        Answered((1.0,), (3.0,), (0.5,)),
+    ]
+    assert families(samples, answered) == {
+        "many keys": {"score": 1.0, "answer_nats": 1.0, "answer_known": 0.5, "tasks": 1},
+        "variables": {"score": 0.75, "answer_nats": 2.5, "answer_known": 0.25, "tasks": 2},
     }

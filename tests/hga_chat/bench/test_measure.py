@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_engine import FULL, LLAMA, PARTIAL, dense_pass, make_engine, random_tokens
 
-from hga_chat.bench.measure import COPIES, Sample, score_text
+from hga_chat.bench.measure import COPIES, Sample, score_text, share_known
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -57,3 +57,18 @@ def test_a_small_budget_reads_less_and_covers_less():
     coverage = scored.coverage
     assert bool((coverage.attended < coverage.total).all())
     assert not torch.allclose(scored.nats.float(), nats_of(TOKENS), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [((), 1), ((0, 6), 1), ((2,), 0.5), ((3,), 0.5), ((5,), 0.5), ((2, 5), 0)],
+)
+def test_what_is_known_of_an_answer_are_its_parts_all_of_whose_tokens_are_right(wrong, expected):
+    pieces = [b"The one", b" is a", b" moss", b"y", b", not", b" moss", b"."]
+    right = [number not in wrong for number in range(len(pieces))]
+    assert share_known(pieces, right, ("mossy", "moss")) == expected
+
+
+def test_an_answer_has_to_hold_its_parts():
+    with pytest.raises(AssertionError, match="'cat' is not in"):
+        share_known([b"concatenate"], [True], ("cat",))
