@@ -72,7 +72,7 @@ class RouterConfig:
     """Groups per query token and KV head (decode rule)."""
     prefill_group_size: int = 2
     """Tokens that are chosen together under the prefill rule, whole groups."""
-    prefill_budget: int = 820
+    prefill_budget: int = 1093
     """Groups of ``prefill_group_size`` per block of queries and KV head (prefill rule)."""
     prefill_block: int = 16
     """Neighbouring queries that share a selection under the prefill rule; divides
@@ -116,7 +116,7 @@ class RouterConfig:
         return replace(
             self,
             decode_budget=tokens // self.group_size,
-            prefill_budget=5 * tokens // (4 * self.prefill_group_size),
+            prefill_budget=5 * tokens // (3 * self.prefill_group_size),
             gpu_prefill_budget=5 * tokens // (3 * self.gpu_prefill_group_size),
         )
 

@@ -31,7 +31,7 @@ def _decode() -> list[Variant]:
             **_OPEN_CHUNK,
         ),
         Variant(
-            *("today's paper, 20 chunks, 82 groups", Top(82), Scorer("means", kept_chunks=20)),
+            *("today's paper, 21 chunks, 82 groups", Top(82), Scorer("means", kept_chunks=21)),
             **_OPEN_CHUNK,
         ),
         Variant("today's bounds, 82 groups", Top(82), Scorer("bounds"), **_OPEN_CHUNK),
@@ -135,15 +135,15 @@ def _prefill() -> list[Variant]:
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
     return [
         Variant(
-            *("prefill, today: 820 drawn of 2 tokens", Drawn(820), replace(_PAIRS, group=2)),
+            *("prefill, today: 1093 drawn of 2 tokens", Drawn(1093), replace(_PAIRS, group=2)),
             of_all=True,
             **others,
         ),
         Variant(
-            *("prefill, today's paper, 102 groups", Top(102), Scorer("means", kept_chunks=20)),
+            *("prefill, today's paper, 35 chunks", Top(136), Scorer("means", kept_chunks=35)),
             **others,
         ),
-        Variant("prefill, today's bounds, 102 groups", Top(102), Scorer("bounds"), **others),
+        Variant("prefill, today's bounds, 136 groups", Top(136), Scorer("bounds"), **others),
         today,
         drawn,
         replace(drawn, name="prefill, 512 chunks, 128 drawn, every query scored", stride=1),
