@@ -36,6 +36,7 @@ _SAMPLED_BLOCKS = 8
 _CALIBRATED_BLOCKS = 16
 _MOST_RAISED = 1.5
 """Logarithm of what chosen groups are weighed with at most."""
+_POOL_GROUP = 16
 _BRANCH_BUDGET = 1024
 """Tokens that questions and answers read where the text is read by the prefill rule."""
 
@@ -130,13 +131,17 @@ class Routed:
         variant, text = self._variant, self._text
         count = text.length - text.start
         estimate = _estimate(variant.scorer, rows, count, self._base)
+        in_pool = replace(variant.scorer, group=_POOL_GROUP)
+        pool_estimate = _estimate(in_pool, rows, count, self._base) if variant.pool else None
         parts = []
         for number, block in enumerate(blocks_of(count, BLOCK)):
             part = _text_part(text, rows, block)
             windows = Windows(variant, part)
-            of_rows, window = _shares(variant, estimate, part, windows, rows.keys, self._base)
+            pool = None if pool_estimate is None else self._pool(rows, part, pool_estimate)
+            of_rows, window = _shares(variant, estimate, part, windows, rows.keys, self._base, pool)
             logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, variant.scorer.group)
             logs = logs.repeat_interleave(variant.block, 1)
+            logs = logs if pool is None else logs + pool
             chosen = logs > -math.inf
             self._statistics.count(rows.layer, chosen, windows, part)
             if number % _SAMPLED_BLOCKS == _SAMPLED_BLOCKS // 2:
@@ -153,6 +158,21 @@ class Routed:
         if text.lengths:
             parts.append(self._branches(rows, estimate))
         return torch.cat(parts, 2)
+
+    def _pool(self, rows: Rows, part: _Part, estimate: Estimate) -> torch.Tensor:
+        """[kv_heads, rows, groups]: logarithms of how many groups those of the pool stand for."""
+        variant = replace(
+            self._variant,
+            rule=Drawn(self._variant.pool),
+            scorer=replace(self._variant.scorer, group=_POOL_GROUP),
+            block=CHUNK,
+            stride=4,
+        )
+        windows = Windows(variant, part)
+        of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._base)
+        logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, _POOL_GROUP)
+        logs = logs.repeat_interleave(CHUNK, 1)
+        return logs.repeat_interleave(_POOL_GROUP // self._variant.scorer.group, 2)
 
     def _branches(self, rows: Rows, estimate: Estimate) -> torch.Tensor:
         variant, text = self._variant, self._text
@@ -295,10 +315,12 @@ def _shares(
     windows: Windows,
     keys: torch.Tensor,
     base: float,
+    pool: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Estimated shares of the groups for every query, and the mass of the windows."""
     scorer = variant.scorer
     logs = estimate(part.flat, part.tokens).unflatten(1, part.queries.shape[1:3])
+    logs = logs if pool is None else logs + pool[:, None]
     window = windows.log_mass(part, keys)
     allowed = windows.allowed
     if scorer.kept_chunks is not None:

@@ -63,6 +63,9 @@ class Variant:
     """Queries that share a selection: 1 by the decode rule, a block by the prefill rule."""
     stride: int = 4
     """Every n-th query of a block is scored."""
+    pool: int = 0
+    """Groups of 16 that are drawn first, for a chunk of queries, every fourth of which is scored;
+    what is chosen is chosen among them. 0: among all."""
     tail: Literal["none", "all", "chunk", "group", "chosen"] = "none"
     """Mean values that stand for what is not read: one, or one a chunk or group; or the chosen
     groups, each weighed more."""

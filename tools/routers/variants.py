@@ -145,6 +145,15 @@ def _prefill() -> list[Variant]:
         ),
         Variant("prefill, today's bounds, 136 groups", Top(136), Scorer("bounds"), **others),
         today,
+        *(
+            Variant(
+                *(f"prefill, 1093 of a pool of {pool}", Drawn(1093), replace(_PAIRS, group=2)),
+                of_all=True,
+                pool=pool,
+                **others,
+            )
+            for pool in (512, 1024, 256)
+        ),
         drawn,
         replace(drawn, name="prefill, 512 chunks, 128 drawn, every query scored", stride=1),
         replace(before, name="prefill, 128 drawn, every query scored", stride=1),
