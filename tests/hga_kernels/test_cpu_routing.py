@@ -223,6 +223,25 @@ def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
 
 
 @compiled
+@pytest.mark.parametrize(("dim", "ratio", "rows"), [(64, 3, 16), (128, 8, 16), (64, 3, 13)])
+def test_many_pages_of_a_block_as_it_is_read(dim: int, ratio: int, rows: int) -> None:
+    """Blocks with 16 rows and more are the matrix unit's, where there is one."""
+    case = page_case(dim, 2, ratio, 3, rows, 700, 3000, seed=5, size=2.0, group_size=2)
+    scale, multiples = 1 / math.sqrt(dim), multiples_for(case, 5)
+    found = cpu.attend_pages(*case, scale, True, multiples)
+    expected = reference.attend_pages(*exact(case), scale, True, multiples)
+    assert found is not None
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, 2.0)
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
+    weights = cpu.log_mass(*case, scale)
+    assert weights is not None
+    of_all = reference.log_mass(*exact(case), scale)
+    torch.testing.assert_close(weights, of_all.float(), rtol=1e-5, atol=1e-4)
+
+
+@compiled
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from([16, 48, 64, 128]), st.integers(1, 3), ratios, st.integers(1, 3),
