@@ -20,7 +20,7 @@ _COMMON, _FREQUENT = 5, 3
 _COMMON_TIMES, _OTHER_TIMES = 10, 2
 _ZIPF = 2.0
 _SAID = {"value", "variable", "number", "numbers", "locker", "door", "called", "written", "words"}
-_SAID |= {"occur", "most", "often"}
+_SAID |= {"that", "list", "common", "coded", "occur", "most", "often"}
 """Words of questions and answers, that name nothing else."""
 
 
@@ -156,7 +156,7 @@ def _frequent_words(
     ranked = [word for _, word in zip(range(50), pool, strict=False)]
     weights = [rank**-_ZIPF for rank in range(1, len(ranked) + 1)]
     listed = draw.choices(ranked, weights, k=length)
-    frequent = sorted(set(listed), key=lambda word: -listed.count(word))[:_FREQUENT]
+    frequent = sorted(dict.fromkeys(listed), key=lambda word: -listed.count(word))[:_FREQUENT]
     task = Task(
         "frequent words",
         f"Which {_FREQUENT} words occur most often in the list of coded words?",

@@ -47,7 +47,7 @@ FIGURES = {
     "recall": {"attended": 0.952},
     "copies_gap_nats": 0.25,
     "needles": 3,
-    "tasks": {"many keys": {"score": 0.75}},
+    "tasks": {"many keys": {"score": 0.75, "answer_known": 0.5}},
 }
 RUN = {"router": "hga", "rule": "decode", "budget_tokens": 1024, **FIGURES}
 QUALITY = {
@@ -61,7 +61,7 @@ QUALITY = {
     "budget_tokens": 1024,
     "texts": 1,
     "seeds": [7],
-    "tasks_dense": {"many keys": {"score": 1.0}},
+    "tasks_dense": {"many keys": {"score": 1.0, "answer_known": 1.0}},
     "runs": [RUN, RUN | {"rule": "prefill", "recall": None}],
 }
 
@@ -129,7 +129,7 @@ def test_quality(cli, passed, tmp_path):
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [
         *("hga, 1,024 tokens, decode rule", "+0.0051", "+0.0040 to +0.0060", "-0.0010", "98.7%"),
-        *("2.91%", "2.02%", "95.2%", "+0.2500", "3 of 10", "75%"),
+        *("2.91%", "2.02%", "95.2%", "+0.2500", "3 of 10", "75% (50%)"),
     ]
     assert lines[4].startswith("dense")
     assert json.loads(cli("bench", "quality", "--text", text, "--json").out) == QUALITY

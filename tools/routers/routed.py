@@ -131,8 +131,10 @@ class Routed:
         variant, text = self._variant, self._text
         count = text.length - text.start
         estimate = _estimate(variant.scorer, rows, count, self._base)
-        in_pool = replace(variant.scorer, group=_POOL_GROUP)
-        pool_estimate = _estimate(in_pool, rows, count, self._base) if variant.pool else None
+        pool_estimate = None
+        if variant.pool:
+            in_pool = replace(variant.scorer, group=_POOL_GROUP)
+            pool_estimate = _estimate(in_pool, rows, count, self._base)
         parts = []
         for number, block in enumerate(blocks_of(count, BLOCK)):
             part = _text_part(text, rows, block)
@@ -317,7 +319,10 @@ def _shares(
     base: float,
     pool: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Estimated shares of the groups for every query, and the mass of the windows."""
+    """Estimated shares of the groups for every query, and the mass of the windows.
+
+    Groups of a pool count for those they stand for, others not at all.
+    """
     scorer = variant.scorer
     logs = estimate(part.flat, part.tokens).unflatten(1, part.queries.shape[1:3])
     logs = logs if pool is None else logs + pool[:, None]

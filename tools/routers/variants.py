@@ -31,10 +31,14 @@ def _decode() -> list[Variant]:
             **_OPEN_CHUNK,
         ),
         Variant(
-            *("today's paper, 21 chunks, 82 groups", Top(82), Scorer("means", kept_chunks=21)),
+            *(
+                "beside today: paper, 21 chunks, 82 groups",
+                Top(82),
+                Scorer("means", kept_chunks=21),
+            ),
             **_OPEN_CHUNK,
         ),
-        Variant("today's bounds, 82 groups", Top(82), Scorer("bounds"), **_OPEN_CHUNK),
+        Variant("beside today: bounds, 82 groups", Top(82), Scorer("bounds"), **_OPEN_CHUNK),
         drawn,
         replace(
             drawn,
@@ -122,7 +126,7 @@ def _prefill() -> list[Variant]:
         of_all=True,
         **_OPEN_CHUNK,
     )
-    others = {"block": 16, "stride": 1, **_OPEN_CHUNK}
+    blocks_of_16 = {"block": 16, "stride": 1, **_OPEN_CHUNK}
     before = replace(today, rule=Drawn(128), **_NARROWEST)
     drawn = replace(before, name="prefill, 512 chunks, 128 drawn", scorer=kept)
     fine = replace(
@@ -137,20 +141,22 @@ def _prefill() -> list[Variant]:
         Variant(
             *("prefill, today: 1093 drawn of 2 tokens", Drawn(1093), replace(_PAIRS, group=2)),
             of_all=True,
-            **others,
+            **blocks_of_16,
         ),
         Variant(
-            *("prefill, today's paper, 35 chunks", Top(136), Scorer("means", kept_chunks=35)),
-            **others,
+            *("prefill, beside today: paper, 35 chunks", Top(136), Scorer("means", kept_chunks=35)),
+            **blocks_of_16,
         ),
-        Variant("prefill, today's bounds, 136 groups", Top(136), Scorer("bounds"), **others),
+        Variant(
+            "prefill, beside today: bounds, 136 groups", Top(136), Scorer("bounds"), **blocks_of_16
+        ),
         today,
         *(
             Variant(
                 *(f"prefill, 1093 of a pool of {pool}", Drawn(1093), replace(_PAIRS, group=2)),
                 of_all=True,
                 pool=pool,
-                **others,
+                **blocks_of_16,
             )
             for pool in (512, 1024, 256)
         ),

@@ -156,9 +156,7 @@ static inline __m256 sums_of_pages(__m512 values) {
     const __m512i places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
     return _mm512_castps512_ps256(_mm512_permutexvar_ps(places, values));
 }
-#endif
 
-#ifdef HGA_AVX512_BF16
 // Softmax weights of one row for one tile, from its products with the keys.
 static inline __attribute__((always_inline)) void weigh_row(
     const AttendJob *job, Scratch *scratch, const Tile *tile, int row, __m512 scores[VECTORS],

@@ -49,8 +49,8 @@ typedef struct {
 
 // Of one pair, whose chunks are taken in parts.
 typedef struct {
-    uint32_t *sums; // [span, half the rows, per_chunk] bf16 weights of groups for two rows, relative to
-    float *bases;   // [parts, rows]: in log2 units
+    uint32_t *sums; // [span, half the rows, per_chunk]: bf16 weights of groups for two rows each,
+    float *bases;   // [parts, rows]: relative to this, in log2 units
     float *totals;  // [parts, rows]: of those weights
     float *odds;    // [span, per_chunk], the chunks of each stratum side by side
 } Weights;
@@ -59,8 +59,8 @@ static inline size_t in_lines(size_t floats) { return (floats + LANES - 1) / LAN
 
 static inline int row_pairs(int rows) { return (rows + 1) / 2; }
 
-// In floats, whole lines of the cache each. When all weights have been used there is room for one float
-// a group in their place.
+// In floats, whole lines of the cache each. When all weights have been used there is room for one
+// float a group in their place.
 static size_t size_of_sums(const SelectJob *job) {
     return in_lines((size_t)row_pairs(job->rows) * job->span * job->per_chunk);
 }
@@ -185,6 +185,14 @@ static void quantise_row(const float *query, int8_t *bytes, float *step, int32_t
     *start = -3 * total;
 }
 
+static size_t entry_of(const SelectJob *job, int pair, int place) {
+    return (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
+}
+
+static const uint8_t *codes_of(const SelectJob *job, int pair, int place, int dim) {
+    return job->codes + entry_of(job, pair, place) * CHUNK * (dim / 4);
+}
+
 #ifdef HGA_AVX512_VNNI
 static inline __m512 load_bf16(const uint16_t *values) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(
@@ -237,7 +245,8 @@ static inline __m512i of_query(const int8_t *bytes) {
     return _mm512_set1_epi32(four);
 }
 
-// Products of `tile` queries with the tokens of one chunk, unpacked on the way: for few rows.
+// Products of `tile` queries with the tokens of one chunk, unpacked on the way: where there are no
+// more rows.
 static inline __attribute__((always_inline)) void packed_products(
     const uint8_t *codes, const int8_t *bytes, const int32_t *starts, int dim, int per_chunk,
     int tile, __m512i sums[MAX_TILE][SLABS]) {
@@ -350,12 +359,12 @@ static inline __attribute__((always_inline)) void weigh_rows(const Chunk *chunk,
     }
 }
 
-// Weights of one chunk for `tile` rows from `row` on, an even number. dim, tile and per_chunk are
-// constants where this is called, so that everything stays in registers. Where there are more rows
-// than a tile the codes have been unpacked for all of them.
-static inline __attribute__((always_inline)) void score_rows(
-    const Chunk *chunk, const __m512i *unpacked, int row, int tile, int dim,
-    int per_chunk) {
+// Weights of one chunk for `tile` rows from `row` on, an even number. tile, and for the usual models
+// dim and per_chunk, are constants where this is called, so that everything stays in registers. The
+// codes have been unpacked for all rows, or not at all.
+static inline __attribute__((always_inline)) void score_rows(const Chunk *chunk,
+                                                             const __m512i *unpacked, int row,
+                                                             int tile, int dim, int per_chunk) {
     const int8_t *bytes = chunk->bytes + (size_t)row * dim;
     const int32_t *starts = chunk->starts + row;
     __m512i sums[MAX_TILE][SLABS];
@@ -366,14 +375,6 @@ static inline __attribute__((always_inline)) void score_rows(
 #pragma unroll
     for (int r = 0; r < tile; r += 2)
         weigh_rows(chunk, row + r, tile - r < 2 ? 1 : 2, sums[r], 1, SLABS, per_chunk);
-}
-
-static size_t entry_of(const SelectJob *job, int pair, int place) {
-    return (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
-}
-
-static const uint8_t *codes_of(const SelectJob *job, int pair, int place, int dim) {
-    return job->codes + entry_of(job, pair, place) * CHUNK * (dim / 4);
 }
 
 static inline __attribute__((always_inline)) Chunk chunk_at(const SelectJob *job, Weights weights,
@@ -504,10 +505,8 @@ static inline __attribute__((always_inline)) void score_by_unit(
 #else
 static void score_chunk(const SelectJob *job, Weights weights, int pair, int first, int place,
                         Running *running, int dim, int per_chunk) {
-    size_t entry =
-        (size_t)(pair / job->blocks) * job->capacity_chunks + job->first_chunk + place;
-    const uint8_t *codes = job->codes + entry * CHUNK * (dim / 4);
-    const uint16_t *scales = job->scales + entry * CHUNK;
+    const uint8_t *codes = codes_of(job, pair, place, dim);
+    const uint16_t *scales = job->scales + entry_of(job, pair, place) * CHUNK;
     for (int row = 0; row < job->rows; row++) {
         size_t of_row = (size_t)pair * job->rows + row;
         const int8_t *bytes = job->bytes + of_row * dim;
@@ -548,22 +547,21 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
 }
 #endif
 
-static inline __attribute__((always_inline)) int score_chunks_as(
+static inline __attribute__((always_inline)) void score_chunks_as(
     const SelectJob *job, Weights weights, int pair, Part part, Running *running, int dim,
     int per_chunk) {
 #ifdef HGA_AMX
     if (job->has_tiles) {
         score_by_unit(job, weights, pair, part, running, dim, per_chunk);
-        return 0;
+        return;
     }
 #endif
     for (int place = part.first; place < part.last; place++)
         score_chunk(job, weights, pair, part.first, place, running, dim, per_chunk);
-    return 0;
 }
 
 static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
-    int rows = job->rows, failed;
+    int rows = job->rows;
     Running *running = aligned_alloc(64, rows * sizeof *running);
     if (!running) {
         job->failed = 1;
@@ -571,14 +569,13 @@ static void score_chunks(SelectJob *job, Weights weights, int pair, Part part) {
     }
     for (int row = 0; row < rows; row++) running[row] = (Running){.base = -INFINITY};
     if (job->dim == 64 && job->per_chunk == MOST_GROUPS)
-        failed = score_chunks_as(job, weights, pair, part, running, 64, MOST_GROUPS);
+        score_chunks_as(job, weights, pair, part, running, 64, MOST_GROUPS);
     else if (job->dim == 64)
-        failed = score_chunks_as(job, weights, pair, part, running, 64, SLABS);
+        score_chunks_as(job, weights, pair, part, running, 64, SLABS);
     else if (job->dim == 128 && job->per_chunk == MOST_GROUPS)
-        failed = score_chunks_as(job, weights, pair, part, running, 128, MOST_GROUPS);
+        score_chunks_as(job, weights, pair, part, running, 128, MOST_GROUPS);
     else
-        failed = score_chunks_as(job, weights, pair, part, running, job->dim, job->per_chunk);
-    if (failed) job->failed = 1;
+        score_chunks_as(job, weights, pair, part, running, job->dim, job->per_chunk);
     for (int row = 0; row < rows; row++) {
         float total = 0;
         for (int lane = 0; lane < LANES; lane++) total += running[row].lanes[lane];
