@@ -187,7 +187,10 @@ def quality(
     tasks: Annotated[
         int,
         typer.Option(
-            "--tasks", min=0, help="Harder tasks of each family to plant and ask for as well."
+            "--tasks",
+            min=0,
+            help="Harder tasks of each family to plant and ask for as well; known is what of a "
+            "right answer is likeliest, token after token.",
         ),
     ] = 0,
     seeds: Annotated[
