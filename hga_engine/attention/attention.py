@@ -351,8 +351,8 @@ class RoutedAttention:
         choice = self._choices[rule]
         if rule == "prefill":
             stride = router.scoring_stride
-            # By the place in the chunk, so that slices do not matter; at least the last row.
-            offset = (stride - 1 - self._blocks.place) % stride
+            # By the place in the block, so that slices do not matter; at least the last row.
+            offset = (stride - 1 - self._blocks.place % router.prefill_block) % stride
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
         always = None
