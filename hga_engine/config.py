@@ -105,7 +105,7 @@ class RouterConfig:
         return first * per_chunk, max(first, end) * per_chunk
 
     def with_budget(self, tokens: int) -> "RouterConfig":
-        """The same with so many tokens by the decode rule, and more in proportion by the other.
+        """The same with so many tokens by the decode rule, and five thirds of that by the other.
 
         Raises:
             ValueError: that is less than a group from every stratum, in groups of the largest size.
@@ -113,11 +113,12 @@ class RouterConfig:
         least = STRATA * max(self.gpu_group_size, self.gpu_prefill_group_size)
         if tokens < least:
             raise ValueError(f"budget must be at least {least} tokens")
+        shared = 5 * tokens // 3
         return replace(
             self,
             decode_budget=tokens // self.group_size,
-            prefill_budget=5 * tokens // (3 * self.prefill_group_size),
-            gpu_prefill_budget=5 * tokens // (3 * self.gpu_prefill_group_size),
+            prefill_budget=shared // self.prefill_group_size,
+            gpu_prefill_budget=shared // self.gpu_prefill_group_size,
         )
 
     def on(self, device_type: str) -> "RouterConfig":

@@ -69,7 +69,7 @@ class _Blocks:
     last_chunk: int
     """The largest of them."""
     place: int
-    """Of the first query in its chunk."""
+    """Of the first query in its block, by the prefill rule."""
     attended_by_query: torch.Tensor  # [blocks, rows] int64 tokens of sinks and recent, on the host
     attended: int
     """The same, summed over queries and KV heads."""
@@ -352,7 +352,7 @@ class RoutedAttention:
         if rule == "prefill":
             stride = router.scoring_stride
             # By the place in the block, so that slices do not matter; at least the last row.
-            offset = (stride - 1 - self._blocks.place % router.prefill_block) % stride
+            offset = (stride - 1 - self._blocks.place) % stride
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
         always = None
@@ -428,7 +428,7 @@ class RoutedAttention:
             recent=wide[:, :, sinks.shape[1] :],
             end_chunks=end_chunks.to(self._device),
             last_chunk=int(end_chunks.max()),
-            place=start % self._router.chunk_size,
+            place=start % self._router.prefill_block,
             attended_by_query=attended,
             attended=int(attended.sum()) * self._kv_heads,
             visible=(int(positions.sum()) + positions.numel()) * self._kv_heads,

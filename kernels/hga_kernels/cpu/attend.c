@@ -217,31 +217,32 @@ static inline __attribute__((always_inline)) void weigh_row(
 #endif
 
 #ifdef HGA_AMX
+// Adds to the sums the products of TILE_ROWS rows of 32 values with 32 rows of TILE values, of which two
+// rows each lie side by side.
+static inline __attribute__((always_inline)) void add_products(const uint16_t *rows,
+                                                               size_t row_bytes,
+                                                               const uint16_t *others,
+                                                               size_t pair_bytes) {
+    _tile_loadd(4, rows, row_bytes);
+    _tile_loadd(5, others, pair_bytes);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, others + 2 * LANES, pair_bytes);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(7, others + 4 * LANES, pair_bytes);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_loadd(5, others + 6 * LANES, pair_bytes);
+    _tile_dpbf16ps(3, 4, 5);
+}
+
 // As attend_tile, for TILE_ROWS rows, by the matrix unit.
 static inline __attribute__((always_inline)) void attend_by_unit(
     const AttendJob *job, Scratch *scratch, const Tile *tile, int row, int dim) {
     const uint16_t *queries = scratch->queries + (size_t)row * dim;
     _Alignas(64) float products[TILE_ROWS * TILE];
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int d = 0; d < dim; d += 32) {
-        const uint16_t *keys = scratch->keys + (size_t)d * TILE;
-        _tile_loadd(4, queries + d, dim * 2);
-        _tile_loadd(5, keys, TILE * 4);
-        _tile_dpbf16ps(0, 4, 5);
-        _tile_loadd(6, keys + 2 * LANES, TILE * 4);
-        _tile_dpbf16ps(1, 4, 6);
-        _tile_loadd(7, keys + 4 * LANES, TILE * 4);
-        _tile_dpbf16ps(2, 4, 7);
-        _tile_loadd(5, keys + 6 * LANES, TILE * 4);
-        _tile_dpbf16ps(3, 4, 5);
-    }
-    _tile_stored(0, products, TILE * 4);
-    _tile_stored(1, products + LANES, TILE * 4);
-    _tile_stored(2, products + 2 * LANES, TILE * 4);
-    _tile_stored(3, products + 3 * LANES, TILE * 4);
+    clear_sums();
+    for (int d = 0; d < dim; d += 32)
+        add_products(queries + d, dim * 2, scratch->keys + (size_t)d * TILE, TILE * 4);
+    store_sums(products, 4 * LANES, TILE * 4);
     for (int r = 0; r < TILE_ROWS; r++) {
         __m512 scores[VECTORS];
         for (int p = 0; p < VECTORS; p++) scores[p] = _mm512_load_ps(products + r * TILE + LANES * p);
@@ -254,22 +255,10 @@ static inline __attribute__((always_inline)) void attend_by_unit(
         _tile_loadd(1, sums + LANES, dim * 4);
         _tile_loadd(2, sums + 2 * LANES, dim * 4);
         _tile_loadd(3, sums + 3 * LANES, dim * 4);
-        for (int t = 0; t < TILE; t += 32) {
-            const uint16_t *values = scratch->values + (size_t)t * dim + 2 * d;
-            _tile_loadd(4, scratch->weights + t, TILE * 2);
-            _tile_loadd(5, values, dim * 4);
-            _tile_dpbf16ps(0, 4, 5);
-            _tile_loadd(6, values + 2 * LANES, dim * 4);
-            _tile_dpbf16ps(1, 4, 6);
-            _tile_loadd(7, values + 4 * LANES, dim * 4);
-            _tile_dpbf16ps(2, 4, 7);
-            _tile_loadd(5, values + 6 * LANES, dim * 4);
-            _tile_dpbf16ps(3, 4, 5);
-        }
-        _tile_stored(0, sums, dim * 4);
-        _tile_stored(1, sums + LANES, dim * 4);
-        _tile_stored(2, sums + 2 * LANES, dim * 4);
-        _tile_stored(3, sums + 3 * LANES, dim * 4);
+        for (int t = 0; t < TILE; t += 32)
+            add_products(scratch->weights + t, TILE * 2,
+                         scratch->values + (size_t)t * dim + 2 * d, dim * 4);
+        store_sums(sums, 4 * LANES, dim * 4);
     }
 }
 #endif

@@ -443,11 +443,7 @@ static inline __attribute__((always_inline)) void score_chunk(
 static inline __attribute__((always_inline)) void tile_products(const __m512i *unpacked,
                                                                 const int8_t *bytes, int dim,
                                                                 int32_t *products) {
-    // All are cleared first: a product that follows its own clearing at once waits.
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    clear_sums();
     for (int part = 0; part < dim / 64; part++) {
         const __m512i *tokens = unpacked + 16 * part;
         _tile_loadd(4, bytes + 64 * part, dim);
@@ -460,10 +456,7 @@ static inline __attribute__((always_inline)) void tile_products(const __m512i *u
         _tile_dpbssd(2, 4, 7);
         _tile_dpbssd(3, 4, 5);
     }
-    _tile_stored(0, products, 64);
-    _tile_stored(1, products + TILE_ROWS * LANES, 64);
-    _tile_stored(2, products + 2 * TILE_ROWS * LANES, 64);
-    _tile_stored(3, products + 3 * TILE_ROWS * LANES, 64);
+    store_sums(products, sizeof *products * TILE_ROWS * LANES, 64);
 }
 
 // Weights of a part of the chunks. The matrix unit takes products of the next rows while some are
@@ -483,11 +476,10 @@ static inline __attribute__((always_inline)) void score_by_unit(
     for (int place = part.first; place < part.last; place++) {
         Chunk chunk = chunk_at(job, weights, running, pair, part.first, place, dim, per_chunk);
         for (int tile = 0; tile < tiles; tile++, buffer ^= 1) {
-            if (tile + 1 < tiles)
-                tile_products(unpacked[place & 1], bytes + (size_t)(tile + 1) * TILE_ROWS * dim, dim,
+            int next = (tile + 1) % tiles, next_place = next ? place : place + 1;
+            if (next_place < part.last)
+                tile_products(unpacked[next_place & 1], bytes + (size_t)next * TILE_ROWS * dim, dim,
                               products[buffer ^ 1]);
-            else if (place + 1 < part.last)
-                tile_products(unpacked[(place + 1) & 1], bytes, dim, products[buffer ^ 1]);
             const __m512i *sums = (const __m512i *)products[buffer];
             int row = tile * TILE_ROWS, end = row + TILE_ROWS;
             end = end < job->rows ? end : job->rows;

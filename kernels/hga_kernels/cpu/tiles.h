@@ -2,6 +2,7 @@
 #ifndef HGA_TILES_H
 #define HGA_TILES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "bf16.h"
@@ -34,6 +35,26 @@ static inline void set_tiles(void) {
         sizes.rows[tile] = TILE_ROWS;
     }
     _tile_loadconfig(&sizes);
+}
+
+// Tiles 0 to 3 hold sums of products. All are cleared before the first product: one that follows the
+// clearing of its own tile at once waits.
+static inline __attribute__((always_inline)) void clear_sums(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+// Stores the sums, of which each tile has 16 values a row: `apart` is from tile to tile, `row_bytes`
+// from row to row.
+static inline __attribute__((always_inline)) void store_sums(void *out, size_t apart,
+                                                             size_t row_bytes) {
+    char *first = out;
+    _tile_stored(0, first, row_bytes);
+    _tile_stored(1, first + apart, row_bytes);
+    _tile_stored(2, first + 2 * apart, row_bytes);
+    _tile_stored(3, first + 3 * apart, row_bytes);
 }
 #else
 static inline int may_use_tiles(void) { return 0; }

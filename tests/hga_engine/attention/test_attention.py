@@ -105,18 +105,8 @@ def test_attention_is_the_rule_read_plainly(
 
 def test_scored_queries_are_counted_from_the_start_of_their_block() -> None:
     """Also where the stride divides neither the block nor its place in the chunk."""
-    small = RouterConfig(
-        chunk_size=12,
-        group_size=4,
-        prefill_group_size=4,
-        paper_group_size=4,
-        prefill_block=4,
-        sink_tokens=0,
-        decode_budget=1,
-        prefill_budget=2,
-        scoring_stride=3,
-        traced_tokens=4,
-    )
+    sizes = dict.fromkeys(("group_size", "prefill_group_size", "paper_group_size"), 4)
+    small = replace(SMALL, chunk_size=12, prefill_block=4, sink_tokens=0, recent_tokens=0, **sizes)
     text, config = Text.random(34, 1, 1, 0), with_router("hga", small)
     expected = plain_routed(text, "prefill", config)
     assert_same(run(text, "prefill", [], config), expected)
