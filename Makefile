@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test check lint fuzz venv clean
 
 demo: venv ## Install, fetch the model, read the sample documents and ask about them.
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m tools.demo
 
 test: venv ## Run the tests.
 	$(BIN)/python -m pytest
@@ -24,7 +24,7 @@ lint: venv ## Format, rules and types.
 	$(BIN)/mypy
 
 fuzz: venv ## Feed damaged input to every reader; takes minutes.
-	$(BIN)/python tools/fuzz_readers.py
+	$(BIN)/python -m tools.stress.fuzz_readers
 
 venv: $(INSTALLED) ## Install into $(VENV).
 

@@ -73,7 +73,7 @@ class Output:
 
     def error(self, text: str) -> None:
         """A line for the person at the terminal, always."""
-        from hga_chat.documents.clean import displayable
+        from hga_chat.display import displayable
 
         self.clear_progress()
         self._stderr.write(f"{displayable(text)}\n")
@@ -100,7 +100,7 @@ class Output:
         """Part of the result, at once."""
         self.clear_progress()
         if self._stdout.isatty():
-            from hga_chat.documents.clean import displayable
+            from hga_chat.display import displayable
 
             text = displayable(text)
         self._stdout.write(text)

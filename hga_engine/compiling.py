@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from hga_engine.config import EngineConfig, SamplingParams
-from hga_engine.device_memory import is_gpu
 from hga_engine.engine import Engine
+from hga_engine.memory.device_plan import is_gpu
 from hga_engine.tiers import plan_session
 
 if TYPE_CHECKING:

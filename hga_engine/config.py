@@ -9,7 +9,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
 STRATA = 4
-"""``hga_kernels.reference.STRATA``, which takes torch to import."""
+"""``hga_kernels.reference.selection.STRATA``, which takes torch to import."""
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ import math
 from collections.abc import Generator
 
 import torch
-from hga_kernels import norm_linear, sample
-from hga_kernels.gpu.choice import choose_pages
-from hga_kernels.gpu.index import index_closed_chunk
-from hga_kernels.gpu.pages import write_token
-from hga_kernels.gpu.resident import attend_resident
-from hga_kernels.gpu.selection_step import WindowPages
-from hga_kernels.gpu.step import finish_step
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import RouterConfig, SamplingParams
 from hga_engine.errors import EngineError
 from hga_engine.kv_store.device import DeviceKVStore
-from hga_engine.mirror import Mirror
+from hga_engine.kv_store.mirror import Mirror
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
+from hga_kernels import norm_linear, sample
+from hga_kernels.gpu.index import index_closed_chunk
+from hga_kernels.gpu.pages.attend import attend_resident
+from hga_kernels.gpu.pages.cache import write_token
+from hga_kernels.gpu.select.choose_pages import choose_pages
+from hga_kernels.gpu.select.step import WindowPages
+from hga_kernels.gpu.step import finish_step
 
 _RING = 4
 """Results that the host may still have to read."""

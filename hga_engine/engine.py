@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hga_engine.attention.attention import Reading, RoutedAttention, Rule
+from hga_engine.attention.routed import Reading, RoutedAttention, Rule
 from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
-from hga_engine.device_memory import device_memory
 from hga_engine.errors import ContextFullError
 from hga_engine.events import (
     Event,
@@ -24,15 +23,16 @@ from hga_engine.events import (
     TextDelta,
     Trace,
 )
-from hga_engine.layers import Layers
-from hga_engine.memory_figures import memory_figures
+from hga_engine.forward import Layers
+from hga_engine.memory.device_plan import device_memory
+from hga_engine.memory.figures import memory_figures
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
 from hga_engine.sampler import Sampler
 from hga_engine.saved_state.state import SavedState, geometry
 from hga_engine.tiers import make_tiers
 from hga_engine.timing import AnswerClock
-from hga_engine.tokenizer import Detokenizer, Tokenizer
+from hga_engine.tokenizer.tokenizer import Detokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from hga_engine.decode_graph import DecodeGraph

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import torch
 
-from hga_engine import ledger
 from hga_engine.config import DeviceName, EngineConfig, ModelConfig
-from hga_engine.device_memory import plan_device
 from hga_engine.engine import Engine
 from hga_engine.errors import OutOfMemoryError
+from hga_engine.memory import ledger
+from hga_engine.memory.device_plan import plan_device
 from hga_engine.model import load_model, read_model_config, weights_dtype
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.synthetic import Topics, synthetic_weights
 from hga_engine.model.types import ModelWeights
-from hga_engine.synthetic_tokenizer import synthetic_tokenizer
-from hga_engine.tokenizer import Tokenizer, load_tokenizer
+from hga_engine.tokenizer.synthetic import synthetic_tokenizer
+from hga_engine.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 _CPU = torch.device("cpu")
 _LEAST_CAPABILITY = (8, 9)

@@ -1,14 +1,11 @@
-"""Makes the helper modules beside this file importable: ``from scripted import ScriptedEngine``."""
+"""Fixtures of all tests, and how kernels run where there is no GPU."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))
 if not torch.cuda.is_available():
     # Kernels run in Triton's interpreter, which has to be known before Triton is first imported.
     os.environ["TRITON_INTERPRET"] = "1"

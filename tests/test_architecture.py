@@ -106,8 +106,8 @@ def test_listing_sessions_does_not_import_what_is_slow(
 
 def test_the_chat_shows_itself_before_torch_is_imported() -> None:
     code = (
-        "import sys, hga_chat.screen.app, hga_chat.cli.prepare, hga_chat.sessions.opening\n"
-        "import hga_engine.tokenizer"
+        "import sys, hga_chat.screen.app, hga_chat.cli.prepare, hga_chat.conversation.opening\n"
+        "import hga_engine.tokenizer.tokenizer"
     )
     loaded = modules_after(code)
     assert "textual" in loaded

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from hga_chat.conversation import Answer, Conversation
+from hga_chat.conversation.conversation import Answer, Conversation
+from hga_chat.display import displayable
 from hga_chat.documents import lay_out, load_documents
-from hga_chat.documents.clean import displayable
 from hga_chat.models import pull_model
 from hga_engine.config import EngineConfig, SamplingParams
 from hga_engine.opening import LoadedModel, open_engine, prepare_model

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from hga_chat.bench.speed import watched_device
-from hga_engine import ledger
 from hga_engine.config import EngineConfig, SamplingParams
+from hga_engine.memory import ledger
 from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.status import device_name
 

@@ -19,7 +19,7 @@ from hga_chat.bench.measure import (
 )
 from hga_chat.bench.tasks import TaskSet, make_tasks, single_token_words
 from hga_chat.bench.text import cut, depths, make_needles
-from hga_engine.attention.attention import Rule
+from hga_engine.attention.routed import Rule
 from hga_engine.config import EngineConfig, RouterConfig, RouterName
 from hga_engine.opening import LoadedModel, open_engine
 

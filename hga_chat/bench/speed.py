@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from hga_engine.config import EngineConfig, SamplingParams
-from hga_engine.device_memory import device_memory
 from hga_engine.events import Finished
+from hga_engine.memory.device_plan import device_memory
 from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.status import device_name
 

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from hga_chat import __version__
-from hga_chat.cli import ask, bench, doctor, models, screen, sessions
+from hga_chat.cli import ask, bench, doctor, models, sessions
+from hga_chat.cli import chat as screen
 
 # Typer brings click along or carries a copy of it; either way this is its base of usage errors.
 UsageError: Any = typer.BadParameter.__base__
@@ -100,7 +101,7 @@ def _closed_pipe() -> int:
 
 
 def _failure(error: Exception, *, debug: bool) -> int:
-    from hga_chat.cli.errors import describe, exit_code
+    from hga_chat.errors import describe, exit_code
     from hga_chat.output import Output
 
     if debug:

@@ -14,7 +14,7 @@ from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.cli.prepare import Start
-    from hga_chat.conversation import Answer, Conversation
+    from hga_chat.conversation.conversation import Answer, Conversation
     from hga_chat.output import Output
 
 INTERRUPTED = 130
@@ -58,7 +58,7 @@ def ask(
             answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
             verification = None
             if with_verification and answer.sources:
-                from hga_chat.verify import verify
+                from hga_chat.conversation.verify import verify
 
                 verification = verify(conversation, len(conversation.turns) - 1, cancel)
         if as_json:
@@ -85,8 +85,8 @@ def _start(
     paths: list[str], session: str | None, question: str, settings: Settings, output: "Output"
 ) -> "Start":
     """What the question is about: a saved session or documents."""
-    from hga_chat.cli.errors import UsageError
     from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents, start_on_session
+    from hga_chat.errors import UsageError
 
     if not question.strip():
         raise UsageError("The question is empty.")
@@ -139,7 +139,7 @@ def _answer(
     *,
     stream: bool,
 ) -> "Answer":
-    from hga_chat.conversation import Answer
+    from hga_chat.conversation.conversation import Answer
     from hga_engine.events import TextDelta
 
     # Closed, the session is as before the question.

@@ -47,7 +47,7 @@ def _told_as_usage() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        from hga_chat.cli.errors import UsageError
+        from hga_chat.errors import UsageError
 
         raise UsageError(f"{error}.") from error
 
@@ -254,7 +254,7 @@ def _routers(text: str) -> "tuple[RouterName, ...]":
 
 def _check_plot(path: Path | None) -> None:
     """Better said now than after the measuring."""
-    from hga_chat.cli.errors import UsageError
+    from hga_chat.errors import UsageError
 
     if path is None:
         return

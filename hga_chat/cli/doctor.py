@@ -33,7 +33,7 @@ def _examine(settings: Settings) -> dict[str, Any]:
     import torch
 
     from hga_chat.models import list_models
-    from hga_engine import ledger
+    from hga_engine.memory import ledger
     from hga_engine.status import device_name, kernel_status
 
     return {

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hga_chat import documents
-from hga_chat.cli.errors import OverBudgetError, describe
+from hga_chat.errors import OverBudgetError, describe
 from hga_chat.output import Output
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
-    from hga_chat.conversation import Conversation
-    from hga_chat.sessions.opening import Keeping
+    from hga_chat.conversation.conversation import Conversation
+    from hga_chat.conversation.opening import Keeping
     from hga_chat.sessions.saved import SavedSession
     from hga_engine.model.files import ModelFiles
 
@@ -71,8 +71,8 @@ def prepare(
     """
     # What can be wrong with the paths is said before the model is looked for.
     entries = documents.read_documents(paths, settings.include, settings.exclude) if paths else ()
-    from hga_chat.prompts import room_for_documents
-    from hga_engine.tokenizer import load_tokenizer
+    from hga_chat.conversation.prompts import room_for_documents
+    from hga_engine.tokenizer.tokenizer import load_tokenizer
 
     files = find_or_pull(settings, output)
     tokenizer = load_tokenizer(files)
@@ -128,7 +128,7 @@ def start_on_documents(
     skipped = prepared.loaded.skipped
 
     def open_(progress: "Progress") -> "Conversation":
-        from hga_chat.sessions.opening import open_documents
+        from hga_chat.conversation.opening import open_documents
         from hga_engine.compiling import compile_kernels
         from hga_engine.opening import prepare_model
 
@@ -151,7 +151,7 @@ def _find_keeping(
     for_one_answer: bool,
 ) -> "Keeping | None":
     """Where the reading is kept; None: nowhere, because the saved one is in use."""
-    from hga_chat.sessions.opening import Keeping, find_reading, origin_of
+    from hga_chat.conversation.opening import Keeping, find_reading, origin_of
     from hga_chat.sessions.store import SessionStore
     from hga_chat.sessions.types import SessionError, SessionInUseError
 
@@ -180,7 +180,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
         SessionError: it is damaged.
         EngineError: its model is missing or damaged.
     """
-    from hga_chat.sessions.opening import lay_out_saved, open_session, settings_of
+    from hga_chat.conversation.opening import lay_out_saved, open_session, settings_of
     from hga_chat.sessions.store import SessionStore
     from hga_engine.model.prepared import read_ahead
 

@@ -125,7 +125,7 @@ def fork(
     as_json: Json = False,
 ) -> None:
     """Copy a session, to ask on differently; prints the id of the copy."""
-    from hga_chat.cli.errors import UsageError
+    from hga_chat.errors import UsageError
     from hga_chat.output import Output
     from hga_chat.sessions.store import SessionStore
 
@@ -160,7 +160,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove sessions and everything kept of them."""
-    from hga_chat.cli.errors import UsageError
+    from hga_chat.errors import UsageError
     from hga_chat.output import Output, human_bytes
     from hga_chat.sessions.store import SessionStore
 

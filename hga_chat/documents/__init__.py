@@ -1,7 +1,7 @@
 """From paths to sections of text, and from sections to tokens that know where they came from."""
 
+from hga_chat.display import displayable
 from hga_chat.documents.budget import OverBudget, over_budget
-from hga_chat.documents.clean import displayable
 from hga_chat.documents.layout import DocumentSpan, DocumentTokens, SectionSpan, lay_out
 from hga_chat.documents.load import load_documents, read_documents
 from hga_chat.documents.secrets import Secret, secrets_note

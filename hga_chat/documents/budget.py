@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hga_chat.documents.kinds import FOLDERS_OF, Kind
 from hga_chat.documents.survey import Counted
+from hga_chat.documents.tree.kinds import FOLDERS_OF, Kind
 
 _MOST_GLOBS = 8
 _NAMED = 5

@@ -7,7 +7,7 @@ the smaller before the larger. What no longer fits is left out, whatever comes a
 
 import heapq
 
-from hga_chat.documents.kinds import Kind
+from hga_chat.documents.tree.kinds import Kind
 from hga_chat.documents.types import Document
 
 _RANKS = (

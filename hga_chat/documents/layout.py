@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from hga_chat.documents.clean import displayable
+from hga_chat.display import displayable
 from hga_chat.documents.load import STANDARD_INPUT
 from hga_chat.documents.types import Document, LoadedDocuments, Passage, Section
 
@@ -16,7 +16,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?= )")
 
 
 class DocumentTokenizer(Protocol):
-    """The part of ``hga_engine.tokenizer.Tokenizer`` that is needed here."""
+    """The part of ``hga_engine.tokenizer.tokenizer.Tokenizer`` that is needed here."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, special tokens in it as plain text."""

@@ -8,13 +8,14 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from hga_chat.documents.child import children_ended
-from hga_chat.documents.decode import PROBE_BYTES, is_binary
-from hga_chat.documents.generated import generated_by
-from hga_chat.documents.ignore import Globs
-from hga_chat.documents.kinds import Kind, kind_of
-from hga_chat.documents.magic import foreign_kind
+from hga_chat.documents.plain.decode import PROBE_BYTES, is_binary
 from hga_chat.documents.readers import MEGABYTE, format_of
+from hga_chat.documents.sandbox.child import children_ended
+from hga_chat.documents.tree.generated import generated_by
+from hga_chat.documents.tree.ignore import Globs
+from hga_chat.documents.tree.kinds import Kind, kind_of
+from hga_chat.documents.tree.magic import foreign_kind
+from hga_chat.documents.tree.walk import Found, reason_of, shown, walk
 from hga_chat.documents.types import (
     Document,
     DocumentError,
@@ -22,7 +23,6 @@ from hga_chat.documents.types import (
     Skipped,
     UnreadableError,
 )
-from hga_chat.documents.walk import Found, reason_of, shown, walk
 
 STANDARD_INPUT = "-"
 

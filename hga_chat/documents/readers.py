@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from hga_chat.documents.decode import is_binary
-from hga_chat.documents.html import read_html
-from hga_chat.documents.markdown import read_markdown
-from hga_chat.documents.notebook import read_notebook
-from hga_chat.documents.packed import read_packed
-from hga_chat.documents.pdf import read_pdf
-from hga_chat.documents.table import read_table
-from hga_chat.documents.text import read_text
+from hga_chat.documents.html.reader import read_html
+from hga_chat.documents.pdf.reader import read_pdf
+from hga_chat.documents.plain.decode import is_binary
+from hga_chat.documents.plain.markdown import read_markdown
+from hga_chat.documents.plain.notebook import read_notebook
+from hga_chat.documents.plain.table import read_table
+from hga_chat.documents.plain.text import read_text
 from hga_chat.documents.types import Reading
+from hga_chat.documents.zipped.reader import read_packed
 
 MEGABYTE = 1_000_000
 

@@ -12,27 +12,27 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from hga_chat.documents.clean import displayable
+from hga_chat.display import displayable
 from hga_chat.screen import clipboard
 from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
+from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
+from hga_chat.screen.engine.thread import EngineThread, Progress
 from hga_chat.screen.flow import Flow
 from hga_chat.screen.keys import is_of_use, key_name
-from hga_chat.screen.read_view import MODES
-from hga_chat.screen.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
+from hga_chat.screen.trace.map_view import MODES
+from hga_chat.screen.transcript.finder import Finder
+from hga_chat.screen.transcript.widget import Transcript
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
-from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import Help
 from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.memory import MemoryPanel, SpeedLine, has_device
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
-from hga_chat.screen.widgets.transcript import Transcript
 from hga_chat.screen.widgets.viewer import Viewer
-from hga_chat.screen.worker import EngineThread, Progress
 
 if TYPE_CHECKING:
-    from hga_chat.conversation import Conversation
+    from hga_chat.conversation.conversation import Conversation
     from hga_chat.documents import DocumentTokens
     from hga_engine.config import SamplingParams
     from hga_engine.events import MemoryFigures

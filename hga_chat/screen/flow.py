@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hga_chat.screen.heat import ReadMap
-from hga_chat.screen.messages import (
+from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
     Forgotten,
@@ -22,15 +21,16 @@ from hga_chat.screen.messages import (
     Verified,
 )
 from hga_chat.screen.opening import Opening
-from hga_chat.screen.read_view import ReadView
-from hga_chat.screen.reading import added
-from hga_chat.screen.turn import Turn
+from hga_chat.screen.trace.answer_trace import added
+from hga_chat.screen.trace.block_grid import ReadMap
+from hga_chat.screen.trace.map_view import ReadView
+from hga_chat.screen.transcript.turn import Turn
 
 if TYPE_CHECKING:
-    from hga_chat.conversation import Answer
+    from hga_chat.conversation.conversation import Answer
     from hga_chat.documents import DocumentTokens
     from hga_chat.screen.app import ChatApp
-    from hga_chat.screen.worker import EngineThread
+    from hga_chat.screen.engine.thread import EngineThread
 
 LIVELY = 0.8
 """Temperature of another answer to the same question where answers are drawn at 0."""

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from hga_chat.documents.clean import displayable
-from hga_chat.screen.messages import Loading, Opened, Reading, Ready
-from hga_chat.screen.widgets.bars import QUIET, bar
+from hga_chat.display import displayable
+from hga_chat.screen.drawing.bars import QUIET, bar
+from hga_chat.screen.engine.reports import Loading, Opened, Reading, Ready
 
 if TYPE_CHECKING:
     from hga_chat.documents import Skipped

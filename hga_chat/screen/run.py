@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hga_chat.screen.app import ChatApp
+from hga_chat.screen.engine.thread import Progress
 from hga_chat.screen.terminal import LastingOutput
-from hga_chat.screen.worker import Progress
 
 if TYPE_CHECKING:
-    from hga_chat.conversation import Conversation
+    from hga_chat.conversation.conversation import Conversation
     from hga_engine.config import SamplingParams
 
 PATIENCE_S = 15.0

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from hga_kernels import Packing, code_shape, empty_on_huge_pages, index_chunks, summarize
 from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
-from hga_engine.device_memory import is_gpu
 from hga_engine.kv_store import KVStore
+from hga_engine.memory.device_plan import is_gpu
+from hga_kernels import Packing, code_shape, empty_on_huge_pages, index_chunks, summarize
 
 SLOW_TURN_RADIANS = 0.5
 """A frequency pair that turns less than this over a run is averaged at the run's middle."""

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from hga_kernels import select_groups
-from hga_kernels.reference import keep_chunks, take_groups
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import RouterName
+from hga_kernels import select_groups
+from hga_kernels.reference.selection import keep_chunks, take_groups
 
 
 def select(

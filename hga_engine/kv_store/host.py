@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from hga_kernels import empty_on_huge_pages
 
 from hga_engine.kv_store.disk import PageBytes, PageNumbers
+from hga_kernels import empty_on_huge_pages
 
 
 class HostPages:

@@ -1,9 +1,9 @@
 """The decoder's arithmetic for llama, qwen3 and qwen3_moe, without its attention."""
 
 import torch
-from hga_kernels import experts, linear, mlp, norm_linear, split_heads
 
 from hga_engine.model.types import ModelWeights
+from hga_kernels import experts, linear, mlp, norm_linear, split_heads
 
 
 class Decoder:
@@ -43,7 +43,7 @@ class Decoder:
         if embedding.device == device:
             return torch.index_select(embedding, 0, token_ids, out=out)
         # Not to be imported where there is no GPU.
-        from hga_kernels.gpu.pages import gather_rows
+        from hga_kernels.gpu.pages.cache import gather_rows
 
         rows = gather_rows(embedding, token_ids, out)
         assert rows is not None

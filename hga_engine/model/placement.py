@@ -6,12 +6,12 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from hga_kernels import empty_on_huge_pages, pin
-from hga_kernels.weights import FP8_BLOCK, BlockScaled
 
 from hga_engine.config import ModelConfig
 from hga_engine.model.layout import Joined, model_layout
 from hga_engine.model.types import LayerWeights, ModelWeights, Weight
+from hga_kernels import empty_on_huge_pages, pin
+from hga_kernels.weights import FP8_BLOCK, BlockScaled
 
 _MOST_BYTES = 2 << 30
 """What is larger stays where it is in host memory: for a moment there are two copies."""

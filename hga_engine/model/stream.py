@@ -8,14 +8,14 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from hga_kernels import pin
-from hga_kernels.weights import FP8_BLOCK, BlockScaled
 
 from hga_engine.errors import ModelFileError
 from hga_engine.model.layout import Joined, ModelLayout, Part, model_layout
 from hga_engine.model.loader import DirectorySource, StoredTensor
 from hga_engine.model.placement import empty_weights
 from hga_engine.model.types import ModelWeights, Weight
+from hga_kernels import pin
+from hga_kernels.weights import FP8_BLOCK, BlockScaled
 
 _BUFFER_BYTES = 64 << 20
 _READ_BYTES = 8 << 20

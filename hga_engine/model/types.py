@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from hga_kernels.weights import BlockScaled, Weight
 
 from hga_engine.config import ModelConfig
+from hga_kernels.weights import BlockScaled, Weight
 
 __all__ = ["LayerWeights", "ModelWeights", "Weight"]
 

@@ -6,11 +6,12 @@ fastest path that fits the tensors it is given.
 
 import torch
 
-from hga_kernels import cpu, reference
+from hga_kernels import cpu
 from hga_kernels.cpu import layers
 from hga_kernels.dispatch import dispatch
 from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
-from hga_kernels.reference import Packing, code_shape, decode_tokens, hadamard
+from hga_kernels.reference import selection as reference
+from hga_kernels.reference.selection import Packing, code_shape, decode_tokens, hadamard
 
 __all__ = [
     "SELECTION_BYTES",
@@ -36,16 +37,16 @@ __all__ = [
     "summarize",
 ]
 
-linear = dispatch(reference.linear, cpu.linear, "linear")
-norm_linear = dispatch(reference.norm_linear, layers.norm_linear, "linear")
-split_heads = dispatch(reference.split_heads, layers.split_heads, "norm")
-mlp = dispatch(reference.mlp, layers.mlp, "experts")
-experts = dispatch(reference.experts, layers.experts, "experts")
+linear = dispatch(reference.linear, cpu.linear, "linear.linear")
+norm_linear = dispatch(reference.norm_linear, layers.norm_linear, "linear.linear")
+split_heads = dispatch(reference.split_heads, layers.split_heads, "linear.norm")
+mlp = dispatch(reference.mlp, layers.mlp, "linear.experts")
+experts = dispatch(reference.experts, layers.experts, "linear.experts")
 sample = dispatch(reference.sample, None, "sampling")
 summarize = dispatch(reference.summarize, cpu.summarize)
 encode_tokens = dispatch(reference.encode_tokens, cpu.encode_tokens)
 index_chunks = dispatch(reference.index_chunks, cpu.index_chunks, "index")
-select_groups = dispatch(reference.select_groups, cpu.select_groups, "selection")
+select_groups = dispatch(reference.select_groups, cpu.select_groups, "select.dispatch")
 attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
 log_mass = dispatch(reference.log_mass, cpu.log_mass, "attention")
 

@@ -21,7 +21,7 @@ def dispatch(
     Args:
         plain: the definition.
         cpu: its namesake for tensors on the CPU.
-        gpu: the module of ``hga_kernels.gpu`` with its namesake, imported when it is needed.
+        gpu: the module below ``hga_kernels.gpu`` with its namesake, imported when it is needed.
     """
 
     @wraps(plain)

@@ -2,7 +2,6 @@ import re
 
 import pytest
 import torch
-from scripted import ScriptedTokenizer
 
 from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
 from hga_chat.sources import (
@@ -14,6 +13,7 @@ from hga_chat.sources import (
     sentence_numbers,
     standing_out,
 )
+from tests.support.scripted import ScriptedTokenizer
 
 GROUP = 16
 

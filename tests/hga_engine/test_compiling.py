@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_engine import LLAMA, FakeTokenizer, random_weights
 
 from hga_engine import compiling
 from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
 from hga_engine.errors import OutOfMemoryError
 from hga_engine.opening import LoadedModel
+from tests.support.tiny_engine import LLAMA, FakeTokenizer, random_weights
 
 if torch.cuda.is_available():
     pytest.skip("kernels are compiled here", allow_module_level=True)

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from fp8_weights import in_fp8, plain
-from hga_kernels.reference_pages import least_slots
-from tiny_engine import LLAMA, Answer, FakeTokenizer, ask, random_tokens, random_weights, read
 
 from hga_engine import compiling, tiers
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
@@ -18,11 +15,22 @@ from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
 from hga_engine.model.types import ModelWeights
 from hga_engine.opening import LoadedModel
+from hga_kernels.reference.pages import least_slots
+from tests.support.fp8_weights import in_fp8, plain
+from tests.support.tiny_engine import (
+    LLAMA,
+    Answer,
+    FakeTokenizer,
+    ask,
+    random_tokens,
+    random_weights,
+    read,
+)
 
 if torch.cuda.is_available():
     pytest.skip("there is a real one", allow_module_level=True)
 pytest.importorskip("triton")
-from emulated_gpu import emulated_gpu
+from tests.support.emulated_gpu import emulated_gpu
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

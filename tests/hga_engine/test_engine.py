@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_engine import (
+
+from hga_engine.attention.routed import Reading, Rule
+from hga_engine.config import ModelConfig, RouterConfig, RouterName, SamplingParams
+from hga_engine.engine import Engine
+from hga_engine.errors import EngineError
+from hga_engine.events import PrefillProgress
+from hga_engine.sampler import Sampler
+from tests.support.tiny_engine import (
     FULL,
     LLAMA,
     MOE,
@@ -18,13 +25,6 @@ from tiny_engine import (
     random_weights,
     read,
 )
-
-from hga_engine.attention.attention import Reading, Rule
-from hga_engine.config import ModelConfig, RouterConfig, RouterName, SamplingParams
-from hga_engine.engine import Engine
-from hga_engine.errors import EngineError
-from hga_engine.events import PrefillProgress
-from hga_engine.sampler import Sampler
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

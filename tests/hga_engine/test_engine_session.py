@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from tiny_engine import (
+
+from hga_engine.config import RouterConfig, SamplingParams
+from hga_engine.engine import Engine
+from hga_engine.errors import ContextFullError, KVStoreError
+from hga_engine.events import PrefillProgress, TextDelta
+from hga_engine.kv_store.tiered import TieredKVStore
+from tests.support.tiny_engine import (
     LLAMA,
     MOE,
     PARTIAL,
@@ -15,12 +21,6 @@ from tiny_engine import (
     random_tokens,
     read,
 )
-
-from hga_engine.config import RouterConfig, SamplingParams
-from hga_engine.engine import Engine
-from hga_engine.errors import ContextFullError, KVStoreError
-from hga_engine.events import PrefillProgress, TextDelta
-from hga_engine.kv_store.tiered import TieredKVStore
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

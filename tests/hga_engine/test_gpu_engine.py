@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from fp8_weights import in_fp8, plain
-from hga_kernels.reference_pages import least_slots
-from hga_kernels.weights import BlockScaled
-from tiny_engine import random_weights
 
 from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import Finished, TextDelta
 from hga_engine.model.types import LayerWeights, ModelWeights
+from hga_kernels.reference.pages import least_slots
+from hga_kernels.weights import BlockScaled
+from tests.support.fp8_weights import in_fp8, plain
+from tests.support.tiny_engine import random_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from hga_kernels import cpu
 from hga_kernels.cpu import build
 

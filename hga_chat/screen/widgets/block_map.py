@@ -17,10 +17,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.visual import RenderOptions
 
-from hga_chat.screen.heat import ramp, step
-from hga_chat.screen.widgets.bars import QUIET
-from hga_chat.screen.widgets.legend import ALWAYS, OLD, SOURCE, UNREAD, Legend, legend, sign
-from hga_chat.screen.widgets.panel import Panel
+from hga_chat.screen.drawing.bars import QUIET
+from hga_chat.screen.drawing.legend import ALWAYS, OLD, SOURCE, UNREAD, Legend, legend, sign
+from hga_chat.screen.drawing.panel import Panel
+from hga_chat.screen.trace.block_grid import ramp, step
 
 SCALES = ((4, 4), (2, 2), (2, 1), (1, 1))
 """Cells across a block and half lines down it; where they are as many it looks square."""

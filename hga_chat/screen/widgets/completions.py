@@ -7,9 +7,9 @@ from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from hga_chat.documents.clean import displayable
+from hga_chat.display import displayable
 from hga_chat.screen.commands import COMMANDS
-from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.drawing.bars import QUIET
 
 MOST = 6
 _AT = re.compile(r"(?:^|(?<=\s))@(\S*)$")

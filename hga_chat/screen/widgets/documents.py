@@ -14,8 +14,8 @@ from textual.message import Message
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
-from hga_chat.documents.clean import displayable
-from hga_chat.screen.widgets.panel import Panel
+from hga_chat.display import displayable
+from hga_chat.screen.drawing.panel import Panel
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens

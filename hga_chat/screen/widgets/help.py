@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from hga_chat.screen.commands import COMMANDS
-from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.widgets.key_line import KeyLine
 
 KEYS = (

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from hga_chat.output import human_bytes
-from hga_chat.screen.widgets.bars import QUIET, two_ends
+from hga_chat.screen.drawing.bars import QUIET, two_ends
 from hga_chat.screen.widgets.block_map import BlockMap
 
 if TYPE_CHECKING:

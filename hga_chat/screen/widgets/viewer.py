@@ -18,11 +18,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widgets import Static
 
-from hga_chat.documents.clean import displayable
-from hga_chat.screen.heat import ramp, step
-from hga_chat.screen.widgets.bars import QUIET
+from hga_chat.display import displayable
+from hga_chat.screen.drawing.bars import QUIET
+from hga_chat.screen.drawing.legend import OLD, legend, sign
+from hga_chat.screen.trace.block_grid import ramp, step
 from hga_chat.screen.widgets.key_line import KeyLine
-from hga_chat.screen.widgets.legend import OLD, legend, sign
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from hga_kernels.cpu.build import BuildError, library_path
-from hga_kernels.reference import Packing, code_shape
+from hga_kernels.reference.selection import Packing, code_shape
 from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16

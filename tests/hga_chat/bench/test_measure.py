@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_engine import FULL, LLAMA, PARTIAL, dense_pass, make_engine, random_tokens
 
 from hga_chat.bench.measure import COPIES, Sample, score_text, share_known
+from tests.support.tiny_engine import FULL, LLAMA, PARTIAL, dense_pass, make_engine, random_tokens
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -5,13 +5,13 @@ from itertools import product
 
 import pytest
 import torch
-from tiny_engine import LLAMA, random_weights
 
 from hga_chat.bench import measure, quality
 from hga_chat.bench.quality import QualityPlan, run_quality
 from hga_engine.config import EngineConfig, RouterConfig
 from hga_engine.opening import LoadedModel
-from hga_engine.synthetic_tokenizer import synthetic_tokenizer
+from hga_engine.tokenizer.synthetic import synthetic_tokenizer
+from tests.support.tiny_engine import LLAMA, random_weights
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

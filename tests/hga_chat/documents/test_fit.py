@@ -3,7 +3,7 @@ import random
 import pytest
 
 from hga_chat.documents.fit import Fitting
-from hga_chat.documents.kinds import Kind
+from hga_chat.documents.tree.kinds import Kind
 from hga_chat.documents.types import Document
 
 _FILES = [

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hga_chat.documents.layout import DocumentTokens, lay_out
-from hga_chat.documents.markdown import read_markdown
-from hga_chat.documents.text import read_text
+from hga_chat.documents.plain.markdown import read_markdown
+from hga_chat.documents.plain.text import read_text
 from hga_chat.documents.types import Document, LoadedDocuments, Passage, Section
 
 

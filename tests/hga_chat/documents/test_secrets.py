@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hga_chat.documents.plain.text import read_text
 from hga_chat.documents.secrets import find_secrets, redact, secrets_note
-from hga_chat.documents.text import read_text
 from hga_chat.documents.types import Document, Section
 
 _DRAWN = random.Random(7)

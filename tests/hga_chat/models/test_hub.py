@@ -12,8 +12,6 @@ import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
 import torch
-from stand_in_hub import COMMIT, StandInHub
-from tiny_model import write_tiny_model
 
 from hga_chat.models import (
     FetchError,
@@ -27,10 +25,12 @@ from hga_chat.models import (
 )
 from hga_chat.models.catalogue import CATALOGUE
 from hga_chat.models.hub import HubModel
-from hga_engine import ledger
 from hga_engine.errors import ModelFileError
+from hga_engine.memory import ledger
 from hga_engine.model import load_model
 from hga_engine.model.files import ModelFiles, fingerprint
+from tests.support.stand_in_hub import COMMIT, StandInHub
+from tests.support.tiny_model import write_tiny_model
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 FILES = {

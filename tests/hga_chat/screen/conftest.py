@@ -5,11 +5,11 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from scripted import ScriptedAnswer
-from scripted_conversation import ScriptedConversation
 
 from hga_chat.screen.app import ChatApp
 from hga_engine.config import SamplingParams
+from tests.support.scripted import ScriptedAnswer
+from tests.support.scripted_conversation import ScriptedConversation
 
 PATIENCE_S = 10.0
 

@@ -5,20 +5,20 @@ import threading
 from dataclasses import replace
 
 import pytest
-from scripted_conversation import keep
 
-from hga_chat.conversation import Conversation, kept_answer, saved_turn
+from hga_chat.conversation.conversation import Conversation, kept_answer, saved_turn
 from hga_chat.documents import Document, LoadedDocuments, Section
+from hga_chat.screen.drawing.legend import SOURCE
+from hga_chat.screen.transcript.widget import Transcript
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.documents import DocumentTree
-from hga_chat.screen.widgets.legend import SOURCE
 from hga_chat.screen.widgets.memory import MemoryPanel
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.status import StatusLine, TitleLine
-from hga_chat.screen.widgets.transcript import Transcript
 from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError, KVStoreError, ModelFileError
+from tests.support.scripted_conversation import keep
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 LONG = " ".join(f"word{n}" for n in range(60))

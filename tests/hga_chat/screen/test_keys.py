@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from hga_chat.conversation.verify import Effect, Verification
 from hga_chat.screen.app import ChatApp
 from hga_chat.screen.commands import COMMANDS, is_command, parse
 from hga_chat.screen.keys import key_name
+from hga_chat.screen.transcript.finder import Finder
+from hga_chat.screen.transcript.widget import Transcript
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.completions import completions
-from hga_chat.screen.widgets.finder import Finder
 from hga_chat.screen.widgets.help import KEYS, Help, help_text
 from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.prompt import Prompt
-from hga_chat.screen.widgets.transcript import Transcript
 from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
-from hga_chat.verify import Effect, Verification
 
 TEXT = "One **two** three.\n\n- item\n\n```python\nx = 1\n```"
 
@@ -309,7 +309,7 @@ async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered,
         first, second = conversation.turns[number].sources
         return Verification(-3.0, (Effect(first, 2.5, 0.1), Effect(second, 0.0, 0.2)), 1.0)
 
-    monkeypatch.setattr("hga_chat.verify.verify", measured)
+    monkeypatch.setattr("hga_chat.conversation.verify.verify", measured)
     async with answered() as it:
         await it.command("/verify")
         await it.until(lambda: "falls by 2.5, 0.0 nats" in it.app.transcript.turns[0].note)
@@ -323,7 +323,7 @@ async def test_verify_that_fails_says_why(answered, monkeypatch):
     def broken(conversation, number, cancel):
         raise ValueError("it broke")
 
-    monkeypatch.setattr("hga_chat.verify.verify", broken)
+    monkeypatch.setattr("hga_chat.conversation.verify.verify", broken)
     async with answered() as it:
         await it.command("/verify")
         await it.until(lambda: "it broke" in it.app.transcript.turns[0].note)

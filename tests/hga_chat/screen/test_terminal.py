@@ -15,9 +15,9 @@ PATIENCE_S = 30.0
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import sys
-sys.path[:0] = [{root!r}, {kernels!r}, {tests!r}]
-from scripted import ScriptedAnswer
-from scripted_conversation import ScriptedConversation
+sys.path[:0] = [{root!r}, {kernels!r}]
+from tests.support.scripted import ScriptedAnswer
+from tests.support.scripted_conversation import ScriptedConversation
 from hga_chat.screen import run
 from hga_engine.config import SamplingParams
 
@@ -36,7 +36,7 @@ Flow._stream = crash
 ENGINE_CRASH = """
 def crash(self, conversation):
     raise RuntimeError("the engine broke")
-from hga_chat.screen.worker import EngineThread
+from hga_chat.screen.engine.thread import EngineThread
 EngineThread._open = crash
 """
 ANSWER_CRASH = """
@@ -125,7 +125,6 @@ def program(tmp_path):
             PROGRAM.format(
                 root=str(ROOT),
                 kernels=str(ROOT / "kernels"),
-                tests=str(ROOT / "tests"),
                 extra=extra,
             )
         )

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from hga_kernels.reference import decode_tokens, encode_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routed import SMALL, Layer, Text, plain_summary, with_router
 
 from hga_engine.attention import index as index_module
 from hga_engine.attention.index import RoutingIndex, middle_turns
+from hga_kernels.reference.selection import decode_tokens, encode_tokens
+from tests.support.plain_routing import SMALL, Layer, Text, plain_summary, with_router
 
 slices = st.lists(st.integers(1, 99), max_size=6)
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routed import (
+
+from hga_engine.attention.router import select
+from tests.support.plain_routing import (
     HEAD_DIM,
     SMALL,
     Layer,
@@ -18,8 +20,6 @@ from routed import (
     plain_selection,
     with_router,
 )
-
-from hga_engine.attention.router import select
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from fp8_checkpoint import is_quantized, write_fp8
 from safetensors.torch import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
@@ -12,6 +11,7 @@ from hga_engine.errors import ModelFileError
 from hga_engine.model import load_model
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.loader import DirectorySource
+from tests.support.fp8_checkpoint import is_quantized, write_fp8
 
 
 @pytest.fixture

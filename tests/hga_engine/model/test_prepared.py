@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from hga_engine.model import load_model, prepared
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.placement import side_by_side
-from hga_engine.tokenizer import load_tokenizer
+from hga_engine.tokenizer.tokenizer import load_tokenizer
 
 
 @pytest.fixture(params=["llama", "llama-tied", "qwen3_moe-mixed"])
@@ -116,7 +116,7 @@ def test_a_kept_vocabulary_makes_the_same_tokenizer(embedded_model, tmp_path, mo
     made = load_tokenizer(files)
     load_tokenizer.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr("hga_engine.tokenizer.open_gguf", None)
+        patch.setattr("hga_engine.tokenizer.tokenizer.open_gguf", None)
         kept = load_tokenizer(files)
     text = "def f(x):\n    return x ** 2  # naïve 12345 <|im_end|> \N{SNOWMAN}"
     assert kept.encode_with_offsets(text) == made.encode_with_offsets(text)

@@ -7,8 +7,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fp8_checkpoint import is_quantized, write_fp8
-from hga_kernels.weights import BlockScaled
 from safetensors.torch import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
@@ -16,6 +14,8 @@ from hga_engine.errors import ModelFileError
 from hga_engine.model import load_model, stream
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.layout import model_layout
+from hga_kernels.weights import BlockScaled
+from tests.support.fp8_checkpoint import is_quantized, write_fp8
 
 WHOLE = {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 128}

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hga_kernels.weights import BlockScaled
 
-from hga_engine import ledger
 from hga_engine.config import ModelConfig
+from hga_engine.memory import ledger
 from hga_engine.model.synthetic import Topics, synthetic_tokens, synthetic_weights
+from hga_kernels.weights import BlockScaled
 
 CPU = torch.device("cpu")
 MOE = ModelConfig(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from saved_sessions import BUDGETS, saved
-from tiny_engine import make_engine, random_tokens, read
 
 from hga_engine.engine import Engine
+from tests.support.saved_sessions import BUDGETS, saved
+from tests.support.tiny_engine import make_engine, random_tokens, read
 
 CALLS = ("pwrite", "write", "fsync", "replace", "ftruncate", "unlink")
 NEVER = 10_000

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from saved_sessions import BUDGETS, grow, saved
-from tiny_engine import ask, make_engine, random_tokens
 
 from hga_engine.engine import Engine
 from hga_engine.errors import SavedStateError
 from hga_engine.saved_state import state
+from tests.support.saved_sessions import BUDGETS, grow, saved
+from tests.support.tiny_engine import ask, make_engine, random_tokens
 
 KINDS = ["state", "pages", "tokens", "index"]
 

@@ -6,11 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from saved_sessions import answers, grow, saved
-from tiny_engine import make_engine
 
 from hga_engine.errors import KVStoreError, SavedStateError
 from hga_engine.saved_state import fork, read_info
+from tests.support.saved_sessions import answers, grow, saved
+from tests.support.tiny_engine import make_engine
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from saved_sessions import saved
-from tiny_engine import PARTIAL, make_engine
 
 from hga_engine.errors import SavedStateError
 from hga_engine.saved_state import read_info
 from hga_engine.saved_state.manifest import MANIFEST, read_manifest, write_manifest
+from tests.support.saved_sessions import saved
+from tests.support.tiny_engine import PARTIAL, make_engine
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from saved_sessions import BUDGETS, answers, grow, saved
-from tiny_engine import (
+
+from hga_engine import saved_state
+from hga_engine.attention import index as index_module
+from hga_engine.attention.index import RoutingIndex
+from hga_engine.config import CacheConfig, EngineConfig
+from hga_engine.engine import Engine
+from hga_engine.errors import KVStoreError, SavedStateError
+from hga_engine.opening import LoadedModel, open_engine
+from tests.support.saved_sessions import BUDGETS, answers, grow, saved
+from tests.support.tiny_engine import (
     LLAMA,
     MOE,
     PARTIAL,
@@ -21,14 +29,6 @@ from tiny_engine import (
     random_weights,
     read,
 )
-
-from hga_engine import saved_state
-from hga_engine.attention import index as index_module
-from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import CacheConfig, EngineConfig
-from hga_engine.engine import Engine
-from hga_engine.errors import KVStoreError, SavedStateError
-from hga_engine.opening import LoadedModel, open_engine
 
 ROUTERS = ["hga", "paper", "dense"]
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import interpreter
 import pytest
 import torch
+
+from tests.support import interpreter
 
 
 @pytest.fixture(scope="session")

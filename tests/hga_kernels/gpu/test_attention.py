@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from hga_kernels import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import (
+
+from hga_kernels.reference import selection as reference
+from tests.support.kernel_cases import (
     BF16_STEP,
     GROUP_SIZES,
     PageCase,

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[3]
 def test_all_kernels_compile_within_shared_memory() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     run = subprocess.run(
-        [sys.executable, ROOT / "tools/compile_kernels.py", "--json"],
+        [sys.executable, "-m", "tools.measure.compile_kernels", "--json"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         env=environment,

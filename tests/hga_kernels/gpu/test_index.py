@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hga_kernels import reference
-from hga_kernels.reference_pages import Window
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import CHUNK, GROUP_SIZES, random, seeds
+
+from hga_kernels.reference import selection as reference
+from hga_kernels.reference.pages import Window
+from tests.support.kernel_cases import CHUNK, GROUP_SIZES, random, seeds
 
 index = pytest.importorskip("hga_kernels.gpu.index")
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hga_kernels import reference
+
+from hga_kernels.reference import selection as reference
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

@@ -1,8 +1,9 @@
 """The end of a decode step, against its plain definition."""
 
 import torch
-from hga_kernels import reference_step
+
 from hga_kernels.gpu.step import finish_step
+from hga_kernels.reference import step as reference_step
 
 
 def state(device: torch.device, drawn: int, step: int, groups: int) -> list[torch.Tensor]:

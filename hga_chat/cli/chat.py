@@ -1,0 +1,220 @@
+"""``ingest`` and ``chat``: the terminal application."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hga_chat.cli.ask import INTERRUPTED
+from hga_chat.cli.options import Json, Paths, with_settings
+from hga_chat.settings import Settings
+
+if TYPE_CHECKING:
+    from hga_chat.cli.prepare import Start
+    from hga_chat.conversation.conversation import Conversation
+    from hga_chat.output import Output
+
+
+@with_settings()
+def ingest(
+    paths: Paths,
+    settings: Settings,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be read, and its tokens.")
+    ] = False,
+    no_chat: Annotated[
+        bool, typer.Option("--no-chat", help="Read and save, and print the session's id.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Read documents, save the session and open the chat about it."""
+    from hga_chat.errors import UsageError
+
+    if dry_run:
+        _list_documents(paths, settings, as_json=as_json)
+        return
+    if as_json and not no_chat:
+        raise UsageError("--json goes with --dry-run or --no-chat; 'hga-chat ask' answers as JSON.")
+    if no_chat and settings.no_save:
+        raise UsageError("--no-chat saves a session, and --no-save keeps none.")
+    if not no_chat:
+        _require_terminal()
+    from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents
+    from hga_chat.output import Output
+
+    output = Output(quiet=settings.quiet)
+    prepared = prepare(paths, settings, output)
+    prepared.check_budget()
+    note_skipped(prepared, output)
+    start = start_on_documents(prepared, paths, settings, output)
+    if no_chat:
+        _save_only(start, output, as_json=as_json)
+    else:
+        _open_screen(start, output)
+
+
+@with_settings()
+def chat(
+    *,
+    settings: Settings,
+    session: Annotated[
+        str | None,
+        typer.Argument(metavar="SESSION", help="Id or title of a saved session to go on with."),
+    ] = None,
+) -> None:
+    """Open the chat on a saved session, chosen from a list if none is named, or without one."""
+    _require_terminal()
+    from hga_chat.cli.prepare import prepare, start_on_documents, start_on_session
+    from hga_chat.output import Output
+    from hga_chat.sessions.types import SessionMissingError
+
+    output = Output(quiet=settings.quiet)
+    if session is None:
+        session = _choose_session(settings)
+    if session is None:
+        return
+    if not session:
+        _open_screen(
+            start_on_documents(prepare([], settings, output), [], settings, output), output
+        )
+        return
+    try:
+        start = start_on_session(session, settings, output)
+    except SessionMissingError as error:
+        if not Path(session).exists():
+            raise
+        raise SessionMissingError(
+            f"{error}\nTo read what is there and chat about it: 'hga-chat ingest {session}'"
+        ) from error
+    _open_screen(start, output)
+
+
+def _choose_session(settings: Settings) -> str | None:
+    """The id of a saved session; empty: a chat without documents, None: none at all."""
+    from hga_chat.screen.picker import NEW, SessionPicker, entries_of
+    from hga_chat.sessions.store import SessionStore
+
+    entries = entries_of(SessionStore(settings.disk_limit))
+    if not entries:
+        return NEW
+    return SessionPicker(entries, settings.theme, plain=settings.ascii).run()
+
+
+def _require_terminal() -> None:
+    from hga_chat.errors import UsageError
+
+    # The screen is drawn on the last of them.
+    streams = (sys.stdin, sys.stdout, sys.__stderr__)
+    if not all(stream is not None and stream.isatty() for stream in streams):
+        raise UsageError(
+            "The chat needs a terminal for input, output and errors.\n"
+            "For one answer without it use 'hga-chat ask PATH QUESTION'."
+        )
+
+
+def _open_screen(start: "Start", output: "Output") -> None:
+    from hga_chat.screen.run import run_screen
+
+    opened: list[Conversation] = []
+
+    def make_conversation(progress: Callable[[str, float], None]) -> "Conversation":
+        opened.append(start.open(progress))
+        return opened[0]
+
+    settings = start.settings
+    run_screen(make_conversation, settings.sampling(), settings.theme, plain=settings.ascii or None)
+    saved = opened[0].saved if opened else None
+    if saved is not None and saved.is_new:
+        output.note("Left before the documents were read; nothing is saved.")
+        raise typer.Exit(INTERRUPTED)
+    if saved is not None:
+        output.note(
+            f"Session {saved.info.id} ({saved.info.title}) is saved; "
+            f"'hga-chat chat {saved.info.id}' goes on with it."
+        )
+
+
+def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
+    """Read and save; the id goes to standard output."""
+    from hga_chat.cli.ask import cancel_on_interrupt, read_documents
+    from hga_chat.output import human_bytes
+    from hga_chat.sessions.files import disk_bytes
+    from hga_chat.sessions.types import SessionError
+
+    started = time.perf_counter()
+    conversation = start.open(output.progress)
+    load_s = time.perf_counter() - started
+    try:
+        for note in conversation.notes:
+            output.note(note)
+        saved, unread = conversation.saved, conversation.unread
+        if saved is None:
+            raise SessionError(
+                "Nothing was read, because nothing can be kept; 'ask' needs no disk."
+            )
+        with cancel_on_interrupt() as cancel:
+            read_s = read_documents(conversation, output, cancel)
+        if not conversation.is_read:
+            output.note("Interrupted before the documents were read; nothing is saved.")
+            raise typer.Exit(INTERRUPTED)
+        started = time.perf_counter()
+        for note in conversation.save():
+            output.note(note)
+        save_s = time.perf_counter() - started
+        on_disk = disk_bytes(saved.folder) + disk_bytes(saved.kv_folder)
+        if as_json:
+            seconds = {"load_s": load_s, "prefill_s": read_s, "save_s": save_s}
+            output.json(
+                {
+                    "session": saved.info.id,
+                    "title": saved.info.title,
+                    **_listing_of(conversation),
+                    "read_tokens": unread,
+                    "turns": len(conversation.turns),
+                    "timing": {name: round(value, 3) for name, value in seconds.items()},
+                    "disk_bytes": on_disk,
+                }
+            )
+        else:
+            output.write(f"{saved.info.id}\n")
+            output.note(
+                f"{saved.info.title}: {unread:,} of {conversation.engine.num_tokens:,} tokens read "
+                f"in {read_s:.1f} s, saved in {save_s:.1f} s; {human_bytes(on_disk)} on disk."
+            )
+    finally:
+        conversation.close()
+
+
+def _listing_of(conversation: "Conversation") -> dict[str, object]:
+    """Documents as in the listing of ``--dry-run``."""
+    documents = conversation.layout.documents if conversation.layout else ()
+    return {
+        "documents": [
+            {
+                "path": span.document.path,
+                "format": span.document.format,
+                "sections": len(span.document.sections),
+                "tokens": span.tokens,
+            }
+            for span in documents
+        ],
+        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in conversation.skipped],
+        "tokens": sum(span.tokens for span in documents),
+    }
+
+
+def _list_documents(paths: Sequence[str], settings: Settings, *, as_json: bool) -> None:
+    from hga_chat.cli.listing import as_object, as_text
+    from hga_chat.cli.prepare import prepare
+    from hga_chat.output import Output
+
+    output = Output(quiet=settings.quiet)
+    prepared = prepare(paths, settings, output)
+    if as_json:
+        output.json(as_object(prepared.survey, prepared.budget))
+    else:
+        output.write(as_text(prepared.survey, prepared.budget))
+    prepared.check_budget()

@@ -1,0 +1,1 @@
+"""A conversation over documents: prompts, answers, verification, and opening a session."""

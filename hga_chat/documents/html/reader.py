@@ -1,0 +1,23 @@
+"""HTML: the text a reader would see, a section a heading."""
+
+from pathlib import Path
+
+from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.sandbox.child import Limits, extract
+from hga_chat.documents.types import Reading
+
+LIMITS = Limits(seconds=30)
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+def read_html(path: str, data: bytes) -> Reading:
+    """Read HTML into one section a heading, labelled with the trail of headings to it.
+
+    Lines are those of the source. What stands before the first heading is labelled with the
+    page's title, or with its lines.
+
+    Raises:
+        UnreadableError: ``data`` is not text, has no text to read, or takes too long.
+    """
+    outline = Outline.from_answer(extract(_WORKER, data, "HTML", LIMITS))
+    return Reading(tuple(outline.sections(path, outline.title or None)))

@@ -1,0 +1,1 @@
+"""PDF files, parsed in a child process."""

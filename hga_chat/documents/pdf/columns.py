@@ -1,0 +1,146 @@
+"""Reading order of pages whose text was written across columns.
+
+Most programs write one column after the other, and then pypdf's order is right. Some write from
+the top of the page to its bottom, so that the lines of the columns alternate.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+
+from hga_chat.documents.pdf.lines import Line, Piece
+
+_LEAST_LINES = 6
+_LEAST_FILL = 0.6
+_LEAST_ALTERNATION = 0.6
+_LEAST_FLOW = 0.3
+_MAX_CANDIDATES = 8
+
+
+@dataclass(frozen=True)
+class _Columns:
+    columns: tuple[list[Piece], ...]
+    """From left to right, the pieces of each in the order in which they were written."""
+    across: list[Piece]
+
+
+def in_reading_order(lines: Sequence[Line]) -> list[Line]:
+    """Return a page's lines, column after column where they were mixed up.
+
+    Text across the columns divides the page into bands; in each the left column comes first.
+    What must hold, so that neither tables nor code are torn apart: at least six lines in each
+    column; the lines alternate between the columns as they were written, where a table with
+    wrapped cells is written cell by cell; they fill most of each column; and in each they run on,
+    so that a good part begins in the middle of a sentence.
+    """
+    pieces = [piece for line in lines for piece in line.pieces if piece.text.strip()]
+    upright = [piece for piece in pieces if not piece.quarter]
+    found = _find_columns(upright)
+    if found is None or not _alternate(found, upright) or not all(map(_runs_on, found.columns)):
+        return list(lines)
+    ordered = list(_by_bands(found))
+    return ordered + [line for line in lines if line.pieces[0].quarter]
+
+
+def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
+    """Split at the left edge in the middle that most pieces respect, and so on in each half."""
+    if len(pieces) < 2 * _LEAST_LINES:
+        return None
+    first = min(piece.left for piece in pieces)
+    last = max(piece.right for piece in pieces)
+    edges = Counter(
+        round(piece.left)
+        for piece in pieces
+        if 0.3 * (last - first) < piece.left - first < 0.7 * (last - first)
+    )
+    best: _Columns | None = None
+    for edge, count in edges.most_common(_MAX_CANDIDATES):
+        if count < _LEAST_LINES // 2:
+            break
+        split = _split(pieces, edge)
+        if best is None or _support(split) > _support(best):
+            best = split
+    if best is None:
+        return None
+    columns: list[list[Piece]] = []
+    across = list(best.across)
+    for half in best.columns:
+        parted = None if not half or _fill(half) >= _LEAST_FILL else _find_columns(half)
+        if parted is None or not all(map(_runs_on, parted.columns)):
+            columns.append(half)
+        else:
+            columns += parted.columns
+            across += parted.across
+    return _Columns(tuple(columns), across)
+
+
+def _split(pieces: Sequence[Piece], edge: float) -> _Columns:
+    left, right, across = [], [], []
+    for piece in pieces:
+        slack = 0.3 * piece.size
+        if piece.right <= edge - slack:
+            left.append(piece)
+        elif piece.left >= edge - slack:
+            right.append(piece)
+        else:
+            across.append(piece)
+    return _Columns((left, right), across)
+
+
+def _support(split: _Columns) -> int:
+    return min(map(len, split.columns)) - len(split.across)
+
+
+def _alternate(found: _Columns, written: Sequence[Piece]) -> bool:
+    """Whether pieces that were written one after the other mostly stand in different columns."""
+    column_of = {id(piece): n for n, column in enumerate(found.columns) for piece in column}
+    order = [column_of[id(piece)] for piece in written if id(piece) in column_of]
+    changes = sum(one != other for one, other in pairwise(order))
+    return changes >= _LEAST_ALTERNATION * len(order)
+
+
+def _runs_on(column: Sequence[Piece]) -> bool:
+    return len(column) >= _LEAST_LINES and _fill(column) >= _LEAST_FILL and _flows(column)
+
+
+def _fill(column: Sequence[Piece]) -> float:
+    """Which share of the column its lines take."""
+    start = min(piece.left for piece in column)
+    width = max(piece.right for piece in column) - start
+    return median(piece.right - piece.left for piece in column) / width if width > 0 else 1.0
+
+
+def _flows(column: Sequence[Piece]) -> bool:
+    begun = [piece.text.lstrip()[0] for piece in column]
+    return sum(letter.islower() for letter in begun) >= _LEAST_FLOW * len(begun)
+
+
+def _by_bands(found: _Columns) -> Iterator[Line]:
+    columns = [_joined(column) for column in found.columns]
+    for line in _joined(found.across):
+        for column in columns:
+            while column and column[0].pieces[0].baseline > line.pieces[0].baseline:
+                yield column.pop(0)
+        yield line
+    for column in columns:
+        yield from column
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Line]:
+    """Lines from top to bottom of the pieces that stand beside each other."""
+    rows: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.baseline):
+        if rows and rows[-1][0].baseline - piece.baseline < 0.4 * piece.size:
+            rows[-1].append(piece)
+        else:
+            rows.append([piece])
+    return [_line_of(sorted(row, key=lambda piece: piece.left)) for row in rows]
+
+
+def _line_of(row: Sequence[Piece]) -> Line:
+    """Pieces side by side, a space between them; pypdf's stands where they were split."""
+    texts = [piece.text.strip() for piece in row]
+    spaced = [f"{text} " for text in texts[:-1]] + texts[-1:]
+    return Line(tuple(replace(p, text=text) for p, text in zip(row, spaced, strict=True)))

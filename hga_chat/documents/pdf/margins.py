@@ -1,0 +1,264 @@
+"""Running heads and feet: what is printed on page after page beside the text."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from hga_chat.documents.pdf.lines import Line
+from hga_chat.documents.pdf.outline import Heading, squeezed
+
+_LEAST_PAGES = 3
+_AROUND = 4
+_MAX_ROWS = 3
+_MAX_SIZE_OF_BODY = 1.25
+_LEAST_GAP_OF_PITCH = 1.5
+_SAME_HEIGHT_POINTS = 1.0
+_PAGE_NUMBER = re.compile(
+    r"\W*(?:page|p\.|pg\.|seite|sheet|slide)?\s*(?P<before>(?:[A-Z]|\d{1,2})[-–.])?"
+    r"(?P<number>\d{1,5}|[ivxlc]{1,8}|[IVXLC]{1,8})(?:\s*(?:/|of|von)\s*\d+)?\W*",
+    re.IGNORECASE,
+)
+_PARTED = re.compile(r"\s+[|·•–—-]\s+|\s{2,}")
+_CHAPTER_NUMBER = re.compile(r"^(?:(?:chapter|part|section|appendix)\s*)?[\d.]*", re.IGNORECASE)
+_ROMAN = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Lines on one baseline at the edge of a page."""
+
+    page: int
+    edge: str
+    lines: tuple[Line, ...]
+    gap: float
+    """Way to the next row inwards, over the usual way on this page."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(line.text for line in self.lines).split())
+
+    @property
+    def height(self) -> int:
+        return round(self.lines[0].main.baseline / _SAME_HEIGHT_POINTS)
+
+    @property
+    def place(self) -> tuple[str, int, int, str]:
+        main = self.lines[0].main
+        return self.edge, self.height, round(main.size), main.font
+
+    def parts(self) -> list[str]:
+        """What stands apart from each other in the row."""
+        pieces = [piece.text for line in self.lines for piece in line.pieces]
+        return [part.strip() for text in pieces for part in _PARTED.split(text) if part.strip()]
+
+
+@dataclass(frozen=True)
+class _Number:
+    """What may be a page's number, and what stands beside it."""
+
+    text: str
+    value: int
+    beside: tuple[str, ...]
+
+
+def _number_of(parts: Sequence[str]) -> _Number | None:
+    """The page's number, if one stands first or last, apart from other words."""
+    for at in (0, len(parts) - 1):
+        match = _PAGE_NUMBER.fullmatch(parts[at]) if parts else None
+        if match is not None:
+            before = match["before"] or ""
+            beside = (*parts[:at], before, *parts[at + 1 :])
+            return _Number(before + match["number"], _value(match["number"]), beside)
+    return None
+
+
+def without_running_lines(
+    pages: Sequence[Sequence[Line]], labels: Sequence[str], headings: Sequence[Heading]
+) -> list[list[Line]]:
+    """Return the pages without their running heads and feet.
+
+    Only the outermost three rows at the top and at the bottom of a page come into question, not
+    in the size of titles, and only if a gap parts them from it, as none parts a repeated table
+    head. On three of the nine pages around one of these has to hold: the same text stands at the
+    same height; or in the same place and font the page's label, or a number that counts with the
+    pages, or the title of a heading that began earlier, by itself or beside what always stands
+    there. And no more than half of the pages around have other lines in that place and font.
+    """
+    sizes = sum((_sizes(lines) for lines in pages), Counter[float]())
+    edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
+    found = [row for page in edges for rows in page for row in rows]
+    running = _running(found, pages, labels, headings)
+    kept = []
+    for lines, page in zip(pages, edges, strict=True):
+        dropped: set[int] = set()
+        for rows in page:
+            count = 0
+            for number, row in enumerate(rows, start=1):
+                if id(row) not in running:
+                    break
+                if row.gap >= _LEAST_GAP_OF_PITCH:
+                    count = number
+            dropped.update(id(line) for row in rows[:count] for line in row.lines)
+        kept.append([line for line in lines if id(line) not in dropped])
+    return kept
+
+
+def _sizes(lines: Sequence[Line]) -> Counter[float]:
+    """How many characters there are of each size."""
+    sizes: Counter[float] = Counter()
+    for line in lines:
+        sizes[round(line.main.size, 1)] += len(line.text)
+    return sizes
+
+
+def _usual(sizes: Counter[float]) -> float:
+    return sizes.most_common(1)[0][0] if sizes else 0.0
+
+
+def _edges(page: int, lines: Sequence[Line], usual: float) -> list[list[_Row]]:
+    """The rows at the top and those at the bottom that come into question, outermost first.
+
+    ``usual`` is the size of most of the document's text.
+    """
+    upright = [line for line in lines if not line.is_blank and not line.pieces[0].quarter]
+    grouped: list[list[Line]] = []
+    for line in sorted(upright, key=lambda line: -line.main.baseline):
+        if grouped and grouped[-1][0].main.baseline - line.main.baseline < 0.3 * line.main.size:
+            grouped[-1].append(line)
+        else:
+            grouped.append([line])
+    if not grouped:
+        return []
+    heights = [group[0].main.baseline for group in grouped]
+    pitch = median([upper - lower for upper, lower in pairwise(heights)] or [0.0]) or 1.0
+    largest = _MAX_SIZE_OF_BODY * max(usual, _usual(_sizes(upright)))
+    return [
+        list(_outermost(page, edge, ordered, pitch, largest))
+        for edge, ordered in (("top", grouped), ("bottom", grouped[::-1]))
+    ]
+
+
+def _outermost(
+    page: int, edge: str, grouped: Sequence[list[Line]], pitch: float, largest: float
+) -> Iterator[_Row]:
+    for at, group in enumerate(grouped[:_MAX_ROWS]):
+        if max(line.main.size for line in group) > largest:
+            return
+        gap = float("inf")
+        if at + 1 < len(grouped):
+            gap = abs(group[0].main.baseline - grouped[at + 1][0].main.baseline) / pitch
+        # Whatever was written first, a row reads from left to right.
+        lines = tuple(sorted(group, key=lambda line: line.pieces[0].left))
+        yield _Row(page, edge, lines, gap)
+
+
+def _running(
+    rows: Sequence[_Row],
+    pages: Sequence[Sequence[Line]],
+    labels: Sequence[str],
+    headings: Sequence[Heading],
+) -> set[int]:
+    """Identities of the rows with a sign that at least three pages agree on."""
+    begun = _first_pages(headings)
+    standing = _standing_parts(rows)
+    shown: defaultdict[Hashable, set[int]] = defaultdict(set)
+    signs: list[tuple[_Row, list[Hashable]]] = []
+    for row in rows:
+        parts = row.parts()
+        number = _number_of(parts)
+        forms = [row.text]
+        own: list[Hashable] = []
+        if number:
+            forms.append(f"{' '.join(number.beside)}\0{number.value - row.page}")
+            own.append((row.place, number.value - row.page))
+            if number.text.casefold() == labels[row.page].casefold():
+                own.append((row.place, "label"))
+        beside = [part for part in (number.beside if number else parts) if part]
+        changing = [part for part in beside if not _agree(standing[row.place, part], row.page)]
+        if _are_titles(changing, row, begun, pages[row.page], alone=changing == beside):
+            own.append((row.place, "heading"))
+        own += [(row.edge, form, row.height) for form in forms]
+        signs.append((row, own))
+        for sign in own:
+            shown[sign].add(row.page)
+        # A height between two steps counts for both.
+        for form in forms:
+            shown[row.edge, form, row.height - 1].add(row.page)
+            shown[row.edge, form, row.height + 1].add(row.page)
+    likely = [row for row, own in signs if any(_agree(shown[sign], row.page) for sign in own)]
+    taken: defaultdict[Hashable, set[int]] = defaultdict(set)
+    agreed: defaultdict[Hashable, set[int]] = defaultdict(set)
+    for row in rows:
+        taken[row.place].add(row.page)
+    for row in likely:
+        agreed[row.place].add(row.page)
+    # Where other pages have lines of their text in the same place, it is no margin.
+    return {
+        id(row)
+        for row in likely
+        if 2 * len(agreed[row.place].intersection(_around(row.page)))
+        >= len(taken[row.place].intersection(_around(row.page)))
+    }
+
+
+def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
+    """The page on which each title first begins."""
+    begun: dict[str, int] = {}
+    for heading in headings:
+        begun.setdefault(_core(heading.title), heading.page)
+    begun.pop("", None)
+    return begun
+
+
+def _agree(shown: set[int], page: int) -> bool:
+    """Whether at least three of the pages around ``page`` are among ``shown``."""
+    return len(shown.intersection(_around(page))) >= _LEAST_PAGES
+
+
+def _around(page: int) -> range:
+    return range(page - _AROUND, page + _AROUND + 1)
+
+
+def _standing_parts(rows: Sequence[_Row]) -> defaultdict[Hashable, set[int]]:
+    """The pages of every part of a row in its place."""
+    pages: defaultdict[Hashable, set[int]] = defaultdict(set)
+    for row in rows:
+        for part in row.parts():
+            pages[row.place, part].add(row.page)
+    return pages
+
+
+def _are_titles(
+    parts: Sequence[str],
+    row: _Row,
+    begun: dict[str, int],
+    lines: Sequence[Line],
+    *,
+    alone: bool,
+) -> bool:
+    """Whether all parts are titles of headings, if ``alone`` of such as began before the page.
+
+    On its own page a title by itself may be what stands on top, unless it is there again.
+    """
+    cores = [core for core in map(_core, parts) if core]
+    if not cores or any(begun.get(core, row.page + 1) > row.page for core in cores):
+        return False
+    here = {core for core in cores if begun[core] == row.page}
+    return not (here and alone) or here <= {_core(x.text) for x in lines if x not in row.lines}
+
+
+def _core(text: str) -> str:
+    return squeezed(_CHAPTER_NUMBER.sub("", text.strip()))
+
+
+def _value(number: str) -> int:
+    if number.isdigit():
+        return int(number)
+    values = [_ROMAN[letter] for letter in number.lower()]
+    return sum(
+        -value if value < later else value
+        for value, later in zip(values, [*values[1:], 0], strict=True)
+    )

@@ -1,0 +1,66 @@
+"""PDF, parsed in a process of its own so that no file can hang this one or eat its memory."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from hga_chat.documents.sandbox.child import Limits, extract
+from hga_chat.documents.types import Reading, Section, UnreadableError
+
+TIMEOUT_S = 120.0
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+class _Page(TypedDict):
+    label: str
+    heading: str | None
+    text: str
+    images: bool
+    problem: str | None
+
+
+def read_pdf(path: str, data: bytes) -> Reading:
+    """Read a PDF into one section a page that has text.
+
+    Pages are named by their labels and by the outline's heading in force where they begin, or
+    else the first that begins on them; pages without text are told in the notes.
+
+    Raises:
+        UnreadableError: The file is encrypted, damaged, without pages or text, or beyond the
+            limits on pages, text, memory or time.
+    """
+    pages: list[_Page] = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))["pages"]
+    sections = []
+    empty, scanned, failed = [], [], []
+    for number, page in enumerate(pages, start=1):
+        if page["text"]:
+            label = f"page {page['label']}"
+            if page["label"] != str(number):
+                label += f" (sheet {number} of {len(pages)})"
+            if page["heading"]:
+                label += f", {page['heading']}"
+            sections.append(Section(path, label, page["text"], None, None, page["label"]))
+        elif page["problem"]:
+            failed.append(page["label"])
+        elif page["images"]:
+            scanned.append(page["label"])
+        else:
+            empty.append(page["label"])
+    if not sections and failed:
+        problem = next(page["problem"] for page in pages if page["problem"])
+        raise UnreadableError(f"damaged PDF: {problem}")
+    if not sections:
+        where = f"any of {len(pages)} pages" if len(pages) > 1 else "its only page"
+        raise UnreadableError(f"no text on {where} (a scan?); make it searchable with OCR first")
+    notes = []
+    if scanned:
+        notes.append(f"{_name_pages(scanned)}: no text but images (a scan); OCR makes it readable")
+    if empty:
+        notes.append(f"{_name_pages(empty)}: no text (blank or drawn)")
+    if failed:
+        notes.append(f"{_name_pages(failed)}: damaged")
+    return Reading(tuple(sections), tuple(notes))
+
+
+def _name_pages(labels: list[str]) -> str:
+    shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
+    return f"{len(labels)} pages ({shown})" if len(labels) > 1 else f"page {shown}"

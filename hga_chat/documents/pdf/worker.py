@@ -1,0 +1,111 @@
+"""Reads PDF in a process of its own; a worker for ``child``."""
+
+import io
+from typing import Any
+
+from pypdf import PageObject, PdfReader
+from pypdf.errors import DependencyError, EmptyFileError, PyPdfError
+from pypdf.generic import DictionaryObject
+
+from hga_chat.documents.pdf.columns import in_reading_order
+from hga_chat.documents.pdf.fonts import Fonts
+from hga_chat.documents.pdf.lines import Line, read_lines
+from hga_chat.documents.pdf.margins import without_running_lines
+from hga_chat.documents.pdf.outline import headings_of_pages, read_headings
+from hga_chat.documents.pdf.words import Vocabulary, plain
+
+MAX_PAGES = 2_000
+MAX_TEXT_CHARS = 5_000_000
+_MAX_FORM_DEPTH = 5
+
+
+def _labels(reader: PdfReader, count: int) -> list[str]:
+    try:
+        labels = [plain(label).strip() for label in reader.page_labels]
+    except Exception:  # noqa: BLE001 - a damaged label tree raises anything
+        labels = []
+    labels = labels[:count] + [""] * (count - len(labels))
+    return [label or str(number) for number, label in enumerate(labels, start=1)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(plain(str(error)).split())[:200]
+
+
+def _has_images(holder: PageObject | DictionaryObject, depth: int = 0) -> bool:
+    """Whether a page or form shows an image; damage counts as none."""
+    try:
+        resources = holder.get("/Resources", {})
+        objects = resources.get_object().get("/XObject", {}).get_object().values()
+        for entry in objects:
+            shown = entry.get_object()
+            if shown.get("/Subtype") == "/Image":
+                return True
+            if depth < _MAX_FORM_DEPTH and _has_images(shown, depth + 1):
+                return True
+        return depth == 0 and any(op == b"INLINE IMAGE" for _, op in _operations(holder))
+    except Exception:  # noqa: BLE001 - damaged resources raise anything
+        return False
+
+
+def _operations(page: Any) -> list[tuple[Any, bytes]]:
+    content = page.get_contents()
+    return content.operations if content is not None else []
+
+
+def extract(data: bytes) -> dict[str, Any]:
+    """Return the pages of a PDF, or the reason why there are none.
+
+    Returns:
+        ``{"pages": [{"label", "heading", "text", "images", "problem"}]}`` or ``{"error": reason}``.
+        ``heading`` is the outline's title to name the page by, ``images`` whether a page without
+        text shows any.
+    """
+    try:
+        reader = PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            return {"error": "encrypted PDF; save a copy without the password first"}
+        count = len(reader.pages)
+    except EmptyFileError:
+        return {"error": "empty"}
+    except (DependencyError, NotImplementedError) as error:
+        return {"error": f"encrypted PDF: {_one_line(error)}"}
+    except PyPdfError as error:
+        return {"error": f"damaged PDF: {_one_line(error)}"}
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+        return {"error": f"damaged PDF: {type(error).__name__}: {_one_line(error)}"}
+    if count == 0:
+        return {"error": "a PDF without pages"}
+    if count > MAX_PAGES:
+        return {"error": f"{count:,} pages; the limit is {MAX_PAGES:,}"}
+    fonts = Fonts()
+    pages: list[dict[str, Any]] = []
+    written: list[list[Line]] = []
+    chars = 0
+    labels = _labels(reader, count)
+    for index, label in enumerate(labels):
+        read: list[Line] = []
+        problem = None
+        try:
+            read = read_lines(reader.pages[index], fonts)
+        except Exception as error:  # noqa: BLE001 - a damaged page raises anything
+            problem = f"{type(error).__name__}: {_one_line(error)}"
+        chars += sum(len(line.text) for line in read)
+        if chars > MAX_TEXT_CHARS:
+            return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
+        pages.append({"label": label, "problem": problem})
+        written.append(read)
+    headings = read_headings(reader)
+    kept = without_running_lines(written, labels, headings)
+    ordered = [in_reading_order(lines) for lines in kept]
+    titles = headings_of_pages(headings, ordered)
+    texts = [[plain(line.text).rstrip() for line in page] for page in ordered]
+    vocabulary = Vocabulary.of(texts)
+    for index, (page, lines) in enumerate(zip(pages, texts, strict=True)):
+        text = "\n".join(vocabulary.mended(lines)).strip("\n")
+        page["text"] = text if text.strip() else ""
+        page["heading"] = titles[index]
+        page["images"] = not page["text"] and _has_images(reader.pages[index])
+    return {"pages": pages}

@@ -1,0 +1,130 @@
+"""Finding the files of a folder, in the order in which they are read."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hga_chat.documents.tree.folders import NOT_CHECKED_OUT, is_cache, not_written_here, submodules
+from hga_chat.documents.tree.ignore import Globs, rules_around
+from hga_chat.documents.tree.kinds import Kind, is_generated, kind_of, project_of, reading_order
+from hga_chat.documents.types import DocumentError, Skipped
+
+MAX_FILES = 20_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to read, what to call it and what it is to the reader."""
+
+    file: Path
+    path: str
+    kind: Kind
+    is_named: bool = False
+    """Whether the user named it themselves, so that it is read whatever it is."""
+
+
+def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipped]]:
+    """List the files below ``root`` worth reading, in reading order, and what is passed over.
+
+    Links are not followed: what they point to inside the tree is read at its own place. Ignored
+    and hidden files, caches and what the globs leave out are not mentioned.
+
+    Args:
+        root: The folder.
+        prefix: Put before each path, which is relative to ``root``.
+        globs: The user's choice.
+
+    Raises:
+        DocumentError: ``root`` cannot be listed or has too many files.
+    """
+    resolved = root.resolve()
+    try:
+        os.scandir(resolved).close()
+    except OSError as error:
+        raise DocumentError(f"{root}: {reason_of(error)}") from None
+    found: list[Path] = []
+    skipped: list[Skipped] = []
+    for entry in _entries(resolved, prefix, globs):
+        if isinstance(entry, Skipped):
+            skipped.append(entry)
+        else:
+            found.append(entry)
+        if len(found) > MAX_FILES:
+            raise DocumentError(
+                f"{root}: more than {MAX_FILES:,} files; name a smaller folder or use --include"
+            )
+    project = project_of(resolved)
+    kinds = {path: kind_of(path, project) for path in found}
+    found.sort(key=lambda path: reading_order(path, kinds[path]))
+    skipped.sort(key=lambda entry: entry.path)
+    return [Found(resolved / path, prefix + shown(path), kinds[path]) for path in found], skipped
+
+
+def shown(path: Path) -> str:
+    """Return ``path`` as valid text, whatever bytes the file system has for it."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
+def reason_of(error: OSError) -> str:
+    """Return the reason for skipping a file that could not be read."""
+    return (error.strerror or str(error)).lower()
+
+
+def _entries(root: Path, prefix: str, globs: Globs) -> Iterator[Path | Skipped]:
+    """Files relative to ``root``, and what is skipped, in no particular order."""
+    folders = [(root, rules_around(root))]
+    missing: set[Path] = set()
+    while folders:
+        folder, outside = folders.pop()
+        relative = folder.relative_to(root)
+        name = prefix + shown(relative)
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            yield Skipped(name, reason_of(error))
+            continue
+        names = {entry.name for entry in entries}
+        if folder in missing and not names:
+            yield Skipped(f"{name}/", NOT_CHECKED_OUT)
+        if ".gitmodules" in names:
+            missing.update(submodules(folder))
+        what = not_written_here(folder.name, names)
+        if what is not None and folder != root and folder.name not in globs.named:
+            yield Skipped(f"{name}/", f"{what}; name it with --include to read it")
+            continue
+        rules = outside.entering(folder, is_repository=".git" in names)
+        for entry in entries:
+            path, below = folder / entry.name, relative / entry.name
+            name = prefix + shown(below)
+            if entry.is_dir(follow_symlinks=False):
+                if (
+                    globs.enters(name, below)
+                    and not is_cache(entry.name)
+                    and not rules.ignores(path, is_folder=True)
+                ):
+                    folders.append((path, rules))
+            elif globs.takes(name, below) and not rules.ignores(path, is_folder=False):
+                reason = _passed_over(entry, path, root, globs)
+                if reason is None:
+                    yield below
+                elif reason:
+                    yield Skipped(name, reason)
+
+
+def _passed_over(entry: os.DirEntry[str], path: Path, root: Path, globs: Globs) -> str | None:
+    """Why a file is not read; empty if that need not be told."""
+    if entry.is_symlink():
+        return "" if _points_into(path, root) else "link to somewhere outside the folder"
+    if not entry.is_file(follow_symlinks=False):
+        return "not a regular file"
+    if globs.include is None and is_generated(entry.name):
+        return "generated; name it with --include to read it"
+    return None
+
+
+def _points_into(link: Path, root: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return True  # a link to itself points nowhere

@@ -1,0 +1,126 @@
+"""The numbers that a Word document's lists and headings show: they are not in its text.
+
+Format: ECMA-376, WordprocessingML, numbering definitions (part 1, section 17.9).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hga_chat.documents.zipped.docx_xml import child, value
+
+BULLET = "-"
+_LEVELS = 9
+_MAX_NUMBER = 100_000
+_PLACE = re.compile("%([1-9])")
+_ROMAN = (
+    *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
+    *((40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i")),
+)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """How one level of a list counts; ``shown`` is as in ``%1.%2)``."""
+
+    start: int
+    form: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list as paragraphs refer to it; those over the same ``definition`` count on together."""
+
+    definition: str
+    levels: Mapping[int, _Level]
+    restarts: Mapping[int, int]
+
+
+class Numbers:
+    """Counts the paragraphs of a document's lists."""
+
+    def __init__(self, root: Any = None) -> None:
+        """Take the definitions from the root of ``numbering.xml``; None: there are none."""
+        self._lists: dict[str, _List] = {}
+        self._counts: dict[str, dict[int, int]] = {}
+        self._restarted: set[tuple[str, int]] = set()
+        if root is None:
+            return
+        defined = {
+            value(entry, "abstractNumId"): _levels(entry)
+            for entry in root.iterchildren("{*}abstractNum")
+        }
+        for entry in root.iterchildren("{*}num"):
+            name, definition = value(entry, "numId"), value(child(entry, "abstractNumId"))
+            if name is None or definition is None:
+                continue
+            levels, restarts = dict(defined.get(definition, {})), {}
+            for override in entry.iterchildren("{*}lvlOverride"):
+                levels |= _levels(override)
+                start = child(override, "startOverride")
+                if start is not None:
+                    restarts[_number(value(override, "ilvl"))] = _number(value(start))
+            self._lists[name] = _List(definition, levels, restarts)
+
+    def next(self, name: str, level: int) -> str:
+        """What stands before the next paragraph of a list, as ``2.``, ``b)`` or a bullet.
+
+        Args:
+            name: Of the list (``numId``); an unknown one has bullets, "0" is none.
+            level: From 0.
+        """
+        if name == "0":
+            return ""
+        found = self._lists.get(name)
+        if found is None or level not in found.levels:
+            return BULLET
+        counts = self._counts.setdefault(found.definition, {})
+        if level in found.restarts and (name, level) not in self._restarted:
+            self._restarted.add((name, level))
+            counts[level] = found.restarts[level]
+        else:
+            counts[level] = counts.get(level, found.levels[level].start - 1) + 1
+        for deeper in [number for number in counts if number > level]:
+            del counts[deeper]
+        if found.levels[level].form == "bullet":
+            return BULLET
+
+        def shown(place: re.Match[str]) -> str:
+            number = int(place[1]) - 1
+            own = found.levels.get(number)
+            return _written(counts.get(number, own.start), own.form) if own else ""
+
+        return " ".join(_PLACE.sub(shown, found.levels[level].shown).split())
+
+
+def _levels(parent: Any) -> dict[int, _Level]:
+    levels = {}
+    for entry in parent.iterchildren("{*}lvl"):
+        number = _number(value(entry, "ilvl"))
+        if number < _LEVELS:
+            form = value(child(entry, "numFmt")) or "decimal"
+            start = _number(value(child(entry, "start")) or "1")
+            levels[number] = _Level(start, form, value(child(entry, "lvlText")) or "")
+    return levels
+
+
+def _number(text: str | None) -> int:
+    return min(int(text), _MAX_NUMBER) if text and text.isdecimal() else 0
+
+
+def _written(number: int, form: str) -> str:
+    if form in ("lowerLetter", "upperLetter") and number > 0:
+        # a to z, then aa to zz.
+        letters = chr(ord("a") + (number - 1) % 26) * min((number - 1) // 26 + 1, 10)
+        return letters.upper() if form == "upperLetter" else letters
+    if form in ("lowerRoman", "upperRoman") and 0 < number < 4000:
+        roman = ""
+        for worth, sign in _ROMAN:
+            roman += sign * (number // worth)
+            number %= worth
+        return roman.upper() if form == "upperRoman" else roman
+    if form == "none":
+        return ""
+    return f"{number:02}" if form == "decimalZero" else str(number)

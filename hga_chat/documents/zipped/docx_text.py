@@ -1,0 +1,245 @@
+"""The text of a Word document (Office Open XML): paragraphs, headings, lists and tables.
+
+Format: ECMA-376, WordprocessingML. Headers, footers, comments and deleted text are left out.
+"""
+
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.types import UnreadableError
+from hga_chat.documents.zipped.docx_numbers import BULLET, Numbers
+from hga_chat.documents.zipped.docx_xml import child, local, value
+from hga_chat.documents.zipped.members import Members
+
+_RELATIONSHIPS = "_rels/.rels"
+_MAIN_TYPE = "/officeDocument"
+_DEFAULT_MAIN = "word/document.xml"
+_TITLE_LEVEL = 0
+_MAX_LIST_LEVEL = 8
+_BODY_TEXT_LEVEL = 9
+_MAX_STYLE_DEPTH = 20
+_HEADING_NAME = re.compile(r"heading ([1-9])", re.IGNORECASE)
+# Removed text, the plain rendering of what is there already, and what is not part of the text.
+_LEFT_OUT = frozenset(
+    {
+        *("del", "moveFrom", "Fallback", "commentReference", "instrText", "delText"),
+        *("rPr", "pPr", "tblPr", "trPr", "tcPr", "sectPr"),
+    }
+)
+_BLOCKS = frozenset({"p", "tbl"})
+_NOTE_PARTS = (("footnotes.xml", "footnote", "Footnotes"), ("endnotes.xml", "endnote", "Endnotes"))
+
+
+def read_docx(members: Members) -> tuple[Outline, list[str]]:
+    """Return the text of a Word document with its headings, and notes on what could not be read.
+
+    Raises:
+        UnreadableError: The document is damaged.
+    """
+    main = _main_part(members)
+    folder = posixpath.dirname(main)
+    body = child(members.read_xml(main), "body")
+    if body is None:
+        raise UnreadableError("damaged Word document: it has no body")
+    notes: list[str] = []
+    styles: dict[str, _Style] = {}
+    if f"{folder}/styles.xml" in members:
+        try:
+            styles = _styles(members.read_xml(f"{folder}/styles.xml"))
+        except UnreadableError as error:
+            notes.append(f"headings are not told from text: {error}")
+    numbers = Numbers()
+    if f"{folder}/numbering.xml" in members:
+        try:
+            numbers = Numbers(members.read_xml(f"{folder}/numbering.xml"))
+        except UnreadableError as error:
+            notes.append(f"lists have no numbers: {error}")
+    text = _Text(styles, numbers)
+    text.add(body)
+    for name, kind, title in _NOTE_PARTS:
+        if f"{folder}/{name}" in members:
+            try:
+                text.add_notes(members.read_xml(f"{folder}/{name}"), kind, title)
+            except UnreadableError as error:
+                notes.append(str(error))
+    return Outline(text.lines, text.headings), notes
+
+
+def _main_part(members: Members) -> str:
+    if _RELATIONSHIPS in members:
+        for relationship in members.read_xml(_RELATIONSHIPS).iter("{*}Relationship"):
+            if (relationship.get("Type") or "").endswith(_MAIN_TYPE):
+                return posixpath.normpath((relationship.get("Target") or "").lstrip("/"))
+    return _DEFAULT_MAIN
+
+
+@dataclass(frozen=True)
+class _Style:
+    """What a paragraph style makes of its paragraphs."""
+
+    level: int | None = None
+    """Of the headings they are, from 0; None: they are none."""
+    list: str | None = None
+    """The list that they are in."""
+    depth: int = 0
+    """Their level in it, from 0."""
+
+
+def _styles(root: Any) -> dict[str, _Style]:
+    found = {value(style, "styleId"): style for style in root.iter("{*}style")}
+    return {name: _style(style, found) for name, style in found.items() if name}
+
+
+def _style(style: Any, styles: dict[str | None, Any]) -> _Style:
+    """A style with what it takes over from those it is based on."""
+    made = _Style()
+    for _ in range(_MAX_STYLE_DEPTH):
+        properties = child(style, "pPr")
+        if made.level is None:
+            made = replace(made, level=_heading_level(style, properties))
+        if made.list is None:
+            name, depth = _list(properties)
+            made = replace(made, list=name, depth=depth if made.depth == 0 else made.depth)
+        style = styles.get(value(child(style, "basedOn")))
+        if style is None:
+            break
+    return made
+
+
+def _heading_level(style: Any, properties: Any) -> int | None:
+    name = value(child(style, "name")) or ""
+    match = _HEADING_NAME.fullmatch(name)
+    if match:
+        return int(match[1])
+    return _TITLE_LEVEL if name.lower() == "title" else _outline_level(properties)
+
+
+def _list(properties: Any) -> tuple[str | None, int]:
+    """The list that properties put a paragraph in, and the level in it."""
+    numbering = child(properties, "numPr")
+    depth = value(child(numbering, "ilvl")) or ""
+    level = min(int(depth), _MAX_LIST_LEVEL) if depth.isdecimal() else 0
+    return value(child(numbering, "numId")), level
+
+
+def _outline_level(properties: Any) -> int | None:
+    level = value(child(properties, "outlineLvl")) or ""
+    if not level.isdecimal() or int(level) >= _BODY_TEXT_LEVEL:
+        return None
+    return int(level) + 1
+
+
+class _Text:
+    """Lines and headings as they are found."""
+
+    def __init__(self, styles: dict[str, _Style], numbers: Numbers) -> None:
+        self.lines: list[str] = []
+        self.headings: list[tuple[int, int, str]] = []
+        self._styles = styles
+        self._numbers = numbers
+
+    def add(self, parent: Any) -> None:
+        """Add the paragraphs and tables of an element, in order."""
+        for block in _nested(parent, _BLOCKS):
+            if local(block) == "tbl":
+                self._blank()
+                self.lines += _rows(block)
+                self._blank()
+            else:
+                self._add_paragraph(block)
+
+    def add_notes(self, root: Any, kind: str, title: str) -> None:
+        """Add footnotes or endnotes under a heading of their own."""
+        # The separators that Word draws between text and notes are notes of another type.
+        found = [note for note in _nested(root, {kind}) if value(note, "type") is None]
+        if not found:
+            return
+        self._blank()
+        self.headings.append((len(self.lines), _TITLE_LEVEL, title))
+        self.lines.append(f"# {title}")
+        for note in found:
+            self.lines.append(f"[{value(note, 'id')}] {_flat(note)}")
+
+    def _add_paragraph(self, paragraph: Any) -> None:
+        text = _inline(paragraph).strip()
+        properties = child(paragraph, "pPr")
+        style = self._styles.get(value(child(properties, "pStyle")) or "", _Style())
+        level = _outline_level(properties)
+        level = style.level if level is None else level
+        name, depth = _list(properties)
+        if name is None:
+            name, depth = style.list, depth or style.depth
+        # Those without text count as well.
+        number = self._numbers.next(name, depth) if name is not None else ""
+        if not text:
+            return
+        if level is not None:
+            shown = f"{number} {text}" if number != BULLET else text
+            title = " ".join(shown.split())
+            self._blank()
+            self.headings.append((len(self.lines), level, title))
+            self.lines += [f"{'#' * max(level, 1)} {title}", ""]
+            return
+        if not number:
+            self._blank()
+            self.lines += [*text.split("\n"), ""]
+            return
+        indent = "  " * depth
+        first, *others = text.split("\n")
+        self.lines += [f"{indent}{number} {first}", *(f"{indent}  {line}" for line in others)]
+
+    def _blank(self) -> None:
+        if self.lines and self.lines[-1]:
+            self.lines.append("")
+
+
+def _nested(parent: Any, names: Collection[str]) -> Iterator[Any]:
+    """The outermost elements of these names, whatever controls and insertions they stand in."""
+    for element in parent:
+        name = local(element)
+        if name in names:
+            yield element
+        elif name not in _LEFT_OUT:
+            yield from _nested(element, names)
+
+
+def _rows(table: Any) -> list[str]:
+    """A line a row: the cells with bars between them."""
+    rows = [[_flat(cell) for cell in _nested(row, {"tc"})] for row in _nested(table, {"tr"})]
+    return [" | ".join(cells).strip() for cells in rows if any(cells)]
+
+
+def _flat(parent: Any) -> str:
+    """The text of paragraphs and of tables between them in one line."""
+    texts = []
+    for block in _nested(parent, _BLOCKS):
+        texts += _rows(block) if local(block) == "tbl" else [_inline(block)]
+    return " ".join(" ".join(texts).split())
+
+
+def _inline(element: Any) -> str:
+    """The text of a paragraph."""
+    pieces = []
+    for part in element:
+        name = local(part)
+        if name == "t":
+            pieces.append(part.text or "")
+        elif name in {"tab", "ptab"}:
+            pieces.append("\t")
+        elif name in {"br", "cr"}:
+            pieces.append("\n" if value(part, "type") is None else " ")
+        elif name == "noBreakHyphen":
+            pieces.append("-")
+        elif name in {"footnoteReference", "endnoteReference"}:
+            pieces.append(f"[{value(part, 'id')}]")
+        elif name == "docPr" and part.get("descr"):
+            pieces.append(f"[image: {' '.join(part.get('descr').split())}]")
+        elif name == "p":  # of a text box
+            pieces.append(f"\n{_inline(part)}\n")
+        elif name not in _LEFT_OUT:
+            pieces.append(_inline(part))
+    return "".join(pieces)

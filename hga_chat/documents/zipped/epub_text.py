@@ -1,0 +1,209 @@
+"""The text of an EPUB book: its documents in reading order, under the titles of its contents.
+
+Formats: EPUB 2 (OPF 2.0, NCX) and EPUB 3 (OPF 3, navigation document).
+"""
+
+import posixpath
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from hga_chat.documents.html.text import render
+from hga_chat.documents.html.worker import decode_html
+from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.types import UnreadableError
+from hga_chat.documents.zipped.members import Members
+
+MAX_DOCUMENTS = 5_000
+_MAX_TITLES = 20_000
+_MAX_DEPTH = 20
+_MAX_NOTES = 5
+_NEAR_LINES = 4
+_PAGE_TYPES = frozenset({"application/xhtml+xml", "text/html", "text/x-oeb1-document"})
+_NCX_TYPE = "application/x-dtbncx+xml"
+_ENCRYPTION = "META-INF/encryption.xml"
+# Fonts may be scrambled in a book that anybody can read.
+_FONT_ALGORITHMS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+
+
+@dataclass(frozen=True)
+class _Title:
+    """An entry of the table of contents: where it points and how deep it stands, from 1."""
+
+    member: str
+    anchor: str
+    depth: int
+    text: str
+
+
+def read_epub(members: Members) -> tuple[Outline, list[str]]:
+    """Return the text of a book with its headings, and notes on what could not be read.
+
+    Raises:
+        UnreadableError: The book is encrypted or damaged.
+    """
+    _refuse_encrypted(members)
+    container = members.read_xml("META-INF/container.xml")
+    package_name = next((e.get("full-path") for e in _named(container, "rootfile")), None)
+    if not package_name:
+        raise UnreadableError("damaged EPUB: it does not say where its contents are")
+    package = members.read_xml(package_name)
+    items = {item.get("id"): item for item in _named(package, "item")}
+    spine = next(_named(package, "spine"), None)
+    references = [] if spine is None else list(_named(spine, "itemref"))
+    if len(references) > MAX_DOCUMENTS:
+        raise UnreadableError(f"more than {MAX_DOCUMENTS:,} documents in a book")
+    contents: dict[str, list[_Title]] = {}
+    for entry in _contents(members, package_name, items, spine):
+        contents.setdefault(entry.member, []).append(entry)
+    # A document that the contents do not name goes on with what they named before.
+    below = _MAX_DEPTH if contents else 0
+    lines: list[str] = []
+    headings: list[tuple[int, int, str]] = []
+    unread: list[str] = []
+    for number, reference in enumerate(references, start=1):
+        item = items.get(reference.get("idref"))
+        if item is None or item.get("media-type") not in _PAGE_TYPES or _is_contents(item):
+            continue
+        member = _resolve(package_name, item.get("href") or "")[0]
+        try:
+            page = render(decode_html(members.read(member)))
+        except UnreadableError as error:
+            unread.append(f"document {number} of {len(references)}: {error}")
+            continue
+        offset = len(lines)
+        for index, level, heading in _headings(page, contents.get(member, []), below):
+            headings.append((index + offset, level, heading))
+        lines += [*page.lines, ""]
+    title = next(("".join(e.itertext()) for e in _named(package, "title")), "")
+    notes = unread[:_MAX_NOTES]
+    if len(unread) > _MAX_NOTES:
+        notes.append(f"{len(unread) - _MAX_NOTES:,} more documents could not be read")
+    return Outline(lines, headings, title=" ".join(title.split())), notes
+
+
+def _named(root: Any, name: str) -> Any:
+    """Elements of this name in any namespace."""
+    return root.iter(f"{{*}}{name}")
+
+
+def _refuse_encrypted(members: Members) -> None:
+    if _ENCRYPTION not in members:
+        return
+    for method in _named(members.read_xml(_ENCRYPTION), "EncryptionMethod"):
+        if method.get("Algorithm") not in _FONT_ALGORITHMS:
+            raise UnreadableError("encrypted EPUB (copy protection)")
+
+
+def _resolve(base: str, reference: str) -> tuple[str, str]:
+    """Member and anchor that a reference in the member ``base`` points to."""
+    try:
+        parts = urlsplit(reference)
+    except ValueError:
+        return "", ""
+    path = unquote(parts.path)
+    member = posixpath.normpath(posixpath.join(posixpath.dirname(base), path)) if path else base
+    return member, unquote(parts.fragment)
+
+
+def _is_contents(item: Any) -> bool:
+    return "nav" in (item.get("properties") or "").split()
+
+
+def _contents(members: Members, package_name: str, items: Any, spine: Any) -> list[_Title]:
+    """The table of contents; empty where there is none that can be read."""
+    navigation = next((item for item in items.values() if _is_contents(item)), None)
+    toc = items.get(spine.get("toc")) if spine is not None else None
+    if toc is None:
+        toc = next((i for i in items.values() if i.get("media-type") == _NCX_TYPE), None)
+    for item, read in ((navigation, _titles_of_navigation), (toc, _titles_of_ncx)):
+        if item is None:
+            continue
+        name = _resolve(package_name, item.get("href") or "")[0]
+        try:
+            titles = read(name, members.read_xml(name))
+        except UnreadableError:
+            continue
+        if titles:
+            return _placed(titles[:_MAX_TITLES])
+    return []
+
+
+def _placed(titles: list[_Title]) -> list[_Title]:
+    """Put titles that point nowhere, such as those of parts, where the first one below them is."""
+    placed: list[_Title] = []
+    for title in reversed(titles):
+        after = placed[-1] if placed else None
+        if not title.member and after is not None and after.depth > title.depth:
+            title = replace(title, member=after.member, anchor=after.anchor)
+        placed.append(title)
+    return placed[::-1]
+
+
+def _titles_of_navigation(name: str, root: Any) -> list[_Title]:
+    navs = list(_named(root, "nav"))
+    nav = next((n for n in navs if "toc" in _types(n)), navs[0] if navs else None)
+    if nav is None:
+        return []
+    titles = []
+    for item in _named(nav, "li"):
+        depth = sum(1 for e in item.iterancestors() if e.tag == item.getparent().tag)
+        label = next((e for e in item if _local(e) in {"a", "span"}), None)
+        if label is not None:
+            titles.append(_title(name, label.get("href"), depth, "".join(label.itertext())))
+    return [title for title in titles if title is not None]
+
+
+def _types(nav: Any) -> list[str]:
+    return " ".join(value for key, value in nav.attrib.items() if key.endswith("type")).split()
+
+
+def _titles_of_ncx(name: str, root: Any) -> list[_Title]:
+    titles = []
+    for point in _named(root, "navPoint"):
+        depth = 1 + sum(1 for e in point.iterancestors() if e.tag == point.tag)
+        label = next((e for e in point if _local(e) == "navLabel"), None)
+        content = next((e for e in point if _local(e) == "content"), None)
+        if label is not None and content is not None:
+            titles.append(_title(name, content.get("src"), depth, "".join(label.itertext())))
+    return [title for title in titles if title is not None]
+
+
+def _local(element: Any) -> str:
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def _title(base: str, reference: str | None, depth: int, text: str) -> _Title | None:
+    words = " ".join(text.split())
+    if not words:
+        return None
+    member, anchor = _resolve(base, reference) if reference else ("", "")
+    return _Title(member, anchor, min(depth, _MAX_DEPTH), words)
+
+
+def _headings(page: Outline, titles: list[_Title], below: int) -> list[tuple[int, int, str]]:
+    """The headings of one document: those of the contents, and ``below`` them its own.
+
+    What the contents name as well, in whole or in part, stands once.
+    """
+    own = {index: (level, title) for index, level, title in page.headings}
+    found = []
+    for title in titles:
+        index = page.anchors.get(title.anchor, 0)
+        while index + 1 < len(page.lines) and not page.lines[index]:
+            index += 1
+        same = [
+            near
+            for near in range(index, index + _NEAR_LINES)
+            if near in own and _is_part(own[near][1], title.text)
+        ]
+        for near in same:
+            del own[near]
+        found.append((index, title.depth, title.text))
+    found += ((index, below + level, title) for index, (level, title) in own.items())
+    return sorted(found, key=lambda heading: heading[0])
+
+
+def _is_part(heading: str, title: str) -> bool:
+    heading, title = heading.casefold(), title.casefold()
+    return heading in title or title in heading

@@ -1,0 +1,26 @@
+"""Documents that come as ZIP archives: EPUB and DOCX."""
+
+from pathlib import Path
+
+from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.sandbox.child import Limits, extract
+from hga_chat.documents.types import Reading
+
+LIMITS = Limits(seconds=60)
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+def read_packed(path: str, data: bytes) -> Reading:
+    """Read EPUB or DOCX into one section a heading, labelled with the trail of headings to it.
+
+    There are neither lines nor pages: the label is the address.
+
+    Raises:
+        UnreadableError: The archive is damaged, encrypted, neither of the two, or beyond the
+            limits on entries, size, ratio, text, memory or time.
+    """
+    answer = extract(_WORKER, data, "ZIP archive", LIMITS)
+    outline = Outline.from_answer(answer)
+    beginning = "beginning" if outline.headings else "text"
+    sections = outline.sections(path, outline.title or beginning)
+    return Reading(tuple(sections), tuple(answer["notes"]), answer["format"])

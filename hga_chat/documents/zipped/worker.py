@@ -1,0 +1,60 @@
+"""Reads documents that come as ZIP archives in a process of its own; a worker for ``child``."""
+
+from typing import Any
+
+from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.types import UnreadableError
+from hga_chat.documents.zipped.docx_text import read_docx
+from hga_chat.documents.zipped.epub_text import read_epub
+from hga_chat.documents.zipped.members import Members
+
+MAX_TEXT_CHARS = 5_000_000
+
+_EPUB_CONTAINER = "META-INF/container.xml"
+_WORD_FOLDER = "word/"
+_CONTENT_TYPES = "[Content_Types].xml"
+# A member that tells what an archive is, and what to do about it.
+_OTHER_KINDS = (
+    ("xl/workbook.xml", "an Excel workbook; save its sheets as CSV first"),
+    ("ppt/presentation.xml", "a PowerPoint presentation; save it as PDF first"),
+    ("AndroidManifest.xml", "an Android app"),
+    ("META-INF/MANIFEST.MF", "a Java archive"),
+)
+_OPEN_DOCUMENT = b"application/vnd.oasis.opendocument."
+
+
+def extract(data: bytes) -> dict[str, Any]:
+    """Return the outline of an EPUB or DOCX file, or the reason why there is none."""
+    try:
+        kind, outline, notes = _read(Members(data))
+    except UnreadableError as error:
+        return {"error": str(error)}
+    if not any(line.strip() for line in outline.lines):
+        return {"error": notes[0] if notes else f"no text in this {kind.upper()} file"}
+    if sum(map(len, outline.lines)) > MAX_TEXT_CHARS:
+        return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
+    return {"format": kind, "notes": notes, **outline.answer()}
+
+
+def _read(members: Members) -> tuple[str, Outline, list[str]]:
+    if _EPUB_CONTAINER in members and b"epub" in _mimetype(members) + members.read(_EPUB_CONTAINER):
+        return "epub", *read_epub(members)
+    names = members.names
+    if _CONTENT_TYPES in members and any(name.startswith(_WORD_FOLDER) for name in names):
+        return "docx", *read_docx(members)
+    raise UnreadableError(_other_kind(members))
+
+
+def _mimetype(members: Members) -> bytes:
+    return members.read("mimetype") if "mimetype" in members else b""
+
+
+def _other_kind(members: Members) -> str:
+    if not members.names:
+        return "an empty ZIP archive"
+    if _mimetype(members).startswith(_OPEN_DOCUMENT):
+        return "an OpenDocument file; save it as .docx or PDF first"
+    for name, kind in _OTHER_KINDS:
+        if name in members:
+            return kind
+    return "a ZIP archive; unpack it first"

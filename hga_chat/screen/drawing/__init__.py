@@ -1,0 +1,1 @@
+"""Colours, bars and frames that widgets share."""

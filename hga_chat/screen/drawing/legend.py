@@ -1,0 +1,88 @@
+"""The signs of a map, and what they mean."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from textual.color import Color
+from textual.content import Content
+from textual.style import Style
+
+from hga_chat.screen.drawing.bars import QUIET
+from hga_chat.screen.trace.block_grid import LEVELS, step
+
+SOURCE = LEVELS
+"""In place of a step of the colour ramp: the block holds a source, whatever else is true of it."""
+ALWAYS = -1
+"""The same: it is read whatever is asked. Least of all, as a cell shows the most of its blocks."""
+UNREAD = -2
+"""The same: it is not read in yet."""
+OLD = 0.72
+"""Brightness of what was read before, against 1 for what is being read now."""
+AT_REST = step(OLD)
+SHADES = "·░▒▓█"
+PLAIN_SHADES = ".:+*#"
+"""For terminals that cannot show half a cell in each of two colours."""
+SIXTEEN = [
+    Color.parse(f"ansi_{name}")
+    for name in ("bright_black", "blue", "cyan", "yellow", "bright_white")
+]
+LEAST_RAMP, WIDEST_RAMP = 4, 10
+NARROW, WIDE = 36, 44
+"""Cells up to which words are shortened, and from which there is room between items."""
+
+Legend = Literal["filling", "answer", "part", "unread", "lines"]
+"""Of documents being read, answers, a word or layer of one, what is left over, lines of a text."""
+
+
+def sign(level: int, *, is_plain: bool) -> tuple[str, Color]:
+    """The sign of a step and its colour among the terminal's own."""
+    if level == SOURCE:
+        return ("@" if is_plain else "◆"), Color.parse("ansi_bright_magenta")
+    if level == ALWAYS:
+        return "=", Color.parse("ansi_white")
+    if level == UNREAD:
+        return " ", Color.parse("ansi_default")
+    weight = min(level * len(SHADES) // LEVELS, len(SHADES) - 1)
+    return (PLAIN_SHADES if is_plain else SHADES)[weight], SIXTEEN[weight]
+
+
+def legend(kind: Legend, width: int, look: Callable[[int], tuple[str, Color]]) -> Content:
+    """What the signs of a map mean, in one line.
+
+    Args:
+        kind: what is shown.
+        width: cells there are.
+        look: the sign of a step, and its colour.
+    """
+
+    def shown(level: int) -> Content:
+        text, colour = look(level)
+        return Content.styled(text, Style(foreground=colour))
+
+    if kind == "filling":
+        return _named([(0, "read so far"), (UNREAD, "to come")], width, shown)
+    always = (ALWAYS, "always read" if width > NARROW else "always")
+    if kind == "unread":
+        return _named([(AT_REST, "hardly read"), (0, "read"), always], width, shown)
+    names = Content("")
+    if kind != "lines":
+        source = [(SOURCE, "source")] if kind == "answer" else []
+        names = _named([*source, always], width, shown)
+    scale, gap = "less  more", _gap(width) if names else ""
+    room = width - len(scale) - len(gap) - names.cell_length
+    steps = min(max(room, LEAST_RAMP), WIDEST_RAMP)
+    ramp = [shown(1 + round(n * (AT_REST - 1) / (steps - 1))) for n in range(steps)]
+    return Content.assemble(("less ", QUIET), *ramp, (f" more{gap}", QUIET), names)
+
+
+def _named(
+    items: Sequence[tuple[int, str]], width: int, shown: Callable[[int], Content]
+) -> Content:
+    """Signs, each with its name."""
+    return Content(_gap(width)).join(
+        Content.assemble(shown(item), (f" {name}", QUIET)) for item, name in items
+    )
+
+
+def _gap(width: int) -> str:
+    return "  " if width >= WIDE else " "

@@ -1,0 +1,345 @@
+"""The one thread that owns the engine: commands go in through a queue, reports come out."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hga_chat.display import displayable
+from hga_chat.screen.engine.garbage import keep_all, rare_collections, settle
+from hga_chat.screen.engine.reports import (
+    Answered,
+    Failed,
+    Forgotten,
+    LayersRead,
+    Loading,
+    MemoryReport,
+    Note,
+    Opened,
+    Reading,
+    ReadingQuestion,
+    Ready,
+    Report,
+    Streamed,
+    Verified,
+)
+
+if TYPE_CHECKING:
+    from hga_chat.conversation.conversation import Conversation
+    from hga_engine.config import SamplingParams
+    from hga_engine.events import TextDelta
+
+Progress = Callable[[str, float], None]
+
+MEMORY_INTERVAL_S = 0.5
+
+
+class _Stop(Exception):  # noqa: N818 - it is a signal, not an error
+    """Leaves the loading of a model when the screen is closed."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    text: str
+    cancel: threading.Event
+    sampling: "SamplingParams"
+
+
+@dataclass(frozen=True)
+class _Forget:
+    turns: int | None
+
+
+@dataclass(frozen=True)
+class _Export:
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Verify:
+    number: int
+    cancel: threading.Event
+
+
+_Order = _Question | _Forget | _Export | _Verify
+
+
+class Outbox:
+    """Reports on their way to the screen; what belongs together is merged while it waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: list[Report] = []
+        self._latest: dict[type[Report], Report] = {}
+
+    def put(self, report: Report) -> None:
+        """Add ``report``, merged with the one before it where both say the same kind of thing."""
+        with self._lock:
+            merged = _merge(self._reports[-1], report) if self._reports else None
+            if isinstance(report, MemoryReport | LayersRead):
+                # Apart, so that it does not stand between tokens.
+                self._latest[type(report)] = report
+            elif merged is None:
+                self._reports.append(report)
+            else:
+                self._reports[-1] = merged
+
+    def take(self) -> list[Report]:
+        """Everything since the last call, in order; of figures the latest, which come last."""
+        with self._lock:
+            reports = [*self._reports, *self._latest.values()]
+            self._reports, self._latest = [], {}
+            return reports
+
+
+def _merge(last: Report, new: Report) -> Report | None:
+    if isinstance(last, Streamed) and isinstance(new, Streamed):
+        return replace(
+            new,
+            text=last.text + new.text,
+            lengths=last.lengths + new.lengths,
+            masses=last.masses + new.masses,
+        )
+    if type(last) is type(new) and isinstance(new, Loading | Reading | ReadingQuestion):
+        return new
+    return None
+
+
+class EngineThread:
+    """Loads the model, reads the documents, answers questions, closes the engine.
+
+    All methods belong to the screen's thread and return at once, ``join`` excepted.
+
+    Attributes:
+        error: what ended the thread early, if anything did.
+        sampling: how answers are drawn.
+    """
+
+    def __init__(
+        self,
+        make_conversation: "Callable[[Progress], Conversation]",
+        sampling: "SamplingParams",
+    ) -> None:
+        self.error: Exception | None = None
+        self._make_conversation = make_conversation
+        self.sampling = sampling
+        self._outbox = Outbox()
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._cancel = threading.Event()
+        self._memory_due = 0.0
+        self._answers = 0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin loading and reading."""
+        self._thread.start()
+
+    def take(self) -> list[Report]:
+        """Reports since the last call, in order."""
+        return self._outbox.take()
+
+    def ask(self, question: str, *, temperature: float | None = None) -> None:
+        """Ask; questions are answered one after another.
+
+        Args:
+            question: as the person typed it.
+            temperature: None: as it was chosen for the session.
+        """
+        self._cancel = threading.Event()
+        sampling = self.sampling
+        if temperature is not None:
+            sampling = replace(sampling, temperature=temperature)
+        self._orders.put(_Question(question, self._cancel, sampling))
+
+    def forget(self, turns: int | None = None) -> None:
+        """Take the last turns out of the session; None: all of them."""
+        self._orders.put(_Forget(turns))
+
+    def verify(self, number: int) -> None:
+        """Score an answer again without its sources; ``cancel`` stops after the one in hand."""
+        self._cancel = threading.Event()
+        self._orders.put(_Verify(number, self._cancel))
+
+    def export(self, path: Path) -> None:
+        """Write the turns as Markdown; a note says whether that was possible."""
+        self._orders.put(_Export(path))
+
+    def cancel(self) -> None:
+        """Stop the answer to the last question; its part is kept."""
+        self._cancel.set()
+
+    def stop(self) -> None:
+        """End the thread as soon as the engine lets go."""
+        self._stopping.set()
+        self._cancel.set()
+        self._orders.put(None)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the thread; say whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with rare_collections():
+            self._live()
+
+    def _live(self) -> None:
+        conversation = None
+        try:
+            conversation = self._make_conversation(self._loading)
+            self._open(conversation)
+            while (order := self._orders.get()) and not self._stopping.is_set():
+                self._obey(conversation, order)
+        except _Stop:
+            pass
+        except Exception as error:  # noqa: BLE001 - the screen shows it and the caller gets it
+            self.error = error
+            self._fail(error, fatal=True)
+        finally:
+            if conversation is not None:
+                conversation.close()
+
+    def _loading(self, what: str, fraction: float) -> None:
+        if self._stopping.is_set():
+            raise _Stop
+        self._outbox.put(Loading(what, fraction))
+
+    def _open(self, conversation: "Conversation") -> None:
+        engine = conversation.engine
+        self._outbox.put(
+            Opened(
+                model_name=engine.model_name,
+                context=engine.config.cache.context,
+                chunk_size=engine.config.router.chunk_size,
+                group_size=engine.config.router.traced_tokens,
+                document_start=conversation.document_start,
+                layout=conversation.layout,
+                skipped=conversation.skipped,
+                turns=tuple(conversation.turns),
+                notes=tuple(conversation.notes),
+            )
+        )
+        self._report_memory(conversation)
+        unread = conversation.unread
+        began = time.perf_counter()
+        for progress in conversation.read(self._stopping):
+            self._outbox.put(Reading(progress.fraction, progress.tokens, progress.seconds))
+            self._report_memory(conversation, now=False)
+        if not self._stopping.is_set():
+            self._report_memory(conversation)
+            keep_all()
+            self._outbox.put(Ready(engine.num_tokens, unread, time.perf_counter() - began))
+            self._save(conversation)
+
+    def _obey(self, conversation: "Conversation", order: _Order) -> None:
+        match order:
+            case _Question():
+                self._answer(conversation, order)
+            case _Forget(turns):
+                conversation.forget(turns)
+                self._outbox.put(Forgotten(conversation.engine.num_tokens))
+                self._save(conversation)
+            case _Verify(number, cancel):
+                self._verify(conversation, number, cancel)
+            case _Export(path):
+                self._outbox.put(Note(export_turns(conversation, path)))
+
+    def _verify(self, conversation: "Conversation", number: int, cancel: threading.Event) -> None:
+        from hga_chat.conversation.verify import verify
+        from hga_chat.errors import describe
+
+        try:
+            self._outbox.put(Verified(number, verify(conversation, number, cancel)))
+        except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
+            self._outbox.put(Verified(number, describe(error)))
+
+    def _answer(self, conversation: "Conversation", question: _Question) -> None:
+        from hga_chat.conversation.conversation import Answer
+        from hga_engine.events import TextDelta
+
+        pace = _Pace()
+        try:
+            for event in conversation.ask(question.text, question.sampling, question.cancel):
+                if isinstance(event, Answer):
+                    self._report_memory(conversation)
+                    engine = conversation.engine
+                    layers = LayersRead(engine.layer_mass())
+                    self._outbox.put(Answered(event, engine.num_tokens, layers))
+                elif isinstance(event, TextDelta):
+                    self._outbox.put(pace.report(event))
+                else:
+                    self._outbox.put(ReadingQuestion(event.fraction))
+                if self._report_memory(conversation, now=False):
+                    self._outbox.put(LayersRead(conversation.engine.layer_mass()))
+        except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
+            self._fail(error, fatal=False)
+        else:
+            self._save(conversation)
+        self._answers += 1
+        settle(self._answers)
+
+    def _save(self, conversation: "Conversation") -> None:
+        for note in conversation.save_if_possible():
+            self._outbox.put(Note(note))
+        self._report_memory(conversation)
+
+    def _report_memory(self, conversation: "Conversation", *, now: bool = True) -> bool:
+        """Tell where the memory is, ``now`` or when it is time; whether it was."""
+        moment = time.perf_counter()
+        if not now and moment < self._memory_due:
+            return False
+        self._memory_due = moment + MEMORY_INTERVAL_S
+        self._outbox.put(MemoryReport(conversation.engine.memory()))
+        return True
+
+    def _fail(self, error: Exception, *, fatal: bool) -> None:
+        from hga_chat.errors import describe
+
+        self._outbox.put(Failed(describe(error), fatal))
+
+
+def export_turns(conversation: "Conversation", path: Path) -> str:
+    """Write a conversation's turns as Markdown to a new file; say how it went."""
+    from hga_chat.sessions.export import turns_as_markdown
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(turns_as_markdown(conversation.turns))
+    except FileExistsError:
+        return f"{path} is there already; nothing was written. '/export OTHER.md' takes a name."
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror or error}."
+    return f"{len(conversation.turns)} turns written to {path}."
+
+
+class _Pace:
+    """Speed and sparsity of the answer under way."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._first = 0.0
+        self._tokens = 0
+        self._shares = 0.0
+
+    def report(self, delta: "TextDelta") -> Streamed:
+        now = time.perf_counter()
+        self._first = self._first or now
+        self._tokens += 1
+        trace = delta.trace
+        self._shares += min(trace.tokens_attended / (trace.position + 1), 1.0)
+        elapsed = now - self._first
+        return Streamed(
+            text=delta.text,
+            lengths=(len(displayable(delta.text)),),
+            masses=(trace.group_mass,),
+            tokens=self._tokens,
+            tokens_per_s=(self._tokens - 1) / elapsed if elapsed > 0 else 0.0,
+            ttft_s=self._first - self._began,
+            sparsity=self._shares / self._tokens,
+            always=trace.always_mass,
+        )

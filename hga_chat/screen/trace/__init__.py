@@ -1,0 +1,1 @@
+"""What answers attended to, block by block."""

@@ -1,0 +1,1 @@
+"""The conversation on the screen: its turns, their text, and its widget."""

@@ -1,0 +1,213 @@
+"""Rows of the transcript: lines and table rows before wrapping, and how they look at a width."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.segment import Segment
+from textual.content import Content
+from textual.strip import Strip
+from textual.style import Style
+from textual.visual import RenderOptions
+
+from hga_chat.screen.transcript.markdown import QUIET_STYLE, Line, Part, Table
+
+_LEAST_COLUMN = 6
+
+Mark = tuple[int, int, str | Style]
+"""From, to (-1: the end) and the style of characters that are marked in a row."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What rows are drawn with."""
+
+    style: Style
+    get_style: Callable[[str | Style], Style]
+
+    def options(self) -> RenderOptions:
+        """For Textual's own rendering."""
+        return RenderOptions(self.get_style, {}, None, None)
+
+
+class Row(Protocol):
+    """A line of the text, which may take several of the screen."""
+
+    @property
+    def plain(self) -> str:
+        """The text without what stands left of it, unwrapped."""
+
+    def height(self, width: int) -> int:
+        """Lines after wrapping at ``width`` cells."""
+
+    def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
+        """Those lines; where they carry text, a place in ``plain`` is in the offset's x."""
+
+    def looks_like(self, other: "Row", width: int) -> bool:
+        """Whether another row is drawn the same at ``width`` cells."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A line of text behind its bullets and bars."""
+
+    line: Line
+    is_wrapped: bool = True
+    """Else it is cut off where the screen ends."""
+
+    @property
+    def plain(self) -> str:
+        """The text alone."""
+        return self.line.content.plain
+
+    def height(self, width: int) -> int:
+        """Lines after wrapping at ``width`` cells."""
+        room = _room(width, self.line.first.cell_length)
+        if not self.is_wrapped or self.line.content.cell_length <= room:
+            return 1
+        return self.line.content.get_height({}, room)
+
+    def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
+        """Render at ``width`` cells."""
+        content = self.line.content
+        for start, end, style in marks:
+            content = content.stylize(style, start, len(content) if end == -1 else end)
+        room = _room(width, self.line.first.cell_length)
+        if not self.is_wrapped:
+            content = content.truncate(room, ellipsis=True)
+        body = content.render_strips(room, None, look.style, look.options())
+        indents = [self.line.first, *[self.line.rest] * (len(body) - 1)]
+        return [_behind(indent, strip, look) for indent, strip in zip(indents, body, strict=True)]
+
+    def looks_like(self, other: Row, width: int) -> bool:  # noqa: ARG002
+        """Whether another row has the same text, styles and indent."""
+        return self == other
+
+
+@dataclass(frozen=True)
+class TableGrid:
+    """A table and the columns it was last laid out in."""
+
+    table: Table
+    _columns: dict[int, list[int]] = field(default_factory=dict, compare=False)
+
+    def columns(self, width: int) -> list[int]:
+        """Column widths: natural ones, the widest narrowed until the row fits."""
+        if width not in self._columns:
+            self._columns.clear()
+            self._columns[width] = _fit(self.table, width)
+        return self._columns[width]
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table; the head has a rule below it."""
+
+    grid: TableGrid
+    number: int
+
+    @property
+    def plain(self) -> str:
+        """The cells side by side."""
+        return " | ".join(cell.plain for cell in self.grid.table.rows[self.number])
+
+    def height(self, width: int) -> int:
+        """Lines after wrapping the cells."""
+        cells = self.grid.table.rows[self.number]
+        columns = self._columns(width)
+        lines = [
+            1 if cell.cell_length <= column else len(cell.wrap(column))
+            for cell, column in zip(cells, columns, strict=False)
+        ]
+        return max(lines, default=1) + (self.number == 0)
+
+    def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
+        """Render at ``width`` cells; a mark marks the whole row."""
+        indent = self.grid.table.indent
+        lines = self._lines(self._columns(width))
+        strips = []
+        for content in lines:
+            for _, _, style in marks:
+                content = content.stylize(style)
+            (strip,) = content.render_strips(width, 1, look.style, look.options())
+            strips.append(_behind(indent, strip, look))
+        return strips
+
+    def looks_like(self, other: Row, width: int) -> bool:
+        """Whether another row has the same cells in the same columns."""
+        return (
+            isinstance(other, TableRow)
+            and self.number == other.number
+            and self.grid.table.rows[self.number] == other.grid.table.rows[self.number]
+            and self.grid.table.indent == other.grid.table.indent
+            and self._columns(width) == other._columns(width)
+        )
+
+    def _columns(self, width: int) -> list[int]:
+        return self.grid.columns(_room(width, self.grid.table.indent.cell_length))
+
+    def _lines(self, columns: list[int]) -> list[Content]:
+        cells = list(self.grid.table.rows[self.number])
+        cells += [Content("")] * (len(columns) - len(cells))
+        if self.number == 0:
+            cells = [cell.stylize("bold") for cell in cells]
+        wrapped = [
+            cell.wrap(column) or [Content("")] for cell, column in zip(cells, columns, strict=True)
+        ]
+        border = Content.styled(" │ ", QUIET_STYLE)
+        lines = []
+        for number in range(max(len(of_cell) for of_cell in wrapped)):
+            pieces = []
+            for of_cell, column in zip(wrapped, columns, strict=True):
+                piece = of_cell[number] if number < len(of_cell) else Content("")
+                pieces.append(piece.pad_right(max(column - piece.cell_length, 0)))
+            lines.append(border.join(pieces))
+        if self.number == 0:
+            rule = "─┼─".join("─" * column for column in columns)
+            lines.append(Content.styled(rule, QUIET_STYLE))
+        return lines
+
+
+def rows_of(parts: Sequence[Part]) -> tuple[Row, ...]:
+    """Parts of Markdown as rows."""
+    rows: list[Row] = []
+    for part in parts:
+        if isinstance(part, Line):
+            rows.append(TextRow(part))
+        else:
+            grid = TableGrid(part)
+            rows += [TableRow(grid, number) for number in range(len(part.rows))]
+    return tuple(rows)
+
+
+def text_rows(content: Content, *, wrapped: bool = True) -> tuple[Row, ...]:
+    """Styled text as rows, one a line."""
+    return tuple(TextRow(Line(line), wrapped) for line in content.split("\n", allow_blank=True))
+
+
+def _room(width: int, indent: int) -> int:
+    return max(width - indent, 1)
+
+
+def _behind(indent: Content, strip: Strip, look: Look) -> Strip:
+    """A line behind its indent."""
+    if not indent:
+        return strip
+    left = [
+        Segment(text, (look.style + piece).rich_style)
+        for text, piece in indent.render(look.style, end="", parse_style=look.get_style)
+    ]
+    return Strip.join([Strip(left, indent.cell_length), strip])
+
+
+def _fit(table: Table, width: int) -> list[int]:
+    count = max(len(row) for row in table.rows)
+    columns = [
+        max(max((row[n].cell_length for row in table.rows if n < len(row)), default=1), 1)
+        for n in range(count)
+    ]
+    excess = sum(columns) + 3 * (count - 1) - width
+    while excess > 0 and max(columns) > _LEAST_COLUMN:
+        columns[columns.index(max(columns))] -= 1
+        excess -= 1
+    return columns

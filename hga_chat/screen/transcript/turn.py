@@ -1,0 +1,262 @@
+"""A question and its answer, as pieces of the transcript."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from textual.content import Content
+
+from hga_chat.display import displayable
+from hga_chat.screen.drawing.bars import QUIET, bar
+from hga_chat.screen.trace.answer_trace import AnswerReading
+from hga_chat.screen.transcript.excerpt import excerpt
+from hga_chat.screen.transcript.highlight import Colouring
+from hga_chat.screen.transcript.markdown import (
+    Block,
+    BlockSplitter,
+    Line,
+    open_table,
+    plain_fence,
+    render,
+)
+from hga_chat.screen.transcript.pieces import Piece
+from hga_chat.screen.transcript.rows import Row, TextRow, rows_of, text_rows
+from hga_chat.screen.widgets.memory import speed
+
+if TYPE_CHECKING:
+    from hga_chat.conversation.conversation import Answer
+    from hga_chat.conversation.verify import Verification
+    from hga_chat.sources import Source
+
+State = Literal["waiting", "reading", "streaming", "done"]
+
+_INDENT = Content(" " * 5)
+"""Of what a source says, below its place."""
+NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
+FROM_THE_CONVERSATION = (
+    "From the conversation: it read earlier turns more than any place in the documents."
+)
+
+
+class Turn:
+    """A question, its answer, what the answer read, and its figures.
+
+    Finished blocks of the answer are frozen; only the block under way changes.
+
+    Attributes:
+        number: counted from 1.
+        question: as it was typed.
+        state: how far it is.
+        text: the answer so far, as Markdown that is safe to show.
+        sources: the passages listed under the answer.
+        reading: what each token of the answer read.
+        stands: whether question and answer are in the session.
+    """
+
+    def __init__(self, number: int, question: str, colouring: Colouring) -> None:
+        self.number = number
+        self.question = question
+        self.state: State = "waiting"
+        self.text = ""
+        self.sources: tuple[Source, ...] = ()
+        self.reading = AnswerReading()
+        self.stands = False
+        self._splitter = BlockSplitter()
+        make = partial(_plain_rows, question)
+        self._question = Piece("question", make(), question, gap=True, turn=self, make=make)
+        self._blocks: list[Piece] = []
+        self._tail: Piece | None = None
+        self._end: list[Piece] = []
+        self._placed = 0
+        self._colouring = colouring
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """From question to sources, as they stand now."""
+        tail = [self._tail] if self._tail else []
+        return [self._question, *self._blocks, *tail, *self._end]
+
+    @property
+    def note(self) -> str:
+        """The lines under the answer, before its sources."""
+        found = [piece for piece in self._end if piece.kind in ("note", "error")]
+        return "\n".join(row.plain for piece in found for row in piece.rows)
+
+    @property
+    def listing(self) -> str:
+        """The sources as they are listed."""
+        found = [piece for piece in self._end if piece.kind == "source"]
+        return "\n".join(row.plain for piece in found for row in piece.rows)
+
+    def wait(self, until: str) -> None:
+        """Say what the question waits for."""
+        self._end = [self._note(Content.styled(f"waiting until {until}", QUIET))]
+
+    def read_question(self, fraction: float) -> None:
+        """Show how much of the question has been read."""
+        self.state = "reading"
+        progress = Content.assemble(
+            ("reading the question  ", QUIET), bar(fraction, 16), f" {fraction:4.0%}"
+        )
+        self._end = [self._note(progress)]
+
+    def stream(self, text: str) -> None:
+        """Add to the answer."""
+        if self.state != "streaming":
+            self.state = "streaming"
+            self._end = []
+        self._push(text)
+
+    def complete(self, answer: "Answer", *, has_documents: bool = False) -> None:
+        """Show the finished answer's figures and sources.
+
+        Args:
+            answer: the finished one.
+            has_documents: whether there was something it could have passages of.
+        """
+        if self.state != "streaming" and answer.text:
+            self._push(answer.text)
+        self.state = "done"
+        self._finish()
+        self.sources = answer.sources
+        finished = answer.finished
+        self.stands = finished.reason != "cancelled" or finished.completion_tokens > 0
+        lines = [_figures(answer)]
+        if answer.from_conversation:
+            lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
+        elif has_documents and not answer.sources and self.stands:
+            lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
+        self._end = [self._note(Content("\n").join(lines))]
+        best = max((source.score for source in self.sources), default=1.0)
+        self._end += [
+            self._source(number, source, best) for number, source in enumerate(self.sources)
+        ]
+
+    def cancel(self, why: str) -> None:
+        """The question was withdrawn before it was read."""
+        self.state = "done"
+        self._end = [self._note(Content.styled(why, "$text-warning"))]
+
+    def fail(self, text: str) -> None:
+        """Show what went wrong; what has been answered stays."""
+        self.state = "done"
+        self._finish()
+        self._end = [Piece("error", _plain_rows(text), text, gap=True, turn=self)]
+
+    def verify(self, found: "Verification") -> None:
+        """Show at each source how much the answer depends on it, and below what was measured."""
+        self._end = [piece for piece in self._end if piece.kind != "note" or piece.gap]
+        for effect in found.effects:
+            at = self.sources.index(effect.source)
+            sign, style = ("●", "$text-success") if effect.counts else ("○", QUIET)
+            mark = Content.assemble((f"{sign}{effect.drop:>5.1f} ", style))
+            place = next(
+                n for n, p in enumerate(self._end) if p.kind == "source" and p.number == at
+            )
+            best = max(source.score for source in self.sources)
+            self._end[place] = self._source(at, effect.source, best, mark)
+        self._end.append(self._note(Content.styled(found.as_text(), QUIET), gap=False))
+
+    def add_note(self, text: str) -> None:
+        """Add a line at the end, in place of one added before."""
+        self._end = [piece for piece in self._end if piece.kind != "note" or piece.gap]
+        self._end.append(self._note(Content.styled(displayable(text), QUIET), gap=False))
+
+    def _push(self, text: str) -> None:
+        text = displayable(text)
+        self.text += text
+        for block in self._splitter.push(text):
+            self._freeze(block)
+        tail = self._splitter.tail
+        if not tail.text.strip():
+            self._tail = None
+            return
+        parts = plain_fence(tail.text) if self._splitter.in_fence else open_table(tail.text)
+        if parts is None:
+            parts = render(tail.text, colours=False)
+        former, self._tail = self._tail, self._piece(tail, rows_of(parts))
+        if former is not None and former.begin == self._tail.begin:
+            self._tail.take_over(former)
+
+    def _finish(self) -> None:
+        for block in self._splitter.finish():
+            self._freeze(block)
+        self._tail = None
+
+    def _freeze(self, block: Block) -> None:
+        code = plain_fence(block.text)
+        parts = code or open_table(block.text) or render(block.text)
+        piece = self._piece(block, rows_of(parts))
+        self._blocks.append(piece)
+        self._placed = piece.begin + len(block.text)
+        if code is not None:
+            self._colouring.want(piece)
+
+    def _piece(self, block: Block, rows: tuple[Row, ...]) -> Piece:
+        found = self.text.find(block.text, self._placed)
+        begin = self._placed if found < 0 else found
+        gap = block.gap or not self._blocks
+        piece = Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+        piece.make = partial(_block_rows, block.text)
+        return piece
+
+    def fold(self) -> None:
+        """Give back what is only needed for drawing; it is far from sight."""
+        for piece in self.pieces:
+            piece.fold()
+
+    def let_go(self) -> None:
+        """It is out of the transcript; nothing but counting references frees it."""
+        for piece in self.pieces:
+            piece.turn = None
+
+    def _note(self, content: Content, *, gap: bool = True) -> Piece:
+        return Piece("note", text_rows(content), content.plain, gap=gap, turn=self)
+
+    def _source(
+        self, number: int, source: "Source", best: float, mark: Content | None = None
+    ) -> Piece:
+        """Its share and where it stands, and below what it says of the answer."""
+        shown = displayable(excerpt(source.text, self.text))
+        make = partial(_source_rows, source, best, shown, mark)
+        text = f"{source.place}\n\n{source.text}"
+        return Piece("source", make(), text, turn=self, number=number, make=make)
+
+
+def _plain_rows(text: str) -> tuple[Row, ...]:
+    return text_rows(Content(displayable(text)))
+
+
+def _block_rows(text: str) -> tuple[Row, ...]:
+    return rows_of(render(text))
+
+
+def _source_rows(
+    source: "Source", best: float, shown: str, mark: Content | None
+) -> tuple[Row, ...]:
+    line = Content.assemble(
+        (f"{percent(source.score):>4} ", "bold"),
+        bar(source.score / best if best > 0 else 0.0, 6),
+        "  ",
+        mark or "",
+        (displayable(source.place).replace("\n", "␤"), "$source"),
+    )
+    below = TextRow(Line(Content.styled(shown, QUIET), _INDENT, _INDENT))
+    return (*text_rows(line, wrapped=False), below)
+
+
+def percent(share: float) -> str:
+    """A share as it is told of sources."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+def _figures(answer: "Answer") -> Content:
+    finished = answer.finished
+    if finished.reason == "cancelled" and not finished.completion_tokens:
+        return Content.styled("cancelled before the answer began", "$text-warning")
+    ends = {"cancelled": "cancelled after ", "length": "cut off after "}
+    return Content.assemble(
+        (ends.get(finished.reason, ""), "$text-warning"),
+        (f"{finished.completion_tokens:,} tokens · ", QUIET),
+        speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity),
+        (" of the text", QUIET),
+    )

@@ -1,0 +1,497 @@
+"""The transcript: one widget that draws what is in sight, however long the conversation is."""
+
+from collections import OrderedDict
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.geometry import Offset, Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
+
+from hga_chat.display import displayable
+from hga_chat.screen.transcript.frames import BARS, MARGIN, Frames
+from hga_chat.screen.transcript.highlight import Colouring
+from hga_chat.screen.transcript.pieces import Frame, Kind, Piece, written
+from hga_chat.screen.transcript.rows import Mark, text_rows
+from hga_chat.screen.transcript.search import Match, find
+from hga_chat.screen.transcript.stack import Stack
+from hga_chat.screen.transcript.turn import Turn
+
+WIDEST = 116
+KEPT_PIECES = 100
+"""Pieces whose drawn lines are kept."""
+HERE, MATCH = "bold reverse $accent", "bold underline $accent"
+"""How the chosen word and the match one is at look, and how other matches do."""
+SELECTABLE = ("question", "answer", "source", "error")
+
+
+class Transcript(ScrollView, can_focus=True):
+    """Pieces of turns, oldest first; follows its end unless it is scrolled up.
+
+    Attributes:
+        turns: all turns.
+        cursor: the piece that keys act on, or None.
+        token: the token of the answer whose reading is shown, or None.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARS, "cursor")}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Open"),
+        Binding("j,ctrl+down", "move(1)", "Move", key_display="j k"),
+        Binding("k,ctrl+up", "move(-1)", "Move", show=False),
+        Binding("right,l", "token(1)", "Word by word", key_display="← →"),
+        Binding("left,h", "token(-1)", "Previous word", show=False),
+        Binding("c", "app.copy('block')", "Copy"),
+        Binding("y", "app.copy('answer')", "Copy the answer", show=False),
+        Binding("e", "app.edit", "Edit the last question", show=False),
+        Binding("r", "app.retry", "Ask the last question again", show=False),
+        Binding("slash", "app.find", "Find", show=False),
+        Binding("n", "app.find_next(1)", "Next match", show=False),
+        Binding("N", "app.find_next(-1)", "Previous match", show=False),
+    ]
+
+    class SourceOpened(Message):
+        """A source of an answer is to be shown."""
+
+        def __init__(self, turn: Turn, number: int) -> None:
+            super().__init__()
+            self.turn = turn
+            self.number = number
+
+    class Pointed(Message):
+        """An answer is chosen, and maybe one of its tokens; None: no longer."""
+
+        def __init__(self, turn: Turn | None, token: int | None) -> None:
+            super().__init__()
+            self.turn = turn
+            self.token = token
+
+    def __init__(self) -> None:
+        super().__init__(id="transcript")
+        self.turns: list[Turn] = []
+        self.cursor: Piece | None = None
+        self.token: int | None = None
+        self._entries: list[Turn | Piece] = [Piece("card", ())]
+        self._starts = [0]
+        self.colouring = Colouring()
+        self._stack = Stack()
+        self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
+        self._drawn: OrderedDict[Piece, None] = OrderedDict()
+        self._on_screen: dict[int, Strip] = {}
+        self._frames = Frames(self)
+        self._matches: list[Match] = []
+        self._match = -1
+        self._follows = True
+        self._pointed: tuple[Turn | None, int | None] = (None, None)
+        self._pressed: Piece | None = None
+        self._noted = ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Before the first question there is nothing to choose, and only sources open."""
+        if action == "open":
+            return self.cursor is not None and self.cursor.kind == "source"
+        return action not in ("move", "token") or bool(self.turns)
+
+    # What is in it
+
+    def show_card(self, content: Content, *, is_error: bool = False) -> None:
+        """Say at the top what is going on."""
+        kind: Kind = "error" if is_error else "card"
+        self._entries[0] = Piece(kind, text_rows(content), content.plain)
+        self._gather(0)
+
+    @property
+    def card(self) -> str:
+        """The text at the top."""
+        return self._stack.pieces[0].source
+
+    def add(self, question: str) -> Turn:
+        """Append a turn and go to it."""
+        turn = Turn(len(self.turns) + 1, question, self.colouring)
+        self.turns.append(turn)
+        self._entries.append(turn)
+        self._follows = True
+        self._gather(len(self._entries) - 1)
+        return turn
+
+    def take_out(self, turn: Turn) -> None:
+        """Take a turn out."""
+        self.turns.remove(turn)
+        self._entries.remove(turn)
+        self._gather(0)
+        turn.let_go()
+
+    def clear(self) -> None:
+        """Take all turns and notes out."""
+        gone, self.turns = self.turns, []
+        del self._entries[1:]
+        self._noted = ""
+        self._follows = True
+        self._gather(0)
+        for turn in gone:
+            turn.let_go()
+
+    def note(self, text: str) -> None:
+        """Append a line that stays in sight; the same again only after something else."""
+        if text != self._noted:
+            self._noted = text
+            self._entries.append(Piece("notice", text_rows(Content(displayable(text))), text, True))
+            self._gather(len(self._entries) - 1)
+
+    @property
+    def notices(self) -> list[str]:
+        """The lines that ``note`` appended."""
+        return [entry.source for entry in self._entries[1:] if isinstance(entry, Piece)]
+
+    def changed(self, turn: Turn) -> None:
+        """A turn has changed; what of it is the same stays as it was drawn."""
+        self._gather(self._entries.index(turn))
+
+    def _gather(self, entry: int) -> None:
+        """Take the pieces of the entries from ``entry`` on anew."""
+        start = self._starts[entry] if entry < len(self._starts) else len(self._stack.pieces)
+        fresh: list[Piece] = []
+        del self._starts[entry:]
+        for item in self._entries[entry:]:
+            self._starts.append(start + len(fresh))
+            fresh += [item] if isinstance(item, Piece) else item.pieces
+        for piece in {*self._stack.pieces[start:]}.difference(fresh):
+            self._drawn.pop(piece, None)
+        changed = self._stack.replace(start, fresh)
+        if self.cursor is not None and self.cursor not in self._stack.pieces:
+            self.cursor, self.token = None, None
+        if self.size.width:
+            self._settle(changed=changed)
+
+    # Layout
+
+    def on_resize(self) -> None:
+        """Lay out at the new width; what is at the top of the screen stays there."""
+        room = self.scrollable_content_region.width
+        width = max(min(room - 2 * MARGIN, WIDEST), 1)
+        index = self._stack.index_at(self.scroll_offset.y)
+        row, _ = self._stack.pieces[index].row_at(self.scroll_offset.y - self._stack.top(index))
+        if width != self._stack.width:
+            height = self.size.height
+            last = len(self._stack.pieces)
+            shown = range(last - height, last) if self._follows else range(index, index + height)
+            self._stack.resize(width, range(max(shown.start, 0), shown.stop))
+        place = self._stack.top(index) + self._stack.pieces[index].line_of(max(row, 0))
+        self._settle(None if self._follows else place)
+
+    def _settle(self, y: int | None = None, changed: int = 0) -> None:
+        """Scroll to where the person is reading, and draw what changed from a piece on."""
+        before = self.scroll_offset.y
+        if self._follows:
+            self._stack.measure_end(self.size.height)
+        # The scrollbar is always there, so a new length asks for no new layout of the screen.
+        size = Size(self.size.width, self._stack.height + 1)
+        if size != self.virtual_size:
+            self.set_reactive(Transcript.virtual_size, size)
+            self._scroll_update(size)
+        if self._follows:
+            self._go(self.max_scroll_y)
+        elif y is not None:
+            self._go(y)
+        if self.scroll_offset.y == before:
+            self._refresh_changed(self._stack.top(changed) - before)
+        else:
+            self.refresh()
+
+    def _refresh_changed(self, first: int) -> None:
+        """Draw those lines from ``first`` on that are not on the screen as they are now."""
+        width, height = self.size
+        lines = range(max(first, 0), height)
+        changed = [y for y in lines if self.render_line(y) != self._on_screen.get(y)]
+        if changed:
+            self.refresh(*(Region(0, y, width, 1) for y in changed))
+
+    def _go(self, y: float) -> None:
+        self.scroll_to(y=y, animate=False, immediate=True, force=True)
+
+    def refine(self) -> None:
+        """Set right some of what was guessed or is plain so far; to be called now and then."""
+        if self.colouring.show():
+            self.refresh()
+        if not self.size.width:
+            return
+        index = self._stack.index_at(self.scroll_offset.y)
+        below = self.scroll_offset.y - self._stack.top(index)
+        before = self._stack.height
+        self._stack.refine()
+        if self._stack.height != before:
+            self._settle(self._stack.top(index) + below)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Follow the end where the person has gone to it."""
+        super().watch_scroll_y(old_value, new_value)
+        if self.size.width:
+            self._follows = new_value >= self.max_scroll_y
+            top = int(new_value)
+            self._stack.measure(self._stack.between(top, top + self.size.height))
+
+    # Drawing
+
+    def notify_style_update(self) -> None:
+        """Forget looks of another theme."""
+        super().notify_style_update()
+        self._frames.clear()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Some lines of the screen, filtered. What was drawn before is taken as it was.
+
+        Textual's own cache goes by the place on the screen, which streaming changes all the time.
+        """
+        above = self.gutter.top
+        _, background = self.background_colors
+        strips = [self.render_line(y - above) for y in crop.line_range]
+        self._on_screen.update(zip((y - above for y in crop.line_range), strips, strict=True))
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if crop.column_span != (0, self.outer_size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen; those before the first are empty."""
+        place = y + self.scroll_offset.y
+        if y >= 0 and place < self._stack.height and self._stack.pieces:
+            index = self._stack.index_at(place)
+            piece = self._stack.pieces[index]
+            row, line = piece.row_at(place - self._stack.top(index))
+            if row >= 0 and piece.count:
+                number = self._stack.first_row(index) + row
+                marks = self._marks(piece, row, number)
+                self._keep(piece)
+                return piece.strip(row, line, self._frame(piece), number, marks)
+        return Strip.blank(self.outer_size.width, self.visual_style.rich_style)
+
+    def _frame(self, piece: Piece) -> Frame:
+        """How a piece is drawn: with a bar left of it, brighter where the cursor is."""
+        return self._frames.of(
+            piece.kind, piece is self.cursor and self.has_focus, self._stack.width
+        )
+
+    def _marks(self, piece: Piece, row: int, number: int) -> list[Mark]:
+        marks: list[Mark] = []
+        for order, match in enumerate(self._matches):
+            if match.piece is piece and match.row == row:
+                style = HERE if order == self._match else MATCH
+                marks.append((match.start, match.end, style))
+        if self.token is not None and piece is self.cursor and piece.turn:
+            marks += self._token_marks(piece, row)
+        selection = self.text_selection
+        span = selection.get_span(number) if selection else None
+        if span is not None:
+            chosen = Style.from_styles(self.screen.get_component_styles("screen--selection"))
+            marks.append((*span, chosen))
+        return marks
+
+    def _token_marks(self, piece: Piece, row: int) -> list[Mark]:
+        """The characters of a row that the chosen token wrote."""
+        assert piece.turn is not None
+        assert self.token is not None
+        begin, end = piece.turn.reading.span(self.token)
+        plain = piece.rows[row].plain
+        found = [
+            n
+            for n, at in enumerate(written(piece)[row])
+            if begin <= piece.begin + at < end and not plain[n].isspace()
+        ]
+        return [(found[0], found[-1] + 1, HERE)] if found else []
+
+    def _keep(self, piece: Piece) -> None:
+        self._drawn[piece] = None
+        self._drawn.move_to_end(piece)
+        if len(self._drawn) > KEPT_PIECES:
+            self._drawn.popitem(last=False)[0].fold()
+
+    # The cursor
+
+    def action_move(self, by: int) -> None:
+        """Choose the next piece, or the one before."""
+        found = [piece for piece in self._stack.pieces if piece.kind in SELECTABLE]
+        if not found:
+            return
+        if self.cursor in found:
+            at = min(max(found.index(self.cursor) + by, 0), len(found) - 1)
+        else:
+            shown = self._shown_pieces()
+            at = next((n for n, piece in enumerate(found) if piece in shown), len(found) - 1)
+        self.choose(found[at])
+
+    def _shown_pieces(self) -> list[Piece]:
+        top = self.scroll_offset.y
+        found = self._stack.between(top, top + self.size.height - 1)
+        return self._stack.pieces[found.start : found.stop]
+
+    def choose(self, piece: Piece | None) -> None:
+        """Put the cursor on a piece and bring it into sight."""
+        if piece is not self.cursor:
+            self.token = None
+        self.cursor = piece
+        if piece is not None:
+            index = self._stack.pieces.index(piece)
+            self._show_lines(self._stack.top(index), self._stack.top(index + 1))
+        self._point(piece.turn if piece else None, self.token)
+        self.refresh_bindings()
+        self.refresh()
+
+    def _show_lines(self, top: int, bottom: int) -> None:
+        """Scroll no further than it takes to see these lines."""
+        if top < self.scroll_offset.y or bottom - top >= self.size.height:
+            self._go(top)
+        elif bottom > self.scroll_offset.y + self.size.height:
+            self._go(bottom - self.size.height)
+
+    def action_token(self, by: int) -> None:
+        """Go word by word through an answer, and show what each read."""
+        piece = self.cursor
+        if piece is None or piece.kind != "answer":
+            answers = [p for p in self._shown_pieces() if p.kind == "answer"]
+            if not answers:
+                return
+            piece = answers[0]
+            self.choose(piece)
+        assert piece.turn is not None
+        reading = piece.turn.reading
+        at = reading.token_at(piece.begin) if self.token is None else self.token + by
+        if at is None or not 0 <= at < reading.tokens:
+            return
+        blocks = [p for p in piece.turn.pieces if p.kind == "answer"]
+        begin, _ = reading.span(at)
+        self.cursor = next((p for p in reversed(blocks) if p.begin <= begin), piece)
+        self.token = at
+        index = self._stack.pieces.index(self.cursor)
+        self._show_lines(self._stack.top(index), self._stack.top(index + 1))
+        self._point(piece.turn, at)
+        self.refresh()
+
+    def action_open(self) -> None:
+        """Show the passage under the cursor."""
+        piece = self.cursor
+        if piece is not None and piece.kind == "source" and piece.turn:
+            self.post_message(self.SourceOpened(piece.turn, piece.number))
+
+    def leave_token(self) -> bool:
+        """Give up the chosen word or piece; whether there was one."""
+        if self.token is None and self.cursor is None:
+            return False
+        if self.token is not None:
+            self.token = None
+            self._point(self.cursor.turn if self.cursor else None, None)
+        else:
+            self.choose(None)
+        self.refresh()
+        return True
+
+    def _point(self, turn: Turn | None, token: int | None) -> None:
+        if (turn, token) != self._pointed:
+            self._pointed = (turn, token)
+            self.post_message(self.Pointed(turn, token))
+
+    # The mouse
+
+    def _piece_under(self, event: events.MouseEvent) -> Piece | None:
+        offset = event.get_content_offset(self)
+        if offset is None or not self._stack.pieces:
+            return None
+        y = offset.y + self.scroll_offset.y
+        return self._stack.pieces[self._stack.index_at(y)] if y < self._stack.height else None
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Remember what a click begins on."""
+        self._pressed = self._piece_under(event)
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose a piece; open a source."""
+        piece = self._piece_under(event)
+        if piece is None or piece.kind not in SELECTABLE or event.chain > 1:
+            return
+        self.choose(piece)
+        if piece.kind == "source":
+            self.action_open()
+
+    def text_select_all(self) -> None:
+        """A double click selects the piece under the mouse."""
+        piece = self._pressed
+        if piece is None or piece not in self._stack.pieces or not piece.count:
+            return
+        first = self._stack.first_row(self._stack.pieces.index(piece))
+        last = first + piece.count - 1
+        ends = Offset(0, first), Offset(len(piece.rows[-1].plain), last)
+        self.screen.selections = {self: Selection(*ends)}
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Show what the word under the mouse read."""
+        piece = self._piece_under(event)
+        under, place = self.screen.get_widget_and_offset_at(event.screen_x, event.screen_y)
+        if under is not self or place is None or piece is None or piece.kind != "answer":
+            self.on_leave()
+            return
+        row = place.y - self._stack.first_row(self._stack.pieces.index(piece))
+        at = written(piece)[row] if 0 <= row < piece.count else []
+        if piece.turn is not None and place.x < len(at):
+            self._point(piece.turn, piece.turn.reading.token_at(piece.begin + at[place.x]))
+
+    def on_leave(self) -> None:
+        """Show again what the cursor is on."""
+        self._point(self.cursor.turn if self.cursor else None, self.token)
+
+    # Selection and search
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The selected text, unwrapped."""
+        rows = [row.plain for piece in self._stack.pieces for row in piece.rows]
+        return (selection.extract("\n".join(rows)), "\n") if rows else None
+
+    def selected_source(self) -> str | None:
+        """The selection as it was written, where it begins and ends in the same answer."""
+        selection = self.text_selection
+        if selection is None or selection.start is None or selection.end is None:
+            return None
+        ends = []
+        for offset in (selection.start, selection.end):
+            index = self._stack.index_of_row(offset.y)
+            piece, row = self._stack.pieces[index], offset.y - self._stack.first_row(index)
+            if piece.kind != "answer" or row >= piece.count:
+                return None
+            at = written(piece)[row]
+            inside = at[min(max(offset.x, 0), len(at) - 1)] if at else 0
+            is_end = bool(at) and offset.x >= len(at)
+            ends.append((piece.turn, piece.begin + inside + is_end))
+        (turn, begin), (other, end) = ends
+        return turn.text[begin:end] or None if turn is other and turn is not None else None
+
+    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
+        """Draw what is selected."""
+        self.refresh()
+
+    def find(self, text: str) -> int:
+        """Mark a text everywhere and go to its last place; how often it was found."""
+        self._matches = find(text, self._stack.pieces)
+        self._match = len(self._matches)
+        self.find_next(-1)
+        self.refresh()
+        return len(self._matches)
+
+    def find_next(self, by: int) -> tuple[int, int]:
+        """Go to another match; which of them it is, counted from 1, and how many there are."""
+        self._matches = [m for m in self._matches if m.piece in self._stack.pieces]
+        if not self._matches:
+            self._match = -1
+            return 0, 0
+        self._match = (self._match + by) % len(self._matches)
+        match = self._matches[self._match]
+        index = self._stack.pieces.index(match.piece)
+        self._stack.measure(range(index, index + 1))
+        line = self._stack.top(index) + match.piece.line_of(match.row)
+        self._follows = False
+        self._show_lines(max(line - 1, 0), line + 2)
+        self.refresh()
+        return self._match + 1, len(self._matches)

@@ -1,0 +1,1 @@
+"""What memory there is, what a session will take, and what it takes."""

@@ -1,0 +1,179 @@
+"""Memory of a GPU: what a session will take of it, and what is in use."""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from hga_engine.config import EngineConfig, ModelConfig
+from hga_engine.errors import OutOfMemoryError
+from hga_kernels import SELECTION_BYTES
+from hga_kernels.reference.pages import least_slots
+from hga_kernels.reference.selection import STRATA
+
+_MIB = 2**20
+_GIB = 2**30
+_FRAGMENTS = 96 * _MIB
+"""What torch's allocator holds beyond what is asked of it, and a captured graph."""
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """Bytes of GPU memory that a session takes, by purpose."""
+
+    driver: int
+    """In use before anything of ours: the CUDA context, and other programs."""
+    weights: int
+    index: int
+    layer_pools: int
+    """K/V of the layer that is being computed and of the next one."""
+    window: int
+    """Sinks and recent tokens of all layers, for decoding."""
+    page_cache: int
+    workspace: int
+    cached_pages: int
+    """Places of the page cache per layer and KV head."""
+
+    @property
+    def total(self) -> int:
+        """Bytes in all, as the driver will count them."""
+        return sum(getattr(self, part.name) for part in fields(self)[:-1])
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of GPU memory now; zeros where there is no GPU."""
+
+    used_bytes: int = 0
+    """As the driver counts, all programs together."""
+    total_bytes: int = 0
+    reserved_bytes: int = 0
+    """By torch's allocator."""
+    allocated_bytes: int = 0
+    """Of those, in use."""
+    peak_bytes: int = 0
+    """The most that was ever used, as the driver would have counted it."""
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Whether a device is a GPU, with memory of its own."""
+    return device.type == "cuda"
+
+
+def device_memory(device: torch.device) -> DeviceMemory:
+    """What is in use on a device."""
+    if not is_gpu(device):
+        return DeviceMemory()
+    free, total = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    beside = total - free - reserved
+    return DeviceMemory(
+        used_bytes=total - free,
+        total_bytes=total,
+        reserved_bytes=reserved,
+        allocated_bytes=torch.cuda.memory_allocated(device),
+        peak_bytes=beside + torch.cuda.max_memory_reserved(device),
+    )
+
+
+def plan_device(
+    model: ModelConfig,
+    config: EngineConfig,
+    slice_tokens: int,
+    weights_bytes: int,
+    driver_bytes: int,
+    total_bytes: int,
+    dtype: torch.dtype,
+) -> DevicePlan:
+    """Divide the memory of a GPU; the page cache takes what the rest leaves.
+
+    The workspace is the hidden states of a whole context, as far as they do not find room in the
+    page cache while a text is read, and what one slice takes: hidden states three times, queries,
+    keys and values before and after RoPE, attention's output, the experts' (or the MLP's)
+    intermediate and output rows, and the scores of the groups that are chosen from.
+
+    Args:
+        model: geometry.
+        config: context, routing, and the limit.
+        slice_tokens: of one prefill step.
+        weights_bytes: on the device.
+        driver_bytes: in use without them.
+        total_bytes: memory of the device.
+        dtype: of K/V and hidden states.
+
+    Raises:
+        OutOfMemoryError: it does not fit.
+    """
+    router, context = config.router, config.cache.context
+    groups = -(-context // router.group_size)
+    chunks = -(-context // router.chunk_size)
+    per_chunk = router.chunk_size // router.group_size
+    # Every group has a place, of strata as large as the largest.
+    most_pages = -(-chunks // STRATA) * STRATA * per_chunk
+    least_pages = min(least_slots(router.decode_budget, per_chunk), most_pages)
+    heads = model.num_layers * model.num_kv_heads
+    row = model.head_dim * dtype.itemsize
+    page = 2 * router.group_size * row
+    index = 0
+    if router.router == "hga":
+        index = heads * chunks * (row + router.chunk_size * (model.head_dim // 4 + 2))
+    elif router.router == "paper":
+        index = heads * chunks * row * (1 + router.chunk_size // router.paper_group_size)
+    pools = 2 * model.num_kv_heads * groups * page
+    always = (router.sink_tokens + router.recent_tokens + router.chunk_size) // router.group_size
+    window = heads * (always * page + groups * 4)
+    workspace = _workspace(model, config, slice_tokens, dtype) + _FRAGMENTS
+    limit = min(total_bytes, config.cache.device_limit_bytes or total_bytes)
+    left = limit - driver_bytes - weights_bytes - index - pools - window - workspace
+    hidden = context * model.hidden_size * dtype.itemsize
+    # A page, its owner and its stamp.
+    pages = min(left // (heads * (page + 8)), most_pages)
+    if (pages + always) * heads * page < hidden:
+        left, workspace = left - hidden, workspace + hidden
+        pages = min(left // (heads * (page + 8)), most_pages)
+    if pages < least_pages:
+        needed = limit - left + least_pages * heads * (page + 8)
+        parts = {
+            "weights": weights_bytes,
+            "index": index,
+            "K/V": pools + window,
+            "workspace": workspace,
+            "in use before": driver_bytes,
+        }
+        listed = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items())
+        raise OutOfMemoryError(
+            f"Not enough GPU memory: {needed / _GIB:.2f} GiB needed ({listed}), "
+            f"{limit / _GIB:.2f} GiB may be used.\nUse a smaller --context (now {context:,}), "
+            "close other programs that use the GPU, or use --device cpu."
+        )
+    return DevicePlan(
+        driver=driver_bytes,
+        weights=weights_bytes,
+        index=index,
+        layer_pools=pools,
+        window=window,
+        page_cache=pages * heads * (page + 8),
+        workspace=workspace,
+        cached_pages=pages,
+    )
+
+
+def _workspace(
+    model: ModelConfig, config: EngineConfig, slice_tokens: int, dtype: torch.dtype
+) -> int:
+    router, context = config.router, config.cache.context
+    tokens = min(slice_tokens, context)
+    heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
+    attended = model.num_query_heads * model.head_dim
+    if model.num_experts:
+        width = model.expert_intermediate_size + model.hidden_size
+        mlp = model.experts_per_token * width
+    else:
+        mlp = 3 * model.intermediate_size
+    elements = tokens * (3 * model.hidden_size + heads + attended + mlp)
+    angles = context * model.head_dim * 4
+    # Selection takes as many blocks at a time as its workspace has room for, but keeps all masses.
+    masses = 4 * (
+        tokens // router.prefill_block * model.num_kv_heads * context // router.prefill_group_size
+    )
+    selection = masses + SELECTION_BYTES
+    return elements * dtype.itemsize + angles + selection + 4 * model.vocab_size

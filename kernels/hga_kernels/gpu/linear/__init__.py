@@ -1,0 +1,1 @@
+"""Linear layers, norms and experts in Triton."""

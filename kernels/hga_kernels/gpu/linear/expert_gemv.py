@@ -1,0 +1,428 @@
+"""Mixtures of experts for one to four rows: the gate, ``gate_up`` and ``down``, a kernel each.
+
+The gate's kernel also chooses the experts and normalises the rows, once for all programs of the
+next two, which can ask for their weights at once.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from hga_kernels.gpu.build import Build, Launch, overlap
+from hga_kernels.gpu.linear.gemv import (
+    MOST_ROWS,
+    normed_row,
+    options,
+    parts,
+    spread_scales,
+    weight_tile,
+)
+from hga_kernels.weights import FP8_BLOCK, Weight
+
+
+def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
+    return Launch({"BLOCK_N": outputs, "BLOCK_K": inner}, warps)
+
+
+LAUNCHES = {
+    "gate": {90: _launch(2), 120: _launch(2)},
+    "gated": {90: _launch(1, 2), 120: _launch(1, 2)},
+    "mixed": {90: _launch(8, 8, 1024), 120: _launch(8, 8, 1024)},
+}
+"""By kind of product, then by compute capability."""
+
+CANDIDATES = {
+    "gate": (*(_launch(1, warps) for warps in (2, 4, 8)), _launch(2, 4)),
+    "gated": (
+        *(_launch(n, 2) for n in (1, 2)),
+        *(_launch(n, 4) for n in (2, 4, 8)),
+        *(_launch(n, 8) for n in (4, 8, 16)),
+        *(_launch(n, 2, 1024) for n in (2, 4, 8)),
+        *(_launch(n, 4, 1024) for n in (8, 16)),
+    ),
+    "mixed": (
+        *(_launch(1, warps, 1024) for warps in (4, 8)),
+        *(_launch(2, warps, 1024) for warps in (4, 8, 16)),
+        *(_launch(4, warps, 1024) for warps in (8, 16)),
+        _launch(8, 8, 1024),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a few rows go."""
+
+    normed: torch.Tensor  # [rows, size] bf16
+    experts: torch.Tensor  # [rows, experts_per_row] int32, best first
+    shares: torch.Tensor  # [rows, experts_per_row] float32
+
+
+@triton.jit
+def _choosable(logits_ptr, expert, EXPERTS: tl.constexpr):
+    # Past the first cache, which does not see what other programs have just written.
+    logits = tl.load(
+        logits_ptr + expert, mask=expert < EXPERTS, other=float("-inf"), cache_modifier=".cg"
+    )
+    # What is not a number must not choose an expert that there is not.
+    return tl.where(logits == logits, logits, float("-inf"))
+
+
+@triton.jit
+def ranks(logits_ptr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr):
+    """Numbers, logits and ranks [BLOCK] of the experts: 0 for the largest, the first of equals."""
+    TILE: tl.constexpr = 16 if BLOCK > 16 else BLOCK
+    expert = tl.arange(0, BLOCK)
+    logits = _choosable(logits_ptr, expert, EXPERTS)
+    before = tl.zeros([BLOCK, TILE], tl.int32)
+    # All against all at once would take too many registers.
+    for first in tl.static_range(0, BLOCK, TILE):
+        other = first + tl.arange(0, TILE)
+        others = _choosable(logits_ptr, other, EXPERTS)[None, :]
+        is_equal_first = (others == logits[:, None]) & (other[None, :] < expert[:, None])
+        before += ((others > logits[:, None]) | is_equal_first).to(tl.int32)
+    return expert, logits, tl.sum(before, 1)
+
+
+@triton.jit
+def shares_of(
+    logits,
+    rank,
+    EXPERTS: tl.constexpr,
+    CHOSEN: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """[BLOCK] softmax of the logits, over the chosen alone if normalised."""
+    weights = tl.exp(logits - tl.max(logits, 0))
+    counted = rank < CHOSEN if NORMALIZE else tl.arange(0, BLOCK) < EXPERTS
+    return weights / tl.sum(tl.where(counted, weights, 0.0), 0)
+
+
+@triton.jit
+def gate_kernel(
+    x_ptr,  # [rows, SIZE] bf16
+    norm_ptr,  # [SIZE] bf16
+    w_ptr,  # [EXPERTS, SIZE] bf16
+    normed_ptr,  # [rows, SIZE] bf16
+    logits_ptr,  # [rows, EXPERTS] float32
+    experts_ptr,  # [rows, CHOSEN] int32
+    shares_ptr,  # [rows, CHOSEN] float32
+    counts_ptr,  # [rows] int32: programs that have ended; zero before and after
+    eps,
+    SIZE: tl.constexpr,
+    EXPERTS: tl.constexpr,
+    CHOSEN: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Logits of BLOCK_N experts; a row's last program chooses among all."""
+    row = tl.program_id(1)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if OVERLAPS:
+        gdc_launch_dependents()
+    sums = tl.zeros([BLOCK_N], tl.float32)
+    for first in tl.static_range(0, SIZE, BLOCK_K):
+        weight = weight_tile(w_ptr, n, first, EXPERTS, SIZE, BLOCK_K)
+        if OVERLAPS and first == 0:
+            gdc_wait()
+        x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, True, BLOCK_K)
+        if tl.program_id(0) == 0:
+            k = first + tl.arange(0, BLOCK_K)
+            tl.store(normed_ptr + row * SIZE + k, x.to(tl.bfloat16), mask=k < SIZE)
+        sums += tl.sum(weight.to(tl.float32) * x[None, :], 1)
+    tl.store(logits_ptr + row * EXPERTS + n, sums, mask=n < EXPERTS)
+    # All of the program's threads have written before it counts as ended.
+    tl.debug_barrier()
+    if tl.atomic_add(counts_ptr + row, 1, sem="acq_rel") == tl.num_programs(0) - 1:
+        expert, logits, rank = ranks(logits_ptr + row * EXPERTS, EXPERTS, BLOCK_E)
+        shares = shares_of(logits, rank, EXPERTS, CHOSEN, NORMALIZE, BLOCK_E)
+        tl.store(experts_ptr + row * CHOSEN + rank, expert, mask=rank < CHOSEN)
+        tl.store(shares_ptr + row * CHOSEN + rank, shares, mask=rank < CHOSEN)
+        tl.store(counts_ptr + row, 0)
+
+
+@triton.jit
+def gated_gemv_kernel(
+    x_ptr,  # [rows, SIZE] bf16
+    norm_ptr,  # [SIZE] bf16
+    experts_ptr,  # [rows, CHOSEN] int32
+    w_ptr,  # [experts, 2 * WIDTH, SIZE]
+    scales_ptr,  # [experts, ceil(2 * WIDTH / 128), ceil(SIZE / 128)] float32
+    out_ptr,  # [rows, CHOSEN, WIDTH] bf16
+    eps,
+    WIDTH: tl.constexpr,
+    SIZE: tl.constexpr,
+    CHOSEN: tl.constexpr,
+    HAS_EXPERTS: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    HAS_SCALES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """``silu(gate) * up`` of a row, for each of its experts; without, of one weight for all."""
+    slot, row = tl.program_id(1), tl.program_id(2)
+    SCALES: tl.constexpr = (SIZE + 127) // 128
+    if OVERLAPS:
+        gdc_wait()
+        # Not before: the next kernel reads what the one before this has written.
+        gdc_launch_dependents()
+    if HAS_EXPERTS:
+        expert = tl.load(experts_ptr + row * CHOSEN + slot).to(tl.int64)
+        w_ptr += expert * (2 * WIDTH * SIZE)
+        if HAS_SCALES:
+            scales_ptr += expert * ((2 * WIDTH + 127) // 128 * SCALES)
+    start = tl.program_id(0) * BLOCK_N
+    n = start + tl.arange(0, BLOCK_N)
+    gates = tl.zeros([BLOCK_N], tl.float32)
+    ups = tl.zeros([BLOCK_N], tl.float32)
+    for first in tl.static_range(0, SIZE, BLOCK_K):
+        gate = weight_tile(w_ptr, n, first, WIDTH, SIZE, BLOCK_K)
+        up = weight_tile(w_ptr + WIDTH * SIZE, n, first, WIDTH, SIZE, BLOCK_K)
+        x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
+        if HAS_SCALES:
+            of_gate = scales_ptr + start // 128 * SCALES
+            of_up = scales_ptr + (WIDTH + start) // 128 * SCALES
+            x_gate = x * spread_scales(of_gate, first, SCALES, BLOCK_K)
+            x_up = x * spread_scales(of_up, first, SCALES, BLOCK_K)
+        else:
+            x_gate = x
+            x_up = x
+        gates += tl.sum(gate.to(tl.float32) * x_gate[None, :], 1)
+        ups += tl.sum(up.to(tl.float32) * x_up[None, :], 1)
+    out = gates / (1 + tl.exp(-gates)) * ups
+    places = (row * CHOSEN + slot) * WIDTH + n
+    tl.store(out_ptr + places, out.to(tl.bfloat16), mask=n < WIDTH)
+
+
+@triton.jit
+def mixed_gemv_kernel(
+    x_ptr,  # [rows, CHOSEN, SIZE] bf16
+    experts_ptr,  # [rows, CHOSEN] int32
+    shares_ptr,  # [rows, CHOSEN] float32
+    w_ptr,  # [experts, OUT, SIZE]
+    scales_ptr,  # [experts, ceil(OUT / 128), ceil(SIZE / 128)] float32
+    residual_ptr,  # [rows, OUT] bf16
+    out_ptr,  # [rows, OUT] bf16
+    OUT: tl.constexpr,
+    SIZE: tl.constexpr,
+    CHOSEN: tl.constexpr,
+    HAS_SCALES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``residual`` plus the products with a row's experts, weighted by their shares.
+
+    All that is read is asked for at once; the warps of a program share the experts.
+    """
+    start = tl.program_id(0) * BLOCK_N
+    row = tl.program_id(1)
+    n = start + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    slot = tl.arange(0, BLOCK_C)
+    is_slot, inside = slot < CHOSEN, k < SIZE
+    SCALES: tl.constexpr = (SIZE + 127) // 128
+    if OVERLAPS:
+        gdc_launch_dependents()
+    # The kernel ahead waited for these before it let this one begin.
+    choice = row * CHOSEN + slot
+    expert = tl.load(experts_ptr + choice, mask=is_slot, other=0, cache_modifier=".cg")
+    expert = expert.to(tl.int64)
+    output = expert[None, :] * OUT + tl.minimum(n, OUT - 1)[:, None]
+    weight = tl.load(
+        w_ptr + output[:, :, None] * SIZE + k[None, None, :],
+        mask=(is_slot[:, None] & inside[None, :])[None, :, :],
+        other=0.0,
+    )
+    share = tl.load(shares_ptr + choice, mask=is_slot, other=0, cache_modifier=".cg")
+    factors = share[:, None]
+    if HAS_SCALES:
+        block = tl.arange(0, BLOCK_K // 128)
+        place = (expert * ((OUT + 127) // 128) + start // 128)[:, None] * SCALES + block[None, :]
+        scales = tl.load(scales_ptr + place, mask=(block < SCALES)[None, :], other=0)
+        factors = (factors * scales)[:, :, None]
+        factors = tl.broadcast_to(factors, [BLOCK_C, BLOCK_K // 128, 128])
+        factors = tl.reshape(factors, [BLOCK_C, BLOCK_K])
+    if OVERLAPS:
+        gdc_wait()
+    x_place = choice[:, None] * SIZE + k[None, :]
+    x = tl.load(x_ptr + x_place, mask=is_slot[:, None] & inside[None, :], other=0)
+    # Asked for before the sums need it.
+    residual = tl.load(residual_ptr + row * OUT + n, mask=n < OUT, other=0).to(tl.float32)
+    products = weight.to(tl.float32) * (x.to(tl.float32) * factors)[None, :, :]
+    sums = tl.sum(tl.reshape(products, [BLOCK_N, BLOCK_C * BLOCK_K]), 1)
+    tl.store(out_ptr + row * OUT + n, (sums + residual).to(tl.bfloat16), mask=n < OUT)
+
+
+def gate(
+    inputs: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    weight: torch.Tensor,
+    experts_per_row: int,
+    normalize: bool,
+) -> Route:
+    """Normalise a few rows and choose the experts of each. One stream at a time.
+
+    Args:
+        inputs: [rows, size].
+        norm: [size].
+        eps: of the norm.
+        weight: [experts, size] bf16.
+        experts_per_row: how many a row goes through.
+        normalize: whether a row's shares are scaled to sum to one.
+    """
+    rows, size = inputs.shape
+    experts = len(weight)
+    device = inputs.device
+    shape = (rows, experts_per_row)
+    logits = torch.empty(rows, experts, dtype=torch.float32, device=device)
+    route = Route(
+        torch.empty(rows, size, dtype=inputs.dtype, device=device),
+        torch.empty(shape, dtype=torch.int32, device=device),
+        torch.empty(shape, dtype=torch.float32, device=device),
+    )
+    chosen = options(LAUNCHES["gate"], size, device)
+    gate_kernel[(triton.cdiv(experts, chosen["BLOCK_N"]), rows)](
+        *(inputs.contiguous(), norm, weight, route.normed, logits, route.experts, route.shares),
+        *(_counts(device), eps),
+        SIZE=size,
+        EXPERTS=experts,
+        CHOSEN=experts_per_row,
+        NORMALIZE=normalize,
+        BLOCK_E=triton.next_power_of_2(experts),
+        **overlap(device),
+        **chosen,
+    )
+    return route
+
+
+@functools.cache
+def _counts(device: torch.device) -> torch.Tensor:
+    return torch.zeros(MOST_ROWS, dtype=torch.int32, device=device)
+
+
+def gated_gemv(
+    inputs: torch.Tensor,
+    weight: Weight,
+    norm: torch.Tensor | None = None,
+    eps: float = 0.0,
+    route: Route | None = None,
+) -> torch.Tensor:
+    """``silu(gate) * up`` of a few rows, for each of a row's experts.
+
+    Args:
+        inputs: [rows, size].
+        weight: [experts, 2 * width, size]; without a route [2 * width, size].
+        norm: [size]; None: the rows are normalised.
+        eps: of the norm.
+        route: the rows' experts.
+
+    Returns:
+        [rows, experts of a row or 1, width] bf16.
+    """
+    values, scales = parts(weight)
+    rows, size = inputs.shape
+    width = values.shape[-2] // 2
+    experts_per_row = route.experts.shape[1] if route is not None else 1
+    out = torch.empty(rows, experts_per_row, width, dtype=inputs.dtype, device=inputs.device)
+    chosen = options(LAUNCHES["gated"], size, inputs.device)
+    gated_gemv_kernel[(triton.cdiv(width, chosen["BLOCK_N"]), experts_per_row, rows)](
+        *(inputs.contiguous(), norm, None if route is None else route.experts),
+        *(values, scales, out, eps),
+        WIDTH=width,
+        SIZE=size,
+        CHOSEN=experts_per_row,
+        HAS_EXPERTS=route is not None,
+        HAS_NORM=norm is not None,
+        HAS_SCALES=scales is not None,
+        **overlap(inputs.device),
+        **chosen,
+    )
+    return out
+
+
+def mixed_gemv(
+    gated: torch.Tensor, route: Route, weight: Weight, residual: torch.Tensor
+) -> torch.Tensor:
+    """``residual`` plus the products with a row's experts, weighted by their shares.
+
+    To be called right after ``gated_gemv``, during which it may begin.
+
+    Args:
+        gated: [rows, experts of a row, width].
+        route: the rows' experts.
+        weight: [experts, out, width].
+        residual: [rows, out].
+
+    Returns:
+        [rows, out].
+    """
+    values, scales = parts(weight)
+    rows, experts_per_row, width = gated.shape
+    outputs = values.shape[1]
+    out = torch.empty_like(residual, memory_format=torch.contiguous_format)
+    chosen = options(LAUNCHES["mixed"], width, gated.device)
+    mixed_gemv_kernel[(triton.cdiv(outputs, chosen["BLOCK_N"]), rows)](
+        *(gated, route.experts, route.shares, values, scales, residual.contiguous(), out),
+        OUT=outputs,
+        SIZE=width,
+        CHOSEN=experts_per_row,
+        HAS_SCALES=scales is not None,
+        BLOCK_C=triton.next_power_of_2(experts_per_row),
+        **overlap(gated.device),
+        **chosen | {"BLOCK_K": max(triton.next_power_of_2(width), FP8_BLOCK)},
+    )
+    return out
+
+
+_WEIGHT = {"w_ptr": "*fp8e4nv", "scales_ptr": "*fp32"}
+_CHOICE = {"experts_ptr": "*i32", "shares_ptr": "*fp32"}
+
+BUILDS = (
+    Build(
+        "gemv_expert_gate",
+        gate_kernel,
+        _CHOICE
+        | {
+            "x_ptr": "*bf16", "norm_ptr": "*bf16", "w_ptr": "*bf16", "normed_ptr": "*bf16",
+            "logits_ptr": "*fp32", "counts_ptr": "*i32", "eps": "fp32",
+        },
+        LAUNCHES["gate"],
+        {
+            "SIZE": 2048, "EXPERTS": 128, "CHOSEN": 8, "NORMALIZE": True, "OVERLAPS": True,
+            "BLOCK_E": 128,
+        },
+    ),
+    Build(
+        "gemv_gate_up",
+        gated_gemv_kernel,
+        _CHOICE | _WEIGHT
+        | {"x_ptr": "*bf16", "norm_ptr": "*bf16", "out_ptr": "*bf16", "eps": "fp32"},
+        LAUNCHES["gated"],
+        {
+            "WIDTH": 768, "SIZE": 2048, "CHOSEN": 8, "HAS_EXPERTS": True, "HAS_NORM": False,
+            "HAS_SCALES": True, "OVERLAPS": True,
+        },
+    ),
+    Build(
+        "gemv_down",
+        mixed_gemv_kernel,
+        _CHOICE | _WEIGHT | {"x_ptr": "*bf16", "residual_ptr": "*bf16", "out_ptr": "*bf16"},
+        LAUNCHES["mixed"],
+        {
+            "OUT": 2048, "SIZE": 768, "CHOSEN": 8, "HAS_SCALES": True, "OVERLAPS": True,
+            "BLOCK_C": 8,
+        },
+    ),
+)  # fmt: skip

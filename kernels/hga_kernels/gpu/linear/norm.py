@@ -1,0 +1,225 @@
+"""Row-wise kernels: RMSNorm, rows in e4m3, and heads out of a product."""
+
+import torch
+import triton
+import triton.language as tl
+
+from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.linear.gemv import normed_row
+from hga_kernels.weights import FP8_BLOCK
+
+ROW_LAUNCHES = {90: Launch({}, 4), 120: Launch({}, 4)}
+HEADS_LAUNCHES = {
+    "few": {90: Launch({"BLOCK_R": 1}, 1), 120: Launch({"BLOCK_R": 1}, 1)},
+    "many": {90: Launch({"BLOCK_R": 16}, 4), 120: Launch({"BLOCK_R": 16}, 4)},
+}
+CANDIDATES = {
+    "split_heads_few": tuple(Launch({"BLOCK_R": 1}, warps) for warps in (1, 2)),
+    "split_heads_many": tuple(
+        Launch({"BLOCK_R": block}, warps) for block, warps in ((8, 4), (16, 4), (32, 4), (32, 8))
+    ),
+}
+_FEW_ROWS = 16
+
+
+@triton.jit
+def rms_norm_kernel(x_ptr, norm_ptr, out_ptr, eps, stride, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """A row a program."""
+    row = tl.program_id(0).to(tl.int64)
+    places = tl.arange(0, BLOCK)
+    normed = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, True, BLOCK)
+    tl.store(out_ptr + row * SIZE + places, normed.to(tl.bfloat16), mask=places < SIZE)
+
+
+@triton.jit
+def quantize_kernel(
+    x_ptr,
+    norm_ptr,
+    out_ptr,
+    scales_ptr,
+    eps,
+    stride,
+    SIZE: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A row a program, normalised first if asked."""
+    row = tl.program_id(0).to(tl.int64)
+    places = tl.arange(0, BLOCK)
+    x = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, HAS_NORM, BLOCK)
+    SCALES: tl.constexpr = (SIZE + 127) // 128
+    tile = tl.reshape(x, [BLOCK // 128, 128])
+    scales = tl.max(tl.abs(tile), 1) / 448.0
+    scales = tl.where(scales == 0, 1.0, scales)
+    values = tl.reshape(tl.clamp(tile / scales[:, None], -448.0, 448.0), [BLOCK])
+    tl.store(out_ptr + row * SIZE + places, values.to(tl.float8e4nv), mask=places < SIZE)
+    blocks = tl.arange(0, BLOCK // 128)
+    tl.store(scales_ptr + row * SCALES + blocks, scales, mask=blocks < SCALES)
+
+
+@triton.jit
+def split_heads_kernel(
+    x_ptr,  # [rows, (QUERIES + 2 * KEYS) * 2 * HALF] bf16
+    q_norm_ptr,  # [2 * HALF] bf16
+    k_norm_ptr,
+    cos_ptr,  # [rows, HALF] float32
+    sin_ptr,
+    queries_ptr,  # [rows, QUERIES, 2 * HALF] bf16
+    keys_ptr,  # [rows, KEYS, 2 * HALF] bf16
+    values_ptr,  # [rows, KEYS, 2 * HALF] bf16
+    rows,
+    eps,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    HALF: tl.constexpr,
+    HAS_Q_NORM: tl.constexpr,
+    HAS_K_NORM: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """BLOCK_R rows of one head a program."""
+    head = tl.program_id(0)
+    row = (tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)).to(tl.int64)[:, None]
+    pair = tl.arange(0, BLOCK_D)[None, :]
+    mask = (row < rows) & (pair < HALF)
+    source = x_ptr + (row * (QUERIES + 2 * KEYS) + head) * (2 * HALF) + pair
+    first = tl.load(source, mask=mask, other=0).to(tl.float32)
+    second = tl.load(source + HALF, mask=mask, other=0).to(tl.float32)
+    if head >= QUERIES + KEYS:
+        place = values_ptr + (row * KEYS + head - QUERIES - KEYS) * (2 * HALF) + pair
+        tl.store(place, first.to(tl.bfloat16), mask=mask)
+        tl.store(place + HALF, second.to(tl.bfloat16), mask=mask)
+    else:
+        is_query = head < QUERIES
+        if HAS_Q_NORM or HAS_K_NORM:
+            squares = tl.sum(first * first + second * second, 1)[:, None]
+            root = tl.rsqrt(squares / (2 * HALF) + eps)
+            norm_ptr = q_norm_ptr if HAS_Q_NORM else k_norm_ptr
+            if HAS_Q_NORM and HAS_K_NORM:
+                norm_ptr = tl.where(is_query, q_norm_ptr, k_norm_ptr)
+            if (HAS_Q_NORM and is_query) or (HAS_K_NORM and not is_query):
+                weight = tl.load(norm_ptr + pair, mask=pair < HALF, other=0).to(tl.float32)
+                first = (first * root).to(tl.bfloat16).to(tl.float32) * weight
+                weight = tl.load(norm_ptr + HALF + pair, mask=pair < HALF, other=0).to(tl.float32)
+                second = (second * root).to(tl.bfloat16).to(tl.float32) * weight
+                first = first.to(tl.bfloat16).to(tl.float32)
+                second = second.to(tl.bfloat16).to(tl.float32)
+        cos = tl.load(cos_ptr + row * HALF + pair, mask=mask, other=0)
+        sin = tl.load(sin_ptr + row * HALF + pair, mask=mask, other=0)
+        place = queries_ptr + (row * QUERIES + head) * (2 * HALF) + pair
+        if head >= QUERIES:
+            place = keys_ptr + (row * KEYS + head - QUERIES) * (2 * HALF) + pair
+        tl.store(place, (first * cos - second * sin).to(tl.bfloat16), mask=mask)
+        tl.store(place + HALF, (second * cos + first * sin).to(tl.bfloat16), mask=mask)
+
+
+def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """bf16 rows: [rows, size]."""
+    rows, size = inputs.shape
+    out = torch.empty(rows, size, dtype=inputs.dtype, device=inputs.device)
+    launch = pick(ROW_LAUNCHES, capability(inputs.device))
+    rms_norm_kernel[(rows,)](
+        *(inputs, weight, out, eps, inputs.stride(0)),
+        SIZE=size,
+        BLOCK=triton.next_power_of_2(size),
+        **launch.options(),
+    )
+    return out
+
+
+def quantize(
+    inputs: torch.Tensor, norm: torch.Tensor | None = None, eps: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See the reference; of the norm of bf16 rows where one is given."""
+    rows, size = inputs.shape
+    values = torch.empty(rows, size, dtype=torch.float8_e4m3fn, device=inputs.device)
+    scales = torch.empty(rows, triton.cdiv(size, FP8_BLOCK), device=inputs.device)
+    launch = pick(ROW_LAUNCHES, capability(inputs.device))
+    quantize_kernel[(rows,)](
+        *(inputs, norm, values, scales, eps, inputs.stride(0)),
+        SIZE=size,
+        HAS_NORM=norm is not None,
+        BLOCK=max(triton.next_power_of_2(size), FP8_BLOCK),
+        **launch.options(),
+    )
+    return values, scales
+
+
+def split_heads(
+    heads: torch.Tensor,
+    q_norm: torch.Tensor | None,
+    k_norm: torch.Tensor | None,
+    eps: float,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    num_query_heads: int,
+    num_kv_heads: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """One pass over the rows; bf16 with float32 angles."""
+    if heads.dtype != torch.bfloat16 or cos.dtype != torch.float32:
+        return None
+    rows, half = cos.shape
+    shape = (num_query_heads, num_kv_heads, num_kv_heads)
+    queries, keys, values = (
+        torch.empty(rows, count, 2 * half, dtype=heads.dtype, device=heads.device)
+        for count in shape
+    )
+    kind = "few" if rows < _FEW_ROWS else "many"
+    launch = pick(HEADS_LAUNCHES[kind], capability(heads.device))
+    split_heads_kernel[(sum(shape), triton.cdiv(rows, launch.sizes["BLOCK_R"]))](
+        *(heads.contiguous(), q_norm, k_norm, cos.contiguous(), sin.contiguous()),
+        *(queries, keys, values, rows, eps),
+        QUERIES=num_query_heads,
+        KEYS=num_kv_heads,
+        HALF=half,
+        HAS_Q_NORM=q_norm is not None,
+        HAS_K_NORM=k_norm is not None,
+        BLOCK_D=triton.next_power_of_2(half),
+        **launch.options(),
+    )
+    return queries, keys, values
+
+
+_ROW = {"x_ptr": "*bf16", "norm_ptr": "*bf16", "eps": "fp32", "stride": "i32"}
+_HEADS = {
+    "x_ptr": "*bf16", "q_norm_ptr": "*bf16", "k_norm_ptr": "*bf16",
+    "cos_ptr": "*fp32", "sin_ptr": "*fp32",
+    "queries_ptr": "*bf16", "keys_ptr": "*bf16", "values_ptr": "*bf16",
+    "rows": "i32", "eps": "fp32",
+}  # fmt: skip
+_QWEN = {"QUERIES": 32, "KEYS": 4, "HALF": 64, "HAS_Q_NORM": True, "HAS_K_NORM": True}
+_SMOLLM = {"QUERIES": 9, "KEYS": 3, "HALF": 32, "HAS_Q_NORM": False, "HAS_K_NORM": False}
+
+BUILDS = (
+    Build(
+        "rms_norm",
+        rms_norm_kernel,
+        _ROW | {"out_ptr": "*bf16"},
+        ROW_LAUNCHES,
+        {"SIZE": 2048, "BLOCK": 2048},
+    ),
+    Build(
+        "quantize",
+        quantize_kernel,
+        _ROW | {"out_ptr": "*fp8e4nv", "scales_ptr": "*fp32"},
+        ROW_LAUNCHES,
+        {"SIZE": 2048, "BLOCK": 2048, "HAS_NORM": True},
+    ),
+    Build(
+        "split_heads", split_heads_kernel, _HEADS, HEADS_LAUNCHES["few"], _QWEN | {"BLOCK_D": 64}
+    ),
+    Build(
+        "split_heads_many",
+        split_heads_kernel,
+        _HEADS,
+        HEADS_LAUNCHES["many"],
+        _QWEN | {"BLOCK_D": 64},
+    ),
+    Build(
+        "split_heads_smollm",
+        split_heads_kernel,
+        _HEADS,
+        HEADS_LAUNCHES["few"],
+        _SMOLLM | {"BLOCK_D": 32},
+    ),
+)

@@ -1,0 +1,1 @@
+"""K/V pages in the GPU's memory, and attention over them, in Triton."""

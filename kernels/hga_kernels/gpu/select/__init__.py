@@ -1,0 +1,1 @@
+"""Choosing groups in Triton."""

@@ -1,0 +1,120 @@
+"""The plain torch definitions of attention over pages."""
+
+import math
+
+import torch
+
+from hga_kernels.reference.model import widen as _wide
+
+
+def log_mass(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Logarithm of the attention mass of the listed pages, before it is normalised.
+
+    Args:
+        queries: as for ``attend_pages``, like all that follows.
+        positions: of the queries.
+        groups: -1 for none.
+        slots: where those pages are.
+        pool: of the pages.
+        scale: of the scores.
+
+    Returns:
+        [blocks, rows, query_heads], at least float32: -inf where nothing is seen.
+    """
+    blocks = queries.shape[0]
+    out = _wide(queries).new_empty(queries.shape[:3])
+    step = max(1, 2**24 // max(1, groups.shape[1:].numel() * pool.shape[2:].numel()))
+    for first in range(0, blocks, step):
+        part = slice(first, first + step)
+        keys = _wide(pool[slots[part].clamp_min(0).long(), 0]).flatten(2, 3)
+        scores, _ = _masked_scores(queries[part], positions[part], groups[part], keys, scale)
+        out[part] = scores.logsumexp(-1).flatten(1, 2).transpose(1, 2)
+    return out
+
+
+def attend_pages(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
+    pool: torch.Tensor,
+    scale: float,
+    with_mass: bool = False,
+    multiples: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Exact causal attention over the listed pages.
+
+    Args:
+        queries: [blocks, rows, query_heads, head_dim], after RoPE.
+        positions: [blocks, rows] of the queries; a query sees tokens up to its own position.
+        groups: [blocks, kv_heads, pages] group numbers, -1 for none; no group twice.
+        slots: [blocks, kv_heads, pages]: where those pages are in ``pool``.
+        pool: [slots, 2, group_size, head_dim].
+        scale: of the scores.
+        with_mass: whether to add up the attention weights per page.
+        multiples: [blocks, kv_heads, pages] float32: how many pages each counts as; None: one.
+
+    Returns:
+        out: like ``queries``.
+        mass: [blocks, kv_heads, pages] sum of the weights over rows and the query heads that
+            share the KV head, of each page by itself; None unless asked for.
+    """
+    blocks, pages, size = queries.shape[0], groups.shape[2], pool.shape[2]
+    out = torch.empty_like(queries)
+    mass = groups.new_empty(groups.shape, dtype=torch.float32) if with_mass else None
+    step = max(1, 2**24 // max(1, groups.shape[1:].numel() * pool.shape[2:].numel()))
+    for first in range(0, blocks, step):
+        part = slice(first, first + step)
+        gathered = _wide(pool[slots[part].clamp_min(0).long()])  # [b, h, pages, 2, size, dim]
+        keys = gathered[:, :, :, 0].flatten(2, 3)
+        values = gathered[:, :, :, 1].flatten(2, 3)
+        scores, hidden = _masked_scores(queries[part], positions[part], groups[part], keys, scale)
+        if multiples is None:
+            weights = scores.softmax(-1)
+        else:
+            times = multiples[part].to(scores.dtype).repeat_interleave(size, 2)[:, :, None, None]
+            weights = (scores + times.log()).softmax(-1)
+        # Places no query of the block sees may hold anything, NaN too.
+        values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
+        attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
+        out[part] = attended.flatten(2, 3).to(out.dtype)
+        if mass is not None:
+            weights = weights if multiples is None else weights / times
+            mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
+    return out, mass
+
+
+def _masked_scores(
+    queries: torch.Tensor,
+    positions: torch.Tensor,
+    groups: torch.Tensor,
+    keys: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of tokens of the listed pages, -inf where a query must not see them.
+
+    Args:
+        queries: as for ``attend_pages``, like all that follows.
+        positions: of the queries.
+        groups: -1 for none.
+        keys: [blocks, kv_heads, tokens, head_dim] of those pages.
+        scale: of the scores.
+
+    Returns:
+        scores: [blocks, kv_heads, query heads of each, rows, tokens].
+        hidden: [blocks, kv_heads, rows, tokens] bool.
+    """
+    kv_heads, size = groups.shape[1], keys.shape[2] // max(1, groups.shape[2])
+    grouped = _wide(queries).unflatten(2, (kv_heads, -1))
+    scores = torch.einsum("brhqd,bhtd->bhqrt", grouped, keys) * scale
+    tokens = groups[..., None] * size + torch.arange(size, device=groups.device)
+    tokens = tokens.masked_fill(groups[..., None] < 0, torch.iinfo(tokens.dtype).max)
+    hidden = tokens.flatten(2)[:, :, None] > positions[:, None, :, None]
+    return scores.masked_fill(hidden[:, :, None], -math.inf), hidden

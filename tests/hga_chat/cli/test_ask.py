@@ -1,0 +1,264 @@
+"""``ask`` with a scripted engine: streams, JSON, interrupts."""
+
+import io
+import json
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from hga_chat.conversation.verify import Effect, Verification
+from hga_engine.errors import OutOfMemoryError
+from tests.support.scripted import ScriptedAnswer
+
+KEYS = {
+    "answer",
+    "finish_reason",
+    "model",
+    "documents",
+    "skipped",
+    "sources",
+    "usage",
+    "timing",
+    "memory",
+    "routing",
+}
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """300 lines of five tokens, after three that name the file."""
+    path = tmp_path / "notes.txt"
+    path.write_text("".join(f"line{n} holds some words\n" for n in range(1, 301)))
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path):
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "a.py").write_text("value = 1\n")
+    (root / "b.py").write_text("value = 2\n")
+    (root / "image.bin").write_bytes(b"\x00\x01\x02" * 50)
+    return root
+
+
+def test_answer_goes_to_stdout_and_sources_to_stderr(cli, use_engine, notes):
+    engine = use_engine(ScriptedAnswer("It is blue.", reads={20: 0.5}))
+    ran = cli("ask", notes, "Which colour?")
+    assert (ran.code, ran.out) == (0, "It is blue.\n")
+    assert f"100%  {notes}:" in ran.err
+    assert "Read most for this answer" in ran.err
+    assert "\x1b" not in ran.out + ran.err
+    assert "\r" not in ran.out + ran.err
+    assert engine.closed
+
+
+def test_quiet_leaves_only_the_answer(cli, use_engine, notes):
+    use_engine(ScriptedAnswer("Blue.", reads={20: 0.5}))
+    ran = cli("ask", "--quiet", notes, "Which colour?")
+    assert (ran.code, ran.out, ran.err) == (0, "Blue.\n", "")
+
+
+def test_several_paths_come_before_the_question(cli, use_engine, notes, repository):
+    engine = use_engine("Yes.")
+    ran = cli("ask", notes, repository / "a.py", "Both?", "--json")
+    documents = json.loads(ran.out)["documents"]
+    assert [document["path"] for document in documents] == [str(notes), str(repository / "a.py")]
+    assert engine.tokenizer.decode(engine.prompts[0]) == "\n\nBoth?"
+
+
+def test_dash_reads_standard_input(cli, use_engine, monkeypatch):
+    engine = use_engine("Yes.")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The sea is blue.\n")))
+    ran = cli("ask", "-", "Is it?")
+    assert (ran.code, ran.out) == (0, "Yes.\n")
+    assert "The sea is blue." in engine.tokenizer.decode(engine.session)
+
+
+def test_json_is_exactly_the_documented_object(cli, use_engine, repository):
+    engine = use_engine("It is 1.")
+    ran = cli("ask", repository, "Which value?", "--json", "--budget", "512")
+    report = json.loads(ran.out)
+    assert set(report) == KEYS
+    assert report["answer"] == "It is 1."
+    assert report["finish_reason"] == "stop"
+    assert report["model"] == {"name": "scripted", "fingerprint": "0" * 64}
+    assert [document["path"] for document in report["documents"]] == ["a.py", "b.py"]
+    assert all(document["sections"] == 1 for document in report["documents"])
+    assert report["skipped"] == [{"path": "image.bin", "reason": "binary"}]
+    tokens = sum(document["tokens"] for document in report["documents"])
+    prompt, answer = len(engine.prompts[0]), len(engine.tokenizer.encode("It is 1."))
+    assert report["usage"] == {
+        "document_tokens": tokens,
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+    }
+    assert engine.reads == [1 + tokens]
+    assert set(report["timing"]) == {"load_s", "prefill_s", "ttft_s", "decode_tokens_per_s"}
+    assert report["timing"]["decode_tokens_per_s"] == 40
+    assert set(report["memory"]) == {
+        "weights_bytes",
+        "index_bytes",
+        "kv_device_bytes",
+        "kv_host_bytes",
+        "kv_disk_bytes",
+        "device_peak_bytes",
+        "host_peak_bytes",
+    }
+    assert report["routing"] == {"router": "hga", "budget_tokens": 512, "sparsity": 0.03}
+
+
+def test_json_sources_name_lines_and_text(cli, use_engine, notes):
+    use_engine(ScriptedAnswer("Blue.", reads={20: 0.5, 40: 0.25}))
+    first, second = json.loads(cli("ask", notes, "Which?", "--json").out)["sources"]
+    assert set(first) == {"path", "label", "start_line", "end_line", "page", "score", "text"}
+    assert (first["score"], second["score"]) == (pytest.approx(2 / 3, abs=1e-3), 0.3333)
+    lines = notes.read_text().splitlines()
+    assert first["text"].splitlines() == lines[first["start_line"] - 1 : first["end_line"]]
+    assert first["page"] is None
+
+
+def test_settings_reach_the_engine(cli, use_engine, notes):
+    engine = use_engine("one two three four")
+    ran = cli(
+        *("ask", notes, "q", "--json", "--router", "paper", "--budget", "64", "--context", "4096"),
+        *("--host-budget", "64M", "--max-new-tokens", "2"),
+    )
+    assert json.loads(ran.out)["finish_reason"] == "length"
+    assert engine.config.router.router == "paper"
+    assert engine.config.router.decode_budget == 32
+    assert engine.config.cache.context == 4096
+    assert engine.config.cache.host_budget_bytes == 64 * 2**20
+
+
+def test_cut_answer_says_so(cli, use_engine, notes):
+    use_engine("one two three four")
+    ran = cli("ask", notes, "q", "--max-new-tokens", "2")
+    assert (ran.code, ran.out) == (0, "one two\n")
+    assert "--max-new-tokens" in ran.err
+
+
+def interrupt_at(engine, kind):
+    """Sends Ctrl-C when the engine first reports an event of this kind."""
+    answer = engine.answer
+
+    def interrupted(*arguments):
+        for event in answer(*arguments):
+            if type(event).__name__ == kind:
+                signal.raise_signal(signal.SIGINT)
+            yield event
+
+    engine.answer = interrupted
+
+
+def test_interrupt_keeps_what_was_answered(cli, use_engine, notes):
+    engine = use_engine("one two three")
+    handler = signal.getsignal(signal.SIGINT)
+    interrupt_at(engine, "TextDelta")
+    ran = cli("ask", notes, "q")
+    assert (ran.code, ran.out) == (130, "one\n")
+    assert "Interrupted." in ran.err
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_interrupt_before_the_answer(cli, use_engine, notes):
+    engine = use_engine("one two three")
+    interrupt_at(engine, "PrefillProgress")
+    ran = cli("ask", notes, "q", "--json")
+    assert ran.code == 130
+    report = json.loads(ran.out)
+    assert (report["answer"], report["finish_reason"]) == ("", "cancelled")
+
+
+def test_interrupted_while_it_reads_it_claims_no_reading(cli, use_engine, notes):
+    engine = use_engine("one")
+    read = engine.read
+
+    def interrupted(token_ids, cancel):
+        if not cancel.is_set():
+            signal.raise_signal(signal.SIGINT)
+        return read(token_ids, cancel)
+
+    engine.read = interrupted
+    ran = cli("ask", notes, "q")
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.splitlines()[-1] == "Interrupted."
+    ran = cli("ingest", "--no-chat", notes)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.splitlines()[-1].startswith("Interrupted before")
+
+
+def test_a_closed_pipe_costs_the_answer_but_not_the_reading(cli, use_engine, notes, monkeypatch):
+    engine = use_engine("one two three", "one two three")
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hga_chat.output.Output.write", closed)
+        patch.setattr("hga_chat.cli.app._closed_pipe", lambda: 1)
+        assert cli("ask", notes, "q").code == 1
+    again = cli("ask", notes, "q")
+    assert (again.code, again.out) == (0, "one two three\n")
+    assert "nothing had to be read again" in again.err
+    assert len(engine.reads) == 1
+
+
+def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monkeypatch):
+    use_engine()
+
+    def refuse(*_):
+        raise OutOfMemoryError("2.0 GiB are needed and 1.0 GiB is free. Use a smaller --context.")
+
+    monkeypatch.setattr("hga_engine.opening.open_engine", refuse)
+    ran = cli("ask", notes, "q")
+    assert (ran.code, ran.out) == (5, "")
+    assert ran.err == (
+        "hga-chat: 2.0 GiB are needed and 1.0 GiB is free. Use a smaller --context.\n"
+    )
+
+
+def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monkeypatch):
+    import hga_chat.models
+
+    use_engine("Yes.")
+    fetched = []
+
+    def missing(name):
+        raise hga_chat.models.ModelMissingError(f"{name} is not here")
+
+    monkeypatch.setattr(hga_chat.models, "find_model", missing)
+    files = SimpleNamespace(name="scripted", directory=None, prepared=None)
+    monkeypatch.setattr(
+        hga_chat.models, "pull_model", lambda name, note: fetched.append(name) or files
+    )
+    ran = cli("ask", notes, "q")
+    assert (ran.code, ran.out) == (0, "Yes.\n")
+    assert fetched == ["smollm2-64k"]
+    assert "smollm2-64k is not here yet" in ran.err
+    other = cli("ask", notes, "q", "--model", "qwen3-30b-a3b")
+    assert other.code == 1
+    assert "qwen3-30b-a3b is not here" in other.err
+
+
+def test_verification_is_printed_with_the_answer(cli, use_engine, notes, monkeypatch):
+    def stand_in(conversation, turn, cancel):
+        (source,) = conversation.turns[turn].sources
+        return Verification(-1.5, (Effect(source, 7.25, -0.125),), 0.5)
+
+    monkeypatch.setattr("hga_chat.conversation.verify.verify", stand_in)
+    read = ScriptedAnswer("It is blue.", reads={20: 0.5})
+    use_engine(read, read, ScriptedAnswer("No."))
+    ran = cli("ask", "--verify", "--json", notes, "Which colour?")
+    assert json.loads(ran.out)["verification"] == {
+        "log_probability": -1.5,
+        "drops": [7.25],
+        "random_drops": [-0.125],
+        "seconds": 0.5,
+    }
+    ran = cli("ask", "--verify", notes, "Which colour?")
+    assert "falls by 7.2 nats" in ran.err
+    assert "picked blindly by -0.1" in ran.err
+    ran = cli("ask", "--verify", "--json", notes, "Is there more?")
+    assert json.loads(ran.out).keys() == KEYS  # nothing stands out, nothing to verify

@@ -1,0 +1,145 @@
+import threading
+
+import pytest
+import torch
+
+from hga_chat.conversation.conversation import Answer, Conversation, saved_turn
+from hga_engine.config import SamplingParams
+from hga_engine.errors import ContextFullError
+from hga_engine.events import PrefillProgress, TextDelta
+from tests.support.scripted import ScriptedAnswer, ScriptedEngine
+
+GREEDY = SamplingParams()
+
+
+def ask(conversation, question, cancel=None):
+    """The answer, and the events before it."""
+    *events, answer = conversation.ask(question, GREEDY, cancel)
+    assert isinstance(answer, Answer)
+    return answer, events
+
+
+class Layout:
+    """Just the tokens: these tests look at the session, not at sources."""
+
+    def __init__(self, token_ids):
+        self.token_ids = token_ids
+
+    def locate(self, start, end):
+        raise AssertionError("no attention mass was scripted")
+
+
+@pytest.fixture
+def engine():
+    return ScriptedEngine(["Blue.", "Because of the sky."])
+
+
+@pytest.fixture
+def conversation(engine):
+    return Conversation(engine, Layout(engine.tokenizer.encode("The sea is blue.")))
+
+
+def test_session_holds_opening_documents_question_and_answer_in_this_order(conversation, engine):
+    list(conversation.read())
+    ask(conversation, "Which colour?")
+    ask(conversation, "Why?")
+    encode = engine.tokenizer.encode
+    user, assistant, end = 0, 1, 2
+    expected = [user, *encode("The sea is blue."), *encode("\n\nWhich colour?"), end, assistant]
+    expected += [*encode("Blue."), end, user, *encode("Why?"), end, assistant]
+    expected += encode("Because of the sky.")
+    assert engine.session == expected
+    assert conversation.document_start == 1
+
+
+def test_events_are_progress_then_text_then_one_answer(conversation):
+    answer, events = ask(conversation, "Which colour?")
+    kinds = [type(event) for event in events]
+    texts = kinds.count(TextDelta)
+    assert texts == 2
+    assert kinds == [PrefillProgress] * (len(kinds) - texts) + [TextDelta] * texts
+    assert (answer.question, answer.text) == ("Which colour?", "Blue.")
+    assert answer.finished.completion_tokens == 2
+    assert [saved_turn(turn) for turn in conversation.turns] == [saved_turn(answer)]
+    assert conversation.turns[0].standing_out is None  # 50 KB a turn at 64K
+
+
+def test_documents_are_read_once(conversation, engine):
+    list(conversation.read())
+    tokens = engine.num_tokens
+    assert list(conversation.read()) == []
+    assert engine.num_tokens == tokens
+
+
+def test_without_documents_the_question_opens_the_session(engine):
+    conversation = Conversation(engine, None)
+    ask(conversation, "Hello?")
+    assert engine.session[:4] == [0, *engine.tokenizer.encode("Hello?"), 2]
+
+
+def test_cancelled_read_can_be_taken_up_again(engine, conversation):
+    cancel = threading.Event()
+    for _ in conversation.read(cancel):
+        cancel.set()
+    assert not conversation.is_read
+    answer, _ = ask(conversation, "Which colour?", cancel)
+    assert (answer.text, answer.finished.reason) == ("", "cancelled")
+    assert conversation.turns == []
+    assert ask(conversation, "Which colour?")[0].text == "Blue."
+
+
+def test_question_cancelled_while_it_is_read_leaves_no_mark(engine, conversation):
+    list(conversation.read())
+    before = list(engine.session)
+    cancel = threading.Event()
+    events = []
+    for event in conversation.ask("Which colour?", GREEDY, cancel):
+        cancel.set()
+        events.append(event)
+    assert isinstance(events[-1], Answer)
+    assert events[-1].finished.reason == "cancelled"
+    assert engine.session == before
+    assert conversation.turns == []
+    ask(conversation, "Which colour?")
+    assert engine.prompts[-1][:1] == engine.tokenizer.encode("\n")  # again a first question
+
+
+def test_answer_cancelled_on_its_way_keeps_its_part(engine, conversation):
+    list(conversation.read())
+    cancel = threading.Event()
+    for event in conversation.ask("Which colour?", GREEDY, cancel):
+        if isinstance(event, TextDelta):
+            cancel.set()
+    assert (event.text, event.finished.reason) == ("Blue", "cancelled")
+    assert [saved_turn(turn) for turn in conversation.turns] == [saved_turn(event)]
+    assert engine.session[-1:] == engine.tokenizer.encode("Blue")
+    ask(conversation, "Why?")
+    assert engine.prompts[-1][:2] == [2, 0]
+
+
+def test_full_context_leaves_the_session_usable():
+    engine = ScriptedEngine(["Blue."], context=40)
+    conversation = Conversation(engine, Layout(engine.tokenizer.encode("The sea is blue.")))
+    list(conversation.read())
+    before = list(engine.session)
+    with pytest.raises(ContextFullError):
+        ask(conversation, "word " * 40)
+    assert engine.session == before
+    assert ask(conversation, "Which colour?")[0].text == "Blue."
+
+
+def test_failure_during_the_answer_takes_the_question_back():
+    engine = ScriptedEngine([ScriptedAnswer("x", error=OSError("disk")), "Blue."])
+    conversation = Conversation(engine, None)
+    list(conversation.read())
+    before = list(engine.session)
+    with pytest.raises(OSError, match="disk"):
+        ask(conversation, "Which colour?")
+    assert engine.session == before
+    assert ask(conversation, "Which colour?")[0].text == "Blue."
+
+
+def test_attention_mass_is_summed_over_the_answer(engine):
+    engine = ScriptedEngine([ScriptedAnswer("one two three", reads={0: 0.25})])
+    answer, _ = ask(Conversation(engine, None), "Count.")
+    torch.testing.assert_close(answer.group_mass[0], torch.tensor(0.75))

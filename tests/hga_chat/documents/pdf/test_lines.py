@@ -1,0 +1,137 @@
+import io
+
+import pytest
+from pypdf import PageObject, PdfReader, PdfWriter
+from pypdf.generic import (
+    ArrayObject,
+    DecodedStreamObject,
+    DictionaryObject,
+    NameObject,
+    NumberObject,
+)
+
+from hga_chat.documents.pdf.fonts import Fonts
+from hga_chat.documents.pdf.lines import Line, read_lines
+
+WIDTHS = dict.fromkeys(range(32, 127), 500) | {32: 250}
+
+
+def _page(content: bytes, font: DictionaryObject | None = None) -> PageObject:
+    """A page whose font F has letters half as wide as high."""
+    writer = PdfWriter()
+    page = writer.add_blank_page(600, 800)
+    if font is None:
+        widths = ArrayObject([NumberObject(WIDTHS[code]) for code in range(32, 127)])
+        font = DictionaryObject(
+            {
+                NameObject("/Subtype"): NameObject("/Type1"),
+                NameObject("/BaseFont"): NameObject("/Even"),
+                NameObject("/FirstChar"): NumberObject(32),
+                NameObject("/Widths"): widths,
+                NameObject("/Encoding"): NameObject("/WinAnsiEncoding"),
+            }
+        )
+    fonts = DictionaryObject({NameObject("/F"): writer._add_object(font)})
+    page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+    stream = DecodedStreamObject()
+    stream.set_data(content)
+    page[NameObject("/Contents")] = writer._add_object(stream)
+    buffer = io.BytesIO()
+    writer.write(buffer)
+    return PdfReader(buffer).pages[0]
+
+
+def _lines(content: bytes) -> list[Line]:
+    return read_lines(_page(content), Fonts())
+
+
+def test_places_and_widths() -> None:
+    (line,) = _lines(b"BT /F 10 Tf 100 700 Td (four) Tj ET")
+    (piece,) = line.pieces
+    assert (piece.text, piece.left, piece.right) == ("four", 100, 120)
+    assert (piece.baseline, piece.size, piece.font) == (700, 10, "/Even")
+
+
+def test_matrices_scale_and_move() -> None:
+    (line,) = _lines(b"q 2 0 0 2 10 20 cm BT /F 10 Tf 1 0 0 1 100 300 Tm (four) Tj ET Q")
+    (piece,) = line.pieces
+    assert (piece.left, piece.right, piece.baseline, piece.size) == (210, 250, 620, 20)
+
+
+def test_wide_gaps_part_pieces() -> None:
+    in_one_array, by_moves = _lines(
+        b"BT /F 10 Tf 100 700 Td [(left) -9000 (right)] TJ ET "
+        b"BT /F 10 Tf 100 680 Td (left) Tj 110 0 Td (right) Tj ET"
+    )
+    for line in (in_one_array, by_moves):
+        assert [piece.text.strip() for piece in line.pieces] == ["left", "right"]
+        assert [piece.left for piece in line.pieces] == [100, 210]
+        assert line.pieces[1].right == 235
+        assert line.text == "left right"
+
+
+def test_strings_that_follow_each_other() -> None:
+    (line,) = _lines(b"BT /F 10 Tf 100 700 Td (one) Tj (two) Tj [-300 (three)] TJ ET")
+    assert line.text == "onetwo three"
+    (piece,) = line.pieces
+    assert (piece.left, piece.right) == (100, 158)
+
+
+@pytest.mark.parametrize(("move", "text"), [(38, "kerned"), (40, "kerned"), (44, "ker ned")])
+def test_justified_text_has_no_spaces_within_words(move: int, text: str) -> None:
+    # "a b ker" is 40 points long, of which 10 were added to its two spaces.
+    content = f"BT /F 10 Tf 5 Tw 100 700 Td (a b ker) Tj {move} 0 Td (ned) Tj ET"
+    (line,) = _lines(content.encode())
+    assert line.text == f"a b {text}"
+
+
+def test_justified_text_has_single_spaces() -> None:
+    justified, typed = _lines(
+        b"BT /F 10 Tf 100 700 Td [(and) -400 ( so) -400 ( on)] TJ 0 -12 Td (a  b) Tj ET"
+    )
+    assert (justified.text, typed.text) == ("and so on", "a  b")
+
+
+def test_sideways_text_reads_upright() -> None:
+    down, up = (
+        [line.text for line in _lines(b"BT /F 10 Tf %b Tm 12 TL (one) Tj T* (two) Tj ET" % matrix)]
+        for matrix in (b"0 -1 1 0 300 700", b"0 1 -1 0 300 100")
+    )
+    assert down == up == ["one", "two"]
+    lines = _lines(
+        b"BT /F 10 Tf 0 1 -1 0 20 400 Tm (stamp) Tj ET BT /F 10 Tf 100 700 Td (much more) Tj ET"
+    )
+    assert [(line.text, line.pieces[0].quarter) for line in lines] == [
+        ("much more", 0),
+        ("stamp", 1),
+    ]
+
+
+def test_hebrew_reads_as_pypdf_reads_it() -> None:
+    names = b"1 begincodespacerange <00> <FF> endcodespacerange 2 beginbfchar "
+    names += b"<61> <05D0> <62> <05D1> endbfchar endcmap"
+    cmap = DecodedStreamObject()
+    cmap.set_data(names)
+    font = DictionaryObject(
+        {
+            NameObject("/Subtype"): NameObject("/TrueType"),
+            NameObject("/BaseFont"): NameObject("/Square"),
+            NameObject("/ToUnicode"): cmap,
+        }
+    )
+    page = _page(b"BT /F 10 Tf 100 700 Td (ab) Tj (ba) Tj ET", font)
+    (line,) = read_lines(page, Fonts())
+    assert line.text == page.extract_text()
+
+
+def test_a_page_is_left_as_it_was() -> None:
+    page = _page(b"BT /F 10 Tf 100 700 Td (left) Tj ET")
+    before = page.raw_get("/Contents")
+    read_lines(page, Fonts())
+    assert page.raw_get("/Contents") is before
+
+
+def test_numbers_beyond_all_bounds() -> None:
+    grow = b"%b 0 0 1 0 0 cm " % (b"9" * 40)
+    (line,) = _lines(grow * 9 + b"BT /F 10 Tf 100 700 Td (far) Tj ET")
+    assert (line.text, line.pieces[0].left) == ("far", 0)

@@ -1,0 +1,139 @@
+import io
+import time
+from pathlib import Path
+
+import pytest
+from pypdf import PdfWriter
+from pypdf.constants import PageLabelStyle
+from pypdf.generic import DecodedStreamObject, NameObject
+
+from hga_chat.documents.pdf import reader as pdf
+from hga_chat.documents.pdf.reader import read_pdf
+from hga_chat.documents.types import UnreadableError
+
+
+def test_a_section_a_page(make_pdf) -> None:
+    reading = read_pdf("a.pdf", make_pdf(["First page\nwith two lines", "Second page"]))
+    assert [(s.label, s.page, s.text) for s in reading.sections] == [
+        ("page 1", "1", "First page\nwith two lines"),
+        ("page 2", "2", "Second page"),
+    ]
+    assert reading.sections[0].start_line is None
+    assert not reading.notes
+
+
+def test_page_labels(make_pdf) -> None:
+    def label(writer: PdfWriter) -> None:
+        writer.set_page_label(0, 1, style=PageLabelStyle.LOWERCASE_ROMAN)
+        writer.set_page_label(2, 3, style=PageLabelStyle.DECIMAL, start=1)
+        writer.set_page_label(4, 4, style=PageLabelStyle.DECIMAL, prefix="A-", start=7)
+
+    sections = read_pdf("a.pdf", make_pdf(["one", "two", "three", "four", "five"], label)).sections
+    assert [s.page for s in sections] == ["i", "ii", "1", "2", "A-7"]
+    assert sections[2].label == "page 1 (sheet 3 of 5)"
+
+
+def test_pages_without_text_are_noted(make_pdf) -> None:
+    reading = read_pdf("a.pdf", make_pdf(["one", None, "three", None]))
+    assert [s.page for s in reading.sections] == ["1", "3"]
+    assert reading.notes == ("2 pages (2, 4): no text (blank or drawn)",)
+
+
+def test_a_scan(make_pdf) -> None:
+    with pytest.raises(UnreadableError, match=r"no text on any of 3 pages \(a scan\?\)"):
+        read_pdf("a.pdf", make_pdf([None, None, None]))
+    with pytest.raises(UnreadableError, match=r"no text on its only page \(a scan\?\)"):
+        read_pdf("a.pdf", make_pdf([None]))
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
+def test_encrypted(make_pdf, algorithm: str) -> None:
+    locked = make_pdf(["secret"], lambda w: w.encrypt("word", "owner", algorithm=algorithm))
+    with pytest.raises(UnreadableError, match="encrypted PDF"):
+        read_pdf("a.pdf", locked)
+    open_to_all = make_pdf(["open"], lambda w: w.encrypt("", "owner", algorithm=algorithm))
+    assert [s.text for s in read_pdf("a.pdf", open_to_all).sections] == ["open"]
+
+
+def test_no_pages(make_pdf) -> None:
+    with pytest.raises(UnreadableError, match="a PDF without pages"):
+        read_pdf("a.pdf", make_pdf([]))
+
+
+@pytest.mark.parametrize("keep", [9, 100, 400])
+def test_damaged(make_pdf, keep: int) -> None:
+    with pytest.raises(UnreadableError, match=r"damaged PDF|a PDF without pages"):
+        read_pdf("a.pdf", make_pdf(["one"])[:keep])
+
+
+def test_one_damaged_page_costs_only_itself(make_pdf) -> None:
+    def damage(writer: PdfWriter) -> None:
+        stream = DecodedStreamObject()
+        stream.set_data(b"not compressed at all")
+        stream[NameObject("/Filter")] = NameObject("/NoSuchFilter")
+        writer.pages[1][NameObject("/Contents")] = writer._add_object(stream)
+
+    reading = read_pdf("a.pdf", make_pdf(["one", "two", "three"], damage))
+    assert [s.page for s in reading.sections] == ["1", "3"]
+    assert reading.notes == ("page 2: damaged",)
+
+
+def test_ligatures_and_soft_hyphens_become_letters(make_pdf) -> None:
+    (section,) = read_pdf("a.pdf", make_pdf(["co\u00adoperation   "])).sections
+    assert section.text == "cooperation"
+
+
+def test_a_parser_that_hangs_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pdf
+) -> None:
+    endless = tmp_path / "worker.py"
+    endless.write_text("while True: pass")
+    monkeypatch.setattr(pdf, "_WORKER", endless)
+    monkeypatch.setattr(pdf, "TIMEOUT_S", 0.3)
+    started = time.monotonic()
+    with pytest.raises(UnreadableError, match="not read within"):
+        read_pdf("a.pdf", make_pdf(["one"]))
+    assert time.monotonic() - started < 10
+
+
+def test_a_parser_that_dies_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pdf
+) -> None:
+    dying = tmp_path / "worker.py"
+    dying.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    monkeypatch.setattr(pdf, "_WORKER", dying)
+    with pytest.raises(UnreadableError, match="the parser ended with -11"):
+        read_pdf("a.pdf", make_pdf(["one"]))
+
+
+def test_a_decompression_bomb_stays_within_limits(make_pdf) -> None:
+    def inflate(writer: PdfWriter) -> None:
+        stream = DecodedStreamObject()
+        stream.set_data(b" " * 200_000_000)
+        writer.pages[0][NameObject("/Contents")] = writer._add_object(stream.flate_encode())
+
+    bomb = make_pdf(["one", "two"], inflate)
+    assert len(bomb) < 1_000_000
+    reading = read_pdf("a.pdf", bomb)
+    assert [s.page for s in reading.sections] == ["2"]
+    assert reading.notes == ("page 1: damaged",)
+
+
+def test_modules_beside_the_user_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pdf
+) -> None:
+    (tmp_path / "pypdf.py").write_text("raise SystemExit('taken over')")
+    (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert len(read_pdf("a.pdf", make_pdf(["one"])).sections) == 1
+
+
+def test_too_many_pages(make_pdf) -> None:
+    writer = PdfWriter()
+    for _ in range(2001):
+        writer.add_blank_page(10, 10)
+    buffer = io.BytesIO()
+    writer.write(buffer)
+    with pytest.raises(UnreadableError, match="2,001 pages; the limit is 2,000"):
+        read_pdf("a.pdf", buffer.getvalue())

@@ -1,0 +1,39 @@
+import pytest
+
+from hga_chat.documents.pdf.words import Vocabulary, plain
+
+
+def test_ligatures_become_letters_and_controls_go() -> None:
+    assert plain("o\ufb03ce \ufb02uid\u00a0\x1b[2J\ud800\r\nnext") == "office fluid [2J\nnext"
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "lines", "mended"),
+    [
+        ("the observatory", ["an observa-", "tory of"], ["an observatory", "of"]),
+        ("", ["an observa-", "tory, of"], ["an observatory,", "of"]),
+        ("", ["an observa-", "tory."], ["an observatory."]),
+        ("a well-known one", ["a well-", "known one"], ["a well-known", "one"]),
+        ("time and series", ["a time-", "series of"], ["a time-series", "of"]),
+        ("under and stand", ["to under-", "stand"], ["to under-stand"]),
+        ("understand under stand", ["to under-", "stand"], ["to understand"]),
+        ("case", ["on a case-", "by-case basis"], ["on a case-by-case", "basis"]),
+        ("established", ["well-estab-", "lished ways"], ["well-established", "ways"]),
+        ("", ["in 17-", "19 and", "A-", "B"], ["in 17-", "19 and", "A-", "B"]),
+        ("", ["of Jean-", "Luc"], ["of Jean-", "Luc"]),
+        ("", ["a list -", "of what"], ["a list -", "of what"]),
+        ("", ["draw\u00ad", "Ings co\u00adop"], ["drawIngs", "coop"]),
+        ("", ["three lin-", "es bro-", "ken"], ["three lines", "broken"]),
+        ("", ["the last-"], ["the last-"]),
+        ("", ["a hyphen\u2010", "ated word"], ["a hyphenated", "word"]),
+        ("", ["dear-", "", "gone"], ["dear-", "", "gone"]),
+    ],
+)
+def test_words_broken_at_line_ends(elsewhere: str, lines: list[str], mended: list[str]) -> None:
+    vocabulary = Vocabulary.of([[elsewhere], lines])
+    assert list(vocabulary.mended(lines)) == mended
+
+
+def test_halves_of_broken_words_are_no_words() -> None:
+    vocabulary = Vocabulary.of([["the observa-", "tory is well-known"]])
+    assert vocabulary.words == {"the", "is", "well-known", "well", "known"}

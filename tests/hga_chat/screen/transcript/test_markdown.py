@@ -1,0 +1,139 @@
+import pytest
+
+from hga_chat.screen.transcript.markdown import BlockSplitter, Line, Table, render
+
+ANSWER = """Intro with **bold**
+over two lines.
+
+# Heading
+- first
+  - nested
+- second, after a blank
+
+  still second
+1. one
+2. two
+
+```python
+- not a list
+
+# not a heading
+```
+After.
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+> quoted
+"""
+BLOCKS = [
+    "Intro with **bold**\nover two lines.",
+    "# Heading",
+    "- first\n  - nested",
+    "- second, after a blank\n\n  still second",
+    "1. one",
+    "2. two",
+    "```python\n- not a list\n\n# not a heading\n```",
+    "After.",
+    "| a | b |\n|---|---|\n| 1 | 2 |",
+    "> quoted",
+]
+
+
+def split(text, size):
+    splitter = BlockSplitter()
+    blocks = []
+    for start in range(0, len(text), size):
+        blocks += splitter.push(text[start : start + size])
+    return blocks + splitter.finish()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_blocks_do_not_depend_on_how_the_text_arrives(size):
+    assert [block.text for block in split(ANSWER, size)] == BLOCKS
+
+
+def test_gaps_are_asked_for_where_blocks_stand_apart():
+    gaps = {block.text.split("\n")[0]: block.gap for block in split(ANSWER, 1000)}
+    assert not gaps["Intro with **bold**"]
+    assert gaps["# Heading"]
+    assert gaps["- first"]  # below a heading
+    assert not gaps["- second, after a blank"]
+    assert not gaps["2. two"]
+    assert gaps["```python"]
+    assert gaps["After."]
+
+
+def test_finished_and_tail_together_are_the_text():
+    splitter = BlockSplitter()
+    done = [block.text for block in splitter.push("One.\n\nTwo goes on\nand on")]
+    assert done == ["One."]
+    assert splitter.tail.text == "Two goes on\nand on"
+
+
+def test_open_fence_stays_in_the_tail():
+    splitter = BlockSplitter()
+    assert splitter.push("```\na\n\nb\n") == []
+    assert splitter.in_fence
+    assert [block.text for block in splitter.push("```\n")] == ["```\na\n\nb\n```"]
+    assert not splitter.in_fence
+
+
+def test_year_at_the_start_of_a_line_is_no_list():
+    assert [block.text for block in split("born in\n1986. A year\n", 3)] == [
+        "born in\n1986. A year"
+    ]
+
+
+def plain(parts):
+    return [part.first.plain + part.content.plain for part in parts if isinstance(part, Line)]
+
+
+def test_lists_hang_behind_their_marks():
+    parts = render("- one\n  - two\n\n    more")
+    assert plain(parts) == ["• one", "  ◦ two", "    ", "    more"]
+    assert parts[1].rest.plain == "    "
+
+
+def test_numbers_start_where_the_text_says():
+    assert plain(render("9. nine\n10. ten")) == ["9. nine", "10. ten"]
+
+
+def test_code_stands_behind_a_gutter_word_for_word():
+    parts = render("```python\nif a[0]:\n    b()\n```")
+    assert [part.content.plain for part in parts] == ["if a[0]:", "    b()"]
+    assert {part.first.plain for part in parts} == {"▏ "}
+    assert parts[0].content.spans
+
+
+def test_unknown_language_is_plain_code():
+    assert [part.content.plain for part in render("```nonsense\nx  y\n```")] == ["x  y"]
+
+
+def test_markup_of_the_screen_stays_text():
+    text = "[bold]a[/bold] [@click=app.quit]b[/] [link=x]c[/link]"
+    (part,) = render(text)
+    assert part.content.plain == text
+    assert not any("@click" in str(span.style) for span in part.content.spans)
+
+
+def test_html_and_entities_stay_text():
+    assert plain(render("<script>x</script> a")) == ["<script>x</script> a"]
+
+
+def test_links_say_where_they_lead():
+    assert plain(render("[docs](https://a.org/b)")) == ["docs (https://a.org/b)"]
+    assert plain(render("<https://a.org>")) == ["https://a.org"]
+
+
+def test_emphasis_becomes_style():
+    (part,) = render("a **b** *c*")
+    assert part.content.plain == "a b c"
+    assert [str(span.style) for span in part.content.spans] == ["bold", "italic"]
+
+
+def test_table_keeps_its_cells():
+    (table,) = render("| a | b |\n|---|---|\n| 1 | `2` |")
+    assert isinstance(table, Table)
+    assert [[cell.plain for cell in row] for row in table.rows] == [["a", "b"], ["1", "2"]]

@@ -1,0 +1,49 @@
+"""A growing piece takes over what was laid out and drawn, and looks as if drawn anew."""
+
+import pytest
+from rich.style import Style as RichStyle
+from textual.strip import Strip
+from textual.style import Style
+
+from hga_chat.screen.transcript.markdown import open_table, plain_fence, render
+from hga_chat.screen.transcript.pieces import Frame, Piece
+from hga_chat.screen.transcript.rows import Look, rows_of
+
+FRAME = Frame(Look(Style(), lambda _: Style()), Strip([]), 30, 30, RichStyle())
+FENCE = ["```python", *[f"total{n} = total + {n}  # a line that is wrapped" for n in range(9)]]
+TABLE = ["| name | what |", "|--|--|", *[f"| row{n} | {'wide ' * n} |" for n in range(9)]]
+PROSE = ["one two three four five six seven eight nine ten"] * 3
+
+
+def piece(lines):
+    text = "\n".join(lines)
+    parts = plain_fence(text) or open_table(text) or render(text, colours=False)
+    return Piece("answer", rows_of(parts), text)
+
+
+def drawn(piece):
+    found = []
+    for y in range(piece.height(30)):
+        row, line = piece.row_at(y)
+        found.append(piece.strip(row, line, FRAME, 7 + row))
+    return found
+
+
+@pytest.mark.parametrize("lines", [FENCE, TABLE, PROSE], ids=["fence", "table", "prose"])
+def test_a_growing_piece_looks_as_if_drawn_anew(lines):
+    growing = piece(lines[:2])
+    for end in range(2, len(lines) + 1):
+        former, growing = growing, piece(lines[:end])
+        drawn(former)
+        growing.take_over(former)
+        assert growing.is_measured(30)
+        anew = piece(lines[:end])
+        assert growing.height(30) == anew.height(30)
+        assert [strip.text for strip in drawn(growing)] == [strip.text for strip in drawn(anew)]
+
+
+def test_rows_that_stay_are_not_drawn_again():
+    former, growing = piece(FENCE[:6]), piece(FENCE[:8])
+    kept = drawn(former)
+    growing.take_over(former)
+    assert all(one is other for one, other in zip(kept, drawn(growing), strict=False))

@@ -1,0 +1,49 @@
+"""Saved sessions with real engines: killed at any moment, and as if they had never been closed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hga_chat.conversation.conversation import Answer, Conversation
+from hga_chat.documents import lay_out, load_documents
+from hga_engine.config import EngineConfig, SamplingParams
+
+ROOT = Path(__file__).parents[3]
+HANDBOOK = ROOT / "assets" / "samples" / "handbook" / "13-budget.md"
+QUESTIONS = ("What is the total of the year?", "And what does the dome cost?")
+
+
+def test_killed_at_any_moment_nothing_is_damaged_or_lost():
+    """A few kills; ``python -m tools.stress.killed_sessions`` goes on for as long as one likes."""
+    command = [sys.executable, "-m", "tools.stress.killed_sessions", "--kills", "3"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["kills"] == 3
+
+
+@pytest.mark.weights
+def test_a_session_answers_as_if_it_had_never_been_closed(
+    cli, embedded_model, single_thread, monkeypatch
+):
+    from hga_engine.opening import open_engine, prepare_model
+
+    model = prepare_model(embedded_model)
+    monkeypatch.setattr("hga_engine.opening.prepare_model", lambda *_: model)  # once is enough
+    layout = lay_out(load_documents([str(HANDBOOK)]), model.tokenizer)
+    uninterrupted = Conversation(open_engine(model, EngineConfig()), layout)
+    greedy = SamplingParams(max_new_tokens=24)
+    expected = [
+        event.text
+        for question in QUESTIONS
+        for event in uninterrupted.ask(question, greedy)
+        if isinstance(event, Answer)
+    ]
+    uninterrupted.close()
+    assert cli("ingest", "--no-chat", "--quiet", HANDBOOK).code == 0
+    for question, answer in zip(QUESTIONS, expected, strict=True):
+        ran = cli("ask", "--session", HANDBOOK.name, question, "--max-new-tokens", "24")
+        assert ran.out == f"{answer}\n"
+        assert "nothing had to be read again" in ran.err

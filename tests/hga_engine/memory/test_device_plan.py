@@ -1,0 +1,71 @@
+"""Dividing a GPU's memory before anything is allocated."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hga_chat.models.catalogue import QWEN3_30B_A3B
+from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
+from hga_engine.errors import OutOfMemoryError
+from hga_engine.memory.device_plan import device_memory, plan_device
+
+GIB = 2**30
+WEIGHTS = int(28.45 * GIB)
+DRIVER = GIB // 2
+
+
+def plan(limit: float | None = 31, total: float = 80, **given):
+    router = given.pop("router", RouterConfig())
+    cache = CacheConfig(device_limit_bytes=None if limit is None else int(limit * GIB), **given)
+    return plan_device(
+        QWEN3_30B_A3B,
+        EngineConfig(router, cache).on("cuda"),
+        4096,
+        WEIGHTS,
+        DRIVER,
+        int(total * GIB),
+        torch.bfloat16,
+    )
+
+
+def test_64k_of_qwen3_fits_beside_its_weights_on_a_32_gb_card():
+    made = plan()
+    # By the geometry: 48 layers of 4 heads, 1,024 chunks; 128 B of summary a chunk and 34 of codes
+    # and scale a token; 96 KiB of K/V a token, of which a layer holds a 48th.
+    assert made.index == 48 * 4 * 1024 * (256 + 64 * 34)
+    assert made.layer_pools == 2 * 65_536 * 96 * 1024 // 48
+    assert made.window > 48 * 4 * 8 * 8192
+    assert made.total <= 31 * GIB
+    # Every query finds room for what it chooses, several times over.
+    assert made.cached_pages >= 4 * 64
+    assert made.page_cache == made.cached_pages * 48 * 4 * (8192 + 8)
+
+
+def test_the_page_cache_takes_what_is_left():
+    small, large = plan(31), plan(31.5)
+    grown = large.page_cache - small.page_cache
+    assert 0.5 * GIB - 48 * 4 * 8200 <= grown <= 0.5 * GIB + 48 * 4 * 8200
+    assert plan(None).cached_pages == 65_536 // 16  # every group
+
+
+def test_a_device_smaller_than_the_limit_counts():
+    assert plan(60, total=31) == plan(31)
+
+
+def test_what_cannot_fit_is_refused_with_what_would_help():
+    with pytest.raises(OutOfMemoryError) as caught:
+        plan(29.5)
+    told = str(caught.value)
+    assert "29.50 GiB may be used" in told
+    assert "--context" in told
+    assert "weights 28.45" in told
+    assert plan(29.9, context=2048).total <= 29.9 * GIB
+
+
+def test_dense_attention_needs_no_index():
+    assert plan(router=replace(RouterConfig(), router="dense")).index == 0
+
+
+def test_nothing_is_in_use_without_a_gpu():
+    assert device_memory(torch.device("cpu")).used_bytes == 0

@@ -1,0 +1,169 @@
+"""Compiling the kernels: when it happens, where the result is kept, and what if it cannot be."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hga_kernels
+from hga_kernels import cpu
+from hga_kernels.cpu import build
+from hga_kernels.reference import selection as reference
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "kernels"
+    monkeypatch.setenv("HGA_KERNELS_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Compiler runs, which write an empty library here."""
+    seen: list[list[str]] = []
+
+    def run(command: list[str], **kwargs: Any) -> "subprocess.CompletedProcess[str]":
+        seen.append(command)
+        Path(command[command.index("-o") + 1]).touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return seen
+
+
+@pytest.fixture
+def unloaded() -> Iterator[None]:
+    """As if no kernel had been asked for yet."""
+    cpu._load.cache_clear()
+    yield
+    cpu._load.cache_clear()
+
+
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "ziglang" else find(name, *rest),
+    )
+
+
+def test_the_cached_library_is_used_again(cache: Path, commands: list[list[str]]) -> None:
+    first = build.library_path()
+    assert first.parent == cache
+    assert build.library_path() == first
+    assert len(commands) == 1
+    assert list(cache.iterdir()) == [first]
+
+
+def test_each_cpu_has_a_library_of_its_own(cache: Path, commands: list[list[str]]) -> None:
+    assert build.library_path() != build.library_path("x86_64_v3")
+    assert ["-mcpu=native" in commands[0], "-mcpu=x86_64_v3" in commands[1]] == [True, True]
+
+
+def test_changed_sources_are_compiled_again(
+    cache: Path, commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "one.c").write_text("int one(void) { return 1; }")
+    (sources / "one.h").write_text("#define ONE 1")
+    monkeypatch.setattr(build, "_SOURCES", sources)
+    paths = [build.library_path()]
+    (sources / "one.c").write_text("int one(void) { return 2; }")
+    paths.append(build.library_path())
+    (sources / "one.h").write_text("#define ONE 2")
+    paths.append(build.library_path())
+    assert len(set(paths)) == len(commands) == 3
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_compilers_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrong.c").write_text("int wrong(void) { return undeclared; }")
+    monkeypatch.setattr(build, "_SOURCES", tmp_path)
+    with pytest.raises(build.BuildError, match=r"wrong\.c.*undeclared"):
+        build.library_path()
+    assert list((tmp_path / "kernels").iterdir()) == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_compiler_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **kwargs: Any) -> None:
+        raise subprocess.TimeoutExpired(command, kwargs["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(build.BuildError, match="timed out"):
+        build.library_path()
+
+
+def computes_in_torch() -> bool:
+    """Whether all kernels work, and give exactly what the plain definition gives."""
+    inputs = torch.randn(3, 32).bfloat16()
+    weight = torch.randn(8, 32).bfloat16()
+    keys, centres = torch.randn(1, 64, 32).bfloat16(), torch.randn(1, 1, 32).bfloat16()
+    pages = torch.zeros(1, 1, 1, dtype=torch.int32)
+    query, pool = torch.randn(1, 1, 1, 32).bfloat16(), torch.randn(1, 2, 4, 32).bfloat16()
+    position = torch.tensor([[3]])
+    codes, scales = hga_kernels.encode_tokens(keys, centres)
+    plain_codes, plain_scales = reference.encode_tokens(keys, centres)
+    out, _ = hga_kernels.attend_pages(query, position, pages, pages, pool, 1.0)
+    pairs = [
+        (hga_kernels.linear(inputs, weight), reference.linear(inputs, weight)),
+        (codes, plain_codes),
+        (scales, plain_scales),
+        (out, reference.attend_pages(query, position, pages, pages, pool, 1.0)[0]),
+    ]
+    return not cpu.available() and all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.usefixtures("cache", "unloaded")
+def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_compiler(monkeypatch)
+    assert computes_in_torch()
+    status = hga_kernels.status()["cpu"]
+    assert status == "plain torch (the ziglang package is not installed)"
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_without_a_cache_torch_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file where a folder should be: not even root can write into it.
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HGA_KERNELS_CACHE", str(tmp_path / "file" / "kernels"))
+    assert computes_in_torch()
+    status = hga_kernels.status()["cpu"]
+    assert status.startswith("plain torch (")
+    assert str(tmp_path / "file") in status
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_a_damaged_library_is_not_used(cache: Path) -> None:
+    cache.mkdir()
+    build_path = cache / "library"
+    build_path.write_bytes(b"not a library")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "library_path", lambda: build_path)
+        assert computes_in_torch()
+        assert "library" in hga_kernels.status()["cpu"]
+
+
+def test_importing_compiles_nothing(cache: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import hga_kernels"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert not cache.exists()
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_compiled_kernels_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HGA_KERNELS_CACHE", raising=False)
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("no compiler here")
+    assert hga_kernels.status() == {"cpu": "compiled"}
+    assert cpu.available()

@@ -1,0 +1,275 @@
+"""The compiled selection and attention against their plain definitions.
+
+Expected values come from the definition in float64 on the same bf16 numbers. All memory that the
+wrappers ask for is filled with NaN (or large numbers) first, so that what is not written shows.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hga_kernels import cpu
+from hga_kernels.reference import selection as reference
+from tests.support.kernel_cases import (
+    BF16_STEP,
+    CHUNK,
+    Index,
+    assert_drawn,
+    assert_near,
+    exact,
+    index_of,
+    multiples_for,
+    page_case,
+    random,
+    ratios,
+    seeds,
+)
+
+compiled = pytest.mark.usefixtures("compiled")
+
+
+# Selection
+
+
+def eight_bits(turned: torch.Tensor) -> torch.Tensor:
+    """Each row rounded to 127 steps up to its largest number."""
+    step = turned.abs().amax(-1, keepdim=True) / 127
+    return (turned / step).round() * step
+
+
+def check_selection(
+    queries: torch.Tensor, index: Index, first: int, ends: torch.Tensor, budget: int, size: int,
+    always: torch.Tensor | None, layer: int,
+) -> None:  # fmt: skip
+    """Whether groups are drawn by the masses of the definition."""
+    heads, blocks, rows, dim = queries.shape
+    centres, codes, scales = index
+    found = cpu.select_groups(
+        queries, centres, codes, scales, first, ends, budget, size, None, 1.0, always, layer
+    )
+    assert found is not None
+    groups, multiples = found
+    span = max(int(ends.max()) - first, 0)
+    assert groups.shape == multiples.shape == (blocks, heads, min(budget, span * (CHUNK // size)))
+    if span == 0:
+        return
+
+    centre_scores = queries.double() @ centres[:, None, : first + span].double().transpose(2, 3)
+    candidates = reference.candidate_chunks(heads, first, ends, first + span)
+    turned = eight_bits(queries.double() @ reference.hadamard(dim, torch.float64))
+    all_mass = reference.score_groups(
+        turned, centre_scores, codes, scales, candidates, size, always
+    )
+    for block in range(blocks):
+        for head in range(heads):
+            per_chunk = CHUNK // size
+            numbers = candidates[head, block].repeat_interleave(per_chunk) * per_chunk
+            numbers += torch.arange(per_chunk).repeat(candidates.shape[2])
+            of_group = {
+                int(n): float(m)
+                for n, m in zip(numbers, all_mass[head, block], strict=True)
+                if n >= 0
+            }
+            chosen = [g for g in groups[block, head].tolist() if g >= 0]
+            assert groups[block, head].tolist() == chosen + [-1] * (groups.shape[2] - len(chosen))
+            assert (multiples[block, head, len(chosen) :] == 1).all()
+            drawn = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
+            place, most = layer * heads + head, groups.shape[2]
+            # Weights are kept in bf16; a multiple is of two of them.
+            assert_drawn(drawn, of_group, place, most, per_chunk, 1.25 * BF16_STEP, 1e-6 * rows)
+
+
+@compiled
+@pytest.mark.parametrize("size", [2, 16])
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_selection_from_many_chunks(size: int, spread: float) -> None:
+    """So many that the bound is looked for among a few, for both ways to split the work."""
+    centres, codes, scales = index_of(3, 300, 64, seed=5)
+    for blocks, rows in ((1, 3), (6, 9), (6, 35)):
+        queries = random(3, blocks, rows, 64, seed=blocks).float() / 8 * spread
+        ends = torch.full((blocks,), 300, dtype=torch.int32)
+        ends[-1] = 295
+        check_selection(queries, (centres, codes, scales), 1, ends, 40, size, None, 2)
+
+
+@compiled
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
+    st.sampled_from([1, 2, 3, 16]), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
+    st.sampled_from([2, 16]), st.integers(0, 60), seeds, st.data(),
+)  # fmt: skip
+def test_select_groups(
+    dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
+    first: int, budget: int, size: int, layer: int, seed: int, data: st.DataObject,
+) -> None:  # fmt: skip
+    ends = torch.tensor(
+        data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
+        dtype=torch.int32,
+    )
+    rows = queries_a_block * ratio
+    queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
+    always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
+    index = index_of(heads, chunks, dim, seed)
+    check_selection(queries, index, first, ends, budget, size, always, layer)
+
+
+@compiled
+def test_selection_of_eight_bits_loses_little() -> None:
+    """Against the definition without rounding of queries: nearly the same groups."""
+    centres, codes, scales = index_of(2, 60, 64, seed=7)
+    queries = random(2, 4, 3, 64, seed=9).float() / 4
+    ends = torch.full((4,), 60, dtype=torch.int32)
+    found = cpu.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
+    assert found is not None
+    groups, multiples = found
+    best, expected = reference.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
+    pairs = zip(groups.flatten(0, 1).tolist(), best.flatten(0, 1).tolist(), strict=True)
+    shared = [len(set(a) & set(b)) for a, b in pairs]
+    assert sum(shared) >= 0.97 * best.numel()
+    torch.testing.assert_close(multiples.mean(-1), expected.mean(-1), rtol=3e-2, atol=0)
+
+
+@compiled
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 300.0])
+@pytest.mark.parametrize("where", ["queries", "always"])
+def test_what_is_no_number_chooses_nothing_outside(value: float, where: str) -> None:
+    """Damaged weights end in an error of the sampler's, so selection must come to an end."""
+    centres, codes, scales = index_of(2, 20, 64, seed=3)
+    queries, always = random(2, 2, 3, 64, seed=4).float(), torch.zeros(2, 2, 3)
+    (queries if where == "queries" else always)[0, 0, 1] = value
+    ends = torch.tensor([20, 15], dtype=torch.int32)
+    found = cpu.select_groups(queries, centres, codes, scales, 1, ends, 8, 2, None, 0.1, always, 3)
+    assert found is not None
+    groups, multiples = found
+    assert groups.shape == multiples.shape == (2, 2, 8)
+    for block, head in itertools.product(range(2), range(2)):
+        chosen = [group for group in groups[block, head].tolist() if group != -1]
+        assert len(chosen) == len(set(chosen))
+        assert all(32 <= group < 640 for group in chosen)
+    # The block and the heads without it are as ever.
+    assert bool((groups[1] >= 0).all())
+    assert bool((groups[0, 1] >= 0).all())
+
+
+@compiled
+def test_scores_of_any_size_are_selected_from() -> None:
+    """Far apart scores: weights that underflow count as nothing, and nothing is NaN."""
+    centres, codes, scales = index_of(1, 6, 64, seed=3)
+    queries = random(1, 1, 2, 64, seed=4).float() * 100
+    ends = torch.tensor([6], dtype=torch.int32)
+    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 12, 2)
+    assert found is not None
+    centre_scores = queries.double() @ centres[:, None].double().transpose(2, 3)
+    turned = queries.double() @ reference.hadamard(64, torch.float64)
+    chunks = torch.arange(6)[None, None]
+    heaviest = {
+        int(reference.score_groups(row, of_row, codes, scales, chunks, 2).argmax())
+        for row, of_row in zip(turned.split(1, 2), centre_scores.split(1, 2), strict=True)
+    }
+    assert bool(found[1].isfinite().all())
+    assert 1 <= float(found[1].min()) <= float(found[1].max()) <= reference.MOST_MULTIPLE
+    assert heaviest <= set(found[0][0, 0].tolist())
+
+
+# Attention
+
+
+@compiled
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([16, 32, 48, 64, 80, 96, 128, 256]), st.integers(1, 3), ratios,
+    st.integers(1, 3), st.integers(1, 9), st.integers(5, 40), st.integers(17, 150),
+    st.booleans(), st.sampled_from([0.3, 1.0, 4.0]), seeds,
+)  # fmt: skip
+def test_attend_pages(
+    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
+    with_mass: bool, size: float, seed: int,
+) -> None:  # fmt: skip
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
+    scale = 1 / math.sqrt(dim)
+    multiples = multiples_for(case, seed)
+    found = cpu.attend_pages(*case, scale, with_mass, multiples)
+    assert found is not None
+    expected = reference.attend_pages(*exact(case), scale, with_mass, multiples)
+    # Weights may be rounded to bf16 as well as the result.
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, size)
+    if not with_mass:
+        assert found[1] is None
+        return
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
+    if multiples is not None:
+        return
+    total = torch.full((blocks, heads), float(rows * ratio), dtype=torch.float64)
+    assert_near(found[1].sum(-1), total, 1e-4, 1)
+
+
+@compiled
+@pytest.mark.parametrize("seed", [2, 3])
+def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
+    case = page_case(64, 3, 3, 1, 1, 1400, 3000, seed, 1.0, 2)
+    multiples = multiples_for(case, seed)
+    found = cpu.attend_pages(*case, 0.125, True, multiples)
+    assert found is not None
+    expected = reference.attend_pages(*exact(case), 0.125, True, multiples)
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, 1.0)
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-3, 1e-2)
+
+
+@compiled
+@pytest.mark.parametrize(("dim", "ratio", "rows"), [(64, 3, 16), (128, 8, 16), (64, 3, 13)])
+def test_many_pages_of_a_block_as_it_is_read(dim: int, ratio: int, rows: int) -> None:
+    """Blocks with 16 rows and more are the matrix unit's, where there is one."""
+    case = page_case(dim, 2, ratio, 3, rows, 700, 3000, seed=5, size=2.0, group_size=2)
+    scale, multiples = 1 / math.sqrt(dim), multiples_for(case, 5)
+    found = cpu.attend_pages(*case, scale, True, multiples)
+    expected = reference.attend_pages(*exact(case), scale, True, multiples)
+    assert found is not None
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, 2.0)
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
+    weights = cpu.log_mass(*case, scale)
+    assert weights is not None
+    of_all = reference.log_mass(*exact(case), scale)
+    torch.testing.assert_close(weights, of_all.float(), rtol=1e-5, atol=1e-4)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([16, 48, 64, 128]), st.integers(1, 3), ratios, st.integers(1, 3),
+    st.integers(1, 9), st.integers(5, 40), st.integers(17, 150), st.sampled_from([0.3, 4.0]),
+    seeds,
+)  # fmt: skip
+def test_log_mass(
+    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
+    size: float, seed: int,
+) -> None:  # fmt: skip
+    case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
+    scale = 1 / math.sqrt(dim)
+    found = cpu.log_mass(*case, scale)
+    assert found is not None
+    expected = reference.log_mass(*exact(case), scale)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
+
+
+@compiled
+def test_attend_pages_with_weights_far_apart() -> None:
+    """Scores in the hundreds: nearly one-hot, and a maximum that grows from tile to tile."""
+    case = page_case(64, 2, 3, 2, 5, 40, 180, seed=11, size=8, group_size=2)
+    found = cpu.attend_pages(*case, 1.0, True)
+    expected = reference.attend_pages(*exact(case), 1.0, True)
+    assert found is not None
+    assert_near(found[0], expected[0], 2.1 * BF16_STEP, 8)
+    assert found[1] is not None
+    assert expected[1] is not None
+    assert_near(found[1], expected[1].double(), 1e-2, 1e-2)

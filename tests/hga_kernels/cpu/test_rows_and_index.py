@@ -1,0 +1,277 @@
+"""The compiled row-wise and index kernels against their plain definitions; threads.
+
+Expected values come from the definition in float64 on the same bf16 numbers. All memory that the
+wrappers ask for is filled with NaN (or large numbers) first, so that what is not written shows.
+"""
+
+import ctypes
+import math
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hga_kernels import cpu
+from hga_kernels.cpu import build
+from hga_kernels.reference import selection as reference
+from tests.support.kernel_cases import (
+    BF16_STEP,
+    CHUNK,
+    assert_near,
+    index_of,
+    page_case,
+    random,
+    seeds,
+)
+
+compiled = pytest.mark.usefixtures("compiled")
+
+
+# Linear and row-wise kernels
+
+
+@compiled
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 16), st.integers(1, 300), st.integers(1, 200), st.booleans(), seeds)
+def test_linear(rows: int, size_in: int, size_out: int, wide: bool, seed: int) -> None:
+    inputs, weight = random(rows, size_in, seed=seed), random(size_out, size_in, seed=seed + 1)
+    out = cpu.linear(inputs, weight, torch.float32 if wide else None)
+    assert out is not None
+    assert out.dtype == (torch.float32 if wide else torch.bfloat16)
+    expected = reference.linear(inputs.double(), weight.double())
+    assert_near(out, expected, 1e-5 if wide else BF16_STEP, math.sqrt(size_in))
+
+
+@compiled
+def test_linear_takes_rows_that_are_not_side_by_side() -> None:
+    inputs, weight = random(5, 80)[:, :40], random(30, 40, seed=1)
+    out = cpu.linear(inputs, weight)
+    assert out is not None
+    assert_near(out, inputs.double() @ weight.double().T, BF16_STEP, 1)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 300), seeds)
+def test_rms_norm(rows: int, size: int, seed: int) -> None:
+    inputs, weight = random(rows, size, seed=seed, size=3), random(size, seed=seed + 1)
+    out = cpu.rms_norm(inputs, weight, 1e-5)
+    assert out is not None
+    expected = reference.rms_norm(inputs.double(), weight.double(), 1e-5)
+    assert_near(out, expected, 2.1 * BF16_STEP, 1e-6)
+
+
+@compiled
+def test_rms_norm_of_heads() -> None:
+    inputs, weight = random(5, 3, 24), random(24, seed=1)
+    out = cpu.rms_norm(inputs[:, 1:], weight, 1e-6)
+    assert out is not None
+    expected = reference.rms_norm(inputs[:, 1:].double(), weight.double(), 1e-6)
+    assert_near(out, expected, 2.1 * BF16_STEP, 1e-6)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 9), st.integers(0, 2), st.sampled_from([2, 16, 64, 96]),
+    seeds,
+)  # fmt: skip
+def test_rotate(rows: int, heads: int, others: int, dim: int, seed: int) -> None:
+    inputs = random(rows, heads + others, dim, seed=seed)
+    angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
+    out = cpu.rotate(inputs, angles.cos(), angles.sin(), heads)
+    assert out is not None
+    turns = angles.cos().double(), angles.sin().double()
+    assert_near(out, reference.rotate(inputs.double(), *turns, heads), BF16_STEP, 1e-3)
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 300), st.sampled_from([0.1, 1.0, 40.0]), seeds)
+def test_gated_silu(rows: int, size: int, spread: float, seed: int) -> None:
+    inputs = random(rows, 2 * size, seed=seed, size=spread)
+    out = cpu.gated_silu(inputs)
+    assert out is not None
+    assert_near(out, reference.gated_silu(inputs.double()), 1.1 * BF16_STEP, 1e-6)
+
+
+# The index
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 5), st.sampled_from([1, 5, 16, 64]),
+    st.sampled_from([2, 16, 64, 96, 256]), seeds,
+)  # fmt: skip
+def test_summarize(heads: int, runs: int, size: int, dim: int, seed: int) -> None:
+    keys = random(heads, runs * size, dim, seed=seed)
+    angles = torch.rand(size, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
+    out = cpu.summarize(keys, angles.cos(), angles.sin())
+    assert out is not None
+    turns = angles.cos().double(), angles.sin().double()
+    assert_near(out, reference.summarize(keys.double(), *turns), 1e-5, 1)
+
+
+def levels(codes: torch.Tensor) -> torch.Tensor:
+    """[kv_heads, chunks, CHUNK, dim] of codes."""
+    ones = torch.ones(*codes.shape[:2], CHUNK, dtype=torch.bfloat16)
+    return reference.decode_tokens(codes, ones) + 1.5
+
+
+@compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 2), st.integers(1, 3), st.sampled_from([16, 32, 64, 128, 256]),
+    st.sampled_from([1e-3, 1.0, 100.0]), seeds,
+)  # fmt: skip
+def test_encode_tokens(heads: int, chunks: int, dim: int, spread: float, seed: int) -> None:
+    keys = random(heads, chunks * CHUNK, dim, seed=seed, size=spread)
+    centres = random(heads, chunks, dim, seed=seed + 1, size=spread)
+    encoded = cpu.encode_tokens(keys, centres)
+    assert encoded is not None
+    expected = reference.encode_tokens(keys.double(), centres.double())
+    assert encoded[0].shape == expected[0].shape
+    # Levels may differ where float32 rounding carries a number over a border.
+    own = keys.double().unflatten(1, (chunks, CHUNK)) - centres.double()[:, :, None]
+    turned = own @ reference.hadamard(dim, torch.float64)
+    places = turned / turned.square().mean(-1, keepdim=True).sqrt()
+    on_border = (places - places.round()).abs() < 1e-5
+    differs = levels(encoded[0]) != levels(expected[0])
+    assert not bool((differs & ~on_border).any())
+    assert_near(encoded[1], expected[1].double(), 2.1 * BF16_STEP, 0)
+
+
+@compiled
+def test_encode_keys_equal_to_their_centre() -> None:
+    encoded = cpu.encode_tokens(random(1, 1, 32).expand(1, CHUNK, 32), random(1, 1, 32))
+    assert encoded is not None
+    assert torch.equal(encoded[1], torch.zeros(1, 1, CHUNK, dtype=torch.bfloat16))
+
+
+# What is not taken
+
+
+def refused() -> dict[str, Any]:
+    queries, positions, groups, slots, pool = page_case(32, 1, 2, 1, 2, 3, 40, seed=0, group_size=2)
+    pages = positions, groups, slots
+    centres, codes, scales = index_of(1, 2, 32, seed=0)
+    rows = random(1, 1, 2, 32).float()
+    ends = torch.tensor([2], dtype=torch.int32)
+    turns = torch.ones(4, 8)
+    keys = random(1, CHUNK, 32)
+    wide_index = random(1, 2, 96), torch.zeros(1, 2, 4, 6, 16, 4, dtype=torch.uint8), scales
+    return {
+        "linear of many rows": lambda: cpu.linear(random(17, 8), random(4, 8)),
+        "linear of float32": lambda: cpu.linear(torch.ones(1, 8), torch.ones(4, 8)),
+        "linear of a turned weight": lambda: cpu.linear(random(1, 8), random(8, 4).T),
+        "linear to float64": lambda: cpu.linear(random(1, 8), random(4, 8), torch.float64),
+        "norm of float32": lambda: cpu.rms_norm(torch.ones(2, 8), torch.ones(8), 1e-6),
+        "rotation of float32": lambda: cpu.rotate(torch.ones(4, 1, 16), turns, turns, 1),
+        "gate of float64": lambda: cpu.gated_silu(torch.ones(2, 8).double()),
+        "summary of float32": lambda: cpu.summarize(torch.ones(1, 8, 16), turns, turns),
+        "codes for a GPU": lambda: cpu.encode_tokens(keys, centres[:, :1], "tokens"),
+        "codes of a small chunk": lambda: cpu.encode_tokens(keys[:, :32], centres[:, :1]),
+        "selection in float64": lambda: cpu.select_groups(
+            rows.double(), centres, codes, scales, 0, ends, 4, 2
+        ),
+        "selection of groups of 8": lambda: cpu.select_groups(
+            rows, centres, codes, scales, 0, ends, 4, 8
+        ),
+        "selection by 96 dimensions": lambda: cpu.select_groups(
+            random(1, 1, 2, 96).float(), *wide_index, 0, ends, 4, 2
+        ),
+        "attention in float32": lambda: cpu.attend_pages(
+            queries.float(), *pages, pool.float(), 1.0
+        ),
+        "attention over large pages": lambda: cpu.attend_pages(
+            queries, *pages, pool.repeat(1, 1, 4, 1), 1.0
+        ),
+        "attention over heads of 24": lambda: cpu.attend_pages(
+            queries[..., :24], *pages, pool[..., :24].contiguous(), 1.0
+        ),
+    }
+
+
+@compiled
+@pytest.mark.parametrize("case", list(refused()))
+def test_other_tensors_are_left_to_the_plain_definition(case: str) -> None:
+    assert refused()[case]() is None
+
+
+# Threads
+
+
+@pytest.fixture
+def private_library(tmp_path: Path) -> Callable[[int], ctypes.CDLL]:
+    """Opens a copy of the library, which has a pool of its own, with a number of threads."""
+
+    def open_copy(threads: int) -> ctypes.CDLL:
+        path = tmp_path / f"{threads}.so"
+        shutil.copy(build.library_path(), path)
+        return cpu.open_library(path, threads)
+
+    return open_copy
+
+
+def run_everything(seed: int) -> list[torch.Tensor]:
+    centres, codes, scales = index_of(2, 20, 64, seed)
+    rows = random(2, 5, 6, 64, seed=seed).float() / 4
+    ends = torch.tensor([20, 15, 10, 5, 2], dtype=torch.int32)
+    angles = torch.linspace(0, 3, CHUNK * 32).view(CHUNK, 32)
+    keys = random(2, 10 * CHUNK, 64, seed=seed)
+    results = (
+        cpu.linear(random(3, 200, seed=seed), random(1000, 200, seed=seed + 1)),
+        cpu.rms_norm(random(200, 64, seed=seed), random(64), 1e-5),
+        cpu.rotate(random(64, 7, 64, seed=seed), angles.cos(), angles.sin(), 5),
+        cpu.gated_silu(random(200, 64, seed=seed)),
+        cpu.summarize(keys, angles.cos(), angles.sin()),
+        cpu.encode_tokens(keys, centres[:, :10].contiguous()),
+        cpu.select_groups(rows, centres, codes, scales, 1, ends, 12, 2),
+        cpu.attend_pages(*page_case(64, 2, 3, 4, 8, 9, 120, seed, group_size=2), 0.125, True),
+    )
+    flat: list[torch.Tensor] = []
+    for result in results:
+        assert result is not None
+        flat += [t for t in (result if isinstance(result, tuple) else (result,)) if t is not None]
+    return flat
+
+
+def test_results_do_not_depend_on_threads(
+    private_library: Callable[[int], ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_threads = []
+    for threads in (1, 2, 7):
+        library = private_library(threads)
+        monkeypatch.setattr(cpu, "_load", lambda library=library: library)
+        by_threads.append(run_everything(seed=1))
+    for others in by_threads[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(by_threads[0], others, strict=True))
+
+
+def test_calls_of_several_threads_do_not_mix(
+    private_library: Callable[[int], ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = private_library(3)
+    monkeypatch.setattr(cpu, "_load", lambda: library)
+    expected = [run_everything(seed) for seed in range(3)]
+    right = [True] * 3
+
+    def work(seed: int) -> None:
+        for _ in range(5):
+            found = run_everything(seed)
+            pairs = zip(found, expected[seed], strict=True)
+            right[seed] &= all(torch.equal(a, b) for a, b in pairs)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 3

@@ -1,0 +1,153 @@
+"""Linear layers and row-wise kernels against their definitions in float64."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from hga_kernels.reference import selection as reference
+from hga_kernels.weights import FP8_BLOCK
+from tests.support.linear_cases import (
+    BF16_ERROR,
+    EPS,
+    block_scaled,
+    error,
+    moved,
+    random,
+    weights,
+    wide,
+)
+
+pytestmark = pytest.mark.usefixtures("poisoned", "few_programs")
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp8"])
+@pytest.mark.parametrize(
+    ("rows", "size", "outputs"),
+    [(1, 256, 40), (2, 96, 17), (3, 192, 130), (4, 2304, 9), (9, 160, 96), (70, 320, 200)],
+)
+def test_linear(kind: str, rows: int, size: int, outputs: int, device: torch.device) -> None:
+    from hga_kernels.gpu.linear.linear import linear
+
+    inputs, weight = random(rows, size, seed=rows), weights(kind, outputs, size, seed=size)
+    residual = random(rows, outputs, seed=2)
+    on_device = inputs.to(device), moved(weight, device)
+    product = inputs.double() @ wide(weight).T
+    out = linear(*on_device, torch.float32)
+    assert out is not None
+    assert out.dtype == torch.float32
+    assert error(out, product) < 1e-5
+    out = linear(*on_device, residual=residual.to(device))
+    assert out is not None
+    assert out.dtype == torch.bfloat16
+    assert error(out, product + residual.double()) < BF16_ERROR
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp8"])
+@pytest.mark.parametrize(
+    ("rows", "size", "outputs"), [(1, 128, 21), (4, 96, 17), (2, 2304, 5), (9, 160, 96)]
+)
+def test_norm_linear(kind: str, rows: int, size: int, outputs: int, device: torch.device) -> None:
+    from hga_kernels.gpu.linear.linear import norm_linear
+
+    inputs, norm = random(rows, size, seed=rows) * 5, random(size, seed=1)
+    weight = weights(kind, outputs, size, seed=size)
+    normed = reference.rms_norm(inputs, norm, EPS).double()
+    out = norm_linear(inputs.to(device), norm.to(device), EPS, moved(weight, device), torch.float32)
+    # The norm is rounded as in the definition; a few of its last bits may differ.
+    assert error(out, normed @ wide(weight).T) < 2e-4
+
+
+def test_rows_alone_and_among_others(device: torch.device) -> None:
+    from hga_kernels.gpu.linear.linear import norm_linear
+
+    inputs, norm = random(4, 160).to(device), random(160, seed=1).to(device)
+    weight = moved(block_scaled(30, 160), device)
+    among = norm_linear(inputs, norm, EPS, weight)
+    alone = norm_linear(inputs[2:3], norm, EPS, weight)
+    assert among is not None
+    assert alone is not None
+    assert torch.equal(among[2:3], alone)
+
+
+def test_quantized_rows(device: torch.device) -> None:
+    from hga_kernels.gpu.linear.norm import quantize
+
+    inputs = random(3, 200)
+    inputs[1, :128] = 0
+    values, scales = quantize(inputs.to(device))
+    _, expected = reference.quantize(inputs)
+    torch.testing.assert_close(scales.cpu(), expected)
+    back = values.cpu().double() * scales.cpu().double().repeat_interleave(128, 1)[:, :200]
+    # The interpreter cuts e4m3 off where a GPU rounds to the nearest.
+    assert error(back, inputs) < (0.07 if device.type == "cpu" else 0.035)
+
+
+@pytest.fixture
+def quantizing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    from hga_kernels.gpu.linear import gemm
+
+    for target in gemm.QUANTIZE:
+        monkeypatch.setitem(gemm.QUANTIZE, target, True)
+    return
+
+
+@pytest.mark.usefixtures("quantizing")
+@pytest.mark.parametrize(("rows", "size", "outputs"), [(9, 160, 96), (70, 256, 130)])
+def test_linear_of_rows_in_e4m3(rows: int, size: int, outputs: int, device: torch.device) -> None:
+    from hga_kernels.gpu.linear.linear import linear
+
+    inputs, weight = random(rows, size, seed=rows), block_scaled(outputs, size)
+    out = linear(inputs.to(device), moved(weight, device), torch.float32)
+    values, scales = reference.quantize(inputs)
+    rounded = values.double() * scales.repeat_interleave(FP8_BLOCK, 1)[:, :size]
+    # See above: the interpreter cuts off; tensor cores add products of e4m3 in 14 bits.
+    assert error(out, rounded @ wide(weight).T) < (0.08 if device.type == "cpu" else 8e-3)
+    assert error(out, inputs.double() @ wide(weight).T) > 0.01
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 96), (7, 2048)])
+def test_rms_norm(rows: int, size: int, device: torch.device) -> None:
+    from hga_kernels.gpu.linear.norm import rms_norm
+
+    inputs, norm = random(rows, size), random(size, seed=1)
+    out = rms_norm(inputs.to(device), norm.to(device), EPS)
+    assert error(out, reference.rms_norm(inputs, norm, EPS)) < 2e-4
+
+
+@pytest.mark.parametrize("normed", [(False, False), (True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("rows", "queries", "keys", "dim"), [(1, 8, 2, 128), (19, 3, 1, 64), (3, 6, 2, 24)]
+)
+def test_split_heads(
+    rows: int, queries: int, keys: int, dim: int, normed: tuple[bool, bool], device: torch.device
+) -> None:
+    from hga_kernels.gpu.linear.norm import split_heads
+
+    heads = random(rows, (queries + 2 * keys) * dim, seed=rows)
+    norms = [random(dim, seed=i) if wanted else None for i, wanted in enumerate(normed)]
+    angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(1)) * 7
+    turns = angles.cos(), angles.sin()
+    on_device = [None if norm is None else norm.to(device) for norm in norms]
+    found = split_heads(
+        *(heads.to(device), *on_device, EPS, *(turn.to(device) for turn in turns)),
+        *(queries, keys),
+    )
+    expected = reference.split_heads(heads, *norms, EPS, *turns, queries, keys)
+    assert found is not None
+    for own, wanted in zip(found, expected, strict=True):
+        assert own.is_contiguous()
+        assert error(own, wanted) < 5e-4
+
+
+def test_what_kernels_do_not_take(device: torch.device) -> None:
+    from hga_kernels.gpu.linear.linear import linear
+    from hga_kernels.gpu.linear.norm import split_heads
+
+    inputs, weight = random(2, 32).to(device), random(8, 32).to(device)
+    assert linear(inputs.float(), weight.float()) is None
+    assert linear(inputs, weight.float()) is None
+    assert linear(inputs, random(32, 8).to(device).T) is None
+    angles = torch.zeros(2, 2, device=device)
+    heads = random(2, 3 * 4).to(device)
+    assert split_heads(heads.float(), None, None, EPS, angles, angles, 1, 1) is None

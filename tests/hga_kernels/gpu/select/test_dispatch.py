@@ -1,0 +1,266 @@
+"""The selection by Triton kernels, against its plain definition in float64.
+
+The definition is given the queries as the kernels hold them, in 8 bits.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hga_kernels.reference import selection as reference
+from tests.support.kernel_cases import CHUNK, assert_drawn, random
+
+triton = pytest.importorskip("triton")
+tl = pytest.importorskip("triton.language")
+scores = pytest.importorskip("hga_kernels.gpu.select.scores")
+selection = pytest.importorskip("hga_kernels.gpu.select.dispatch")
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+
+@triton.jit
+def take_kernel(mass, present, taken, places, bound, limit, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    found, place, next_one = scores.heaviest(tl.load(mass + at), tl.load(present + at) > 0, limit)
+    tl.store(bound, next_one)
+    tl.store(taken + at, found.to(tl.int32))
+    tl.store(places + at, place)
+
+
+masses = st.lists(
+    st.one_of(st.none(), st.sampled_from([0.0, 1e-38, 1e-20, 0.5, 0.75, 3.0]), st.floats(0, 128)),
+    min_size=64,
+    max_size=64,
+)
+
+
+def alike(mass: float) -> float:
+    """What all masses have in common that are taken for equal."""
+    if mass < 2.0**-56:
+        return 0.0
+    digits, exponent = math.frexp(mass)
+    return math.ldexp(math.floor(digits * 2**10), exponent - 10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(masses, st.integers(0, 64))
+def test_the_heaviest_are_taken_and_the_first_of_those_alike(
+    device: torch.device, drawn: list[float | None], limit: int
+) -> None:
+    size = len(drawn)
+    mass = torch.tensor([7.0 if m is None else m for m in drawn], device=device)
+    present = torch.tensor([m is not None for m in drawn], device=device).int()
+    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    bound = torch.empty(1, device=device)
+    take_kernel[(1,)](mass, present, taken, places, bound, limit, SIZE=size, num_warps=2)
+    held = mass.tolist()
+    there = [n for n in range(size) if drawn[n] is not None]
+    ranked = sorted(there, key=lambda n: -alike(held[n]))
+    expected = sorted(ranked[:limit])
+    assert torch.nonzero(taken).flatten().tolist() == expected
+    assert [int(places[n]) for n in expected] == list(range(len(expected)))
+    assert float(bound) == (alike(held[ranked[limit]]) if len(there) > limit else 0.0)
+
+
+def test_the_first_are_taken_of_very_many_alike(device: torch.device) -> None:
+    size, limit = 2**16, 5
+    mass, present = torch.zeros(size, device=device), torch.ones(size, device=device).int()
+    mass[[700, 65_000]] = 1.0
+    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    bound = torch.empty(1, device=device)
+    take_kernel[(1,)](mass, present, taken, places, bound, limit, SIZE=size, num_warps=32)
+    expected = [0, 1, 2, 700, 65_000]
+    assert torch.nonzero(taken).flatten().tolist() == expected
+    assert places[expected].tolist() == [0, 1, 2, 3, 4]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Arguments of ``select_groups`` by what they are; ends are of the blocks."""
+
+    dim: int
+    heads: int
+    rows: int
+    chunks: int
+    first: int
+    ends: tuple[int, ...]
+    budget: int
+    size: float = 2.0
+    dtype: torch.dtype = torch.bfloat16
+    layer: int = 0
+    window: float | None = None
+    """About the logarithm of the mass of what is read anyhow."""
+    group: int = 16
+
+    @property
+    def per_chunk(self) -> int:
+        return CHUNK // self.group
+
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Queries and an index, which holds no number from the last end on."""
+        shape = (self.heads, len(self.ends), self.rows, self.dim)
+        queries = random(*shape, seed=1, size=self.size).to(device, self.dtype)
+        centres = random(self.heads, self.chunks, self.dim, seed=2, size=0.5)
+        keys = random(self.heads, self.chunks * CHUNK, self.dim, seed=3)
+        codes, scales = reference.encode_tokens(keys, centres, "tokens")
+        last = max(self.ends)
+        if last >= 0:
+            scales[:, last:], centres[:, last:] = math.nan, math.nan
+        return queries, centres.to(device), codes.to(device), scales.to(device)
+
+    @property
+    def always(self) -> torch.Tensor | None:
+        if self.window is None:
+            return None
+        return random(self.heads, len(self.ends), self.rows, seed=5).float() * 2 + self.window
+
+    @property
+    def scale(self) -> float:
+        return 1 / math.sqrt(self.dim)
+
+
+CHOICES = {
+    "one token": Choice(128, 2, 8, 21, 2, (17,), 16),
+    "one token, three heads": Choice(64, 3, 3, 9, 1, (9,), 20),
+    "one token, of few dimensions": Choice(16, 1, 1, 5, 0, (4,), 3, dtype=torch.float32),
+    "one token, fewer groups than the budget": Choice(32, 1, 16, 12, 2, (4,), 33),
+    "blocks": Choice(128, 2, 20, 12, 2, (12, 7, 2, 3), 16),
+    "blocks of many chunks": Choice(128, 2, 5, 70, 2, (66, 40), 9),
+    "blocks of more rows than a unit": Choice(64, 1, 140, 9, 1, (9, 1), 7, size=1.0),
+    "blocks over more than one span": Choice(32, 1, 17, 66, 0, (65,), 100),
+    "a block of weights far apart": Choice(32, 1, 40, 9, 0, (9, 8), 5, size=20.0),
+    "one token of weights far apart": Choice(64, 2, 8, 9, 0, (9,), 5, size=20.0),
+    "one token, of the shares of all": Choice(64, 3, 3, 20, 2, (18,), 32, 1, layer=7, window=7),
+    "blocks, of the shares of all": Choice(64, 2, 20, 42, 2, (40, 7), 16, 1, layer=1, window=6),
+    "blocks of many chunks, of the shares of all": Choice(
+        128, 2, 20, 70, 2, (66, 40), 40, 1, layer=47, window=8
+    ),
+    "blocks of much mass elsewhere": Choice(32, 1, 40, 9, 0, (9, 8), 5, window=20.0),
+    "one token of much mass elsewhere": Choice(64, 2, 8, 9, 0, (9,), 5, window=20.0),
+    "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 3, dtype=torch.float32),
+}
+IN_OTHER_SIZES = (
+    "one token, three heads",
+    "one token, fewer groups than the budget",
+    "one token, of the shares of all",
+    "blocks of more rows than a unit",
+    "blocks of many chunks",
+    "blocks, of the shares of all",
+    "float32 of few dimensions",
+)
+for _name in IN_OTHER_SIZES:
+    for _group in (8, 2):
+        CHOICES[f"{_name}, groups of {_group}"] = replace(CHOICES[_name], group=_group)
+
+
+def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
+    queries, *index = choice.tensors(device)
+    always = None
+    if choice.always is not None:  # not contiguous
+        always = choice.always.to(device).mT.contiguous().mT
+    found = selection.select_groups(
+        queries, *index, choice.first, ends, choice.budget, choice.group,
+        max(choice.ends), choice.scale, always, choice.layer,
+    )  # fmt: skip
+    assert found is not None
+    return found[0].cpu(), found[1].cpu()
+
+
+def plain_mass(choice: Choice) -> torch.Tensor:
+    """[kv_heads, blocks, groups]: of candidates; negative elsewhere."""
+    queries, centres, codes, scales = choice.tensors(torch.device("cpu"))
+    rows = queries.double() * choice.scale
+    centre_scores = rows @ centres[:, None].double().transpose(2, 3)
+    ends = torch.tensor(choice.ends)
+    chunks = reference.candidate_chunks(choice.heads, choice.first, ends, choice.chunks)
+    turned = rows @ reference.hadamard(choice.dim, torch.float64)
+    step = turned.abs().amax(-1, keepdim=True) / 127
+    turned = (turned / step).round() * step
+    per_chunk = choice.per_chunk
+    mass = reference.score_groups(
+        turned, centre_scores, codes, scales, chunks, choice.group, choice.always
+    )
+    whole = torch.full((*mass.shape[:2], choice.chunks * per_chunk), -1.0, dtype=torch.float64)
+    for head, block, place in torch.cartesian_prod(*map(torch.arange, chunks.shape)).tolist():
+        chunk = int(chunks[head, block, place])
+        if chunk >= 0:
+            own = mass[head, block, place * per_chunk : (place + 1) * per_chunk]
+            whole[head, block, chunk * per_chunk : (chunk + 1) * per_chunk] = own
+    return whole
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_groups_are_drawn_by_their_mass(device: torch.device, name: str) -> None:
+    choice = CHOICES[name]
+    groups, multiples = select(choice, device)
+    plain = plain_mass(choice)
+    shape = (len(choice.ends), choice.heads, choice.budget)
+    assert groups.shape == multiples.shape == shape
+    assert groups.dtype == torch.int32
+    for block in range(shape[0]):
+        for head in range(shape[1]):
+            mass = {g: m for g, m in enumerate(plain[head, block].tolist()) if m >= 0}
+            count = int((groups[block, head] >= 0).sum())
+            chosen = groups[block, head, :count].tolist()
+            assert len(chosen) == len(set(chosen))
+            assert (groups[block, head, count:] == -1).all()
+            assert (multiples[block, head, count:] == 1).all()
+            found = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
+            place = choice.layer * choice.heads + head
+            # Sums in bf16, and what is far below the heaviest counts for little.
+            least = 3e-4 * max(mass.values(), default=0.0)
+            assert_drawn(found, mass, place, choice.budget, CHUNK // choice.group, 0.04, least)
+
+
+def test_end_chunks_alone_say_where_the_choice_ends(device: torch.device) -> None:
+    """So a graph may be captured for the whole context, or the end be looked for."""
+    for name in ("one token", "float32 of few dimensions"):
+        choice = CHOICES[name]
+        ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
+        queries, *index = choice.tensors(device)
+        found = [
+            selection.select_groups(
+                queries, *index, choice.first, ends, choice.budget, choice.group,
+                last, choice.scale,
+            )
+            for last in (max(choice.ends), choice.chunks, None)
+        ]  # fmt: skip
+        for other in found[1:]:
+            assert torch.equal(found[0][0], other[0])
+            torch.testing.assert_close(found[0][1], other[1], rtol=1e-5, atol=1e-7)
+
+
+def test_the_choice_does_not_depend_on_the_parts(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = select(CHOICES["blocks of many chunks"], device)
+    monkeypatch.setattr(selection, "SELECTION_BYTES", 1)
+    parts = select(CHOICES["blocks of many chunks"], device)
+    assert torch.equal(whole[0], parts[0])
+    assert torch.equal(whole[1], parts[1])
+
+
+def test_nothing_to_choose_from_gives_nothing(device: torch.device) -> None:
+    for ends in ((2,), (2, 0, -4)):
+        groups, multiples = select(Choice(16, 2, 1, 3, 2, ends, 5), device)
+        assert groups.shape == (len(ends), 2, 5)
+        assert (groups == -1).all()
+        assert (multiples == 1).all()
+
+
+def test_what_the_kernels_do_not_take_is_left_to_the_definition(device: torch.device) -> None:
+    queries, centres, codes, scales = Choice(32, 1, 1, 2, 0, (2,), 1).tensors(device)
+    ends = torch.tensor([2], dtype=torch.int32, device=device)
+    for index in (
+        (centres.float(), codes, scales),
+        (centres, codes.view(1, 2, 4, 2, 16, 4), scales),
+        (centres, codes.view(1, 4, 32, 8), scales.view(1, 4, 32)),
+    ):
+        assert selection.select_groups(queries, *index, 0, ends, 1, 16) is None
+    wide = queries.double()
+    assert selection.select_groups(wide, centres, codes, scales, 0, ends, 2, 1, 16) is None
+    assert selection.select_groups(queries, centres, codes, scales, 0, ends, 2, 1, 32) is None

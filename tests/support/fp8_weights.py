@@ -1,0 +1,48 @@
+"""Weights of a model in FP8 blocks, and the same numbers without them."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from hga_engine.model.types import LayerWeights, ModelWeights
+from hga_kernels.weights import BlockScaled
+
+LINEAR = ("qkv", "output", "gate_up", "down")
+
+
+def quantized(weight: torch.Tensor) -> BlockScaled:
+    """FP8 with a scale a block of 128 x 128."""
+    *lead, rows, columns = weight.shape
+    blocks = weight.float().view(*lead, rows // 128, 128, columns // 128, 128)
+    scales = blocks.abs().amax((-3, -1)) / 448
+    values = blocks / scales[..., :, None, :, None]
+    return BlockScaled(values.view(weight.shape).to(torch.float8_e4m3fn), scales)
+
+
+def in_fp8(weights: ModelWeights) -> ModelWeights:
+    """The linear weights of all layers quantized."""
+
+    def layer(plain: LayerWeights) -> LayerWeights:
+        return replace(plain, **{name: quantized(getattr(plain, name)) for name in LINEAR})
+
+    return replace(weights, layers=tuple(map(layer, weights.layers)))
+
+
+def plain(weights: ModelWeights, dtype: torch.dtype = torch.float64) -> ModelWeights:
+    """The same numbers on the CPU, FP8 weights multiplied out."""
+
+    def wide(tensor: Any) -> Any:
+        if isinstance(tensor, BlockScaled):
+            return tensor.dequantize(dtype).cpu()
+        return None if tensor is None else tensor.cpu().to(dtype)
+
+    return ModelWeights(
+        weights.config,
+        wide(weights.embedding),
+        tuple(
+            LayerWeights(**{k: wide(v) for k, v in vars(layer).items()}) for layer in weights.layers
+        ),
+        wide(weights.final_norm),
+        wide(weights.lm_head),
+    )

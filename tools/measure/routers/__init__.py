@@ -1,0 +1,1 @@
+"""What ``tools/measure/compare_routers.py`` is made of."""

@@ -1,0 +1,156 @@
+"""From estimated masses to chosen groups."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from hga_kernels.reference.selection import take_groups
+from tools.measure.routers.scores import CHUNK, Scorer
+
+
+@dataclass(frozen=True)
+class Top:
+    """The heaviest groups, a fixed number."""
+
+    budget: int
+
+
+@dataclass(frozen=True)
+class Above:
+    """Groups with more than a share of the mass, up to a cap; at least ``floor`` groups."""
+
+    share: float
+    """0: found so that on average as much is read as is aimed at."""
+    cap: int
+    floor: int = 0
+
+
+@dataclass(frozen=True)
+class Until:
+    """The heaviest groups until a share of the mass is reached, up to a cap."""
+
+    share: float
+    cap: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Groups drawn by their mass, each standing for its likes (``reference.take_groups``)."""
+
+    budget: int
+
+
+Rule = Top | Above | Until | Drawn
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of attending."""
+
+    name: str
+    rule: Rule
+    scorer: Scorer = field(default_factory=Scorer)
+    of_all: bool = False
+    """Whether shares are of all mass, or of what may be chosen from."""
+    combine: Literal["sum", "max"] = "sum"
+    """Of the query heads that share a KV head, and of the scored rows of a block."""
+    sinks: int = 128
+    recent: int = 512
+    block: int = 1
+    """Queries that share a selection: 1 by the decode rule, a block by the prefill rule."""
+    stride: int = 4
+    """Every n-th query of a block is scored."""
+    pool: int = 0
+    """Groups of 16 that are drawn first, for a chunk of queries, every fourth of which is scored;
+    what is chosen is chosen among them. 0: among all."""
+    tail: Literal["none", "all", "chunk", "group", "chosen"] = "none"
+    """Mean values that stand for what is not read: one, or one a chunk or group; or the chosen
+    groups, each weighed more."""
+    aim: float = 0.03
+    """Of the visible tokens, what is to be read where the rule leaves it open."""
+
+
+def shares(
+    logs: torch.Tensor, allowed: torch.Tensor, window: torch.Tensor, *, of_all: bool
+) -> torch.Tensor:
+    """Of each query's attention, the share of each group.
+
+    Args:
+        logs: [kv_heads, query heads of each, rows, groups] logarithms of masses.
+        allowed: [rows, groups] or [kv_heads, 1, rows, groups] that may be chosen.
+        window: [kv_heads, query heads of each, rows] logarithm of the mass of what is read anyhow.
+        of_all: whether that counts as well.
+
+    Returns:
+        Like ``logs``; 0 where it is not allowed.
+    """
+    logs = logs.masked_fill(~allowed, -math.inf)
+    total = logs.logsumexp(-1)
+    if of_all:
+        total = torch.logaddexp(total, window)
+    return (logs - total[..., None]).exp_().nan_to_num_(0.0)
+
+
+def combined(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
+    """[kv_heads, query heads of each, rows, groups] to [kv_heads, units, groups] by the variant."""
+    scored = scored_rows(of_rows, variant)
+    return scored.sum(1) if variant.combine == "sum" else scored.amax(1)
+
+
+def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
+    """[kv_heads, query heads of each, rows, n] to [kv_heads, scored rows of each, units, n].
+
+    A unit is what shares a selection: a query, or a block of which every n-th is scored.
+    """
+    if variant.block == 1:
+        return of_rows
+    blocks = of_rows.unflatten(2, (-1, variant.block))
+    scored = blocks[:, :, :, variant.stride - 1 :: variant.stride]
+    return scored.transpose(2, 3).flatten(1, 2)
+
+
+def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tensor:
+    """Logarithms of what the chosen groups count as, -inf for others.
+
+    Args:
+        mass: [kv_heads, units, groups], 0 where none may be chosen.
+        rule: how to choose.
+        layer: layer number.
+        group: tokens of one.
+    """
+    if not isinstance(rule, Drawn):
+        return torch.zeros_like(mass).masked_fill_(~choose(mass, rule), -math.inf)
+    places = mass.shape[2]
+    in_chunks = mass.unflatten(2, (-1, CHUNK // group)).amax(-1)
+    numbers = torch.arange(in_chunks.shape[2], device=mass.device)
+    chosen, multiples = take_groups(mass, numbers.where(in_chunks > 0, -1), rule.budget, layer)
+    logs = mass.new_full((*mass.shape[:2], places + 1), -math.inf)
+    chosen = chosen.where(chosen >= 0, places).transpose(0, 1)
+    return logs.scatter_(2, chosen.long(), multiples.log().transpose(0, 1))[..., :places]
+
+
+def choose(mass: torch.Tensor, rule: Top | Above | Until) -> torch.Tensor:
+    """[kv_heads, units, groups] masses, 0 where none may be chosen, to the choice, bool."""
+    if isinstance(rule, Top):
+        return _of_heaviest(mass, rule.budget, lambda best: best > 0)
+    if isinstance(rule, Above):
+        above = mass > rule.share
+        many = above.sum(-1) > rule.cap
+        if many.any():
+            above[many] = _of_heaviest(mass[many], rule.cap, lambda best: best > rule.share)
+        if rule.floor:
+            above |= _of_heaviest(mass, rule.floor, lambda best: best > 0)
+        return above
+    least = rule.share * mass.sum(-1, keepdim=True)
+    return _of_heaviest(mass, rule.cap, lambda best: (best.cumsum(-1) - best < least) & (best > 0))
+
+
+def _of_heaviest(
+    mass: torch.Tensor, count: int, keep: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    best = mass.topk(min(count, mass.shape[-1]), -1)
+    chosen = torch.zeros_like(mass, dtype=torch.bool)
+    return chosen.scatter_(-1, best.indices, keep(best.values))

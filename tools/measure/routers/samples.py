@@ -1,0 +1,92 @@
+"""Texts with facts planted in them, and what is asked after each, as tokens."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hga_chat.bench.tasks import make_tasks, single_token_words
+from hga_chat.bench.text import cut, depths, make_needles
+from hga_engine.tokenizer.tokenizer import Tokenizer
+
+_NEEDLES, _TASKS = 10, 2
+_COPIES, _COPY_TOKENS, _COPY_LEAD = 6, 96, 16
+_LIST_WORDS = 0
+_MARGIN = 64
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What follows the text, beside the other branches."""
+
+    kind: str
+    tokens: tuple[int, ...]
+    counted_from: int
+    """The first of them whose likelihood counts."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text, a multiple of 64 tokens long."""
+
+    name: str
+    tokens: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+
+def make_sample(name: str, text: str, tokenizer: Tokenizer, context: int, seed: int) -> Sample:
+    """Plant facts in the part of a text that the seed begins at.
+
+    Raises:
+        ValueError: the text is too short.
+    """
+    needles = make_needles(_NEEDLES, seed)
+    words = single_token_words(tokenizer.token_bytes, tokenizer.vocab_size)
+    tasks = make_tasks(words, _TASKS, _LIST_WORDS, seed)
+    # The two families of lists ask for words of a list, which is left out here.
+    kept = [number for number, fact in enumerate(tasks.facts) if not fact.startswith("# List")]
+    facts = [*(needle.fact for needle in needles), *(tasks.facts[number] for number in kept)]
+    places = [*depths(_NEEDLES), *(tasks.places[number] for number in kept)]
+    whole = tokenizer.encode(text)
+    planted = sum(len(tokenizer.encode(f"{fact}\n")) for fact in facts)
+    spare = max(len(whole) - context + planted - 2 * _MARGIN, 0)
+    start = random.Random(seed).randrange(spare + 1) if seed else 0
+    rest = tokenizer.decode(whole[start:])
+    tokens = cut(tokenizer.encode, tokenizer.decode, rest, facts, places, context + _MARGIN)
+    tokens = tokens[:context]
+    branches = []
+    for needle in needles:
+        said = needle.fact.removeprefix("# ").removesuffix(f"{needle.answer}.")
+        branches.append(_branch(tokenizer, "needle", needle.question, said, needle.answer))
+    branches += [
+        _branch(tokenizer, task.family, task.question, "", task.text)
+        for task in tasks.tasks
+        if not task.family.endswith("words")
+    ]
+    starts = [(context - _COPY_TOKENS) * number // _COPIES for number in range(_COPIES)]
+    copied = [tuple(tokens[first : first + _COPY_TOKENS]) for first in starts]
+    branches += [Branch("copy", one, _COPY_LEAD) for one in copied]
+    return Sample(f"{name}, seed {seed}", tuple(tokens), tuple(branches))
+
+
+def _branch(tokenizer: Tokenizer, kind: str, question: str, said: str, answer: str) -> Branch:
+    asked = [*tokenizer.to_next_question(), *tokenizer.encode(question), *tokenizer.to_answer()]
+    lead = tokenizer.encode(said) if said else []
+    whole = tokenizer.encode(said + answer)
+    return Branch(kind, (*asked, *whole), len(asked) + len(lead))
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(f"{json.dumps(asdict(sample))}\n" for sample in samples))
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """What ``write_samples`` wrote."""
+    for line in path.read_text().splitlines():
+        read = json.loads(line)
+        branches = (
+            Branch(b["kind"], tuple(b["tokens"]), b["counted_from"]) for b in read["branches"]
+        )
+        yield Sample(read["name"], tuple(read["tokens"]), tuple(branches))

@@ -1,1 +1,0 @@
-"""What ``tools/compare_routers.py`` is made of."""

@@ -1,0 +1,1 @@
+"""Try to break the program: damaged input, killed processes, long use."""

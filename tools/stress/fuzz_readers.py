@@ -1,0 +1,275 @@
+"""Feeds damaged and random input to every reader and holds what comes back against the rules.
+
+A reader returns sections or refuses with a reason, within its limits, whatever it is given;
+nothing that is shown of either steers a terminal; plain text comes back whole. Inputs that break
+a rule are kept in a folder that is named at the end, and the exit code is 1.
+
+    python -m tools.stress.fuzz_readers [--inputs 20000] [--seed 0] [--reader NAME]
+"""
+
+import argparse
+import io
+import json
+import re
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+from hga_chat.documents import displayable
+from hga_chat.documents.html import reader as html_reader
+from hga_chat.documents.pdf import reader as pdf_reader
+from hga_chat.documents.plain.decode import PROBE_BYTES, decode_text
+from hga_chat.documents.readers import HTML, MARKDOWN, NOTEBOOK, PACKED, PDF, TABLE, TEXT, format_of
+from hga_chat.documents.sandbox.child import Limits, children_ended
+from hga_chat.documents.tree.magic import foreign_kind
+from hga_chat.documents.types import Reading, UnreadableError
+from hga_chat.documents.zipped import reader as packed_reader
+
+DATA = Path(__file__).parents[2] / "tests" / "data"
+READERS = {kind.name: kind for kind in (TEXT, MARKDOWN, TABLE, NOTEBOOK, HTML, PACKED, PDF)}
+SEEDS = {
+    "text": ("text/*", "other/*.txt", "*.txt", "html/*"),
+    "markdown": ("*.md", "other/hostile.txt"),
+    "table": ("table/*",),
+    "notebook": ("notebook/*",),
+    "html": ("html/*",),
+    "zip": ("epub/*", "docx/*", "other/*.xlsx", "other/*.zip"),
+    "pdf": ("*.pdf", "pdf/*.pdf"),
+}
+SECONDS = 10.0
+# What the corpus has of these takes long to read and is no different after it was changed.
+MAX_SEED_BYTES = 40_000
+
+_LIMIT = re.compile(r"not read within|too much memory|more text than can be taken in")
+_DEATH = re.compile(r"the parser ended with")
+# Whatever pypdf raises on a damaged file is a reason; a mistake of our own is none.
+_MISTAKE = re.compile(r"damaged (?:HTML|ZIP archive): [A-Z]\w*: ")
+
+
+def flip(data: bytearray, random: Random, _: list[bytes]) -> bytes:
+    """Change some bits."""
+    for _ in range(random.choice((1, 2, 8, 64))):
+        if data:
+            data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    return bytes(data)
+
+
+def truncate(data: bytearray, random: Random, _: list[bytes]) -> bytes:
+    """Lose the end, or the beginning."""
+    at = random.randrange(len(data) + 1)
+    return bytes(data[:at] if random.random() < 0.7 else data[at:])
+
+
+def splice(data: bytearray, random: Random, seeds: list[bytes]) -> bytes:
+    """Put the beginning of one file before the end of another."""
+    other = random.choice(seeds)
+    return (
+        bytes(data[: random.randrange(len(data) + 1)]) + other[random.randrange(len(other) + 1) :]
+    )
+
+
+def duplicate(data: bytearray, random: Random, _: list[bytes]) -> bytes:
+    """Repeat a part."""
+    start = random.randrange(len(data) + 1)
+    end = min(len(data), start + random.choice((1, 8, 100, 1000)))
+    return bytes(data[:end] + data[start:end] * random.choice((1, 2, 50)) + data[end:])
+
+
+def noise(data: bytearray, random: Random, _: list[bytes]) -> bytes:
+    """Write random bytes somewhere, or everywhere."""
+    if random.random() < 0.3:
+        return random.randbytes(random.choice((1, 4, 100, 5000)))
+    start = random.randrange(len(data) + 1)
+    return bytes(data[:start]) + random.randbytes(random.choice((1, 4, 40))) + bytes(data[start:])
+
+
+MUTATIONS: tuple[Callable[[bytearray, Random, list[bytes]], bytes], ...] = (
+    *(flip, truncate, splice, duplicate, noise),
+)
+
+
+def mutate(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
+    """Return ``data`` after one to three changes."""
+    for _ in range(random.choice((1, 1, 2, 3))):
+        data = random.choice(MUTATIONS)(bytearray(data), random, seeds)
+    return data
+
+
+def repack(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
+    """Change the members of an archive, or their names, and pack them again."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [(name, archive.read(name)) for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError):
+        return mutate(data, random, seeds)
+    texts = [text for _, text in members]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members:
+            chance = random.random()
+            if chance < 0.05:
+                name = random.choice(("../" + name, "/" + name, name[:-1], "\x1b[31m" + name))
+            changed = mutate(text, random, texts) if chance < 0.3 else text
+            if chance < 0.98:
+                archive.writestr(zipfile.ZipInfo(name), changed[:MAX_SEED_BYTES])
+    return buffer.getvalue()
+
+
+def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
+    """Put something else in places of a notebook's JSON."""
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return mutate(data, random, seeds)
+    values = (
+        "null",
+        "0",
+        "-1.5",
+        '"x"',
+        '"\\u001b[31m"',
+        '"\\n"',
+        "[]",
+        '["a", 1]',
+        '{"text": [1]}',
+    )
+    for _ in range(random.choice((1, 2, 5))):
+        place: object = document
+        while isinstance(place, dict | list) and place:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = random.choice(keys)
+            inner = place[key]
+            if random.random() < 0.2 or not isinstance(inner, dict | list):
+                place[key] = json.loads(random.choice(values))
+                break
+            place = inner
+    return json.dumps(document, ensure_ascii=random.random() < 0.5).encode()
+
+
+# Changes that know the format, so that more than its outside is reached.
+STRUCTURAL = {"zip": repack, "notebook": reshape}
+
+
+def inputs(name: str, count: int, random: Random) -> Iterator[bytes]:
+    """Yield the corpus of a reader as it is, then ``count`` changed files."""
+    files = sorted({file for pattern in SEEDS[name] for file in DATA.glob(pattern)})
+    seeds = [file.read_bytes() for file in files if file.is_file()]
+    yield from seeds
+    seeds = [seed for seed in seeds if len(seed) <= MAX_SEED_BYTES]
+    # What is whole goes through more of a reader than what is damaged already.
+    whole = [seed for seed in seeds if can_be_read(name, seed)]
+    for _ in range(count):
+        change = STRUCTURAL.get(name, mutate) if random.random() < 0.7 else mutate
+        yield change(random.choice(whole if random.random() < 0.8 else seeds), random, seeds)
+
+
+def can_be_read(name: str, data: bytes) -> bool:
+    """Whether a reader takes ``data``."""
+    try:
+        READERS[name].read("a", data)
+    except UnreadableError:
+        return False
+    return True
+
+
+def check(name: str, data: bytes) -> str:
+    """Read ``data`` and return how that ended, in a word.
+
+    Raises:
+        AssertionError: A rule is broken.
+    """
+    path = f"a\x1b[31m.{name}"
+    foreign = foreign_kind(path, data[:PROBE_BYTES])
+    assert foreign is None or is_safe(foreign)
+    format_of(path, data[:PROBE_BYTES])
+    started = time.monotonic()
+    try:
+        reading = READERS[name].read(path, data)
+    except UnreadableError as error:
+        reason = str(error)
+        assert is_safe(reason), f"unsafe reason {reason!r}"
+        assert not _DEATH.search(reason), reason
+        assert not _MISTAKE.search(reason), reason
+        ended = "limited" if _LIMIT.search(reason) else "refused"
+    else:
+        check_reading(name, data, reading)
+        ended = "read"
+    took = time.monotonic() - started
+    assert took < SECONDS + 5, f"took {took:.1f} s"
+    return ended
+
+
+def check_reading(name: str, data: bytes, reading: Reading) -> None:
+    """Hold sections and notes against the rules."""
+    for note in reading.notes:
+        assert is_safe(note), f"unsafe note {note!r}"
+    for section in reading.sections:
+        assert is_safe(section.label), f"unsafe label {section.label!r}"
+        assert section.label, "no label"
+        shown = displayable(section.text)
+        assert displayable(shown) == shown
+        assert "\x1b" not in shown
+        if section.start_line is not None:
+            assert 1 <= section.start_line <= (section.end_line or 0), "lines run backwards"
+        if section.lines is not None:
+            assert len(section.lines) == section.text.count("\n"), "lines are not counted right"
+    if name in {"text", "markdown"} or (name == "table" and not reading.notes):
+        text = "".join(section.text for section in reading.sections)
+        assert text == decode_text(data), "text is lost"
+
+
+def is_safe(words: str) -> bool:
+    """Whether ``words`` are one line that steers nothing once it is made safe for a terminal."""
+    shown = displayable(words)
+    return "\n" not in words and displayable(shown) == shown and "\x1b" not in shown
+
+
+def fuzz(name: str, count: int, seed: int, folder: Path) -> int:
+    """Run one reader, print what came of it, and return how many inputs broke a rule."""
+    random = Random(f"{seed} {name}")
+    ends: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
+    slowest, started = 0.0, time.monotonic()
+    with children_ended():
+        for number, data in enumerate(inputs(name, count, random)):
+            begun = time.monotonic()
+            try:
+                ends[check(name, data)] += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a find
+                ends["failed"] += 1
+                cause = f"{type(error).__name__}: {error}"[:150]
+                if not causes[cause]:
+                    (folder / f"{name}_{number}").write_bytes(data)
+                causes[cause] += 1
+            slowest = max(slowest, time.monotonic() - begun)
+    took = time.monotonic() - started
+    result = ", ".join(f"{ends[end]:,} {end}" for end in ("read", "refused", "limited", "failed"))
+    print(f"{name}: {result}; {took:.0f} s, slowest {slowest:.1f} s", flush=True)
+    for cause, times in causes.most_common(20):
+        print(f"  {times} x {cause!r}", flush=True)
+    return ends["failed"]
+
+
+def main() -> None:
+    """Run the readers that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--inputs", type=int, default=20_000, help="for each reader")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reader", choices=READERS, action="append")
+    arguments = parser.parse_args()
+    html_reader.LIMITS = packed_reader.LIMITS = Limits(seconds=SECONDS)
+    pdf_reader.TIMEOUT_S = SECONDS
+    folder = Path(tempfile.mkdtemp(prefix="fuzz_readers_"))
+    names = arguments.reader or list(READERS)
+    failed = sum(fuzz(name, arguments.inputs, arguments.seed, folder) for name in names)
+    if failed:
+        sys.exit(f"{failed} inputs broke a rule; one of each kind is in {folder}")
+    folder.rmdir()
+
+
+if __name__ == "__main__":
+    main()

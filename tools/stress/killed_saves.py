@@ -1,0 +1,115 @@
+"""Kills a process that saves a session, again and again, and looks at what it left behind.
+
+    python -m tools.stress.killed_saves --kills 50
+
+The process grows, cuts and saves the session of a tiny model. After each kill, at a random moment,
+the session is resumed: it has to be the one saved last, the one being saved, or a beginning of
+either that ends with a full group, and its next answer has to be that of the same tokens read anew.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from hga_engine.engine import Engine
+from tests.support.tiny_engine import PARTIAL, ask, make_engine, random_tokens
+
+CONTEXT = 1024
+LOG_KEPT = 2
+# Dense, so that K/V depends on the tokens alone, and not on how they were read.
+ROUTER = replace(PARTIAL, router="dense")
+
+
+def session(folder: Path | None, budget: int | None) -> Engine:
+    """The session, resumed where there is one."""
+    return make_engine(
+        router=ROUTER, context=CONTEXT, saved_dir=folder, host_budget_bytes=budget, slice_tokens=128
+    )
+
+
+def work(folder: Path, log: Path, budget: int | None, seed: int) -> None:
+    """Change and save the session until killed; the log tells what is about to be saved."""
+    torch.set_num_threads(1)
+    draw = random.Random(seed)
+    engine = session(folder, budget)
+    while True:
+        if engine.num_tokens > CONTEXT - 150 or draw.random() < 0.3:
+            engine.truncate(draw.randrange(engine.num_tokens + 1))
+        for _ in engine.read(random_tokens(draw.randrange(1, 120), seed=draw.randrange(2**31))):
+            pass
+        with log.open("a") as file:
+            file.write(json.dumps(engine.token_ids) + "\n")
+        engine.save()
+
+
+def is_a_beginning(found: list[int], of: list[int]) -> bool:
+    """Whether ``found`` is all of a session, or its tokens up to a full group."""
+    whole_groups = len(found) % ROUTER.group_size == 0
+    return found == of or (whole_groups and found == of[: len(found)])
+
+
+def says(engine: Engine) -> list[int]:
+    """Its next answer."""
+    return ask(engine, random_tokens(5), 4).tokens
+
+
+def kill_once(folder: Path, budget: int | None, seed: int, draw: random.Random) -> str:
+    """Run the process, kill it and check; what was found, in words."""
+    log = folder.with_suffix(f".{seed}.log")
+    before = session(folder, budget).token_ids
+    log.write_text(json.dumps(before) + "\n")
+    arguments = [str(folder), str(log), str(budget or 0), str(seed)]
+    child = subprocess.Popen([sys.executable, __file__, "--work", *arguments])
+    while len(log.read_text().splitlines()) < LOG_KEPT:
+        if child.poll() is not None:
+            raise SystemExit(f"the process ended by itself with {child.returncode}")
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 1.0))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    # The last line may be cut; its session was not being saved yet.
+    lines = log.read_text().splitlines(keepends=True)
+    states = [json.loads(line) for line in lines if line.endswith("\n")]
+    resumed = session(folder, budget)
+    found = resumed.token_ids
+    if not any(is_a_beginning(found, of) for of in states[-LOG_KEPT:]):
+        raise SystemExit(f"seed {seed}: {len(found)} tokens that were never saved")
+    anew = session(None, None)
+    for _ in anew.read(found):
+        pass
+    if says(resumed) != says(anew):
+        raise SystemExit(f"seed {seed}: the session of {len(found)} tokens answers otherwise")
+    resumed.close()
+    whole = "the last" if found == states[-1] else "an earlier one or a beginning"
+    return f"{len(states) - 1} saves, {len(found)} tokens, {whole}"
+
+
+def main() -> None:
+    """Kill as often as asked for; stops at the first session that is not right."""
+    if sys.argv[1:2] == ["--work"]:
+        folder, log, budget, seed = sys.argv[2:]
+        work(Path(folder), Path(log), int(budget) or None, int(seed))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(options.kills):
+            budget = (None, 3 * 20 * 1024)[number % 2]
+            folder = Path(place) / ("spilling" if budget else "in_memory")
+            print(f"{number + 1}: {kill_once(folder, budget, number, draw)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
