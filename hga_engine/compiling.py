@@ -8,7 +8,7 @@ import torch
 
 from hga_engine.config import EngineConfig, SamplingParams
 from hga_engine.engine import Engine
-from hga_engine.memory.device_plan import is_gpu
+from hga_engine.memory.probes import is_gpu
 from hga_engine.tiers import plan_session
 
 if TYPE_CHECKING:

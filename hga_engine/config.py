@@ -8,6 +8,9 @@ RouterName = Literal["hga", "paper", "dense"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
+PAGES = "pages.kv"
+"""The file of a saved state that holds K/V."""
+
 STRATA = 4
 """``hga_kernels.reference.selection.STRATA``, which takes torch to import."""
 

@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hga_engine.attention.routed import Reading, RoutedAttention, Rule
+from hga_engine.attention.routed import RoutedAttention, Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
 from hga_engine.errors import ContextFullError
-from hga_engine.events import (
-    Event,
-    FinishReason,
-    MemoryFigures,
-    PrefillProgress,
-    TextDelta,
-    Trace,
-)
+from hga_engine.events import Event, FinishReason, PrefillProgress, TextDelta, Trace
 from hga_engine.forward import Layers
-from hga_engine.memory.device_plan import device_memory
-from hga_engine.memory.figures import memory_figures
+from hga_engine.memory.figures import MemoryFigures, memory_figures
+from hga_engine.memory.probes import device_memory
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
 from hga_engine.sampler import Sampler

@@ -58,38 +58,6 @@ class TextDelta:
 
 
 @dataclass(frozen=True)
-class MemoryFigures:
-    """Bytes in use, by purpose and tier."""
-
-    weights_bytes: int
-    index_bytes: int
-    kv_device_bytes: int
-    kv_host_bytes: int
-    kv_disk_bytes: int
-    device_peak_bytes: int
-    host_peak_bytes: int
-    host_resident_bytes: int
-    host_total_bytes: int
-    kv_host_capacity_bytes: int
-    kv_disk_capacity_bytes: int
-    device_used_bytes: int = 0
-    """Of the GPU, as its driver counts it, by all programs."""
-    device_total_bytes: int = 0
-    device_reserved_bytes: int = 0
-    """Of the GPU, by torch's allocator."""
-    device_allocated_bytes: int = 0
-    """Of those, in use."""
-    device_planned_bytes: int = 0
-    """What was predicted before anything was allocated."""
-    page_hits: int = 0
-    """Pages that were at hand when they were wanted: in the GPU's memory, else in the host's."""
-    page_misses: int = 0
-    """Pages that had to come from the tier below: over PCIe, else from disk."""
-    page_bytes: int = 0
-    """Of one page."""
-
-
-@dataclass(frozen=True)
 class Finished:
     """The answer is complete."""
 

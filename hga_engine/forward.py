@@ -4,7 +4,8 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from hga_engine.attention.routed import Reading, RoutedAttention, Rule
+from hga_engine.attention.routed import RoutedAttention, Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import EngineConfig, ModelConfig
 from hga_engine.model.decoder import Decoder
 from hga_engine.pace import Pace

@@ -8,14 +8,15 @@ import torch
 from hga_engine.config import DeviceName, EngineConfig, ModelConfig
 from hga_engine.engine import Engine
 from hga_engine.errors import OutOfMemoryError
-from hga_engine.memory import ledger
+from hga_engine.memory import ledger, probes
 from hga_engine.memory.device_plan import plan_device
 from hga_engine.model import load_model, read_model_config, weights_dtype
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.synthetic import Topics, synthetic_weights
 from hga_engine.model.types import ModelWeights
+from hga_engine.tokenizer.load import load_tokenizer
 from hga_engine.tokenizer.synthetic import synthetic_tokenizer
-from hga_engine.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from hga_engine.tokenizer.tokenizer import Tokenizer
 
 _CPU = torch.device("cpu")
 _LEAST_CAPABILITY = (8, 9)
@@ -144,8 +145,8 @@ def foresee(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto"
             *(total - free, total, torch.bfloat16),
         ).total
     plan = ledger.predict(model, weights, config, torch.bfloat16, chosen.type)
-    free_disk = ledger.free_disk_bytes(config.cache.disk_dir)
-    ledger.check(plan, ledger.available_memory_bytes(), free_disk)
+    free_disk = probes.free_disk_bytes(config.cache.disk_dir)
+    ledger.check(plan, probes.available_memory_bytes(), free_disk)
     return Foreseen(chosen.type, plan.total_host, device_bytes)
 
 
@@ -173,7 +174,7 @@ def synthetic_model(
     if gpu is None and device == "cuda":
         raise _no_gpu()
     needed = ledger.weights_bytes(config, torch.bfloat16 if gpu is None else torch.float8_e4m3fn)
-    room = ledger.available_memory_bytes() if gpu is None else torch.cuda.mem_get_info(gpu)[0]
+    room = probes.available_memory_bytes() if gpu is None else torch.cuda.mem_get_info(gpu)[0]
     if needed > room:
         raise OutOfMemoryError(
             f"The weights take {needed / _GIB:.1f} GiB, and {room / _GIB:.1f} GiB are free. "
@@ -206,8 +207,8 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
             torch.bfloat16,
             device_type,
         ),
-        ledger.available_memory_bytes() + model.weights.host_bytes(),
-        ledger.available_disk_bytes(config.cache),
+        probes.available_memory_bytes() + model.weights.host_bytes(),
+        probes.available_disk_bytes(config.cache),
     )
     return Engine(
         model.weights, model.tokenizer, config, model.name, model.fingerprint, torch.bfloat16

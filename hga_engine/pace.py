@@ -4,7 +4,7 @@ from collections import deque
 
 import torch
 
-from hga_engine.memory.device_plan import is_gpu
+from hga_engine.memory.probes import is_gpu
 
 _AHEAD = 16
 """About 60 ms of reading: more than Python's garbage collection takes now and then."""

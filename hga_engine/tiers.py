@@ -7,9 +7,10 @@ import torch
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import EngineConfig
-from hga_engine.kv_store import KVStore
+from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
-from hga_engine.memory.device_plan import DevicePlan, device_memory, is_gpu, plan_device
+from hga_engine.memory.device_plan import DevicePlan, plan_device
+from hga_engine.memory.probes import device_memory, is_gpu
 from hga_engine.model.types import ModelWeights
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from hga_chat.conversation.conversation import Answer, Conversation
+from hga_chat.conversation.answer import Answer
+from hga_chat.conversation.conversation import Conversation
 from hga_chat.display import displayable
 from hga_chat.documents import lay_out, load_documents
 from hga_chat.models import pull_model

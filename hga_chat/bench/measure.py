@@ -11,7 +11,8 @@ import torch
 from hga_chat.bench.tasks import Task
 from hga_chat.bench.text import Needle
 from hga_engine.attention.coverage import Coverage
-from hga_engine.attention.routed import Reading, Rule
+from hga_engine.attention.routed import Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta

@@ -9,7 +9,7 @@ import torch
 
 from hga_chat.bench.speed import watched_device
 from hga_engine.config import EngineConfig, SamplingParams
-from hga_engine.memory import ledger
+from hga_engine.memory import ledger, probes
 from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.status import device_name
 
@@ -41,7 +41,7 @@ def run_memory(
     asked = _QUESTION_TOKENS + _ANSWER_TOKENS
     if min(contexts) <= asked:
         raise ValueError(f"a context must be above {asked} tokens")
-    before = ledger.resident_bytes()
+    before = probes.resident_bytes()
     model, tokens = load()
     text = list(tokens)
     while len(text) < max(contexts):

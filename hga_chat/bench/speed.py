@@ -12,7 +12,7 @@ import torch
 
 from hga_engine.config import EngineConfig, SamplingParams
 from hga_engine.events import Finished
-from hga_engine.memory.device_plan import device_memory
+from hga_engine.memory.probes import device_memory
 from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.status import device_name
 

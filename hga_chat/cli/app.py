@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from hga_chat import __version__
 from hga_chat.cli import ask, bench, doctor, models, sessions
 from hga_chat.cli import chat as screen
+from hga_chat.cli.progress import INTERRUPTED
 
 # Typer brings click along or carries a copy of it; either way this is its base of usage errors.
 UsageError: Any = typer.BadParameter.__base__
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("Interrupted.\n")
-        return ask.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         return _closed_pipe()
     except SystemExit as error:  # Typer's answer to a closed pipe

@@ -1,23 +1,22 @@
 """``ask``: one question, one answer."""
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hga_chat.cli.options import ANSWERING, Json, OptionalPaths, with_settings
+from hga_chat.cli.progress import INTERRUPTED, cancel_on_interrupt, read_documents
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.cli.prepare import Start
-    from hga_chat.conversation.conversation import Answer, Conversation
+    from hga_chat.conversation.answer import Answer
+    from hga_chat.conversation.conversation import Conversation
     from hga_chat.output import Output
 
-INTERRUPTED = 130
 _EXCERPT_CHARS = 72
 
 
@@ -102,34 +101,6 @@ def _start(
     return start_on_documents(prepared, paths, settings, output, for_one_answer=True)
 
 
-@contextmanager
-def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second ends the process at once."""
-    cancel = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        cancel.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield cancel
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def read_documents(
-    conversation: "Conversation", output: "Output", cancel: threading.Event
-) -> float:
-    """Read what is unread; how many seconds that took."""
-    started = time.perf_counter()
-    for step in conversation.read(cancel):
-        left = step.seconds / step.fraction - step.seconds if step.fraction else 0
-        output.progress(f"Reading {step.tokens:,} tokens, {left:.0f} s left", step.fraction)
-    output.clear_progress()
-    return time.perf_counter() - started
-
-
 def _answer(
     conversation: "Conversation",
     question: str,
@@ -139,7 +110,7 @@ def _answer(
     *,
     stream: bool,
 ) -> "Answer":
-    from hga_chat.conversation.conversation import Answer
+    from hga_chat.conversation.answer import Answer
     from hga_engine.events import TextDelta
 
     # Closed, the session is as before the question.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hga_chat.cli.ask import INTERRUPTED
 from hga_chat.cli.options import Json, Paths, with_settings
+from hga_chat.cli.progress import INTERRUPTED
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _open_screen(start: "Start", output: "Output") -> None:
 
 def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
     """Read and save; the id goes to standard output."""
-    from hga_chat.cli.ask import cancel_on_interrupt, read_documents
+    from hga_chat.cli.progress import cancel_on_interrupt, read_documents
     from hga_chat.output import human_bytes
     from hga_chat.sessions.files import disk_bytes
     from hga_chat.sessions.types import SessionError

@@ -33,15 +33,15 @@ def _examine(settings: Settings) -> dict[str, Any]:
     import torch
 
     from hga_chat.models import list_models
-    from hga_engine.memory import ledger
+    from hga_engine.memory import probes
     from hga_engine.status import device_name, kernel_status
 
     return {
         "device": device_name(),
         "cores": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())],
-        "memory_bytes": ledger.total_memory_bytes(),
-        "memory_available_bytes": ledger.available_memory_bytes(),
+        "memory_bytes": probes.total_memory_bytes(),
+        "memory_available_bytes": probes.available_memory_bytes(),
         "kernels": kernel_status(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},

@@ -72,7 +72,7 @@ def prepare(
     # What can be wrong with the paths is said before the model is looked for.
     entries = documents.read_documents(paths, settings.include, settings.exclude) if paths else ()
     from hga_chat.conversation.prompts import room_for_documents
-    from hga_engine.tokenizer.tokenizer import load_tokenizer
+    from hga_engine.tokenizer.load import load_tokenizer
 
     files = find_or_pull(settings, output)
     tokenizer = load_tokenizer(files)

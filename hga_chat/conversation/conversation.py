@@ -3,67 +3,24 @@
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from hga_chat.conversation.answer import Answer, _unanswered, common_prefix, kept_answer, saved_turn
 from hga_chat.conversation.prompts import first_question, next_question
 from hga_chat.documents import LoadedDocuments
 from hga_chat.output import human_bytes
-from hga_chat.sessions.types import SavedDocuments, SavedTurn
-from hga_chat.sources import Attribution, Source, add_mass, attribute
+from hga_chat.sessions.types import SavedDocuments
+from hga_chat.sources import Attribution, add_mass, attribute
 from hga_engine.config import SamplingParams
 from hga_engine.errors import EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
 
 if TYPE_CHECKING:
-    import torch
-
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_chat.sessions.saved import SavedSession
     from hga_engine.engine import Engine
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One turn."""
-
-    question: str
-    text: str
-    sources: tuple[Source, ...]
-    finished: Finished
-    group_mass: "torch.Tensor"
-    """[groups] float32: attention mass per group of the session, summed over the answer; none
-    of ``Conversation.turns``."""
-    token_ids: tuple[int, ...] = ()
-    """The turn in the session: the question with what introduces it, and the answer."""
-    from_conversation: bool = False
-    """Whether it read earlier turns more than any passage; not known where the turn was saved."""
-    standing_out: "torch.Tensor | None" = None
-    """[groups] float64: what the answer read of the documents beyond what each of its words reads,
-    of which ``Source.score`` is a share; not known of ``Conversation.turns``."""
-
-
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    shorter = min(len(one), len(other))
-    return next((n for n in range(shorter) if one[n] != other[n]), shorter)
-
-
-def saved_turn(answer: Answer) -> SavedTurn:
-    """What is kept of a turn."""
-    return SavedTurn(
-        answer.question, answer.text, answer.sources, answer.finished, answer.token_ids
-    )
-
-
-def kept_answer(turn: SavedTurn) -> Answer:
-    """A turn that was kept."""
-    import torch
-
-    return Answer(
-        turn.question, turn.text, turn.sources, turn.finished, torch.zeros(0), turn.token_ids
-    )
 
 
 class Conversation:
@@ -289,19 +246,3 @@ class Conversation:
             # What a turn read is for whoever asked: at 64K it takes 50 KB, its text takes 1.
             self.turns.append(replace(answer, group_mass=torch.zeros(0), standing_out=None))
         yield answer
-
-
-def _unanswered(question: str) -> Answer:
-    """The answer to a question that was cancelled while the documents were being read."""
-    import torch
-
-    finished = Finished(
-        reason="cancelled",
-        prompt_tokens=0,
-        completion_tokens=0,
-        prefill_s=0.0,
-        ttft_s=0.0,
-        decode_tokens_per_s=0.0,
-        sparsity=0.0,
-    )
-    return Answer(question, "", (), finished, torch.zeros(0))

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hga_chat.conversation.conversation import Conversation, common_prefix, kept_answer
+from hga_chat.conversation.answer import common_prefix, kept_answer
+from hga_chat.conversation.conversation import Conversation
 from hga_chat.documents import Document, DocumentTokens, Skipped, displayable, lay_out
 from hga_chat.documents.load import STANDARD_INPUT
 from hga_chat.sessions.saved import SavedSession
@@ -100,7 +101,7 @@ def _equal_documents(one: Sequence[Document], other: Sequence[Document]) -> int:
 
 def lay_out_saved(saved: SavedSession, files: "ModelFiles") -> DocumentTokens | None:
     """The documents of a saved session as tokens; None if it has none."""
-    from hga_engine.tokenizer.tokenizer import load_tokenizer
+    from hga_engine.tokenizer.load import load_tokenizer
 
     assert saved.documents is not None
     loaded = saved.documents.loaded

@@ -18,7 +18,7 @@ from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.engine.thread import EngineThread, Progress
 from hga_chat.screen.flow import Flow
-from hga_chat.screen.keys import is_of_use, key_name
+from hga_chat.screen.keys import key_name
 from hga_chat.screen.trace.map_view import MODES
 from hga_chat.screen.transcript.finder import Finder
 from hga_chat.screen.transcript.widget import Transcript
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
     from hga_chat.documents import DocumentTokens
     from hga_engine.config import SamplingParams
-    from hga_engine.events import MemoryFigures
+    from hga_engine.memory.figures import MemoryFigures
+from typing import TYPE_CHECKING
 
 TICK_S = 1 / 10
 """How often what the engine reported is shown; typing goes on in between."""
@@ -503,3 +504,23 @@ class ChatApp(App[None]):
         brightness = view.map.brightness(view.mass)
         shown = Viewer(layout, places, number, brightness, view.told, is_plain=self._is_plain)
         self.push_screen(shown)
+
+
+def is_of_use(app: "ChatApp", action: str) -> bool:
+    """Whether an action of the application would do something now."""
+    turns = app.transcript.turns
+    match action:
+        case "leave_off":
+            return app.flow.is_stoppable
+        case "find":
+            return bool(turns)
+        case "sources":
+            return any(turn.sources for turn in turns)
+        case "copy":
+            is_selected = bool(app.screen.get_selected_text())
+            return is_selected or any(turn.text for turn in turns)
+        case "map_mode":
+            return any(turn.reading.total for turn in turns)
+        case "step_layer":
+            return app.flow.view.num_layers > 0
+    return True

@@ -27,7 +27,7 @@ from hga_chat.screen.trace.map_view import ReadView
 from hga_chat.screen.transcript.turn import Turn
 
 if TYPE_CHECKING:
-    from hga_chat.conversation.conversation import Answer
+    from hga_chat.conversation.answer import Answer
     from hga_chat.documents import DocumentTokens
     from hga_chat.screen.app import ChatApp
     from hga_chat.screen.engine.thread import EngineThread

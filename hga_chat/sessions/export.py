@@ -8,7 +8,7 @@ from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, Sessi
 from hga_chat.sources import Source
 
 if TYPE_CHECKING:
-    from hga_chat.conversation.conversation import Answer
+    from hga_chat.conversation.answer import Answer
 
 _EXCERPT_CHARS = 400
 

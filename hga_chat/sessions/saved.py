@@ -12,7 +12,7 @@ from hga_chat.sessions.lock import SessionLock
 from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
 
 if TYPE_CHECKING:
-    from hga_chat.sessions.store import Removed
+    from hga_chat.sessions.types import Removed
 
 INFO, DOCUMENTS, TURNS, LOCK = "session.json", "documents.json", "turns.json", "lock"
 

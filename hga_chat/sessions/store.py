@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hga_chat.sessions.lock import SessionLock
 from hga_chat.sessions.saved import DOCUMENTS, INFO, LOCK, TURNS, SavedSession
 from hga_chat.sessions.types import (
     Origin,
+    Removed,
     SavedDocuments,
     SavedTurns,
     SessionError,
@@ -26,15 +26,6 @@ from hga_chat.sessions.types import (
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: nothing that is mistaken for something else."""
 _ID_LETTERS = 6
-
-
-@dataclass(frozen=True)
-class Removed:
-    """K/V that was removed to make room."""
-
-    id: str
-    title: str
-    bytes: int
 
 
 class SessionStore:

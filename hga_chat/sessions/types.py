@@ -82,3 +82,12 @@ class SavedTurns:
     updated: str
     """UTC."""
     turns: tuple[SavedTurn, ...]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """K/V that was removed to make room."""
+
+    id: str
+    title: str
+    bytes: int

@@ -6,8 +6,8 @@ import torch
 from safetensors import safe_open
 
 from hga_engine.config import ModelConfig, RouterConfig
-from hga_engine.kv_store import KVStore
-from hga_engine.memory.device_plan import is_gpu
+from hga_engine.kv_store.store import KVStore
+from hga_engine.memory.probes import is_gpu
 from hga_kernels import Packing, code_shape, empty_on_huge_pages, index_chunks, summarize
 
 SLOW_TURN_RADIANS = 0.5

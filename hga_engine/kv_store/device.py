@@ -7,8 +7,8 @@ import torch
 
 from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError
-from hga_engine.kv_store import TierUsage
 from hga_engine.kv_store.mirror import Mirror
+from hga_engine.kv_store.store import TierUsage
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_kernels.gpu.pages.cache import load_window
 from hga_kernels.reference.pages import Window, forget_pages, likely_groups

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
+from hga_engine.config import PAGES, CacheConfig, ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError, KVStoreError
-from hga_engine.kv_store import TierUsage
 from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace
 from hga_engine.kv_store.residency import Residency
 from hga_engine.kv_store.restore import Checksums, PageReader
-from hga_engine.saved_state.manifest import PAGES
+from hga_engine.kv_store.store import TierUsage
 from hga_kernels import empty_on_huge_pages, pin
 
 _CPU = torch.device("cpu")

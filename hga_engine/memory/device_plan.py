@@ -39,42 +39,6 @@ class DevicePlan:
         return sum(getattr(self, part.name) for part in fields(self)[:-1])
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
-    """Bytes of GPU memory now; zeros where there is no GPU."""
-
-    used_bytes: int = 0
-    """As the driver counts, all programs together."""
-    total_bytes: int = 0
-    reserved_bytes: int = 0
-    """By torch's allocator."""
-    allocated_bytes: int = 0
-    """Of those, in use."""
-    peak_bytes: int = 0
-    """The most that was ever used, as the driver would have counted it."""
-
-
-def is_gpu(device: torch.device) -> bool:
-    """Whether a device is a GPU, with memory of its own."""
-    return device.type == "cuda"
-
-
-def device_memory(device: torch.device) -> DeviceMemory:
-    """What is in use on a device."""
-    if not is_gpu(device):
-        return DeviceMemory()
-    free, total = torch.cuda.mem_get_info(device)
-    reserved = torch.cuda.memory_reserved(device)
-    beside = total - free - reserved
-    return DeviceMemory(
-        used_bytes=total - free,
-        total_bytes=total,
-        reserved_bytes=reserved,
-        allocated_bytes=torch.cuda.memory_allocated(device),
-        peak_bytes=beside + torch.cuda.max_memory_reserved(device),
-    )
-
-
 def plan_device(
     model: ModelConfig,
     config: EngineConfig,

@@ -1,9 +1,42 @@
 """Where a session's memory is, put together from its parts."""
 
-from hga_engine.events import MemoryFigures
-from hga_engine.kv_store import TierUsage
-from hga_engine.memory import ledger
-from hga_engine.memory.device_plan import DeviceMemory
+from dataclasses import dataclass
+
+from hga_engine.kv_store.store import TierUsage
+from hga_engine.memory import probes
+from hga_engine.memory.probes import DeviceMemory
+
+
+@dataclass(frozen=True)
+class MemoryFigures:
+    """Bytes in use, by purpose and tier."""
+
+    weights_bytes: int
+    index_bytes: int
+    kv_device_bytes: int
+    kv_host_bytes: int
+    kv_disk_bytes: int
+    device_peak_bytes: int
+    host_peak_bytes: int
+    host_resident_bytes: int
+    host_total_bytes: int
+    kv_host_capacity_bytes: int
+    kv_disk_capacity_bytes: int
+    device_used_bytes: int = 0
+    """Of the GPU, as its driver counts it, by all programs."""
+    device_total_bytes: int = 0
+    device_reserved_bytes: int = 0
+    """Of the GPU, by torch's allocator."""
+    device_allocated_bytes: int = 0
+    """Of those, in use."""
+    device_planned_bytes: int = 0
+    """What was predicted before anything was allocated."""
+    page_hits: int = 0
+    """Pages that were at hand when they were wanted: in the GPU's memory, else in the host's."""
+    page_misses: int = 0
+    """Pages that had to come from the tier below: over PCIe, else from disk."""
+    page_bytes: int = 0
+    """Of one page."""
 
 
 def memory_figures(
@@ -34,9 +67,9 @@ def memory_figures(
         device_allocated_bytes=device.allocated_bytes,
         device_total_bytes=device.total_bytes,
         device_planned_bytes=planned_bytes,
-        host_peak_bytes=ledger.peak_resident_bytes(),
-        host_resident_bytes=ledger.resident_bytes(),
-        host_total_bytes=ledger.total_memory_bytes(),
+        host_peak_bytes=probes.peak_resident_bytes(),
+        host_resident_bytes=probes.resident_bytes(),
+        host_total_bytes=probes.total_memory_bytes(),
         kv_host_capacity_bytes=usage.host_capacity_bytes,
         kv_disk_capacity_bytes=usage.disk_capacity_bytes,
         page_hits=usage.page_hits,

@@ -1,18 +1,11 @@
 """The memory ledger: what a session will take, before anything is allocated, and what there is."""
 
-import os
-import resource
-import shutil
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from hga_engine.config import CacheConfig, EngineConfig, ModelConfig
+from hga_engine.config import EngineConfig, ModelConfig
 from hga_engine.errors import OutOfMemoryError
-from hga_engine.saved_state.manifest import PAGES
 
 _MIB = 2**20
 _GIB = 2**30
@@ -20,8 +13,6 @@ _FP8_BLOCK = 128
 _MOVED_AT_A_TIME = 2 * 8 * _MIB
 _PAGE_RECORD = 20
 """Bytes kept of each page beside it, at most: its slot, when it was used, its checksum."""
-_CGROUPS = Path("/sys/fs/cgroup")
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -164,59 +155,6 @@ def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> No
         )
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is resident now; its peak where the system does not tell."""
-    try:
-        pages = int((_PROC / "self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak_resident_bytes()
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak_resident_bytes() -> int:
-    """The most memory of this process that was ever resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def total_memory_bytes() -> int:
-    """Memory of this machine, or of the control group (v2) this process is limited to."""
-    limits = [limit for limit, _ in _cgroup_limits()]
-    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
-
-
-def available_memory_bytes() -> int:
-    """Memory that can be had without swapping; all there is where the system does not tell."""
-    available = total_memory_bytes()
-    try:
-        for line in (_PROC / "meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    left = [max(limit - used, 0) for limit, used in _cgroup_limits()]
-    return min([available, *left])
-
-
-def free_disk_bytes(directory: Path | None) -> int:
-    """Free space where a folder is or would be made; None: the system's temporary folder."""
-    folder = Path(tempfile.gettempdir()) if directory is None else directory.absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def available_disk_bytes(cache: CacheConfig) -> int:
-    """Room for a session's K/V on disk: what is free, and what its file of pages takes already."""
-    if cache.saved_dir is None:
-        return free_disk_bytes(cache.disk_dir)
-    try:
-        taken = (cache.saved_dir / PAGES).stat().st_blocks * 512
-    except OSError:
-        taken = 0
-    return free_disk_bytes(cache.saved_dir) + taken
-
-
 def _slice_elements(model: ModelConfig, config: EngineConfig) -> int:
     """Elements of one slice's activations."""
     heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
@@ -255,35 +193,3 @@ def _advice(ledger: Ledger, available: int) -> str:
 
 def _gib(count: int) -> str:
     return f"{count / _GIB:.2f} GiB"
-
-
-def _cgroup_limits() -> list[tuple[int, int]]:
-    """(limit, used) in bytes of this process's control group (v2) and those above it."""
-    try:
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    own = next((line[3:] for line in lines if line.startswith("0::")), None)
-    if own is None:
-        return []
-    group = _CGROUPS / own.lstrip("/")
-    limits = []
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(_CGROUPS):
-            break
-        try:
-            limit = int((folder / "memory.max").read_text())  # "max": no limit
-            used = int((folder / "memory.current").read_text())
-            limits.append((limit, used - _reclaimable(folder)))
-        except (OSError, ValueError):
-            continue
-    return limits
-
-
-def _reclaimable(folder: Path) -> int:
-    """Bytes of a control group's file cache that the kernel gives up on demand."""
-    for line in (folder / "memory.stat").read_text().splitlines():
-        name, _, count = line.partition(" ")
-        if name == "inactive_file":
-            return int(count)
-    return 0

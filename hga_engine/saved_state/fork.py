@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hga_engine.config import PAGES
 from hga_engine.errors import KVStoreError, SavedStateError
 from hga_engine.saved_state.manifest import (
     MANIFEST,
-    PAGES,
     Manifest,
     check_file,
     create,

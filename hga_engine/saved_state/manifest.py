@@ -13,7 +13,6 @@ from hga_engine.errors import SavedStateError
 
 FORMAT_VERSION = 1
 MANIFEST = "state.json"
-PAGES = "pages.kv"
 _BLOCK = 1 << 20
 
 

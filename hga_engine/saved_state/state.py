@@ -12,13 +12,12 @@ import torch
 from safetensors import SafetensorError
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.config import PAGES, ModelConfig, RouterConfig
 from hga_engine.errors import KVStoreError, SavedStateError
-from hga_engine.kv_store import KVStore
+from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_engine.saved_state import token_file
 from hga_engine.saved_state.manifest import (
-    PAGES,
     FileRecord,
     Geometry,
     IndexRecord,

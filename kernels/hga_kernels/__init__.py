@@ -6,12 +6,11 @@ fastest path that fits the tensors it is given.
 
 import torch
 
-from hga_kernels import cpu
-from hga_kernels.cpu import layers
+from hga_kernels import cpu, reference
+from hga_kernels.cpu import layers, library
 from hga_kernels.dispatch import dispatch
 from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
-from hga_kernels.reference import selection as reference
-from hga_kernels.reference.selection import Packing, code_shape, decode_tokens, hadamard
+from hga_kernels.reference.index import Packing, code_shape, decode_tokens, hadamard
 
 __all__ = [
     "SELECTION_BYTES",
@@ -53,7 +52,7 @@ log_mass = dispatch(reference.log_mass, cpu.log_mass, "attention")
 
 def status() -> dict[str, str]:
     """What each device's kernels run as, for people."""
-    found = {"cpu": cpu.status()}
+    found = {"cpu": library.status()}
     if torch.cuda.is_available():
         # Not to be imported where there is no GPU.
         from hga_kernels.gpu import build, compiling

@@ -46,7 +46,7 @@ def use_engine(monkeypatch):
         import hga_engine.compiling
         import hga_engine.opening
         import hga_engine.saved_state
-        import hga_engine.tokenizer.tokenizer
+        import hga_engine.tokenizer.load
 
         engine = ScriptedEngine(answers, **options)
 
@@ -62,9 +62,7 @@ def use_engine(monkeypatch):
 
         files = SimpleNamespace(name="scripted", directory=None, prepared=None)
         monkeypatch.setattr(hga_chat.models, "find_model", lambda name: files)
-        monkeypatch.setattr(
-            hga_engine.tokenizer.tokenizer, "load_tokenizer", lambda _: engine.tokenizer
-        )
+        monkeypatch.setattr(hga_engine.tokenizer.load, "load_tokenizer", lambda _: engine.tokenizer)
         monkeypatch.setattr(hga_engine.opening, "prepare_model", prepare_model)
         monkeypatch.setattr(hga_engine.compiling, "compile_kernels", lambda *_: None)
         monkeypatch.setattr(hga_engine.opening, "open_engine", lambda _, c: engine.open(c))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hga_engine.attention.routed import Reading, Rule
+from hga_engine.attention.routed import Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import ModelConfig, RouterConfig, RouterName, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.errors import EngineError

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hga_kernels import cpu
-from hga_kernels.cpu import build
+from hga_kernels.cpu import build, library
 
 ON_X86 = platform.machine() in ("x86_64", "AMD64")
 VARIANTS = [
@@ -30,9 +29,9 @@ def poisoned(create: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 @pytest.fixture(scope="module", params=VARIANTS)
 def compiled(request: pytest.FixtureRequest) -> Iterator[None]:
     """Wrappers use one library, and all memory they ask for is NaN or 123 at first."""
-    library = cpu.open_library(build.library_path(request.param), 2)
+    opened = library.open_library(build.library_path(request.param), 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "_load", lambda: library)
+        patch.setattr(library, "_load", lambda: opened)
         patch.setattr(torch, "empty", poisoned(torch.empty))
         patch.setattr(torch, "empty_like", poisoned(torch.empty_like))
         yield

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import GridExecutor, interpreter_builder
 
-from hga_engine.memory.device_plan import DeviceMemory
+from hga_engine.memory.probes import DeviceMemory
 from tests.support import interpreter
 
 MEMORY = DeviceMemory(used_bytes=1 << 30, total_bytes=8 << 30)

@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 
 GROUP, CHUNK = 16, 64
 GROUP_SIZES = (2, 8, 16)

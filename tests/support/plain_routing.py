@@ -8,10 +8,11 @@ import torch
 from hypothesis import strategies as st
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.attention.routed import Reading, RoutedAttention, Rule
+from hga_engine.attention.routed import RoutedAttention, Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
 from hga_engine.kv_store.tiered import TieredKVStore
-from hga_kernels.reference.selection import decode_tokens, encode_tokens, hadamard
+from hga_kernels.reference.index import decode_tokens, encode_tokens, hadamard
 from tests.support.kernel_cases import draw_number, drawn_of_strata
 
 HEAD_DIM = 16

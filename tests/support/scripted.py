@@ -16,11 +16,11 @@ from hga_engine.events import (
     Event,
     Finished,
     FinishReason,
-    MemoryFigures,
     PrefillProgress,
     TextDelta,
     Trace,
 )
+from hga_engine.memory.figures import MemoryFigures
 
 GROUP = 16
 WORD = re.compile(r"\s?\w+|\s|[^\w\s]")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hga_engine.model.files import ModelFiles
-from hga_engine.tokenizer.tokenizer import load_tokenizer
+from hga_engine.tokenizer.load import load_tokenizer
 from tools.adapter import data, schedule
 from tools.adapter.sequences import Maker
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from hga_chat.bench.text import cut, depths, make_needles, standard_text
 from hga_engine.model.files import ModelFiles
-from hga_engine.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from hga_engine.tokenizer.load import load_tokenizer
+from hga_engine.tokenizer.tokenizer import Tokenizer
 from tools.adapter import data
 from tools.adapter.adapter_file import read_adapter
 from tools.adapter.checkable import PROMPTS

@@ -30,7 +30,7 @@ from hga_chat.documents import Document, LoadedDocuments
 from hga_chat.screen.app import ChatApp
 from hga_engine.config import SamplingParams
 from hga_engine.events import TextDelta
-from hga_engine.memory.ledger import resident_bytes
+from hga_engine.memory.probes import resident_bytes
 from tests.support.scripted import GROUP, ScriptedAnswer
 from tests.support.scripted_conversation import ScriptedConversation, section
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hga_chat.conversation.conversation import Answer, Conversation
+from hga_chat.conversation.answer import Answer
+from hga_chat.conversation.conversation import Conversation
 from hga_chat.conversation.verify import verify
 from hga_chat.documents import DocumentTokens, lay_out, load_documents
 from hga_chat.models import pull_model

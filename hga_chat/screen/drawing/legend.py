@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.style import Style
 
 from hga_chat.screen.drawing.bars import QUIET
-from hga_chat.screen.trace.block_grid import LEVELS, step
+from hga_chat.screen.drawing.ramp import LEVELS, step
 
 SOURCE = LEVELS
 """In place of a step of the colour ramp: the block holds a source, whatever else is true of it."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from hga_chat.conversation.conversation import Answer
+    from hga_chat.conversation.answer import Answer
     from hga_chat.conversation.verify import Verification
     from hga_chat.documents import DocumentTokens, Skipped
-    from hga_engine.events import MemoryFigures
+    from hga_engine.memory.figures import MemoryFigures
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ class EngineThread:
             self._outbox.put(Verified(number, describe(error)))
 
     def _answer(self, conversation: "Conversation", question: _Question) -> None:
-        from hga_chat.conversation.conversation import Answer
+        from hga_chat.conversation.answer import Answer
         from hga_engine.events import TextDelta
 
         pace = _Pace()

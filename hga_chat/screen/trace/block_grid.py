@@ -5,13 +5,8 @@ from itertools import accumulate
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from textual.color import Color, Gradient
-
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Passage
-
-LEVELS = 24
-"""Steps of the colour ramp: few enough that neighbouring cells share a style."""
 
 
 class ReadMap:
@@ -154,20 +149,3 @@ class ReadMap:
             return None
         found = self._layout.locate(*self.tokens_of(block))
         return max(found, key=lambda passage: len(passage.text), default=None)
-
-
-def ramp(cold: Color, hot: Color, dark: bool) -> list[Color]:
-    """Colours of the levels, from what was not read to what is being read now."""
-    if dark:
-        stops = [cold, Color.parse("#1f6a98"), Color.parse("#2fb3b0"), hot, Color.parse("#fff6d8")]
-    else:
-        stops = [cold, Color.parse("#b9dcea"), Color.parse("#4fa7b8"), hot, Color.parse("#7a1500")]
-    gradient = Gradient(*((index / 4, stop) for index, stop in enumerate(stops)), quality=LEVELS)
-    return [gradient.get_color(level / (LEVELS - 1)) for level in range(LEVELS)]
-
-
-def step(level: float) -> int:
-    """The colour ramp's step for a level of 0 to 1; anything read differs from nothing."""
-    if level <= 0:
-        return 0
-    return min(max(round(level * (LEVELS - 1)), 1), LEVELS - 1)

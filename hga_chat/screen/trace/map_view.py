@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from hga_chat.screen.drawing.bars import percent
 from hga_chat.screen.drawing.legend import Legend
 from hga_chat.screen.trace.answer_trace import added
 from hga_chat.screen.trace.block_grid import ReadMap
-from hga_chat.screen.transcript.turn import Turn, percent
+from hga_chat.screen.transcript.turn import Turn
 
 if TYPE_CHECKING:
     import torch

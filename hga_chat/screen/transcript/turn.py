@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.content import Content
 
 from hga_chat.display import displayable
-from hga_chat.screen.drawing.bars import QUIET, bar
+from hga_chat.screen.drawing.bars import QUIET, bar, percent, speed
 from hga_chat.screen.trace.answer_trace import AnswerReading
 from hga_chat.screen.transcript.excerpt import excerpt
 from hga_chat.screen.transcript.highlight import Colouring
@@ -20,10 +20,9 @@ from hga_chat.screen.transcript.markdown import (
 )
 from hga_chat.screen.transcript.pieces import Piece
 from hga_chat.screen.transcript.rows import Row, TextRow, rows_of, text_rows
-from hga_chat.screen.widgets.memory import speed
 
 if TYPE_CHECKING:
-    from hga_chat.conversation.conversation import Answer
+    from hga_chat.conversation.answer import Answer
     from hga_chat.conversation.verify import Verification
     from hga_chat.sources import Source
 
@@ -242,11 +241,6 @@ def _source_rows(
     )
     below = TextRow(Line(Content.styled(shown, QUIET), _INDENT, _INDENT))
     return (*text_rows(line, wrapped=False), below)
-
-
-def percent(share: float) -> str:
-    """A share as it is told of sources."""
-    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _figures(answer: "Answer") -> Content:

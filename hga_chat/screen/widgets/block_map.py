@@ -20,7 +20,7 @@ from textual.visual import RenderOptions
 from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.drawing.legend import ALWAYS, OLD, SOURCE, UNREAD, Legend, legend, sign
 from hga_chat.screen.drawing.panel import Panel
-from hga_chat.screen.trace.block_grid import ramp, step
+from hga_chat.screen.drawing.ramp import ramp, step
 
 SCALES = ((4, 4), (2, 2), (2, 1), (1, 1))
 """Cells across a block and half lines down it; where they are as many it looks square."""

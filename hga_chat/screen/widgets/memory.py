@@ -12,11 +12,11 @@ from textual.strip import Strip
 from textual.visual import RenderOptions
 
 from hga_chat.output import human_bytes, human_share
-from hga_chat.screen.drawing.bars import QUIET, bar, two_ends
+from hga_chat.screen.drawing.bars import QUIET, bar, speed, two_ends
 from hga_chat.screen.drawing.panel import Panel
 
 if TYPE_CHECKING:
-    from hga_engine.events import MemoryFigures
+    from hga_engine.memory.figures import MemoryFigures
 
 _LABEL, _BAR = 9, 8
 _WITH_HISTORY = 14
@@ -187,14 +187,3 @@ class SpeedLine(Panel):
         if not self.ttft_s:
             return Content.styled("no answer yet", QUIET)
         return speed(self.tokens_per_s, self.ttft_s, self.sparsity)
-
-
-def speed(tokens_per_s: float, ttft_s: float, sparsity: float) -> Content:
-    """``38.1 tok/s · first 0.24 s · over 2.9%`` of the text that could be read."""
-    return Content.assemble(
-        (f"{tokens_per_s:.1f}", "bold"),
-        (" tok/s · first ", QUIET),
-        (f"{ttft_s:.2f} s", "bold"),
-        (" · over ", QUIET),
-        (f"{sparsity:.1%}", "bold"),
-    )

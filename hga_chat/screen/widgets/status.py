@@ -14,7 +14,7 @@ from hga_chat.screen.drawing.bars import QUIET, two_ends
 from hga_chat.screen.widgets.block_map import BlockMap
 
 if TYPE_CHECKING:
-    from hga_engine.events import MemoryFigures
+    from hga_engine.memory.figures import MemoryFigures
 
 
 class TitleLine(Widget):

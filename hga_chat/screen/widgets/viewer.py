@@ -21,7 +21,7 @@ from textual.widgets import Static
 from hga_chat.display import displayable
 from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.drawing.legend import OLD, legend, sign
-from hga_chat.screen.trace.block_grid import ramp, step
+from hga_chat.screen.drawing.ramp import ramp, step
 from hga_chat.screen.widgets.key_line import KeyLine
 
 if TYPE_CHECKING:

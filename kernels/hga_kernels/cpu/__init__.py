@@ -4,15 +4,12 @@ Every function has the signature of its namesake in ``reference``, where it is d
 None for tensors it does not take.
 """
 
-import ctypes
-import functools
 import math
-from pathlib import Path
 
 import torch
 
-from hga_kernels.cpu.build import BuildError, library_path
-from hga_kernels.reference.selection import Packing, code_shape
+from hga_kernels.cpu.library import call, takes
+from hga_kernels.reference.index import Packing, code_shape
 from hga_kernels.weights import BlockScaled, Weight
 
 _MAX_LINEAR_ROWS = 16
@@ -22,71 +19,8 @@ _GROUP_SIZES = (2, 16)
 _CHUNK = 64
 
 
-_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
-_SIGNATURES = {
-    "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
-    "hga_rms_norm": (*3 * [_POINTER], *2 * [_INT], _FLOAT),
-    "hga_rotate": (*4 * [_POINTER], *4 * [_INT]),
-    "hga_gated_silu": (*2 * [_POINTER], *2 * [_INT]),
-    "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
-    "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*8 * [_POINTER], *10 * [_INT]),
-    "hga_attend_pages": (*9 * [_POINTER], *6 * [_INT], _FLOAT),
-}
-
-
-def open_library(path: Path, threads: int) -> ctypes.CDLL:
-    """Load compiled kernels.
-
-    Args:
-        path: of the shared library.
-        threads: that its kernels run on.
-
-    Raises:
-        OSError: it cannot be loaded.
-    """
-    library = ctypes.CDLL(str(path))
-    for name, types in _SIGNATURES.items():
-        getattr(library, name).argtypes = types
-    library.hga_set_threads(threads)
-    return library
-
-
-@functools.cache
-def _load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
-    try:
-        return open_library(library_path(), torch.get_num_threads())
-    except (BuildError, OSError, AttributeError) as error:
-        return str(error)
-
-
-def available() -> bool:
-    """Whether the compiled kernels can be used. The first call compiles them."""
-    return not isinstance(_load(), str)
-
-
-def status() -> str:
-    """One line for people: compiled, or why not."""
-    loaded = _load()
-    return f"plain torch ({loaded})" if isinstance(loaded, str) else "compiled"
-
-
-def _takes(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
-    for tensor in tensors:
-        if tensor.dtype is not dtype or not tensor.is_cpu:
-            return False
-    return available()
-
-
 def _fits(dim: int) -> bool:
     return dim % 16 == 0 and dim <= 256
-
-
-def _call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
-    plain = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
-    if getattr(_load(), name)(*plain):
-        raise MemoryError(f"no memory left for {name}")
 
 
 def linear(
@@ -100,13 +34,13 @@ def linear(
     out_dtype = out_dtype or inputs.dtype
     if rows > _MAX_LINEAR_ROWS or isinstance(weight, BlockScaled):
         return None
-    if not _takes(torch.bfloat16, inputs, weight):
+    if not takes(torch.bfloat16, inputs, weight):
         return None
     if not weight.is_contiguous() or out_dtype not in (torch.bfloat16, torch.float32):
         return None
     out = torch.empty(rows, weight.shape[0], dtype=out_dtype)
     is_float = int(out_dtype == torch.float32)
-    _call(
+    call(
         *("hga_linear", inputs.contiguous(), weight, out),
         *(rows, size_in, weight.shape[0], is_float),
     )
@@ -115,11 +49,11 @@ def linear(
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor | None:
     """One pass over the rows."""
-    if not _takes(torch.bfloat16, inputs, weight):
+    if not takes(torch.bfloat16, inputs, weight):
         return None
     inputs, size = inputs.contiguous(), inputs.shape[-1]
     out = torch.empty_like(inputs)
-    _call("hga_rms_norm", inputs, weight, out, inputs.numel() // size, size, float(eps))
+    call("hga_rms_norm", inputs, weight, out, inputs.numel() // size, size, float(eps))
     return out
 
 
@@ -127,13 +61,13 @@ def rotate(
     inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int
 ) -> torch.Tensor | None:
     """One pass over the rows."""
-    if not _takes(torch.bfloat16, inputs) or not _takes(torch.float32, cos, sin):
+    if not takes(torch.bfloat16, inputs) or not takes(torch.float32, cos, sin):
         return None
     rows, _, dim = inputs.shape
     if inputs.stride()[1:] != (dim, 1):
         return None
     out = torch.empty(rows, heads, dim, dtype=torch.bfloat16)
-    _call(
+    call(
         *("hga_rotate", inputs, cos.contiguous(), sin.contiguous(), out),
         *(rows, heads, dim, inputs.stride(0)),
     )
@@ -142,22 +76,22 @@ def rotate(
 
 def gated_silu(inputs: torch.Tensor) -> torch.Tensor | None:
     """One pass over the rows."""
-    if not _takes(torch.bfloat16, inputs):
+    if not takes(torch.bfloat16, inputs):
         return None
     rows, size = inputs.shape[0], inputs.shape[1] // 2
     out = torch.empty(rows, size, dtype=torch.bfloat16)
-    _call("hga_gated_silu", inputs.contiguous(), out, rows, size)
+    call("hga_gated_silu", inputs.contiguous(), out, rows, size)
     return out
 
 
 def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor | None:
     """One pass over the keys."""
-    if not _takes(torch.bfloat16, keys) or not _takes(torch.float32, cos, sin):
+    if not takes(torch.bfloat16, keys) or not takes(torch.float32, cos, sin):
         return None
     kv_heads, tokens, dim = keys.shape
     size = cos.shape[0]
     out = torch.empty(kv_heads, tokens // size, dim)
-    _call(
+    call(
         *("hga_summarize", keys.contiguous(), cos.contiguous(), sin.contiguous(), out),
         *(kv_heads * tokens // size, size, dim),
     )
@@ -171,7 +105,7 @@ def encode_tokens(
     kv_heads, chunks, dim = centres.shape
     if (
         packing != "slabs"
-        or not _takes(torch.bfloat16, keys, centres)
+        or not takes(torch.bfloat16, keys, centres)
         or not _fits(dim)
         or dim & (dim - 1)
     ):
@@ -181,7 +115,7 @@ def encode_tokens(
     shape = (kv_heads, chunks, *code_shape(_CHUNK, dim, packing))
     codes = torch.empty(shape, dtype=torch.uint8)
     scales = torch.empty(kv_heads, chunks, _CHUNK, dtype=torch.bfloat16)
-    _call(
+    call(
         *("hga_encode_tokens", keys.contiguous(), centres.contiguous(), codes, scales),
         *(kv_heads * chunks, dim),
     )
@@ -226,9 +160,9 @@ def select_groups(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Byte products of 8-bit queries and 2-bit codes."""
     kv_heads, blocks, rows, dim = queries.shape
-    if not _takes(queries.dtype, queries) or queries.dtype == torch.float64:
+    if not takes(queries.dtype, queries) or queries.dtype == torch.float64:
         return None
-    if not _takes(torch.bfloat16, summaries, scales):
+    if not takes(torch.bfloat16, summaries, scales):
         return None
     if not _fits(dim) or dim & (dim - 1):
         return None
@@ -243,7 +177,7 @@ def select_groups(
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
     multiples = torch.empty(blocks, kv_heads, budget)
     if budget:
-        _call(
+        call(
             *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
             end_chunks.to(torch.int32).contiguous(),
             None if always is None else always.float().contiguous(),
@@ -290,7 +224,7 @@ def log_mass(
 
 def _takes_pages(queries: torch.Tensor, pool: torch.Tensor) -> bool:
     return (
-        _takes(torch.bfloat16, queries, pool)
+        takes(torch.bfloat16, queries, pool)
         and _fits(pool.shape[3])
         and pool.shape[2] == _PAGE_TOKENS
         and pool.is_contiguous()
@@ -314,7 +248,7 @@ def _attend(
     kv_heads, pages = groups.shape[1:]
     if multiples is not None:
         multiples = multiples.float().contiguous()
-    _call(
+    call(
         *("hga_attend_pages", queries.contiguous(), positions.to(torch.int32).contiguous()),
         *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
         *(multiples, out, mass, log_mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),

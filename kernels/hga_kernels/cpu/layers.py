@@ -3,9 +3,8 @@
 import torch
 from torch.nn import functional
 
-from hga_kernels import cpu
+from hga_kernels import cpu, reference
 from hga_kernels.dispatch import dispatch
-from hga_kernels.reference import selection as reference
 from hga_kernels.weights import Weight
 
 _linear = dispatch(reference.linear, cpu.linear)

@@ -6,8 +6,8 @@ import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.hadamard import load_quarters, signs, turn_quarters
+from hga_kernels.reference.index import packing_of
 from hga_kernels.reference.pages import WINDOW, Window
-from hga_kernels.reference.selection import packing_of
 
 INDEX_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 CLOSED_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}

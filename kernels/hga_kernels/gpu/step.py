@@ -52,7 +52,7 @@ def finish_step(
     counts: torch.Tensor,
     counts_out: torch.Tensor,
 ) -> None:
-    """See ``reference_step.finish_step``; the results may be in pinned host memory."""
+    """See ``reference.finish_step``; the results may be in pinned host memory."""
     ring, groups = masses_out.shape
     launch = pick(LAUNCHES, capability())
     finish_step_kernel[(1,)](

@@ -1,1 +1,91 @@
-"""Every kernel in plain torch."""
+"""The plain torch definition of every kernel: what the fast paths are held against."""
+
+from hga_kernels.reference.attention import (
+    attend_pages,
+    log_mass,
+)
+from hga_kernels.reference.index import (
+    Packing,
+    code_shape,
+    decode_tokens,
+    encode_tokens,
+    hadamard,
+    index_chunks,
+    summarize,
+)
+from hga_kernels.reference.model import (
+    experts,
+    gated_silu,
+    keep_tokens,
+    linear,
+    mlp,
+    norm_linear,
+    quantize,
+    rms_norm,
+    rotate,
+    sample,
+    split_heads,
+)
+from hga_kernels.reference.pages import (
+    Window,
+    attend_resident,
+    forget_pages,
+    gather_rows,
+    least_slots,
+    likely_groups,
+    load_window,
+    resolve_pages,
+)
+from hga_kernels.reference.selection import (
+    MOST_MULTIPLE,
+    STRATA,
+    candidate_chunks,
+    draw_numbers,
+    keep_chunks,
+    score_groups,
+    select_groups,
+    take_groups,
+)
+from hga_kernels.reference.step import (
+    finish_step,
+)
+
+__all__ = [
+    "MOST_MULTIPLE",
+    "STRATA",
+    "Packing",
+    "Window",
+    "attend_pages",
+    "attend_resident",
+    "candidate_chunks",
+    "code_shape",
+    "decode_tokens",
+    "draw_numbers",
+    "encode_tokens",
+    "experts",
+    "finish_step",
+    "forget_pages",
+    "gated_silu",
+    "gather_rows",
+    "hadamard",
+    "index_chunks",
+    "keep_chunks",
+    "keep_tokens",
+    "least_slots",
+    "likely_groups",
+    "linear",
+    "load_window",
+    "log_mass",
+    "mlp",
+    "norm_linear",
+    "quantize",
+    "resolve_pages",
+    "rms_norm",
+    "rotate",
+    "sample",
+    "score_groups",
+    "select_groups",
+    "split_heads",
+    "summarize",
+    "take_groups",
+]

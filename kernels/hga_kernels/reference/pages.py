@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hga_kernels.reference import selection as reference
+from hga_kernels.reference.attention import attend_pages
+from hga_kernels.reference.model import rms_norm, rotate
+from hga_kernels.reference.selection import STRATA, draw_numbers
 
 CHUNK = 64
 MISSING = 1 << 30
@@ -119,11 +121,11 @@ def write_token(
     split = heads.view(num_query_heads + 2 * num_kv_heads, -1)
     queries, keys, values = split.split((num_query_heads, num_kv_heads, num_kv_heads))
     if q_norm is not None and k_norm is not None:
-        queries = reference.rms_norm(queries, q_norm, eps)
-        keys = reference.rms_norm(keys, k_norm, eps)
+        queries = rms_norm(queries, q_norm, eps)
+        keys = rms_norm(keys, k_norm, eps)
     turning = torch.cat((queries, keys))[None]
     angles = cos_table[place : place + 1], sin_table[place : place + 1]
-    turned: torch.Tensor = reference.rotate(turning, *angles, turning.shape[1])[0]
+    turned: torch.Tensor = rotate(turning, *angles, turning.shape[1])[0]
     pair = torch.stack((turned[num_query_heads:], values), 1)  # [kv_heads, 2, dim]
     resident[:, window.sinks + group % window.recent, :, row] = pair
     if group < window.sinks:
@@ -143,7 +145,7 @@ def resolve_pages(
 ) -> torch.Tensor:
     """Find chosen pages in the page cache, and give those that are not there a slot.
 
-    Every n-th slot belongs to a stratum (``reference.STRATA``), and holds its groups only. Reused
+    Every n-th slot belongs to a stratum (``STRATA``), and holds its groups only. Reused
     are those least recently used, the lowest first among those of the same age or of ``MOST_AGE``,
     never one that this step uses. Missing groups get them in the order of both.
 
@@ -163,18 +165,18 @@ def resolve_pages(
     """
     now = int(step)
     places = torch.full_like(groups, -1)
-    for head, stratum in itertools.product(range(groups.shape[0]), range(reference.STRATA)):
+    for head, stratum in itertools.product(range(groups.shape[0]), range(STRATA)):
         wanted = [
             (i, group)
             for i, group in enumerate(groups[head].tolist())
-            if group >= 0 and group // per_chunk % reference.STRATA == stratum
+            if group >= 0 and group // per_chunk % STRATA == stratum
         ]
         slots = {group: int(table[head, group]) for _, group in wanted}
         missing = [group for group, slot in slots.items() if slot < 0]
         in_use = {slot for slot in slots.values() if slot >= 0}
         stamps[head, list(in_use)] = now
         ages = [min(now - min(stamp, now - 1), MOST_AGE) for stamp in stamps[head].tolist()]
-        own = range(stratum, len(ages), reference.STRATA)
+        own = range(stratum, len(ages), STRATA)
         usable = [slot for slot in own if slot not in in_use]
         victims = sorted(sorted(usable, key=lambda slot: -ages[slot])[: len(missing)])
         for group, victim in zip(missing, victims, strict=True):
@@ -194,7 +196,7 @@ def resolve_pages(
 def least_slots(budget: int, per_chunk: int) -> int:
     """Slots of a KV head in which every choice of ``take_groups`` has a place."""
     # A stratum may have a chunk more than the others, and a group more by rounding.
-    return budget + reference.STRATA * (per_chunk + 2)
+    return budget + STRATA * (per_chunk + 2)
 
 
 def likely_groups(
@@ -207,7 +209,7 @@ def likely_groups(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The groups that most queries draw, for a page cache that is empty.
 
-    What a query draws depends on its fixed number (``reference.draw_numbers``) as well as on its
+    What a query draws depends on its fixed number (``draw_numbers``) as well as on its
     mass: of groups alike those of the smallest numbers are drawn, by every query.
 
     Args:
@@ -225,11 +227,11 @@ def likely_groups(
     """
     numbered = torch.arange(first_group, end_group, device=device)
     groups, slots = [], []
-    for stratum in range(reference.STRATA):
-        own = numbered[numbered // per_chunk % reference.STRATA == stratum]
-        places = torch.arange(stratum, cache_slots, reference.STRATA, device=device)
+    for stratum in range(STRATA):
+        own = numbered[numbered // per_chunk % STRATA == stratum]
+        places = torch.arange(stratum, cache_slots, STRATA, device=device)
         count = min(len(own), len(places))
-        numbers = reference.draw_numbers(0, heads, own.expand(heads, -1))
+        numbers = draw_numbers(0, heads, own.expand(heads, -1))
         groups.append(own[numbers.topk(count, largest=False).indices.flip(1)])
         slots.append(places[:count])
     return torch.cat(groups, 1), torch.cat(slots)
@@ -281,7 +283,7 @@ def attend_resident(
         once = multiples.new_ones(kv_heads, listed.shape[1])
         multiples = torch.cat((once, multiples), 1)[None]
     listed = torch.cat((listed, groups.masked_fill(places < 0, -1)), 1)
-    out, weights = reference.attend_pages(
+    out, weights = attend_pages(
         queries[None, None],
         position[None],
         listed[None],

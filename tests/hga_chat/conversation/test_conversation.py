@@ -3,7 +3,8 @@ import threading
 import pytest
 import torch
 
-from hga_chat.conversation.conversation import Answer, Conversation, saved_turn
+from hga_chat.conversation.answer import Answer, saved_turn
+from hga_chat.conversation.conversation import Conversation
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import PrefillProgress, TextDelta

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hga_chat.conversation.conversation import Answer
+from hga_chat.conversation.answer import Answer
 from hga_chat.conversation.verify import verify
 from hga_chat.sources import Source
 from tests.support.tiny_engine import FULL, LLAMA, ask, dense_pass, make_engine, random_tokens, read

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hga_chat.conversation.conversation import Conversation, kept_answer, saved_turn
+from hga_chat.conversation.answer import kept_answer, saved_turn
+from hga_chat.conversation.conversation import Conversation
 from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.screen.drawing.legend import SOURCE
 from hga_chat.screen.transcript.widget import Transcript

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hga_chat.conversation.conversation import Answer, Conversation
+from hga_chat.conversation.answer import Answer
+from hga_chat.conversation.conversation import Conversation
 from hga_chat.documents import lay_out, load_documents
 from hga_engine.config import EngineConfig, SamplingParams
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hga_engine.attention import index as index_module
 from hga_engine.attention.index import RoutingIndex, middle_turns
-from hga_kernels.reference.selection import decode_tokens, encode_tokens
+from hga_kernels.reference.index import decode_tokens, encode_tokens
 from tests.support.plain_routing import SMALL, Layer, Text, plain_summary, with_router
 
 slices = st.lists(st.integers(1, 99), max_size=6)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hga_engine.attention import routed as attention_module
-from hga_engine.attention.routed import Reading, Rule
+from hga_engine.attention.routed import Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import RouterConfig
 from hga_kernels.reference.selection import STRATA
 from tests.support.plain_routing import (

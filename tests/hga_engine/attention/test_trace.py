@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hga_engine.attention import routed as attention_module
 from hga_engine.attention.coverage import Coverage
-from hga_engine.attention.routed import Reading, Rule
+from hga_engine.attention.routed import Rule
+from hga_engine.attention.trace import Reading
 from hga_engine.config import RouterConfig
 from hga_kernels import attend_pages
 from tests.support.plain_routing import (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
 from hga_engine.errors import ContextFullError, KVStoreError
-from hga_engine.kv_store import KVStore
+from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 
 LAYERS, HEAD_DIM, CONTEXT = 3, 4, 200

@@ -8,7 +8,8 @@ import torch
 from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
 from hga_engine.errors import OutOfMemoryError
-from hga_engine.memory.device_plan import device_memory, plan_device
+from hga_engine.memory.device_plan import plan_device
+from hga_engine.memory.probes import device_memory
 
 GIB = 2**30
 WEIGHTS = int(28.45 * GIB)

@@ -11,7 +11,7 @@ import torch
 from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig
 from hga_engine.errors import OutOfMemoryError
-from hga_engine.memory import ledger
+from hga_engine.memory import ledger, probes
 
 GIB = 2**30
 SMOLLM2 = ModelConfig(
@@ -131,10 +131,10 @@ def test_the_memory_advice_fits_when_it_is_followed() -> None:
 def test_resident_memory_follows_an_allocation() -> None:
     # In a process of its own, where nothing else comes and goes.
     script = """
-from hga_engine import ledger
-before = ledger.resident_bytes()
+from hga_engine.memory import probes
+before = probes.resident_bytes()
 held = bytearray(b"x") * 64 * 2**20
-print(ledger.resident_bytes() - before, ledger.peak_resident_bytes() - before)
+print(probes.resident_bytes() - before, probes.peak_resident_bytes() - before)
 """
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
@@ -145,7 +145,7 @@ print(ledger.resident_bytes() - before, ledger.peak_resident_bytes() - before)
 
 
 def test_available_memory_is_part_of_the_total() -> None:
-    assert 0 < ledger.available_memory_bytes() <= ledger.total_memory_bytes()
+    assert 0 < probes.available_memory_bytes() <= probes.total_memory_bytes()
 
 
 @pytest.fixture
@@ -163,30 +163,30 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (groups / name / "memory.max").write_text(limit + "\n")
         (groups / name / "memory.current").write_text(f"{used}\n")
         (groups / name / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
-    monkeypatch.setattr(ledger, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(ledger, "_CGROUPS", groups)
-    monkeypatch.setattr(ledger.os, "sysconf", {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 2**13}.get)
+    monkeypatch.setattr(probes, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(probes, "_CGROUPS", groups)
+    monkeypatch.setattr(probes.os, "sysconf", {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 2**13}.get)
     return tmp_path
 
 
 def test_a_control_group_limits_memory(system: Path) -> None:
-    assert ledger.total_memory_bytes() == 2 * GIB
-    assert ledger.available_memory_bytes() == 2 * GIB - GIB + GIB // 4
+    assert probes.total_memory_bytes() == 2 * GIB
+    assert probes.available_memory_bytes() == 2 * GIB - GIB + GIB // 4
     (system / "cgroup/outer/memory.max").write_text("max\n")
-    assert ledger.total_memory_bytes() == 8 * GIB
-    assert ledger.available_memory_bytes() == 3 * GIB
+    assert probes.total_memory_bytes() == 8 * GIB
+    assert probes.available_memory_bytes() == 3 * GIB
     (system / "cgroup/outer/inner/memory.max").write_text("1000\n")
-    assert ledger.total_memory_bytes() == 1000
-    assert ledger.available_memory_bytes() == 995
+    assert probes.total_memory_bytes() == 1000
+    assert probes.available_memory_bytes() == 995
 
 
 def test_without_proc_there_is_still_an_answer(system: Path) -> None:
     for path in ("proc/self/cgroup", "proc/meminfo"):
         (system / path).unlink()
-    assert ledger.available_memory_bytes() == ledger.total_memory_bytes() == 8 * GIB
-    assert ledger.resident_bytes() == ledger.peak_resident_bytes() > 0
+    assert probes.available_memory_bytes() == probes.total_memory_bytes() == 8 * GIB
+    assert probes.resident_bytes() == probes.peak_resident_bytes() > 0
 
 
 def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert ledger.free_disk_bytes(tmp_path / "a" / "b") > 0
-    assert ledger.free_disk_bytes(None) > 0
+    assert probes.free_disk_bytes(tmp_path / "a" / "b") > 0
+    assert probes.free_disk_bytes(None) > 0

@@ -6,7 +6,7 @@ import torch
 from hga_engine.model import load_model
 from hga_engine.model.decoder import Decoder, Rotation
 from hga_engine.model.files import ModelFiles
-from hga_kernels.reference.selection import rotate
+from hga_kernels.reference.model import rotate
 
 KINDS = ["llama", "llama-tied", "qwen3", "qwen3_moe", "qwen3_moe-mixed"]
 

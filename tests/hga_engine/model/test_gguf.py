@@ -13,7 +13,7 @@ from hga_engine.model.adapter import AdaptedSource
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.gguf import GgufSource
 from hga_engine.model.gguf_file import GgufFile
-from hga_engine.tokenizer.tokenizer import load_tokenizer
+from hga_engine.tokenizer.load import load_tokenizer
 
 NAMES = {
     "model.embed_tokens": "token_embd",

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from hga_engine.model import load_model, prepared
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.placement import side_by_side
-from hga_engine.tokenizer.tokenizer import load_tokenizer
+from hga_engine.tokenizer.load import load_tokenizer
 
 
 @pytest.fixture(params=["llama", "llama-tied", "qwen3_moe-mixed"])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from hga_engine.model.files import ModelFiles
+from hga_engine.tokenizer.load import load_tokenizer
 from hga_engine.tokenizer.token_counts import _BETWEEN, fast_counter
-from hga_engine.tokenizer.tokenizer import load_tokenizer
 
 QWEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"

@@ -13,7 +13,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from hga_engine.errors import ModelFileError
 from hga_engine.model.files import ModelFiles
-from hga_engine.tokenizer.tokenizer import Detokenizer, load_tokenizer
+from hga_engine.tokenizer.load import load_tokenizer
+from hga_engine.tokenizer.tokenizer import Detokenizer
 
 CHATML = (
     "{% for message in messages %}"

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import hga_kernels
-from hga_kernels import cpu
-from hga_kernels.cpu import build
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
+from hga_kernels.cpu import build, library
 
 
 @pytest.fixture
@@ -40,9 +39,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 @pytest.fixture
 def unloaded() -> Iterator[None]:
     """As if no kernel had been asked for yet."""
-    cpu._load.cache_clear()
+    library._load.cache_clear()
     yield
-    cpu._load.cache_clear()
+    library._load.cache_clear()
 
 
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +118,7 @@ def computes_in_torch() -> bool:
         (scales, plain_scales),
         (out, reference.attend_pages(query, position, pages, pages, pool, 1.0)[0]),
     ]
-    return not cpu.available() and all(torch.equal(a, b) for a, b in pairs)
+    return not library.available() and all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.usefixtures("cache", "unloaded")
@@ -147,7 +146,7 @@ def test_a_damaged_library_is_not_used(cache: Path) -> None:
     build_path = cache / "library"
     build_path.write_bytes(b"not a library")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "library_path", lambda: build_path)
+        patch.setattr(library, "library_path", lambda: build_path)
         assert computes_in_torch()
         assert "library" in hga_kernels.status()["cpu"]
 
@@ -166,4 +165,4 @@ def test_compiled_kernels_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("ziglang") is None:
         pytest.skip("no compiler here")
     assert hga_kernels.status() == {"cpu": "compiled"}
-    assert cpu.available()
+    assert library.available()

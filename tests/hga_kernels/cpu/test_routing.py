@@ -12,8 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import cpu
-from hga_kernels.reference import selection as reference
+from hga_kernels import cpu, reference
 from tests.support.kernel_cases import (
     BF16_STEP,
     CHUNK,

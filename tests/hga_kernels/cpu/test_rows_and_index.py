@@ -17,9 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import cpu
-from hga_kernels.cpu import build
-from hga_kernels.reference import selection as reference
+from hga_kernels import cpu, reference
+from hga_kernels.cpu import build, library
 from tests.support.kernel_cases import (
     BF16_STEP,
     CHUNK,
@@ -215,7 +214,7 @@ def private_library(tmp_path: Path) -> Callable[[int], ctypes.CDLL]:
     def open_copy(threads: int) -> ctypes.CDLL:
         path = tmp_path / f"{threads}.so"
         shutil.copy(build.library_path(), path)
-        return cpu.open_library(path, threads)
+        return library.open_library(path, threads)
 
     return open_copy
 
@@ -248,8 +247,8 @@ def test_results_do_not_depend_on_threads(
 ) -> None:
     by_threads = []
     for threads in (1, 2, 7):
-        library = private_library(threads)
-        monkeypatch.setattr(cpu, "_load", lambda library=library: library)
+        opened = private_library(threads)
+        monkeypatch.setattr(library, "_load", lambda opened=opened: opened)
         by_threads.append(run_everything(seed=1))
     for others in by_threads[1:]:
         assert all(torch.equal(a, b) for a, b in zip(by_threads[0], others, strict=True))
@@ -258,8 +257,8 @@ def test_results_do_not_depend_on_threads(
 def test_calls_of_several_threads_do_not_mix(
     private_library: Callable[[int], ctypes.CDLL], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = private_library(3)
-    monkeypatch.setattr(cpu, "_load", lambda: library)
+    opened = private_library(3)
+    monkeypatch.setattr(library, "_load", lambda: opened)
     expected = [run_everything(seed) for seed in range(3)]
     right = [True] * 3
 

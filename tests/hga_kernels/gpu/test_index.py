@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 from hga_kernels.reference.pages import Window
 from tests.support.kernel_cases import CHUNK, GROUP_SIZES, random, seeds
 

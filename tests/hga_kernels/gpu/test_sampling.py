@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 

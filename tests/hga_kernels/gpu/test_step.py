@@ -2,8 +2,8 @@
 
 import torch
 
+from hga_kernels import reference
 from hga_kernels.gpu.step import finish_step
-from hga_kernels.reference import step as reference_step
 
 
 def state(device: torch.device, drawn: int, step: int, groups: int) -> list[torch.Tensor]:
@@ -26,6 +26,6 @@ def test_results_go_to_the_ring_and_the_next_step_is_ready(device: torch.device)
     for drawn, step, groups in ((12, 0, 5000), (-1, 4, 1), (3, 8, 2048)):
         ours, plain = state(device, drawn, step, groups), state(device, drawn, step, groups)
         finish_step(*ours)
-        reference_step.finish_step(*plain)
+        reference.finish_step(*plain)
         for mine, theirs in zip(ours, plain, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import hga_kernels
+from hga_kernels import reference
 from hga_kernels.cpu import layers
-from hga_kernels.reference import selection as reference
 from hga_kernels.weights import BlockScaled
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 from tests.support.kernel_cases import assert_drawn
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
-from hga_engine.tokenizer.tokenizer import load_tokenizer
+from hga_engine.tokenizer.load import load_tokenizer
 from tools.adapter import schedule
 from tools.adapter.data import Data, Text, read, write
 from tools.adapter.sequences import Maker

@@ -11,14 +11,13 @@ from dataclasses import replace
 
 import torch
 
+from hga_kernels import reference
 from hga_kernels.gpu import attention
 from hga_kernels.gpu.build import launches_for
 from hga_kernels.gpu.pages import attend as resident
 from hga_kernels.gpu.pages import cache as pages
 from hga_kernels.gpu.select import choose_pages as choice
 from hga_kernels.gpu.select import dispatch as selection
-from hga_kernels.reference import pages as reference_pages
-from hga_kernels.reference import selection as reference
 from hga_kernels.reference.pages import Window
 from tools.measure.gpu_times import Case, with_launch
 from tools.measure.gpu_times.select import entries
@@ -168,7 +167,7 @@ class _Decode:
         group, dim = host.shape[3:]
         self.window = window_of(group)
         self.budget, total = BUDGET // group, TOKENS // group
-        slots = reference_pages.least_slots(self.budget, 64 // group) + 2 * missing
+        slots = reference.least_slots(self.budget, 64 // group) + 2 * missing
         integer = {"dtype": torch.int32, "device": device}
         self.position = torch.tensor([POSITION], **integer)
         self.step = torch.zeros(1, **integer)
@@ -231,7 +230,7 @@ class _Decode:
         self.step += 1
         places = self.resolve(TIMED_LAYERS - 1, groups)
         queries = self.heads.view(-1, DIM)[:HEADS].contiguous()
-        plain = reference_pages.attend_resident(
+        plain = reference.attend_resident(
             queries.float(), groups, places, self.position, self.resident[-1].float(),
             self.host[-1], SCALE, None, self.window,
         )  # fmt: skip

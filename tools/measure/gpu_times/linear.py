@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from hga_kernels import reference
 from hga_kernels.gpu import build, sampling
 from hga_kernels.gpu.linear import expert_gemv, experts, gemm, gemv, linear, norm
-from hga_kernels.reference import selection as reference
 from hga_kernels.weights import BlockScaled, Weight
 from tools.measure.gpu_times import Case, with_launch, with_value
 

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 
+from hga_kernels import reference
 from hga_kernels.gpu import index
 from hga_kernels.gpu.build import launches_for
 from hga_kernels.gpu.select import (
@@ -22,7 +23,6 @@ from hga_kernels.gpu.select import (
 from hga_kernels.gpu.select import (
     step as selection_step,
 )
-from hga_kernels.reference import selection as reference
 from hga_kernels.reference.pages import Window
 from tools.measure.gpu_times import Case, changed, with_launch
 

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hga_engine.model.decoder import Rotation
 from hga_engine.model.types import ModelWeights
-from hga_kernels.reference.selection import linear, mlp, norm_linear, split_heads
+from hga_kernels.reference.model import linear, mlp, norm_linear, split_heads
 from tools.measure.routers.samples import Sample
 
 LOGIT_ROWS = 4096

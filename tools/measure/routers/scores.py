@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from hga_engine.attention.index import middle_turns
-from hga_kernels.reference.selection import hadamard, summarize
+from hga_kernels.reference.index import hadamard, summarize
 
 CHUNK = 64
 EVEN_STEPS = {2: 1.596, 3: 1.224, 4: 1.0, 6: 0.733, 8: 0.586, 16: 0.335}

@@ -201,7 +201,7 @@ def attend_resident(
     window: Window = WINDOW,
     multiples: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """See ``reference_pages.attend_resident``."""
+    """See ``reference.attend_resident``."""
     heads, dim = queries.shape
     kv_heads, slots, _, group, _ = resident.shape
     if not _takes(queries, resident):

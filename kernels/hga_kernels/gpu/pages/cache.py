@@ -18,7 +18,7 @@ from hga_kernels.gpu.build import (
     overlap,
     pick,
 )
-from hga_kernels.gpu.select.scores import oldest
+from hga_kernels.gpu.topk import oldest
 from hga_kernels.reference.pages import CHUNK, MISSING, MOST_AGE, WINDOW, Window
 from hga_kernels.reference.selection import STRATA
 
@@ -131,7 +131,7 @@ def write_token(
     num_kv_heads: int,
     window: Window = WINDOW,
 ) -> torch.Tensor | None:
-    """See ``reference_pages.write_token``."""
+    """See ``reference.write_token``."""
     dim = resident.shape[-1]
     if not _takes(resident) or cos_table.dtype != torch.float32:
         return None
@@ -286,7 +286,7 @@ def resolve_pages(
     counts: torch.Tensor,
     per_chunk: int,
 ) -> torch.Tensor | None:
-    """See ``reference_pages.resolve_pages``."""
+    """See ``reference.resolve_pages``."""
     kv_heads, budget = groups.shape
     cache_slots = owner.shape[1]
     places = torch.empty_like(groups)
@@ -341,7 +341,7 @@ def _load_window(
 def load_window(
     host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = WINDOW
 ) -> bool | None:
-    """See ``reference_pages.load_window``; True when it has done so."""
+    """See ``reference.load_window``; True when it has done so."""
     layers, kv_heads, slots, _, group, dim = resident.shape
     if not _takes(resident):
         return None
@@ -373,7 +373,7 @@ def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
 def gather_rows(
     table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
 ) -> torch.Tensor | None:
-    """See ``reference_pages.gather_rows``; ``out`` [n, size] is contiguous."""
+    """See ``reference.gather_rows``; ``out`` [n, size] is contiguous."""
     if not table.is_contiguous():
         return None
     rows, size = table.shape

@@ -13,7 +13,6 @@ from hga_kernels.gpu.select.scores import (
     LOG2_E,
     MOST_SCORE,
     draw_numbers,
-    heaviest,
     in_pair_order,
     multiples_of,
     quantised,
@@ -22,6 +21,7 @@ from hga_kernels.gpu.select.scores import (
     stratum_room,
     unpacked,
 )
+from hga_kernels.gpu.topk import heaviest
 
 CENTRE_TILE = 64
 """Chunks whose centres are scored at a time."""

@@ -27,7 +27,7 @@ def choose_pages(
     window: WindowPages | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``reference.select_groups`` for one token, then ``reference_pages.resolve_pages``.
+    """``reference.select_groups`` for one token, then ``reference.resolve_pages``.
 
     It can be captured in a CUDA graph.
 
@@ -41,7 +41,7 @@ def choose_pages(
         budget: groups a KV head.
         group_size: tokens of a group.
         scale: of the scores.
-        table: of the page cache, updated; see ``reference_pages.resolve_pages``.
+        table: of the page cache, updated; see ``reference.resolve_pages``.
         owner: likewise.
         stamps: likewise.
         step: likewise.

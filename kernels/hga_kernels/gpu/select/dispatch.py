@@ -27,7 +27,8 @@ from hga_kernels.gpu.select.launches import (
 )
 from hga_kernels.gpu.select.step import MAX_ROWS, select_few
 from hga_kernels.memory import SELECTION_BYTES
-from hga_kernels.reference.selection import STRATA, packing_of
+from hga_kernels.reference.index import packing_of
+from hga_kernels.reference.selection import STRATA
 
 _MAX_CHUNKS = 4096
 _LEAST_PLACES = 1024

@@ -21,7 +21,6 @@ from hga_kernels.gpu.select.scores import (
     MOST_SCORE,
     draw_numbers,
     group_sums,
-    heaviest,
     in_product_order,
     multiples_of,
     quantised,
@@ -29,6 +28,7 @@ from hga_kernels.gpu.select.scores import (
     stratum_room,
     token_products,
 )
+from hga_kernels.gpu.topk import heaviest
 from hga_kernels.reference.pages import WINDOW, Window
 from hga_kernels.reference.selection import STRATA
 
@@ -322,7 +322,7 @@ def select_few(
     """``reference.select_groups`` for one block of at most MAX_ROWS rows.
 
     ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
-    cache, as in ``reference_pages.resolve_pages``. With them no kernel that may still be running
+    cache, as in ``reference.resolve_pages``. With them no kernel that may still be running
     changes the index or ``end_chunks``. ``always`` is contiguous float32 [kv_heads, parts, rows]:
     what is read anyhow may be given in parts. Or ``window`` says where it is.
     """

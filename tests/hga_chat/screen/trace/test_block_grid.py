@@ -2,7 +2,8 @@ import pytest
 
 from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
 from hga_chat.documents.types import where
-from hga_chat.screen.trace.block_grid import LEVELS, ReadMap, step
+from hga_chat.screen.drawing.ramp import LEVELS, step
+from hga_chat.screen.trace.block_grid import ReadMap
 
 
 class Letters:

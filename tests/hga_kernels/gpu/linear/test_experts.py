@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 from tests.support.linear_cases import EPS, block_scaled, error, moved, random, weights, wide
 
 pytestmark = pytest.mark.usefixtures("poisoned", "few_programs")

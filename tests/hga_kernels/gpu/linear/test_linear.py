@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 from hga_kernels.weights import FP8_BLOCK
 from tests.support.linear_cases import (
     BF16_ERROR,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hga_kernels.reference import pages as reference_pages
+from hga_kernels import reference
 from hga_kernels.reference.pages import MISSING, MOST_AGE, Window
 from hga_kernels.reference.selection import STRATA
 from tests.support.kernel_cases import (
@@ -45,7 +45,7 @@ def number(value: int, device: torch.device, dtype: torch.dtype = torch.int32) -
 def load_token(host: torch.Tensor, held: torch.Tensor, position: int, window: Window) -> None:
     """The window of a token whose own K and V the host holds already."""
     now, group = number(position, held.device), position // window.group_size
-    reference_pages.load_window(host[None], held[None], now, window)
+    reference.load_window(host[None], held[None], now, window)
     own = host.unflatten(0, (len(held), -1))[:, group].to(held.device)
     held[:, window.sinks + group % window.recent] = own
     if group < window.sinks:
@@ -71,7 +71,7 @@ def test_write_token(
     angles = torch.rand(401, dim // 2, generator=torch.Generator().manual_seed(seed)) * 6
     tables = angles.cos().to(device), angles.sin().to(device)
     results = []
-    for module, where in ((pages, device), (reference_pages, device)):
+    for module, where in ((pages, device), (reference, device)):
         shape = kv_heads, sizes.slots + 2, 2, size, dim
         window = torch.full(shape, 7.0, dtype=torch.bfloat16, device=where)
         pages_of_host = torch.full((kv_heads * total, *shape[2:]), 7.0, dtype=torch.bfloat16)
@@ -181,11 +181,11 @@ def test_resolve_pages_as_defined(
         step = number_of % 9
         if isinstance(event, int):
             for cache in (found, expected):
-                reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
+                reference.forget_pages(cache.table, cache.owner, cache.stamps, event)
         else:
             groups = torch.tensor(event, dtype=torch.int32, device=device)
             places = pages.resolve_pages(groups, *found.arguments(step))
-            right = reference_pages.resolve_pages(groups, *expected.arguments(step))
+            right = reference.resolve_pages(groups, *expected.arguments(step))
             assert places.tolist() == right.tolist()
         found.check()
         assert [x.tolist() for x in vars(found).values()] == [
@@ -198,7 +198,7 @@ def test_likely_groups_are_those_of_the_smallest_numbers(
     device: torch.device, slots: int, first: int, end: int
 ) -> None:
     heads, per_chunk = 6, 4
-    found, places = reference_pages.likely_groups(heads, slots, first, end, per_chunk, device)
+    found, places = reference.likely_groups(heads, slots, first, end, per_chunk, device)
     for head, groups in enumerate(found.tolist()):
         held = dict(zip(places.tolist(), groups, strict=True))
         for stratum in range(STRATA):
@@ -225,7 +225,7 @@ def test_the_cache_is_one_of_least_recently_used_groups(
     hits = used = 0
     for step, event in enumerate(steps):
         if isinstance(event, int):
-            reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
+            reference.forget_pages(cache.table, cache.owner, cache.stamps, event)
             for model in strata:
                 model.forget(event)
         else:
@@ -242,7 +242,7 @@ def test_the_cache_is_one_of_least_recently_used_groups(
     assert cache.counts.tolist() == [hits, used - hits]
 
 
-@pytest.mark.parametrize("module", [pages, reference_pages])
+@pytest.mark.parametrize("module", [pages, reference])
 def test_slots_of_any_great_age_are_alike(device: torch.device, module: ModuleType) -> None:
     """The first of them is reused, before any that is younger."""
     cache = empty_cache(1, 20, 4 * STRATA, device)
@@ -273,7 +273,7 @@ def test_attention_reads_what_the_host_holds(
     cache = empty_cache(2, total, slots, device)
     for step, event in enumerate(steps):
         if isinstance(event, int):
-            reference_pages.forget_pages(cache.table, cache.owner, cache.stamps, event)
+            reference.forget_pages(cache.table, cache.owner, cache.stamps, event)
             first_recent = window.recent_groups(position).start
             host.view(2, total, -1)[:, event:first_recent].neg_()
             continue
@@ -329,8 +329,8 @@ def test_attend_resident(
         groups[head, torch.randperm(budget, generator=generator)[: len(order)]] = order.int()
     groups = groups.to(device)
     cache = empty_cache(kv_heads, total, slots, device)
-    reference_pages.resolve_pages(groups[:, ::2].contiguous(), *cache.arguments(0))
-    places = reference_pages.resolve_pages(groups, *cache.arguments(1))
+    reference.resolve_pages(groups[:, ::2].contiguous(), *cache.arguments(0))
+    places = reference.resolve_pages(groups, *cache.arguments(1))
     # Those of the first call count as fetched.
     of_host = host.view(kv_heads, total, 2, size, dim)
     for head, place in itertools.product(range(kv_heads), range(budget)):
@@ -346,7 +346,7 @@ def test_attend_resident(
     if seed % 2:
         multiples = 1 + 9 * torch.rand(kv_heads, budget, generator=generator).to(device)
     out = resident.attend_resident(queries, *arguments, held, host, scale, mass, window, multiples)
-    expected = reference_pages.attend_resident(
+    expected = reference.attend_resident(
         *(queries.double(), *arguments, before.double(), host.double(), scale, expected_mass),
         *(window, multiples),
     )
@@ -381,7 +381,7 @@ def test_load_window(device: torch.device, position: int, size: int, seed: int) 
     found, expected = (torch.zeros(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
     next_token = number(position, device)
     assert pages.load_window(host, found, next_token, window)
-    reference_pages.load_window(host, expected, next_token, window)
+    reference.load_window(host, expected, next_token, window)
     assert torch.equal(found, expected)
     groups = {g for g in range(window.sinks) if g * size < position}
     for slot in range(window.sinks):
@@ -399,7 +399,5 @@ def test_gather_rows(device: torch.device, size: int) -> None:
     rows = pages.gather_rows(table, ids).cpu()
     assert torch.equal(rows[[0, 1, 2, 3, 7]], table[[0, 36, 5, 5, 1]])
     assert bool(rows[4:7].isnan().all())
-    assert torch.equal(
-        rows.nan_to_num(), reference_pages.gather_rows(table, ids).cpu().nan_to_num()
-    )
+    assert torch.equal(rows.nan_to_num(), reference.gather_rows(table, ids).cpu().nan_to_num())
     assert pages.gather_rows(table, ids[:0]).shape == (0, size)

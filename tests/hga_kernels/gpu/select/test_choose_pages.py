@@ -5,9 +5,7 @@ import math
 import pytest
 import torch
 
-from hga_kernels import select_groups
-from hga_kernels.reference import pages as reference_pages
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference, select_groups
 from tests.support.kernel_cases import CHUNK, random
 
 choice = pytest.importorskip("hga_kernels.gpu.select.choose_pages")
@@ -20,9 +18,9 @@ SLOTS = 4 * 7
 """Where there is one chunk only, its stratum has all of the budget."""
 
 
-def window_of(group_size: int) -> reference_pages.Window:
+def window_of(group_size: int) -> reference.Window:
     """Of more pages than one program reads."""
-    return reference_pages.Window(64 // group_size, 192 // group_size, group_size)
+    return reference.Window(64 // group_size, 192 // group_size, group_size)
 
 
 def empty_cache(device: torch.device, group_size: int) -> list[torch.Tensor]:
@@ -93,9 +91,7 @@ def test_choose_pages(
         )
         assert torch.equal(groups, chosen[0])
         torch.testing.assert_close(multiples, expected_multiples[0], rtol=3e-3, atol=0)
-        assert torch.equal(
-            places, reference_pages.resolve_pages(chosen[0], *expected, CHUNK // size)
-        )
+        assert torch.equal(places, reference.resolve_pages(chosen[0], *expected, CHUNK // size))
         for found, right in zip(cache, expected, strict=True):
             assert torch.equal(found, right)
     hits, misses = cache[4].tolist()

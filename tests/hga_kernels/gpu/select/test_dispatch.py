@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels.reference import selection as reference
+from hga_kernels import reference
 from tests.support.kernel_cases import CHUNK, assert_drawn, random
 
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
-scores = pytest.importorskip("hga_kernels.gpu.select.scores")
+topk = pytest.importorskip("hga_kernels.gpu.topk")
 selection = pytest.importorskip("hga_kernels.gpu.select.dispatch")
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 @triton.jit
 def take_kernel(mass, present, taken, places, bound, limit, SIZE: tl.constexpr):
     at = tl.arange(0, SIZE)
-    found, place, next_one = scores.heaviest(tl.load(mass + at), tl.load(present + at) > 0, limit)
+    found, place, next_one = topk.heaviest(tl.load(mass + at), tl.load(present + at) > 0, limit)
     tl.store(bound, next_one)
     tl.store(taken + at, found.to(tl.int32))
     tl.store(places + at, place)
