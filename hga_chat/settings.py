@@ -227,7 +227,7 @@ class Settings:
 
     def engine(self) -> EngineConfig:
         """The engine's part."""
-        router = RouterConfig(router=self.router).with_budget(self.budget)
+        router = RouterConfig(kind=self.router).with_budget(self.budget)
         cache = CacheConfig(
             context=self.context,
             host_budget_bytes=self.host_budget,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hga_chat.documents import DocumentTokens, Passage
 
-GROUP_SIZE = RouterConfig.traced_tokens
+GROUP_SIZE = RouterConfig.trace_bin_tokens
 """Tokens of a group as traces tell them; the router may choose smaller ones."""
 MAX_SOURCES = 5
 LEAST_MASS = 0.0035

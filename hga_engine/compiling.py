@@ -82,7 +82,7 @@ def _rehearse(model: "LoadedModel", config: EngineConfig) -> None:
     sampling = SamplingParams(max_new_tokens=2, ignore_end=True)
     text = [number % engine.model_config.vocab_size for number in range(context)]
     try:
-        for _ in engine.read(text[: context - context // 16]):
+        for _ in engine.prefill(text[: context - context // 16]):
             pass
         for length in _QUESTIONS:
             if engine.num_tokens + length + sampling.max_new_tokens <= context:

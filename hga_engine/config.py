@@ -55,18 +55,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """What a query may read. Token counts are multiples of ``chunk_size`` where noted.
+    """What a query may read. Token counts are importance of ``chunk_size`` where noted.
 
     A chunk is the unit of the index, a group that of selection. Sinks and recent tokens are always
     attended; budgets count groups beyond them, per KV head.
     """
 
-    router: RouterName = "hga"
+    kind: RouterName = "hga"
     chunk_size: int = 64
     group_size: int = 2
     """Tokens of a group, and of a page; on the CPU."""
     gpu_group_size: int = 16
-    """The same on a GPU, where choosing among eight times as many takes longer than reading."""
+    """The same on a GPU, where choosing among eight times as many takes longer than attending."""
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
     recent_tokens: int = 0
@@ -90,9 +90,9 @@ class RouterConfig:
     gpu_scoring_stride: int = 4
     paper_group_size: int = 16
     """Tokens of a group of the ``paper`` router, under both rules; whole groups."""
-    paper_kept_chunks: int = 20
+    paper_chunks: int = 20
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
-    traced_tokens: int = 16
+    trace_bin_tokens: int = 16
     """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
 
     @property
@@ -149,12 +149,12 @@ class RouterConfig:
             )
         if self.chunk_size % self.prefill_block:
             raise ValueError("chunk_size must be a multiple of prefill_block")
-        if self.traced_tokens % self.group_size:
-            raise ValueError("traced_tokens must be a multiple of group_size")
+        if self.trace_bin_tokens % self.group_size:
+            raise ValueError("trace_bin_tokens must be a multiple of group_size")
         if self.group_size % 2:
             raise ValueError("group_size must be even")
         if self.sink_tokens % self.chunk_size or self.recent_tokens % self.chunk_size:
-            raise ValueError("sink_tokens and recent_tokens must be multiples of chunk_size")
+            raise ValueError("sink_tokens and recent_tokens must be importance of chunk_size")
         if min(self.decode_budget, self.prefill_budget) < 1:
             raise ValueError("a budget must be at least one group")
 
@@ -190,7 +190,7 @@ class EngineConfig:
 
     def slice_on(self, device_type: str) -> int:
         """Tokens of one prefill step on a device: "cpu" or "cuda"."""
-        # On a GPU enough for the weights of every expert to be worth reading.
+        # On a GPU enough for the weights of every expert to be worth loading.
         return self.slice_tokens or (1024 if device_type == "cpu" else 4096)
 
 

@@ -203,7 +203,7 @@ class DecodeGraph:
             )
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
-            groups, multiples, places = choose_pages(
+            groups, importance, places = choose_pages(
                 rows,
                 index.summaries[layer],
                 index.codes[layer],
@@ -231,7 +231,7 @@ class DecodeGraph:
                 scale,
                 self._step_mass[layer],
                 window,
-                multiples,
+                importance,
             )
             assert attended is not None
             hidden = self._decoder.finish(layer, hidden, attended[None])

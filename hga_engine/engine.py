@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from hga_engine.attention.routed import RoutedAttention, Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import Event, FinishReason, PrefillProgress, TextDelta, Trace
-from hga_engine.forward import Layers
+from hga_engine.forward import ForwardPass
 from hga_engine.memory.figures import MemoryFigures, memory_figures
 from hga_engine.memory.probes import device_memory
 from hga_engine.model.decoder import Decoder
@@ -74,7 +74,7 @@ class Engine:
         self._attention = RoutedAttention(model, router, self._store, self._index, device)
         groups = -(-config.cache.context // router.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
-        self._layers = Layers(model, self._decoder, self._attention, tiers, config, device)
+        self._layers = ForwardPass(model, self._decoder, self._attention, tiers, config, device)
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []
@@ -103,7 +103,7 @@ class Engine:
     def _make_graph(self, weights: ModelWeights) -> "DecodeGraph | None":
         """What decodes on a GPU; None: decoding takes single steps."""
         tiers, router = self._tiers, self.config.router
-        if tiers.device is None or router.router != "hga":
+        if tiers.device is None or router.kind != "hga":
             return None
         # Not to be imported where there is no GPU.
         from hga_engine.decode_graph import DecodeGraph
@@ -165,7 +165,7 @@ class Engine:
             self._saved.wait()
             self._saved.before_growth()
 
-    def read(
+    def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
     ) -> Iterator[PrefillProgress]:
         """Append known text, layer after layer over all of it, by the prefill rule.
@@ -194,7 +194,7 @@ class Engine:
         began = time.perf_counter()
         finished = False
         try:
-            with closing(self._layers.read(tokens, start)) as steps:
+            with closing(self._layers.prefill(tokens, start)) as steps:
                 for done, total in steps:
                     if cancel is not None and cancel.is_set():
                         return
@@ -213,7 +213,7 @@ class Engine:
         self,
         token_ids: Sequence[int],
         rule: Rule = "decode",
-        reading: Reading | None = None,
+        totals: AttentionTotals | None = None,
         hidden_groups: Sequence[int] = (),
     ) -> Iterator[torch.Tensor]:
         """Append tokens slice by slice and give the logits of each: for scoring a known text.
@@ -221,7 +221,7 @@ class Engine:
         Args:
             token_ids: the text; a whole one for the prefill rule.
             rule: how selections are shared.
-            reading: where to count what was attended to.
+            totals: where to count what was attended to.
             hidden_groups: groups of the session that these tokens must not attend to.
 
         Yields:
@@ -238,7 +238,7 @@ class Engine:
         for first, last in self._layers.slices(start, len(tokens)):
             self._attention.hide(hidden_groups)
             try:
-                hidden = self._append(tokens[first:last], rule, reading)
+                hidden = self._append(tokens[first:last], rule, totals)
             finally:
                 self._attention.hide(())
             yield self._decoder.logits(hidden)
@@ -247,15 +247,15 @@ class Engine:
         self,
         tokens: Sequence[int],
         rule: Rule,
-        reading: Reading | None = None,
+        totals: AttentionTotals | None = None,
         with_mass: bool = False,
     ) -> torch.Tensor:
         """Take one slice through all layers: [tokens, hidden_size]."""
         start = self._stored
         try:
-            hidden = self._layers.append(tokens, start, rule, reading, with_mass)
+            hidden = self._layers.append(tokens, start, rule, totals, with_mass)
         except BaseException:
-            # Layers that are done would hold more than the others.
+            # ForwardPass that are done would hold more than the others.
             self._cut(start)
             raise
         self._stored_ids += tokens
@@ -291,7 +291,7 @@ class Engine:
         self._require_room(len(prompt_ids) + 1)
         kept_pending, start = self._pending, self._stored
         tokens, self._pending = [*kept_pending, *prompt_ids], []
-        # The last token is decoded, so that the first word's reading is traced as well.
+        # The last token is decoded, so that the first token of the answer is traced as well.
         slices = self._layers.slices(start, len(tokens) - 1) if len(tokens) > 1 else []
         is_read = False
         try:
@@ -321,11 +321,11 @@ class Engine:
         clock: AnswerClock,
     ) -> Iterator[Event]:
         detokenizer = Detokenizer(self.tokenizer)
-        reading = Reading(0)
+        totals = AttentionTotals(0)
         generated = 0
         reason: FinishReason = "length"
         steps = self._steps if self._graph is None else self._graph_steps
-        with closing(steps(token, sampling, reading)) as tokens:
+        with closing(steps(token, sampling, totals)) as tokens:
             for token, trace in tokens:
                 clock.token_sampled()
                 if token in self.tokenizer.end_tokens and not sampling.ignore_end:
@@ -342,13 +342,13 @@ class Engine:
         rest = detokenizer.finish()
         if rest:
             yield TextDelta(rest, -1, trace)
-        yield clock.finished(reason, prompt_tokens, generated, reading.sparsity)
+        yield clock.finished(reason, prompt_tokens, generated, totals.sparsity)
 
     def _has_room(self) -> bool:
         return self.num_tokens < self.config.cache.context
 
     def _steps(
-        self, token: int, sampling: SamplingParams, total: Reading
+        self, token: int, sampling: SamplingParams, total: AttentionTotals
     ) -> Generator[tuple[int, Trace], None, None]:
         """Decode from ``token`` on, one step after the other: each next token and what was read."""
         sampler = Sampler(sampling)
@@ -356,16 +356,16 @@ class Engine:
         while True:
             position = self._stored
             groups = position // self.config.router.group_size + 1
-            reading = Reading(groups, layer_mass=self._layer_mass)
-            hidden = self._append([token], "decode", reading, with_mass=True)
+            totals = AttentionTotals(groups, layer_mass=self._layer_mass)
+            hidden = self._append([token], "decode", totals, with_mass=True)
             self._pending = []
-            total.attended += reading.attended
-            total.visible += reading.visible
+            total.attended += totals.attended
+            total.visible += totals.visible
             token = sampler.sample(self._decoder.logits(hidden)[0])
-            yield token, self._attention.trace(position, reading)
+            yield token, self._attention.trace(position, totals)
 
     def _graph_steps(
-        self, token: int, sampling: SamplingParams, total: Reading
+        self, token: int, sampling: SamplingParams, total: AttentionTotals
     ) -> Generator[tuple[int, Trace], None, None]:
         """``_steps`` as a CUDA graph."""
         assert self._graph is not None
@@ -377,10 +377,10 @@ class Engine:
                 self._stored_ids.append(token)
                 self._pending = []
                 token = following
-                reading = self._attention.decode_reading(position, mass, chosen)
-                total.attended += reading.attended
-                total.visible += reading.visible
-                yield token, self._attention.trace(position, reading)
+                totals = self._attention.decode_totals(position, mass, chosen)
+                total.attended += totals.attended
+                total.visible += totals.visible
+                yield token, self._attention.trace(position, totals)
 
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on."""

@@ -32,20 +32,19 @@ class Trace:
 
     position: int
     """Position of the query token in the session."""
-    group_mass: "torch.Tensor"
-    """[places] float32: attention mass per ``RouterConfig.traced_tokens`` tokens, mean over layers
-    and query heads: their own, without that of groups they were drawn to stand for, so all together
-    may be below 1. Sinks and recent tokens are zero; where there is nothing else, only the first
-    place is."""
+    bin_mass: "torch.Tensor"
+    """[bins] float32: attention mass per trace bin, mean over layers and query heads. A sampled
+    group counts its own mass only, so the sum may be below 1. The window is zero; where there is
+    nothing else, only the first bin is."""
     tokens_attended: float
     """Mean over layers and KV heads."""
-    always_mass: "torch.Tensor | None" = None
-    """[places] float32: the same of sinks and recent tokens, where ``group_mass`` leaves it out."""
+    window_mass: "torch.Tensor | None" = None
+    """[bins] float32: the same of sinks and recent tokens, where ``bin_mass`` leaves it out."""
 
     @property
     def all_mass(self) -> "torch.Tensor":
-        """[places] float32: of all tokens, whether they were chosen or are always read."""
-        return self.group_mass if self.always_mass is None else self.group_mass + self.always_mass
+        """[bins] float32: of all tokens, whether they were chosen or are always read."""
+        return self.bin_mass if self.window_mass is None else self.bin_mass + self.window_mass
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from collections.abc import Generator, Sequence
 import torch
 
 from hga_engine.attention.routed import RoutedAttention, Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import EngineConfig, ModelConfig
 from hga_engine.model.decoder import Decoder
 from hga_engine.pace import Pace
 from hga_engine.tiers import Tiers
 
 
-class Layers:
+class ForwardPass:
     """Computes hidden states, and stores and indexes K/V on the way.
 
     Two orders: `read` takes a text through one layer after the other, `append` one slice through
@@ -48,7 +48,7 @@ class Layers:
         self._device = device
 
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
-        """Ranges that end on multiples of the slice size in the session, so on chunk borders.
+        """Ranges that end on importance of the slice size in the session, so on chunk borders.
 
         Args:
             start: position of the first token.
@@ -62,7 +62,7 @@ class Layers:
         return list(zip([0, *borders[:-1]], borders, strict=True))
 
     @torch.inference_mode()
-    def read(self, tokens: Sequence[int], start: int) -> Generator[tuple[int, int], None, None]:
+    def prefill(self, tokens: Sequence[int], start: int) -> Generator[tuple[int, int], None, None]:
         """Take a text through layer after layer by the prefill rule; the last gives only its K/V.
 
         Args:
@@ -99,7 +99,7 @@ class Layers:
         tokens: Sequence[int],
         start: int,
         rule: Rule,
-        reading: Reading | None = None,
+        totals: AttentionTotals | None = None,
         with_mass: bool = False,
     ) -> torch.Tensor:
         """Take one slice through all layers.
@@ -108,7 +108,7 @@ class Layers:
             tokens: of the slice.
             start: position of the first.
             rule: how selections are shared.
-            reading: where to count what was attended to.
+            totals: where to count what was attended to.
             with_mass: whether to count attention mass per group as well.
 
         Returns:
@@ -116,7 +116,7 @@ class Layers:
         """
         hidden = self._decoder.embed(torch.tensor(list(tokens)))
         for layer in range(self._num_layers):
-            hidden = self._layer(layer, hidden, start, rule, reading, with_mass)
+            hidden = self._layer(layer, hidden, start, rule, totals, with_mass)
         return hidden
 
     def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
@@ -132,12 +132,12 @@ class Layers:
         hidden: torch.Tensor,
         start: int,
         rule: Rule,
-        reading: Reading | None = None,
+        totals: AttentionTotals | None = None,
         with_mass: bool = False,
     ) -> torch.Tensor:
         """Take [tokens, hidden_size] at positions from ``start`` on through one layer."""
         queries = self._project(layer, hidden, start)
-        attended = self._attention.attend(layer, queries, start, rule, reading, with_mass)
+        attended = self._attention.attend(layer, queries, start, rule, totals, with_mass)
         return self._decoder.finish(layer, hidden, attended)
 
     def _long_memory(self, tokens: int) -> torch.Tensor | None:

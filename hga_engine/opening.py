@@ -112,7 +112,7 @@ def prepare_model(
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class Estimate:
     """What a full session of a model would take, and where."""
 
     device_type: str
@@ -121,7 +121,7 @@ class Foreseen:
     device_bytes: int
 
 
-def foresee(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto") -> Foreseen:
+def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto") -> Estimate:
     """What a full session takes, without loading the model.
 
     Args:
@@ -147,7 +147,7 @@ def foresee(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto"
     plan = ledger.predict(model, weights, config, torch.bfloat16, chosen.type)
     free_disk = probes.free_disk_bytes(config.cache.disk_dir)
     ledger.check(plan, probes.available_memory_bytes(), free_disk)
-    return Foreseen(chosen.type, plan.total_host, device_bytes)
+    return Estimate(chosen.type, plan.total_host, device_bytes)
 
 
 def synthetic_model(

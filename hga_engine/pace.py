@@ -7,7 +7,7 @@ import torch
 from hga_engine.memory.probes import is_gpu
 
 _AHEAD = 16
-"""About 60 ms of reading: more than Python's garbage collection takes now and then."""
+"""About 60 ms of totals: more than Python's garbage collection takes now and then."""
 
 
 class Pace:

@@ -23,7 +23,7 @@ def embedded_model():
 
     from hga_chat.models import EMBEDDED_MODEL, pull_model
 
-    return replace(pull_model(EMBEDDED_MODEL, print), prepared=None)
+    return replace(pull_model(EMBEDDED_MODEL, print), cache_dir=None)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def ask_about(model: LoadedModel, path: Path, questions: Sequence[tuple[str, str
     layout = lay_out(load_documents([os.path.relpath(path)]), model.tokenizer)
     conversation = Conversation(open_engine(model, EngineConfig()), layout)
     began = time.perf_counter()
-    for step in conversation.read():
+    for step in conversation.prefill():
         if sys.stdout.isatty():
             end = "\n" if step.done == step.total else ""
             print(f"\rReading {path.name}: {step.fraction:4.0%}", end=end, flush=True)

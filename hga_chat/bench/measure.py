@@ -12,7 +12,7 @@ from hga_chat.bench.tasks import Task
 from hga_chat.bench.text import Needle
 from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.routed import Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
@@ -79,10 +79,10 @@ def score_text(
     model, tokens = engine.model_config, len(sample.token_ids)
     stride = max(engine.config.router.chunk_size, tokens // _SAMPLES)
     coverage = None if dense else Coverage(model.num_layers, model.num_kv_heads, stride)
-    reading = Reading(0, coverage, tokens)
+    totals = AttentionTotals(0, coverage, tokens)
     parts = []
     done = 0
-    for part in _scores(engine, sample.token_ids, rule, reading):
+    for part in _scores(engine, sample.token_ids, rule, totals):
         parts.append(part)
         done += len(part[0])
         note(f"{done:,} of {tokens:,} tokens")
@@ -93,7 +93,7 @@ def score_text(
         answer = _ask(engine, needle.question, NEEDLE_TOKENS)
         needles.append(needle.answer in answer)
     engine.truncate(0)
-    shares = reading.shares / (model.num_layers * model.num_kv_heads)
+    shares = totals.shares / (model.num_layers * model.num_kv_heads)
     return Scored(
         nats=nats,
         choices=choices,
@@ -109,7 +109,7 @@ def answer_tasks(
     engine: Engine, sample: Sample, rule: Rule, note: Callable[[str], None]
 ) -> Answered:
     """Read a text and answer its tasks. The engine's session is empty before and after."""
-    steps = engine.read if rule == "prefill" else engine.logits
+    steps = engine.prefill if rule == "prefill" else engine.logits
     for _ in steps(sample.token_ids):
         pass
     note(f"{len(sample.token_ids):,} tokens read for the tasks")
@@ -125,12 +125,12 @@ def answer_tasks(
 
 
 def _scores(
-    engine: Engine, token_ids: Sequence[int], rule: Rule, reading: Reading | None = None
+    engine: Engine, token_ids: Sequence[int], rule: Rule, totals: AttentionTotals | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Append a text; of each slice nats and likeliest tokens, where what follows is known."""
     targets = torch.tensor(token_ids)
     done = 0
-    for logits in engine.logits(token_ids, rule, reading):
+    for logits in engine.logits(token_ids, rule, totals):
         following = targets[done + 1 : done + 1 + len(logits)].to(logits.device)
         known = logits[: len(following)]
         nats = -known.log_softmax(-1).gather(1, following[:, None])[:, 0]

@@ -66,7 +66,7 @@ def _one_context(
     )
     engine = open_engine(model, config)
     try:
-        for _ in engine.read(document):
+        for _ in engine.prefill(document):
             pass
         sampling = SamplingParams(max_new_tokens=_ANSWER_TOKENS, ignore_end=True)
         for _ in engine.answer(document[:_QUESTION_TOKENS], sampling):

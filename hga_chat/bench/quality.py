@@ -85,20 +85,20 @@ def run_quality(
     routers = list(_routers(plan, config.router))
     measured = partial(_measure, model, config, plan.context, plain, hard)
     # Dense attention is the same under both rules; whole blocks are faster.
-    dense_router = dataclasses.replace(config.router, router="dense")
+    dense_router = dataclasses.replace(config.router, kind="dense")
     dense, dense_answers = measured(dense_router, "prefill", partial(_note_as, note, "dense"))
     dense_families = families(hard, dense_answers)
     runs = []
     for router in routers:
         for rule in plan.rules:
             budget = router.budget_tokens
-            name = f"{router.router}, {budget} tokens, {rule} rule"
+            name = f"{router.kind}, {budget} tokens, {rule} rule"
             scored, answers = measured(router, rule, partial(_note_as, note, name))
             figures = compare(scored, dense)
             figures["tasks"] = families(hard, answers)
             for family, row in figures["tasks"].items():
                 row["answer_gap_nats"] = row["answer_nats"] - dense_families[family]["answer_nats"]
-            runs.append({"router": router.router, "rule": rule, "budget_tokens": budget, **figures})
+            runs.append({"router": router.kind, "rule": rule, "budget_tokens": budget, **figures})
             note(f"{name}: {figures['gap_nats']:+.4f} nats, {figures['sparsity']:.2%} read")
     first = [(run["router"], run["budget_tokens"]) == _key(runs[0]) for run in runs]
     return {
@@ -126,7 +126,7 @@ def _key(run: dict[str, Any]) -> tuple[str, int]:
 def _routers(plan: QualityPlan, router: RouterConfig) -> Iterator[RouterConfig]:
     for name in plan.routers:
         for budget in plan.budgets:
-            yield dataclasses.replace(router, router=name).with_budget(budget)
+            yield dataclasses.replace(router, kind=name).with_budget(budget)
 
 
 def _measure(
@@ -143,7 +143,7 @@ def _measure(
     cache = dataclasses.replace(config.cache, context=context + _QUESTION_ROOM)
     engine = open_engine(model, dataclasses.replace(config, router=router, cache=cache))
     try:
-        is_dense = router.router == "dense"
+        is_dense = router.kind == "dense"
         scored = [score_text(engine, sample, rule, note, dense=is_dense) for sample in plain]
         return scored, [answer_tasks(engine, sample, rule, note) for sample in hard]
     finally:

@@ -74,7 +74,7 @@ def _one_context(model: LoadedModel, document: list[int], config: EngineConfig) 
     engine = open_engine(model, config)
     try:
         began = time.perf_counter()
-        for _ in engine.read(document):
+        for _ in engine.prefill(document):
             pass
         prefill_s = time.perf_counter() - began
         sampling = SamplingParams(max_new_tokens=ANSWER_TOKENS, ignore_end=True)

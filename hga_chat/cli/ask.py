@@ -206,7 +206,7 @@ def _report(
             "host_peak_bytes": memory.host_peak_bytes,
         },
         "routing": {
-            "router": router.router,
+            "router": router.kind,
             "budget_tokens": router.budget_tokens,
             "sparsity": round(finished.sparsity, 5),
         },

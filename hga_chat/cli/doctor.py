@@ -8,7 +8,7 @@ from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.models import ListedModel
-    from hga_engine.opening import Foreseen
+    from hga_engine.opening import Estimate
 
 _PACKAGES = ("torch", "transformers", "textual")
 
@@ -78,14 +78,14 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     }
 
 
-def _needed(name: str, settings: Settings) -> "tuple[Foreseen | None, str | None]":
+def _needed(name: str, settings: Settings) -> "tuple[Estimate | None, str | None]":
     """What a full session takes, or what stands against it."""
     from hga_chat.models import find_model
     from hga_engine.errors import EngineError
-    from hga_engine.opening import foresee
+    from hga_engine.opening import estimate
 
     try:
-        return foresee(find_model(name), settings.engine(), settings.device), None
+        return estimate(find_model(name), settings.engine(), settings.device), None
     except EngineError as error:
         return None, str(error)
 

@@ -119,7 +119,7 @@ def start_on_documents(
     Raises:
         SessionInUseError: another process has the saved reading open.
     """
-    from hga_engine.model.prepared import read_ahead
+    from hga_engine.model.weight_cache import read_ahead
 
     read_ahead(prepared.files)
     keeping = None
@@ -182,7 +182,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
     """
     from hga_chat.conversation.opening import lay_out_saved, open_session, settings_of
     from hga_chat.sessions.store import SessionStore
-    from hga_engine.model.prepared import read_ahead
+    from hga_engine.model.weight_cache import read_ahead
 
     store = SessionStore(settings.disk_limit)
     saved = store.open(store.find(name))

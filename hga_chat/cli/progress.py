@@ -36,7 +36,7 @@ def read_documents(
 ) -> float:
     """Read what is unread; how many seconds that took."""
     started = time.perf_counter()
-    for step in conversation.read(cancel):
+    for step in conversation.prefill(cancel):
         left = step.seconds / step.fraction - step.seconds if step.fraction else 0
         output.progress(f"Reading {step.tokens:,} tokens, {left:.0f} s left", step.fraction)
     output.clear_progress()

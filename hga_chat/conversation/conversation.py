@@ -95,7 +95,7 @@ class Conversation:
             return same
         return same - same % self.engine.config.router.chunk_size
 
-    def read(self, cancel: threading.Event | None = None) -> Iterator[PrefillProgress]:
+    def prefill(self, cancel: threading.Event | None = None) -> Iterator[PrefillProgress]:
         """Read what is unread into the engine.
 
         Cancelled, it ends early and the session is as before.
@@ -105,7 +105,7 @@ class Conversation:
         """
         if not self.is_read:
             with self._noticing_damage():
-                yield from self.engine.read(self._text()[self.engine.num_tokens :], cancel)
+                yield from self.engine.prefill(self._text()[self.engine.num_tokens :], cancel)
 
     def rewind(self) -> None:
         """Forget every turn; the documents stay read."""
@@ -192,7 +192,7 @@ class Conversation:
         """
         import torch
 
-        yield from self.read(cancel)
+        yield from self.prefill(cancel)
         if not self.is_read:
             yield _unanswered(question)
             return
@@ -218,7 +218,7 @@ class Conversation:
         except BaseException:
             self.engine.truncate(before)
             raise
-        masses = (delta.trace.group_mass for delta in traced)
+        masses = (delta.trace.bin_mass for delta in traced)
         mass = reduce(add_mass, masses, torch.zeros(0))
         found = Attribution()
         if self.layout:

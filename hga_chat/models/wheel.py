@@ -129,7 +129,7 @@ class WheelModel:
             adapters=tuple(adapters / adapter.name for adapter in self.adapters),
             rope_base=self.rope_base,
             max_positions=self.max_positions,
-            prepared=self.directory / "prepared",
+            cache_dir=self.directory / "prepared",
         )
 
 

@@ -85,7 +85,7 @@ class RoutingIndex:
         self.codes: list[torch.Tensor] = []
         self.scales: list[torch.Tensor] = []
         self.group_summaries: list[torch.Tensor] = []
-        if router.router == "dense":
+        if router.kind == "dense":
             return
         chunks = -(-context // size)
         groups = size // router.paper_group_size
@@ -99,7 +99,7 @@ class RoutingIndex:
 
         summaries = whole((dim,), dtype)
         self.summaries = list(summaries.unbind())
-        if router.router == "paper":
+        if router.kind == "paper":
             self.group_summaries = list(whole((groups, dim), dtype).unbind())
             return
         codes = whole(code_shape(size, dim, self.packing), torch.uint8)
@@ -111,12 +111,12 @@ class RoutingIndex:
         """Index the chunks of ``layer`` that ``store`` has closed since the last call."""
         size = self._router.chunk_size
         first, last = self._closed[layer], store.length(layer) // size
-        if first == last or self._router.router == "dense":
+        if first == last or self._router.kind == "dense":
             return
         # A session that is resumed is indexed from the host's pages.
         keys = store.keys(layer, first * size, last * size).to(self._device)
         summaries = self.summaries[layer][:, first:last]
-        if self._router.router == "paper":
+        if self._router.kind == "paper":
             summaries.copy_(summarize(keys, *self._chunk_turns))
             groups = summarize(keys, *self._group_turns)
             self.group_summaries[layer][:, first:last] = groups.unflatten(

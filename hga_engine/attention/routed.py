@@ -10,11 +10,11 @@ import torch
 from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.router import select
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import ModelConfig, RouterConfig
 from hga_engine.events import Trace
 from hga_engine.kv_store.store import KVStore
-from hga_kernels import attend_pages, log_mass
+from hga_kernels import attend_pages, attention_lse
 
 Rule = Literal["decode", "prefill"]
 
@@ -41,16 +41,16 @@ class _Choice:
         pages = groups[..., None] * self.pages + within
         return pages.masked_fill_(groups[..., None] < 0, -1).flatten(-2)
 
-    def of_pages(self, multiples: torch.Tensor) -> torch.Tensor:
+    def of_pages(self, importance: torch.Tensor) -> torch.Tensor:
         """[..., n] of groups to [..., n * pages] of their pages."""
-        return multiples if self.pages == 1 else multiples.repeat_interleave(self.pages, -1)
+        return importance if self.pages == 1 else importance.repeat_interleave(self.pages, -1)
 
 
 def _choice(router: RouterConfig, rule: Rule) -> _Choice:
     """What a router chooses by a rule."""
     size = router.group_size if rule == "decode" else router.prefill_group_size
     budget = router.decode_budget if rule == "decode" else router.prefill_budget
-    if router.router == "paper":
+    if router.kind == "paper":
         budget = max(budget * size // router.paper_group_size, 1)
         size = router.paper_group_size
     return _Choice(budget, size, size // router.group_size)
@@ -104,21 +104,21 @@ class RoutedAttention:
         self._sink_chunks = router.sink_tokens // router.chunk_size
         self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
-        self._told_together = router.traced_tokens // router.group_size
+        self._told_together = router.trace_bin_tokens // router.group_size
         self._choices = {rule: _choice(router, rule) for rule in get_args(Rule)}
         self._hidden: torch.Tensor | None = None
         self._blocks: _Blocks
         self._kept_blocks: dict[tuple[int, int, int], _Blocks] = {}
         """By position, queries and rows: every layer asks for the same."""
 
-    def trace(self, position: int, reading: Reading) -> Trace:
+    def trace(self, position: int, totals: AttentionTotals) -> Trace:
         """What one query at ``position`` read in all layers, with its attention mass."""
         layers, heads = self._model.num_layers, self._model.num_query_heads
-        mass = (reading.group_mass / (layers * heads)).float()
+        mass = (totals.group_mass / (layers * heads)).float()
         first, last = self._told_groups(position)
         always = mass.clone()
         always[first:last] = 0
-        tokens = reading.attended / (layers * self._kv_heads)
+        tokens = totals.attended / (layers * self._kv_heads)
         return Trace(position, self._traced(mass - always), tokens, self._traced(always))
 
     def _traced(self, mass: torch.Tensor) -> torch.Tensor:
@@ -157,7 +157,9 @@ class RoutedAttention:
         if groups:
             self._hidden = torch.tensor(groups, dtype=torch.int32, device=self._device)
 
-    def decode_reading(self, position: int, group_mass: torch.Tensor, chosen: int) -> Reading:
+    def decode_totals(
+        self, position: int, group_mass: torch.Tensor, chosen: int
+    ) -> AttentionTotals:
         """What one query at ``position`` read in all layers, by the decode rule.
 
         Args:
@@ -168,12 +170,12 @@ class RoutedAttention:
         size = self._router.group_size
         first, last = self._router.routed_groups(position)
         always = position + 1 - (last - first) * size
-        reading = Reading(0)
-        reading.group_mass = group_mass[: position // size + 1].double()
+        totals = AttentionTotals(0)
+        totals.group_mass = group_mass[: position // size + 1].double()
         places = self._model.num_layers * self._kv_heads
-        reading.visible = (position + 1) * places
-        reading.attended = always * places + chosen * size
-        return reading
+        totals.visible = (position + 1) * places
+        totals.attended = always * places + chosen * size
+        return totals
 
     def attend(
         self,
@@ -181,7 +183,7 @@ class RoutedAttention:
         queries: torch.Tensor,
         start: int,
         rule: Rule,
-        reading: Reading | None = None,
+        totals: AttentionTotals | None = None,
         with_mass: bool = False,
     ) -> torch.Tensor:
         """Attend from the tokens that ``layer`` received last.
@@ -191,8 +193,8 @@ class RoutedAttention:
             queries: [tokens, query_heads, head_dim], after RoPE.
             start: position of the first query.
             rule: how selections are shared.
-            reading: where to count what was attended to.
-            with_mass: whether to add attention mass to ``reading`` as well.
+            totals: where to count what was attended to.
+            with_mass: whether to add attention mass to ``totals`` as well.
 
         Returns:
             [tokens, query_heads, head_dim].
@@ -216,12 +218,12 @@ class RoutedAttention:
             rows = min(size, count)
             self._blocks = self._blocks_of(start + first, count, rows)
             part = queries[first : first + count].unflatten(0, (-1, rows))
-            parts.append(self._attend_blocks(layer, part, rule, reading, with_mass).flatten(0, 1))
+            parts.append(self._attend_blocks(layer, part, rule, totals, with_mass).flatten(0, 1))
             first += count
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _pages_per_block(self, length: int) -> int:
-        if self._router.router == "dense":
+        if self._router.kind == "dense":
             return -(-length // self._router.group_size)
         always = self._sink_chunks + self._recent_chunks + 1
         most = max(choice.budget * choice.pages for choice in self._choices.values())
@@ -232,40 +234,41 @@ class RoutedAttention:
         layer: int,
         queries: torch.Tensor,
         rule: Rule,
-        reading: Reading | None,
+        totals: AttentionTotals | None,
         with_mass: bool,
     ) -> torch.Tensor:
         """Attend from the queries [blocks, rows, heads, dim] of ``self._blocks``."""
         blocks = self._blocks
-        groups, multiples = blocks.recent, None
-        dense = self._router.router == "dense"
+        groups, importance = blocks.recent, None
+        dense = self._router.kind == "dense"
         if not dense:
-            selected, multiples = self._select(layer, queries, rule)
+            selected, importance = self._select(layer, queries, rule)
             groups = torch.cat((blocks.sinks, selected, blocks.recent), 2)
-            if multiples is not None:
+            if importance is not None:
                 sinks, recent = (
-                    multiples.new_ones(1).expand(one.shape) for one in (blocks.sinks, blocks.recent)
+                    importance.new_ones(1).expand(one.shape)
+                    for one in (blocks.sinks, blocks.recent)
                 )
-                multiples = torch.cat((sinks, multiples, recent), 2)
-            if reading is not None and reading.coverage is not None:
-                self._cover(layer, queries, selected, reading.coverage)
+                importance = torch.cat((sinks, importance, recent), 2)
+            if totals is not None and totals.coverage is not None:
+                self._cover(layer, queries, selected, totals.coverage)
         groups = self._without_hidden(groups)
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
             *(queries.to(pool.dtype), blocks.positions, groups, slots, pool, self._scale),
-            *(with_mass, multiples),
+            *(with_mass, importance),
         )
-        if reading is not None:
-            reading.attended += blocks.attended
-            reading.visible += blocks.visible
+        if totals is not None:
+            totals.attended += blocks.attended
+            totals.visible += blocks.visible
             if not dense:
                 chosen = int(torch.count_nonzero(selected >= 0))
-                reading.attended += chosen * self._router.group_size * queries.shape[1]
-            if reading.shares.numel():
-                self._count_shares(None if dense else selected, reading.shares)
+                totals.attended += chosen * self._router.group_size * queries.shape[1]
+            if totals.shares.numel():
+                self._count_shares(None if dense else selected, totals.shares)
             if mass is not None:
-                self._count_mass(layer, groups, mass, reading)
+                self._count_mass(layer, groups, mass, totals)
         return out.to(queries.dtype)
 
     def _count_shares(self, selected: torch.Tensor | None, shares: torch.Tensor) -> None:
@@ -278,18 +281,18 @@ class RoutedAttention:
         shares[positions.flatten().long()] += (attended / (positions + 1)).flatten()
 
     def _count_mass(
-        self, layer: int, groups: torch.Tensor, mass: torch.Tensor, reading: Reading
+        self, layer: int, groups: torch.Tensor, mass: torch.Tensor, totals: AttentionTotals
     ) -> None:
         """Add up the mass [blocks, kv_heads, n] of the groups that were attended to."""
         # Places of no group have no mass.
         places, mass = groups.clamp_min(0).cpu(), mass.cpu()
-        reading.group_mass.index_add_(0, places.flatten(), mass.flatten().double())
-        if reading.layer_mass is not None:
+        totals.group_mass.index_add_(0, places.flatten(), mass.flatten().double())
+        if totals.layer_mass is not None:
             blocks = self._blocks
-            if self._router.router != "dense" and blocks.last_chunk > self._sink_chunks:
+            if self._router.kind != "dense" and blocks.last_chunk > self._sink_chunks:
                 chosen = slice(blocks.sinks.shape[2], -blocks.recent.shape[2])
                 places, mass = places[:, :, chosen], mass[:, :, chosen]
-            reading.layer_mass[layer].index_add_(0, places.flatten(), mass.flatten())
+            totals.layer_mass[layer].index_add_(0, places.flatten(), mass.flatten())
 
     def _cover(
         self, layer: int, queries: torch.Tensor, selected: torch.Tensor, coverage: Coverage
@@ -323,9 +326,9 @@ class RoutedAttention:
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
         always = None
-        if router.router == "hga" and self._blocks.last_chunk > self._sink_chunks:
-            always = self._log_mass_of_always(layer, scored, positions)
-        groups, multiples = select(
+        if router.kind == "hga" and self._blocks.last_chunk > self._sink_chunks:
+            always = self._window_lse(layer, scored, positions)
+        groups, importance = select(
             scored,
             self._index,
             layer,
@@ -334,14 +337,14 @@ class RoutedAttention:
             self._blocks.last_chunk,
             choice.budget,
             choice.group_size,
-            router.router,
-            router.paper_kept_chunks,
+            router.kind,
+            router.paper_chunks,
             self._scale,
             always,
         )
-        return choice.in_pages(groups), None if multiples is None else choice.of_pages(multiples)
+        return choice.in_pages(groups), None if importance is None else choice.of_pages(importance)
 
-    def _log_mass_of_always(
+    def _window_lse(
         self, layer: int, queries: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
         """[blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens."""
@@ -349,7 +352,7 @@ class RoutedAttention:
         # Attending to them counts them.
         slots = self._store.fetch(layer, groups, counted=False)
         pool = self._store.pool(layer)
-        return log_mass(queries.to(pool.dtype), positions, groups, slots, pool, self._scale)
+        return attention_lse(queries.to(pool.dtype), positions, groups, slots, pool, self._scale)
 
     def _without_hidden(self, groups: torch.Tensor) -> torch.Tensor:
         if self._hidden is None:
@@ -372,7 +375,7 @@ class RoutedAttention:
         per_chunk = self._groups_per_chunk
         last = positions[:, -1:] // size  # [blocks, 1]
         chunks = positions[:, 0] // self._router.chunk_size
-        if self._router.router == "dense":
+        if self._router.kind == "dense":
             sinks = torch.empty(blocks, 0, dtype=torch.int32)
             recent = torch.arange(int(last.max()) + 1, dtype=torch.int32).expand(blocks, -1)
         else:

@@ -20,7 +20,7 @@ def select(
     budget: int,
     group_size: int,
     router: RouterName,
-    paper_kept_chunks: int,
+    paper_chunks: int,
     scale: float,
     always: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -42,14 +42,14 @@ def select(
         budget: groups per block and KV head.
         group_size: tokens of a group; for ``paper`` that of the group summaries.
         router: what estimates the mass, "hga" or "paper".
-        paper_kept_chunks: chunks that pass the chunk level of the paper's rule.
+        paper_chunks: chunks that pass the chunk level of the paper's rule.
         scale: of the attention scores.
         always: [blocks, rows, query_heads] logarithm of the mass of sinks and recent tokens, which
             shares are then of as well.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
-        multiples: [blocks, kv_heads, n] float32 how many groups each stands for; None: one.
+        importance: [blocks, kv_heads, n] float32 how many groups each stands for; None: one.
     """
     kv_heads = index.summaries[layer].shape[0]
     # [kv_heads, blocks, rows * heads_per_kv, head_dim]
@@ -57,7 +57,7 @@ def select(
     if router == "paper":
         wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
         rows = rows.to(wide) * scale
-        chunks = first_chunk, end_chunks, last_chunk, paper_kept_chunks
+        chunks = first_chunk, end_chunks, last_chunk, paper_chunks
         return _paper_groups(rows, index, layer, *chunks, budget), None
     if always is not None:
         always = always.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3).flatten(2)

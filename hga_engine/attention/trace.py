@@ -5,7 +5,7 @@ import torch
 from hga_engine.attention.coverage import Coverage
 
 
-class Reading:
+class AttentionTotals:
     """Adds up what queries attended to, over layers.
 
     ``group_mass`` [groups] float64: attention mass per group, summed over layers and query heads. A

@@ -303,7 +303,7 @@ class DeviceKVStore:
         """
         self._unfilled.discard(layer)
         router, cache, kv_heads = self._router, self.cache, self._kv_heads
-        if router.router != "hga":
+        if router.kind != "hga":
             return
         if self._likely is None:
             self._likely = likely_groups(

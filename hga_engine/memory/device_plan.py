@@ -78,9 +78,9 @@ def plan_device(
     row = model.head_dim * dtype.itemsize
     page = 2 * router.group_size * row
     index = 0
-    if router.router == "hga":
+    if router.kind == "hga":
         index = heads * chunks * (row + router.chunk_size * (model.head_dim // 4 + 2))
-    elif router.router == "paper":
+    elif router.kind == "paper":
         index = heads * chunks * row * (1 + router.chunk_size // router.paper_group_size)
     pools = 2 * model.num_kv_heads * groups * page
     always = (router.sink_tokens + router.recent_tokens + router.chunk_size) // router.group_size

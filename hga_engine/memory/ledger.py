@@ -107,10 +107,10 @@ def predict(
     kv = model.num_layers * kv_layer
 
     index = 0
-    if router.router == "hga":
+    if router.kind == "hga":
         token_entries = router.chunk_size * (model.head_dim // 4 + 2)
         index = places * chunks * (summary + token_entries)
-    elif router.router == "paper":
+    elif router.kind == "paper":
         index = places * chunks * summary * (1 + router.chunk_size // router.paper_group_size)
 
     budget = config.cache.host_budget_bytes
@@ -169,7 +169,7 @@ def _block_elements(model: ModelConfig, config: EngineConfig) -> int:
     router, context = config.router, config.cache.context
     attended = router.sink_tokens + router.recent_tokens + router.chunk_size
     attended = min(attended + router.prefill_budget * router.prefill_group_size, context)
-    if router.router == "dense":
+    if router.kind == "dense":
         attended = context
     scored = -(-router.prefill_block // router.scoring_stride) * context
     exact = router.prefill_block * attended

@@ -75,12 +75,12 @@ def _load_on_host(
     dtype: "torch.dtype",
     progress: Callable[[str, float], None] | None,
 ) -> "ModelWeights":
-    from hga_engine.model import prepared
+    from hga_engine.model import weight_cache
     from hga_engine.model.adapter import AdaptedSource
     from hga_engine.model.gguf_file import open_gguf
     from hga_engine.model.source import assemble
 
-    kept = prepared.load_weights(files, dtype)
+    kept = weight_cache.load_weights(files, dtype)
     if kept is not None:
         open_gguf.cache_clear()
         return kept
@@ -90,7 +90,7 @@ def _load_on_host(
     weights = assemble(source, dtype, progress)
     open_gguf.cache_clear()
     weights = replace(weights, config=_with_overrides(weights.config, files))
-    prepared.keep_weights(files, weights)
+    weight_cache.keep_weights(files, weights)
     return weights
 
 

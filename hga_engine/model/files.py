@@ -28,7 +28,7 @@ class ModelFiles:
     """RoPE base that goes with the adapters; None: that of the model."""
     max_positions: int | None = None
     """Positions that the adapters make usable; None: those of the model."""
-    prepared: Path | None = None
+    cache_dir: Path | None = None
     """Folder where what is slow to make of the files is kept; None: it is made each time."""
 
     def __post_init__(self) -> None:

@@ -167,7 +167,7 @@ class SavedState:
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Stop reading. May be called twice."""
+        """Stop totals. May be called twice."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
@@ -250,7 +250,7 @@ class SavedState:
         return IndexRecord(
             _NO_FILE,
             0,
-            router.router,
+            router.kind,
             router.chunk_size,
             router.paper_group_size,
             self._index.packing,

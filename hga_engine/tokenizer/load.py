@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, pre_tokenizers
 
 from hga_engine.errors import ModelFileError
-from hga_engine.model import prepared
+from hga_engine.model import weight_cache
 from hga_engine.model.config_json import read_json
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.gguf_file import GgufFile, open_gguf
@@ -35,11 +35,11 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     """
     if files.gguf is None:
         return _from_directory(files.path)
-    kept = prepared.load_vocabulary(files)
+    kept = weight_cache.load_vocabulary(files)
     if kept is not None:
         return _from_kept(kept, str(files.gguf))
     tokenizer = _from_gguf(open_gguf(files.gguf))
-    prepared.keep_vocabulary(files, _to_keep(tokenizer))
+    weight_cache.keep_vocabulary(files, _to_keep(tokenizer))
     return tokenizer
 
 

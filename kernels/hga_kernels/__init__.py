@@ -16,6 +16,7 @@ __all__ = [
     "SELECTION_BYTES",
     "Packing",
     "attend_pages",
+    "attention_lse",
     "code_shape",
     "decode_tokens",
     "empty_on_huge_pages",
@@ -24,7 +25,6 @@ __all__ = [
     "hadamard",
     "index_chunks",
     "linear",
-    "log_mass",
     "mlp",
     "norm_linear",
     "pin",
@@ -47,7 +47,7 @@ encode_tokens = dispatch(reference.encode_tokens, cpu.encode_tokens)
 index_chunks = dispatch(reference.index_chunks, cpu.index_chunks, "index")
 select_groups = dispatch(reference.select_groups, cpu.select_groups, "select.dispatch")
 attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
-log_mass = dispatch(reference.log_mass, cpu.log_mass, "attention")
+attention_lse = dispatch(reference.attention_lse, cpu.attention_lse, "attention")
 
 
 def status() -> dict[str, str]:

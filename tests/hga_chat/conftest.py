@@ -60,7 +60,7 @@ def use_engine(monkeypatch):
                 device_type=engine.device_type,
             )
 
-        files = SimpleNamespace(name="scripted", directory=None, prepared=None)
+        files = SimpleNamespace(name="scripted", directory=None, cache_dir=None)
         monkeypatch.setattr(hga_chat.models, "find_model", lambda name: files)
         monkeypatch.setattr(hga_engine.tokenizer.load, "load_tokenizer", lambda _: engine.tokenizer)
         monkeypatch.setattr(hga_engine.opening, "prepare_model", prepare_model)

@@ -38,7 +38,7 @@ class Rehearsed:
         self.is_closed = False
         self.made.append(self)
 
-    def read(self, token_ids: list[int]) -> Iterator[None]:
+    def prefill(self, token_ids: list[int]) -> Iterator[None]:
         self.read_tokens = self.num_tokens = len(token_ids)
         for is_kept in (False, True, False, False):
             assert knobs.compilation.listener is not None
@@ -92,7 +92,7 @@ def test_kernels_are_compiled_once_and_told_of(made: list[Rehearsed]) -> None:
     "config",
     [
         replace(CONFIG, cache=CacheConfig(2048)),
-        replace(CONFIG, router=replace(CONFIG.router, router="paper")),
+        replace(CONFIG, router=replace(CONFIG.router, kind="paper")),
     ],
 )
 def test_another_kind_of_session_takes_others(made: list[Rehearsed], config: EngineConfig) -> None:

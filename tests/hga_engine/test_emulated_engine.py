@@ -114,11 +114,11 @@ def test_answers_are_those_of_the_cpu(
             print(
                 delta.token_id,
                 other.token_id,
-                (delta.trace.group_mass - other.trace.group_mass).abs().max(),
+                (delta.trace.bin_mass - other.trace.bin_mass).abs().max(),
             )
             assert delta.trace.position == other.trace.position
             assert delta.trace.tokens_attended == other.trace.tokens_attended
-            mass, expected = delta.trace.group_mass, other.trace.group_mass
+            mass, expected = delta.trace.bin_mass, other.trace.bin_mass
             torch.testing.assert_close(mass, expected, rtol=0, atol=0.03)
     assert engine.token_ids == truth.token_ids
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hga_engine.attention.routed import Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import ModelConfig, RouterConfig, RouterName, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.errors import EngineError
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 MODELS = [pytest.param(LLAMA, id="llama"), pytest.param(MOE, id="qwen3_moe")]
 FULL_ROUTERS = [
-    pytest.param(replace(FULL, router=name), id=name) for name in ("hga", "paper", "dense")
+    pytest.param(replace(FULL, kind=name), id=name) for name in ("hga", "paper", "dense")
 ]
 DOCUMENT, QUESTION = random_tokens(101), random_tokens(13, seed=1)
 
@@ -101,10 +101,10 @@ def test_several_turns_are_one_text(model: ModelConfig) -> None:
 def test_partial_budget_reads_less_and_says_other_things(
     model: ModelConfig, router: RouterName
 ) -> None:
-    engine = make_engine(model, replace(PARTIAL, router=router))
-    reading = Reading(0)
-    found = torch.cat(list(engine.logits(DOCUMENT, "decode", reading)))
-    assert reading.sparsity < 0.65
+    engine = make_engine(model, replace(PARTIAL, kind=router))
+    totals = AttentionTotals(0)
+    found = torch.cat(list(engine.logits(DOCUMENT, "decode", totals)))
+    assert totals.sparsity < 0.65
     assert not torch.allclose(found, dense_pass(model, DOCUMENT)[0], atol=1e-2)
 
 
@@ -114,7 +114,7 @@ def test_partial_budget_reads_less_and_says_other_things(
 def test_the_decode_rule_does_not_depend_on_slices(
     model: ModelConfig, router: RouterName, slice_tokens: int
 ) -> None:
-    config = replace(PARTIAL, router=router)
+    config = replace(PARTIAL, kind=router)
     expected = all_logits(make_engine(model, config), DOCUMENT)
     engine = make_engine(model, config, slice_tokens=slice_tokens)
     parts = [all_logits(engine, part) for part in (DOCUMENT[:37], DOCUMENT[37:38], DOCUMENT[38:])]
@@ -153,7 +153,7 @@ def test_at_full_budget_reading_is_appending_by_the_decode_rule() -> None:
 
 @pytest.mark.parametrize("router", ["hga", "paper", "dense"])
 def test_a_host_budget_changes_no_token(router: RouterName) -> None:
-    config = replace(PARTIAL, router=router)
+    config = replace(PARTIAL, kind=router)
     page = 2 * 4 * 16 * 8
     engine = make_engine(router=config, host_budget_bytes=3 * 10 * page)
     plain = make_engine(router=config)
@@ -177,20 +177,20 @@ def test_a_host_budget_changes_no_token(router: RouterName) -> None:
 
 def test_reading_reports_every_step() -> None:
     engine = make_engine(slice_tokens=32)
-    steps = list(engine.read(DOCUMENT))
+    steps = list(engine.prefill(DOCUMENT))
     # 101 tokens are slices of 32, 32, 32 and 5, through three layers.
     assert [step.done for step in steps] == list(range(1, 13))
     assert {(step.total, step.tokens) for step in steps} == {(12, 101)}
     assert steps[-1].fraction == 1.0
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
-    # The next slices end on multiples of 32 in the session: 27 and 32 tokens, and 4 more.
-    steps = list(engine.read(random_tokens(63)))
+    # The next slices end on importance of 32 in the session: 27 and 32 tokens, and 4 more.
+    steps = list(engine.prefill(random_tokens(63)))
     assert len(steps) == 9
 
 
 def test_reading_nothing_takes_no_step() -> None:
     engine = make_engine()
-    assert list(engine.read([])) == []
+    assert list(engine.prefill([])) == []
     assert engine.num_tokens == 0
 
 
@@ -242,9 +242,9 @@ def test_traces_hold_the_attention_between_sinks_and_recent(
         # Two sink groups; a query in chunk c has the groups of chunks c - 1 and c as recent.
         for group in range(2, (position // 8 - 1) * 2):
             expected[group] = weights[position, 4 * group : 4 * group + 4].sum()
-        assert delta.trace.group_mass.dtype == torch.float32
-        torch.testing.assert_close(delta.trace.group_mass, expected, rtol=1e-4, atol=1e-6)
-        assert 0.3 < float(delta.trace.group_mass.sum()) < 1
+        assert delta.trace.bin_mass.dtype == torch.float32
+        torch.testing.assert_close(delta.trace.bin_mass, expected, rtol=1e-4, atol=1e-6)
+        assert 0.3 < float(delta.trace.bin_mass.sum()) < 1
 
 
 @pytest.mark.parametrize("router", FULL_ROUTERS)
@@ -268,34 +268,34 @@ def test_layers_are_told_apart(router: RouterConfig) -> None:
 @pytest.mark.parametrize("together", [1, 2])
 def test_layers_of_a_short_session_are_told_as_traces_are(together: int) -> None:
     """All but the first place, which every token reads."""
-    engine = make_engine(router=replace(FULL, traced_tokens=together * FULL.group_size))
+    engine = make_engine(router=replace(FULL, trace_bin_tokens=together * FULL.group_size))
     read(engine, DOCUMENT[:18])
     deltas = ask(engine, DOCUMENT[18:19], 2).deltas
     found = engine.layer_mass().mean(0)
     assert float(found[0]) == 0
     assert float(found[1]) > 0
     for delta in deltas:
-        assert float(delta.trace.group_mass[0]) == 0
-        assert float(delta.trace.always_mass[0]) > 0
+        assert float(delta.trace.bin_mass[0]) == 0
+        assert float(delta.trace.window_mass[0]) > 0
     for group in range(-(-5 // together)):
-        traced = sum(float(delta.trace.group_mass[group]) for delta in deltas)
+        traced = sum(float(delta.trace.bin_mass[group]) for delta in deltas)
         assert float(found[group]) == pytest.approx(traced, rel=1e-4, abs=1e-6)
     assert float(found.sum()) > 0.1
 
 
 @pytest.mark.parametrize("router", ["hga", "paper"])
 def test_traces_hold_nothing_that_was_not_read(router: RouterName) -> None:
-    engine = make_engine(router=replace(PARTIAL, router=router))
+    engine = make_engine(router=replace(PARTIAL, kind=router))
     read(engine, DOCUMENT)
     for delta in ask(engine, QUESTION, 10).deltas:
-        mass = delta.trace.group_mass
+        mass = delta.trace.bin_mass
         # 3 groups for each of 2 KV heads and 3 layers at most.
         assert 3 <= int((mass > 0).sum()) <= 18
         assert 0 < float(mass.sum()) < 1
 
 
 def test_traces_hold_what_is_always_read_apart() -> None:
-    engine = make_engine(router=replace(PARTIAL, router="dense"))
+    engine = make_engine(router=replace(PARTIAL, kind="dense"))
     read(engine, DOCUMENT)
     deltas = ask(engine, QUESTION, 3).deltas
     tokens = DOCUMENT + QUESTION + [delta.token_id for delta in deltas]
@@ -304,8 +304,8 @@ def test_traces_hold_what_is_always_read_apart() -> None:
         row = torch.nn.functional.pad(weights[delta.trace.position], (0, -len(tokens) % 4))
         expected = row.view(-1, 4).sum(1)[: delta.trace.position // 4 + 1].float()
         torch.testing.assert_close(delta.trace.all_mass, expected, rtol=1e-4, atol=1e-6)
-        assert not bool(((delta.trace.always_mass > 0) & (delta.trace.group_mass > 0)).any())
-        assert float(delta.trace.always_mass[0]) == pytest.approx(float(expected[0]), rel=1e-4)
+        assert not bool(((delta.trace.window_mass > 0) & (delta.trace.bin_mass > 0)).any())
+        assert float(delta.trace.window_mass[0]) == pytest.approx(float(expected[0]), rel=1e-4)
 
 
 @pytest.mark.parametrize("router", FULL_ROUTERS)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 DOCUMENT, QUESTION = random_tokens(75), random_tokens(50, seed=1)
 ROUTERS = [
     pytest.param(PARTIAL, id="hga"),
-    pytest.param(replace(PARTIAL, router="paper"), id="paper"),
+    pytest.param(replace(PARTIAL, kind="paper"), id="paper"),
 ]
 BUDGETS = [pytest.param(None, id="in memory"), pytest.param(3 * 10 * 1024, id="partly on disk")]
 
@@ -64,7 +64,7 @@ def test_a_cancelled_reading_leaves_the_session_as_it_was(
     router: RouterConfig, budget: int | None, step: int
 ) -> None:
     engine, cancel, steps = with_a_turn(router, budget), threading.Event(), 0
-    for progress in engine.read(random_tokens(60, seed=9), cancel):
+    for progress in engine.prefill(random_tokens(60, seed=9), cancel):
         steps = progress.done
         # 61 tokens with the one before; slices of 7, 16, 16, 16 and 6 through three layers.
         assert progress.total == 15
@@ -78,7 +78,7 @@ def test_a_cancelled_reading_leaves_the_session_as_it_was(
 @pytest.mark.parametrize("step", [1, 8])
 def test_an_abandoned_reading_leaves_the_session_as_it_was(budget: int | None, step: int) -> None:
     engine = with_a_turn(host_budget_bytes=budget)
-    steps = engine.read(random_tokens(60, seed=9))
+    steps = engine.prefill(random_tokens(60, seed=9))
     for _ in range(step):
         next(steps)
     assert isinstance(steps, Iterator)
@@ -89,7 +89,7 @@ def test_an_abandoned_reading_leaves_the_session_as_it_was(budget: int | None, s
 def test_a_reading_cancelled_before_it_began_reads_nothing() -> None:
     engine, cancel = with_a_turn(), threading.Event()
     cancel.set()
-    assert list(engine.read(DOCUMENT, cancel)) == []
+    assert list(engine.prefill(DOCUMENT, cancel)) == []
     assert goes_on_like(engine, with_a_turn())
 
 
@@ -218,7 +218,7 @@ def test_truncating_behind_the_end_changes_nothing() -> None:
 def test_a_text_that_does_not_fit_leaves_the_session_as_it_was() -> None:
     engine = with_a_turn()
     with pytest.raises(ContextFullError, match=r"168 more tokens.*90 of 256.*--context"):
-        next(engine.read(random_tokens(168)))
+        next(engine.prefill(random_tokens(168)))
     with pytest.raises(ContextFullError, match="more tokens do not fit"):
         next(engine.answer(random_tokens(168), SamplingParams()))
     with pytest.raises(ContextFullError, match="168"):

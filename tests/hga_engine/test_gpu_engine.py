@@ -110,7 +110,7 @@ def text(count: int, seed: int = 0) -> list[int]:
 
 
 def read(engine: Engine, tokens: list[int]) -> Engine:
-    for _ in engine.read(tokens):
+    for _ in engine.prefill(tokens):
         pass
     return engine
 
@@ -141,7 +141,7 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
         decode_budget=200,
         prefill_budget=200,
         gpu_prefill_budget=200,
-        paper_kept_chunks=64,
+        paper_chunks=64,
     )
     ours = scores(make(weights, wide), tokens, rule)
     truth = scores(make(plain(weights), wide), tokens, rule)
@@ -233,9 +233,9 @@ def test_full_budget_equals_dense(moe: ModelWeights) -> None:
     tokens = text(2000, 8)
     full = replace(ROUTER, decode_budget=256, prefill_budget=256, gpu_prefill_budget=256)
     routed = read(make(moe, full), tokens)
-    dense = read(make(moe, replace(ROUTER, router="dense")), tokens)
+    dense = read(make(moe, replace(ROUTER, kind="dense")), tokens)
     ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)
-    check = read(make(moe, replace(ROUTER, router="dense")), tokens)
+    check = read(make(moe, replace(ROUTER, kind="dense")), tokens)
     assert_same_until_a_tie(ours, theirs, scores(check, [*text(6, 9), *theirs])[5:])
 
 
@@ -295,15 +295,15 @@ def test_traces_hold_all_attention(moe: ModelWeights) -> None:
     # The graph may have gone a step further than the answer.
     layers = engine.layer_mass()
     assert layers.shape[0] == MOE.num_layers
-    traced = sum(float(trace.group_mass.sum()) for trace in ours)
+    traced = sum(float(trace.bin_mass.sum()) for trace in ours)
     assert traced == pytest.approx(float(layers.mean(0).sum()), rel=0.25)
     torch.testing.assert_close(other.layer_mass().sum(1), layers.sum(1), rtol=0.3, atol=1e-2)
     for mine, plain_trace in zip(ours, theirs, strict=True):
         assert mine.position == plain_trace.position
         assert mine.tokens_attended == plain_trace.tokens_attended
         # Of groups that are nearly tied, one or the other is read.
-        far = ~torch.isclose(mine.group_mass, plain_trace.group_mass, rtol=0.1, atol=2e-3)
+        far = ~torch.isclose(mine.bin_mass, plain_trace.bin_mass, rtol=0.1, atol=2e-3)
         assert int(far.sum()) <= 4
-        total = float(plain_trace.group_mass.sum())
+        total = float(plain_trace.bin_mass.sum())
         # What is drawn instead may weigh more or less.
-        assert float(mine.group_mass.sum()) == pytest.approx(total, rel=0.2)
+        assert float(mine.bin_mass.sum()) == pytest.approx(total, rel=0.2)

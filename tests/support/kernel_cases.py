@@ -144,7 +144,7 @@ def exact(case: PageCase) -> PageCase:
     return queries.double(), positions, groups, slots, pool.double()
 
 
-def multiples_for(case: PageCase, seed: int) -> torch.Tensor | None:
+def importance_for(case: PageCase, seed: int) -> torch.Tensor | None:
     """How many pages each of a case counts as, for odd seeds."""
     generator = torch.Generator().manual_seed(seed)
     return 1 + 9 * torch.rand(case[2].shape, generator=generator) if seed % 2 else None

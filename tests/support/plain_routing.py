@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.routed import RoutedAttention, Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_kernels.reference.index import decode_tokens, encode_tokens, hadamard
@@ -27,9 +27,9 @@ SMALL = RouterConfig(
     recent_tokens=8,
     decode_budget=3,
     prefill_budget=2,
-    paper_kept_chunks=3,
+    paper_chunks=3,
     scoring_stride=3,
-    traced_tokens=4,
+    trace_bin_tokens=4,
 )
 """So small that a hundred tokens are routed, and most of them are not read."""
 
@@ -52,9 +52,9 @@ sizes = st.builds(
             recent_tokens=recent * per_chunk * group,
             decode_budget=budget,
             prefill_budget=budget + 1,
-            paper_kept_chunks=kept,
+            paper_chunks=kept,
             scoring_stride=stride,
-            traced_tokens=together * group,
+            trace_bin_tokens=together * group,
         )
     ),
     per_chunk=st.integers(1, 3),
@@ -76,7 +76,7 @@ def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
     budget, size = router.decode_budget, router.group_size
     if rule == "prefill":
         budget, size = router.prefill_budget, router.prefill_group_size
-    if router.router == "paper":
+    if router.kind == "paper":
         return max(budget * size // router.paper_group_size, 1), router.paper_group_size
     return budget, size
 
@@ -174,19 +174,19 @@ class Layer:
         return start
 
     def attend(
-        self, end: int, rule: Rule, reading: Reading | None = None, with_mass: bool = False
+        self, end: int, rule: Rule, totals: AttentionTotals | None = None, with_mass: bool = False
     ) -> torch.Tensor:
         """Add the text up to ``end`` and attend from it."""
         start = self.add(end)
         queries = self.text.queries[start:end]
-        return self.attention.attend(0, queries, start, rule, reading, with_mass)
+        return self.attention.attend(0, queries, start, rule, totals, with_mass)
 
     def run(
-        self, rule: Rule, ends: Iterable[int] = (), reading: Reading | None = None
+        self, rule: Rule, ends: Iterable[int] = (), totals: AttentionTotals | None = None
     ) -> torch.Tensor:
         """Attend from the whole text in slices that end at ``ends`` and at its end."""
         borders = sorted({end for end in ends if 0 < end < self.text.tokens} | {self.text.tokens})
-        return torch.cat([self.attend(end, rule, reading) for end in borders])
+        return torch.cat([self.attend(end, rule, totals) for end in borders])
 
 
 def run(
@@ -199,7 +199,7 @@ def run(
 
 
 def with_router(name: str, router: RouterConfig = SMALL) -> RouterConfig:
-    return replace(router, router=name)  # type: ignore[arg-type]
+    return replace(router, kind=name)  # type: ignore[arg-type]
 
 
 def dense(text: Text) -> torch.Tensor:
@@ -269,11 +269,11 @@ def plain_selection(
         parts = weights.split([s.shape[1] for s in scores.values()])
         return {number: float(part.sum()) for number, part in zip(scores, parts, strict=True)}
 
-    is_paper = router.router == "paper"
+    is_paper = router.kind == "paper"
     kept = set(candidates)
     if is_paper:
         of_chunks = mass({c: queries @ summaries[c][:, None] for c in candidates})
-        kept = heaviest(of_chunks, router.paper_kept_chunks)
+        kept = heaviest(of_chunks, router.paper_chunks)
     scores = {}
     for chunk in sorted(kept):
         estimated = estimated_keys(keys[chunk], summaries[chunk])

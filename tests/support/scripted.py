@@ -114,8 +114,8 @@ class ScriptedEngine:
         *,
         context: int = 65_536,
         tokenizer: ScriptedTokenizer | None = None,
-        hold_read_after: int | None = None,
-        read_steps: int = 4,
+        hold_prefill_after: int | None = None,
+        prefill_steps: int = 4,
     ) -> None:
         self.tokenizer = tokenizer or ScriptedTokenizer()
         self.config = EngineConfig(cache=CacheConfig(context=context))
@@ -131,8 +131,8 @@ class ScriptedEngine:
         self.closed = False
         self._answers = [ScriptedAnswer(a) if isinstance(a, str) else a for a in answers]
         self._reads: Mapping[int, float] = {}
-        self._hold_read_after = hold_read_after
-        self._read_steps = read_steps
+        self._hold_prefill_after = hold_prefill_after
+        self._prefill_steps = prefill_steps
 
     def open(self, config: EngineConfig) -> "ScriptedEngine":
         """Begin a session with this configuration, with what its folder holds."""
@@ -168,15 +168,15 @@ class ScriptedEngine:
     def num_tokens(self) -> int:
         return len(self.session)
 
-    def read(
+    def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
     ) -> Iterator[PrefillProgress]:
         self._check_room(len(token_ids))
         self.reads.append(len(token_ids))
-        for step in range(1, self._read_steps + 1):
-            if self._is_cancelled(cancel, hold=step - 1 == self._hold_read_after):
+        for step in range(1, self._prefill_steps + 1):
+            if self._is_cancelled(cancel, hold=step - 1 == self._hold_prefill_after):
                 return
-            yield PrefillProgress(step, self._read_steps, len(token_ids), 0.25 * step)
+            yield PrefillProgress(step, self._prefill_steps, len(token_ids), 0.25 * step)
         if not self._is_cancelled(cancel):
             self.session.extend(token_ids)
 

@@ -22,7 +22,7 @@ FULL = replace(
     PARTIAL,
     decode_budget=99,
     prefill_budget=99,
-    paper_kept_chunks=99,
+    paper_chunks=99,
 )
 LLAMA = ModelConfig(
     architecture="llama",
@@ -156,7 +156,7 @@ def ask(engine: Engine, prompt: Sequence[int], count: int = 8, **sampling: Any) 
 
 
 def read(engine: Engine, tokens: Sequence[int]) -> None:
-    for _ in engine.read(tokens):
+    for _ in engine.prefill(tokens):
         pass
 
 

@@ -149,7 +149,7 @@ def answer(gguf: Path, asked: list[str], max_new_tokens: int) -> Iterator[tuple[
     from hga_engine.opening import open_engine, prepare_model
 
     model = prepare_model(ModelFiles("base", None, gguf))
-    config = EngineConfig(RouterConfig(router="dense"), CacheConfig(context=CONTEXT))
+    config = EngineConfig(RouterConfig(kind="dense"), CacheConfig(context=CONTEXT))
     engine = open_engine(model, config)
     sampling = SamplingParams(max_new_tokens=max_new_tokens, temperature=0.7, top_p=0.95)
     for number, prompt in enumerate(asked):

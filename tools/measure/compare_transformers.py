@@ -32,7 +32,7 @@ def ours(model: LoadedModel, tokens: list[int]) -> dict[str, Any]:
     """Read the tokens, then decode."""
     engine = open_engine(model, EngineConfig(cache=CacheConfig(context=len(tokens) + ROOM)))
     began = time.perf_counter()
-    for _ in engine.read(tokens):
+    for _ in engine.prefill(tokens):
         pass
     read_s = time.perf_counter() - began
     sampling = SamplingParams(max_new_tokens=128, ignore_end=True)

@@ -261,7 +261,7 @@ class ReadingConversation(ScriptedConversation):
                 mass[torch.randint(self._groups, (3,))] += 0.1
                 always = torch.zeros(self._groups)
                 always[[0, *range(self._groups - 4, self._groups)]] = 0.1
-                trace = replace(event.trace, group_mass=mass, always_mass=always)
+                trace = replace(event.trace, bin_mass=mass, window_mass=always)
                 event = replace(event, trace=trace)
             yield event
 

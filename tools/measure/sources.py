@@ -142,7 +142,7 @@ class Examiner:
         cache = CacheConfig(context=len(self.layout.token_ids) + 1024)
         engine = open_engine(model, EngineConfig(cache=cache))
         self.conversation = Conversation(engine, self.layout)
-        for _ in self.conversation.read():
+        for _ in self.conversation.prefill():
             pass
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from tests.support.tiny_engine import PARTIAL, ask, make_engine, random_tokens
 CONTEXT = 1024
 LOG_KEPT = 2
 # Dense, so that K/V depends on the tokens alone, and not on how they were read.
-ROUTER = replace(PARTIAL, router="dense")
+ROUTER = replace(PARTIAL, kind="dense")
 
 
 def session(folder: Path | None, budget: int | None) -> Engine:
@@ -44,7 +44,7 @@ def work(folder: Path, log: Path, budget: int | None, seed: int) -> None:
     while True:
         if engine.num_tokens > CONTEXT - 150 or draw.random() < 0.3:
             engine.truncate(draw.randrange(engine.num_tokens + 1))
-        for _ in engine.read(random_tokens(draw.randrange(1, 120), seed=draw.randrange(2**31))):
+        for _ in engine.prefill(random_tokens(draw.randrange(1, 120), seed=draw.randrange(2**31))):
             pass
         with log.open("a") as file:
             file.write(json.dumps(engine.token_ids) + "\n")
@@ -84,7 +84,7 @@ def kill_once(folder: Path, budget: int | None, seed: int, draw: random.Random) 
     if not any(is_a_beginning(found, of) for of in states[-LOG_KEPT:]):
         raise SystemExit(f"seed {seed}: {len(found)} tokens that were never saved")
     anew = session(None, None)
-    for _ in anew.read(found):
+    for _ in anew.prefill(found):
         pass
     if says(resumed) != says(anew):
         raise SystemExit(f"seed {seed}: the session of {len(found)} tokens answers otherwise")

@@ -96,10 +96,10 @@ def check() -> int:
             if "damaged" in note:
                 sys.stderr.write(f"{note}\n")
                 return 1
-        list(conversation.read())
+        list(conversation.prefill())
         tokens, question = conversation.engine.token_ids, model.tokenizer.encode("What now?")
         fresh = open_engine(model, own.engine())
-        list(fresh.read(tokens))
+        list(fresh.prefill(tokens))
         found, expected = (
             torch.cat([*engine.logits(question)])[-len(question) :]  # perhaps an answer's end first
             for engine in (conversation.engine, fresh)

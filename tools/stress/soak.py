@@ -80,13 +80,13 @@ def main() -> int:
     cache = CacheConfig(context=options.context, device_limit_bytes=limit)
     engine = open_engine(model, EngineConfig(cache=cache))
     size = options.document or options.context - 2048
-    for _ in engine.read(text[:size]):
+    for _ in engine.prefill(text[:size]):
         pass
     question = text[:24]
     expected = answer(engine, question, FIXED_TOKENS)
     engine.truncate(size)
     # Everything that is allocated once has been by now.
-    for _ in engine.read(text[:200]):
+    for _ in engine.prefill(text[:200]):
         pass
     engine.truncate(size)
     began, used = time.monotonic(), [memory(engine)]
@@ -104,7 +104,7 @@ def main() -> int:
         elif kind == "cut back":
             engine.truncate(draw.randrange(size, engine.num_tokens + 1))
         elif kind == "read on":
-            for _ in engine.read(text[: draw.randrange(1, 300)]):
+            for _ in engine.prefill(text[: draw.randrange(1, 300)]):
                 pass
         else:
             count = draw.randrange(1, 120)

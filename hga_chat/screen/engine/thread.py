@@ -216,7 +216,7 @@ class EngineThread:
                 model_name=engine.model_name,
                 context=engine.config.cache.context,
                 chunk_size=engine.config.router.chunk_size,
-                group_size=engine.config.router.traced_tokens,
+                group_size=engine.config.router.trace_bin_tokens,
                 document_start=conversation.document_start,
                 layout=conversation.layout,
                 skipped=conversation.skipped,
@@ -227,7 +227,7 @@ class EngineThread:
         self._report_memory(conversation)
         unread = conversation.unread
         began = time.perf_counter()
-        for progress in conversation.read(self._stopping):
+        for progress in conversation.prefill(self._stopping):
             self._outbox.put(Reading(progress.fraction, progress.tokens, progress.seconds))
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
@@ -336,10 +336,10 @@ class _Pace:
         return Streamed(
             text=delta.text,
             lengths=(len(displayable(delta.text)),),
-            masses=(trace.group_mass,),
+            masses=(trace.bin_mass,),
             tokens=self._tokens,
             tokens_per_s=(self._tokens - 1) / elapsed if elapsed > 0 else 0.0,
             ttft_s=self._first - self._began,
             sparsity=self._shares / self._tokens,
-            always=trace.always_mass,
+            always=trace.window_mass,
         )

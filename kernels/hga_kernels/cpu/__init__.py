@@ -175,16 +175,16 @@ def select_groups(
     span = max(last - first_chunk, 0)
     budget = min(budget, span * (_CHUNK // group_size))
     groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
-    multiples = torch.empty(blocks, kv_heads, budget)
+    importance = torch.empty(blocks, kv_heads, budget)
     if budget:
         call(
             *("hga_select_groups", queries.contiguous(), summaries, codes, scales),
             end_chunks.to(torch.int32).contiguous(),
             None if always is None else always.float().contiguous(),
-            *(groups, multiples, blocks, kv_heads, rows, dim),
+            *(groups, importance, blocks, kv_heads, rows, dim),
             *(codes.shape[1], first_chunk, last, budget, _CHUNK // group_size, layer),
         )
-    return groups, multiples
+    return groups, importance
 
 
 def attend_pages(
@@ -195,18 +195,18 @@ def attend_pages(
     pool: torch.Tensor,
     scale: float,
     with_mass: bool = False,
-    multiples: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     """Online softmax over tiles of 64 tokens, packed once for all rows of a block."""
     if not _takes_pages(queries, pool):
         return None
     out = torch.empty(queries.shape, dtype=queries.dtype)
     mass = torch.empty(groups.shape) if with_mass else None
-    _attend(queries, positions, groups, slots, pool, scale, multiples, out, mass, None)
+    _attend(queries, positions, groups, slots, pool, scale, importance, out, mass, None)
     return out, mass
 
 
-def log_mass(
+def attention_lse(
     queries: torch.Tensor,
     positions: torch.Tensor,
     groups: torch.Tensor,
@@ -238,19 +238,30 @@ def _attend(
     slots: torch.Tensor,
     pool: torch.Tensor,
     scale: float,
-    multiples: torch.Tensor | None,
+    importance: torch.Tensor | None,
     out: torch.Tensor | None,
     mass: torch.Tensor | None,
-    log_mass: torch.Tensor | None,
+    attention_lse: torch.Tensor | None,
 ) -> None:
-    """Fill in ``out`` and perhaps ``mass``, or ``log_mass`` instead."""
+    """Fill in ``out`` and perhaps ``mass``, or ``attention_lse`` instead."""
     blocks, rows, heads, dim = queries.shape
     kv_heads, pages = groups.shape[1:]
-    if multiples is not None:
-        multiples = multiples.float().contiguous()
+    if importance is not None:
+        importance = importance.float().contiguous()
     call(
         *("hga_attend_pages", queries.contiguous(), positions.to(torch.int32).contiguous()),
         *(groups.to(torch.int32).contiguous(), slots.to(torch.int32).contiguous(), pool),
-        *(multiples, out, mass, log_mass, blocks, rows, kv_heads, heads // kv_heads, pages, dim),
+        *(
+            importance,
+            out,
+            mass,
+            attention_lse,
+            blocks,
+            rows,
+            kv_heads,
+            heads // kv_heads,
+            pages,
+            dim,
+        ),
         scale / math.log(2.0),
     )

@@ -30,10 +30,10 @@ typedef struct {
     const int32_t *groups;     // [blocks, kv_heads, pages], -1: none
     const int32_t *slots;      // [blocks, kv_heads, pages]
     const uint16_t *pool;      // [slots, 2, GROUP, dim] bf16
-    const float *multiples;    // [blocks, kv_heads, pages]: how many pages each counts as, or NULL
+    const float *importance;    // [blocks, kv_heads, pages]: how many pages each counts as, or NULL
     uint16_t *out;             // [blocks, rows, kv_heads * heads_per_kv, dim] bf16, or NULL
     float *mass;               // [blocks, kv_heads, pages], or NULL
-    float *log_mass;           // like out without its last dimension: instead of it
+    float *attention_lse;           // like out without its last dimension: instead of it
     int blocks, rows, kv_heads, heads_per_kv, pages, dim;
     float scale;  // of the scores, in log2 units
     int parts;    // that the pages of a pair of block and head are taken in
@@ -62,7 +62,7 @@ typedef struct {
     const uint16_t *pages[TILE_PAGES];
     int places[TILE_PAGES];  // in the part of the list
     int32_t positions[TILE];
-    float multiples[TILE];
+    float importance[TILE];
     int count;
     int masked;  // whether some row does not see all of its tokens
 } Tile;
@@ -205,8 +205,8 @@ static inline __attribute__((always_inline)) void weigh_row(
         }
     }
     for (int p = 0; p < VECTORS; p++) {
-        if (job->multiples)
-            scores[p] = _mm512_mul_ps(scores[p], _mm512_loadu_ps(tile->multiples + LANES * p));
+        if (job->importance)
+            scores[p] = _mm512_mul_ps(scores[p], _mm512_loadu_ps(tile->importance + LANES * p));
         sum = _mm512_add_ps(sum, scores[p]);
     }
     for (int p = 0; p < VECTORS; p += 2)
@@ -347,9 +347,9 @@ static inline __attribute__((always_inline)) void attend_tile(
             for (int t = GROUP * p; t < GROUP * (p + 1); t++) {
                 scores[t] = *top == -INFINITY ? 0 : exp2_1(scores[t] - *top);
                 sum += scores[t];
-                if (job->multiples) scores[t] *= tile->multiples[t];
+                if (job->importance) scores[t] *= tile->importance[t];
             }
-            *total += job->multiples ? sum * tile->multiples[GROUP * p] : sum;
+            *total += job->importance ? sum * tile->importance[GROUP * p] : sum;
             if (page_sums) {
                 page_sums[r * stride + tile->places[p]] = sum;
                 page_tops[r * stride + tile->places[p]] = *top == -INFINITY ? 0 : *top;
@@ -414,14 +414,14 @@ static int fill_tile(const AttendJob *job, const Scratch *scratch, Tile *tile, i
                      int lowest, int highest) {
     const int32_t *groups = job->groups + (size_t)pair * job->pages;
     const int32_t *slots = job->slots + (size_t)pair * job->pages;
-    const float *multiples = job->multiples ? job->multiples + (size_t)pair * job->pages : NULL;
+    const float *importance = job->importance ? job->importance + (size_t)pair * job->pages : NULL;
     tile->count = tile->masked = 0;
     for (; place < scratch->first + scratch->pages && tile->count < TILE_PAGES; place++) {
         if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
         tile->masked |= groups[place] * GROUP + GROUP - 1 > lowest;
         for (int t = GROUP * tile->count; t < GROUP * (tile->count + 1); t++) {
             tile->positions[t] = groups[place] * GROUP + t % GROUP;
-            if (multiples) tile->multiples[t] = multiples[place];
+            if (importance) tile->importance[t] = importance[place];
         }
         tile->pages[tile->count] = job->pool + (size_t)slots[place] * 2 * GROUP * job->dim;
         tile->places[tile->count++] = place - scratch->first;
@@ -429,7 +429,7 @@ static int fill_tile(const AttendJob *job, const Scratch *scratch, Tile *tile, i
     tile->masked |= tile->count < TILE_PAGES;
     for (int t = GROUP * tile->count; t < TILE; t++) {
         tile->positions[t] = INT32_MAX;
-        tile->multiples[t] = 0;
+        tile->importance[t] = 0;
     }
     return place;
 }
@@ -515,7 +515,7 @@ static void write_pair(const AttendJob *job, Scratch *parts, int pair) {
         size_t to = place_of(job, pair, row);
         float top = parts->top[row], total = parts->total[row];
         if (!job->out) {
-            job->log_mass[to] = (top + log2f(total)) * LN_2;
+            job->attention_lse[to] = (top + log2f(total)) * LN_2;
             continue;
         }
         float share = total > 0 ? 1.0f / total : 0.0f;
@@ -546,11 +546,11 @@ static void attend_pair(void *context, int pair) {
 }
 
 int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const int32_t *groups,
-                     const int32_t *slots, const uint16_t *pool, const float *multiples,
-                     uint16_t *out, float *mass, float *log_mass, int blocks, int rows,
+                     const int32_t *slots, const uint16_t *pool, const float *importance,
+                     uint16_t *out, float *mass, float *attention_lse, int blocks, int rows,
                      int kv_heads, int heads_per_kv, int pages, int dim, float scale) {
     int pairs = blocks * kv_heads;
-    AttendJob job = {queries, positions, groups, slots, pool, multiples, out, mass, log_mass,
+    AttendJob job = {queries, positions, groups, slots, pool, importance, out, mass, attention_lse,
                      blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 1, NULL, 0, 0};
     job.has_tiles = rows * heads_per_kv >= TILE_ROWS && dim % 64 == 0 && may_use_tiles();
     if (pairs < FEW_PAIRS && pages >= 2 * PART_PAGES) job.parts = pages / PART_PAGES;

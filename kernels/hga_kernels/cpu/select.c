@@ -20,7 +20,7 @@
 enum { SMALL = 2, CHUNK = 64, MOST_GROUPS = CHUNK / SMALL, LANES = 16, SLABS = CHUNK / LANES,
        MAX_DIM = 256, MOST_TILED_DIM = 128, MAX_TILE = 8, SET = 16, AHEAD = 4 };
 // Of reference.py.
-enum { MOST_MULTIPLE = 64, STRATA = 4, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
+enum { MAX_IMPORTANCE = 64, STRATA = 4, TURN = 1 << 24, GROUP_TURN = 0x9E3779, HEAD_TURN = 0xC13FA9 };
 
 // Scores are kept in log2 units, so that a power of two gives the weight.
 static const float LOG2_E = 1.44269504f;
@@ -33,7 +33,7 @@ typedef struct {
     const int32_t *end_chunks;   // [blocks]
     const float *always;         // [kv_heads, blocks, rows] log of the mass of other groups, or NULL
     int32_t *groups;             // [blocks, kv_heads, budget], -1: none
-    float *multiples;            // [blocks, kv_heads, budget]: how many groups each stands for
+    float *importance;            // [blocks, kv_heads, budget]: how many groups each stands for
     int blocks, kv_heads, rows, dim, capacity_chunks, first_chunk, span, budget, parts, layer,
         per_chunk;  // groups of a chunk: MOST_GROUPS, or SLABS
     // Scratch, per pair of KV head and block; span is the widest range of chunks.
@@ -752,11 +752,11 @@ static void turn_rows(void *context, int pair) {
     }
 }
 
-// The fixed number of a group, from 1 to MOST_MULTIPLE.
+// The fixed number of a group, from 1 to MAX_IMPORTANCE.
 static inline float number_of(const SelectJob *job, int head, int group) {
     uint32_t turned = (uint32_t)group * GROUP_TURN +
                       (uint32_t)(job->layer * job->kv_heads + head) * HEAD_TURN;
-    float number = (float)(int32_t)(turned & (TURN - 1)) * ((float)MOST_MULTIPLE / TURN);
+    float number = (float)(int32_t)(turned & (TURN - 1)) * ((float)MAX_IMPORTANCE / TURN);
     return number > 1.0f ? number : 1.0f;
 }
 
@@ -821,16 +821,16 @@ static void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
 // made where this is called.
 static inline __attribute__((always_inline)) void name_groups(
     const SelectJob *job, int head, Stratum own, const float *odds, const int32_t *places,
-    float bound, int32_t *groups, float *multiples, int per_chunk) {
+    float bound, int32_t *groups, float *importance, int per_chunk) {
     for (int i = 0; i < own.room; i++) {
         int place = places[i];
         int held = place >= 0 ? place : 0;
         int group = (own.chunk + held / per_chunk * STRATA) * per_chunk + held % per_chunk;
         float multiple = bound / (odds[held] * number_of(job, head, group));
         multiple = multiple > 1.0f ? multiple : 1.0f;  // of no mass and no bound as well
-        multiple = multiple < MOST_MULTIPLE ? multiple : MOST_MULTIPLE;
+        multiple = multiple < MAX_IMPORTANCE ? multiple : MAX_IMPORTANCE;
         groups[i] = place >= 0 ? group : -1;
-        multiples[i] = place >= 0 ? multiple : 1.0f;
+        importance[i] = place >= 0 ? multiple : 1.0f;
     }
 }
 
@@ -840,7 +840,7 @@ static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
     Stratum own = stratum_of(job, pair, number);
     size_t start = ((size_t)block * job->kv_heads + head) * job->budget;
     int32_t *groups = job->groups + start + own.start;
-    float *multiples = job->multiples + start + own.start;
+    float *importance = job->importance + start + own.start;
     const float *odds = weights.odds + own.first;
     int32_t *places = malloc(sizeof(int32_t) * (own.room + 1));
     if (!places) {
@@ -854,18 +854,18 @@ static void draw_groups(SelectJob *job, Weights weights, int pair, int number) {
         int left_out = own.room;
         for (int i = own.room - 1; i >= 0; i--)
             if (odds[places[i]] < odds[places[left_out]]) left_out = i;
-        bound = odds[places[left_out]] * MOST_MULTIPLE;
+        bound = odds[places[left_out]] * MAX_IMPORTANCE;
         memmove(places + left_out, places + left_out + 1,
                 sizeof(int32_t) * (own.room - left_out));
     }
     if (job->per_chunk == MOST_GROUPS)
-        name_groups(job, head, own, odds, places, bound, groups, multiples, MOST_GROUPS);
+        name_groups(job, head, own, odds, places, bound, groups, importance, MOST_GROUPS);
     else
-        name_groups(job, head, own, odds, places, bound, groups, multiples, SLABS);
+        name_groups(job, head, own, odds, places, bound, groups, importance, SLABS);
     free(places);
     for (int i = number ? job->budget : filled_of(job, pair); i < job->budget; i++) {
         job->groups[start + i] = -1;
-        job->multiples[start + i] = 1;
+        job->importance[start + i] = 1;
     }
 }
 
@@ -909,13 +909,13 @@ static void score_and_draw(void *context, int pair) {
 
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
                       const uint16_t *scales, const int32_t *end_chunks, const float *always,
-                      int32_t *groups, float *multiples, int blocks, int kv_heads, int rows,
+                      int32_t *groups, float *importance, int blocks, int kv_heads, int rows,
                       int dim, int capacity_chunks, int first_chunk, int last_chunk, int budget,
                       int per_chunk, int layer) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
                      .end_chunks = end_chunks, .always = always, .groups = groups,
-                     .multiples = multiples,
+                     .importance = importance,
                      .blocks = blocks, .kv_heads = kv_heads, .rows = rows, .dim = dim,
                      .capacity_chunks = capacity_chunks, .first_chunk = first_chunk, .span = span,
                      .budget = budget, .parts = pairs < 16 ? 4 : 1, .layer = layer,

@@ -51,7 +51,7 @@ CANDIDATES = {
 
 @triton.jit
 def _order_pages(
-    positions, groups, slots, multiples, ordered_groups, ordered_slots, ordered_multiples, counts,
+    positions, groups, slots, importance, ordered_groups, ordered_slots, ordered_importance, counts,
     rows, pages, ROWS: tl.constexpr, COUNTED: tl.constexpr, GROUP: tl.constexpr,
     LANES: tl.constexpr,
 ):  # fmt: skip
@@ -79,8 +79,8 @@ def _order_pages(
         tl.store(ordered_groups + place, group, mask=seen)
         tl.store(ordered_slots + place, slot, mask=seen)
         if COUNTED:
-            multiple = tl.load(multiples + listed + start + lane, mask=inside, other=1.0)
-            tl.store(ordered_multiples + place, multiple, mask=seen)
+            multiple = tl.load(importance + listed + start + lane, mask=inside, other=1.0)
+            tl.store(ordered_importance + place, multiple, mask=seen)
         whole += tl.sum(full.to(tl.int32), 0)
         cut += tl.sum(masked.to(tl.int32), 0)
     tl.store(counts + (block * tl.num_programs(0) + head) * 2, whole)
@@ -89,7 +89,7 @@ def _order_pages(
 
 @triton.jit
 def _add_tile(
-    scores, scale, value, multiples, at, there, maximum, total, attended,
+    scores, scale, value, importance, at, there, maximum, total, attended,
     COUNTED: tl.constexpr, WITH_OUT: tl.constexpr,
 ):  # fmt: skip
     # Online softmax; maxima are in bits (the exponent of 2). A score is scaled where it meets its
@@ -98,7 +98,7 @@ def _add_tile(
     shrink = tl.exp2(maximum - larger)
     weights = tl.exp2(scores * scale - larger[:, None])
     if COUNTED:
-        weights *= tl.load(multiples + at, mask=there, other=1.0)[None, :]
+        weights *= tl.load(importance + at, mask=there, other=1.0)[None, :]
     total = total * shrink + tl.sum(weights, 1)
     if WITH_OUT:
         attended = tl.dot(weights.to(value.dtype), value, attended * shrink[:, None])
@@ -107,7 +107,7 @@ def _add_tile(
 
 @triton.jit
 def _attend_pages(
-    queries, positions, groups, slots, multiples, counts, pool, out, logs, scale, rows, pages,
+    queries, positions, groups, slots, importance, counts, pool, out, logs, scale, rows, pages,
     HEADS: tl.constexpr, DIM: tl.constexpr, WITH_OUT: tl.constexpr, WITH_LOGS: tl.constexpr,
     COUNTED: tl.constexpr, GROUP: tl.constexpr, M: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
@@ -144,7 +144,7 @@ def _attend_pages(
         value = tl.load(pool + GROUP * DIM + place) if WITH_OUT else key
         nth = tile * PAGES + n // GROUP
         maximum, total, attended = _add_tile(
-            *(scores, scale, value, multiples, first + nth, nth < whole),
+            *(scores, scale, value, importance, first + nth, nth < whole),
             *(maximum, total, attended, COUNTED, WITH_OUT),
         )
 
@@ -164,7 +164,7 @@ def _attend_pages(
         scores = tl.where(position[None, :] <= here[:, None], scores, float("-inf"))
         value = tl.load(pool + GROUP * DIM + place, mask=there, other=0.0) if WITH_OUT else key
         maximum, total, attended = _add_tile(
-            *(scores, scale, value, multiples, listed_at, nth < seen),
+            *(scores, scale, value, importance, listed_at, nth < seen),
             *(maximum, total, attended, COUNTED, WITH_OUT),
         )
 
@@ -220,7 +220,7 @@ def attend_pages(
     pool: torch.Tensor,
     scale: float,
     with_mass: bool = False,
-    multiples: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     """See ``reference.attend_pages``."""
     if not _takes(queries, pool, scale):
@@ -229,7 +229,7 @@ def attend_pages(
     groups, slots = groups.contiguous(), slots.contiguous()
     out = torch.empty_like(queries)
     logs = queries.new_empty(queries.shape[:-1], dtype=torch.float32) if with_mass else None
-    _attend(queries, positions, groups, slots, pool, scale, multiples, out, logs)
+    _attend(queries, positions, groups, slots, pool, scale, importance, out, logs)
     if logs is None:
         return out, None
     mass = queries.new_empty(groups.shape, dtype=torch.float32)
@@ -246,7 +246,7 @@ def attend_pages(
     return out, mass
 
 
-def log_mass(
+def attention_lse(
     queries: torch.Tensor,
     positions: torch.Tensor,
     groups: torch.Tensor,
@@ -271,7 +271,7 @@ def _attend(
     slots: torch.Tensor,
     pool: torch.Tensor,
     scale: float,
-    multiples: torch.Tensor | None,
+    importance: torch.Tensor | None,
     out: torch.Tensor | None,
     logs: torch.Tensor | None,
 ) -> None:
@@ -284,8 +284,8 @@ def _attend(
     known = capability(queries.device)
     ordered = torch.empty(2, *groups.shape, dtype=torch.int32, device=groups.device)
     counts = torch.empty(blocks, kv_heads, 2, dtype=torch.int32, device=groups.device)
-    counted = multiples is not None
-    times = None if multiples is None else multiples.float().contiguous()
+    counted = importance is not None
+    times = None if importance is None else importance.float().contiguous()
     ordered_times = None if times is None else torch.empty_like(times)
     _order_pages[(kv_heads, blocks)](
         positions, groups, slots, times, ordered[0], ordered[1], ordered_times, counts, rows, pages,
@@ -324,7 +324,7 @@ _TYPES = {
     **dict.fromkeys(("queries", "pool", "out"), "*bf16"),
     **dict.fromkeys(("positions", "groups", "slots", "counts"), "*i32"),
     **dict.fromkeys(("ordered_groups", "ordered_slots"), "*i32"),
-    **dict.fromkeys(("logs", "mass", "multiples", "ordered_multiples"), "*fp32"),
+    **dict.fromkeys(("logs", "mass", "importance", "ordered_importance"), "*fp32"),
     "scale": "fp32",
     **dict.fromkeys(("rows", "pages"), "i32"),
 }
@@ -332,10 +332,10 @@ _QWEN3 = {"HEADS": 8, "DIM": 128}
 _SMOLLM2 = {"HEADS": 3, "DIM": 64}
 _OUT = {"WITH_OUT": True, "WITH_LOGS": False, "logs": None}
 _COUNTED = {**_OUT, "COUNTED": True}
-_ONCE = {**_OUT, "COUNTED": False, "multiples": None}
+_ONCE = {**_OUT, "COUNTED": False, "importance": None}
 _MASS = {"WITH_OUT": True, "WITH_LOGS": True, "COUNTED": True}
-_LOGS = {"WITH_OUT": False, "out": None, "WITH_LOGS": True, "COUNTED": False, "multiples": None}
-_ORDER_ONCE = {"ROWS": 64, "COUNTED": False, "multiples": None, "ordered_multiples": None}
+_LOGS = {"WITH_OUT": False, "out": None, "WITH_LOGS": True, "COUNTED": False, "importance": None}
+_ORDER_ONCE = {"ROWS": 64, "COUNTED": False, "importance": None, "ordered_importance": None}
 
 
 def _builds(group: int) -> tuple[Build, ...]:
@@ -351,7 +351,8 @@ def _builds(group: int) -> tuple[Build, ...]:
         ),
         Build(f"attend_pages/qwen3/mass/{group}", _attend_pages, _TYPES, ATTEND[128],
               {**qwen3, **_MASS}),
-        Build(f"log_mass/qwen3/{group}", _attend_pages, _TYPES, ATTEND[128], {**qwen3, **_LOGS}),
+        Build(f"attention_lse/qwen3/{group}", _attend_pages, _TYPES, ATTEND[128],
+              {**qwen3, **_LOGS}),
         Build(f"weigh_pages/qwen3/{group}", _weigh_pages, _TYPES, WEIGH, qwen3),
     )  # fmt: skip
 
@@ -362,7 +363,7 @@ BUILDS = (
     Build("order_pages/once", _order_pages, _TYPES, ORDER, {**_ORDER_ONCE, "GROUP": 16}),
     Build("attend_pages/qwen3/once", _attend_pages, _TYPES, ATTEND[128],
           {**_QWEN3, **_ONCE, "GROUP": 16}),
-    Build("log_mass/smollm2", _attend_pages, _TYPES, ATTEND[64],
+    Build("attention_lse/smollm2", _attend_pages, _TYPES, ATTEND[64],
           {**_SMOLLM2, **_LOGS, "GROUP": 16}),
 )  # fmt: skip
 """In groups of 16 and of 2 tokens."""

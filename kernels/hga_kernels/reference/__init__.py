@@ -2,7 +2,7 @@
 
 from hga_kernels.reference.attention import (
     attend_pages,
-    log_mass,
+    attention_lse,
 )
 from hga_kernels.reference.index import (
     Packing,
@@ -37,7 +37,7 @@ from hga_kernels.reference.pages import (
     resolve_pages,
 )
 from hga_kernels.reference.selection import (
-    MOST_MULTIPLE,
+    MAX_IMPORTANCE,
     STRATA,
     candidate_chunks,
     draw_numbers,
@@ -51,12 +51,13 @@ from hga_kernels.reference.step import (
 )
 
 __all__ = [
-    "MOST_MULTIPLE",
+    "MAX_IMPORTANCE",
     "STRATA",
     "Packing",
     "Window",
     "attend_pages",
     "attend_resident",
+    "attention_lse",
     "candidate_chunks",
     "code_shape",
     "decode_tokens",
@@ -75,7 +76,6 @@ __all__ = [
     "likely_groups",
     "linear",
     "load_window",
-    "log_mass",
     "mlp",
     "norm_linear",
     "quantize",

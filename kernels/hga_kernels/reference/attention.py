@@ -7,7 +7,7 @@ import torch
 from hga_kernels.reference.model import widen as _wide
 
 
-def log_mass(
+def attention_lse(
     queries: torch.Tensor,
     positions: torch.Tensor,
     groups: torch.Tensor,
@@ -47,7 +47,7 @@ def attend_pages(
     pool: torch.Tensor,
     scale: float,
     with_mass: bool = False,
-    multiples: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Exact causal attention over the listed pages.
 
@@ -59,7 +59,7 @@ def attend_pages(
         pool: [slots, 2, group_size, head_dim].
         scale: of the scores.
         with_mass: whether to add up the attention weights per page.
-        multiples: [blocks, kv_heads, pages] float32: how many pages each counts as; None: one.
+        importance: [blocks, kv_heads, pages] float32: how many pages each counts as; None: one.
 
     Returns:
         out: like ``queries``.
@@ -76,17 +76,17 @@ def attend_pages(
         keys = gathered[:, :, :, 0].flatten(2, 3)
         values = gathered[:, :, :, 1].flatten(2, 3)
         scores, hidden = _masked_scores(queries[part], positions[part], groups[part], keys, scale)
-        if multiples is None:
+        if importance is None:
             weights = scores.softmax(-1)
         else:
-            times = multiples[part].to(scores.dtype).repeat_interleave(size, 2)[:, :, None, None]
+            times = importance[part].to(scores.dtype).repeat_interleave(size, 2)[:, :, None, None]
             weights = (scores + times.log()).softmax(-1)
         # Places no query of the block sees may hold anything, NaN too.
         values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
         attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
         out[part] = attended.flatten(2, 3).to(out.dtype)
         if mass is not None:
-            weights = weights if multiples is None else weights / times
+            weights = weights if importance is None else weights / times
             mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
     return out, mass
 

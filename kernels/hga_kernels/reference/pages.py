@@ -247,7 +247,7 @@ def attend_resident(
     scale: float,
     mass: torch.Tensor | None = None,
     window: Window = WINDOW,
-    multiples: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of one token over sinks, recent groups and chosen pages.
 
@@ -263,7 +263,7 @@ def attend_resident(
         scale: of the scores, above 0.
         mass: [max_groups] float32, added to: each group's weights, summed over query heads.
         window: the slots of sinks and recent groups.
-        multiples: [kv_heads, budget] float32: how many groups each stands for; None: one.
+        importance: [kv_heads, budget] float32: how many groups each stands for; None: one.
 
     Returns:
         [query_heads, head_dim].
@@ -279,9 +279,9 @@ def attend_resident(
     chosen = window.slots + (places.clamp_min(0) & (MISSING - 1))
     per_head = torch.arange(kv_heads, device=resident.device)[:, None] * resident.shape[1]
     listed = always.expand(kv_heads, -1)
-    if multiples is not None:
-        once = multiples.new_ones(kv_heads, listed.shape[1])
-        multiples = torch.cat((once, multiples), 1)[None]
+    if importance is not None:
+        once = importance.new_ones(kv_heads, listed.shape[1])
+        importance = torch.cat((once, importance), 1)[None]
     listed = torch.cat((listed, groups.masked_fill(places < 0, -1)), 1)
     out, weights = attend_pages(
         queries[None, None],
@@ -291,7 +291,7 @@ def attend_resident(
         resident.flatten(0, 1),
         scale,
         with_mass=mass is not None,
-        multiples=multiples,
+        importance=importance,
     )
     if mass is not None and weights is not None:
         mass.index_add_(0, listed.clamp_min(0).flatten().long(), weights.flatten())

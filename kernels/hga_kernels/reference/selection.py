@@ -35,7 +35,7 @@ def score_groups(
         scales: [kv_heads, chunks, chunk_size].
         chunks: [kv_heads, blocks, n] candidate chunks, -1 for none.
         group_size: tokens of a group.
-        always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow; None: it does not
+        always: [kv_heads, blocks, rows] ``attention_lse`` of what is read anyhow; None: it does not
             count.
 
     Returns:
@@ -106,7 +106,7 @@ def keep_chunks(
     return candidates.gather(2, mass.topk(kept).indices)
 
 
-MOST_MULTIPLE = 64
+MAX_IMPORTANCE = 64
 """Groups that one can stand for."""
 STRATA = 4
 """Chunks are dealt to so many strata in turn, and groups are drawn from each by itself."""
@@ -117,7 +117,7 @@ TURN, GROUP_TURN, HEAD_TURN = 2**24, 0x9E3779, 0xC13FA9
 def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tensor:
     """The fixed number of each group that decides whether it is drawn.
 
-    They lie evenly for neighbours (multiples of the golden ratio), and otherwise for every layer
+    They lie evenly for neighbours (importance of the golden ratio), and otherwise for every layer
     and KV head. As they never change, queries alike draw the same groups.
 
     Args:
@@ -126,11 +126,11 @@ def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tenso
         groups: [kv_heads, ...] group numbers.
 
     Returns:
-        Like ``groups``, float32 from 1 to MOST_MULTIPLE.
+        Like ``groups``, float32 from 1 to MAX_IMPORTANCE.
     """
     heads = layer * kv_heads + torch.arange(kv_heads, dtype=torch.int64, device=groups.device)
     turns = groups.long() * GROUP_TURN + heads.view(-1, *[1] * (groups.dim() - 1)) * HEAD_TURN
-    return ((turns & (TURN - 1)).float() * (MOST_MULTIPLE / TURN)).clamp_min(1.0)
+    return ((turns & (TURN - 1)).float() * (MAX_IMPORTANCE / TURN)).clamp_min(1.0)
 
 
 def take_groups(
@@ -142,8 +142,7 @@ def take_groups(
     the rest for too much. So groups are drawn (priority sampling: Duffield, Lund and Thorup, 2007):
     those of the largest ratios of mass to their fixed number are taken. The heaviest are so surely;
     any other one stands for as many groups like itself as it was unlikely to be drawn: the bound is
-    the first ratio that was not taken. What has less than the bound's share of 1 / MOST_MULTIPLE is
-    never drawn.
+    the first ratio that was not taken. Below 1 / MAX_IMPORTANCE of the bound, none is ever drawn.
 
     Each stratum has the part of the budget that it has of the chunks, and a bound of its own, so
     that several processors can draw at the same time.
@@ -156,8 +155,8 @@ def take_groups(
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
-        multiples: [blocks, kv_heads, n] like ``mass``: how many groups each stands for, from 1 to
-            MOST_MULTIPLE; 1 for none.
+        importance: [blocks, kv_heads, n] like ``mass``: how many groups each stands for, from 1 to
+            MAX_IMPORTANCE; 1 for none.
     """
     per_chunk = mass.shape[2] // max(chunks.shape[2], 1)
     budget = min(budget, mass.shape[2])
@@ -168,7 +167,7 @@ def take_groups(
         return taken.transpose(0, 1), torch.ones_like(best.values).transpose(0, 1)
     shape = (*mass.shape[:2], budget + 1)  # the last place is that of what is not taken
     taken = torch.full(shape, -1, dtype=torch.int32, device=mass.device)
-    multiples = mass.new_ones(shape)
+    importance = mass.new_ones(shape)
     stratum = chunks.flatten(0, 1).amax(0) % STRATA if chunks.numel() else chunks.new_empty(0)
     counts = torch.stack([(chunks[..., stratum == s] >= 0).sum(2) for s in range(STRATA)])
     total = counts.sum(0)
@@ -187,14 +186,14 @@ def take_groups(
         rank = torch.arange(best.values.shape[2], device=mass.device)
         is_taken = (rank < room) & (best.values >= 0)
         next_one = room.clamp_max(best.values.shape[2] - 1)
-        bound = best.values.gather(2, next_one) * MOST_MULTIPLE
-        times = (bound / own.gather(2, best.indices)).clamp(1, MOST_MULTIPLE).nan_to_num(1.0)
+        bound = best.values.gather(2, next_one) * MAX_IMPORTANCE
+        times = (bound / own.gather(2, best.indices)).clamp(1, MAX_IMPORTANCE).nan_to_num(1.0)
         some_left = counts[s][..., None] * per_chunk > room
         place = (start[..., None] + rank).where(is_taken, budget)
         taken.scatter_(2, place, groups.gather(2, best.indices).where(is_taken, -1))
-        multiples.scatter_(2, place, times.where(is_taken & some_left, 1.0))
+        importance.scatter_(2, place, times.where(is_taken & some_left, 1.0))
     chosen = taken[..., :budget].transpose(0, 1).contiguous()
-    return chosen, multiples[..., :budget].transpose(0, 1).contiguous()
+    return chosen, importance[..., :budget].transpose(0, 1).contiguous()
 
 
 def _groups_of(chunks: torch.Tensor, per_chunk: int) -> torch.Tensor:
@@ -231,13 +230,13 @@ def select_groups(
         group_size: tokens of a group.
         last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
         scale: of the attention scores; 1: the queries are scaled already.
-        always: [kv_heads, blocks, rows] ``log_mass`` of what is read anyhow, which then counts as
-            mass as well; None: only that of the candidates does.
+        always: [kv_heads, blocks, rows] ``attention_lse`` of the window, which then counts as mass
+            too; None: only the candidates count.
         layer: whose numbers decide what is drawn.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
-        multiples: [blocks, kv_heads, n], at least float32: how many groups each stands for.
+        importance: [blocks, kv_heads, n], at least float32: how many groups each stands for.
     """
     kv_heads, blocks = queries.shape[:2]
     last = int(end_chunks.max()) if last_chunk is None else last_chunk

@@ -11,12 +11,12 @@ from tests.support.tiny_engine import FULL, LLAMA, PARTIAL, dense_pass, make_eng
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 TOKENS = tuple(random_tokens(120))
-DENSE = replace(FULL, router="dense")
+DENSE = replace(FULL, kind="dense")
 
 
 def score(router, rule="decode"):
     engine = make_engine(router=router)
-    is_dense = router.router == "dense"
+    is_dense = router.kind == "dense"
     scored = score_text(engine, Sample(TOKENS), rule, lambda _: None, dense=is_dense)
     assert engine.num_tokens == 0
     return scored

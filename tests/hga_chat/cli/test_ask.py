@@ -126,7 +126,7 @@ def test_settings_reach_the_engine(cli, use_engine, notes):
         *("--host-budget", "64M", "--max-new-tokens", "2"),
     )
     assert json.loads(ran.out)["finish_reason"] == "length"
-    assert engine.config.router.router == "paper"
+    assert engine.config.router.kind == "paper"
     assert engine.config.router.decode_budget == 32
     assert engine.config.cache.context == 4096
     assert engine.config.cache.host_budget_bytes == 64 * 2**20
@@ -173,14 +173,14 @@ def test_interrupt_before_the_answer(cli, use_engine, notes):
 
 def test_interrupted_while_it_reads_it_claims_no_reading(cli, use_engine, notes):
     engine = use_engine("one")
-    read = engine.read
+    prefill = engine.prefill
 
     def interrupted(token_ids, cancel):
         if not cancel.is_set():
             signal.raise_signal(signal.SIGINT)
-        return read(token_ids, cancel)
+        return prefill(token_ids, cancel)
 
-    engine.read = interrupted
+    engine.prefill = interrupted
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.splitlines()[-1] == "Interrupted."
@@ -229,7 +229,7 @@ def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monk
         raise hga_chat.models.ModelMissingError(f"{name} is not here")
 
     monkeypatch.setattr(hga_chat.models, "find_model", missing)
-    files = SimpleNamespace(name="scripted", directory=None, prepared=None)
+    files = SimpleNamespace(name="scripted", directory=None, cache_dir=None)
     monkeypatch.setattr(
         hga_chat.models, "pull_model", lambda name, note: fetched.append(name) or files
     )

@@ -41,7 +41,7 @@ def conversation(engine):
 
 
 def test_session_holds_opening_documents_question_and_answer_in_this_order(conversation, engine):
-    list(conversation.read())
+    list(conversation.prefill())
     ask(conversation, "Which colour?")
     ask(conversation, "Why?")
     encode = engine.tokenizer.encode
@@ -66,9 +66,9 @@ def test_events_are_progress_then_text_then_one_answer(conversation):
 
 
 def test_documents_are_read_once(conversation, engine):
-    list(conversation.read())
+    list(conversation.prefill())
     tokens = engine.num_tokens
-    assert list(conversation.read()) == []
+    assert list(conversation.prefill()) == []
     assert engine.num_tokens == tokens
 
 
@@ -80,7 +80,7 @@ def test_without_documents_the_question_opens_the_session(engine):
 
 def test_cancelled_read_can_be_taken_up_again(engine, conversation):
     cancel = threading.Event()
-    for _ in conversation.read(cancel):
+    for _ in conversation.prefill(cancel):
         cancel.set()
     assert not conversation.is_read
     answer, _ = ask(conversation, "Which colour?", cancel)
@@ -90,7 +90,7 @@ def test_cancelled_read_can_be_taken_up_again(engine, conversation):
 
 
 def test_question_cancelled_while_it_is_read_leaves_no_mark(engine, conversation):
-    list(conversation.read())
+    list(conversation.prefill())
     before = list(engine.session)
     cancel = threading.Event()
     events = []
@@ -106,7 +106,7 @@ def test_question_cancelled_while_it_is_read_leaves_no_mark(engine, conversation
 
 
 def test_answer_cancelled_on_its_way_keeps_its_part(engine, conversation):
-    list(conversation.read())
+    list(conversation.prefill())
     cancel = threading.Event()
     for event in conversation.ask("Which colour?", GREEDY, cancel):
         if isinstance(event, TextDelta):
@@ -121,7 +121,7 @@ def test_answer_cancelled_on_its_way_keeps_its_part(engine, conversation):
 def test_full_context_leaves_the_session_usable():
     engine = ScriptedEngine(["Blue."], context=40)
     conversation = Conversation(engine, Layout(engine.tokenizer.encode("The sea is blue.")))
-    list(conversation.read())
+    list(conversation.prefill())
     before = list(engine.session)
     with pytest.raises(ContextFullError):
         ask(conversation, "word " * 40)
@@ -132,7 +132,7 @@ def test_full_context_leaves_the_session_usable():
 def test_failure_during_the_answer_takes_the_question_back():
     engine = ScriptedEngine([ScriptedAnswer("x", error=OSError("disk")), "Blue."])
     conversation = Conversation(engine, None)
-    list(conversation.read())
+    list(conversation.prefill())
     before = list(engine.session)
     with pytest.raises(OSError, match="disk"):
         ask(conversation, "Which colour?")

@@ -24,7 +24,7 @@ ROUTER = replace(
     paper_group_size=16,
     sink_tokens=32,
     recent_tokens=32,
-    traced_tokens=16,
+    trace_bin_tokens=16,
 )
 OPENING, DOCUMENT = 5, random_tokens(160)
 QUESTIONS = [random_tokens(9, seed=1), random_tokens(7, seed=2)]

@@ -302,4 +302,4 @@ def test_embedded_model_is_whole(embedded_model):
     sizes = {model.name: model.size_bytes for model in list_models()}
     total = 98_362_432 + 10_172_640
     assert sum(file.size_bytes for file in verified) == sizes[EMBEDDED_MODEL] == total
-    assert replace(find_model(EMBEDDED_MODEL), prepared=None) == embedded_model
+    assert replace(find_model(EMBEDDED_MODEL), cache_dir=None) == embedded_model

@@ -184,7 +184,7 @@ async def test_escape_withdraws_the_question_that_waits(scripted, answer, opened
 
 
 async def test_only_one_question_waits(scripted, opened, until):
-    script = scripted(["First.", "Second."], hold_read_after=1)
+    script = scripted(["First.", "Second."], hold_prefill_after=1)
     async with opened(script.make) as (app, pilot):
         await ask(pilot, "one")
         await ask(pilot, "two")
@@ -270,7 +270,7 @@ async def test_next_question_darkens_the_map(scripted, answer, opened, until):
 
 
 async def test_prefill_progress_fills_the_map(scripted, opened, until):
-    script = scripted(hold_read_after=3)
+    script = scripted(hold_prefill_after=3)
     async with opened(script.make) as (app, pilot):
         block_map = app.query_one("#map", BlockMap)
         await until(pilot, lambda: block_map.filled == 0.75)
@@ -395,7 +395,7 @@ async def test_model_that_does_not_load_is_shown(opened, until):
 
 @pytest.mark.parametrize("keys", [["ctrl+q"], ["ctrl+c", "ctrl+c"]])
 async def test_quit_while_documents_are_read(keys, scripted, opened, until):
-    script = scripted(hold_read_after=2)
+    script = scripted(hold_prefill_after=2)
     async with opened(script.make) as (app, pilot):
         await until(pilot, lambda: app.query_one(TitleLine).state.startswith("reading"))
         await pilot.press(*keys)

@@ -108,7 +108,7 @@ def test_keys_are_called_the_same_in_footer_help_and_readme():
 
 
 async def test_footer_shows_keys_that_do_something(scripted, answer, opened, until):
-    script = scripted([answer("Calm " * 9, {3: 1.0}, hold_after=4)], hold_read_after=2)
+    script = scripted([answer("Calm " * 9, {3: 1.0}, hold_after=4)], hold_prefill_after=2)
     async with opened(script.make) as (app, pilot):
 
         def shown():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hga_engine.attention import routed as attention_module
 from hga_engine.attention.routed import Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import RouterConfig
 from hga_kernels.reference.selection import STRATA
 from tests.support.plain_routing import (
@@ -67,7 +67,7 @@ def test_full_budget_is_dense_attention(
         with_router(router, small),
         decode_budget=tokens,
         prefill_budget=tokens,
-        paper_kept_chunks=tokens,
+        paper_chunks=tokens,
     )
     assert_same(run(text, rule, ends, full), dense(text))
 
@@ -86,9 +86,9 @@ def test_the_dense_router_is_dense_attention(
 def test_partial_budget_leaves_much_out(router: str, rule: Rule) -> None:
     """The other tests of this file mean something: their budget is partial."""
     text = Text.random(119, 2, 3)
-    reading = Reading(30)
-    out = Layer(text, with_router(router)).run(rule, [], reading)
-    assert reading.sparsity < 0.6
+    totals = AttentionTotals(30)
+    out = Layer(text, with_router(router)).run(rule, [], totals)
+    assert totals.sparsity < 0.6
     beyond = slice(40, None)
     difference = (out - dense(text))[beyond].flatten(1).norm(dim=1)
     assert float((difference > 1e-3).double().mean()) > 0.95

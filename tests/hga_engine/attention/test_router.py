@@ -30,7 +30,7 @@ routers = st.sampled_from(["hga", "paper"])
 def size_of(layer: Layer) -> int:
     """Tokens of a group that is chosen."""
     router = layer.router
-    return router.paper_group_size if router.router == "paper" else router.group_size
+    return router.paper_group_size if router.kind == "paper" else router.group_size
 
 
 def choose(
@@ -44,7 +44,7 @@ def choose(
     end_chunks = torch.tensor(ends, dtype=torch.int32)
     return select(
         *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, size_of(layer)),
-        *(layer.router.router, layer.router.paper_kept_chunks, SCALE, always),
+        *(layer.router.kind, layer.router.paper_chunks, SCALE, always),
     )
 
 
@@ -74,7 +74,7 @@ def test_a_group_that_a_query_looks_for_is_selected(
     groups: list[int], ratio: int, router: str, budget: int
 ) -> None:
     text = planted(groups, 140, ratio, places=[0, 1, 2, 3])
-    small = replace(with_router(router), paper_kept_chunks=16, paper_group_size=4)
+    small = replace(with_router(router), paper_chunks=16, paper_group_size=4)
     layer = Layer(text, small)
     layer.add(140)
     chosen, _ = choose(layer, text.queries[None, -1:], [16], budget)
@@ -89,11 +89,11 @@ def test_the_token_index_finds_a_single_token(place: int) -> None:
     text = planted([9, 22], 140, 3, places=[place])
     layer = Layer(text)
     layer.add(140)
-    chosen, multiples = choose(layer, text.queries[None, -1:], [16], 6)
-    assert multiples is not None
+    chosen, importance = choose(layer, text.queries[None, -1:], [16], 6)
+    assert importance is not None
     for head, group in enumerate([9, 22]):
         at = chosen[0, head].tolist().index(group)
-        assert multiples[0, head, at] == 1
+        assert importance[0, head, at] == 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -118,7 +118,7 @@ def test_selection_is_the_rule_read_plainly(
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
-    layer = Layer(text, replace(with_router(router), paper_kept_chunks=kept))
+    layer = Layer(text, replace(with_router(router), paper_chunks=kept))
     layer.add(tokens)
     positions = [tokens - 1, tokens // 2, tokens // 4]
     scored = [[max(p - r, 0) for r in range(rows)] for p in positions]
@@ -130,9 +130,9 @@ def test_selection_is_the_rule_read_plainly(
         of_window = attended_scores(text, head, own, window, layer.router.group_size)
         part = slice(head * ratio, (head + 1) * ratio)
         always[block, :, part] = of_window.logsumexp(1).view(rows, ratio)
-    chosen, multiples = choose(layer, text.queries[torch.tensor(scored)], ends, budget, always)
+    chosen, importance = choose(layer, text.queries[torch.tensor(scored)], ends, budget, always)
     assert chosen.shape[:2] == (3, kv_heads)
-    assert (multiples is None) == (router == "paper")
+    assert (importance is None) == (router == "paper")
     for block, position in enumerate(positions):
         for head in range(kv_heads):
             groups = [g for g in chosen[block, head].tolist() if g >= 0]
@@ -141,8 +141,8 @@ def test_selection_is_the_rule_read_plainly(
             )
             assert len(groups) == len(set(groups))
             assert set(groups) == set(expected)
-            if multiples is not None:
-                found = dict(zip(groups, multiples[block, head].tolist(), strict=False))
+            if importance is not None:
+                found = dict(zip(groups, importance[block, head].tolist(), strict=False))
                 assert found == pytest.approx(expected, rel=1e-5)
 
 

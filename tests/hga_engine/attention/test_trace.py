@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hga_engine.attention import routed as attention_module
 from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.routed import Rule
-from hga_engine.attention.trace import Reading
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import RouterConfig
 from hga_kernels import attend_pages
 from tests.support.plain_routing import (
@@ -79,7 +79,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
         run(text, rule, ends, config)
     positions = torch.cat([read.positions.flatten() for read in seen])
     assert positions.tolist() == list(range(tokens))
-    kept = config.paper_kept_chunks if router == "paper" else tokens
+    kept = config.paper_chunks if router == "paper" else tokens
     budget, size = limits(config, rule)
     per_chunk = config.chunk_size // config.group_size
     for read in seen:
@@ -107,10 +107,10 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
 def test_readings_count_what_is_attended_to(router: str, rule: Rule, ends: list[int]) -> None:
     text = Text.random(119, 2, 3)
     config = with_router(router)
-    reading = Reading(0, tokens=119)
+    totals = AttentionTotals(0, tokens=119)
     with pytest.MonkeyPatch.context() as patch:
         seen = spy(patch)
-        Layer(text, config).run(rule, ends, reading)
+        Layer(text, config).run(rule, ends, totals)
     attended = 0
     shares = [0.0] * 119
     for read in seen:
@@ -121,15 +121,15 @@ def test_readings_count_what_is_attended_to(router: str, rule: Rule, ends: list[
                     before = len([t for t in tokens if t <= position])
                     attended += before
                     shares[position] += before / (position + 1)
-    assert reading.attended == attended
-    assert reading.shares.tolist() == pytest.approx(shares)
-    assert reading.visible == 2 * sum(range(1, 120))
-    assert reading.sparsity == attended / (119 * 120)
-    assert (reading.sparsity == 1) == (router == "dense")
+    assert totals.attended == attended
+    assert totals.shares.tolist() == pytest.approx(shares)
+    assert totals.visible == 2 * sum(range(1, 120))
+    assert totals.sparsity == attended / (119 * 120)
+    assert (totals.sparsity == 1) == (router == "dense")
 
 
 def test_an_empty_reading_left_nothing_out() -> None:
-    assert Reading(3).sparsity == 1.0
+    assert AttentionTotals(3).sparsity == 1.0
 
 
 @some
@@ -139,7 +139,7 @@ def test_mass_is_one_a_query_and_head_less_what_others_stand_for(
 ) -> None:
     text = Text.random(tokens, 2, ratio, seed)
     layer = Layer(text, with_router(router))
-    reading = Reading(-(-tokens // 4))
+    totals = AttentionTotals(-(-tokens // 4))
     stood_for = []
 
     def note(*arguments: Any) -> Any:
@@ -151,9 +151,9 @@ def test_mass_is_one_a_query_and_head_less_what_others_stand_for(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_module, "attend_pages", note)
-        layer.attend(tokens, rule, reading, with_mass=True)
+        layer.attend(tokens, rule, totals, with_mass=True)
     whole = tokens * 2 * ratio
-    assert float(reading.group_mass.sum()) <= whole * (1 + 1e-5)
+    assert float(totals.group_mass.sum()) <= whole * (1 + 1e-5)
     assert sum(stood_for) == pytest.approx(whole, rel=1e-5)
     if router == "dense":
         keys = text.keys.repeat_interleave(ratio, 1).transpose(0, 1)
@@ -161,7 +161,7 @@ def test_mass_is_one_a_query_and_head_less_what_others_stand_for(
         hidden = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1).sum((0, 1))
         of_groups = torch.nn.functional.pad(weights, (0, -tokens % 4)).view(-1, 4).sum(1)
-        torch.testing.assert_close(reading.group_mass, of_groups, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(totals.group_mass, of_groups, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("router", ["hga", "paper"])
@@ -174,7 +174,7 @@ def test_coverage_is_the_share_of_dense_mass_that_was_chosen(router: str, rule: 
         seen = spy(patch)
         plain = Layer(text, config).run(rule, [])
     coverage = Coverage(1, 2, stride)
-    counted = Layer(text, config).run(rule, [], Reading(0, coverage))
+    counted = Layer(text, config).run(rule, [], AttentionTotals(0, coverage))
     torch.testing.assert_close(counted, plain)
     keys = text.keys.repeat_interleave(ratio, 1).transpose(0, 1)
     scores = text.queries.transpose(0, 1) @ keys.transpose(1, 2) / 4
@@ -221,13 +221,13 @@ def test_what_is_hidden_is_not_read_whatever_is_drawn(router: str, rule: Rule) -
         layer = Layer(text, with_router(router))
         layer.add(100)
         layer.attention.hide(hidden)
-        reading = Reading(30)
-        layer.attend(119, rule, reading, with_mass=True)
-        assert bool(reading.group_mass.isfinite().all())
-        assert 0 < float(reading.group_mass.sum()) <= 19 * 6 * (1 + 1e-5)
+        totals = AttentionTotals(30)
+        layer.attend(119, rule, totals, with_mass=True)
+        assert bool(totals.group_mass.isfinite().all())
+        assert 0 < float(totals.group_mass.sum()) <= 19 * 6 * (1 + 1e-5)
         if hidden:
-            assert float(reading.group_mass[hidden].abs().max()) == 0
-        hidden = reading.group_mass.nonzero().flatten().tolist()[::2]
+            assert float(totals.group_mass[hidden].abs().max()) == 0
+        hidden = totals.group_mass.nonzero().flatten().tolist()[::2]
         assert len(hidden) > 3
 
 

@@ -65,7 +65,7 @@ def test_what_cannot_fit_is_refused_with_what_would_help():
 
 
 def test_dense_attention_needs_no_index():
-    assert plan(router=replace(RouterConfig(), router="dense")).index == 0
+    assert plan(router=replace(RouterConfig(), kind="dense")).index == 0
 
 
 def test_nothing_is_in_use_without_a_gpu():

@@ -57,9 +57,9 @@ def test_the_index_of_each_router() -> None:
         return ledger.predict(SMOLLM2, 0, config, torch.bfloat16).index
 
     # 30 layers x 3 heads x 100 chunks of (1 or 5 summaries of 128 bytes, 64 tokens of 18 bytes).
-    assert index(RouterConfig(router="dense")) == 0
-    assert index(RouterConfig(router="paper")) == 9000 * 5 * 128
-    assert index(RouterConfig(router="hga")) == 9000 * (128 + 64 * 18)
+    assert index(RouterConfig(kind="dense")) == 0
+    assert index(RouterConfig(kind="paper")) == 9000 * 5 * 128
+    assert index(RouterConfig(kind="hga")) == 9000 * (128 + 64 * 18)
 
 
 def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None:

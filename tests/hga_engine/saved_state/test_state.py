@@ -46,14 +46,14 @@ def test_a_resumed_session_goes_on_like_one_never_saved(
     sessions = []
     for saved_dir in (folder, None):
         engine = make_engine(
-            router=replace(PARTIAL, router=router), host_budget_bytes=budget, saved_dir=saved_dir
+            router=replace(PARTIAL, kind=router), host_budget_bytes=budget, saved_dir=saved_dir
         )
         read(engine, random_tokens(tokens))
         engine.save()
         sessions.append(engine)
     sessions[0].close()
     resumed = make_engine(
-        router=replace(PARTIAL, router=router), host_budget_bytes=budget, saved_dir=folder
+        router=replace(PARTIAL, kind=router), host_budget_bytes=budget, saved_dir=folder
     )
     assert resumed.num_tokens == tokens
     assert resumed.token_ids == random_tokens(tokens)
@@ -87,7 +87,7 @@ def test_a_session_saved_after_every_step_is_the_same(folder: Path, budget: int 
 def test_a_session_can_be_resumed_with_another_host_budget_and_routing(folder: Path) -> None:
     saved(folder)
     wide = replace(PARTIAL, decode_budget=5)
-    for router in (wide, replace(PARTIAL, router="paper")):
+    for router in (wide, replace(PARTIAL, kind="paper")):
         resumed = make_engine(router=router, saved_dir=folder, host_budget_bytes=3 * 10 * 1024)
         never = grow(make_engine())
         other = make_engine(router=router)
@@ -250,7 +250,7 @@ def test_a_state_of_another_model_is_refused(folder: Path) -> None:
     ("changes", "told"),
     [
         ({"context": 512}, "context 256, not 512"),
-        ({"router": replace(PARTIAL, group_size=8, traced_tokens=8)}, "group_size 4, not 8"),
+        ({"router": replace(PARTIAL, group_size=8, trace_bin_tokens=8)}, "group_size 4, not 8"),
         ({"model": replace(LLAMA, num_kv_heads=3)}, "kv_heads 2, not 3"),
         ({"model": replace(MOE, num_layers=2)}, "layers 3, not 2"),
     ],

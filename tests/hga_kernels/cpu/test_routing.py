@@ -20,8 +20,8 @@ from tests.support.kernel_cases import (
     assert_drawn,
     assert_near,
     exact,
+    importance_for,
     index_of,
-    multiples_for,
     page_case,
     random,
     ratios,
@@ -51,9 +51,9 @@ def check_selection(
         queries, centres, codes, scales, first, ends, budget, size, None, 1.0, always, layer
     )
     assert found is not None
-    groups, multiples = found
+    groups, importance = found
     span = max(int(ends.max()) - first, 0)
-    assert groups.shape == multiples.shape == (blocks, heads, min(budget, span * (CHUNK // size)))
+    assert groups.shape == importance.shape == (blocks, heads, min(budget, span * (CHUNK // size)))
     if span == 0:
         return
 
@@ -75,8 +75,8 @@ def check_selection(
             }
             chosen = [g for g in groups[block, head].tolist() if g >= 0]
             assert groups[block, head].tolist() == chosen + [-1] * (groups.shape[2] - len(chosen))
-            assert (multiples[block, head, len(chosen) :] == 1).all()
-            drawn = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
+            assert (importance[block, head, len(chosen) :] == 1).all()
+            drawn = dict(zip(chosen, importance[block, head].tolist(), strict=False))
             place, most = layer * heads + head, groups.shape[2]
             # Weights are kept in bf16; a multiple is of two of them.
             assert_drawn(drawn, of_group, place, most, per_chunk, 1.25 * BF16_STEP, 1e-6 * rows)
@@ -125,12 +125,12 @@ def test_selection_of_eight_bits_loses_little() -> None:
     ends = torch.full((4,), 60, dtype=torch.int32)
     found = cpu.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
     assert found is not None
-    groups, multiples = found
+    groups, importance = found
     best, expected = reference.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
     pairs = zip(groups.flatten(0, 1).tolist(), best.flatten(0, 1).tolist(), strict=True)
     shared = [len(set(a) & set(b)) for a, b in pairs]
     assert sum(shared) >= 0.97 * best.numel()
-    torch.testing.assert_close(multiples.mean(-1), expected.mean(-1), rtol=3e-2, atol=0)
+    torch.testing.assert_close(importance.mean(-1), expected.mean(-1), rtol=3e-2, atol=0)
 
 
 @compiled
@@ -144,8 +144,8 @@ def test_what_is_no_number_chooses_nothing_outside(value: float, where: str) -> 
     ends = torch.tensor([20, 15], dtype=torch.int32)
     found = cpu.select_groups(queries, centres, codes, scales, 1, ends, 8, 2, None, 0.1, always, 3)
     assert found is not None
-    groups, multiples = found
-    assert groups.shape == multiples.shape == (2, 2, 8)
+    groups, importance = found
+    assert groups.shape == importance.shape == (2, 2, 8)
     for block, head in itertools.product(range(2), range(2)):
         chosen = [group for group in groups[block, head].tolist() if group != -1]
         assert len(chosen) == len(set(chosen))
@@ -171,7 +171,7 @@ def test_scores_of_any_size_are_selected_from() -> None:
         for row, of_row in zip(turned.split(1, 2), centre_scores.split(1, 2), strict=True)
     }
     assert bool(found[1].isfinite().all())
-    assert 1 <= float(found[1].min()) <= float(found[1].max()) <= reference.MOST_MULTIPLE
+    assert 1 <= float(found[1].min()) <= float(found[1].max()) <= reference.MAX_IMPORTANCE
     assert heaviest <= set(found[0][0, 0].tolist())
 
 
@@ -191,10 +191,10 @@ def test_attend_pages(
 ) -> None:  # fmt: skip
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
     scale = 1 / math.sqrt(dim)
-    multiples = multiples_for(case, seed)
-    found = cpu.attend_pages(*case, scale, with_mass, multiples)
+    importance = importance_for(case, seed)
+    found = cpu.attend_pages(*case, scale, with_mass, importance)
     assert found is not None
-    expected = reference.attend_pages(*exact(case), scale, with_mass, multiples)
+    expected = reference.attend_pages(*exact(case), scale, with_mass, importance)
     # Weights may be rounded to bf16 as well as the result.
     assert_near(found[0], expected[0], 2.1 * BF16_STEP, size)
     if not with_mass:
@@ -203,7 +203,7 @@ def test_attend_pages(
     assert found[1] is not None
     assert expected[1] is not None
     assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
-    if multiples is not None:
+    if importance is not None:
         return
     total = torch.full((blocks, heads), float(rows * ratio), dtype=torch.float64)
     assert_near(found[1].sum(-1), total, 1e-4, 1)
@@ -213,10 +213,10 @@ def test_attend_pages(
 @pytest.mark.parametrize("seed", [2, 3])
 def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
     case = page_case(64, 3, 3, 1, 1, 1400, 3000, seed, 1.0, 2)
-    multiples = multiples_for(case, seed)
-    found = cpu.attend_pages(*case, 0.125, True, multiples)
+    importance = importance_for(case, seed)
+    found = cpu.attend_pages(*case, 0.125, True, importance)
     assert found is not None
-    expected = reference.attend_pages(*exact(case), 0.125, True, multiples)
+    expected = reference.attend_pages(*exact(case), 0.125, True, importance)
     assert_near(found[0], expected[0], 2.1 * BF16_STEP, 1.0)
     assert found[1] is not None
     assert expected[1] is not None
@@ -228,17 +228,17 @@ def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
 def test_many_pages_of_a_block_as_it_is_read(dim: int, ratio: int, rows: int) -> None:
     """Blocks with 16 rows and more are the matrix unit's, where there is one."""
     case = page_case(dim, 2, ratio, 3, rows, 700, 3000, seed=5, size=2.0, group_size=2)
-    scale, multiples = 1 / math.sqrt(dim), multiples_for(case, 5)
-    found = cpu.attend_pages(*case, scale, True, multiples)
-    expected = reference.attend_pages(*exact(case), scale, True, multiples)
+    scale, importance = 1 / math.sqrt(dim), importance_for(case, 5)
+    found = cpu.attend_pages(*case, scale, True, importance)
+    expected = reference.attend_pages(*exact(case), scale, True, importance)
     assert found is not None
     assert_near(found[0], expected[0], 2.1 * BF16_STEP, 2.0)
     assert found[1] is not None
     assert expected[1] is not None
     assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
-    weights = cpu.log_mass(*case, scale)
+    weights = cpu.attention_lse(*case, scale)
     assert weights is not None
-    of_all = reference.log_mass(*exact(case), scale)
+    of_all = reference.attention_lse(*exact(case), scale)
     torch.testing.assert_close(weights, of_all.float(), rtol=1e-5, atol=1e-4)
 
 
@@ -255,9 +255,9 @@ def test_log_mass(
 ) -> None:  # fmt: skip
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
     scale = 1 / math.sqrt(dim)
-    found = cpu.log_mass(*case, scale)
+    found = cpu.attention_lse(*case, scale)
     assert found is not None
-    expected = reference.log_mass(*exact(case), scale)
+    expected = reference.attention_lse(*exact(case), scale)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-4)
 
 

@@ -15,7 +15,7 @@ from tests.support.kernel_cases import (
     assert_near,
     exact,
     group_sizes,
-    multiples_for,
+    importance_for,
     page_case,
     random,
     ratios,
@@ -31,15 +31,15 @@ def check(
     device: torch.device,
     with_mass: bool,
     size: float = 1.0,
-    multiples: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
 ) -> None:
     """The kernels' result for a case against the definition's."""
     scale = 1 / math.sqrt(case[0].shape[-1])
     moved = [tensor.to(device) for tensor in case]
-    times = None if multiples is None else multiples.to(device)
+    times = None if importance is None else importance.to(device)
     found = gpu_attention.attend_pages(*moved, scale, with_mass, times)
     assert found is not None
-    out, mass = reference.attend_pages(*exact(case), scale, with_mass, multiples)
+    out, mass = reference.attend_pages(*exact(case), scale, with_mass, importance)
     # Weights are rounded to bf16 as well as the result.
     assert_near(found[0].cpu(), out, 2.1 * BF16_STEP, size)
     if mass is None:
@@ -61,10 +61,10 @@ def test_attend_pages(
     # As many places for pages as make the same number of tokens, and a few more.
     pages += (16 // group_size - 1) * 3
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, group_size)
-    check(case, device, with_mass, size, multiples_for(case, seed))
+    check(case, device, with_mass, size, importance_for(case, seed))
     moved = [tensor.to(device) for tensor in case]
-    logs = gpu_attention.log_mass(*moved, 1 / math.sqrt(dim))
-    expected = reference.log_mass(*exact(case), 1 / math.sqrt(dim))
+    logs = gpu_attention.attention_lse(*moved, 1 / math.sqrt(dim))
+    expected = reference.attention_lse(*exact(case), 1 / math.sqrt(dim))
     torch.testing.assert_close(logs.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
 
 
@@ -72,7 +72,7 @@ def test_attend_pages(
 def test_whole_blocks(device: torch.device, ratio: int, group_size: int) -> None:
     """64 query tokens: several programs share the pages, and tiles follow each other."""
     case = page_case(64, 1, ratio, 1, 64, 640 // group_size, 900, seed=5, group_size=group_size)
-    check(case, device, with_mass=True, multiples=multiples_for(case, 1))
+    check(case, device, with_mass=True, importance=importance_for(case, 1))
 
 
 @pytest.mark.parametrize("size", GROUP_SIZES)

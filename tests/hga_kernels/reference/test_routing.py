@@ -295,9 +295,9 @@ def test_chunks_with_most_softmax_weight_are_kept(kept: int) -> None:
 def test_the_heaviest_groups_are_taken() -> None:
     mass = torch.tensor([[[0.1, 0.5, 0.0, 0.3]], [[0.2, 0.0, 9.0, 9.0]]])
     chunks = torch.tensor([[[7, 2]], [[3, -1]]])
-    groups, multiples = reference.take_groups(mass, chunks, 3)
+    groups, importance = reference.take_groups(mass, chunks, 3)
     assert groups.tolist() == [[[15, 5, 14], [6, 7, -1]]]
-    assert (multiples == 1).all()
+    assert (importance == 1).all()
 
 
 @pytest.mark.parametrize("layer", [0, 3, 47])
@@ -305,7 +305,7 @@ def test_groups_are_drawn_by_their_mass(layer: int) -> None:
     mass = random(3, 2, 80, seed=layer).exp()
     chunks = torch.arange(3, 23).expand(3, 2, -1).clone()
     chunks[1, 1, 13:] = -1
-    groups, multiples = reference.take_groups(mass, chunks, 24, layer)
+    groups, importance = reference.take_groups(mass, chunks, 24, layer)
     for head, block in itertools.product(range(3), range(2)):
         numbers = (chunks[head, block, :, None] * 4 + torch.arange(4)).flatten().tolist()
         of_group = {
@@ -314,7 +314,7 @@ def test_groups_are_drawn_by_their_mass(layer: int) -> None:
             if group >= 0
         }
         found = dict(
-            zip(groups[block, head].tolist(), multiples[block, head].tolist(), strict=True)
+            zip(groups[block, head].tolist(), importance[block, head].tolist(), strict=True)
         )
         assert_drawn(found, of_group, layer * 3 + head, 24, 4, 1e-5)
         assert sum(multiple > 1 for multiple in found.values()) > 8
@@ -328,9 +328,9 @@ def test_what_is_drawn_stands_for_all() -> None:
     whole = (mass * worth).sum(2)
     sums, heavy = [], []
     for layer in range(200):
-        groups, multiples = reference.take_groups(mass, chunks, 60, layer)
+        groups, importance = reference.take_groups(mass, chunks, 60, layer)
         taken = groups.transpose(0, 1).long()
-        sums.append(((mass * worth).gather(2, taken) * multiples.transpose(0, 1)).sum(2))
+        sums.append(((mass * worth).gather(2, taken) * importance.transpose(0, 1)).sum(2))
         heaviest = mass.topk(60).indices
         heavy.append((mass * worth).gather(2, heaviest).sum(2))
     error = (torch.stack(sums).mean(0) - whole).abs()
@@ -381,10 +381,10 @@ def test_selection_is_by_estimated_mass() -> None:
     centres, codes, scales = make_index(2, 12, 32)
     queries = random(2, 3, 5, 32, seed=4)
     ends = torch.tensor([12, 7, 2], dtype=torch.int32)
-    groups, multiples = reference.select_groups(
+    groups, importance = reference.select_groups(
         queries, centres, codes, scales, 2, ends, 5, 4, layer=2
     )
-    assert groups.shape == multiples.shape == (3, 2, 5)
+    assert groups.shape == importance.shape == (3, 2, 5)
     for block, end in enumerate(ends.tolist()):
         for head in range(2):
             present = [g for g in groups[block, head].tolist() if g >= 0]
@@ -394,17 +394,17 @@ def test_selection_is_by_estimated_mass() -> None:
             rows = queries[head, block]
             index = centres[head], codes[head], scales[head]
             expected = estimated_mass(rows, index, list(range(2, end)))
-            found = dict(zip(present, multiples[block, head].tolist(), strict=True))
+            found = dict(zip(present, importance[block, head].tolist(), strict=True))
             assert_drawn(found, expected, 2 * 2 + head, 5, 2, 1e-5)
 
 
 def test_nothing_to_choose_from_gives_nothing() -> None:
     centres, codes, scales = make_index(2, 3, 16)
     ends = torch.tensor([2, 0, -4], dtype=torch.int32)
-    groups, multiples = reference.select_groups(
+    groups, importance = reference.select_groups(
         random(2, 3, 1, 16), centres, codes, scales, 2, ends, 5, 4
     )
-    assert groups.shape == multiples.shape == (3, 2, 0)
+    assert groups.shape == importance.shape == (3, 2, 0)
 
 
 # Attention over pages
@@ -447,7 +447,7 @@ def test_attention_over_pages_is_masked_attention(ratio: int) -> None:
     heads = torch.arange(kv_heads)[:, None]
     slots = torch.where(groups < 0, -1, where[heads, groups.clamp_min(0)])
     out, mass = reference.attend_pages(queries, positions, groups, slots, pool, 0.3, with_mass=True)
-    logs = reference.log_mass(queries, positions, groups, slots, pool, 0.3)
+    logs = reference.attention_lse(queries, positions, groups, slots, pool, 0.3)
     assert mass is not None
     for block in range(blocks):
         for head in range(kv_heads):
@@ -483,9 +483,9 @@ def test_pages_count_as_many_as_they_stand_for() -> None:
     pool, slots = paged(keys, values, 4)
     positions, groups = torch.tensor([[10, 11]]), torch.tensor([[[0, 1, -1, 2]]])
     where = slots[0, groups.clamp_min(0)].to(torch.int32)
-    multiples = torch.tensor([[[3.0, 1.0, 1.0, 2.0]]])
+    importance = torch.tensor([[[3.0, 1.0, 1.0, 2.0]]])
     out, mass = reference.attend_pages(
-        queries, positions, groups, where, pool, 0.3, True, multiples
+        queries, positions, groups, where, pool, 0.3, True, importance
     )
     assert mass is not None
     tokens = torch.tensor([*range(4), *range(4), *range(4), *range(4, 8), *[*range(8, 12)] * 2])

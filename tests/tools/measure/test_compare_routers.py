@@ -68,7 +68,7 @@ def outcome_of(
 
 def test_dense_attention_is_the_engines(sample: Sample) -> None:
     tokens = sample.tokens + sample.branches[0].tokens
-    expected = engine_nats(replace(ROUTER, router="dense"), tokens, "decode")
+    expected = engine_nats(replace(ROUTER, kind="dense"), tokens, "decode")
     found, _ = outcome_of(sample, None)
     assert torch.allclose(found.nats, expected[: TOKENS - 1], atol=1e-3)
     assert torch.allclose(found.branch_nats[0], expected[TOKENS:], atol=1e-3)

@@ -80,7 +80,7 @@ class Windows:
         seen = (place + 1 - groups * size).clamp(0, size)
         self.tokens = (seen * self.always).sum(1)  # [rows]
 
-    def log_mass(self, part: _Part, keys: torch.Tensor) -> torch.Tensor:
+    def attention_lse(self, part: _Part, keys: torch.Tensor) -> torch.Tensor:
         """[kv_heads, query heads of each, rows]: logarithm of the mass of what is always read."""
         place = part.positions[:, None]
         first = max(self.sinks, int(self.recent_from.min()))
@@ -333,7 +333,7 @@ def _shares(
     scorer = variant.scorer
     logs = estimate(part.flat, part.tokens).unflatten(1, part.queries.shape[1:3])
     logs = logs if pool is None else logs + pool[:, None]
-    window = windows.log_mass(part, keys)
+    window = windows.attention_lse(part, keys)
     allowed = windows.allowed
     if scorer.kept_chunks is not None:
         allowed = _in_kept_chunks(variant, part, allowed, keys, base)

@@ -126,10 +126,10 @@ def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tenso
     places = mass.shape[2]
     in_chunks = mass.unflatten(2, (-1, CHUNK // group)).amax(-1)
     numbers = torch.arange(in_chunks.shape[2], device=mass.device)
-    chosen, multiples = take_groups(mass, numbers.where(in_chunks > 0, -1), rule.budget, layer)
+    chosen, importance = take_groups(mass, numbers.where(in_chunks > 0, -1), rule.budget, layer)
     logs = mass.new_full((*mass.shape[:2], places + 1), -math.inf)
     chosen = chosen.where(chosen >= 0, places).transpose(0, 1)
-    return logs.scatter_(2, chosen.long(), multiples.log().transpose(0, 1))[..., :places]
+    return logs.scatter_(2, chosen.long(), importance.log().transpose(0, 1))[..., :places]
 
 
 def choose(mass: torch.Tensor, rule: Top | Above | Until) -> torch.Tensor:

@@ -60,8 +60,8 @@ def _listed_page(
 
 @triton.jit
 def _attend_resident(
-    queries, groups, multiples, places, position_at, resident, host, maxima, sums, page_sums, parts,
-    scale, resident_slots, max_groups, budget,
+    queries, groups, importance, places, position_at, resident, host, maxima, sums, page_sums,
+    parts, scale, resident_slots, max_groups, budget,
     HEADS: tl.constexpr, DIM: tl.constexpr, WITH_MASS: tl.constexpr, COUNTED: tl.constexpr,
     SINKS: tl.constexpr, RECENT: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
     OVERLAPS: tl.constexpr, TOKENS: tl.constexpr,
@@ -80,7 +80,7 @@ def _attend_resident(
     if COUNTED:
         chosen = piece * PAGES + n // GROUP - SINKS - RECENT
         multiple = tl.load(
-            multiples + kv_head * budget + chosen, (chosen >= 0) & (chosen < budget), 1.0
+            importance + kv_head * budget + chosen, (chosen >= 0) & (chosen < budget), 1.0
         )
     here = group * GROUP + n % GROUP
     visible = (group >= 0) & (here <= position)
@@ -159,7 +159,7 @@ def _add_up(
 
 
 @triton.jit
-def store_log_mass(
+def store_lse(
     queries, position_at, resident, logs, scale, resident_slots, piece, pieces, kv_head,
     HEADS: tl.constexpr, DIM: tl.constexpr, SINKS: tl.constexpr, RECENT: tl.constexpr,
     GROUP: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
@@ -199,7 +199,7 @@ def attend_resident(
     scale: float,
     mass: torch.Tensor | None = None,
     window: Window = WINDOW,
-    multiples: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """See ``reference.attend_resident``."""
     heads, dim = queries.shape
@@ -219,9 +219,9 @@ def attend_resident(
     shared |= {"SINKS": window.sinks, "RECENT": window.recent, "GROUP": group}
     shared |= overlap(queries.device)
     _attend_resident[(pieces, kv_heads)](
-        queries, groups, multiples, places, position, resident, host, maxima, sums, page_sums,
+        queries, groups, importance, places, position, resident, host, maxima, sums, page_sums,
         parts, scale / math.log(2), slots, host.shape[0] // kv_heads, budget,
-        COUNTED=multiples is not None, ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS),
+        COUNTED=importance is not None, ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS),
         **shared, **launch.options(),
     )  # fmt: skip
     _add_up[(heads,)](
@@ -245,7 +245,7 @@ def _takes(queries: torch.Tensor, resident: torch.Tensor) -> bool:
 _TYPES = {
     **dict.fromkeys(("queries", "resident", "host", "out"), "*bf16"),
     **dict.fromkeys(("groups", "places", "position_at"), "*i32"),
-    **dict.fromkeys(("mass", "maxima", "sums", "page_sums", "parts", "multiples"), "*fp32"),
+    **dict.fromkeys(("mass", "maxima", "sums", "page_sums", "parts", "importance"), "*fp32"),
     "scale": "fp32",
     **dict.fromkeys(("pieces", "resident_slots", "max_groups", "budget"), "i32"),
 }

@@ -13,8 +13,8 @@ from hga_kernels.gpu.select.scores import (
     LOG2_E,
     MOST_SCORE,
     draw_numbers,
+    importance_of,
     in_pair_order,
-    multiples_of,
     quantised,
     row_sums,
     stratum_groups,
@@ -30,7 +30,7 @@ _COUNTS = (
     *("heads", "tiles", "rows", "head_rows", "block_rows", "first_chunk", "capacity"),
     *("runs", "places", "spans", "budget", "first_head"),
 )
-"""Not compiled anew for ones and multiples of 16, which they are by turns."""
+"""Not compiled anew for ones and importance of 16, which they are by turns."""
 
 
 @triton.jit
@@ -274,7 +274,7 @@ def choose_kernel(
     masses,
     end_chunks,
     chosen,
-    multiples,
+    importance,
     heads,
     first_chunk,
     places,
@@ -295,10 +295,10 @@ def choose_kernel(
     start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
     taken, order, bound = heaviest(odds, present, room)
     chosen += pair * budget
-    multiples += pair * budget
+    importance += pair * budget
     tl.store(chosen + start + order, number, taken)
-    tl.store(multiples + start + order, multiples_of(mass, bound), taken)
+    tl.store(importance + start + order, importance_of(mass, bound), taken)
     rest = tl.arange(0, BUDGET)
     is_rest = (rest >= tl.where(stratum == 0, filled, budget)) & (rest < budget)
     tl.store(chosen + rest, -1, is_rest)
-    tl.store(multiples + rest, 1.0, is_rest)
+    tl.store(importance + rest, 1.0, is_rest)

@@ -2,7 +2,7 @@
 
 import torch
 
-from hga_kernels import log_mass, select_groups
+from hga_kernels import attention_lse, select_groups
 from hga_kernels.gpu.pages.cache import resolve_pages
 from hga_kernels.gpu.select.dispatch import takes
 from hga_kernels.gpu.select.step import MAX_ROWS, WindowPages, select_few
@@ -59,27 +59,27 @@ def choose_pages(
     alike = window is None or window.resident.dtype == queries.dtype
     if takes(*index, group_size) and alike and rows <= MAX_ROWS and first_chunk < chunks:
         places = torch.empty((kv_heads, budget), dtype=torch.int32, device=queries.device)
-        groups, multiples = select_few(
+        groups, importance = select_few(
             *(queries.contiguous(), *index[1:], first_chunk, end_chunk, budget, group_size),
             *(chunks, scale, queries.is_cuda, (places, *cache), None, layer, window),
         )
-        return groups[0], multiples[0], places
+        return groups[0], importance[0], places
     always = None if window is None else _log_mass(queries, window, scale)
-    groups, multiples = select_groups(
+    groups, importance = select_groups(
         *(*index, first_chunk, end_chunk, budget, group_size, chunks, scale, always, layer)
     )
     found = resolve_pages(groups[0], *cache, CHUNK // group_size)
     assert found is not None
-    return groups[0], multiples[0], found
+    return groups[0], importance[0], found
 
 
 def _log_mass(queries: torch.Tensor, window: WindowPages, scale: float) -> torch.Tensor:
-    """[kv_heads, 1, rows] ``reference.log_mass`` of a token's window."""
+    """[kv_heads, 1, rows] ``reference.attention_lse`` of a token's window."""
     kv_heads, slots = window.resident.shape[:2]
     groups, places = list_window(window.position, window.sizes)
     heads = torch.arange(kv_heads, dtype=torch.int32, device=places.device)[:, None] * slots
     rows = queries.transpose(0, 1).flatten(1, 2)[:, None]
     listed = groups.expand(1, kv_heads, -1), (places + heads)[None]
     pool = window.resident.flatten(0, 1)
-    found: torch.Tensor = log_mass(rows, window.position[None], *listed, pool, scale)
+    found: torch.Tensor = attention_lse(rows, window.position[None], *listed, pool, scale)
     return found.view(kv_heads, 1, -1)

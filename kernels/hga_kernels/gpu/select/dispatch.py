@@ -180,9 +180,9 @@ def select_groups(
     for first in range(0, blocks, step):
         _weigh_groups(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget)
-    multiples = empty(torch.float32, blocks, kv_heads, budget)
-    _choose(work, groups, multiples, layer)
-    return groups, multiples
+    importance = empty(torch.float32, blocks, kv_heads, budget)
+    _choose(work, groups, importance, layer)
+    return groups, importance
 
 
 def takes(
@@ -312,7 +312,7 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
     )
 
 
-def _choose(work: _Work, groups: torch.Tensor, multiples: torch.Tensor, layer: int) -> None:
+def _choose(work: _Work, groups: torch.Tensor, importance: torch.Tensor, layer: int) -> None:
     """Draw the groups of each pair, as many as ``groups`` has places for."""
     places, budget = work.masses.shape[1], groups.shape[-1]
     of_stratum = -(-places // (work.per_chunk * STRATA)) * work.per_chunk
@@ -321,7 +321,7 @@ def _choose(work: _Work, groups: torch.Tensor, multiples: torch.Tensor, layer: i
         work.masses,
         work.end_chunks,
         groups,
-        multiples,
+        importance,
         work.heads,
         work.first_chunk,
         places,

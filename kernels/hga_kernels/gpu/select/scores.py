@@ -8,13 +8,13 @@ in base 2.
 import triton
 import triton.language as tl
 
-from hga_kernels.reference.selection import GROUP_TURN, HEAD_TURN, MOST_MULTIPLE, STRATA, TURN
+from hga_kernels.reference.selection import GROUP_TURN, HEAD_TURN, MAX_IMPORTANCE, STRATA, TURN
 
 _STRATA = tl.constexpr(STRATA)
 _TURN = tl.constexpr(TURN)
 _GROUP_TURN = tl.constexpr(GROUP_TURN)
 _HEAD_TURN = tl.constexpr(HEAD_TURN)
-_MOST_MULTIPLE = tl.constexpr(float(MOST_MULTIPLE))
+_MAX_IMPORTANCE = tl.constexpr(float(MAX_IMPORTANCE))
 MAGIC = tl.constexpr(12582912.0)
 """1.5 * 2**23: a float whose lowest bit is worth one, so that integers can be added to its bits."""
 _MAGIC_BITS = tl.constexpr(0x4B400000)
@@ -201,13 +201,13 @@ def draw_numbers(group, head):
     """``reference.draw_numbers`` of groups; ``head`` is numbered through all layers."""
     # Products may wrap around: a turn divides what they lose.
     turned = (group * _GROUP_TURN + (group * 0 + head) * _HEAD_TURN) & (_TURN - 1)
-    return tl.maximum(turned.to(tl.float32) * (_MOST_MULTIPLE / _TURN), 1.0)
+    return tl.maximum(turned.to(tl.float32) * (_MAX_IMPORTANCE / _TURN), 1.0)
 
 
 @triton.jit
-def multiples_of(mass, bound):
+def importance_of(mass, bound):
     """How many groups each stands for that was taken with a ratio of at least ``bound``."""
-    reach = bound * _MOST_MULTIPLE
+    reach = bound * _MAX_IMPORTANCE
     # A mass above the reach stands for itself, and so does what has none.
     ratio = reach / tl.maximum(mass, 1e-37)
-    return tl.minimum(tl.maximum(ratio, 1.0), _MOST_MULTIPLE)
+    return tl.minimum(tl.maximum(ratio, 1.0), _MAX_IMPORTANCE)

@@ -13,7 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Launch, capability, launches_for, overlap, pick
 from hga_kernels.gpu.hadamard import load_quarters, turn_quarters
-from hga_kernels.gpu.pages.attend import store_log_mass
+from hga_kernels.gpu.pages.attend import store_lse
 from hga_kernels.gpu.pages.cache import give_slots, mark_used, padded_slots, slots_of
 from hga_kernels.gpu.select.scores import (
     LIFT,
@@ -21,8 +21,8 @@ from hga_kernels.gpu.select.scores import (
     MOST_SCORE,
     draw_numbers,
     group_sums,
+    importance_of,
     in_product_order,
-    multiples_of,
     quantised,
     stratum_groups,
     stratum_room,
@@ -178,7 +178,7 @@ def score_step_kernel(
         tl.store(totals + place, tl.sum(weight, 0))
     if HEADS:  # noqa: SIM102 (decided when it is compiled)
         if run >= runs:
-            store_log_mass(
+            store_lse(
                 *(queries + head * query_stride, position_at, resident, logs, scale),
                 *(resident_slots, run - runs, tl.num_programs(0) - runs, head),
                 *(HEADS, dim, SINKS, RECENT, GROUP, ROWS, TOKENS),
@@ -225,7 +225,7 @@ def choose_step_kernel(
     totals,
     always,
     groups,
-    multiples,
+    importance,
     places,
     table,
     owner,
@@ -282,13 +282,13 @@ def choose_step_kernel(
     start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
     taken, place, bound = heaviest(odds, present, room)
     groups += head * budget
-    multiples += head * budget
+    importance += head * budget
     tl.store(groups + start + place, number, taken)
-    tl.store(multiples + start + place, multiples_of(mass, bound), taken)
+    tl.store(importance + start + place, importance_of(mass, bound), taken)
     lane = tl.arange(0, BUDGET)
     rest = (lane >= tl.where(stratum == 0, filled, budget)) & (lane < budget)
     tl.store(groups + lane, -1, rest)
-    tl.store(multiples + lane, 1.0, rest)
+    tl.store(importance + lane, 1.0, rest)
     if SLOTS:
         places += head * budget
         tl.store(places + start + place, known, taken)
@@ -343,7 +343,7 @@ def select_few(
     peaks = torch.empty((kv_heads, runs, padded), dtype=torch.float32, device=device)
     totals = torch.empty_like(peaks)
     groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
-    multiples = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
+    importance = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
     pieces = 0
     if window is not None:
         pieces = -(-window.sizes.slots * group_size // score.sizes["TOKENS"])
@@ -392,7 +392,7 @@ def select_few(
         totals,
         always,
         groups,
-        multiples,
+        importance,
         *(pages or (None,) * 6),
         rows,
         first_chunk,
@@ -407,4 +407,4 @@ def select_few(
         **sizes,
         **choose.options(),
     )
-    return groups, multiples
+    return groups, importance

@@ -56,7 +56,7 @@ def test_contrast_is_that_of_the_standard():
 @pytest.mark.parametrize("theme", ["night", "day"])
 async def test_text_can_be_read(theme, scripted, answer, until, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    script = scripted(hold_read_after=2)
+    script = scripted(hold_prefill_after=2)
     reads = {n: 1.0 / (n + 1) for n in range(50)}
     script.engine._answers.append(answer(TEXT, reads, always=[0]))
     app = ChatApp(script.make, SamplingParams(), theme, plain=False)

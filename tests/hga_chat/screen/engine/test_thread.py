@@ -172,7 +172,7 @@ def test_stop_while_the_model_loads(scripted):
 
 
 def test_stop_while_documents_are_read(scripted):
-    script = scripted(hold_read_after=1)
+    script = scripted(hold_prefill_after=1)
     thread = started(script)
     collect(thread, Reading)
     assert ended(thread)

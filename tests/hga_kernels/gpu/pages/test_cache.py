@@ -342,20 +342,20 @@ def test_attend_resident(
     expected_mass, before = mass.clone(), held.clone()
     arguments = groups, places, number(position, device)
     scale = 1 / math.sqrt(dim)
-    multiples = None
+    importance = None
     if seed % 2:
-        multiples = 1 + 9 * torch.rand(kv_heads, budget, generator=generator).to(device)
-    out = resident.attend_resident(queries, *arguments, held, host, scale, mass, window, multiples)
+        importance = 1 + 9 * torch.rand(kv_heads, budget, generator=generator).to(device)
+    out = resident.attend_resident(queries, *arguments, held, host, scale, mass, window, importance)
     expected = reference.attend_resident(
         *(queries.double(), *arguments, before.double(), host.double(), scale, expected_mass),
-        *(window, multiples),
+        *(window, importance),
     )
     assert_near(out.cpu(), expected.cpu(), 2.1 * BF16_STEP, 1)
     assert_near(mass.cpu(), expected_mass.cpu().double(), 1e-3, 1e-1)
-    if multiples is None:
+    if importance is None:
         assert float(mass.sum()) == pytest.approx(kv_heads * ratio, rel=1e-4)
     again = resident.attend_resident(
-        queries, *arguments, held, host, scale, None, window, multiples
+        queries, *arguments, held, host, scale, None, window, importance
     )
     assert torch.equal(again, out)
     missing = [p - MISSING for p in places.flatten().tolist() if p >= MISSING]

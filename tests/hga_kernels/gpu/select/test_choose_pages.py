@@ -82,15 +82,15 @@ def test_choose_pages(
             at = torch.tensor([position], dtype=torch.int32, device=device)
             window = choice.WindowPages(at, resident, sizes)
             always = read_anyhow(queries, resident, position, scale)
-        groups, multiples, places = choice.choose_pages(
+        groups, importance, places = choice.choose_pages(
             queries, *index, 1, ends, BUDGET, size, scale, *cache, window, 5
         )
         select = selection.select_groups if rows <= MAX_ROWS else select_groups
-        chosen, expected_multiples = select(
+        chosen, expected_importance = select(
             queries, *index, 1, ends, BUDGET, size, CHUNKS, scale, always, 5
         )
         assert torch.equal(groups, chosen[0])
-        torch.testing.assert_close(multiples, expected_multiples[0], rtol=3e-3, atol=0)
+        torch.testing.assert_close(importance, expected_importance[0], rtol=3e-3, atol=0)
         assert torch.equal(places, reference.resolve_pages(chosen[0], *expected, CHUNK // size))
         for found, right in zip(cache, expected, strict=True):
             assert torch.equal(found, right)

@@ -196,10 +196,10 @@ def plain_mass(choice: Choice) -> torch.Tensor:
 @pytest.mark.parametrize("name", CHOICES)
 def test_groups_are_drawn_by_their_mass(device: torch.device, name: str) -> None:
     choice = CHOICES[name]
-    groups, multiples = select(choice, device)
+    groups, importance = select(choice, device)
     plain = plain_mass(choice)
     shape = (len(choice.ends), choice.heads, choice.budget)
-    assert groups.shape == multiples.shape == shape
+    assert groups.shape == importance.shape == shape
     assert groups.dtype == torch.int32
     for block in range(shape[0]):
         for head in range(shape[1]):
@@ -208,8 +208,8 @@ def test_groups_are_drawn_by_their_mass(device: torch.device, name: str) -> None
             chosen = groups[block, head, :count].tolist()
             assert len(chosen) == len(set(chosen))
             assert (groups[block, head, count:] == -1).all()
-            assert (multiples[block, head, count:] == 1).all()
-            found = dict(zip(chosen, multiples[block, head].tolist(), strict=False))
+            assert (importance[block, head, count:] == 1).all()
+            found = dict(zip(chosen, importance[block, head].tolist(), strict=False))
             place = choice.layer * choice.heads + head
             # Sums in bf16, and what is far below the heaviest counts for little.
             least = 3e-4 * max(mass.values(), default=0.0)
@@ -246,10 +246,10 @@ def test_the_choice_does_not_depend_on_the_parts(
 
 def test_nothing_to_choose_from_gives_nothing(device: torch.device) -> None:
     for ends in ((2,), (2, 0, -4)):
-        groups, multiples = select(Choice(16, 2, 1, 3, 2, ends, 5), device)
+        groups, importance = select(Choice(16, 2, 1, 3, 2, ends, 5), device)
         assert groups.shape == (len(ends), 2, 5)
         assert (groups == -1).all()
-        assert (multiples == 1).all()
+        assert (importance == 1).all()
 
 
 def test_what_the_kernels_do_not_take_is_left_to_the_definition(device: torch.device) -> None:

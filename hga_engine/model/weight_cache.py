@@ -1,7 +1,7 @@
 """What is slow to make of a model's files, kept so that it is made once.
 
 Dequantising a GGUF file and merging adapters takes seconds, reading its vocabulary another one.
-Where ``ModelFiles.prepared`` names a folder, the results are kept there. They can be made again at
+Where ``ModelFiles.cache_dir`` names a folder, the results are kept there. They can be made again at
 any time: what does not fit the model or cannot be read is not used, and a folder that cannot be
 written is left alone.
 """
@@ -51,7 +51,7 @@ def read_ahead(files: ModelFiles) -> None:
 
     It needs no torch, so that both threads are busy while the other one imports it.
     """
-    if files.prepared is not None and files not in _ahead:
+    if files.cache_dir is not None and files not in _ahead:
         threads = ThreadPoolExecutor(1)
         _ahead[files] = threads.submit(_read, files)
         threads.shutdown(wait=False)
@@ -67,7 +67,7 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
 
     from hga_engine.model.types import LayerWeights, ModelWeights
 
-    if files.prepared is None:
+    if files.cache_dir is None:
         return None
     begun = _ahead.pop(files, None)
     try:
@@ -107,8 +107,8 @@ def _read(files: ModelFiles) -> _Stored:
         ModelFileError: a file of the model is missing.
     """
     mark = _mark(files)
-    assert files.prepared is not None
-    with (files.prepared / _WEIGHTS).open("rb", buffering=0) as file:
+    assert files.cache_dir is not None
+    with (files.cache_dir / _WEIGHTS).open("rb", buffering=0) as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(size, _MOST_HEADER_BYTES)))
         metadata = header.pop("__metadata__")
@@ -131,7 +131,7 @@ def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:
     """Keep weights for ``load_weights``, where there is a folder for them and room."""
     from safetensors.torch import save_file
 
-    if files.prepared is None:
+    if files.cache_dir is None:
         return
     config = asdict(weights.config)
     config["dense_layers"] = sorted(weights.config.dense_layers)
@@ -144,7 +144,7 @@ def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:
         for field, tensor in vars(layer).items():
             if tensor is not None:
                 tensors[f"{number}.{field}"] = tensor
-    _replace(files.prepared / _WEIGHTS, lambda beside: save_file(tensors, beside, metadata))
+    _replace(files.cache_dir / _WEIGHTS, lambda beside: save_file(tensors, beside, metadata))
 
 
 def load_vocabulary(files: ModelFiles) -> dict[str, Any] | None:
@@ -153,10 +153,10 @@ def load_vocabulary(files: ModelFiles) -> dict[str, Any] | None:
     Raises:
         ModelFileError: a file of the model is missing.
     """
-    if files.prepared is None:
+    if files.cache_dir is None:
         return None
     try:
-        kept = json.loads((files.prepared / _VOCABULARY).read_text("utf-8"))
+        kept = json.loads((files.cache_dir / _VOCABULARY).read_text("utf-8"))
         vocabulary = kept["vocabulary"] if kept["mark"] == _mark(files) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -165,10 +165,10 @@ def load_vocabulary(files: ModelFiles) -> dict[str, Any] | None:
 
 def keep_vocabulary(files: ModelFiles, vocabulary: dict[str, Any]) -> None:
     """Keep what a tokenizer is made of, where there is a folder for it and room."""
-    if files.prepared is None:
+    if files.cache_dir is None:
         return
     text = json.dumps({"mark": _mark(files), "vocabulary": vocabulary})
-    _replace(files.prepared / _VOCABULARY, lambda beside: beside.write_text(text, "utf-8"))
+    _replace(files.cache_dir / _VOCABULARY, lambda beside: beside.write_text(text, "utf-8"))
 
 
 def _mark(files: ModelFiles) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hga_engine.model import load_model, prepared
+from hga_engine.model import load_model, weight_cache
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.placement import side_by_side
 from hga_engine.tokenizer.load import load_tokenizer
@@ -46,8 +46,8 @@ def same(weights, others):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kept_weights_are_those_made_of_the_files(files, dtype, monkeypatch):
-    made = load_model(replace(files, prepared=None), dtype)
-    assert not files.prepared.exists()
+    made = load_model(replace(files, cache_dir=None), dtype)
+    assert not files.cache_dir.exists()
     assert same(load_model(files, dtype), made)
     monkeypatch.setattr("hga_engine.model._open", None)
     kept = load_model(files, dtype)
@@ -57,7 +57,7 @@ def test_kept_weights_are_those_made_of_the_files(files, dtype, monkeypatch):
 
 def test_kept_weights_are_read_side_by_side(files):
     load_model(files, torch.float32)
-    kept = prepared.load_weights(files, torch.float32)
+    kept = weight_cache.load_weights(files, torch.float32)
     runs = {t.untyped_storage().data_ptr() for t in tensors(kept).values() if t is not None}
     assert len(runs) == 1
     aligned = side_by_side(kept)
@@ -66,33 +66,33 @@ def test_kept_weights_are_read_side_by_side(files):
 
 
 def test_weights_that_are_read_ahead_are_the_same(files, monkeypatch):
-    prepared.read_ahead(files)
+    weight_cache.read_ahead(files)
     made = load_model(files, torch.float32)
-    prepared.read_ahead(files)
+    weight_cache.read_ahead(files)
     with monkeypatch.context() as patch:
-        patch.setattr(prepared, "_read", None)
-        assert same(prepared.load_weights(files, torch.float32), made)
-    assert prepared.load_weights(files, torch.bfloat16) is None
+        patch.setattr(weight_cache, "_read", None)
+        assert same(weight_cache.load_weights(files, torch.float32), made)
+    assert weight_cache.load_weights(files, torch.bfloat16) is None
 
 
 def test_what_was_kept_of_other_files_or_in_another_type_is_not_used(files):
     load_model(files, torch.float32)
-    assert prepared.load_weights(files, torch.float32) is not None
-    assert prepared.load_weights(files, torch.bfloat16) is None
-    assert prepared.load_weights(replace(files, rope_base=1.0), torch.float32) is None
+    assert weight_cache.load_weights(files, torch.float32) is not None
+    assert weight_cache.load_weights(files, torch.bfloat16) is None
+    assert weight_cache.load_weights(replace(files, rope_base=1.0), torch.float32) is None
     changed = {"0.k_proj.a": torch.zeros(4, 96), "0.k_proj.b": torch.randn(64, 4)}
     save_file(changed, files.adapters[0])
-    assert prepared.load_weights(files, torch.float32) is None
+    assert weight_cache.load_weights(files, torch.float32) is None
     assert same(
-        load_model(files, torch.float32), load_model(replace(files, prepared=None), torch.float32)
+        load_model(files, torch.float32), load_model(replace(files, cache_dir=None), torch.float32)
     )
-    assert [path.name for path in files.prepared.iterdir()] == ["weights.safetensors"]
+    assert [path.name for path in files.cache_dir.iterdir()] == ["weights.safetensors"]
 
 
 @pytest.mark.parametrize("kept", [0, 5, 1000, -1])
 def test_a_file_that_was_cut_short_is_made_again(files, kept):
     made = load_model(files, torch.float32)
-    path = files.prepared / "weights.safetensors"
+    path = files.cache_dir / "weights.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
     assert same(load_model(files, torch.float32), made)
@@ -106,17 +106,17 @@ def test_a_folder_that_cannot_be_written_is_left_alone(files, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "mkstemp", refuse)
         load_model(files, torch.float32)
-    assert list(files.prepared.iterdir()) == []
+    assert list(files.cache_dir.iterdir()) == []
 
 
 @pytest.mark.weights
 def test_a_kept_vocabulary_makes_the_same_tokenizer(embedded_model, tmp_path, monkeypatch):
-    files = replace(embedded_model, prepared=tmp_path / "prepared")
+    files = replace(embedded_model, cache_dir=tmp_path / "prepared")
     load_tokenizer.cache_clear()
     made = load_tokenizer(files)
     load_tokenizer.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr("hga_engine.tokenizer.tokenizer.open_gguf", None)
+        patch.setattr("hga_engine.tokenizer.load.open_gguf", None)
         kept = load_tokenizer(files)
     text = "def f(x):\n    return x ** 2  # naïve 12345 <|im_end|> \N{SNOWMAN}"
     assert kept.encode_with_offsets(text) == made.encode_with_offsets(text)
@@ -126,7 +126,7 @@ def test_a_kept_vocabulary_makes_the_same_tokenizer(embedded_model, tmp_path, mo
     assert kept.to_next_question() == made.to_next_question()
     every = range(made.vocab_size)
     assert [kept.token_bytes(n) for n in every] == [made.token_bytes(n) for n in every]
-    (files.prepared / "vocabulary.json").write_text("{}")
+    (files.cache_dir / "vocabulary.json").write_text("{}")
     load_tokenizer.cache_clear()
     assert load_tokenizer(files).end_tokens == made.end_tokens
     load_tokenizer.cache_clear()
