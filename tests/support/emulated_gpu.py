@@ -140,7 +140,7 @@ def emulated_gpu() -> Iterator[None]:
         # The package has a function of the module's name.
         dispatching = sys.modules["hga_kernels.dispatch"]
         patch.setattr(dispatching, "is_on_gpu", lambda given: isinstance(given, torch.Tensor))
-        for module in ("attention.index", "compiling", "memory.device_plan", "pace", "tiers"):
+        for module in ("attention.index", "compiling", "memory.probes", "pace", "tiers"):
             patch.setattr(f"hga_engine.{module}.is_gpu", lambda device: True)
         for module in ("engine", "tiers"):
             patch.setattr(f"hga_engine.{module}.device_memory", lambda device: MEMORY)
