@@ -1,16 +1,17 @@
-"""Parts of a layer on the CPU, composed of the compiled kernels or torch where those do not fit."""
+"""Parts of a layer on the CPU: compiled kernels where they fit, torch elsewhere."""
 
 import torch
 from torch.nn import functional
 
-from hga_kernels import cpu, reference
+from hga_kernels import reference
+from hga_kernels.cpu import rows
 from hga_kernels.dispatch import dispatch
 from hga_kernels.weights import Weight
 
-_linear = dispatch(reference.linear, cpu.linear)
-_rms_norm = dispatch(reference.rms_norm, cpu.rms_norm)
-_rotate = dispatch(reference.rotate, cpu.rotate)
-_gated_silu = dispatch(reference.gated_silu, cpu.gated_silu)
+_linear = dispatch(reference.linear, rows.linear)
+_rms_norm = dispatch(reference.rms_norm, rows.rms_norm)
+_rotate = dispatch(reference.rotate, rows.rotate)
+_gated_silu = dispatch(reference.gated_silu, rows.gated_silu)
 
 
 def norm_linear(
@@ -34,15 +35,16 @@ def split_heads(
     num_query_heads: int,
     num_kv_heads: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries and keys are turned in one go; values are a view."""
-    rotated = num_query_heads + num_kv_heads
-    split = heads.unflatten(1, (rotated + num_kv_heads, -1))
-    turning = split[:, :rotated]
+    """Rotate queries and keys in one call; the values are a view."""
+    num_rotated = num_query_heads + num_kv_heads
+    split = heads.unflatten(1, (num_rotated + num_kv_heads, -1))
+    queries_and_keys = split[:, :num_rotated]
     if q_norm is not None and k_norm is not None:
-        queries, keys = turning[:, :num_query_heads], turning[:, num_query_heads:]
-        turning = torch.cat((_rms_norm(queries, q_norm, eps), _rms_norm(keys, k_norm, eps)), 1)
-    turned = _rotate(turning, cos, sin, rotated)
-    return turned[:, :num_query_heads], turned[:, num_query_heads:], split[:, rotated:]
+        queries = _rms_norm(queries_and_keys[:, :num_query_heads], q_norm, eps)
+        keys = _rms_norm(queries_and_keys[:, num_query_heads:], k_norm, eps)
+        queries_and_keys = torch.cat((queries, keys), 1)
+    rotated = _rotate(queries_and_keys, cos, sin, num_rotated)
+    return rotated[:, :num_query_heads], rotated[:, num_query_heads:], split[:, num_rotated:]
 
 
 def mlp(
@@ -63,7 +65,7 @@ def experts(
     experts_per_token: int,
     normalize: bool,
 ) -> torch.Tensor:
-    """An expert after the other, with the rows that chose it."""
+    """Run one expert after another, each on the rows routed to it."""
     normed = _rms_norm(hidden, norm, eps)
     wide = torch.promote_types(hidden.dtype, torch.float32)
     shares = _linear(normed, expert_gate, wide).softmax(-1)
@@ -77,8 +79,8 @@ def experts(
     for expert, assigned in enumerate(torch.split(order, counts)):
         if not assigned.numel():
             continue
-        rows = assigned // experts_per_token
-        gate, up = _linear(normed[rows], gate_up[expert]).chunk(2, -1)
+        tokens = assigned // experts_per_token
+        gate, up = _linear(normed[tokens], gate_up[expert]).chunk(2, -1)
         out = _linear(functional.silu(gate) * up, down[expert], wide)
-        mixed.index_add_(0, rows, out * weights.flatten()[assigned].unsqueeze(1))
+        mixed.index_add_(0, tokens, out * weights.flatten()[assigned].unsqueeze(1))
     return hidden + mixed.to(hidden.dtype)
