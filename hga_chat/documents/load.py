@@ -8,13 +8,12 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from hga_chat.documents.formats import MEGABYTE, format_of
 from hga_chat.documents.plain.decode import PROBE_BYTES, is_binary
-from hga_chat.documents.readers import MEGABYTE, format_of
 from hga_chat.documents.sandbox.child import children_ended
 from hga_chat.documents.tree.generated import generated_by
 from hga_chat.documents.tree.ignore import Globs
 from hga_chat.documents.tree.kinds import Kind, kind_of
-from hga_chat.documents.tree.magic import foreign_kind
 from hga_chat.documents.tree.walk import Found, reason_of, shown, walk
 from hga_chat.documents.types import (
     Document,
@@ -23,6 +22,7 @@ from hga_chat.documents.types import (
     Skipped,
     UnreadableError,
 )
+from hga_chat.documents.unsupported import foreign_kind
 
 STANDARD_INPUT = "-"
 

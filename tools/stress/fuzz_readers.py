@@ -21,13 +21,13 @@ from pathlib import Path
 from random import Random
 
 from hga_chat.documents import displayable
+from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PACKED, PDF, TABLE, TEXT, format_of
 from hga_chat.documents.html import reader as html_reader
 from hga_chat.documents.pdf import reader as pdf_reader
 from hga_chat.documents.plain.decode import PROBE_BYTES, decode_text
-from hga_chat.documents.readers import HTML, MARKDOWN, NOTEBOOK, PACKED, PDF, TABLE, TEXT, format_of
 from hga_chat.documents.sandbox.child import Limits, children_ended
-from hga_chat.documents.tree.magic import foreign_kind
 from hga_chat.documents.types import Reading, UnreadableError
+from hga_chat.documents.unsupported import foreign_kind
 from hga_chat.documents.zipped import reader as packed_reader
 
 DATA = Path(__file__).parents[2] / "tests" / "data"

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from hga_chat.documents.html.text import render
+from hga_chat.documents.html.render import render
 from hga_chat.documents.plain.decode import decode_text
 from hga_chat.documents.types import UnreadableError
 

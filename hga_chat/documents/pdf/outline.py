@@ -10,7 +10,7 @@ from pypdf import PdfReader
 from pypdf.generic import ArrayObject, DictionaryObject, IndirectObject
 
 from hga_chat.documents.pdf.lines import Line
-from hga_chat.documents.pdf.words import plain
+from hga_chat.documents.pdf.text_repair import plain
 
 MAX_HEADINGS = 10_000
 MAX_TITLE_CHARS = 120

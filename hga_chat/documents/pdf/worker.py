@@ -9,10 +9,10 @@ from pypdf.generic import DictionaryObject
 
 from hga_chat.documents.pdf.columns import in_reading_order
 from hga_chat.documents.pdf.fonts import Fonts
+from hga_chat.documents.pdf.headers_footers import without_running_lines
 from hga_chat.documents.pdf.lines import Line, read_lines
-from hga_chat.documents.pdf.margins import without_running_lines
 from hga_chat.documents.pdf.outline import headings_of_pages, read_headings
-from hga_chat.documents.pdf.words import Vocabulary, plain
+from hga_chat.documents.pdf.text_repair import Vocabulary, plain
 
 MAX_PAGES = 2_000
 MAX_TEXT_CHARS = 5_000_000

@@ -6,7 +6,7 @@ from itertools import pairwise
 from markdown_it import MarkdownIt
 
 from hga_chat.documents.plain.decode import decode_text
-from hga_chat.documents.plain.outline import sections_under
+from hga_chat.documents.plain.extracted_text import sections_under
 from hga_chat.documents.plain.text import split_lines
 from hga_chat.documents.types import Reading
 

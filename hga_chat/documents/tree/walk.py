@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hga_chat.documents.tree.folders import NOT_CHECKED_OUT, is_cache, not_written_here, submodules
 from hga_chat.documents.tree.ignore import Globs, rules_around
 from hga_chat.documents.tree.kinds import Kind, is_generated, kind_of, project_of, reading_order
+from hga_chat.documents.tree.skipped_folders import (
+    NOT_CHECKED_OUT,
+    is_cache,
+    not_written_here,
+    submodules,
+)
 from hga_chat.documents.types import DocumentError, Skipped
 
 MAX_FILES = 20_000

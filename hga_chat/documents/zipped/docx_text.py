@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.plain.extracted_text import Outline
 from hga_chat.documents.types import UnreadableError
-from hga_chat.documents.zipped.docx_numbers import BULLET, Numbers
+from hga_chat.documents.zipped.docx_numbering import BULLET, Numbers
 from hga_chat.documents.zipped.docx_xml import child, local, value
 from hga_chat.documents.zipped.members import Members
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from hga_chat.documents.html.text import render
+from hga_chat.documents.html.render import render
 from hga_chat.documents.html.worker import decode_html
-from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.plain.extracted_text import Outline
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.members import Members
 

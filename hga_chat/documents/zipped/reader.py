@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.plain.extracted_text import Outline
 from hga_chat.documents.sandbox.child import Limits, extract
 from hga_chat.documents.types import Reading
 

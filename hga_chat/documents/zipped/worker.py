@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.plain.extracted_text import Outline
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_text import read_docx
 from hga_chat.documents.zipped.epub_text import read_epub

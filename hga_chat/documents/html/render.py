@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
-from hga_chat.documents.html.flow import Flow, Row
+from hga_chat.documents.html.line_writer import Flow, Row
 from hga_chat.documents.html.tags import (
     BLOCKS,
     CELLS,
@@ -17,7 +17,7 @@ from hga_chat.documents.html.tags import (
     PARAGRAPHS,
     VOID,
 )
-from hga_chat.documents.plain.outline import Outline
+from hga_chat.documents.plain.extracted_text import Outline
 
 _Attributes = list[tuple[str, str | None]]
 

@@ -1,7 +1,7 @@
 import pytest
 
-from hga_chat.documents.readers import format_of
-from hga_chat.documents.tree.magic import foreign_kind
+from hga_chat.documents.formats import format_of
+from hga_chat.documents.unsupported import foreign_kind
 
 HTML = b"<!DOCTYPE html><p>x"
 

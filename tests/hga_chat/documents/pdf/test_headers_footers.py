@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
+from hga_chat.documents.pdf.headers_footers import without_running_lines
 from hga_chat.documents.pdf.lines import Line, Piece
-from hga_chat.documents.pdf.margins import without_running_lines
 from hga_chat.documents.pdf.outline import Heading
 
 

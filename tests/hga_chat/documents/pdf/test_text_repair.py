@@ -1,6 +1,6 @@
 import pytest
 
-from hga_chat.documents.pdf.words import Vocabulary, plain
+from hga_chat.documents.pdf.text_repair import Vocabulary, plain
 
 
 def test_ligatures_become_letters_and_controls_go() -> None:

@@ -7,7 +7,7 @@ import pytest
 from lxml import etree
 
 from hga_chat.documents.types import Reading
-from hga_chat.documents.zipped.docx_numbers import Numbers
+from hga_chat.documents.zipped.docx_numbering import Numbers
 from hga_chat.documents.zipped.reader import read_packed
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hga_chat.documents.html.reader import read_html
-from hga_chat.documents.html.text import render
+from hga_chat.documents.html.render import render
 from hga_chat.documents.html.worker import decode_html
 from hga_chat.documents.types import UnreadableError
 
