@@ -70,7 +70,7 @@ def prepare(
         EngineError: the model is missing or damaged.
     """
     # What can be wrong with the paths is said before the model is looked for.
-    entries = documents.read_documents(paths, settings.include, settings.exclude) if paths else ()
+    entries = documents.iter_documents(paths, settings.include, settings.exclude) if paths else ()
     from hga_chat.conversation.prompts import room_for_documents
     from hga_engine.tokenizer.load import load_tokenizer
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from hga_chat.conversation.answer import common_prefix, kept_answer
 from hga_chat.conversation.conversation import Conversation
-from hga_chat.documents import Document, DocumentTokens, Skipped, displayable, lay_out
-from hga_chat.documents.load import STANDARD_INPUT
+from hga_chat.display import displayable
+from hga_chat.documents import Document, DocumentTokens, Skipped, lay_out
+from hga_chat.documents.types import STANDARD_INPUT
 from hga_chat.sessions.saved import SavedSession
 from hga_chat.sessions.store import SessionStore
 from hga_chat.sessions.types import Origin, SessionError, SessionInfo

@@ -1,9 +1,8 @@
 """From paths to sections of text, and from sections to tokens that know where they came from."""
 
-from hga_chat.display import displayable
 from hga_chat.documents.budget import OverBudget, over_budget
 from hga_chat.documents.layout import DocumentSpan, DocumentTokens, SectionSpan, lay_out
-from hga_chat.documents.load import load_documents, read_documents
+from hga_chat.documents.load import iter_documents, load_documents
 from hga_chat.documents.secrets import Secret, secrets_note
 from hga_chat.documents.survey import Counted, Survey, survey_documents
 from hga_chat.documents.types import (
@@ -29,11 +28,10 @@ __all__ = [
     "SectionSpan",
     "Skipped",
     "Survey",
-    "displayable",
+    "iter_documents",
     "lay_out",
     "load_documents",
     "over_budget",
-    "read_documents",
     "secrets_note",
     "survey_documents",
 ]

@@ -1,4 +1,4 @@
-"""What to leave out when documents take more tokens than there is room for."""
+"""Suggests what to leave out when documents take more tokens than there is room for."""
 
 import re
 from collections import Counter
@@ -24,31 +24,31 @@ class OverBudget:
     largest: tuple[tuple[str, int], ...]
     """Path and tokens of the largest documents, largest first."""
     folders: tuple[tuple[str, int], ...]
-    """Path and tokens of the largest folders that are not all there is, largest first."""
+    """Path and tokens of the largest folders, without any that holds everything, largest first."""
     options: tuple[str, ...]
-    """What to add to the command so that the rest fits; empty if nothing short does."""
+    """Options that make the rest fit; empty if no short list does."""
     is_fitted: bool = False
-    """Whether these are the documents that ``--fit`` never leaves out."""
+    """Whether ``--fit`` has already left out everything it may."""
 
     def __str__(self) -> str:
-        """Return the message for the user: the figures, what is largest and what to do."""
+        """Return the message for the user: the figures, the largest files and what to do."""
         message = f"{self.total:,} tokens are over the budget of {self.budget:,}; largest: "
         message += _listed(self.largest)
         if self.folders:
             message += f"; folders: {_listed(self.folders)}"
         if self.options:
-            message += f"\nFor example {' '.join(self.options)} makes it fit"
-            return message + ("." if self.is_fitted else "; --fit chooses.")
-        message += "\nName fewer files or a smaller part"
+            message += f"\nFor example, {' '.join(self.options)} makes it fit"
+            return message + ("." if self.is_fitted else "; --fit chooses for you.")
+        message += "\nName fewer files or a smaller folder"
         if self.is_fitted:
-            return message + "; --fit keeps readmes, manifests and entry points."
-        return message + "; --fit leaves out what it can."
+            return message + "; --fit never leaves out readmes, manifests and entry points."
+        return message + ", or let --fit leave files out."
 
 
 def over_budget(
     counted: Sequence[Counted], budget: int, *, is_fitted: bool = False
 ) -> OverBudget | None:
-    """Return what to report if documents take more than ``budget`` tokens, else None."""
+    """Return a report if documents take more than ``budget`` tokens, else None."""
     total = sum(document.tokens for document in counted)
     if total <= budget:
         return None
@@ -69,24 +69,24 @@ def _listed(sizes: Sequence[tuple[str, int]]) -> str:
 
 
 def _folders(counted: Sequence[Counted]) -> Counter[str]:
-    """Tokens below each folder, whose path ends with a slash."""
+    """Count the tokens below each folder; paths end with a slash."""
     tokens: Counter[str] = Counter()
     for document in counted:
         folder = ""
         for part in _parts(document.path):
             folder += f"{part}/"
             tokens[folder] += document.tokens
-    del tokens["/"]  # that of absolute paths
+    del tokens["/"]  # the root of absolute paths
     return tokens
 
 
 def _parts(path: str) -> list[str]:
-    """The folders in a path."""
+    """Return the names of the folders in a path."""
     return path.split("/")[:-1]
 
 
 def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str, ...]:
-    """Globs of tests, examples and translations, then of the largest files, if few suffice."""
+    """Exclude tests, examples and translations, then the largest files; empty if it takes many."""
     globs: list[str] = []
     left = list(by_size)
     for name in _folder_names(by_size):
@@ -95,21 +95,21 @@ def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str
         if kept and total - size >= _WORTHWHILE * total and total > budget:
             globs.append(f"{_escaped(name)}/")
             left, total = kept, size
-    # The last one always stays: excluding everything helps nobody.
+    # Always keep one document: excluding everything helps nobody.
     for document in left[:-1]:
         if total <= budget or len(globs) > _MOST_GLOBS:
             break
         total -= document.tokens
-        # A bare name would leave out its namesakes in folders as well.
-        alike = any(other.path.endswith(f"/{document.path}") for other in by_size)
-        globs.append("/" * alike + _escaped(document.path))
+        # Without a slash the glob would also match files of that name in folders.
+        has_namesake = any(other.path.endswith(f"/{document.path}") for other in by_size)
+        globs.append("/" * has_namesake + _escaped(document.path))
     if total > budget or len(globs) > _MOST_GLOBS:
         return ()
     return tuple(f"--exclude '{glob}'" for glob in globs)
 
 
 def _folder_names(counted: Sequence[Counted]) -> list[str]:
-    """Names of folders of tests, examples and translations, in the order in which they go."""
+    """Return the names of test, example and translation folders, in the order to exclude them."""
     parts = {part for document in counted for part in _parts(document.path)}
     return [
         name
@@ -120,7 +120,7 @@ def _folder_names(counted: Sequence[Counted]) -> list[str]:
 
 
 def _including(folders: Sequence[tuple[str, int]], budget: int) -> tuple[str, ...]:
-    """The largest folder that fits and is what the tree is about."""
+    """Include the largest folder that fits, unless it holds tests, examples or translations."""
     for path, tokens in folders:
         if tokens <= budget and not _ASIDE.intersection(path.lower().split("/")):
             return (f"--include '/{_escaped(path)}'",)

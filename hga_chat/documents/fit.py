@@ -1,8 +1,8 @@
-"""Choosing which documents to read when not all of them fit, by rules a person can foresee.
+"""Chooses which documents to load when not all of them fit, by rules a person can predict.
 
-Readmes, manifests and entry points are taken first, then other files, then examples and
-translations, then tests, and at last data, logs, change logs and generated files; of each of these
-the smaller before the larger. What no longer fits is left out, whatever comes after it.
+Readmes, manifests and entry points are chosen first, then other files, then examples and
+translations, then tests, and finally data, logs, changelogs and generated files; within each, the
+smaller before the larger. A document that does not fit is left out; a later one may still fit.
 """
 
 import heapq
@@ -14,7 +14,7 @@ _RANKS = (
     {
         Kind.DATA: "data",
         Kind.LOG: "a log",
-        Kind.CHANGES: "a change log",
+        Kind.CHANGES: "a changelog",
         Kind.GENERATED: "generated",
     },
     {Kind.TEST: "a test"},
@@ -24,51 +24,51 @@ _RANKS = (
 )
 _STAYS = len(_RANKS) - 1
 _HELD = 16
-"""How many times the budget is held to choose from."""
+"""How many budgets' worth of documents is kept to choose from."""
 _Key = tuple[int, int, int]
 
 
 class Fitting:
-    """Documents that come one by one, of which those are chosen that fit ``budget`` tokens.
+    """Takes documents one by one and chooses those that fit ``budget`` tokens.
 
-    The last in the order of choice are let go of as soon as there is far more than fits, so that
-    memory does not grow with the tree.
+    Once far more than fits has been added, the documents that would be chosen last are dropped,
+    so that memory does not grow with the tree.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._held = 0
         self._reasons: dict[int, str] = {}
-        self._heap: list[tuple[_Key, Document]] = []  # the last in the order of choice on top
-        self._let_go: _Key = (-1, 0, 0)
+        self._heap: list[tuple[_Key, Document]] = []  # the top is chosen last
+        self._dropped: _Key = (-1, 0, 0)
 
     def add(self, number: int, document: Document, kind: Kind, tokens: int) -> None:
-        """Take a document into account.
+        """Add a document to choose from.
 
         Args:
-            number: Its place in reading order; of two alike, the earlier one is chosen.
+            number: Its position in loading order; ties go to the earlier document.
             document: The document.
-            kind: What it is to the reader.
-            tokens: How long it is.
+            kind: The kind of its file.
+            tokens: Its length.
         """
         rank = next(place for place, kinds in enumerate(_RANKS) if kind in kinds)
         self._reasons[number] = _RANKS[rank][kind]
         if tokens > self._budget and rank != _STAYS:
-            self._reasons[number] = "longer than all there is room for"
+            self._reasons[number] = "longer than the whole token budget"
             return
         key = (rank, -tokens, -number)
-        if key < self._let_go:
+        if key < self._dropped:
             return
         heapq.heappush(self._heap, (key, document))
         self._held += tokens
         while self._held > _HELD * self._budget:
-            self._let_go, _ = heapq.heappop(self._heap)
-            self._held += self._let_go[1]
+            self._dropped, _ = heapq.heappop(self._heap)
+            self._held += self._dropped[1]
 
     def choose(self) -> tuple[list[Document], dict[int, str]]:
-        """Return what to read, in reading order, and by their numbers why others are left out.
+        """Return the chosen documents in order, and the reasons for leaving out others by number.
 
-        The reason is empty where a document that has to stay does not fit.
+        The reason is empty for a document that must stay but does not fit.
         """
         room, chosen = self._budget, {}
         for (_, negative_tokens, negative_number), document in sorted(self._heap, reverse=True):

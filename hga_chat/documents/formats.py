@@ -1,7 +1,7 @@
-"""The formats that can be read.
+"""The supported formats, and which of them a file has.
 
-A format is a name, how its files are recognised, a size limit and one function from bytes to
-sections. A new format is one more entry in ``FORMATS``.
+A format is a name, a way to recognise its files, a size limit and one function from bytes to
+sections. To add a format, add an entry to ``FORMATS``.
 """
 
 import re
@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from hga_chat.documents.html.reader import read_html
-from hga_chat.documents.pdf.reader import read_pdf
+from hga_chat.documents.html.reader import load_html
+from hga_chat.documents.pdf.reader import load_pdf
 from hga_chat.documents.plain.decode import is_binary
-from hga_chat.documents.plain.markdown import read_markdown
-from hga_chat.documents.plain.notebook import read_notebook
-from hga_chat.documents.plain.table import read_table
-from hga_chat.documents.plain.text import read_text
-from hga_chat.documents.types import Reading
-from hga_chat.documents.zipped.reader import read_packed
+from hga_chat.documents.plain.markdown import load_markdown
+from hga_chat.documents.plain.notebook import load_notebook
+from hga_chat.documents.plain.table import load_table
+from hga_chat.documents.plain.text import load_text
+from hga_chat.documents.types import LoadedFile
+from hga_chat.documents.zipped.reader import load_zipped
 
 MEGABYTE = 1_000_000
 
@@ -29,7 +29,7 @@ _HTML_BEGINNING = re.compile(
     rb"(?:<!doctype\s+html\b|<html[\s>])",
     re.IGNORECASE | re.DOTALL,
 )
-# A page with instructions for a server is the source code of one.
+# A page with server-side instructions is source code.
 _TEMPLATE = re.compile(rb"<\?php|<\?=|<%|\{%")
 _NOTEBOOK_BEGINNING = re.compile(rb"""(?:\xef\xbb\xbf)?\s*\{\s*"(?:cells|nbformat|metadata)"\s*:""")
 _NOTEBOOK_FIELDS = re.compile(rb""""(?:nbformat|cell_type)"\s*:""")
@@ -41,17 +41,17 @@ def _never(head: bytes) -> bool:  # noqa: ARG001
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of document."""
+    """A file format: how to recognise and load it."""
 
     name: str
-    read: Callable[[str, bytes], Reading]
+    load: Callable[[str, bytes], LoadedFile]
     """Takes the path to name in the sections and the file's bytes; raises ``UnreadableError``."""
     max_bytes: int
     suffixes: frozenset[str] = frozenset()
     begins: Callable[[bytes], bool] = _never
-    """Whether the first bytes of a file say that it is of this format, whatever its name."""
+    """Whether a file that starts with these bytes has this format, whatever its name."""
     may_begin: Callable[[bytes], bool] = lambda _: True
-    """Whether a file with one of ``suffixes`` that begins like this may be what its name says."""
+    """Whether a file with one of ``suffixes`` that starts with these bytes can have this format."""
     is_text: bool = True
 
 
@@ -69,23 +69,23 @@ def _may_begin_pdf(head: bytes) -> bool:
 
 PDF = Format(
     "pdf",
-    read_pdf,
+    load_pdf,
     100 * MEGABYTE,
     frozenset({".pdf"}),
     begins=lambda head: head.startswith(_PDF_MARK),
     may_begin=_may_begin_pdf,
     is_text=False,
 )
-PACKED = Format(
+ZIPPED = Format(
     "zip",
-    read_packed,
+    load_zipped,
     100 * MEGABYTE,
     begins=lambda head: head.startswith(_ZIP_MARKS),
     is_text=False,
 )
 NOTEBOOK = Format(
     "notebook",
-    read_notebook,
+    load_notebook,
     50 * MEGABYTE,
     frozenset({".ipynb"}),
     begins=_begins_as_notebook,
@@ -93,21 +93,21 @@ NOTEBOOK = Format(
 )
 HTML = Format(
     "html",
-    read_html,
+    load_html,
     5 * MEGABYTE,
     frozenset({".html", ".htm", ".xhtml"}),
     begins=_begins_as_html,
 )
 MARKDOWN = Format(
-    "markdown", read_markdown, 5 * MEGABYTE, frozenset({".md", ".markdown", ".mdown", ".mkd"})
+    "markdown", load_markdown, 5 * MEGABYTE, frozenset({".md", ".markdown", ".mdown", ".mkd"})
 )
-TABLE = Format("table", read_table, 50 * MEGABYTE, frozenset({".csv", ".tsv"}))
-TEXT = Format("text", read_text, 5 * MEGABYTE)
-FORMATS = (PDF, PACKED, NOTEBOOK, HTML, MARKDOWN, TABLE)
+TABLE = Format("table", load_table, 50 * MEGABYTE, frozenset({".csv", ".tsv"}))
+TEXT = Format("text", load_text, 5 * MEGABYTE)
+FORMATS = (PDF, ZIPPED, NOTEBOOK, HTML, MARKDOWN, TABLE)
 
 
 def format_of(path: str, head: bytes) -> Format:
-    """Tell the format of a file by its first bytes, else by its name; else it is text."""
+    """Return the format of a file: by its first bytes, else by its name, else text."""
     for candidate in FORMATS:
         if candidate.begins(head):
             return candidate

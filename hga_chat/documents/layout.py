@@ -1,4 +1,4 @@
-"""Documents as one run of tokens in which every token knows its file and line or page."""
+"""Lays documents out as one run of tokens, each of which knows its file and line or page."""
 
 import re
 from bisect import bisect_right
@@ -8,31 +8,30 @@ from itertools import islice
 from typing import Protocol
 
 from hga_chat.display import displayable
-from hga_chat.documents.load import STANDARD_INPUT
-from hga_chat.documents.types import Document, LoadedDocuments, Passage, Section
+from hga_chat.documents.types import STANDARD_INPUT, Document, LoadedDocuments, Passage, Section
 
 _MAX_MARGIN_CHARS = 200
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?= )")
 
 
 class DocumentTokenizer(Protocol):
-    """The part of ``hga_engine.tokenizer.tokenizer.Tokenizer`` that is needed here."""
+    """The methods of ``hga_engine.tokenizer.tokenizer.Tokenizer`` that documents need."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, special tokens in it as plain text."""
+        """Return the token ids of ``text``; special tokens in it count as plain text."""
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids and the range of characters of each."""
+        """Return the token ids and the range of characters of each."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens ``encode`` makes of each text; may be called from several threads."""
+        """Return the number of tokens of each text; several threads may call this at once."""
 
 
 @dataclass(frozen=True)
 class SectionSpan:
-    """A section's tokens: ``[start, end)``, of which ``[text_start, text_end)`` are its text.
+    """A section's tokens ``[start, end)``, of which ``[text_start, text_end)`` are its text.
 
-    The others are what introduces it (the document's header, a page marker) or ends it.
+    The others introduce it (the document's header, a page marker) or end it.
     """
 
     section: Section
@@ -41,12 +40,12 @@ class SectionSpan:
     text_end: int
     end: int
     offsets: tuple[tuple[int, int], ...]
-    """Characters of ``section.text`` behind each token of the text."""
+    """For each token of the text, its range of characters in ``section.text``."""
 
 
 @dataclass(frozen=True)
 class DocumentSpan:
-    """A document's tokens, ``[start, end)``; its sections cover all of them."""
+    """A document's tokens ``[start, end)``; its sections cover all of them."""
 
     document: Document
     start: int
@@ -55,12 +54,12 @@ class DocumentSpan:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the document has, its header included."""
+        """How many tokens the document has, including its header."""
         return self.end - self.start
 
 
 class DocumentTokens:
-    """Token ids of all documents one after another, with provenance."""
+    """The token ids of all documents one after another, with provenance."""
 
     def __init__(self, token_ids: list[int], documents: tuple[DocumentSpan, ...]) -> None:
         self.token_ids = token_ids
@@ -72,10 +71,10 @@ class DocumentTokens:
         return len(self.token_ids)
 
     def locate(self, start: int, end: int) -> list[Passage]:
-        """Tell where the tokens ``[start, end)`` stand, one passage for each section touched.
+        """Return the places of the tokens ``[start, end)``, one passage for each section touched.
 
-        Tokens that introduce a section stand for its first line, those that end it for its last.
-        What lies outside the documents is left out.
+        Tokens that introduce a section count as its first line, those that end it as its last.
+        Tokens outside the documents are left out.
         """
         start, end = max(start, 0), min(end, len(self.token_ids))
         if start >= end:
@@ -90,7 +89,7 @@ class DocumentTokens:
 
 
 def lay_out(loaded: LoadedDocuments, tokenizer: DocumentTokenizer) -> DocumentTokens:
-    """Encode documents one after another, each introduced by a line that names it.
+    """Encode documents one after another, each after a line that names it.
 
     Sections are encoded separately, so that each token belongs to exactly one of them.
     """
@@ -117,7 +116,7 @@ def lay_out(loaded: LoadedDocuments, tokenizer: DocumentTokenizer) -> DocumentTo
 
 
 def count_tokens(documents: Sequence[Document], tokenizer: DocumentTokenizer) -> list[int]:
-    """Return how many tokens each document has when it is laid out."""
+    """Return how many tokens each document takes when it is laid out."""
     texts = [
         [
             text
@@ -131,7 +130,7 @@ def count_tokens(documents: Sequence[Document], tokenizer: DocumentTokenizer) ->
 
 
 def _framed(document: Document) -> Iterator[tuple[Section, str, str]]:
-    """Each section with the text that introduces it and the text that ends it."""
+    """Yield each section with the text that introduces it and the text that ends it."""
     last = len(document.sections) - 1
     for index, section in enumerate(document.sections):
         introduction = _header(document) if index == 0 else ""
@@ -151,7 +150,7 @@ def _one_line(name: str) -> str:
 
 
 def _ending(section: Section, *, is_last: bool) -> str:
-    """Line ends that keep the next page or document apart."""
+    """Return line ends that keep the next page or document apart."""
     if not is_last and section.page is None:
         return ""
     return "\n" if section.text.endswith("\n") else "\n\n"
@@ -166,7 +165,7 @@ def _passage(span: SectionSpan, start: int, end: int) -> Passage:
 
 
 def _characters(span: SectionSpan, start: int, end: int) -> tuple[int, int]:
-    """The characters of the section's text behind the tokens ``[start, end)``."""
+    """Return the section's characters behind the tokens ``[start, end)``."""
     text = span.section.text
     start, end = max(start, span.text_start), min(end, span.text_end)
     if start < end:
@@ -180,9 +179,9 @@ def _characters(span: SectionSpan, start: int, end: int) -> tuple[int, int]:
 
 
 def _with_surroundings(text: str, begin: int, stop: int) -> str:
-    """Widen a range of characters to whole lines; where a line is very long, to whole sentences.
+    """Widen a range of characters to whole lines.
 
-    Where sentences are very long as well, to whole words.
+    Where a line is very long, widen it to whole sentences; where those are too, to whole words.
     """
     line_start = text.rfind("\n", 0, begin) + 1
     if begin - line_start > _MAX_MARGIN_CHARS:
@@ -194,7 +193,7 @@ def _with_surroundings(text: str, begin: int, stop: int) -> str:
     line_end = len(text) if line_end < 0 else line_end
     if line_end - stop > _MAX_MARGIN_CHARS:
         line_end = stop + _MAX_MARGIN_CHARS
-        # A full stop just before counts: the range may end with it.
+        # Include a full stop at the very end of the range.
         before = max(stop - 2, begin)
         ends = [found.end() for found in _SENTENCE_END.finditer(text, before, line_end)]
         word_end = ends[-1] if ends else text.rfind(" ", stop, line_end)

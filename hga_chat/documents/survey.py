@@ -1,4 +1,4 @@
-"""Reading documents and counting their tokens, keeping no more text than there is room for."""
+"""Loads documents and counts their tokens, keeping no more text than the budget has room for."""
 
 import os
 from collections import deque
@@ -8,32 +8,32 @@ from dataclasses import dataclass
 
 from hga_chat.documents.fit import Fitting
 from hga_chat.documents.layout import DocumentTokenizer, count_tokens
-from hga_chat.documents.load import Read
+from hga_chat.documents.load import Loaded
 from hga_chat.documents.secrets import Secret, find_secrets, redact
 from hga_chat.documents.types import LoadedDocuments, Skipped
 
 _BATCH_CHARS = 500_000
 _MAX_COUNTERS = 4
-_Batch = list[tuple[Read, tuple[Secret, ...]]]
+_Entry = tuple[Loaded, tuple[Secret, ...]]
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A document that was read, and how long it is."""
+    """A loaded document, its length and the secrets found in it."""
 
     path: str
     format: str
     sections: int
     tokens: int
-    """Its header included."""
+    """Including its header."""
     secrets: tuple[Secret, ...]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is to read.
+    """The documents that were found, with their token counts.
 
-    ``loaded`` is all of it, unless it takes more tokens than there is room for.
+    ``loaded`` holds all of them, unless they take more tokens than the budget.
     """
 
     counted: tuple[Counted, ...]
@@ -41,41 +41,41 @@ class Survey:
 
     @property
     def tokens(self) -> int:
-        """Of all documents."""
+        """Tokens of all documents."""
         return sum(document.tokens for document in self.counted)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Of all documents."""
+        """Secrets of all documents."""
         return tuple(secret for document in self.counted for secret in document.secrets)
 
 
 def survey_documents(
-    entries: Iterable[Read | Skipped],
+    entries: Iterable[Loaded | Skipped],
     tokenizer: DocumentTokenizer,
     budget: int,
     *,
     fit: bool = False,
     without_secrets: bool = False,
 ) -> Survey:
-    """Read documents and count their tokens.
+    """Load documents and count their tokens.
 
     Args:
-        entries: From ``read_documents``.
+        entries: From ``iter_documents``.
         tokenizer: The model's.
-        budget: Document tokens there is room for.
-        fit: Leave documents out until the rest fits. Where even those that have to stay do not
-            fit, they are all that is counted.
-        without_secrets: Take secrets out of the text.
+        budget: How many document tokens there is room for.
+        fit: Leave out documents until the rest fits. If even those that must stay do not fit,
+            only they are counted.
+        without_secrets: Redact secrets in the text.
     """
     counted: list[Counted] = []
     skipped: list[Skipped] = []
     fitting = Fitting(budget)
-    prepared = _with_secrets(entries, skipped, without_secrets=without_secrets)
-    for batch, tokens in _in_batches(prepared, tokenizer):
-        for (read, secrets), count in zip(batch, tokens, strict=True):
-            document = read.document
-            fitting.add(len(counted), document, read.kind, count)
+    searched = _with_secrets(entries, skipped, without_secrets=without_secrets)
+    for batch, tokens in _in_batches(searched, tokenizer):
+        for (loaded, secrets), count in zip(batch, tokens, strict=True):
+            document = loaded.document
+            fitting.add(len(counted), document, loaded.kind, count)
             sections = len(document.sections)
             counted.append(Counted(document.path, document.format, sections, count, secrets))
     documents, reasons = fitting.choose()
@@ -90,28 +90,28 @@ def survey_documents(
 
 
 def _with_secrets(
-    entries: Iterable[Read | Skipped], skipped: list[Skipped], *, without_secrets: bool
-) -> Iterator[tuple[Read, tuple[Secret, ...]]]:
-    """Documents with the places of their secrets, which are taken out if that is wanted."""
+    entries: Iterable[Loaded | Skipped], skipped: list[Skipped], *, without_secrets: bool
+) -> Iterator[_Entry]:
+    """Yield documents with the secrets found in them, redacted if ``without_secrets``."""
     for entry in entries:
         if isinstance(entry, Skipped):
             skipped.append(entry)
             continue
         secrets = find_secrets(entry.document)
         if secrets and without_secrets:
-            entry = Read(redact(entry.document), entry.kind)
+            entry = Loaded(redact(entry.document), entry.kind)
         yield entry, secrets
 
 
 def _in_batches(
-    prepared: Iterable[tuple[Read, tuple[Secret, ...]]], tokenizer: DocumentTokenizer
-) -> Iterator[tuple[_Batch, list[int]]]:
-    """Batches of documents with their tokens, counted by other threads while this one reads."""
+    searched: Iterable[_Entry], tokenizer: DocumentTokenizer
+) -> Iterator[tuple[list[_Entry], list[int]]]:
+    """Yield batches with their token counts; other threads count while this one loads."""
     counters = min(os.cpu_count() or 1, _MAX_COUNTERS)
-    waiting: deque[tuple[_Batch, Future[list[int]]]] = deque()
+    waiting: deque[tuple[list[_Entry], Future[list[int]]]] = deque()
     with ThreadPoolExecutor(counters) as pool:
-        for batch in _batches(prepared):
-            documents = [read.document for read, _ in batch]
+        for batch in _batches(searched):
+            documents = [loaded.document for loaded, _ in batch]
             waiting.append((batch, pool.submit(count_tokens, documents, tokenizer)))
             if len(waiting) > counters:
                 first, counts = waiting.popleft()
@@ -120,12 +120,12 @@ def _in_batches(
             yield batch, counts.result()
 
 
-def _batches(prepared: Iterable[tuple[Read, tuple[Secret, ...]]]) -> Iterator[_Batch]:
-    batch: _Batch = []
+def _batches(searched: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    batch: list[_Entry] = []
     chars = 0
-    for read, secrets in prepared:
-        batch.append((read, secrets))
-        chars += sum(len(section.text) for section in read.document.sections)
+    for loaded, secrets in searched:
+        batch.append((loaded, secrets))
+        chars += sum(len(section.text) for section in loaded.document.sections)
         if chars >= _BATCH_CHARS:
             yield batch
             batch, chars = [], 0

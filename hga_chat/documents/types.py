@@ -1,23 +1,26 @@
-"""What documents consist of."""
+"""Documents, their sections, and the places that passages come from."""
 
 from dataclasses import dataclass
 
+STANDARD_INPUT = "-"
+"""The path that stands for standard input."""
+
 
 class DocumentError(Exception):
-    """Nothing that was asked for can be read; the text is one line for the user."""
+    """Nothing the user asked for can be loaded; the text is one line for the user."""
 
 
 class UnreadableError(Exception):
-    """One source cannot be read; the text is the reason given for skipping it."""
+    """One source cannot be loaded; the text is the reason for skipping it."""
 
 
 @dataclass(frozen=True)
 class Section:
     """An addressable piece of a document.
 
-    The sections of a text file hold all of it: joined they are the file with Unix line ends.
-    Lines count from 1 and ``end_line`` is inclusive; a PDF page has ``page`` instead; formats
-    with neither are addressed by the label.
+    Joined, the sections of a text file are the whole file with Unix line ends. Lines count from 1
+    and ``end_line`` is inclusive. A PDF page has ``page`` instead of lines; a section of a format
+    with neither is addressed by its label.
     """
 
     path: str
@@ -27,10 +30,10 @@ class Section:
     end_line: int | None
     page: str | None
     lines: tuple[int, ...] | None = None
-    """Line of the file in which each line of ``text`` begins, where they do not just count on."""
+    """For each line of ``text``, its line in the file; None if they are consecutive."""
 
     def line_at(self, index: int) -> int | None:
-        """Return the line of the file for the character ``index`` of ``text``, if it has lines."""
+        """Return the file's line of character ``index`` of ``text``; None without lines."""
         if self.start_line is None:
             return None
         row = self.text.count("\n", 0, index)
@@ -39,7 +42,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A loaded source. ``format`` is the name of one of the formats that can be read."""
+    """A loaded source. ``format`` is the name of its format, such as ``pdf``."""
 
     path: str
     format: str
@@ -47,18 +50,18 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a format's reader makes of one source: its sections, and notes on what it lacks."""
+class LoadedFile:
+    """The sections of one source, and notes on the parts that could not be loaded."""
 
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
     format: str | None = None
-    """The format's name, where it takes the whole file to tell."""
+    """The format's name, where only the whole file reveals it."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A source, or a part of one that the reason names, that was not read."""
+    """A source that was not loaded, or the part of one that the reason names."""
 
     path: str
     reason: str
@@ -66,7 +69,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class LoadedDocuments:
-    """What was read, in reading order, and what was not."""
+    """The loaded documents, in order, and the sources that were skipped."""
 
     documents: tuple[Document, ...]
     skipped: tuple[Skipped, ...]
@@ -75,7 +78,7 @@ class LoadedDocuments:
 def where(
     path: str, start_line: int | None, end_line: int | None, page: str | None, label: str = ""
 ) -> str:
-    """A place for people: ``app.py:10-24``, ``a.pdf, page iv``, ``b.epub, Part One``."""
+    """Return a place for people: ``app.py:10-24``, ``a.pdf, page iv``, ``b.epub, Part One``."""
     if page is not None:
         return f"{path}, page {page}"
     if start_line is None:
@@ -85,11 +88,11 @@ def where(
 
 @dataclass(frozen=True)
 class Passage:
-    """Where a range of tokens stands.
+    """The place and text of a range of tokens.
 
-    ``start_line`` to ``end_line`` (inclusive, from 1) are exactly the lines the tokens touch, or
-    ``page`` is the page, or the format has neither. ``text`` holds the text of the tokens and
-    what surrounds it on these lines, shortened where a line is very long.
+    ``start_line`` to ``end_line`` (inclusive, from 1) are exactly the lines the tokens touch; a
+    PDF has ``page`` instead, and some formats have neither. ``text`` holds the tokens' text and
+    the rest of those lines, shortened where a line is very long.
     """
 
     path: str

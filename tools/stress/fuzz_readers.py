@@ -20,18 +20,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from hga_chat.documents import displayable
-from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PACKED, PDF, TABLE, TEXT, format_of
+from hga_chat.display import displayable
+from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PDF, TABLE, TEXT, ZIPPED, format_of
 from hga_chat.documents.html import reader as html_reader
 from hga_chat.documents.pdf import reader as pdf_reader
 from hga_chat.documents.plain.decode import PROBE_BYTES, decode_text
 from hga_chat.documents.sandbox.child import Limits, children_ended
-from hga_chat.documents.types import Reading, UnreadableError
-from hga_chat.documents.unsupported import foreign_kind
+from hga_chat.documents.types import LoadedFile, UnreadableError
+from hga_chat.documents.unsupported import unsupported_format
 from hga_chat.documents.zipped import reader as packed_reader
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
-READERS = {kind.name: kind for kind in (TEXT, MARKDOWN, TABLE, NOTEBOOK, HTML, PACKED, PDF)}
+READERS = {kind.name: kind for kind in (TEXT, MARKDOWN, TABLE, NOTEBOOK, HTML, ZIPPED, PDF)}
 SEEDS = {
     "text": ("text/*", "other/*.txt", "*.txt", "html/*"),
     "markdown": ("*.md", "other/hostile.txt"),
@@ -161,16 +161,16 @@ def inputs(name: str, count: int, random: Random) -> Iterator[bytes]:
     yield from seeds
     seeds = [seed for seed in seeds if len(seed) <= MAX_SEED_BYTES]
     # What is whole goes through more of a reader than what is damaged already.
-    whole = [seed for seed in seeds if can_be_read(name, seed)]
+    whole = [seed for seed in seeds if can_be_loaded(name, seed)]
     for _ in range(count):
         change = STRUCTURAL.get(name, mutate) if random.random() < 0.7 else mutate
         yield change(random.choice(whole if random.random() < 0.8 else seeds), random, seeds)
 
 
-def can_be_read(name: str, data: bytes) -> bool:
+def can_be_loaded(name: str, data: bytes) -> bool:
     """Whether a reader takes ``data``."""
     try:
-        READERS[name].read("a", data)
+        READERS[name].load("a", data)
     except UnreadableError:
         return False
     return True
@@ -183,12 +183,12 @@ def check(name: str, data: bytes) -> str:
         AssertionError: A rule is broken.
     """
     path = f"a\x1b[31m.{name}"
-    foreign = foreign_kind(path, data[:PROBE_BYTES])
+    foreign = unsupported_format(path, data[:PROBE_BYTES])
     assert foreign is None or is_safe(foreign)
     format_of(path, data[:PROBE_BYTES])
     started = time.monotonic()
     try:
-        reading = READERS[name].read(path, data)
+        loaded = READERS[name].load(path, data)
     except UnreadableError as error:
         reason = str(error)
         assert is_safe(reason), f"unsafe reason {reason!r}"
@@ -196,18 +196,18 @@ def check(name: str, data: bytes) -> str:
         assert not _MISTAKE.search(reason), reason
         ended = "limited" if _LIMIT.search(reason) else "refused"
     else:
-        check_reading(name, data, reading)
+        check_loaded(name, data, loaded)
         ended = "read"
     took = time.monotonic() - started
     assert took < SECONDS + 5, f"took {took:.1f} s"
     return ended
 
 
-def check_reading(name: str, data: bytes, reading: Reading) -> None:
+def check_loaded(name: str, data: bytes, loaded: LoadedFile) -> None:
     """Hold sections and notes against the rules."""
-    for note in reading.notes:
+    for note in loaded.notes:
         assert is_safe(note), f"unsafe note {note!r}"
-    for section in reading.sections:
+    for section in loaded.sections:
         assert is_safe(section.label), f"unsafe label {section.label!r}"
         assert section.label, "no label"
         shown = displayable(section.text)
@@ -217,8 +217,8 @@ def check_reading(name: str, data: bytes, reading: Reading) -> None:
             assert 1 <= section.start_line <= (section.end_line or 0), "lines run backwards"
         if section.lines is not None:
             assert len(section.lines) == section.text.count("\n"), "lines are not counted right"
-    if name in {"text", "markdown"} or (name == "table" and not reading.notes):
-        text = "".join(section.text for section in reading.sections)
+    if name in {"text", "markdown"} or (name == "table" and not loaded.notes):
+        text = "".join(section.text for section in loaded.sections)
         assert text == decode_text(data), "text is lost"
 
 

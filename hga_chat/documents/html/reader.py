@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from hga_chat.documents.plain.extracted_text import Outline
+from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.sandbox.child import Limits, extract
-from hga_chat.documents.types import Reading
+from hga_chat.documents.types import LoadedFile
 
 LIMITS = Limits(seconds=30)
 _WORKER = Path(__file__).with_name("worker.py")
 
 
-def read_html(path: str, data: bytes) -> Reading:
+def load_html(path: str, data: bytes) -> LoadedFile:
     """Read HTML into one section a heading, labelled with the trail of headings to it.
 
     Lines are those of the source. What stands before the first heading is labelled with the
@@ -19,5 +19,5 @@ def read_html(path: str, data: bytes) -> Reading:
     Raises:
         UnreadableError: ``data`` is not text, has no text to read, or takes too long.
     """
-    outline = Outline.from_answer(extract(_WORKER, data, "HTML", LIMITS))
-    return Reading(tuple(outline.sections(path, outline.title or None)))
+    outline = ExtractedText.from_answer(extract(_WORKER, data, "HTML", LIMITS))
+    return LoadedFile(tuple(outline.sections(path, outline.title or None)))

@@ -17,7 +17,7 @@ from hga_chat.documents.html.tags import (
     PARAGRAPHS,
     VOID,
 )
-from hga_chat.documents.plain.extracted_text import Outline
+from hga_chat.documents.plain.extracted_text import ExtractedText
 
 _Attributes = list[tuple[str, str | None]]
 
@@ -31,7 +31,7 @@ _CDATA = "<![CDATA["
 _MAX_TABLE_DEPTH = 8
 
 
-def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True) -> Outline:
+def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True) -> ExtractedText:
     """Return the text of an HTML page, its headings and where its anchors are.
 
     Left out: scripts, styles, controls, what is hidden and, if so asked, navigation. Links keep
@@ -72,14 +72,14 @@ class _Page(HTMLParser):
         self._heading: int | None = None
         self._title: list[str] = []
 
-    def outline(self) -> Outline:
+    def outline(self) -> ExtractedText:
         """What was found, once everything is fed."""
         while self._open:
             self.handle_endtag(self._open[-1])
         self._end_line()
         page = self._flows[0]
         title = " ".join("".join(self._title).split())
-        return Outline(page.lines, page.headings, page.numbers, title, page.anchors)
+        return ExtractedText(page.lines, page.headings, page.numbers, title, page.anchors)
 
     def handle_starttag(self, tag: str, attrs: _Attributes) -> None:
         """Open an element."""

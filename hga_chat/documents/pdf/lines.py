@@ -73,7 +73,7 @@ class Line:
         return max(self.pieces, key=lambda piece: len(piece.text))
 
 
-def read_lines(page: PageObject, fonts: Fonts) -> list[Line]:
+def extract_lines(page: PageObject, fonts: Fonts) -> list[Line]:
     """Return the lines of a page in pypdf's order and, but for spaces, in its words.
 
     Lines at an angle to most of the text, as in a stamp on the margin, come last.

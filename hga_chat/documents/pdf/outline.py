@@ -29,7 +29,7 @@ class Heading:
     top: float | None
 
 
-def read_headings(reader: PdfReader) -> list[Heading]:
+def extract_headings(reader: PdfReader) -> list[Heading]:
     """Return the outline's entries that lead to a page of the document, in order of the pages.
 
     Entries that are damaged or lead elsewhere are left out; each is looked at once, so that a

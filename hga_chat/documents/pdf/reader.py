@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from hga_chat.documents.sandbox.child import Limits, extract
-from hga_chat.documents.types import Reading, Section, UnreadableError
+from hga_chat.documents.types import LoadedFile, Section, UnreadableError
 
 TIMEOUT_S = 120.0
 _WORKER = Path(__file__).with_name("worker.py")
@@ -18,7 +18,7 @@ class _Page(TypedDict):
     problem: str | None
 
 
-def read_pdf(path: str, data: bytes) -> Reading:
+def load_pdf(path: str, data: bytes) -> LoadedFile:
     """Read a PDF into one section a page that has text.
 
     Pages are named by their labels and by the outline's heading in force where they begin, or
@@ -58,7 +58,7 @@ def read_pdf(path: str, data: bytes) -> Reading:
         notes.append(f"{_name_pages(empty)}: no text (blank or drawn)")
     if failed:
         notes.append(f"{_name_pages(failed)}: damaged")
-    return Reading(tuple(sections), tuple(notes))
+    return LoadedFile(tuple(sections), tuple(notes))
 
 
 def _name_pages(labels: list[str]) -> str:

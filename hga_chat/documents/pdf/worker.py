@@ -10,8 +10,8 @@ from pypdf.generic import DictionaryObject
 from hga_chat.documents.pdf.columns import in_reading_order
 from hga_chat.documents.pdf.fonts import Fonts
 from hga_chat.documents.pdf.headers_footers import without_running_lines
-from hga_chat.documents.pdf.lines import Line, read_lines
-from hga_chat.documents.pdf.outline import headings_of_pages, read_headings
+from hga_chat.documents.pdf.lines import Line, extract_lines
+from hga_chat.documents.pdf.outline import extract_headings, headings_of_pages
 from hga_chat.documents.pdf.text_repair import Vocabulary, plain
 
 MAX_PAGES = 2_000
@@ -89,7 +89,7 @@ def extract(data: bytes) -> dict[str, Any]:
         read: list[Line] = []
         problem = None
         try:
-            read = read_lines(reader.pages[index], fonts)
+            read = extract_lines(reader.pages[index], fonts)
         except Exception as error:  # noqa: BLE001 - a damaged page raises anything
             problem = f"{type(error).__name__}: {_one_line(error)}"
         chars += sum(len(line.text) for line in read)
@@ -97,7 +97,7 @@ def extract(data: bytes) -> dict[str, Any]:
             return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
         pages.append({"label": label, "problem": problem})
         written.append(read)
-    headings = read_headings(reader)
+    headings = extract_headings(reader)
     kept = without_running_lines(written, labels, headings)
     ordered = [in_reading_order(lines) for lines in kept]
     titles = headings_of_pages(headings, ordered)

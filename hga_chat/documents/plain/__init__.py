@@ -1,1 +1,1 @@
-"""Files that are text already: plain text, Markdown, notebooks, tables."""
+"""Formats that are text: plain text, source code, Markdown, notebooks, tables."""

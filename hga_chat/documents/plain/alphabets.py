@@ -1,34 +1,39 @@
-"""Telling the encodings of European languages apart by the letters that each language has."""
+"""Tells encodings of European languages apart by the letters of each language."""
 
-_WESTERN = "cp1252"
-# The letters beyond ASCII. What a language shares with others is no proof, what it lacks is.
+_WESTERN = (
+    "äöüß",
+    "àâæçéèêëîïôœùûüÿ",
+    "áéíóúüñ",
+    "áâãàçéêíóôõúü",
+    "àèéìíîòóù",
+    "åäöæøéüá",
+    "éëïóöüèê",
+    "áéíóúýþæöð",
+)
+_CENTRAL = ("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "ăâîşţ", "čćđšž")
+# Encodings, and the letters beyond ASCII of each language that may be written in them. A shared
+# letter proves nothing; a letter that a language lacks rules it out.
 _ALPHABETS = (
-    *((_WESTERN, letters) for letters in ("äöüß", "àâæçéèêëîïôœùûüÿ", "áéíóúüñ", "áâãàçéêíóôõúü")),
-    *((_WESTERN, letters) for letters in ("àèéìíîòóù", "åäöæøéüá", "éëïóöüèê", "áéíóúýþæöð")),
-    *(
-        (encoding, letters)
-        for encoding in ("cp1250", "iso8859_2")
-        for letters in (
-            *("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "ăâîşţ", "čćđšž"),
-        )
-    ),
-    ("cp1254", "çğıöşüâîû"),
+    ("cp1252", _WESTERN),
+    ("cp1250", _CENTRAL),
+    ("iso8859_2", _CENTRAL),
+    ("cp1254", ("çğıöşüâîû",)),
 )
 _MIN_SHARE = 0.95
 _MIN_LETTERS = 8
-# Signs that stand between words, wherever their text comes from.
-_SIGNS = frozenset("\u00a0«»‹›“”„‘’‚–—…·•°§©®™€£¡¿")
+# Punctuation and symbols that occur in any language.
+_SYMBOLS = frozenset("\u00a0«»‹›“”„‘’‚–—…·•°§©®™€£¡¿")
 
 
 def european_encoding(probe: bytes) -> str | None:
-    """Return the encoding in which ``probe`` is written with the letters of one language.
+    """Return the first encoding in which ``probe`` uses the letters of one language, else None.
 
-    Western ones come first: most files are.
+    Western encodings are tried first, as they are the most common.
 
     Args:
-        probe: Text in which single bytes beyond ASCII stand for letters.
+        probe: Bytes of a text in a single-byte encoding.
     """
-    for encoding, alphabet in _ALPHABETS:
+    for encoding, alphabets in _ALPHABETS:
         try:
             text = probe.decode(encoding).lower()
         except UnicodeDecodeError:
@@ -36,9 +41,11 @@ def european_encoding(probe: bytes) -> str | None:
         letters = [
             char
             for before, char in zip(" " + text, text, strict=False)
-            if char > "\x7f" and (char not in _SIGNS or (char == "¿" and before.isalpha()))
+            if char > "\x7f" and (char not in _SYMBOLS or (char == "¿" and before.isalpha()))
         ]
-        known = sum(char in alphabet for char in letters)
-        if len(letters) >= _MIN_LETTERS and known >= _MIN_SHARE * len(letters):
-            return encoding
+        if len(letters) < _MIN_LETTERS:
+            continue
+        for alphabet in alphabets:
+            if sum(char in alphabet for char in letters) >= _MIN_SHARE * len(letters):
+                return encoding
     return None

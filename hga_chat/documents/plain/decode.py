@@ -1,4 +1,4 @@
-"""From the bytes of a text file to its text."""
+"""Decodes the bytes of text files, whatever their encoding."""
 
 import codecs
 import contextlib
@@ -8,9 +8,9 @@ from hga_chat.documents.plain.alphabets import european_encoding
 from hga_chat.documents.types import UnreadableError
 
 PROBE_BYTES = 8192
-"""How much of a file the binary probe looks at."""
+"""How much of a file decides whether it is binary."""
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 before UTF-16: its little-endian mark starts with that of UTF-16.
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
@@ -31,18 +31,29 @@ _MIN_HIGH_BYTES = 24
 _MIN_UTF16_BYTES = 128
 _MIN_WESTERN_UTF16_BYTES = 8
 _MAX_PLANES = 8
-# Between ASCII these stand alone in western and central European languages, in runs elsewhere.
+# Bytes beyond ASCII are mostly single in western and central European text, in runs elsewhere.
 _MIN_PAIRED_SHARE = 0.5
 _MIN_KANA_SHARE = 0.6
 _OTHER = (
-    *("cp1251", "koi8_r", "cp866", "iso8859_5", "mac_cyrillic"),
-    *("cp1253", "cp1255", "cp1256", "cp874"),
-    *("cp932", "euc_jp", "gb18030", "big5", "euc_kr"),
+    "cp1251",
+    "koi8_r",
+    "cp866",
+    "iso8859_5",
+    "mac_cyrillic",
+    "cp1253",
+    "cp1255",
+    "cp1256",
+    "cp874",
+    "cp932",
+    "euc_jp",
+    "gb18030",
+    "big5",
+    "euc_kr",
 )
 
 
 def is_binary(head: bytes) -> bool:
-    """Whether the first bytes of a file have a NUL that is not part of a character."""
+    """Whether the first bytes of a file contain a NUL that is not part of a character."""
     if b"\0" not in head or any(head.startswith(mark) for mark, _, _ in _BYTE_ORDER_MARKS):
         return False
     return _unmarked_utf16(head) is None
@@ -51,12 +62,12 @@ def is_binary(head: bytes) -> bool:
 def decode_text(data: bytes) -> str:
     r"""Return the text of a file with ``\n`` line ends.
 
-    A byte order mark decides; else UTF-16 or UTF-8 if the bytes are that; else the encoding of
-    which the text makes most sense, told from a part of it, if there is enough of it; else
-    Windows-1252 or Latin-1, if the result looks like text in a European language.
+    Tried in order: the encoding of a byte order mark; UTF-16 without a mark; UTF-8; the encoding
+    that fits a sample best, if the sample is long enough; Windows-1252 or Latin-1, if the result
+    looks like text in a European language.
 
     Raises:
-        UnreadableError: ``data`` is binary or in an encoding that cannot be told.
+        UnreadableError: ``data`` is binary or its encoding cannot be recognised.
     """
     if is_binary(data[:PROBE_BYTES]):
         raise UnreadableError("binary")
@@ -72,7 +83,9 @@ def _decode(data: bytes) -> str:
             try:
                 return data.decode(encoding)
             except UnicodeDecodeError:
-                raise UnreadableError(f"marked as {name} but not valid {name}") from None
+                raise UnreadableError(
+                    f"has a {name} byte order mark but is not valid {name}"
+                ) from None
     head = data[:PROBE_BYTES]
     unmarked = _unmarked_utf16(head) if b"\0" in head else None
     if unmarked is not None:
@@ -88,10 +101,11 @@ def _decode(data: bytes) -> str:
 
 
 def _unmarked_utf16(head: bytes) -> str | None:
-    """The byte order of UTF-16 without a mark; None for anything else.
+    """Return the byte order of UTF-16 without a mark; None if the bytes are not UTF-16.
 
-    Half of the bytes of a western text are NUL. Another one is printable throughout, with a few
-    characters of ASCII; other bytes read like this are not, or are ASCII from all of the planes.
+    In western text, half of the bytes are NUL. Other text must be printable throughout and contain
+    some ASCII. Binary data decoded like this is not printable; pairs of ASCII bytes are, but their
+    high bytes take many different values.
     """
     if len(head) % 2 or len(head) < _MIN_WESTERN_UTF16_BYTES:
         return None
@@ -101,7 +115,7 @@ def _unmarked_utf16(head: bytes) -> str | None:
         scattered = head.isascii() and len(set(high)) > _MAX_PLANES
         if not western and (scattered or len(head) < _MIN_UTF16_BYTES):
             continue
-        # At the end of the probe a pair of surrogates may be cut.
+        # The probe may end within a surrogate pair.
         text = head.decode(encoding, "ignore")
         if len(text) >= len(head) // 2 - 1 - _surrogate_pairs(text) and all(
             char.isprintable() or char in "\t\n\r\f\u3000\ufeff" for char in text
@@ -123,11 +137,11 @@ def _decode_legacy(data: bytes) -> str:
         raise unknown
     high = len(data) - len(data.translate(None, _HIGH_BYTES))
     invalid = damaged.count("\ufffd")
-    # A few bad bytes in what is otherwise UTF-8 cost those bytes only.
+    # In mostly valid UTF-8, only the bad bytes are lost.
     valid = sum(char >= "\x80" for char in damaged) - invalid
     if valid > invalid:
         return damaged
-    encoding = _told_by_content(data)
+    encoding = _detect(data)
     if encoding is not None:
         text = data.decode(encoding, "replace")
         if text.count("\ufffd") <= max(1, _MAX_BAD_SHARE * len(text)):
@@ -143,8 +157,8 @@ def _decode_legacy(data: bytes) -> str:
     return text
 
 
-def _told_by_content(data: bytes) -> str | None:
-    """The encoding of which the lines that are not ASCII make most sense."""
+def _detect(data: bytes) -> str | None:
+    """Return the encoding that fits the lines with bytes beyond ASCII best; None if unsure."""
     probe = _lines_beyond_ascii(data)
     high = len(_HIGH.findall(probe))
     paired = sum(len(run) for run in _HIGH_PAIRS.findall(probe))
@@ -159,7 +173,7 @@ def _told_by_content(data: bytes) -> str | None:
 
 
 def _is_kana(probe: bytes) -> bool:
-    """Whether this is Shift-JIS with many katakana, the second bytes of which are ASCII."""
+    """Whether this is Shift-JIS with many katakana, whose second bytes are ASCII."""
     text = probe.decode("cp932", "ignore")
     beyond = [char for char in text if char > "\x7f"]
     kana = sum("\u3040" <= char <= "\u30ff" for char in beyond)
@@ -167,7 +181,7 @@ def _is_kana(probe: bytes) -> bool:
 
 
 def _lines_beyond_ascii(data: bytes) -> bytes:
-    """Lines with other bytes than ASCII, whole ones where they are short."""
+    """Return a sample of the lines that contain bytes beyond ASCII."""
     first = _HIGH.search(data)
     start = data.rfind(b"\n", 0, first.start()) + 1 if first else 0
     lines, size = [], 0

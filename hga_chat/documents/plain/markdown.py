@@ -1,4 +1,4 @@
-"""Markdown: a section a heading."""
+"""Markdown: one section per heading."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,29 +6,28 @@ from itertools import pairwise
 from markdown_it import MarkdownIt
 
 from hga_chat.documents.plain.decode import decode_text
-from hga_chat.documents.plain.extracted_text import sections_under
-from hga_chat.documents.plain.text import split_lines
-from hga_chat.documents.types import Reading
+from hga_chat.documents.plain.sections import sections_under, split_lines
+from hga_chat.documents.types import LoadedFile
 
 _FRONT_MATTER = "---"
 
 
-def read_markdown(path: str, data: bytes) -> Reading:
-    """Read Markdown into one section a heading, labelled with the path of headings to it.
+def load_markdown(path: str, data: bytes) -> LoadedFile:
+    """Load Markdown as one section per heading, labelled with the trail of headings to it.
 
-    Headings follow CommonMark, so those in fences, lists and quotes do not count. What stands
-    before the first heading is labelled by its lines; long sections are cut further.
+    Headings follow CommonMark, except that those in lists and quotes do not count. Text before
+    the first heading is labelled with its lines; long sections are cut further.
 
     Raises:
         UnreadableError: ``data`` is not text.
     """
     lines = split_lines(decode_text(data))
     numbers = range(1, len(lines) + 1)
-    return Reading(tuple(sections_under(path, lines, _headings(lines), None, numbers)))
+    return LoadedFile(tuple(sections_under(path, lines, _headings(lines), None, numbers)))
 
 
 def _headings(lines: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Line index, level and title of every heading, in order."""
+    """Return the line index, level and title of every heading, in order."""
     skipped = _front_matter_lines(lines)
     markdown = MarkdownIt("commonmark")
     markdown.core.ruler.enableOnly(["normalize", "block"])

@@ -1,4 +1,4 @@
-"""Jupyter notebooks: a section a cell, outputs cut to what says something in a few lines."""
+"""Jupyter notebooks: one section per cell, with outputs cut to a few lines."""
 
 import json
 import re
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from hga_chat.documents.plain.decode import decode_text
-from hga_chat.documents.plain.text import sections_of, split_lines
-from hga_chat.documents.types import Reading, Section, UnreadableError
+from hga_chat.documents.plain.sections import sections_of, split_lines
+from hga_chat.documents.types import LoadedFile, Section, UnreadableError
 
 MAX_OUTPUT_LINES = 10
 MAX_OUTPUT_CHARS = 1_000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def read_notebook(path: str, data: bytes) -> Reading:
-    """Read the cells of a notebook in order, labelled as in "cell 7 (code)".
+def load_notebook(path: str, data: bytes) -> LoadedFile:
+    """Load the cells of a notebook in order, labelled like "cell 7 (code)".
 
-    Each begins with a line that names it. A code cell is followed by its output: the first lines
-    of text, images by their kind.
+    Each starts with a line that names it. The output of a code cell follows its source: the first
+    lines of text, and the type of each image.
 
     Raises:
         UnreadableError: ``data`` is not a notebook of format 4.
@@ -28,7 +28,7 @@ def read_notebook(path: str, data: bytes) -> Reading:
     except RecursionError:
         raise UnreadableError("damaged notebook: nested too deeply") from None
     except ValueError as error:
-        cause = f"not valid JSON in line {getattr(error, 'lineno', 1)}"
+        cause = f"invalid JSON on line {getattr(error, 'lineno', 1)}"
         raise UnreadableError(f"damaged notebook: {cause}") from None
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise UnreadableError("a notebook without cells; open and save it in Jupyter first")
@@ -45,7 +45,7 @@ def read_notebook(path: str, data: bytes) -> Reading:
             body += f"[output]\n{output}\n"
         label = f"cell {number} ({named})"
         sections += sections_of(path, split_lines(body + "\n"), label, None)
-    return Reading(tuple(sections))
+    return LoadedFile(tuple(sections))
 
 
 def _field(value: Any, name: str) -> Any:
@@ -53,7 +53,7 @@ def _field(value: Any, name: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """The text of a field, which is a string or a list of lines."""
+    """Return the text of a field: a string or a list of lines."""
     if isinstance(value, list):
         value = "".join(part for part in value if isinstance(part, str))
     return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Comma- and tab-separated values: small files whole, of others the head."""
+"""Comma- and tab-separated values: small files whole, the first rows of others."""
 
 import csv
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from itertools import islice, pairwise
 from pathlib import PurePath
 
 from hga_chat.documents.plain.decode import decode_text
-from hga_chat.documents.plain.text import (
+from hga_chat.documents.plain.sections import (
     MAX_SECTION_CHARS,
     MAX_SECTION_LINES,
     sections_of,
     split_lines,
 )
-from hga_chat.documents.types import Reading
+from hga_chat.documents.types import LoadedFile
 
 MAX_ROWS = 100
 _MAX_COLUMNS_CHARS = 200
@@ -20,11 +20,11 @@ _MAX_ROW_LINES = 100
 _DELIMITERS = ",;\t|"
 
 
-def read_table(path: str, data: bytes) -> Reading:
-    """Read delimited text as it stands, labelled with its columns.
+def load_table(path: str, data: bytes) -> LoadedFile:
+    """Load delimited text unchanged, labelled with its columns.
 
-    Of a file that is too long for one section the first 100 rows are read; a note says how many
-    are left out.
+    Of a file that is too long for one section, only the first 100 rows are loaded; a note says
+    how many are left out.
 
     Raises:
         UnreadableError: ``data`` is not text.
@@ -33,7 +33,7 @@ def read_table(path: str, data: bytes) -> Reading:
     delimiter = _delimiter(path, lines[0] if lines else "")
     label = _label(_first_row(lines, delimiter))
     if len(lines) <= MAX_SECTION_LINES and sum(map(len, lines)) <= MAX_SECTION_CHARS:
-        return Reading(tuple(sections_of(path, lines, label, range(1, len(lines) + 1))))
+        return LoadedFile(tuple(sections_of(path, lines, label, range(1, len(lines) + 1))))
     ends = _row_ends(lines, delimiter)
     kept, chars = 1, sum(map(len, lines[: ends[0]]))
     for start, end in islice(pairwise(ends), MAX_ROWS):
@@ -45,7 +45,7 @@ def read_table(path: str, data: bytes) -> Reading:
     note = f"{len(ends) - kept:,} of {len(ends) - 1:,} rows left out"
     head = [*lines[:last], f"[{note}]\n"]
     sections = sections_of(path, head, label, [*range(1, last + 1), last])
-    return Reading(tuple(sections), (note,))
+    return LoadedFile(tuple(sections), (note,))
 
 
 def _delimiter(path: str, first: str) -> str:
@@ -62,7 +62,7 @@ def _first_row(lines: Sequence[str], delimiter: str) -> list[str]:
 
 
 def _row_ends(lines: Sequence[str], delimiter: str) -> list[int]:
-    """How many lines are read after each row, the columns' names included."""
+    """Return the number of lines up to the end of each row, including the header row."""
     reader = csv.reader(lines, delimiter=delimiter)
     ends = [0]
     try:
@@ -74,7 +74,7 @@ def _row_ends(lines: Sequence[str], delimiter: str) -> list[int]:
             return ends[1:]
     except csv.Error:
         pass
-    # A quote that is never closed is no more than a sign.
+    # With a quote that is never closed, every line is a row.
     return list(range(1, len(lines) + 1))
 
 

@@ -1,1 +1,1 @@
-"""Which files of a folder are loaded, and in which order."""
+"""Decides which files of a folder are loaded, in which order, and why others are skipped."""

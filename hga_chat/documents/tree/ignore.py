@@ -1,4 +1,4 @@
-"""Which files of a tree are left out: ignore files and globs."""
+"""Decides which files of a tree are left out by ignore files, --include and --exclude."""
 
 import os
 import re
@@ -16,35 +16,34 @@ from hga_chat.documents.types import DocumentError
 class IgnoreRules:
     """The ``.gitignore`` files in force in a folder, outermost first.
 
-    As in git, the innermost file that says anything about a path decides, and nothing below an
-    ignored folder can be taken back in.
+    As in git, the innermost file with a matching pattern decides, and nothing below an ignored
+    folder can be included again.
     """
 
     levels: tuple[tuple[Path, tuple[GitIgnoreSpecPattern, ...]], ...] = ()
 
     def entering(self, folder: Path, *, is_repository: bool = False) -> "IgnoreRules":
-        """Return the rules inside ``folder``: these and its own; a repository has only its own."""
+        """Return the rules inside ``folder``: these and its own; in a repository, only its own."""
         rules = self
         if is_repository:
-            rules = IgnoreRules().reading(folder / ".git" / "info" / "exclude", folder)
-        return rules.reading(folder / ".gitignore", folder)
+            rules = IgnoreRules().with_file(folder / ".git" / "info" / "exclude", folder)
+        return rules.with_file(folder / ".gitignore", folder)
 
     def ignores(self, path: Path, *, is_folder: bool) -> bool:
-        """Whether ``path``, which stands in a folder that is not ignored, is ignored."""
+        """Whether ``path`` is ignored; the folder it is in must not be."""
         for folder, patterns in reversed(self.levels):
             relative = path.relative_to(folder).as_posix() + "/" * is_folder
             for pattern in reversed(patterns):
-                # The whole path: a match that ends earlier is that of a folder around it, which
-                # was judged before.
+                # A match that ends earlier matches a parent folder, which was checked before.
                 match = pattern.regex.match(relative) if pattern.regex else None
                 if match and match.end() == len(relative):
                     return bool(pattern.include)
         return False
 
-    def reading(self, file: Path, folder: Path) -> "IgnoreRules":
-        """Return these rules and those that ``file`` sets in ``folder``."""
+    def with_file(self, file: Path, folder: Path) -> "IgnoreRules":
+        """Return these rules and those of ``file``, which apply in ``folder``."""
         try:
-            # As in git, ignore files are not read through links.
+            # As in git, links to ignore files are not followed.
             is_file = file.is_file() and not file.is_symlink()
             lines = file.read_text("utf-8", "replace").split("\n") if is_file else []
         except OSError:
@@ -56,7 +55,7 @@ class IgnoreRules:
 def rules_around(folder: Path) -> IgnoreRules:
     """Return the rules that the repository around ``folder`` sets for it.
 
-    A folder that the repository ignores was asked for by name: then there are none.
+    If the repository ignores ``folder``, there are none: the user asked for it by name.
     """
     root = next((path for path in (folder, *folder.parents) if os.path.exists(path / ".git")), None)
     rules = IgnoreRules()
@@ -72,11 +71,11 @@ def rules_around(folder: Path) -> IgnoreRules:
 
 
 def _compile(lines: Iterable[str]) -> tuple[GitIgnoreSpecPattern, ...]:
-    """Compile the patterns that git would accept; a broken line is no rule."""
+    """Compile the lines that git accepts as patterns; skip the others."""
     patterns = []
     for line in lines:
         try:
-            pattern = GitIgnoreSpecPattern(_spelled_out(line))
+            pattern = GitIgnoreSpecPattern(_match_to_end(line))
         except (ValueError, re.error):
             continue
         if pattern.include is not None:
@@ -84,8 +83,8 @@ def _compile(lines: Iterable[str]) -> tuple[GitIgnoreSpecPattern, ...]:
     return tuple(patterns)
 
 
-def _spelled_out(line: str) -> str:
-    """Write trailing wildcards so that what they match is matched to its end."""
+def _match_to_end(line: str) -> str:
+    """Rewrite trailing wildcards so that a match covers the whole path."""
     line = line if line.endswith("\\ ") else line.rstrip()
     negation = "!" if line.startswith("!") else ""
     pattern, slash = line.removeprefix("!"), ""
@@ -102,15 +101,15 @@ def _spelled_out(line: str) -> str:
 class Globs:
     """The user's ``--include`` and ``--exclude``, in the notation of ignore files.
 
-    They are matched against paths as they are shown. In a folder, names that begin with a dot
-    are read only where an include glob names such a one itself.
+    They match paths as they are displayed. Hidden files of a folder are loaded only if an include
+    glob itself contains a hidden name.
     """
 
     include: GitIgnoreSpec | None
     hidden: GitIgnoreSpec
     exclude: GitIgnoreSpec
     named: frozenset[str]
-    """Names that stand in the include globs."""
+    """All path components of the include globs."""
 
     @classmethod
     def parse(cls, include: Sequence[str], exclude: Sequence[str]) -> "Globs":
@@ -128,13 +127,13 @@ class Globs:
         )
 
     def enters(self, path: str, relative: Path) -> bool:
-        """Whether the folder shown as ``path``, at ``relative`` to its tree, is looked into."""
+        """Whether to search a folder: displayed as ``path``, at ``relative`` in its tree."""
         if _is_hidden(relative.name) and not len(self.hidden):
             return False
         return not self.exclude.match_file(path + "/")
 
     def takes(self, path: str, relative: Path) -> bool:
-        """Whether the file shown as ``path``, at ``relative`` to its tree, is read."""
+        """Whether to load a file: displayed as ``path``, at ``relative`` in its tree."""
         if any(map(_is_hidden, relative.parts)) and not self.hidden.match_file(path):
             return False
         if self.include is not None and not self.include.match_file(path):

@@ -1,4 +1,4 @@
-"""What a file of a tree is to its reader, told by its path; the order of reading follows."""
+"""Classifies the files of a tree by their paths, and sorts them into loading order."""
 
 import re
 from enum import IntEnum
@@ -45,15 +45,54 @@ _PROSE = frozenset({"", ".md", ".rst", ".txt", ".adoc"})
 _ENTRIES = frozenset({"__main__", "app", "cli", "main"})
 _CODE = frozenset(
     {
-        *(".c", ".cc", ".clj", ".cpp", ".cs", ".cxx", ".dart", ".ex", ".go", ".hs", ".java"),
-        *(".jl", ".js", ".jsx", ".kt", ".lua", ".mjs", ".ml", ".php", ".pl", ".py", ".r", ".rb"),
-        *(".rs", ".scala", ".sh", ".swift", ".ts", ".tsx", ".vue", ".zig"),
+        ".c",
+        ".cc",
+        ".clj",
+        ".cpp",
+        ".cs",
+        ".cxx",
+        ".dart",
+        ".ex",
+        ".go",
+        ".hs",
+        ".java",
+        ".jl",
+        ".js",
+        ".jsx",
+        ".kt",
+        ".lua",
+        ".mjs",
+        ".ml",
+        ".php",
+        ".pl",
+        ".py",
+        ".r",
+        ".rb",
+        ".rs",
+        ".scala",
+        ".sh",
+        ".swift",
+        ".ts",
+        ".tsx",
+        ".vue",
+        ".zig",
     }
 )
 _DATA = frozenset(
     {
-        *(".csv", ".dat", ".geojson", ".json", ".jsonl", ".lock", ".map", ".ndjson", ".pem"),
-        *(".sql", ".svg", ".tsv", ".xml"),
+        ".csv",
+        ".dat",
+        ".geojson",
+        ".json",
+        ".jsonl",
+        ".lock",
+        ".map",
+        ".ndjson",
+        ".pem",
+        ".sql",
+        ".svg",
+        ".tsv",
+        ".xml",
     }
 )
 _TEST_STEM = re.compile(r"conftest|test_.*|.*[._-](test|tests|spec)|.*[a-z](Test|Tests|Spec)")
@@ -67,7 +106,7 @@ _MAX_ENTRY_DEPTH = 2
 
 
 class Kind(IntEnum):
-    """What a file is, in the order of reading; ``FILE`` is whatever has no kind of its own."""
+    """The kinds of files, in loading order; ``FILE`` is any file without a more specific kind."""
 
     README = 0
     MANIFEST = 1
@@ -92,15 +131,15 @@ FOLDERS_OF = {
     ),
     Kind.TRANSLATION: frozenset({"i18n", "locale", "locales", "translations"}),
 }
-"""Names of folders, in lower case, that make all files below them of one kind."""
+"""Lower-case names of folders that give all files below them one kind."""
 
 
 def kind_of(path: PurePath, project: str = "") -> Kind:
-    """Tell the kind of a file.
+    """Return the kind of a file.
 
     Args:
-        path: Relative to its tree.
-        project: The name that the tree's main module would have, see ``project_of``.
+        path: Path relative to its tree.
+        project: The likely name of the tree's main module, from ``project_of``.
     """
     name, stem, suffix = path.name.lower(), path.name.lower().split(".")[0], path.suffix.lower()
     if is_generated(name):
@@ -129,22 +168,22 @@ def kind_of(path: PurePath, project: str = "") -> Kind:
 
 
 def is_generated(name: str) -> bool:
-    """Whether a file is a lock file or minified, by its name."""
+    """Whether a file's name says that it is a lock file or minified."""
     lowered = name.lower()
     return lowered in _LOCKS or lowered.endswith(_GENERATED_SUFFIXES)
 
 
 def project_of(root: Path) -> str:
-    """The name that the main module of a tree would have: ``my_app`` for ``My-App-1.2``."""
+    """Return the likely name of a tree's main module: ``my_app`` for ``My-App-1.2``."""
     return re.sub(r"[-_.]v?\d[\w.+-]*$", "", root.name.lower()).replace("-", "_")
 
 
-def reading_order(path: PurePath, kind: Kind) -> tuple[tuple[int, str, str], ...]:
-    """Sort key of a file in its tree.
+def loading_order(path: PurePath, kind: Kind) -> tuple[tuple[int, str, str], ...]:
+    """Return the sort key of a file in its tree.
 
-    First the readme and the manifests of the tree, then entry points, then folder by folder with
-    a folder's files before those of the folders in it, then tests, and at the end what often
-    changes: an edit there leaves all that was read before it as it was.
+    The readme and the manifests of the tree come first, then entry points, then folder by folder
+    with a folder's own files before its subfolders, then tests, and finally files that often
+    change: K/V of the text before an edit stays valid.
     """
     *folders, name = path.parts
     part = kind
@@ -165,7 +204,7 @@ def _is_translation(path: PurePath, folders: list[str]) -> bool:
 
 
 def _is_entry(stem: str, suffix: str, folders: list[str], project: str) -> bool:
-    """Whether a source file is where a program starts or a library is entered."""
+    """Whether a source file is the entry point of a program or library."""
     if len(folders) > _MAX_ENTRY_DEPTH:
         return False
     if stem in _ENTRIES or stem == project or (stem == "index" and not folders):

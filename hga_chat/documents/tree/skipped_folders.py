@@ -1,4 +1,4 @@
-"""Folders of a tree that are not looked into, and the submodules in it."""
+"""Folders that are skipped: caches, dependencies, vendored code, build output, submodules."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -14,24 +14,33 @@ _BUILT = frozenset({"_build", "build", "dist", "out", "target"})
 _BUILT_NAMES = frozenset({"CMakeCache.txt", "build.ninja", "classes", "doctrees"})
 _BUILT_STARTS = ("bdist.", "lib.linux-", "lib.macosx-", "lib.win", "temp.")
 _BUILT_ENDS = (
-    *(".a", ".class", ".egg", ".jar", ".js.map", ".min.css", ".min.js", ".o", ".tar.gz", ".whl"),
+    ".a",
+    ".class",
+    ".egg",
+    ".jar",
+    ".js.map",
+    ".min.css",
+    ".min.js",
+    ".o",
+    ".tar.gz",
+    ".whl",
 )
 _SUBMODULE = re.compile(r"^\s*path\s*=\s*\"?(.+?)\"?\s*$", re.MULTILINE)
 
-NOT_CHECKED_OUT = "a submodule that is not checked out; 'git submodule update --init' fetches it"
+NOT_CHECKED_OUT = "a submodule, not checked out; run 'git submodule update --init' to fetch it"
 
 
 def is_cache(name: str) -> bool:
-    """Whether a folder of this name holds what nobody misses: caches, version control."""
+    """Whether a folder of this name can be skipped silently: a cache or version control."""
     return name in _CACHES or name.endswith(_CACHE_SUFFIXES)
 
 
-def not_written_here(name: str, entries: Collection[str]) -> str | None:
-    """Say what a folder holds if not the work of the tree's authors.
+def skip_reason(name: str, entries: Collection[str]) -> str | None:
+    """Return what a folder holds if it is not the work of the tree's authors, else None.
 
     Args:
-        name: Of the folder.
-        entries: Names of what stands in it.
+        name: The folder's name.
+        entries: The names of the files and folders in it.
     """
     if name in _INSTALLED:
         return "installed dependencies"
@@ -39,7 +48,7 @@ def not_written_here(name: str, entries: Collection[str]) -> str | None:
         return "a virtual environment"
     if "CACHEDIR.TAG" in entries:
         return "a cache"
-    # A Python package called vendor is about vendors, unless it says what it has copied.
+    # A Python package named vendor is about vendors, unless it lists what it has copied.
     is_vendor = name == "vendor" and ("__init__.py" not in entries or "vendor.txt" in entries)
     if name in _VENDORED or is_vendor:
         return "vendored code"
@@ -47,7 +56,7 @@ def not_written_here(name: str, entries: Collection[str]) -> str | None:
 
 
 def submodules(folder: Path) -> Iterator[Path]:
-    """The folders that ``.gitmodules`` in ``folder`` names and that lie in it."""
+    """Yield the folders inside ``folder`` that its ``.gitmodules`` names."""
     file = folder / ".gitmodules"
     try:
         text = file.read_text("utf-8", "replace") if file.is_file() else ""

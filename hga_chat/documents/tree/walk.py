@@ -1,4 +1,4 @@
-"""Finding the files of a folder, in the order in which they are read."""
+"""Finds the files of a folder, in loading order, and those that are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hga_chat.documents.tree.ignore import Globs, rules_around
-from hga_chat.documents.tree.kinds import Kind, is_generated, kind_of, project_of, reading_order
+from hga_chat.documents.tree.kinds import Kind, is_generated, kind_of, loading_order, project_of
 from hga_chat.documents.tree.skipped_folders import (
     NOT_CHECKED_OUT,
     is_cache,
-    not_written_here,
+    skip_reason,
     submodules,
 )
 from hga_chat.documents.types import DocumentError, Skipped
@@ -20,25 +20,25 @@ MAX_FILES = 20_000
 
 @dataclass(frozen=True)
 class Found:
-    """A file to read, what to call it and what it is to the reader."""
+    """A file to load, the path to display and its kind."""
 
     file: Path
     path: str
     kind: Kind
     is_named: bool = False
-    """Whether the user named it themselves, so that it is read whatever it is."""
+    """Whether the user named this very file, so that it is loaded even if generated."""
 
 
 def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipped]]:
-    """List the files below ``root`` worth reading, in reading order, and what is passed over.
+    """List the files below ``root`` to load, in loading order, and those skipped with reasons.
 
-    Links are not followed: what they point to inside the tree is read at its own place. Ignored
-    and hidden files, caches and what the globs leave out are not mentioned.
+    Links are not followed: a target inside the tree is loaded at its own place. Ignored and hidden
+    files, caches and files that the globs leave out are not mentioned.
 
     Args:
         root: The folder.
-        prefix: Put before each path, which is relative to ``root``.
-        globs: The user's choice.
+        prefix: Prefix of the displayed paths, which are relative to ``root``.
+        globs: The user's --include and --exclude.
 
     Raises:
         DocumentError: ``root`` cannot be listed or has too many files.
@@ -47,7 +47,7 @@ def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipp
     try:
         os.scandir(resolved).close()
     except OSError as error:
-        raise DocumentError(f"{root}: {reason_of(error)}") from None
+        raise DocumentError(f"{root}: {os_error_reason(error)}") from None
     found: list[Path] = []
     skipped: list[Skipped] = []
     for entry in _entries(resolved, prefix, globs):
@@ -61,47 +61,48 @@ def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipp
             )
     project = project_of(resolved)
     kinds = {path: kind_of(path, project) for path in found}
-    found.sort(key=lambda path: reading_order(path, kinds[path]))
+    found.sort(key=lambda path: loading_order(path, kinds[path]))
     skipped.sort(key=lambda entry: entry.path)
-    return [Found(resolved / path, prefix + shown(path), kinds[path]) for path in found], skipped
+    files = [Found(resolved / path, prefix + path_text(path), kinds[path]) for path in found]
+    return files, skipped
 
 
-def shown(path: Path) -> str:
-    """Return ``path`` as valid text, whatever bytes the file system has for it."""
+def path_text(path: Path) -> str:
+    """Return ``path`` as valid Unicode, whatever bytes the file system has for it."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
-def reason_of(error: OSError) -> str:
-    """Return the reason for skipping a file that could not be read."""
+def os_error_reason(error: OSError) -> str:
+    """Return the system's reason why a file could not be opened, in lower case."""
     return (error.strerror or str(error)).lower()
 
 
 def _entries(root: Path, prefix: str, globs: Globs) -> Iterator[Path | Skipped]:
-    """Files relative to ``root``, and what is skipped, in no particular order."""
+    """Yield files relative to ``root`` and what is skipped, in no particular order."""
     folders = [(root, rules_around(root))]
     missing: set[Path] = set()
     while folders:
         folder, outside = folders.pop()
         relative = folder.relative_to(root)
-        name = prefix + shown(relative)
+        name = prefix + path_text(relative)
         try:
             entries = list(os.scandir(folder))
         except OSError as error:
-            yield Skipped(name, reason_of(error))
+            yield Skipped(name, os_error_reason(error))
             continue
         names = {entry.name for entry in entries}
         if folder in missing and not names:
             yield Skipped(f"{name}/", NOT_CHECKED_OUT)
         if ".gitmodules" in names:
             missing.update(submodules(folder))
-        what = not_written_here(folder.name, names)
+        what = skip_reason(folder.name, names)
         if what is not None and folder != root and folder.name not in globs.named:
-            yield Skipped(f"{name}/", f"{what}; name it with --include to read it")
+            yield Skipped(f"{name}/", f"{what}; name it with --include to load it")
             continue
         rules = outside.entering(folder, is_repository=".git" in names)
         for entry in entries:
             path, below = folder / entry.name, relative / entry.name
-            name = prefix + shown(below)
+            name = prefix + path_text(below)
             if entry.is_dir(follow_symlinks=False):
                 if (
                     globs.enters(name, below)
@@ -110,21 +111,21 @@ def _entries(root: Path, prefix: str, globs: Globs) -> Iterator[Path | Skipped]:
                 ):
                     folders.append((path, rules))
             elif globs.takes(name, below) and not rules.ignores(path, is_folder=False):
-                reason = _passed_over(entry, path, root, globs)
+                reason = _skip_file_reason(entry, path, root, globs)
                 if reason is None:
                     yield below
                 elif reason:
                     yield Skipped(name, reason)
 
 
-def _passed_over(entry: os.DirEntry[str], path: Path, root: Path, globs: Globs) -> str | None:
-    """Why a file is not read; empty if that need not be told."""
+def _skip_file_reason(entry: os.DirEntry[str], path: Path, root: Path, globs: Globs) -> str | None:
+    """Return why a file is skipped; empty to skip it silently, None to load it."""
     if entry.is_symlink():
-        return "" if _points_into(path, root) else "link to somewhere outside the folder"
+        return "" if _points_into(path, root) else "a link to outside the folder"
     if not entry.is_file(follow_symlinks=False):
         return "not a regular file"
     if globs.include is None and is_generated(entry.name):
-        return "generated; name it with --include to read it"
+        return "generated; name it with --include to load it"
     return None
 
 

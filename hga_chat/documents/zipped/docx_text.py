@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hga_chat.documents.plain.extracted_text import Outline
+from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_numbering import BULLET, Numbers
 from hga_chat.documents.zipped.docx_xml import child, local, value
@@ -26,15 +26,25 @@ _HEADING_NAME = re.compile(r"heading ([1-9])", re.IGNORECASE)
 # Removed text, the plain rendering of what is there already, and what is not part of the text.
 _LEFT_OUT = frozenset(
     {
-        *("del", "moveFrom", "Fallback", "commentReference", "instrText", "delText"),
-        *("rPr", "pPr", "tblPr", "trPr", "tcPr", "sectPr"),
+        "del",
+        "moveFrom",
+        "Fallback",
+        "commentReference",
+        "instrText",
+        "delText",
+        "rPr",
+        "pPr",
+        "tblPr",
+        "trPr",
+        "tcPr",
+        "sectPr",
     }
 )
 _BLOCKS = frozenset({"p", "tbl"})
 _NOTE_PARTS = (("footnotes.xml", "footnote", "Footnotes"), ("endnotes.xml", "endnote", "Endnotes"))
 
 
-def read_docx(members: Members) -> tuple[Outline, list[str]]:
+def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
     """Return the text of a Word document with its headings, and notes on what could not be read.
 
     Raises:
@@ -42,20 +52,20 @@ def read_docx(members: Members) -> tuple[Outline, list[str]]:
     """
     main = _main_part(members)
     folder = posixpath.dirname(main)
-    body = child(members.read_xml(main), "body")
+    body = child(members.parse_xml(main), "body")
     if body is None:
         raise UnreadableError("damaged Word document: it has no body")
     notes: list[str] = []
     styles: dict[str, _Style] = {}
     if f"{folder}/styles.xml" in members:
         try:
-            styles = _styles(members.read_xml(f"{folder}/styles.xml"))
+            styles = _styles(members.parse_xml(f"{folder}/styles.xml"))
         except UnreadableError as error:
             notes.append(f"headings are not told from text: {error}")
     numbers = Numbers()
     if f"{folder}/numbering.xml" in members:
         try:
-            numbers = Numbers(members.read_xml(f"{folder}/numbering.xml"))
+            numbers = Numbers(members.parse_xml(f"{folder}/numbering.xml"))
         except UnreadableError as error:
             notes.append(f"lists have no numbers: {error}")
     text = _Text(styles, numbers)
@@ -63,15 +73,15 @@ def read_docx(members: Members) -> tuple[Outline, list[str]]:
     for name, kind, title in _NOTE_PARTS:
         if f"{folder}/{name}" in members:
             try:
-                text.add_notes(members.read_xml(f"{folder}/{name}"), kind, title)
+                text.add_notes(members.parse_xml(f"{folder}/{name}"), kind, title)
             except UnreadableError as error:
                 notes.append(str(error))
-    return Outline(text.lines, text.headings), notes
+    return ExtractedText(text.lines, text.headings), notes
 
 
 def _main_part(members: Members) -> str:
     if _RELATIONSHIPS in members:
-        for relationship in members.read_xml(_RELATIONSHIPS).iter("{*}Relationship"):
+        for relationship in members.parse_xml(_RELATIONSHIPS).iter("{*}Relationship"):
             if (relationship.get("Type") or "").endswith(_MAIN_TYPE):
                 return posixpath.normpath((relationship.get("Target") or "").lstrip("/"))
     return _DEFAULT_MAIN

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from hga_chat.documents.html.render import render
 from hga_chat.documents.html.worker import decode_html
-from hga_chat.documents.plain.extracted_text import Outline
+from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.members import Members
 
@@ -36,18 +36,18 @@ class _Title:
     text: str
 
 
-def read_epub(members: Members) -> tuple[Outline, list[str]]:
+def extract_epub(members: Members) -> tuple[ExtractedText, list[str]]:
     """Return the text of a book with its headings, and notes on what could not be read.
 
     Raises:
         UnreadableError: The book is encrypted or damaged.
     """
     _refuse_encrypted(members)
-    container = members.read_xml("META-INF/container.xml")
+    container = members.parse_xml("META-INF/container.xml")
     package_name = next((e.get("full-path") for e in _named(container, "rootfile")), None)
     if not package_name:
         raise UnreadableError("damaged EPUB: it does not say where its contents are")
-    package = members.read_xml(package_name)
+    package = members.parse_xml(package_name)
     items = {item.get("id"): item for item in _named(package, "item")}
     spine = next(_named(package, "spine"), None)
     references = [] if spine is None else list(_named(spine, "itemref"))
@@ -79,7 +79,7 @@ def read_epub(members: Members) -> tuple[Outline, list[str]]:
     notes = unread[:_MAX_NOTES]
     if len(unread) > _MAX_NOTES:
         notes.append(f"{len(unread) - _MAX_NOTES:,} more documents could not be read")
-    return Outline(lines, headings, title=" ".join(title.split())), notes
+    return ExtractedText(lines, headings, title=" ".join(title.split())), notes
 
 
 def _named(root: Any, name: str) -> Any:
@@ -90,7 +90,7 @@ def _named(root: Any, name: str) -> Any:
 def _refuse_encrypted(members: Members) -> None:
     if _ENCRYPTION not in members:
         return
-    for method in _named(members.read_xml(_ENCRYPTION), "EncryptionMethod"):
+    for method in _named(members.parse_xml(_ENCRYPTION), "EncryptionMethod"):
         if method.get("Algorithm") not in _FONT_ALGORITHMS:
             raise UnreadableError("encrypted EPUB (copy protection)")
 
@@ -121,7 +121,7 @@ def _contents(members: Members, package_name: str, items: Any, spine: Any) -> li
             continue
         name = _resolve(package_name, item.get("href") or "")[0]
         try:
-            titles = read(name, members.read_xml(name))
+            titles = read(name, members.parse_xml(name))
         except UnreadableError:
             continue
         if titles:
@@ -181,7 +181,7 @@ def _title(base: str, reference: str | None, depth: int, text: str) -> _Title | 
     return _Title(member, anchor, min(depth, _MAX_DEPTH), words)
 
 
-def _headings(page: Outline, titles: list[_Title], below: int) -> list[tuple[int, int, str]]:
+def _headings(page: ExtractedText, titles: list[_Title], below: int) -> list[tuple[int, int, str]]:
     """The headings of one document: those of the contents, and ``below`` them its own.
 
     What the contents name as well, in whole or in part, stands once.

@@ -22,8 +22,16 @@ _BLOCK_BYTES = 1 << 16
 _ENCRYPTED_FLAG = 1
 # Whatever a damaged archive makes the standard library raise.
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, OSError, ValueError, NotImplementedError, RuntimeError, OverflowError),
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
 )
 
 
@@ -82,7 +90,7 @@ class Members:
         self._left -= size
         return b"".join(blocks)
 
-    def read_xml(self, name: str) -> Any:
+    def parse_xml(self, name: str) -> Any:
         """Return the root element of a member that is XML.
 
         Entities are not resolved and nothing but the member itself is read.

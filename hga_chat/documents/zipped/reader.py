@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from hga_chat.documents.plain.extracted_text import Outline
+from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.sandbox.child import Limits, extract
-from hga_chat.documents.types import Reading
+from hga_chat.documents.types import LoadedFile
 
 LIMITS = Limits(seconds=60)
 _WORKER = Path(__file__).with_name("worker.py")
 
 
-def read_packed(path: str, data: bytes) -> Reading:
+def load_zipped(path: str, data: bytes) -> LoadedFile:
     """Read EPUB or DOCX into one section a heading, labelled with the trail of headings to it.
 
     There are neither lines nor pages: the label is the address.
@@ -20,7 +20,7 @@ def read_packed(path: str, data: bytes) -> Reading:
             limits on entries, size, ratio, text, memory or time.
     """
     answer = extract(_WORKER, data, "ZIP archive", LIMITS)
-    outline = Outline.from_answer(answer)
+    outline = ExtractedText.from_answer(answer)
     beginning = "beginning" if outline.headings else "text"
     sections = outline.sections(path, outline.title or beginning)
-    return Reading(tuple(sections), tuple(answer["notes"]), answer["format"])
+    return LoadedFile(tuple(sections), tuple(answer["notes"]), answer["format"])

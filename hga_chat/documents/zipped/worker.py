@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from hga_chat.documents.plain.extracted_text import Outline
+from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
-from hga_chat.documents.zipped.docx_text import read_docx
-from hga_chat.documents.zipped.epub_text import read_epub
+from hga_chat.documents.zipped.docx_text import extract_docx
+from hga_chat.documents.zipped.epub_text import extract_epub
 from hga_chat.documents.zipped.members import Members
 
 MAX_TEXT_CHARS = 5_000_000
@@ -36,12 +36,12 @@ def extract(data: bytes) -> dict[str, Any]:
     return {"format": kind, "notes": notes, **outline.answer()}
 
 
-def _read(members: Members) -> tuple[str, Outline, list[str]]:
+def _read(members: Members) -> tuple[str, ExtractedText, list[str]]:
     if _EPUB_CONTAINER in members and b"epub" in _mimetype(members) + members.read(_EPUB_CONTAINER):
-        return "epub", *read_epub(members)
+        return "epub", *extract_epub(members)
     names = members.names
     if _CONTENT_TYPES in members and any(name.startswith(_WORD_FOLDER) for name in names):
-        return "docx", *read_docx(members)
+        return "docx", *extract_docx(members)
     raise UnreadableError(_other_kind(members))
 
 

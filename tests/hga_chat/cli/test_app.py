@@ -113,7 +113,7 @@ def test_traceback_only_with_debug(cli, monkeypatch, tmp_path):
     def fail(*_):
         raise KeyError("lost")
 
-    monkeypatch.setattr("hga_chat.documents.read_documents", fail)
+    monkeypatch.setattr("hga_chat.documents.iter_documents", fail)
     ran = cli("ask", tmp_path, "q")
     assert ran.code == 1
     assert "Unexpected KeyError" in ran.err
@@ -125,7 +125,7 @@ def test_keyboard_interrupt_is_130_without_a_traceback(cli, monkeypatch, tmp_pat
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hga_chat.documents.read_documents", interrupt)
+    monkeypatch.setattr("hga_chat.documents.iter_documents", interrupt)
     ran = cli("ask", tmp_path, "q")
     assert (ran.code, ran.out, ran.err) == (130, "", "Interrupted.\n")
 

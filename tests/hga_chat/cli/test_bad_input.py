@@ -39,9 +39,9 @@ def folder_without_text(path):
     ("make", "message"),
     [
         (lambda tmp: tmp / "none.txt", "none.txt: no such file or folder"),
-        (lambda _: "", "an empty path; name a file or a folder"),
+        (lambda _: "", "the path is empty; name a file or folder"),
         (lambda tmp: write(tmp / "empty.txt", b""), "empty.txt: empty"),
-        (lambda tmp: folder_without_text(tmp / "pictures"), "pictures: nothing readable"),
+        (lambda tmp: folder_without_text(tmp / "pictures"), "pictures: nothing to load"),
         (lambda tmp: write(tmp / "data.bin", b"\x00\x01\x02" * 99), "data.bin: binary"),
         (lambda tmp: pdf(tmp / "locked.pdf", password="x"), "locked.pdf: encrypted"),
         (lambda tmp: write(tmp / "torn.pdf", b"%PDF-1.7\nnot more"), "torn.pdf: damaged"),

@@ -27,7 +27,7 @@ def test_the_largest_files_are_named_and_excluded() -> None:
     assert str(report) == (
         "1,260 tokens are over the budget of 400; largest: huge.txt (900), src/[x]*.py (300), "
         "mid (50), small (10); folders: src/ (300)\n"
-        "For example --exclude 'huge.txt' makes it fit; --fit chooses."
+        "For example, --exclude 'huge.txt' makes it fit; --fit chooses for you."
     )
     report = over_budget(_counted(sizes), 100)
     assert report is not None
@@ -38,7 +38,9 @@ def test_one_file_over_the_budget_has_nothing_to_exclude() -> None:
     report = over_budget(_counted({"book.txt": 900}), 100)
     assert report is not None
     assert report.options == ()
-    assert str(report).endswith("Name fewer files or a smaller part; --fit leaves out what it can.")
+    assert str(report).endswith(
+        "Name fewer files or a smaller folder, or let --fit leave files out."
+    )
 
 
 def test_a_namesake_in_a_folder_is_kept() -> None:

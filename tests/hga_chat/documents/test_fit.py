@@ -61,10 +61,10 @@ def test_reasons() -> None:
         "b.py": "among the largest",
         "examples/e.py": "an example",
         "locale/de.po": "a translation",
-        "big.json": "longer than all there is room for",
+        "big.json": "longer than the whole token budget",
         "tests/t.py": "a test",
         "tests/u.py": "a test",
-        "CHANGES": "a change log",
+        "CHANGES": "a changelog",
     }
 
 

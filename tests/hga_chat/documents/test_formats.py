@@ -1,7 +1,7 @@
 import pytest
 
 from hga_chat.documents.formats import format_of
-from hga_chat.documents.unsupported import foreign_kind
+from hga_chat.documents.unsupported import unsupported_format
 
 HTML = b"<!DOCTYPE html><p>x"
 
@@ -44,8 +44,8 @@ def test_content_decides_before_the_name(path: str, head: bytes, name: str) -> N
         (b"\xff\xd8\xff\xe1", "a JPEG image"),
         (b"GIF89a\x01\0", "a GIF image"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP image"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "a WAV sound"),
-        (b"\0\0\0\x18ftypmp42", "an MP4 film or sound"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "a WAV audio file"),
+        (b"\0\0\0\x18ftypmp42", "an MP4 video or audio file"),
         (b"\x1f\x8b\x08\0", "a gzip archive; unpack it first"),
         (b"BZh91AY&SY\0", "a bzip2 archive; unpack it first"),
         (b"name\0" + bytes(252) + b"ustar\0", "a tar archive; unpack it first"),
@@ -62,7 +62,7 @@ def test_content_decides_before_the_name(path: str, head: bytes, name: str) -> N
     ],
 )
 def test_kinds_of_what_is_not_read(head: bytes, kind: str | None) -> None:
-    assert foreign_kind("a.bin", head) == kind
+    assert unsupported_format("a.bin", head) == kind
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_kinds_of_what_is_not_read(head: bytes, kind: str | None) -> None:
     ],
 )
 def test_old_office_files_by_name(path: str, kind: str) -> None:
-    assert foreign_kind(path, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0") == kind
+    assert unsupported_format(path, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0") == kind

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hga_chat.documents.layout import DocumentTokens, lay_out
-from hga_chat.documents.plain.markdown import read_markdown
-from hga_chat.documents.plain.text import read_text
+from hga_chat.documents.plain.markdown import load_markdown
+from hga_chat.documents.plain.text import load_text
 from hga_chat.documents.types import Document, LoadedDocuments, Passage, Section
 
 
@@ -15,7 +15,7 @@ def _loaded(*documents: Document) -> LoadedDocuments:
 
 
 def _text(path: str, text: str) -> Document:
-    return Document(path, "text", read_text(path, text.encode()).sections)
+    return Document(path, "text", load_text(path, text.encode()).sections)
 
 
 def _pages(path: str, *texts: str) -> Document:
@@ -79,7 +79,7 @@ def test_locate_gives_pages(tokenizer) -> None:
 
 
 def test_a_range_over_several_sections(tokenizer) -> None:
-    markdown = read_markdown("m.md", b"# A\n\nalpha\n\n# B\n\nbeta\n").sections
+    markdown = load_markdown("m.md", b"# A\n\nalpha\n\n# B\n\nbeta\n").sections
     loaded = _loaded(_text("a.txt", "one\ntwo\n"), Document("m.md", "markdown", markdown))
     layout = lay_out(loaded, tokenizer)
     passages = layout.locate(0, len(layout))
@@ -140,7 +140,7 @@ def test_ranges_tile_and_passages_hold_the_text(
     makers = [
         lambda path, text: _text(path, text),
         lambda path, text: _pages(path, *text.split("\n\n")),
-        lambda path, text: Document(path, "markdown", read_markdown(path, text.encode()).sections),
+        lambda path, text: Document(path, "markdown", load_markdown(path, text.encode()).sections),
     ]
     documents = [
         data.draw(st.sampled_from(makers))(f"d{index}", text) for index, text in enumerate(texts)

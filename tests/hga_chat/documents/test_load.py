@@ -75,13 +75,13 @@ def test_a_folder_without_text(tmp_path: Path) -> None:
     (tmp_path / "b.dat").write_bytes(b"b\0\0")
     (tmp_path / "empty").touch()
     (tmp_path / "blank").write_text(" \n\n")
-    with pytest.raises(DocumentError, match=r"nothing readable \(skipped: binary: 2, empty: 2\)"):
+    with pytest.raises(DocumentError, match=r"nothing to load \(skipped: binary: 2, empty: 2\)"):
         load_documents([str(tmp_path)])
 
 
 def test_globs_that_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(DocumentError, match="nothing readable; see --include and --exclude"):
+    with pytest.raises(DocumentError, match="nothing to load; see --include and --exclude"):
         load_documents([str(tmp_path)], include=["*.py"])
 
 
@@ -94,9 +94,9 @@ def test_files_over_the_limit_are_skipped(tmp_path: Path) -> None:
     loaded = load_documents([str(tmp_path)])
     assert [d.path for d in loaded.documents] == ["fits.txt"]
     assert loaded.skipped == (
-        Skipped("huge.html", "larger than 5 MB"),
-        Skipped("huge.txt", "larger than 5 MB"),
-        Skipped("huge.zip", "larger than 100 MB"),
+        Skipped("huge.html", "larger than the limit of 5 MB"),
+        Skipped("huge.txt", "larger than the limit of 5 MB"),
+        Skipped("huge.zip", "larger than the limit of 100 MB"),
     )
 
 
@@ -135,7 +135,7 @@ def test_exclude_holds_for_files_named_themselves(tmp_path: Path) -> None:
     paths = [str(tmp_path / "a.md"), str(tmp_path / "b.md")]
     loaded = load_documents(paths, exclude=["b.md"])
     assert list(_texts(loaded)) == paths[:1]
-    assert loaded.skipped == (Skipped(paths[1], "excluded"),)
+    assert loaded.skipped == (Skipped(paths[1], "excluded by --exclude"),)
 
 
 def test_standard_input() -> None:

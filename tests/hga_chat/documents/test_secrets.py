@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hga_chat.documents.plain.text import read_text
+from hga_chat.documents.plain.text import load_text
 from hga_chat.documents.secrets import find_secrets, redact, secrets_note
 from hga_chat.documents.types import Document, Section
 
@@ -20,7 +20,7 @@ def _drawn(length: int, alphabet: str = string.ascii_letters + string.digits) ->
 
 
 def _text(text: str, path: str = "config.py") -> Document:
-    return Document(path, "text", read_text(path, text.encode()).sections)
+    return Document(path, "text", load_text(path, text.encode()).sections)
 
 
 def _found(text: str) -> list[tuple[int | None, str]]:

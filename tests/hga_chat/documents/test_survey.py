@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hga_chat.documents import lay_out, read_documents, survey_documents
+from hga_chat.documents import iter_documents, lay_out, survey_documents
 from hga_chat.documents.types import Skipped
 
 _KEY = "ghp_" + "".join(random.Random(3).choices(string.ascii_letters + string.digits, k=36))
@@ -20,7 +20,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def _survey(tree: Path, tokenizer, budget: int = 10**6, **options: bool):
-    return survey_documents(read_documents([str(tree)]), tokenizer, budget, **options)
+    return survey_documents(iter_documents([str(tree)]), tokenizer, budget, **options)
 
 
 def test_counts_are_those_of_the_layout(tree: Path, tokenizer, make_pdf) -> None:

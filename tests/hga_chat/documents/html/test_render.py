@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hga_chat.documents.html.reader import read_html
+from hga_chat.documents.html.reader import load_html
 from hga_chat.documents.html.render import render
 from hga_chat.documents.html.worker import decode_html
 from hga_chat.documents.types import UnreadableError
@@ -70,7 +70,7 @@ def test_paragraphs_in_one_line_where_lines_do_not_count() -> None:
 
 
 def test_navigation_is_kept_where_there_is_nothing_else() -> None:
-    (section,) = read_html("a.html", b"<nav><a href=b>Chapter 1</a></nav>").sections
+    (section,) = load_html("a.html", b"<nav><a href=b>Chapter 1</a></nav>").sections
     assert section.text == "Chapter 1\n"
 
 
@@ -111,9 +111,9 @@ def test_encodings(data: bytes, text: str) -> None:
     ],
 )
 def test_no_nesting_is_too_deep(html: str) -> None:
-    reading = read_html("a.html", html.encode())
-    assert "deep" in reading.sections[-1].text
-    assert sum(len(section.text) for section in reading.sections) < len(html)
+    loaded = load_html("a.html", html.encode())
+    assert "deep" in loaded.sections[-1].text
+    assert sum(len(section.text) for section in loaded.sections) < len(html)
 
 
 def test_a_page_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,12 +122,34 @@ def test_a_page_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(html, "LIMITS", Limits(seconds=0.01))
     with pytest.raises(UnreadableError, match="not read within"):
-        read_html("a.html", b"<p>a" * 200_000)
+        load_html("a.html", b"<p>a" * 200_000)
 
 
 TAGS = [
-    *("a", "b", "br", "dd", "div", "dl", "h1", "h2", "img", "li", "nav", "ol", "p", "pre"),
-    *("script", "span", "style", "svg", "table", "td", "th", "title", "tr", "ul"),
+    "a",
+    "b",
+    "br",
+    "dd",
+    "div",
+    "dl",
+    "h1",
+    "h2",
+    "img",
+    "li",
+    "nav",
+    "ol",
+    "p",
+    "pre",
+    "script",
+    "span",
+    "style",
+    "svg",
+    "table",
+    "td",
+    "th",
+    "title",
+    "tr",
+    "ul",
 ]
 MARKUP = st.lists(
     st.one_of(

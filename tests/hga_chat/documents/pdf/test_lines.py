@@ -11,7 +11,7 @@ from pypdf.generic import (
 )
 
 from hga_chat.documents.pdf.fonts import Fonts
-from hga_chat.documents.pdf.lines import Line, read_lines
+from hga_chat.documents.pdf.lines import Line, extract_lines
 
 WIDTHS = dict.fromkeys(range(32, 127), 500) | {32: 250}
 
@@ -42,7 +42,7 @@ def _page(content: bytes, font: DictionaryObject | None = None) -> PageObject:
 
 
 def _lines(content: bytes) -> list[Line]:
-    return read_lines(_page(content), Fonts())
+    return extract_lines(_page(content), Fonts())
 
 
 def test_places_and_widths() -> None:
@@ -120,14 +120,14 @@ def test_hebrew_reads_as_pypdf_reads_it() -> None:
         }
     )
     page = _page(b"BT /F 10 Tf 100 700 Td (ab) Tj (ba) Tj ET", font)
-    (line,) = read_lines(page, Fonts())
+    (line,) = extract_lines(page, Fonts())
     assert line.text == page.extract_text()
 
 
 def test_a_page_is_left_as_it_was() -> None:
     page = _page(b"BT /F 10 Tf 100 700 Td (left) Tj ET")
     before = page.raw_get("/Contents")
-    read_lines(page, Fonts())
+    extract_lines(page, Fonts())
     assert page.raw_get("/Contents") is before
 
 

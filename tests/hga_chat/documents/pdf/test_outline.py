@@ -14,7 +14,7 @@ from pypdf.generic import (
 )
 
 from hga_chat.documents.pdf.lines import Line, Piece
-from hga_chat.documents.pdf.outline import Heading, headings_of_pages, read_headings
+from hga_chat.documents.pdf.outline import Heading, extract_headings, headings_of_pages
 
 
 def _reader(pages: int, prepare: Callable[[PdfWriter], None]) -> PdfReader:
@@ -74,7 +74,7 @@ def test_destinations_of_every_kind() -> None:
             ],
         )
 
-    found = read_headings(_reader(6, prepare))
+    found = extract_headings(_reader(6, prepare))
     assert found == [
         Heading("xyz", 0, 80.5),
         Heading("fit h", 1, 70.0),
@@ -107,7 +107,7 @@ def test_damaged_entries_are_left_out() -> None:
             ],
         )
 
-    (heading,) = read_headings(_reader(1, prepare))
+    (heading,) = extract_headings(_reader(1, prepare))
     assert heading.title.startswith("the one that is whole xxx")
     assert heading.title.endswith("x…")
     assert len(heading.title) == 120
@@ -120,20 +120,20 @@ def test_loops_and_huge_outlines_end() -> None:
     def huge(writer: PdfWriter) -> None:
         _chain(writer, [_entry(str(n), _to(writer, 0)) for n in range(11_000)])
 
-    assert [h.title for h in read_headings(_reader(1, loop))] == ["0", "1", "2"]
+    assert [h.title for h in extract_headings(_reader(1, loop))] == ["0", "1", "2"]
     reader = _reader(1, huge)
     started = time.monotonic()
-    assert len(read_headings(reader)) == 10_000
+    assert len(extract_headings(reader)) == 10_000
     assert time.monotonic() - started < 20
 
 
 def test_without_an_outline() -> None:
-    assert read_headings(_reader(1, lambda writer: None)) == []
+    assert extract_headings(_reader(1, lambda writer: None)) == []
 
     def damage(writer: PdfWriter) -> None:
         writer.root_object[NameObject("/Outlines")] = NumberObject(1)
 
-    assert read_headings(_reader(1, damage)) == []
+    assert extract_headings(_reader(1, damage)) == []
 
 
 def _line(text: str, baseline: float) -> Line:

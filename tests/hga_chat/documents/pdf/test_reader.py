@@ -8,18 +8,18 @@ from pypdf.constants import PageLabelStyle
 from pypdf.generic import DecodedStreamObject, NameObject
 
 from hga_chat.documents.pdf import reader as pdf
-from hga_chat.documents.pdf.reader import read_pdf
+from hga_chat.documents.pdf.reader import load_pdf
 from hga_chat.documents.types import UnreadableError
 
 
 def test_a_section_a_page(make_pdf) -> None:
-    reading = read_pdf("a.pdf", make_pdf(["First page\nwith two lines", "Second page"]))
-    assert [(s.label, s.page, s.text) for s in reading.sections] == [
+    loaded = load_pdf("a.pdf", make_pdf(["First page\nwith two lines", "Second page"]))
+    assert [(s.label, s.page, s.text) for s in loaded.sections] == [
         ("page 1", "1", "First page\nwith two lines"),
         ("page 2", "2", "Second page"),
     ]
-    assert reading.sections[0].start_line is None
-    assert not reading.notes
+    assert loaded.sections[0].start_line is None
+    assert not loaded.notes
 
 
 def test_page_labels(make_pdf) -> None:
@@ -28,42 +28,42 @@ def test_page_labels(make_pdf) -> None:
         writer.set_page_label(2, 3, style=PageLabelStyle.DECIMAL, start=1)
         writer.set_page_label(4, 4, style=PageLabelStyle.DECIMAL, prefix="A-", start=7)
 
-    sections = read_pdf("a.pdf", make_pdf(["one", "two", "three", "four", "five"], label)).sections
+    sections = load_pdf("a.pdf", make_pdf(["one", "two", "three", "four", "five"], label)).sections
     assert [s.page for s in sections] == ["i", "ii", "1", "2", "A-7"]
     assert sections[2].label == "page 1 (sheet 3 of 5)"
 
 
 def test_pages_without_text_are_noted(make_pdf) -> None:
-    reading = read_pdf("a.pdf", make_pdf(["one", None, "three", None]))
-    assert [s.page for s in reading.sections] == ["1", "3"]
-    assert reading.notes == ("2 pages (2, 4): no text (blank or drawn)",)
+    loaded = load_pdf("a.pdf", make_pdf(["one", None, "three", None]))
+    assert [s.page for s in loaded.sections] == ["1", "3"]
+    assert loaded.notes == ("2 pages (2, 4): no text (blank or drawn)",)
 
 
 def test_a_scan(make_pdf) -> None:
     with pytest.raises(UnreadableError, match=r"no text on any of 3 pages \(a scan\?\)"):
-        read_pdf("a.pdf", make_pdf([None, None, None]))
+        load_pdf("a.pdf", make_pdf([None, None, None]))
     with pytest.raises(UnreadableError, match=r"no text on its only page \(a scan\?\)"):
-        read_pdf("a.pdf", make_pdf([None]))
+        load_pdf("a.pdf", make_pdf([None]))
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
 def test_encrypted(make_pdf, algorithm: str) -> None:
     locked = make_pdf(["secret"], lambda w: w.encrypt("word", "owner", algorithm=algorithm))
     with pytest.raises(UnreadableError, match="encrypted PDF"):
-        read_pdf("a.pdf", locked)
+        load_pdf("a.pdf", locked)
     open_to_all = make_pdf(["open"], lambda w: w.encrypt("", "owner", algorithm=algorithm))
-    assert [s.text for s in read_pdf("a.pdf", open_to_all).sections] == ["open"]
+    assert [s.text for s in load_pdf("a.pdf", open_to_all).sections] == ["open"]
 
 
 def test_no_pages(make_pdf) -> None:
     with pytest.raises(UnreadableError, match="a PDF without pages"):
-        read_pdf("a.pdf", make_pdf([]))
+        load_pdf("a.pdf", make_pdf([]))
 
 
 @pytest.mark.parametrize("keep", [9, 100, 400])
 def test_damaged(make_pdf, keep: int) -> None:
     with pytest.raises(UnreadableError, match=r"damaged PDF|a PDF without pages"):
-        read_pdf("a.pdf", make_pdf(["one"])[:keep])
+        load_pdf("a.pdf", make_pdf(["one"])[:keep])
 
 
 def test_one_damaged_page_costs_only_itself(make_pdf) -> None:
@@ -73,13 +73,13 @@ def test_one_damaged_page_costs_only_itself(make_pdf) -> None:
         stream[NameObject("/Filter")] = NameObject("/NoSuchFilter")
         writer.pages[1][NameObject("/Contents")] = writer._add_object(stream)
 
-    reading = read_pdf("a.pdf", make_pdf(["one", "two", "three"], damage))
-    assert [s.page for s in reading.sections] == ["1", "3"]
-    assert reading.notes == ("page 2: damaged",)
+    loaded = load_pdf("a.pdf", make_pdf(["one", "two", "three"], damage))
+    assert [s.page for s in loaded.sections] == ["1", "3"]
+    assert loaded.notes == ("page 2: damaged",)
 
 
 def test_ligatures_and_soft_hyphens_become_letters(make_pdf) -> None:
-    (section,) = read_pdf("a.pdf", make_pdf(["co\u00adoperation   "])).sections
+    (section,) = load_pdf("a.pdf", make_pdf(["co\u00adoperation   "])).sections
     assert section.text == "cooperation"
 
 
@@ -92,7 +92,7 @@ def test_a_parser_that_hangs_is_ended(
     monkeypatch.setattr(pdf, "TIMEOUT_S", 0.3)
     started = time.monotonic()
     with pytest.raises(UnreadableError, match="not read within"):
-        read_pdf("a.pdf", make_pdf(["one"]))
+        load_pdf("a.pdf", make_pdf(["one"]))
     assert time.monotonic() - started < 10
 
 
@@ -103,7 +103,7 @@ def test_a_parser_that_dies_is_reported(
     dying.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr(pdf, "_WORKER", dying)
     with pytest.raises(UnreadableError, match="the parser ended with -11"):
-        read_pdf("a.pdf", make_pdf(["one"]))
+        load_pdf("a.pdf", make_pdf(["one"]))
 
 
 def test_a_decompression_bomb_stays_within_limits(make_pdf) -> None:
@@ -114,9 +114,9 @@ def test_a_decompression_bomb_stays_within_limits(make_pdf) -> None:
 
     bomb = make_pdf(["one", "two"], inflate)
     assert len(bomb) < 1_000_000
-    reading = read_pdf("a.pdf", bomb)
-    assert [s.page for s in reading.sections] == ["2"]
-    assert reading.notes == ("page 1: damaged",)
+    loaded = load_pdf("a.pdf", bomb)
+    assert [s.page for s in loaded.sections] == ["2"]
+    assert loaded.notes == ("page 1: damaged",)
 
 
 def test_modules_beside_the_user_are_not_imported(
@@ -126,7 +126,7 @@ def test_modules_beside_the_user_are_not_imported(
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    assert len(read_pdf("a.pdf", make_pdf(["one"])).sections) == 1
+    assert len(load_pdf("a.pdf", make_pdf(["one"])).sections) == 1
 
 
 def test_too_many_pages(make_pdf) -> None:
@@ -136,4 +136,4 @@ def test_too_many_pages(make_pdf) -> None:
     buffer = io.BytesIO()
     writer.write(buffer)
     with pytest.raises(UnreadableError, match="2,001 pages; the limit is 2,000"):
-        read_pdf("a.pdf", buffer.getvalue())
+        load_pdf("a.pdf", buffer.getvalue())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hga_chat.documents.plain.notebook import read_notebook
+from hga_chat.documents.plain.notebook import load_notebook
 from hga_chat.documents.types import UnreadableError
 
 
@@ -14,7 +14,7 @@ def notebook(*cells: object) -> bytes:
 
 def text(output: object) -> str:
     cell = {"cell_type": "code", "source": "x", "outputs": [output]}
-    return read_notebook("a.ipynb", notebook(cell)).sections[0].text
+    return load_notebook("a.ipynb", notebook(cell)).sections[0].text
 
 
 def test_long_lines_of_output_are_cut() -> None:
@@ -29,14 +29,14 @@ def test_colours_of_output_are_dropped() -> None:
 
 def test_a_long_cell_is_cut_into_parts() -> None:
     cell = {"cell_type": "markdown", "source": [f"line {n}\n" for n in range(300)]}
-    sections = read_notebook("a.ipynb", notebook(cell)).sections
+    sections = load_notebook("a.ipynb", notebook(cell)).sections
     assert [s.label for s in sections] == ["cell 1 (markdown)", "cell 1 (markdown), part 2"]
 
 
 def test_fields_of_another_kind_are_no_text() -> None:
     cell = {"cell_type": ["code"], "source": {"a": 1}}
     other = {"cell_type": {"a": 1}, "source": ["x", 3, None, "y"]}
-    (section,) = read_notebook("a.ipynb", notebook(cell, other)).sections
+    (section,) = load_notebook("a.ipynb", notebook(cell, other)).sections
     assert section.text == "[cell 2, unknown]\nxy\n\n"
 
 
@@ -44,16 +44,16 @@ def test_fields_of_another_kind_are_no_text() -> None:
     ("data", "reason"),
     [
         (b'{"cells": ' + b"[" * 100_000, "nested too deeply"),
-        (b'{"cells": [}', "not valid JSON in line 1"),
-        (b'{\n"cells": \n', "not valid JSON in line 3"),
+        (b'{"cells": [}', "invalid JSON on line 1"),
+        (b'{\n"cells": \n', "invalid JSON on line 3"),
         (b'{"cells": {}}', "a notebook without cells"),
         (b"[]", "a notebook without cells"),
-        (b"\xff\xfe\x00", "marked as UTF-16"),
+        (b"\xff\xfe\x00", "has a UTF-16 byte order mark"),
     ],
 )
 def test_what_is_no_notebook_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
-        read_notebook("a.ipynb", data)
+        load_notebook("a.ipynb", data)
 
 
 JSON = st.recursive(
@@ -74,5 +74,5 @@ JSON = st.recursive(
 
 @given(st.lists(JSON, max_size=4))
 def test_any_cells(cells: list[object]) -> None:
-    for section in read_notebook("a.ipynb", notebook(*cells)).sections:
+    for section in load_notebook("a.ipynb", notebook(*cells)).sections:
         assert section.text.startswith(f"[{section.label.split(' (')[0]}, ")

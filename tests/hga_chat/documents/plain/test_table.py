@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hga_chat.documents.plain.table import read_table
+from hga_chat.documents.plain.table import load_table
 
 
 def test_a_head_and_a_note() -> None:
     rows = "".join(f"{n},{n * n}\n" for n in range(1, 1001))
-    reading = read_table("a.csv", f"n,square\n{rows}".encode())
-    (section,) = reading.sections
-    assert reading.notes == ("900 of 1,000 rows left out",)
+    loaded = load_table("a.csv", f"n,square\n{rows}".encode())
+    (section,) = loaded.sections
+    assert loaded.notes == ("900 of 1,000 rows left out",)
     lines = section.text.split("\n")
     assert lines[:2] == ["n,square", "1,1"]
     assert lines[-3:] == ["100,10000", "[900 of 1,000 rows left out]", ""]
@@ -17,15 +17,15 @@ def test_a_head_and_a_note() -> None:
 
 
 def test_long_rows_make_a_shorter_head() -> None:
-    reading = read_table("a.csv", b"a\n" + (b"x" * 4_999 + b"\n") * 20)
-    assert reading.notes == ("17 of 20 rows left out",)
+    loaded = load_table("a.csv", b"a\n" + (b"x" * 4_999 + b"\n") * 20)
+    assert loaded.notes == ("17 of 20 rows left out",)
 
 
 def test_a_row_of_several_lines_is_one_row() -> None:
     data = b"a,b\n" + b'"x\ny\nz",1\n' * 150
-    reading = read_table("a.csv", data)
-    assert reading.notes == ("50 of 150 rows left out",)
-    assert [s.end_line for s in reading.sections][-1] == 301
+    loaded = load_table("a.csv", data)
+    assert loaded.notes == ("50 of 150 rows left out",)
+    assert [s.end_line for s in loaded.sections][-1] == 301
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def test_a_row_of_several_lines_is_one_row() -> None:
     ],
 )
 def test_columns(path: str, data: bytes, label: str) -> None:
-    assert read_table(path, data).sections[0].label == label
+    assert load_table(path, data).sections[0].label == label
 
 
 @given(st.text(alphabet=st.sampled_from('a,;"\n\t \x1b'), max_size=60))
 def test_a_small_file_is_whole(text: str) -> None:
-    sections = read_table("a.csv", text.encode()).sections
+    sections = load_table("a.csv", text.encode()).sections
     assert "".join(section.text for section in sections) == text

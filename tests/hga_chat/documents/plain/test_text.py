@@ -1,29 +1,30 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hga_chat.documents.plain.text import MAX_SECTION_LINES, read_text, split_lines
+from hga_chat.documents.plain.sections import MAX_SECTION_LINES, split_lines
+from hga_chat.documents.plain.text import load_text
 
 
 def test_a_short_file_is_one_section() -> None:
-    (section,) = read_text("a.py", b"import os\n\nprint(os.name)\n").sections
+    (section,) = load_text("a.py", b"import os\n\nprint(os.name)\n").sections
     assert (section.path, section.label) == ("a.py", "lines 1-3")
     assert (section.start_line, section.end_line, section.page) == (1, 3, None)
     assert section.text == "import os\n\nprint(os.name)\n"
 
 
 def test_a_line_without_end() -> None:
-    (section,) = read_text("a", b"alone").sections
+    (section,) = load_text("a", b"alone").sections
     assert (section.label, section.start_line, section.end_line) == ("line 1", 1, 1)
 
 
 def test_long_files_are_cut_between_blocks() -> None:
     block = "def f():\n" + "    x\n" * 58 + "\n"  # 60 lines
-    sections = read_text("a.py", (block * 5).encode()).sections
+    sections = load_text("a.py", (block * 5).encode()).sections
     assert [(s.start_line, s.end_line) for s in sections] == [(1, 180), (181, 300)]
 
 
 def test_long_files_without_a_gap_are_cut_at_the_limit() -> None:
-    sections = read_text("a", b"x\n" * 450).sections
+    sections = load_text("a", b"x\n" * 450).sections
     assert [(s.start_line, s.end_line) for s in sections] == [(1, 200), (201, 400), (401, 450)]
 
 
@@ -37,7 +38,7 @@ _lines = st.lists(st.sampled_from(["", " ", "x", "  y", "word " * 900]), max_siz
 @given(_lines, st.booleans())
 def test_sections_tile_the_file(lines: list[str], final_newline: bool) -> None:
     text = "\n".join(lines) + "\n" * final_newline
-    sections = read_text("a", text.encode()).sections
+    sections = load_text("a", text.encode()).sections
     assert "".join(section.text for section in sections) == text
     next_line = 1
     for section in sections:

@@ -83,9 +83,14 @@ def test_a_repository_within_has_its_own_rules(tmp_path: Path) -> None:
         for folder in ("", "inner", "linked"):
             _write(tmp_path / folder / name)
     assert sorted(_paths(tmp_path)) == [
-        *("a.log", "a.private", "a.py"),
-        *("inner/a.py", "inner/a.txt"),
-        *("linked/a.log", "linked/a.private", "linked/a.txt"),
+        "a.log",
+        "a.private",
+        "a.py",
+        "inner/a.py",
+        "inner/a.txt",
+        "linked/a.log",
+        "linked/a.private",
+        "linked/a.txt",
     ]
 
 

@@ -67,7 +67,7 @@ def test_folders_nobody_wrote_are_left_out_with_the_reason(tmp_path: Path) -> No
     _write(tmp_path / "main.py")
     found, skipped = walk(tmp_path, "", EVERYTHING)
     assert [entry.path for entry in found] == ["main.py"]
-    hint = "; name it with --include to read it"
+    hint = "; name it with --include to load it"
     assert {entry.path: entry.reason.removesuffix(hint) for entry in skipped} == {
         "assets/vendor/": "vendored code",
         "build/": "build output",
@@ -138,8 +138,8 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     found, skipped = walk(tree, "", EVERYTHING)
     assert [entry.path for entry in found] == ["a.txt"]
     assert [(entry.path, entry.reason) for entry in skipped] == [
-        ("out", "link to somewhere outside the folder"),
-        ("out.txt", "link to somewhere outside the folder"),
+        ("out", "a link to outside the folder"),
+        ("out.txt", "a link to outside the folder"),
     ]
 
 

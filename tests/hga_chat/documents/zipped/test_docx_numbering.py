@@ -6,21 +6,21 @@ import zipfile
 import pytest
 from lxml import etree
 
-from hga_chat.documents.types import Reading
+from hga_chat.documents.types import LoadedFile
 from hga_chat.documents.zipped.docx_numbering import Numbers
-from hga_chat.documents.zipped.reader import read_packed
+from hga_chat.documents.zipped.reader import load_zipped
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
 
-def read(**parts: str) -> Reading:
-    """Read a Word document of these parts."""
+def load(**parts: str) -> LoadedFile:
+    """Load a Word document of these parts."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
         for name, content in parts.items():
             archive.writestr(f"word/{name}.xml", content)
-    return read_packed("a.docx", buffer.getvalue())
+    return load_zipped("a.docx", buffer.getvalue())
 
 
 def document(body: str) -> str:
@@ -108,13 +108,21 @@ def test_a_document_shows_its_numbers() -> None:
         + paragraph("Rest", '<w:numPr><w:ilvl w:val="0"/><w:numId w:val="1"/></w:numPr>')
         + paragraph("Done", '<w:pStyle w:val="L"/><w:numPr><w:numId w:val="0"/></w:numPr>')
     )
-    reading = read(
+    loaded = load(
         document=document(body), styles=f"<w:styles {W}>{styles}</w:styles>", numbering=NUMBERING
     )
-    (section,) = reading.sections
+    (section,) = loaded.sections
     assert section.label == "Part III: Harbour"
     assert section.text.split("\n") == [
-        *("# Part III: Harbour", "", "1. Moor", "  1.1 Bow line", "3. Rest", "", "Done", "", "")
+        "# Part III: Harbour",
+        "",
+        "1. Moor",
+        "  1.1 Bow line",
+        "3. Rest",
+        "",
+        "Done",
+        "",
+        "",
     ]
 
 
@@ -122,6 +130,6 @@ def test_damaged_numbering_is_noted() -> None:
     body = (
         '<w:p><w:pPr><w:numPr><w:numId w:val="1"/></w:numPr></w:pPr><w:r><w:t>a</w:t></w:r></w:p>'
     )
-    reading = read(document=document(body), numbering="<w:numbering")
-    assert reading.sections[0].text.strip() == "- a"
-    assert [note.partition(":")[0] for note in reading.notes] == ["lists have no numbers"]
+    loaded = load(document=document(body), numbering="<w:numbering")
+    assert loaded.sections[0].text.strip() == "- a"
+    assert [note.partition(":")[0] for note in loaded.notes] == ["lists have no numbers"]

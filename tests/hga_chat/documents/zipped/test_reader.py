@@ -4,10 +4,10 @@ import zipfile
 
 import pytest
 
-from hga_chat.documents.types import Reading, UnreadableError
+from hga_chat.documents.types import LoadedFile, UnreadableError
 from hga_chat.documents.zipped import members as zip_members
 from hga_chat.documents.zipped.members import MAX_ENTRIES, Members
-from hga_chat.documents.zipped.reader import read_packed
+from hga_chat.documents.zipped.reader import load_zipped
 
 CONTAINER = '<container><rootfile full-path="a/b.opf"/>epub</container>'
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -50,19 +50,19 @@ def word(body: str, styles: str = "") -> bytes:
     )
 
 
-def labels(reading: Reading) -> list[str]:
-    return [section.label for section in reading.sections]
+def labels(loaded: LoadedFile) -> list[str]:
+    return [section.label for section in loaded.sections]
 
 
-def texts(reading: Reading) -> list[str]:
-    return [section.text for section in reading.sections]
+def texts(loaded: LoadedFile) -> list[str]:
+    return [section.text for section in loaded.sections]
 
 
 def test_a_long_chapter_is_cut_into_parts() -> None:
     pages = {"1.xhtml": "<h1>One</h1>" + "<p>text</p>" * 150}
-    reading = read_packed("a.epub", book(pages, '<li><a href="1.xhtml">One</a></li>'))
-    assert labels(reading) == ["One", "One, part 2"]
-    assert {(s.start_line, s.end_line, s.page) for s in reading.sections} == {(None, None, None)}
+    loaded = load_zipped("a.epub", book(pages, '<li><a href="1.xhtml">One</a></li>'))
+    assert labels(loaded) == ["One", "One, part 2"]
+    assert {(s.start_line, s.end_line, s.page) for s in loaded.sections} == {(None, None, None)}
 
 
 def test_what_the_contents_do_not_name_goes_on_with_what_they_named() -> None:
@@ -72,7 +72,7 @@ def test_what_the_contents_do_not_name_goes_on_with_what_they_named() -> None:
         "3.xhtml": "<h1>Two: the end</h1>c",
     }
     contents = '<li><a href="1.xhtml">One</a></li><li><a href="3.xhtml">Two</a></li>'
-    assert labels(read_packed("a.epub", book(pages, contents))) == ["One", "One > Within", "Two"]
+    assert labels(load_zipped("a.epub", book(pages, contents))) == ["One", "One > Within", "Two"]
 
 
 def test_contents_that_point_nowhere_do_no_harm() -> None:
@@ -80,7 +80,7 @@ def test_contents_that_point_nowhere_do_no_harm() -> None:
         "<li><span>Lost</span></li><li><a href='http://[bad'>Bad</a></li>"
         "<li><a href='1.xhtml#none'>One</a></li><li><a>  </a></li><li><a href='../x'>Up</a></li>"
     )
-    assert labels(read_packed("a.epub", book({"1.xhtml": "<p>a</p>"}, contents))) == ["One"]
+    assert labels(load_zipped("a.epub", book({"1.xhtml": "<p>a</p>"}, contents))) == ["One"]
 
 
 def test_a_book_with_scrambled_fonts_is_read() -> None:
@@ -92,10 +92,10 @@ def test_a_book_with_scrambled_fonts_is_read() -> None:
         '<spine><itemref idref="i"/></spine></package>',
         "a/i.html": "<p>open</p>",
     }
-    assert texts(read_packed("a.epub", packed(members))) == ["open\n\n"]
+    assert texts(load_zipped("a.epub", packed(members))) == ["open\n\n"]
     members["META-INF/encryption.xml"] = method.replace("idpf", "other")
     with pytest.raises(UnreadableError, match="encrypted EPUB"):
-        read_packed("a.epub", packed(members))
+        load_zipped("a.epub", packed(members))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_book_with_scrambled_fonts_is_read() -> None:
 )
 def test_headings_by_style(style: str, label: str) -> None:
     body = '<w:p><w:pPr><w:pStyle w:val="S"/></w:pPr><w:r><w:t>Head</w:t></w:r></w:p>'
-    assert labels(read_packed("a.docx", word(body, style))) == [label]
+    assert labels(load_zipped("a.docx", word(body, style))) == [label]
 
 
 @pytest.mark.parametrize(
@@ -132,18 +132,18 @@ def test_headings_by_style(style: str, label: str) -> None:
     ],
 )
 def test_text_of_paragraphs_and_tables(body: str, text: str) -> None:
-    assert texts(read_packed("a.docx", word(body)))[0].strip() == text
+    assert texts(load_zipped("a.docx", word(body)))[0].strip() == text
 
 
 def test_nesting_beyond_the_limit_is_refused() -> None:
     deep = "<w:sdt>" * 5000 + "</w:sdt>" * 5000
     with pytest.raises(UnreadableError, match=r"damaged: word/document\.xml"):
-        read_packed("a.docx", word(deep))
+        load_zipped("a.docx", word(deep))
 
 
 def test_too_many_entries_are_refused() -> None:
     with pytest.raises(UnreadableError, match="more than 10,000 entries"):
-        read_packed("a.zip", packed({str(n): "" for n in range(MAX_ENTRIES + 1)}))
+        load_zipped("a.zip", packed({str(n): "" for n in range(MAX_ENTRIES + 1)}))
 
 
 def test_an_encrypted_member_is_refused() -> None:
@@ -153,7 +153,7 @@ def test_an_encrypted_member_is_refused() -> None:
         while (start := data.find(mark, start + 1)) >= 0:
             data[start + offset] |= 1
     with pytest.raises(UnreadableError, match="encrypted ZIP archive"):
-        read_packed("a.docx", bytes(data))
+        load_zipped("a.docx", bytes(data))
 
 
 def test_a_size_that_is_not_told_true_changes_nothing() -> None:
@@ -192,4 +192,4 @@ def test_the_total_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_other_archives(members: dict[str, str | bytes], reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
-        read_packed("a", packed(members))
+        load_zipped("a", packed(members))
