@@ -17,13 +17,15 @@ THOROUGHLY = 10
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Look through all objects only when ``settle`` is called."""
+    """Look through all objects only when ``settle`` is called; undo ``keep_all`` at the end."""
     former = gc.get_threshold()
     gc.set_threshold(YOUNG, 10, RARELY)
     try:
         yield
     finally:
         gc.set_threshold(*former)
+        # What is frozen is never freed, not even as Python exits: Triton would report it as leaked.
+        gc.unfreeze()
 
 
 def keep_all() -> None:

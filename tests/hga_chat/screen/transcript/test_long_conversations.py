@@ -63,6 +63,14 @@ async def test_what_refers_to_itself_is_not_frozen(scripted, answer, opened, unt
         assert gc.get_freeze_count() <= before
 
 
+async def test_nothing_stays_frozen_after_the_end(scripted, answer, opened, until):
+    script = scripted([answer(ANSWER)])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, lambda: app.flow.is_free)
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
+
+
 async def test_arrays_of_old_turns_are_small(scripted, answer, opened, until, monkeypatch):
     monkeypatch.setattr(read_view, "KEPT_TURNS", 2)
     script = scripted([answer(ANSWER, {12: 1.0, 40: 0.2})] * 6)
