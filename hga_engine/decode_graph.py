@@ -7,7 +7,7 @@ import torch
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import RouterConfig, SamplingParams
-from hga_engine.errors import EngineError
+from hga_engine.errors import NotANumberError
 from hga_engine.kv_store.device import DeviceKVStore
 from hga_engine.kv_store.mirror import Mirror
 from hga_engine.model.decoder import Decoder
@@ -105,7 +105,7 @@ class DecodeGraph:
             that is taken has to be counted with ``advance``.
 
         Raises:
-            EngineError: the model gives no numbers.
+            NotANumberError: the model's output is not a number.
         """
         self._store.prepare_decoding()
         if self._graph is None:
@@ -125,10 +125,7 @@ class DecodeGraph:
                 self._done[place].synchronize()
                 drawn = int(self._tokens_out[place])
                 if drawn < 0:
-                    raise EngineError(
-                        "The model's output is not a number, so no token can be drawn. "
-                        "Its weights may be damaged: run `hga-chat models verify`."
-                    )
+                    raise NotANumberError
                 before, found = found, int(self._counts_out[place].sum())
                 yield drawn, self._masses_out[place].clone(), found - before
         finally:

@@ -127,10 +127,7 @@ class Engine:
     def _require_room(self, tokens: int) -> None:
         room = self.config.cache.context - self.num_tokens
         if tokens > room:
-            raise ContextFullError(
-                f"{tokens:,} more tokens do not fit: the session holds {self.num_tokens:,} of "
-                f"{self.config.cache.context:,}. Use a larger --context or less text."
-            )
+            raise ContextFullError(tokens, self.num_tokens, self.config.cache.context)
 
     def check(self) -> None:
         """Wait until a resumed session has been read from disk and checked.

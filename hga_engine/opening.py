@@ -7,7 +7,7 @@ import torch
 
 from hga_engine.config import DeviceName, EngineConfig, ModelConfig
 from hga_engine.engine import Engine
-from hga_engine.errors import OutOfMemoryError
+from hga_engine.errors import HostBudgetError, NoGpuError, WeightMemoryError
 from hga_engine.memory import ledger, probes
 from hga_engine.memory.device_plan import plan_device
 from hga_engine.model import load_model, read_model_config, weights_dtype
@@ -21,7 +21,6 @@ from hga_engine.tokenizer.tokenizer import Tokenizer
 _CPU = torch.device("cpu")
 _LEAST_CAPABILITY = (8, 9)
 """FP8 numbers in hardware: Ada Lovelace and later."""
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -55,30 +54,21 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
 
     Raises:
         ModelFileError: the files say too little of the model.
-        OutOfMemoryError: the GPU that is asked for is missing or too small.
+        NoGpuError: a GPU is asked for, and none can be used.
+        WeightMemoryError: a GPU is asked for, and the weights do not fit.
     """
     gpu = None if wanted == "cpu" else usable_gpu()
     if gpu is None:
         if wanted == "cuda":
-            raise _no_gpu()
+            raise NoGpuError(_LEAST_CAPABILITY)
         return _CPU
     free, _ = torch.cuda.mem_get_info(gpu)
     needed = _weights_bytes(files)
     if needed <= free:
         return gpu
     if wanted == "cuda":
-        raise OutOfMemoryError(
-            f"The weights take {needed / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB of GPU memory "
-            "are free. Close other programs that use it, or use --device cpu."
-        )
+        raise WeightMemoryError(needed, free, "cuda")
     return _CPU
-
-
-def _no_gpu() -> OutOfMemoryError:
-    return OutOfMemoryError(
-        "There is no GPU that can be used: NVIDIA, compute capability 8.9 or later, with a CUDA "
-        "build of torch. 'hga-chat doctor' shows what there is; --device cpu works everywhere."
-    )
 
 
 def _weights_bytes(files: ModelFiles) -> int:
@@ -102,7 +92,8 @@ def prepare_model(
 
     Raises:
         ModelFileError: a file is missing, damaged or of an unknown kind.
-        OutOfMemoryError: the GPU that is asked for is missing or too small.
+        NoGpuError: a GPU is asked for, and none can be used.
+        WeightMemoryError: a GPU is asked for, and the weights do not fit.
     """
     tokenizer = load_tokenizer(files)
     chosen = choose_device(files, device)
@@ -131,7 +122,8 @@ def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto
 
     Raises:
         ModelFileError: the files say too little of the model.
-        OutOfMemoryError: it cannot fit.
+        NoGpuError: a GPU is asked for, and none can be used.
+        OutOfMemoryError: the session cannot fit.
     """
     model, chosen = read_model_config(files), choose_device(files, device)
     config = config.on(chosen.type)
@@ -167,19 +159,17 @@ def synthetic_model(
         seed: of the draw.
 
     Raises:
-        OutOfMemoryError: the GPU that is asked for is missing, or the weights do not fit.
+        NoGpuError: a GPU is asked for, and none can be used.
+        WeightMemoryError: the weights do not fit.
         MemoryError: the embedding cannot be locked in host memory for the GPU.
     """
     gpu = None if device == "cpu" else usable_gpu()
     if gpu is None and device == "cuda":
-        raise _no_gpu()
+        raise NoGpuError(_LEAST_CAPABILITY)
     needed = ledger.weights_bytes(config, torch.bfloat16 if gpu is None else torch.float8_e4m3fn)
     room = probes.available_memory_bytes() if gpu is None else torch.cuda.mem_get_info(gpu)[0]
     if needed > room:
-        raise OutOfMemoryError(
-            f"The weights take {needed / _GIB:.1f} GiB, and {room / _GIB:.1f} GiB are free. "
-            "Use a smaller model."
-        )
+        raise WeightMemoryError(needed, room, "cpu" if gpu is None else "cuda")
     weights = synthetic_weights(config, gpu is not None, gpu or _CPU, seed, topics)
     return LoadedModel(weights, synthetic_tokenizer(config.vocab_size), name, "0" * 64)
 
@@ -188,6 +178,7 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
     """An engine over a model in memory, with the saved session or an empty one.
 
     Raises:
+        HostBudgetError: the configuration has a host budget, and the model is on a GPU.
         OutOfMemoryError: the ledger says that the session cannot fit.
         KVStoreError: the disk tier cannot be set up.
         SavedStateError: the saved state is damaged, or of another model, geometry or format.
@@ -195,10 +186,7 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
     device_type = model.device_type
     config = config.on(device_type)
     if device_type != "cpu" and config.cache.host_budget_bytes is not None:
-        raise OutOfMemoryError(
-            "--host-budget does not go with a GPU, which reads all K/V in host memory by itself. "
-            "Leave it out, use a smaller --context, or --device cpu."
-        )
+        raise HostBudgetError
     ledger.check(
         ledger.predict(
             model.weights.config,
@@ -231,7 +219,9 @@ def load_engine(
 
     Raises:
         ModelFileError: a file is missing, damaged or of an unknown kind.
-        OutOfMemoryError: the ledger says that it cannot fit.
+        NoGpuError: a GPU is asked for, and none can be used.
+        HostBudgetError: the configuration has a host budget, and the model is on a GPU.
+        OutOfMemoryError: the ledger says that the session cannot fit.
         KVStoreError: the disk tier cannot be set up.
         SavedStateError: the saved state is damaged, or of another model, geometry or format.
     """

@@ -3,7 +3,7 @@
 import torch
 
 from hga_engine.config import SamplingParams
-from hga_engine.errors import EngineError
+from hga_engine.errors import NotANumberError
 
 _FIRST_LOOK = 1024
 """Tokens sorted before the whole vocabulary is, which a nucleus seldom needs."""
@@ -39,17 +39,14 @@ class Sampler:
             The token id.
 
         Raises:
-            EngineError: a logit is not a number, or none is finite.
+            NotANumberError: a logit is not a number, or none is finite.
         """
         logits = logits.detach().float().cpu()
         # numpy's: the first of equals, a NaN if there is one, and no thread pool to wake.
         likeliest = int(logits.numpy().argmax())
         largest = logits[likeliest]
         if not torch.isfinite(largest):
-            raise EngineError(
-                "The model's output is not a number, so no token can be drawn. "
-                "Its weights may be damaged: run `hga-chat models verify`."
-            )
+            raise NotANumberError
         if self._params.temperature == 0:
             return likeliest
         scaled = (logits.double() - largest.double()) / self._params.temperature

@@ -80,6 +80,7 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
 
 def _needed(name: str, settings: Settings) -> "tuple[Estimate | None, str | None]":
     """What a full session takes, or what stands against it."""
+    from hga_chat.errors import describe
     from hga_chat.models import find_model
     from hga_engine.errors import EngineError
     from hga_engine.opening import estimate
@@ -87,7 +88,7 @@ def _needed(name: str, settings: Settings) -> "tuple[Estimate | None, str | None
     try:
         return estimate(find_model(name), settings.engine(), settings.device), None
     except EngineError as error:
-        return None, str(error)
+        return None, describe(error)
 
 
 def _text(report: dict[str, Any], settings: Settings) -> str:

@@ -169,9 +169,7 @@ class Conversation:
             if self.saved is None:
                 raise
             self.saved.drop_state()
-            raise SavedStateError(
-                f"{error}\nIt was removed; the session opens again, and reads its documents anew."
-            ) from error
+            raise SavedStateError(f"{error} It was removed.") from error
 
     def close(self) -> None:
         """Give the engine's memory back, and let others open the session."""

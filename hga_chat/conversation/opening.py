@@ -10,6 +10,7 @@ from hga_chat.conversation.conversation import Conversation
 from hga_chat.display import displayable
 from hga_chat.documents import Document, DocumentTokens, Skipped, lay_out
 from hga_chat.documents.types import STANDARD_INPUT
+from hga_chat.errors import describe
 from hga_chat.sessions.saved import SavedSession
 from hga_chat.sessions.store import SessionStore
 from hga_chat.sessions.types import Origin, SessionError, SessionInfo
@@ -159,8 +160,6 @@ def open_documents(
     """
     if keeping is None:
         return _converse(model, settings, layout, skipped, None)
-    from hga_chat.errors import describe
-
     notes: list[str] = []
     saved = keeping.saved
     try:
@@ -219,7 +218,7 @@ def _fork(
     try:
         old.copy_state_to(new, same)
     except (OSError, EngineError) as error:
-        notes.append(f"The K/V could not be copied: {error}")
+        notes.append(f"The K/V could not be copied: {describe(error)}")
     notes.append(
         f"The documents have changed. Session {old.info.id} keeps its turns about the old text; "
         f"{new.info.id} ({new.info.title}) goes on with the new."
@@ -273,7 +272,7 @@ def _open_engine(
             notes.append(str(error))
             saved.drop_state()
         except (KVStoreError, OSError) as error:
-            notes.append(f"The K/V cannot be kept: {error}")
+            notes.append(f"The K/V cannot be kept: {describe(error)}")
             break
     return open_engine(model, config)
 

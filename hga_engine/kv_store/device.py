@@ -147,10 +147,7 @@ class DeviceKVStore:
         """
         start, tokens = self._lengths[layer], keys.shape[0]
         if start + tokens > self._context:
-            raise ContextFullError(
-                f"{start + tokens:,} tokens do not fit the context of {self._context:,}. "
-                "Raise --context, or give less text."
-            )
+            raise ContextFullError(tokens, start, self._context)
         pages = self._by_head(self._pools[self._enter(layer)])
         if layer in self._unfilled and not self._is_open:
             self._fill(layer, pages)

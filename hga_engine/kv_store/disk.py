@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hga_engine.errors import KVStoreError
+from hga_engine.errors import DamagedPageError, StorageError
 
 PageNumbers = npt.NDArray[np.int64]
 PageBytes = npt.NDArray[np.uint8]
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class DiskTier:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = self._create()
         except OSError as error:
-            raise self._failure("cannot create a file", error) from error
+            raise self._failure("Cannot create a K/V file", error) from error
 
     @property
     def bytes(self) -> int:
@@ -133,7 +131,7 @@ class DiskTier:
             for run in runs(pages):
                 self._write_at(int(pages[run.start]) * self._page_bytes, data[run])
         except OSError as error:
-            raise self._failure("cannot write", error) from error
+            raise self._failure("Cannot write K/V", error) from error
         self._checksums[pages] = [zlib.crc32(page) for page in data]
         self._held[pages] = True
         self._unsynced[pages] = True
@@ -151,7 +149,7 @@ class DiskTier:
             os.fsync(self._file)
         except OSError as error:
             self._lost |= self._unsynced
-            raise self._failure("cannot write", error) from error
+            raise self._failure("Cannot write K/V", error) from error
         finally:
             self._unsynced[:] = False
 
@@ -170,13 +168,10 @@ class DiskTier:
             for run in runs(pages):
                 self._read_at(int(pages[run.start]) * self._page_bytes, out[run])
         except OSError as error:
-            raise self._failure("cannot read", error) from error
+            raise self._failure("Cannot read K/V", error) from error
         for page, data in zip(pages.tolist(), out, strict=True):
             if zlib.crc32(data) != self._checksums[page]:
-                raise KVStoreError(
-                    f"Disk tier: the page of {self._space.describe(page)} in {self._directory} is "
-                    "damaged (its checksum differs). Read the document again; check the disk."
-                )
+                raise DamagedPageError(self._space.describe(page), self._directory)
 
     def forget(self, pages: PageNumbers) -> None:
         """Drop pages; those it does not hold are ignored."""
@@ -215,21 +210,8 @@ class DiskTier:
         assert self._file is not None
         read_at(self._file, offset, out)
 
-    def _failure(self, what: str, error: OSError) -> KVStoreError:
-        if error.errno in _NO_ROOM:
-            if self.path is not None:
-                return KVStoreError(
-                    f"Disk tier: no room for the session's K/V in {self._directory}. "
-                    "Free space there."
-                )
-            return KVStoreError(
-                f"Disk tier: no room for K/V in {self._directory}. Free space there, choose "
-                "another folder, raise --host-budget, or lower --context."
-            )
-        return KVStoreError(
-            f"Disk tier: {what} in {self._directory}: {error.strerror or error}. "
-            "Check the folder, or choose another one."
-        )
+    def _failure(self, what: str, error: OSError) -> StorageError:
+        return StorageError(what, self._directory, error, is_saved=self.path is not None)
 
 
 def read_at(file: int, offset: int, out: PageBytes) -> None:

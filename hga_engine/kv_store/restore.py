@@ -105,8 +105,7 @@ class PageReader:
                         raise self._damage(first_page + first, layer, head, first, pages)
         except OSError as error:
             raise SavedStateError(
-                f"{self._path}: cannot be read ({error.strerror or error}). "
-                "Read the document again."
+                f"{self._path}: cannot be read ({error.strerror or error})."
             ) from error
 
     def _damage(
@@ -120,6 +119,5 @@ class PageReader:
         ]
         where = self._space.describe(page + differs.index(True))
         return SavedStateError(
-            f"{self._path}: the page of {where} is damaged (its checksum differs). "
-            "Read the document again."
+            f"{self._path}: the page of {where} is damaged (its checksum differs)."
         )

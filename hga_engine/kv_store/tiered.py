@@ -140,10 +140,7 @@ class TieredKVStore:
         """
         before, tokens = self._lengths[layer], keys.shape[0]
         if before + tokens > self.context:
-            raise ContextFullError(
-                f"{before + tokens:,} tokens do not fit the context of {self.context:,}. "
-                "Raise --context, or give less text."
-            )
+            raise ContextFullError(tokens, before, self.context)
         group, place = divmod(before, self._group_size)
         if place and place + tokens <= self._group_size and not self.spills:
             # Most tokens of an answer: their page is there.

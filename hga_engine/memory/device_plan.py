@@ -5,13 +5,12 @@ from dataclasses import dataclass, fields
 import torch
 
 from hga_engine.config import EngineConfig, ModelConfig
-from hga_engine.errors import OutOfMemoryError
+from hga_engine.errors import GpuMemoryError
 from hga_kernels import SELECTION_BYTES
 from hga_kernels.reference.pages import least_slots
 from hga_kernels.reference.selection import STRATA
 
 _MIB = 2**20
-_GIB = 2**30
 _FRAGMENTS = 96 * _MIB
 """What torch's allocator holds beyond what is asked of it, and a captured graph."""
 
@@ -65,7 +64,7 @@ def plan_device(
         dtype: of K/V and hidden states.
 
     Raises:
-        OutOfMemoryError: it does not fit.
+        GpuMemoryError: the session does not fit.
     """
     router, context = config.router, config.cache.context
     groups = -(-context // router.group_size)
@@ -103,12 +102,7 @@ def plan_device(
             "workspace": workspace,
             "in use before": driver_bytes,
         }
-        listed = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items())
-        raise OutOfMemoryError(
-            f"Not enough GPU memory: {needed / _GIB:.2f} GiB needed ({listed}), "
-            f"{limit / _GIB:.2f} GiB may be used.\nUse a smaller --context (now {context:,}), "
-            "close other programs that use the GPU, or use --device cpu."
-        )
+        raise GpuMemoryError(parts, needed, limit, context)
     return DevicePlan(
         driver=driver_bytes,
         weights=weights_bytes,

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from hga_engine.config import EngineConfig, ModelConfig
-from hga_engine.errors import OutOfMemoryError
+from hga_engine.errors import DiskSpaceError, HostMemoryError
 
 _MIB = 2**20
-_GIB = 2**30
 _FP8_BLOCK = 128
 _MOVED_AT_A_TIME = 2 * 8 * _MIB
 _PAGE_RECORD = 20
@@ -130,7 +129,7 @@ def predict(
 
 
 def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> None:
-    """Refuse what cannot fit.
+    """Refuse a session that cannot fit.
 
     Args:
         ledger: the prediction.
@@ -138,21 +137,13 @@ def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> No
         free_disk_bytes: free space where the disk tier lives.
 
     Raises:
-        OutOfMemoryError: something does not fit; says what, and what to change.
+        HostMemoryError: host memory is short.
+        DiskSpaceError: disk space is short.
     """
     if ledger.total_host > available_host_bytes:
-        raise OutOfMemoryError(
-            f"Not enough memory: {_gib(ledger.total_host)} needed "
-            f"(weights {_gib(ledger.weights)}, K/V {_gib(ledger.kv_host)}, "
-            f"index {_gib(ledger.index)}, workspace {_gib(ledger.workspace)}), "
-            f"{_gib(available_host_bytes)} available.\n{_advice(ledger, available_host_bytes)}"
-        )
+        raise HostMemoryError(ledger, available_host_bytes)
     if ledger.kv_disk > free_disk_bytes:
-        raise OutOfMemoryError(
-            f"Not enough disk space for K/V beyond the host budget: {_gib(ledger.kv_disk)} "
-            f"needed, {_gib(free_disk_bytes)} free.\nFree space, raise --host-budget, or use a "
-            f"smaller --context (now {ledger.context:,})."
-        )
+        raise DiskSpaceError(ledger, free_disk_bytes)
 
 
 def _slice_elements(model: ModelConfig, config: EngineConfig) -> int:
@@ -175,21 +166,3 @@ def _block_elements(model: ModelConfig, config: EngineConfig) -> int:
     exact = router.prefill_block * attended
     gathered = 2 * model.num_kv_heads * attended * model.head_dim
     return model.num_query_heads * (scored + exact) + gathered
-
-
-def _advice(ledger: Ledger, available: int) -> str:
-    without_kv = ledger.total_host - ledger.kv_host
-    context = f"a smaller --context (now {ledger.context:,})"
-    if ledger.weights >= available:
-        return "The weights alone do not fit: use a smaller model."
-    if ledger.kv_disk:
-        return f"Use a smaller --host-budget or {context}."
-    # Half of what is left for K/V, so that an open layer and the pages in transit fit as well.
-    budget = (available - without_kv) // 2 // _MIB
-    if budget >= 1:
-        return f"Use {context}, or keep part of the K/V on disk with --host-budget {budget}M."
-    return f"Use {context}."
-
-
-def _gib(count: int) -> str:
-    return f"{count / _GIB:.2f} GiB"

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from hga_engine.config import ModelConfig
-from hga_engine.errors import ModelFileError
+from hga_engine.errors import DamagedWeightsError, ModelFileError
 from hga_engine.model.config_json import read_config, read_json
 
 _SINGLE = "model.safetensors"
@@ -172,7 +172,5 @@ class DirectorySource:
             except FileNotFoundError as error:
                 raise ModelFileError(f"{path}: the file is missing.") from error
             except (SafetensorError, OSError) as error:
-                raise ModelFileError(
-                    f"{path}: is truncated or damaged ({error}). Fetch it again."
-                ) from error
+                raise DamagedWeightsError(f"{path}: is truncated or damaged ({error}).") from error
         return self._shards[path]

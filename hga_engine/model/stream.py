@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hga_engine.errors import ModelFileError
+from hga_engine.errors import DamagedWeightsError, ModelFileError
 from hga_engine.model.layout import Joined, ModelLayout, Part, model_layout
 from hga_engine.model.loader import DirectorySource, StoredTensor
 from hga_engine.model.placement import empty_weights
@@ -165,7 +165,7 @@ def _read_file(
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except EOFError as error:
-        raise ModelFileError(f"{path}: is truncated. Fetch it again.") from error
+        raise DamagedWeightsError(f"{path}: is truncated.") from error
 
 
 def _batches(moves: Iterable[_Move]) -> Iterator[list[_Move]]:

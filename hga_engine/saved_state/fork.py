@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_engine.config import PAGES
-from hga_engine.errors import KVStoreError, SavedStateError
+from hga_engine.errors import SavedStateError, StorageError
 from hga_engine.saved_state.manifest import (
     MANIFEST,
     Manifest,
@@ -51,7 +51,7 @@ def fork(source: Path, target: Path, tokens: int) -> None:
     if not 0 <= tokens <= manifest.tokens:
         raise ValueError(f"the state holds {manifest.tokens} tokens, not {tokens}")
     if (target / MANIFEST).exists():
-        raise SavedStateError(f"{target}: holds a saved state already. Choose another folder.")
+        raise SavedStateError(f"{target}: holds a saved state already.")
     from hga_engine.saved_state import token_file
 
     saved = token_file.load(source, manifest)
@@ -62,10 +62,7 @@ def fork(source: Path, target: Path, tokens: int) -> None:
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
-        raise KVStoreError(
-            f"{target}: the session cannot be copied there ({error.strerror or error}). "
-            "Check the folder and its free space."
-        ) from error
+        raise StorageError("The session cannot be copied", target, error, is_saved=True) from error
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)

@@ -149,8 +149,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         version = body.pop("format")
         if type(version) is int and version != FORMAT_VERSION:
             raise SavedStateError(
-                f"{path}: has format {version}, this version reads {FORMAT_VERSION}. "
-                "Use the version that saved it, or read the document again."
+                f"{path}: has format {version}, this version reads {FORMAT_VERSION}."
             )
         if version != FORMAT_VERSION or body.pop("crc32") != _checksum(body):
             raise ValueError("checksum")
@@ -224,9 +223,7 @@ def check_file(folder: Path, record: FileRecord) -> Path:
     try:
         checksum, size = _sum(path)
     except OSError as error:
-        raise SavedStateError(
-            f"{path}: cannot be read ({error.strerror}). Read the document again."
-        ) from error
+        raise SavedStateError(f"{path}: cannot be read ({error.strerror}).") from error
     if (size, checksum) != (record.bytes, record.crc32):
         raise damaged(path)
     return path
@@ -248,7 +245,7 @@ def index_name(generation: int) -> str:
 
 def damaged(path: Path, what: str = "its checksum differs") -> SavedStateError:
     """The error for a file that is not what was saved."""
-    return SavedStateError(f"{path}: is damaged ({what}). Read the document again.")
+    return SavedStateError(f"{path}: is damaged ({what}).")
 
 
 @contextmanager

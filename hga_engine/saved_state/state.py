@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import PAGES, ModelConfig, RouterConfig
-from hga_engine.errors import KVStoreError, SavedStateError
+from hga_engine.errors import SavedStateError, StorageError
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_engine.saved_state import token_file
@@ -102,9 +102,7 @@ class SavedState:
             if pages.stat().st_size != self._geometry.file_bytes:
                 raise damaged(pages, "its length differs")
         except OSError as error:
-            raise SavedStateError(
-                f"{pages}: cannot be read ({error.strerror}). Read the document again."
-            ) from error
+            raise SavedStateError(f"{pages}: cannot be read ({error.strerror}).") from error
         self._manifest, self._intact = manifest, manifest.stored
         tasks = self._store.resume(manifest.stored, saved.checksums, saved.open_pages)
         index = self._usable_index()
@@ -227,15 +225,12 @@ class SavedState:
             raise SavedStateError(
                 f"{self._folder}: was saved with another model, {manifest.model_name} "
                 f"({manifest.fingerprint[:12]}), not {self._model_name} "
-                f"({self._fingerprint[:12]}). Use that model, or read the document again."
+                f"({self._fingerprint[:12]})."
             )
         saved, own = asdict(manifest.geometry), asdict(self._geometry)
         differing = [f"{key} {saved[key]}, not {own[key]}" for key in own if saved[key] != own[key]]
         if differing:
-            raise SavedStateError(
-                f"{self._folder}: was saved with {'; '.join(differing)}. "
-                "Use the same version, settings and device, or read the document again."
-            )
+            raise SavedStateError(f"{self._folder}: was saved with {'; '.join(differing)}.")
 
     def _usable_index(self) -> IndexRecord | None:
         """The saved index, as far as it covers the session and was made by the same routing."""
@@ -263,12 +258,8 @@ class SavedState:
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise damaged(path, str(error)) from error
 
-    def _failure(self, error: Exception) -> KVStoreError:
-        reason = getattr(error, "strerror", None) or error
-        return KVStoreError(
-            f"{self._folder}: the session cannot be saved there ({reason}). "
-            "Check the folder and its free space; what was saved before is kept."
-        )
+    def _failure(self, error: Exception) -> StorageError:
+        return StorageError("The session cannot be saved", self._folder, error, is_saved=True)
 
 
 def geometry(

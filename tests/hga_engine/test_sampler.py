@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hga_engine.config import SamplingParams
-from hga_engine.errors import EngineError
+from hga_engine.errors import NotANumberError
 from hga_engine.sampler import Sampler
 
 # Logits of the probabilities 0.1, 0.4, 0.2, 0.05, 0.25, up to a constant.
@@ -107,5 +107,5 @@ def test_excluded_tokens_are_never_drawn() -> None:
     "bad", [[1.0, math.nan, 2.0], [math.inf, 0.0, 0.0], [-math.inf, -math.inf, -math.inf]]
 )
 def test_output_that_is_not_a_number_is_an_error(temperature: float, bad: list[float]) -> None:
-    with pytest.raises(EngineError, match="not a number"):
+    with pytest.raises(NotANumberError):
         Sampler(SamplingParams(temperature=temperature)).sample(torch.tensor(bad))

@@ -252,7 +252,7 @@ class ScriptedEngine:
     def _check_room(self, tokens: int) -> None:
         context = self.config.cache.context
         if len(self.session) + tokens > context:
-            raise ContextFullError(f"The session holds {context:,} tokens; it is full.")
+            raise ContextFullError(tokens, len(self.session), context)
 
     def _is_cancelled(self, cancel: threading.Event | None, *, hold: bool = False) -> bool:
         while hold and not self.release.wait(0.005):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from hga_chat.conversation.verify import Effect, Verification
-from hga_engine.errors import OutOfMemoryError
+from hga_engine.errors import GpuMemoryError
 from tests.support.scripted import ScriptedAnswer
 
 KEYS = {
@@ -209,13 +209,16 @@ def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monk
     use_engine()
 
     def refuse(*_):
-        raise OutOfMemoryError("2.0 GiB are needed and 1.0 GiB is free. Use a smaller --context.")
+        raise GpuMemoryError({"weights": 2 << 30}, 2 << 30, 1 << 30, 4096)
 
     monkeypatch.setattr("hga_engine.opening.open_engine", refuse)
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == (
-        "hga-chat: 2.0 GiB are needed and 1.0 GiB is free. Use a smaller --context.\n"
+        "hga-chat: Not enough GPU memory: 2.00 GiB needed (weights 2.00 GiB), "
+        "1.00 GiB may be used.\n"
+        "Use a smaller --context (now 4,096), close other programs that use the GPU, "
+        "or use --device cpu.\n"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from hga_chat.conversation.answer import kept_answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
 from hga_chat.documents import Document, LoadedDocuments, Section
+from hga_chat.errors import describe
 from hga_chat.screen.drawing.legend import SOURCE
 from hga_chat.screen.transcript.widget import Transcript
 from hga_chat.screen.widgets.block_map import BlockMap
@@ -365,12 +366,12 @@ async def test_columns_of_the_memory_are_named(scripted, opened, until):
 async def test_engine_error_in_an_answer_is_shown_and_the_next_question_works(
     scripted, answer, opened, until
 ):
-    script = scripted([answer("", error=ContextFullError("The session is full.")), "Yes."])
+    script = scripted([answer("", error=ContextFullError(9, 60, 64)), "Yes."])
     async with opened(script.make) as (app, pilot):
         await until(pilot, is_ready(app))
         await ask(pilot)
         await until(pilot, is_done(app))
-        assert turns(app)[0].note == "The session is full."
+        assert turns(app)[0].note == describe(ContextFullError(9, 60, 64))
         await ask(pilot)
         await until(pilot, is_done(app, 2))
         assert turns(app)[1].text == "Yes."

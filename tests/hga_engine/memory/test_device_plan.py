@@ -7,9 +7,8 @@ import torch
 
 from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
-from hga_engine.errors import OutOfMemoryError
+from hga_engine.errors import GpuMemoryError
 from hga_engine.memory.device_plan import plan_device
-from hga_engine.memory.probes import device_memory
 
 GIB = 2**30
 WEIGHTS = int(28.45 * GIB)
@@ -54,19 +53,16 @@ def test_a_device_smaller_than_the_limit_counts():
     assert plan(60, total=31) == plan(31)
 
 
-def test_what_cannot_fit_is_refused_with_what_would_help():
-    with pytest.raises(OutOfMemoryError) as caught:
+def test_a_session_that_cannot_fit_is_refused():
+    with pytest.raises(GpuMemoryError) as error:
         plan(29.5)
-    told = str(caught.value)
-    assert "29.50 GiB may be used" in told
-    assert "--context" in told
-    assert "weights 28.45" in told
+    assert (error.value.limit, error.value.context) == (int(29.5 * GIB), 65_536)
+    assert error.value.parts["weights"] == WEIGHTS
+    assert error.value.needed > error.value.limit
+    assert "weights 28.45 GiB" in str(error.value)
+    assert "29.50 GiB may be used" in str(error.value)
     assert plan(29.9, context=2048).total <= 29.9 * GIB
 
 
 def test_dense_attention_needs_no_index():
     assert plan(router=replace(RouterConfig(), kind="dense")).index == 0
-
-
-def test_nothing_is_in_use_without_a_gpu():
-    assert device_memory(torch.device("cpu")).used_bytes == 0

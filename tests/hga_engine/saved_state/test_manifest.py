@@ -105,7 +105,7 @@ def test_a_damaged_manifest_is_named(folder: Path, text: str) -> None:
     folder.mkdir()
     (folder / MANIFEST).write_text(text)
     for use in (read_info, lambda folder: make_engine(saved_dir=folder)):
-        with pytest.raises(SavedStateError, match=r"state.json: is damaged .* again\.$"):
+        with pytest.raises(SavedStateError, match=r"state.json: is damaged \("):
             use(folder)
 
 

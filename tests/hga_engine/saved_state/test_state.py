@@ -236,7 +236,7 @@ def test_memory_tells_what_is_in_host_memory_and_on_disk(folder: Path) -> None:
 def test_a_state_of_another_model_is_refused(folder: Path) -> None:
     saved(folder)
     engine = make_engine()
-    with pytest.raises(SavedStateError, match=r"another model, tiny \(000000000000\).*Use that"):
+    with pytest.raises(SavedStateError, match=r"another model, tiny \(000000000000\)"):
         Engine(
             random_weights(LLAMA),
             engine.tokenizer,
@@ -379,7 +379,7 @@ def test_a_read_only_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     engine = grow(make_engine(saved_dir=tmp_path / "new"))
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(KVStoreError, match=r"new: the session cannot be saved there \(Permission"):
+    with pytest.raises(KVStoreError, match=r"session cannot be saved in .*new: Permission denied"):
         engine.save()
     monkeypatch.undo()
     assert answers(engine) == answers(grow(make_engine()))

@@ -3,6 +3,7 @@ import time
 
 import torch
 
+from hga_chat.errors import describe
 from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
@@ -199,11 +200,11 @@ def test_error_while_loading_is_kept_and_told_as_it_is():
 
 
 def test_error_in_an_answer_leaves_the_thread_alive(scripted, answer):
-    thread = started(scripted([answer("", error=ContextFullError("It is full.")), "Yes."]))
+    thread = started(scripted([answer("", error=ContextFullError(9, 60, 64)), "Yes."]))
     collect(thread, Ready)
     thread.ask("Is it?")
     failed = next(r for r in collect(thread, Failed) if isinstance(r, Failed))
-    assert failed == Failed("It is full.", fatal=False)
+    assert failed == Failed(describe(ContextFullError(9, 60, 64)), fatal=False)
     thread.ask("Is it now?")
     assert collect(thread, Answered)
     assert thread.error is None
