@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from hga_chat.documents.formats import MEGABYTE, format_of
 from hga_chat.documents.plain.decode import PROBE_BYTES, is_binary
-from hga_chat.documents.sandbox.child import children_ended
+from hga_chat.documents.sandbox.processes import ending_children
 from hga_chat.documents.tree.generated import how_generated
 from hga_chat.documents.tree.ignore import Globs
 from hga_chat.documents.tree.kinds import Kind, kind_of
@@ -92,7 +92,7 @@ def iter_documents(
 def _load_all(
     named: Iterable[Found | Skipped | str], stdin: BinaryIO, *, skip_generated: bool
 ) -> Iterator[Loaded | Skipped]:
-    with children_ended():
+    with ending_children():
         for entry in named:
             if isinstance(entry, Skipped):
                 yield entry

@@ -25,7 +25,7 @@ from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PDF, TABLE, TEX
 from hga_chat.documents.html import reader as html_reader
 from hga_chat.documents.pdf import reader as pdf_reader
 from hga_chat.documents.plain.decode import PROBE_BYTES, decode_text
-from hga_chat.documents.sandbox.child import Limits, children_ended
+from hga_chat.documents.sandbox.processes import Limits, ending_children
 from hga_chat.documents.types import LoadedFile, UnreadableError
 from hga_chat.documents.unsupported import unsupported_format
 from hga_chat.documents.zipped import reader as packed_reader
@@ -234,7 +234,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> int:
     ends: Counter[str] = Counter()
     causes: Counter[str] = Counter()
     slowest, started = 0.0, time.monotonic()
-    with children_ended():
+    with ending_children():
         for number, data in enumerate(inputs(name, count, random)):
             begun = time.monotonic()
             try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypedDict
 
-from hga_chat.documents.sandbox.child import Limits, extract
+from hga_chat.documents.sandbox.processes import Limits, extract
 from hga_chat.documents.types import LoadedFile, Section, UnreadableError
 
 TIMEOUT_S = 120.0

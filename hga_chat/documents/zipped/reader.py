@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
-from hga_chat.documents.sandbox.child import Limits, extract
+from hga_chat.documents.sandbox.processes import Limits, extract
 from hga_chat.documents.types import LoadedFile
 
 LIMITS = Limits(seconds=60)

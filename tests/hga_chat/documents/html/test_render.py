@@ -118,7 +118,7 @@ def test_no_nesting_is_too_deep(html: str) -> None:
 
 def test_a_page_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from hga_chat.documents.html import reader as html
-    from hga_chat.documents.sandbox.child import Limits
+    from hga_chat.documents.sandbox.processes import Limits
 
     monkeypatch.setattr(html, "LIMITS", Limits(seconds=0.01))
     with pytest.raises(UnreadableError, match="not read within"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hga_chat.documents.sandbox import child
-from hga_chat.documents.sandbox.child import Limits, children_ended, extract
+from hga_chat.documents.sandbox import processes
+from hga_chat.documents.sandbox.processes import Limits, ending_children, extract
 from hga_chat.documents.types import UnreadableError
 
 LIMITS = Limits(seconds=30)
@@ -17,7 +17,7 @@ LIMITS = Limits(seconds=30)
 
 @pytest.fixture(autouse=True)
 def ended():
-    with children_ended():
+    with ending_children():
         yield
 
 
@@ -52,7 +52,7 @@ def test_one_process_reads_one_document_after_another(worker) -> None:
 
 def test_children_end_with_the_documents(worker) -> None:
     file = worker("import os\ndef extract(data): return {'pid': os.getpid()}")
-    with children_ended():
+    with ending_children():
         pid = extract(file, b"", "file", LIMITS)["pid"]
         assert is_running(pid)
     assert not is_running(pid)
@@ -104,7 +104,7 @@ def test_what_a_worker_started_ends_with_it(worker, tmp_path: Path) -> None:
         "import subprocess\n"
         "def extract(data): return {'pid': subprocess.Popen(['sleep', '600']).pid}"
     )
-    with children_ended():
+    with ending_children():
         pid = extract(file, b"", "file", LIMITS)["pid"]
     deadline = time.monotonic() + 10
     # Its parent is gone, so that somebody else waits for it.
@@ -136,17 +136,17 @@ def test_an_interrupt_leaves_no_process(worker, tmp_path: Path) -> None:
         signal.signal(signal.SIGINT, before)
     thread.join()
     assert not is_running(int(pid_file.read_text()))
-    assert not child._children
+    assert not processes._children
 
 
 def test_a_child_ends_when_its_parent_is_killed(worker, tmp_path: Path) -> None:
     file = worker("import os\ndef extract(data): return {'pid': os.getpid()}")
     code = (
-        "from pathlib import Path; from hga_chat.documents.sandbox.child import *; import os\n"
+        "from pathlib import Path; from hga_chat.documents.sandbox.processes import *; import os\n"
         f"print(extract(Path({str(file)!r}), b'', 'file', Limits())['pid'], flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
-    root = str(Path(child.__file__).parents[3])
+    root = str(Path(processes.__file__).parents[3])
     parent = subprocess.run(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,

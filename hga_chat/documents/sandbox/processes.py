@@ -19,7 +19,7 @@ from typing import Any
 
 from hga_chat.documents.types import UnreadableError
 
-_PROGRAM = Path(__file__).with_name("serve.py")
+_PROGRAM = Path(__file__).with_name("child_main.py")
 _LENGTH_BYTES = 8
 _EXIT_S = 1.0
 
@@ -71,7 +71,7 @@ def extract(worker: Path, data: bytes, what: str, limits: Limits) -> dict[str, A
 
 
 @contextlib.contextmanager
-def children_ended() -> Iterator[None]:
+def ending_children() -> Iterator[None]:
     """End the workers that wait for documents, when there are no more documents for them."""
     try:
         yield
