@@ -25,7 +25,8 @@ from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PDF, TABLE, TEX
 from hga_chat.documents.html import reader as html_reader
 from hga_chat.documents.pdf import reader as pdf_reader
 from hga_chat.documents.plain.decode import PROBE_BYTES, decode_text
-from hga_chat.documents.sandbox.processes import Limits, ending_children
+from hga_chat.documents.sandbox.limits import Limits
+from hga_chat.documents.sandbox.processes import ending_children
 from hga_chat.documents.types import LoadedFile, UnreadableError
 from hga_chat.documents.unsupported import unsupported_format
 from hga_chat.documents.zipped import reader as packed_reader
@@ -45,8 +46,8 @@ SECONDS = 10.0
 # What the corpus has of these takes long to read and is no different after it was changed.
 MAX_SEED_BYTES = 40_000
 
-_LIMIT = re.compile(r"not read within|too much memory|more text than can be taken in")
-_DEATH = re.compile(r"the parser ended with")
+_LIMIT = re.compile(r"parsing took more than|too much memory|more text than can be loaded")
+_DEATH = re.compile(r"the parser exited with")
 # Whatever pypdf raises on a damaged file is a reason; a mistake of our own is none.
 _MISTAKE = re.compile(r"damaged (?:HTML|ZIP archive): [A-Z]\w*: ")
 

@@ -1,1 +1,1 @@
-"""HTML pages, parsed in a child process."""
+"""HTML, parsed in a child process."""

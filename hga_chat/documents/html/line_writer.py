@@ -1,4 +1,4 @@
-"""Blocks of text on lines, as they come out of HTML."""
+"""Writes the lines of rendered HTML: blank lines, indents, list markers, table rows."""
 
 from dataclasses import dataclass, field
 
@@ -7,39 +7,39 @@ _MAX_CELL_CHARS = 400
 
 
 @dataclass
-class Flow:
-    """A run of blocks: the page, or a cell of a table."""
+class LineWriter:
+    """The lines of a page, or of one table cell."""
 
     lines: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
-    """Line of the source in which each line begins."""
+    """For each line, its line in the source."""
     headings: list[tuple[int, int, str]] = field(default_factory=list)
-    """Index of the line, level and title."""
+    """Line index, level and title of each heading."""
     anchors: dict[str, int] = field(default_factory=dict)
-    """Index of the line that each name stands for."""
+    """Line index of each anchor, by name."""
     lists: list[int | None] = field(default_factory=list)
-    """For each list around, the number of its next item; None where items have no numbers."""
+    """For each open list, the number of its next item; None if its items have no numbers."""
     quotes: int = 0
     marker: str = ""
-    """What begins the next line: the sign of a list item."""
-    wants_blank: bool = False
+    """Prefix of the next line: the marker of a list item."""
+    needs_blank: bool = False
     has_blocks: bool = False
-    """Whether there is more in it than a line can hold."""
+    """Whether the lines contain a heading, list, table or preformatted text."""
 
     def write(self, text: str, number: int) -> None:
-        """Add a line that begins in line ``number`` of the source, after a blank one if due."""
-        if self.wants_blank and self.lines and self.lines[-1]:
+        """Add a line from line ``number`` of the source, after a blank line if one is due."""
+        if self.needs_blank and self.lines and self.lines[-1]:
             self.lines.append("")
             self.numbers.append(self.numbers[-1])
-        self.wants_blank = False
+        self.needs_blank = False
         depth = min(max(len(self.lists) - bool(self.marker), 0), _MAX_INDENTS)
         prefix = "> " * min(self.quotes, _MAX_INDENTS) + "  " * depth + self.marker
         self.marker = ""
         self.lines.append((prefix + text).rstrip())
         self.numbers.append(number)
 
-    def write_row(self, cells: list["Flow"]) -> None:
-        """Add a row of a table in a line; cells with blocks in them one after another."""
+    def write_row(self, cells: list["LineWriter"]) -> None:
+        """Add a table row as one line, or cell after cell if cells are long or contain blocks."""
         texts = [" ".join(line.strip() for line in cell.lines if line) for cell in cells]
         if not any(texts):
             return
@@ -60,8 +60,8 @@ class Flow:
 
 @dataclass
 class Row:
-    """A row of a table that is open."""
+    """An open table row."""
 
     level: int
-    """How many flows are around it."""
-    cells: list[Flow] = field(default_factory=list)
+    """How many writers were open when the row began."""
+    cells: list[LineWriter] = field(default_factory=list)

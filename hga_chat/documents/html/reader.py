@@ -1,9 +1,10 @@
-"""HTML: the text a reader would see, a section a heading."""
+"""HTML: the visible text, one section per heading."""
 
 from pathlib import Path
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
-from hga_chat.documents.sandbox.processes import Limits, extract
+from hga_chat.documents.sandbox.limits import Limits
+from hga_chat.documents.sandbox.processes import extract
 from hga_chat.documents.types import LoadedFile
 
 LIMITS = Limits(seconds=30)
@@ -11,13 +12,13 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 
 def load_html(path: str, data: bytes) -> LoadedFile:
-    """Read HTML into one section a heading, labelled with the trail of headings to it.
+    """Load HTML as one section per heading, labelled with the trail of headings to it.
 
-    Lines are those of the source. What stands before the first heading is labelled with the
-    page's title, or with its lines.
+    Line numbers are those of the source. Text before the first heading is labelled with the page's
+    title or, without one, with its lines.
 
     Raises:
-        UnreadableError: ``data`` is not text, has no text to read, or takes too long.
+        UnreadableError: ``data`` is not text, contains no text, or takes too long to parse.
     """
-    outline = ExtractedText.from_answer(extract(_WORKER, data, "HTML", LIMITS))
-    return LoadedFile(tuple(outline.sections(path, outline.title or None)))
+    text = ExtractedText.from_answer(extract(_WORKER, data, "HTML", LIMITS))
+    return LoadedFile(tuple(text.sections(path, text.title or None)))

@@ -1,13 +1,14 @@
-"""HTML as text that reads well: every block on lines of its own, each with its source line.
+"""Renders HTML as text: every block on lines of its own, each with its line in the source.
 
-Follows the tags as they come, so that no nesting is too deep and no markup too broken.
+Tags are handled as a stream, without building a tree, so that deep nesting and broken markup do no
+harm.
 """
 
 import re
 from collections import Counter
 from html.parser import HTMLParser
 
-from hga_chat.documents.html.line_writer import Flow, Row
+from hga_chat.documents.html.line_writer import LineWriter, Row
 from hga_chat.documents.html.tags import (
     BLOCKS,
     CELLS,
@@ -24,7 +25,7 @@ _Attributes = list[tuple[str, str | None]]
 _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\f\v\u00a0]+")
 _INVISIBLE = dict.fromkeys((0x00AD, 0x200B, 0x2060, 0xFEFF))
-# Of elements that XML allows to close at once, where HTML would take them as left open.
+# Self-closing elements of XHTML, which an HTML parser would leave open.
 _CLOSED_AT_ONCE = re.compile(r"<([a-zA-Z][a-zA-Z0-9]*)((?:\s[^<>]*)?)/>")
 
 _CDATA = "<![CDATA["
@@ -32,22 +33,22 @@ _MAX_TABLE_DEPTH = 8
 
 
 def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True) -> ExtractedText:
-    """Return the text of an HTML page, its headings and where its anchors are.
+    """Return the text of an HTML page with its headings and anchors.
 
-    Left out: scripts, styles, controls, what is hidden and, if so asked, navigation. Links keep
-    their text, images their description, lists their signs, tables a line a row.
+    Scripts, styles, controls, hidden elements and, on request, navigation are left out. Links keep
+    their text, images their description, lists their markers; a table row becomes one line.
 
     Args:
-        text: HTML, or XHTML.
-        keep_lines: Whether lines end within a paragraph where they do in the source.
-        drop_navigation: Whether to leave out ``nav`` and what has the role of one.
+        text: HTML or XHTML.
+        keep_lines: Whether to keep the line ends of the source within paragraphs.
+        drop_navigation: Whether to leave out ``nav`` elements and others with that role.
     """
     if text.lstrip()[:5].lower() == "<?xml":
         text = _CLOSED_AT_ONCE.sub(_close, text)
     page = _Page(keep_lines, drop_navigation)
     page.feed(text)
     page.close()
-    return page.outline()
+    return page.result()
 
 
 def _close(match: re.Match[str]) -> str:
@@ -63,7 +64,7 @@ class _Page(HTMLParser):
         self._open: list[str] = []
         self._counts: Counter[str] = Counter()
         self._hidden_at: int | None = None
-        self._flows = [Flow()]
+        self._writers = [LineWriter()]
         self._rows: list[Row] = []
         self._cells_apart: list[bool] = []
         self._begins_pre = False
@@ -72,12 +73,12 @@ class _Page(HTMLParser):
         self._heading: int | None = None
         self._title: list[str] = []
 
-    def outline(self) -> ExtractedText:
-        """What was found, once everything is fed."""
+    def result(self) -> ExtractedText:
+        """Return the text once everything has been fed."""
         while self._open:
             self.handle_endtag(self._open[-1])
         self._end_line()
-        page = self._flows[0]
+        page = self._writers[0]
         title = " ".join("".join(self._title).split())
         return ExtractedText(page.lines, page.headings, page.numbers, title, page.anchors)
 
@@ -99,7 +100,7 @@ class _Page(HTMLParser):
                 self._enter(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
-        """Close an element and what was left open in it."""
+        """Close an element and those left open inside it."""
         if not self._counts[tag]:
             if tag == "p" and self._hidden_at is None and self._heading is None:
                 self._break(tag)
@@ -115,7 +116,7 @@ class _Page(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        """Take text."""
+        """Add text."""
         if self._hidden_at is not None:
             if self._open[-1:] == ["title"] and self._hidden_at == len(self._open):
                 self._title.append(data)
@@ -135,7 +136,7 @@ class _Page(HTMLParser):
             self._add(part if is_pre else _SPACE.sub(" ", part), number + index)
 
     def parse_marked_section(self, i: int, report: int = 1) -> int:  # noqa: ARG002
-        """Take the text of CDATA; the parser would fail on other sections, which HTML has not."""
+        """Add the text of CDATA; skip other marked sections, on which the parser would fail."""
         is_text = self.rawdata.startswith(_CDATA, i)
         mark = "]]>" if is_text else ">"
         end = self.rawdata.find(mark, i)
@@ -175,42 +176,42 @@ class _Page(HTMLParser):
                 self._add(f"[image: {words}]", self.getpos()[0])
 
     def _enter(self, tag: str, attrs: _Attributes) -> None:
-        flow = self._flows[-1]
+        writer = self._writers[-1]
         if tag in BLOCKS and (self._heading is None or tag in END_HEADINGS):
             self._break(tag)
-            flow.has_blocks |= tag in {"pre", "ul", "ol", "table"}
+            writer.has_blocks |= tag in {"pre", "ul", "ol", "table"}
         elif tag in BLOCKS:
             self._add(" ", self._line_number)
         values = dict(attrs)
         for name in ("id", "name"):
             if values.get(name):
-                flow.anchors.setdefault(str(values[name]), len(flow.lines))
+                writer.anchors.setdefault(str(values[name]), len(writer.lines))
         if tag in HEADINGS:
             self._heading = HEADINGS[tag]
         elif tag == "pre":
             self._begins_pre = True
         elif tag == "ul":
-            flow.lists.append(None)
+            writer.lists.append(None)
         elif tag == "ol":
             start = values.get("start") or "1"
-            flow.lists.append(int(start) if re.fullmatch(r"\d{1,6}", start) else 1)
+            writer.lists.append(int(start) if re.fullmatch(r"\d{1,6}", start) else 1)
         elif tag == "li":
-            flow.marker = "- "
-            if flow.lists and flow.lists[-1] is not None:
-                flow.marker = f"{flow.lists[-1]}. "
-                flow.lists[-1] += 1
+            writer.marker = "- "
+            if writer.lists and writer.lists[-1] is not None:
+                writer.marker = f"{writer.lists[-1]}. "
+                writer.lists[-1] += 1
         elif tag == "dd":
-            flow.marker = "  "
+            writer.marker = "  "
         elif tag == "blockquote":
-            flow.quotes += 1
+            writer.quotes += 1
         elif tag == "tr":
             self._write_cells()
-            self._rows.append(Row(len(self._flows)))
+            self._rows.append(Row(len(self._writers)))
         elif tag in CELLS:
-            is_apart = bool(self._rows) and len(self._flows) <= _MAX_TABLE_DEPTH
+            is_apart = bool(self._rows) and len(self._writers) <= _MAX_TABLE_DEPTH
             self._cells_apart.append(is_apart)
             if is_apart:
-                self._flows.append(Flow())
+                self._writers.append(LineWriter())
 
     def _leave(self, tag: str) -> None:
         if tag in HEADINGS:
@@ -219,20 +220,20 @@ class _Page(HTMLParser):
             self._break(tag, is_end=True)
         elif tag in BLOCKS:
             self._add(" ", self._line_number)
-        flow = self._flows[-1]
-        if tag in {"ul", "ol"} and flow.lists:
-            flow.lists.pop()
+        writer = self._writers[-1]
+        if tag in {"ul", "ol"} and writer.lists:
+            writer.lists.pop()
         elif tag in {"li", "dd"}:
-            flow.marker = ""
-        elif tag == "blockquote" and flow.quotes:
-            flow.quotes -= 1
+            writer.marker = ""
+        elif tag == "blockquote" and writer.quotes:
+            writer.quotes -= 1
         elif tag in CELLS and self._cells_apart.pop():
-            self._rows[-1].cells.append(self._flows.pop())
+            self._rows[-1].cells.append(self._writers.pop())
         elif tag == "tr":
-            self._flows[-1].write_row(self._rows.pop().cells)
+            self._writers[-1].write_row(self._rows.pop().cells)
 
     def _close_within(self, tags: set[str], borders: set[str]) -> None:
-        """Close the elements ``tags`` that are open inside the innermost of ``borders``."""
+        """Close the open elements ``tags`` inside the innermost element of ``borders``."""
         if not any(map(self._counts.__getitem__, tags)):
             return
         end = len(self._open)
@@ -247,9 +248,9 @@ class _Page(HTMLParser):
     def _break(self, tag: str, *, is_end: bool = False) -> None:
         self._end_heading()
         self._end_line()
-        is_inner_list = tag in {"ul", "ol"} and len(self._flows[-1].lists) > is_end
+        is_inner_list = tag in {"ul", "ol"} and len(self._writers[-1].lists) > is_end
         if tag in PARAGRAPHS and not is_inner_list:
-            self._flows[-1].wants_blank = True
+            self._writers[-1].needs_blank = True
 
     def _end_heading(self) -> None:
         level, self._heading = self._heading, None
@@ -258,10 +259,10 @@ class _Page(HTMLParser):
         title = " ".join("".join(self._line).split()).strip("¶§ ")
         self._line.clear()
         if title:
-            flow = self._flows[-1]
-            flow.has_blocks = True
+            writer = self._writers[-1]
+            writer.has_blocks = True
             self._write(f"{'#' * level} {title}", self._line_number)
-            flow.headings.append((len(flow.lines) - 1, level, title))
+            writer.headings.append((len(writer.lines) - 1, level, title))
 
     def _end_line(self, *, keep_empty: bool = False) -> None:
         text = "".join(self._line)
@@ -269,16 +270,16 @@ class _Page(HTMLParser):
         text = text.rstrip() if self._counts["pre"] else _SPACE.sub(" ", text).strip()
         if text:
             self._write(text, self._line_number)
-        elif keep_empty and self._flows[-1].lines:
-            self._write("", self._flows[-1].numbers[-1])
+        elif keep_empty and self._writers[-1].lines:
+            self._write("", self._writers[-1].numbers[-1])
 
     def _write(self, text: str, number: int) -> None:
         self._write_cells()
-        self._flows[-1].write(text, number)
+        self._writers[-1].write(text, number)
 
     def _write_cells(self) -> None:
-        """Write the cells of the open row: what comes now stands between cells, as nothing may."""
+        """Write the open row's finished cells; the text to come is, wrongly, between cells."""
         row = self._rows[-1] if self._rows else None
-        if row and row.cells and row.level == len(self._flows):
+        if row and row.cells and row.level == len(self._writers):
             cells, row.cells = row.cells, []
-            self._flows[-1].write_row(cells)
+            self._writers[-1].write_row(cells)

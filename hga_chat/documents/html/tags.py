@@ -1,6 +1,6 @@
-"""Which elements of HTML make blocks, and which are no text."""
+"""Classes of HTML elements: blocks, headings, hidden content."""
 
-# Without an end.
+# Elements without an end tag.
 VOID = frozenset(
     {
         "area",
@@ -19,7 +19,7 @@ VOID = frozenset(
         "wbr",
     }
 )
-# Controls, scripts, what other programs show, and what is said elsewhere.
+# Scripts, controls, embedded content, and text that is repeated elsewhere.
 NOT_TEXT = frozenset(
     {
         "annotation",
@@ -41,7 +41,7 @@ NOT_TEXT = frozenset(
     }
 )
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
-# With a blank line around them.
+# Blocks with a blank line around them.
 _BLOCKS_OF_TEXT = frozenset(
     {
         "blockquote",
@@ -58,7 +58,7 @@ _BLOCKS_OF_TEXT = frozenset(
     }
 )
 PARAGRAPHS = _BLOCKS_OF_TEXT | HEADINGS.keys()
-# With a line of their own.
+# Blocks with a line of their own.
 _LINES = frozenset(
     {
         "address",
@@ -91,5 +91,5 @@ _LINES = frozenset(
 )
 BLOCKS = PARAGRAPHS | _LINES
 CELLS = frozenset({"td", "th"})
-# What cannot be part of a heading, so that one that is never closed ends there.
+# Elements that cannot be part of a heading and so end one that was never closed.
 END_HEADINGS = PARAGRAPHS | CELLS | {"li", "section", "article", "tr"}

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TypedDict
 
-from hga_chat.documents.sandbox.processes import Limits, extract
+from hga_chat.documents.sandbox.limits import Limits
+from hga_chat.documents.sandbox.processes import extract
 from hga_chat.documents.types import LoadedFile, Section, UnreadableError
 
 TIMEOUT_S = 120.0

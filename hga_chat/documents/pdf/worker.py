@@ -13,9 +13,9 @@ from hga_chat.documents.pdf.headers_footers import without_running_lines
 from hga_chat.documents.pdf.lines import Line, extract_lines
 from hga_chat.documents.pdf.outline import extract_headings, headings_of_pages
 from hga_chat.documents.pdf.text_repair import Vocabulary, plain
+from hga_chat.documents.sandbox.limits import MAX_TEXT_CHARS, TOO_MUCH_TEXT
 
 MAX_PAGES = 2_000
-MAX_TEXT_CHARS = 5_000_000
 _MAX_FORM_DEPTH = 5
 
 
@@ -94,7 +94,7 @@ def extract(data: bytes) -> dict[str, Any]:
             problem = f"{type(error).__name__}: {_one_line(error)}"
         chars += sum(len(line.text) for line in read)
         if chars > MAX_TEXT_CHARS:
-            return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
+            return {"error": TOO_MUCH_TEXT}
         pages.append({"label": label, "problem": problem})
         written.append(read)
     headings = extract_headings(reader)

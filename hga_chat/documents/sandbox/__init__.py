@@ -1,1 +1,1 @@
-"""Child processes with limits on time, memory and size, in which parsers run."""
+"""Runs parsers in child processes with limits on time, memory and output size."""

@@ -1,9 +1,9 @@
-"""The program of a child process: loads a worker and answers one document after another.
+"""The program of a child process: imports a worker and answers one document after another.
 
-Arguments: the worker's file, and its limits on memory (bytes), time (seconds) and the size of an
-answer (bytes). A request on standard input is the document's length in eight bytes, most
-significant first, and the document; the answer on standard output is a JSON object after its
-length. The end of standard input ends the process.
+Arguments: the worker's file and its limits on memory (bytes), time (seconds) and answer size
+(bytes). A request on standard input is the document's length (eight bytes, big-endian) and the
+document. The answer on standard output is the length and text of a JSON object, in the same form.
+The process ends with its standard input.
 """
 
 import importlib.util
@@ -28,11 +28,11 @@ def _limit_memory(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (count, count))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError, OSError):
-        return  # not on this system; the limits on sizes and time remain
+        return  # not available on this system; the other limits still hold
 
 
-def _load(name: str, file: Path, folder: Path | None = None) -> ModuleType:
-    """Import a module, or the package in ``folder``, from its file, whatever the path holds."""
+def _import(name: str, file: Path, folder: Path | None = None) -> ModuleType:
+    """Import a module, or the package in ``folder``, from its file, not from ``sys.path``."""
     folders = [str(folder)] if folder else None
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
     if spec is None or spec.loader is None:
@@ -43,7 +43,7 @@ def _load(name: str, file: Path, folder: Path | None = None) -> ModuleType:
 
 
 class _Worker:
-    """The worker's function, loaded when it is needed."""
+    """The worker's function, imported with the first document so that errors become answers."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -52,8 +52,8 @@ class _Worker:
     def __call__(self, data: bytes) -> dict[str, Any]:
         if self._extract is None:
             package = Path(__file__).parents[2]
-            _load(package.name, package / "__init__.py", package)
-            self._extract = _load("worker", self._file).extract
+            _import(package.name, package / "__init__.py", package)
+            self._extract = _import("worker", self._file).extract
         return self._extract(data)
 
 
@@ -61,7 +61,7 @@ def _answer(extract: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str
     try:
         return extract(data)
     except MemoryError:
-        return {"failure": "it takes too much memory"}
+        return {"failure": "parsing takes too much memory"}
     except Exception as error:  # noqa: BLE001 - a damaged document raises anything
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         return {"failure": cause[:200]}
@@ -71,7 +71,7 @@ def main() -> None:
     """Answer documents until there are no more."""
     worker, memory_bytes, seconds, answer_bytes = sys.argv[1:]
     requests = sys.stdin.buffer
-    # Kept for the answers alone, whatever a library prints.
+    # Only answers go to standard output; what a library prints goes to standard error.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.disable()
@@ -79,12 +79,12 @@ def main() -> None:
     extract = _Worker(Path(worker))
     while header := requests.read(_LENGTH_BYTES):
         data = requests.read(int.from_bytes(header))
-        # The parent keeps the time; this is for when the parent is gone.
+        # The parent enforces the limit; the alarm is in case the parent is gone.
         if hasattr(signal, "alarm"):
             signal.alarm(int(float(seconds)) + _GRACE_S)
         body = json.dumps(_answer(extract, data)).encode()
         if len(body) > int(answer_bytes):
-            body = json.dumps({"error": "more text than can be taken in"}).encode()
+            body = json.dumps({"error": "more text than can be loaded"}).encode()
         if hasattr(signal, "alarm"):
             signal.alarm(0)
         answers.write(len(body).to_bytes(_LENGTH_BYTES))

@@ -1,8 +1,9 @@
-"""Parsers in processes of their own, so that no file can hang this one or eat its memory.
+"""Starts and ends the child processes that run parsers, and sends documents to them.
 
-A worker is a Python file with a function ``extract(data: bytes)`` that returns a JSON object:
-what it found, or ``{"error": reason}``. Its process serves one document after another and is
-started again when it has died; starting one costs more than reading most documents.
+A worker is a Python file with a function ``extract(data: bytes)`` that returns a JSON object: the
+result, or ``{"error": reason}``. ``child_main.py`` is the program of its process. A process
+handles one document after another, because starting one takes longer than parsing most documents;
+if it dies, the next document starts a new one.
 """
 
 import contextlib
@@ -13,10 +14,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hga_chat.documents.sandbox.limits import Limits
 from hga_chat.documents.types import UnreadableError
 
 _PROGRAM = Path(__file__).with_name("child_main.py")
@@ -24,37 +25,28 @@ _LENGTH_BYTES = 8
 _EXIT_S = 1.0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a worker may take for one document."""
-
-    seconds: float = 120.0
-    memory_bytes: int = 2 << 30
-    answer_bytes: int = 64 << 20
-
-
 _children: dict[tuple[Path, Limits], "_Child"] = {}
 _lock = threading.Lock()
 
 
 def extract(worker: Path, data: bytes, what: str, limits: Limits) -> dict[str, Any]:
-    """Have ``data`` read by a worker.
+    """Return a worker's answer for a document.
 
     Args:
         worker: The worker's file.
         data: The whole document.
-        what: Named in the reason when reading fails, as in "damaged PDF".
-        limits: Kept by the process.
+        what: The kind of document to name if parsing fails, as in "damaged PDF".
+        limits: Limits of the worker's process.
 
     Raises:
-        UnreadableError: The worker refused the document, failed, died or went over a limit.
+        UnreadableError: The worker refused the document, failed, died or exceeded a limit.
     """
     key = worker, limits
     with _lock:
         child = _children.get(key)
         if child is None:
             child = _children[key] = _Child(worker, limits)
-        # Whatever goes wrong, an interrupt included, leaves no process behind.
+        # No error, not even an interrupt, may leave a process behind.
         healthy = False
         try:
             answer = child.ask(data)
@@ -72,7 +64,7 @@ def extract(worker: Path, data: bytes, what: str, limits: Limits) -> dict[str, A
 
 @contextlib.contextmanager
 def ending_children() -> Iterator[None]:
-    """End the workers that wait for documents, when there are no more documents for them."""
+    """End all child processes when the block ends."""
     try:
         yield
     finally:
@@ -88,8 +80,8 @@ class _Child:
     def __init__(self, worker: Path, limits: Limits) -> None:
         self._limits = limits
         self._timed_out = False
-        # By its file and with -P: nothing is imported from the folder the user stands in. In a
-        # session of its own: what the worker starts ends with it, and Ctrl-C is ours to handle.
+        # By path and with -P, so that nothing is imported from the current folder. In a session of
+        # its own, so that its own children end with it and Ctrl-C reaches only this process.
         arguments = (worker, limits.memory_bytes, limits.seconds, limits.answer_bytes)
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM), *map(str, arguments)],
@@ -100,7 +92,7 @@ class _Child:
         )
 
     def ask(self, data: bytes) -> dict[str, Any]:
-        """Send a document, return the answer; ``{"failure": cause}`` if there is none."""
+        """Send a document and return the answer, or ``{"failure": cause}`` if there is none."""
         timer = threading.Timer(self._limits.seconds, self._time_out)
         timer.start()
         try:
@@ -109,17 +101,17 @@ class _Child:
             timer.cancel()
             timer.join()
         if self._timed_out:
-            return {"failure": f"not read within {self._limits.seconds:.0f} s"}
+            return {"failure": f"parsing took more than {self._limits.seconds:.0f} s"}
         if body is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_EXIT_S)
             self.end()
-            return {"failure": f"the parser ended with {self._process.returncode}"}
+            return {"failure": f"the parser exited with status {self._process.returncode}"}
         answer: dict[str, Any] = json.loads(body)
         return answer
 
     def end(self) -> None:
-        """End the process and whatever it started."""
+        """End the process and everything it started."""
         self._kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -1,1 +1,1 @@
-"""Formats that are zip archives of XML: Word and EPUB, parsed in a child process."""
+"""ZIP archives of XML: Word and EPUB, parsed in a child process."""

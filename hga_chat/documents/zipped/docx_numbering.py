@@ -1,4 +1,4 @@
-"""The numbers that a Word document's lists and headings show: they are not in its text.
+"""Computes the numbers of lists and headings that Word shows but does not store in the text.
 
 Format: ECMA-376, WordprocessingML, numbering definitions (part 1, section 17.9).
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hga_chat.documents.zipped.docx_xml import child, value
+from hga_chat.documents.zipped.xml_lookup import child, value
 
 BULLET = "-"
 _LEVELS = 9
@@ -33,7 +33,7 @@ _ROMAN = (
 
 @dataclass(frozen=True)
 class _Level:
-    """How one level of a list counts; ``shown`` is as in ``%1.%2)``."""
+    """How one level of a list is numbered; ``shown`` is a pattern like ``%1.%2)``."""
 
     start: int
     form: str
@@ -42,7 +42,7 @@ class _Level:
 
 @dataclass(frozen=True)
 class _List:
-    """A list as paragraphs refer to it; those over the same ``definition`` count on together."""
+    """A list that paragraphs refer to; lists with the same ``definition`` share their counts."""
 
     definition: str
     levels: Mapping[int, _Level]
@@ -50,10 +50,10 @@ class _List:
 
 
 class Numbers:
-    """Counts the paragraphs of a document's lists."""
+    """Numbers the paragraphs of a document's lists."""
 
     def __init__(self, root: Any = None) -> None:
-        """Take the definitions from the root of ``numbering.xml``; None: there are none."""
+        """Take the definitions from the root of ``numbering.xml``, or none at all."""
         self._lists: dict[str, _List] = {}
         self._counts: dict[str, dict[int, int]] = {}
         self._restarted: set[tuple[str, int]] = set()
@@ -76,11 +76,11 @@ class Numbers:
             self._lists[name] = _List(definition, levels, restarts)
 
     def next(self, name: str, level: int) -> str:
-        """What stands before the next paragraph of a list, as ``2.``, ``b)`` or a bullet.
+        """Return the marker of the next paragraph of a list: ``2.``, ``b)`` or a bullet.
 
         Args:
-            name: Of the list (``numId``); an unknown one has bullets, "0" is none.
-            level: From 0.
+            name: The list's ``numId``; an unknown list has bullets, "0" means no list.
+            level: Level in the list, from 0.
         """
         if name == "0":
             return ""

@@ -1,4 +1,4 @@
-"""The text of a Word document (Office Open XML): paragraphs, headings, lists and tables.
+"""Extracts the text of a Word document: paragraphs, headings, lists and tables.
 
 Format: ECMA-376, WordprocessingML. Headers, footers, comments and deleted text are left out.
 """
@@ -12,8 +12,8 @@ from typing import Any
 from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_numbering import BULLET, Numbers
-from hga_chat.documents.zipped.docx_xml import child, local, value
 from hga_chat.documents.zipped.members import Members
+from hga_chat.documents.zipped.xml_lookup import child, local, value
 
 _RELATIONSHIPS = "_rels/.rels"
 _MAIN_TYPE = "/officeDocument"
@@ -23,7 +23,7 @@ _MAX_LIST_LEVEL = 8
 _BODY_TEXT_LEVEL = 9
 _MAX_STYLE_DEPTH = 20
 _HEADING_NAME = re.compile(r"heading ([1-9])", re.IGNORECASE)
-# Removed text, the plain rendering of what is there already, and what is not part of the text.
+# Deleted text, fallbacks for content that is also there in full, and properties.
 _LEFT_OUT = frozenset(
     {
         "del",
@@ -45,7 +45,7 @@ _NOTE_PARTS = (("footnotes.xml", "footnote", "Footnotes"), ("endnotes.xml", "end
 
 
 def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
-    """Return the text of a Word document with its headings, and notes on what could not be read.
+    """Return the text of a Word document, and notes on the parts that could not be loaded.
 
     Raises:
         UnreadableError: The document is damaged.
@@ -61,13 +61,13 @@ def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
         try:
             styles = _styles(members.parse_xml(f"{folder}/styles.xml"))
         except UnreadableError as error:
-            notes.append(f"headings are not told from text: {error}")
+            notes.append(f"headings are not recognised: {error}")
     numbers = Numbers()
     if f"{folder}/numbering.xml" in members:
         try:
             numbers = Numbers(members.parse_xml(f"{folder}/numbering.xml"))
         except UnreadableError as error:
-            notes.append(f"lists have no numbers: {error}")
+            notes.append(f"list numbers are missing: {error}")
     text = _Text(styles, numbers)
     text.add(body)
     for name, kind, title in _NOTE_PARTS:
@@ -89,14 +89,14 @@ def _main_part(members: Members) -> str:
 
 @dataclass(frozen=True)
 class _Style:
-    """What a paragraph style makes of its paragraphs."""
+    """The effect of a paragraph style."""
 
     level: int | None = None
-    """Of the headings they are, from 0; None: they are none."""
+    """Heading level, from 0; None for paragraphs that are not headings."""
     list: str | None = None
-    """The list that they are in."""
+    """The list that the paragraphs belong to."""
     depth: int = 0
-    """Their level in it, from 0."""
+    """Their level in the list, from 0."""
 
 
 def _styles(root: Any) -> dict[str, _Style]:
@@ -105,7 +105,7 @@ def _styles(root: Any) -> dict[str, _Style]:
 
 
 def _style(style: Any, styles: dict[str | None, Any]) -> _Style:
-    """A style with what it takes over from those it is based on."""
+    """Return a style with what it inherits from the styles it is based on."""
     made = _Style()
     for _ in range(_MAX_STYLE_DEPTH):
         properties = child(style, "pPr")
@@ -129,7 +129,7 @@ def _heading_level(style: Any, properties: Any) -> int | None:
 
 
 def _list(properties: Any) -> tuple[str | None, int]:
-    """The list that properties put a paragraph in, and the level in it."""
+    """Return the list of a paragraph with these properties, and its level in the list."""
     numbering = child(properties, "numPr")
     depth = value(child(numbering, "ilvl")) or ""
     level = min(int(depth), _MAX_LIST_LEVEL) if depth.isdecimal() else 0
@@ -144,7 +144,7 @@ def _outline_level(properties: Any) -> int | None:
 
 
 class _Text:
-    """Lines and headings as they are found."""
+    """Collects lines and headings."""
 
     def __init__(self, styles: dict[str, _Style], numbers: Numbers) -> None:
         self.lines: list[str] = []
@@ -164,7 +164,7 @@ class _Text:
 
     def add_notes(self, root: Any, kind: str, title: str) -> None:
         """Add footnotes or endnotes under a heading of their own."""
-        # The separators that Word draws between text and notes are notes of another type.
+        # Word stores the separator lines above notes as notes with a type.
         found = [note for note in _nested(root, {kind}) if value(note, "type") is None]
         if not found:
             return
@@ -183,7 +183,7 @@ class _Text:
         name, depth = _list(properties)
         if name is None:
             name, depth = style.list, depth or style.depth
-        # Those without text count as well.
+        # Paragraphs without text count as well.
         number = self._numbers.next(name, depth) if name is not None else ""
         if not text:
             return
@@ -208,7 +208,7 @@ class _Text:
 
 
 def _nested(parent: Any, names: Collection[str]) -> Iterator[Any]:
-    """The outermost elements of these names, whatever controls and insertions they stand in."""
+    """Yield the outermost elements of these names, also inside controls and insertions."""
     for element in parent:
         name = local(element)
         if name in names:
@@ -218,13 +218,13 @@ def _nested(parent: Any, names: Collection[str]) -> Iterator[Any]:
 
 
 def _rows(table: Any) -> list[str]:
-    """A line a row: the cells with bars between them."""
+    """Return one line per row, with bars between the cells."""
     rows = [[_flat(cell) for cell in _nested(row, {"tc"})] for row in _nested(table, {"tr"})]
     return [" | ".join(cells).strip() for cells in rows if any(cells)]
 
 
 def _flat(parent: Any) -> str:
-    """The text of paragraphs and of tables between them in one line."""
+    """Return the text of paragraphs and tables in one line."""
     texts = []
     for block in _nested(parent, _BLOCKS):
         texts += _rows(block) if local(block) == "tbl" else [_inline(block)]
@@ -232,7 +232,7 @@ def _flat(parent: Any) -> str:
 
 
 def _inline(element: Any) -> str:
-    """The text of a paragraph."""
+    """Return the text of a paragraph."""
     pieces = []
     for part in element:
         name = local(part)
@@ -248,7 +248,7 @@ def _inline(element: Any) -> str:
             pieces.append(f"[{value(part, 'id')}]")
         elif name == "docPr" and part.get("descr"):
             pieces.append(f"[image: {' '.join(part.get('descr').split())}]")
-        elif name == "p":  # of a text box
+        elif name == "p":  # in a text box
             pieces.append(f"\n{_inline(part)}\n")
         elif name not in _LEFT_OUT:
             pieces.append(_inline(part))

@@ -1,4 +1,4 @@
-"""The text of an EPUB book: its documents in reading order, under the titles of its contents.
+"""Extracts the text of an EPUB book: its documents in order, under its table of contents.
 
 Formats: EPUB 2 (OPF 2.0, NCX) and EPUB 3 (OPF 3, navigation document).
 """
@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from hga_chat.documents.html.decode import decode_html
 from hga_chat.documents.html.render import render
-from hga_chat.documents.html.worker import decode_html
 from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.members import Members
+from hga_chat.documents.zipped.xml_lookup import local
 
 MAX_DOCUMENTS = 5_000
 _MAX_TITLES = 20_000
@@ -22,13 +23,13 @@ _NEAR_LINES = 4
 _PAGE_TYPES = frozenset({"application/xhtml+xml", "text/html", "text/x-oeb1-document"})
 _NCX_TYPE = "application/x-dtbncx+xml"
 _ENCRYPTION = "META-INF/encryption.xml"
-# Fonts may be scrambled in a book that anybody can read.
+# Obfuscated fonts do not make the text unreadable.
 _FONT_ALGORITHMS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 
 
 @dataclass(frozen=True)
 class _Title:
-    """An entry of the table of contents: where it points and how deep it stands, from 1."""
+    """An entry of the table of contents: its target, and its depth from 1."""
 
     member: str
     anchor: str
@@ -37,7 +38,7 @@ class _Title:
 
 
 def extract_epub(members: Members) -> tuple[ExtractedText, list[str]]:
-    """Return the text of a book with its headings, and notes on what could not be read.
+    """Return the text of a book, and notes on the documents that could not be loaded.
 
     Raises:
         UnreadableError: The book is encrypted or damaged.
@@ -46,7 +47,7 @@ def extract_epub(members: Members) -> tuple[ExtractedText, list[str]]:
     container = members.parse_xml("META-INF/container.xml")
     package_name = next((e.get("full-path") for e in _named(container, "rootfile")), None)
     if not package_name:
-        raise UnreadableError("damaged EPUB: it does not say where its contents are")
+        raise UnreadableError("damaged EPUB: container.xml names no package document")
     package = members.parse_xml(package_name)
     items = {item.get("id"): item for item in _named(package, "item")}
     spine = next(_named(package, "spine"), None)
@@ -56,11 +57,11 @@ def extract_epub(members: Members) -> tuple[ExtractedText, list[str]]:
     contents: dict[str, list[_Title]] = {}
     for entry in _contents(members, package_name, items, spine):
         contents.setdefault(entry.member, []).append(entry)
-    # A document that the contents do not name goes on with what they named before.
+    # A document without an entry continues the one before it.
     below = _MAX_DEPTH if contents else 0
     lines: list[str] = []
     headings: list[tuple[int, int, str]] = []
-    unread: list[str] = []
+    failures: list[str] = []
     for number, reference in enumerate(references, start=1):
         item = items.get(reference.get("idref"))
         if item is None or item.get("media-type") not in _PAGE_TYPES or _is_contents(item):
@@ -69,21 +70,21 @@ def extract_epub(members: Members) -> tuple[ExtractedText, list[str]]:
         try:
             page = render(decode_html(members.read(member)))
         except UnreadableError as error:
-            unread.append(f"document {number} of {len(references)}: {error}")
+            failures.append(f"document {number} of {len(references)}: {error}")
             continue
         offset = len(lines)
         for index, level, heading in _headings(page, contents.get(member, []), below):
             headings.append((index + offset, level, heading))
         lines += [*page.lines, ""]
     title = next(("".join(e.itertext()) for e in _named(package, "title")), "")
-    notes = unread[:_MAX_NOTES]
-    if len(unread) > _MAX_NOTES:
-        notes.append(f"{len(unread) - _MAX_NOTES:,} more documents could not be read")
+    notes = failures[:_MAX_NOTES]
+    if len(failures) > _MAX_NOTES:
+        notes.append(f"{len(failures) - _MAX_NOTES:,} more documents could not be loaded")
     return ExtractedText(lines, headings, title=" ".join(title.split())), notes
 
 
 def _named(root: Any, name: str) -> Any:
-    """Elements of this name in any namespace."""
+    """Iterate over the elements of this name in any namespace."""
     return root.iter(f"{{*}}{name}")
 
 
@@ -96,7 +97,7 @@ def _refuse_encrypted(members: Members) -> None:
 
 
 def _resolve(base: str, reference: str) -> tuple[str, str]:
-    """Member and anchor that a reference in the member ``base`` points to."""
+    """Return the member and anchor that a reference in the member ``base`` points to."""
     try:
         parts = urlsplit(reference)
     except ValueError:
@@ -111,17 +112,17 @@ def _is_contents(item: Any) -> bool:
 
 
 def _contents(members: Members, package_name: str, items: Any, spine: Any) -> list[_Title]:
-    """The table of contents; empty where there is none that can be read."""
+    """Return the table of contents; empty if there is none or it is damaged."""
     navigation = next((item for item in items.values() if _is_contents(item)), None)
     toc = items.get(spine.get("toc")) if spine is not None else None
     if toc is None:
         toc = next((i for i in items.values() if i.get("media-type") == _NCX_TYPE), None)
-    for item, read in ((navigation, _titles_of_navigation), (toc, _titles_of_ncx)):
+    for item, titles_of in ((navigation, _titles_of_navigation), (toc, _titles_of_ncx)):
         if item is None:
             continue
         name = _resolve(package_name, item.get("href") or "")[0]
         try:
-            titles = read(name, members.parse_xml(name))
+            titles = titles_of(name, members.parse_xml(name))
         except UnreadableError:
             continue
         if titles:
@@ -130,7 +131,7 @@ def _contents(members: Members, package_name: str, items: Any, spine: Any) -> li
 
 
 def _placed(titles: list[_Title]) -> list[_Title]:
-    """Put titles that point nowhere, such as those of parts, where the first one below them is."""
+    """Point titles without a target, such as those of parts, to the first title below them."""
     placed: list[_Title] = []
     for title in reversed(titles):
         after = placed[-1] if placed else None
@@ -148,7 +149,7 @@ def _titles_of_navigation(name: str, root: Any) -> list[_Title]:
     titles = []
     for item in _named(nav, "li"):
         depth = sum(1 for e in item.iterancestors() if e.tag == item.getparent().tag)
-        label = next((e for e in item if _local(e) in {"a", "span"}), None)
+        label = next((e for e in item if local(e) in {"a", "span"}), None)
         if label is not None:
             titles.append(_title(name, label.get("href"), depth, "".join(label.itertext())))
     return [title for title in titles if title is not None]
@@ -162,15 +163,11 @@ def _titles_of_ncx(name: str, root: Any) -> list[_Title]:
     titles = []
     for point in _named(root, "navPoint"):
         depth = 1 + sum(1 for e in point.iterancestors() if e.tag == point.tag)
-        label = next((e for e in point if _local(e) == "navLabel"), None)
-        content = next((e for e in point if _local(e) == "content"), None)
+        label = next((e for e in point if local(e) == "navLabel"), None)
+        content = next((e for e in point if local(e) == "content"), None)
         if label is not None and content is not None:
             titles.append(_title(name, content.get("src"), depth, "".join(label.itertext())))
     return [title for title in titles if title is not None]
-
-
-def _local(element: Any) -> str:
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def _title(base: str, reference: str | None, depth: int, text: str) -> _Title | None:
@@ -182,9 +179,9 @@ def _title(base: str, reference: str | None, depth: int, text: str) -> _Title | 
 
 
 def _headings(page: ExtractedText, titles: list[_Title], below: int) -> list[tuple[int, int, str]]:
-    """The headings of one document: those of the contents, and ``below`` them its own.
+    """Return the headings of one document: entries of the contents, and its own ``below`` them.
 
-    What the contents name as well, in whole or in part, stands once.
+    A heading that repeats an entry, in whole or in part, is dropped.
     """
     own = {index: (level, title) for index, level, title in page.headings}
     found = []

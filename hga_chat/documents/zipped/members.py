@@ -1,4 +1,4 @@
-"""Members of a ZIP archive, read in memory and within limits; nothing is ever unpacked to disk."""
+"""Reads the members of a ZIP archive in memory and within limits; nothing is written to disk."""
 
 import io
 import lzma
@@ -15,12 +15,12 @@ MAX_ENTRIES = 10_000
 MAX_MEMBER_BYTES = 50_000_000
 MAX_TOTAL_BYTES = 200_000_000
 MAX_RATIO = 200
-"""Largest ratio of unpacked to packed size, from a megabyte on; text rarely comes above 20."""
+"""Largest compression ratio of members over a megabyte; text rarely exceeds 20."""
 
 _RATIO_FREE_BYTES = 1_000_000
 _BLOCK_BYTES = 1 << 16
 _ENCRYPTED_FLAG = 1
-# Whatever a damaged archive makes the standard library raise.
+# What the standard library raises for damaged archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -42,7 +42,7 @@ class Members:
         """Read the directory.
 
         Raises:
-            UnreadableError: It is damaged or too long.
+            UnreadableError: The directory is damaged or too long.
         """
         try:
             self._archive = zipfile.ZipFile(io.BytesIO(data))
@@ -65,7 +65,7 @@ class Members:
         """Return a member's bytes.
 
         Raises:
-            UnreadableError: It is missing, damaged, encrypted or too large.
+            UnreadableError: The member is missing, damaged, encrypted or too large.
         """
         entry = self._entries.get(name)
         if entry is None:
@@ -83,7 +83,7 @@ class Members:
                     if size > limit:
                         raise UnreadableError(
                             f"{_named(name)} unpacks to more than {limit / 1_000_000:.0f} MB "
-                            "(made to fill the memory?)"
+                            "(a decompression bomb?)"
                         )
         except _DAMAGE as error:
             raise UnreadableError(f"damaged: {_named(name)}: {_cause(error)}") from None
@@ -93,10 +93,10 @@ class Members:
     def parse_xml(self, name: str) -> Any:
         """Return the root element of a member that is XML.
 
-        Entities are not resolved and nothing but the member itself is read.
+        Entities are not resolved and nothing outside the member is read.
 
         Raises:
-            UnreadableError: It cannot be read or is not well formed.
+            UnreadableError: The member cannot be read or is not well-formed.
         """
         parser = etree.XMLParser(
             resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True
@@ -104,9 +104,9 @@ class Members:
         try:
             return etree.fromstring(self.read(name), parser)
         except etree.XMLSyntaxError as error:
-            cause = f"not valid XML in line {error.lineno}"
+            cause = f"invalid XML on line {error.lineno}"
             if "amplification" in str(error):
-                cause = "entities made to fill the memory"
+                cause = "entities expand without limit (an XML bomb?)"
             raise UnreadableError(f"damaged: {_named(name)}: {cause}") from None
 
 

@@ -1,19 +1,18 @@
-"""Reads documents that come as ZIP archives in a process of its own; a worker for ``child``."""
+"""Extracts the text of EPUB and Word documents; a worker of the sandbox."""
 
 from typing import Any
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
+from hga_chat.documents.sandbox.limits import MAX_TEXT_CHARS, TOO_MUCH_TEXT
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_text import extract_docx
 from hga_chat.documents.zipped.epub_text import extract_epub
 from hga_chat.documents.zipped.members import Members
 
-MAX_TEXT_CHARS = 5_000_000
-
 _EPUB_CONTAINER = "META-INF/container.xml"
 _WORD_FOLDER = "word/"
 _CONTENT_TYPES = "[Content_Types].xml"
-# A member that tells what an archive is, and what to do about it.
+# A member that identifies another kind of archive, what that is, and what to do about it.
 _OTHER_KINDS = (
     ("xl/workbook.xml", "an Excel workbook; save its sheets as CSV first"),
     ("ppt/presentation.xml", "a PowerPoint presentation; save it as PDF first"),
@@ -24,19 +23,19 @@ _OPEN_DOCUMENT = b"application/vnd.oasis.opendocument."
 
 
 def extract(data: bytes) -> dict[str, Any]:
-    """Return the outline of an EPUB or DOCX file, or the reason why there is none."""
+    """Return the text of an EPUB or Word file as JSON, or ``{"error": reason}``."""
     try:
-        kind, outline, notes = _read(Members(data))
+        kind, text, notes = _extract(Members(data))
     except UnreadableError as error:
         return {"error": str(error)}
-    if not any(line.strip() for line in outline.lines):
+    if not any(line.strip() for line in text.lines):
         return {"error": notes[0] if notes else f"no text in this {kind.upper()} file"}
-    if sum(map(len, outline.lines)) > MAX_TEXT_CHARS:
-        return {"error": f"more than {MAX_TEXT_CHARS:,} characters of text"}
-    return {"format": kind, "notes": notes, **outline.answer()}
+    if sum(map(len, text.lines)) > MAX_TEXT_CHARS:
+        return {"error": TOO_MUCH_TEXT}
+    return {"format": kind, "notes": notes, **text.answer()}
 
 
-def _read(members: Members) -> tuple[str, ExtractedText, list[str]]:
+def _extract(members: Members) -> tuple[str, ExtractedText, list[str]]:
     if _EPUB_CONTAINER in members and b"epub" in _mimetype(members) + members.read(_EPUB_CONTAINER):
         return "epub", *extract_epub(members)
     names = members.names

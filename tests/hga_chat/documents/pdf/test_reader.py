@@ -91,7 +91,7 @@ def test_a_parser_that_hangs_is_ended(
     monkeypatch.setattr(pdf, "_WORKER", endless)
     monkeypatch.setattr(pdf, "TIMEOUT_S", 0.3)
     started = time.monotonic()
-    with pytest.raises(UnreadableError, match="not read within"):
+    with pytest.raises(UnreadableError, match="parsing took more than"):
         load_pdf("a.pdf", make_pdf(["one"]))
     assert time.monotonic() - started < 10
 
@@ -102,7 +102,7 @@ def test_a_parser_that_dies_is_reported(
     dying = tmp_path / "worker.py"
     dying.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr(pdf, "_WORKER", dying)
-    with pytest.raises(UnreadableError, match="the parser ended with -11"):
+    with pytest.raises(UnreadableError, match="the parser exited with status -11"):
         load_pdf("a.pdf", make_pdf(["one"]))
 
 

@@ -132,4 +132,4 @@ def test_damaged_numbering_is_noted() -> None:
     )
     loaded = load(document=document(body), numbering="<w:numbering")
     assert loaded.sections[0].text.strip() == "- a"
-    assert [note.partition(":")[0] for note in loaded.notes] == ["lists have no numbers"]
+    assert [note.partition(":")[0] for note in loaded.notes] == ["list numbers are missing"]

@@ -170,7 +170,7 @@ def test_the_total_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     members = Members(packed({str(n): b"text" * 200_000 for n in range(4)}))
     for name in "012":
         members.read(name)
-    with pytest.raises(UnreadableError, match=r"3 unpacks to more than 0 MB \(made to fill"):
+    with pytest.raises(UnreadableError, match=r"3 unpacks to more than 0 MB \(a decomp"):
         members.read("3")
 
 
@@ -182,7 +182,7 @@ def test_the_total_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"META-INF/MANIFEST.MF": ""}, "a Java archive"),
         ({"word/x": ""}, "a ZIP archive; unpack it first"),
         ({"META-INF/container.xml": CONTAINER}, "damaged: a/b.opf is missing"),
-        ({"META-INF/container.xml": "<epub/>"}, "damaged EPUB: it does not say where"),
+        ({"META-INF/container.xml": "<epub/>"}, "damaged EPUB: container.xml names no"),
         ({"[Content_Types].xml": "", "word/x": ""}, "damaged: word/document.xml is missing"),
         (
             {"[Content_Types].xml": "", "word/document.xml": "<document/>"},

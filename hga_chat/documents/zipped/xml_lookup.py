@@ -1,20 +1,20 @@
-"""Looking things up in the XML of Word documents, whichever of its namespaces they are in."""
+"""Looks up elements and attributes in XML, whatever their namespace."""
 
 from typing import Any
 
 
 def local(element: Any) -> str:
-    """The name of an element without its namespace; empty for what is none."""
+    """Return an element's name without its namespace; empty for comments and the like."""
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def child(element: Any, name: str) -> Any:
-    """The first child of this name; None where there is none."""
+    """Return the first child of this name; None without one."""
     return None if element is None else next(element.iterchildren(f"{{*}}{name}"), None)
 
 
 def value(element: Any, name: str = "val") -> str | None:
-    """An attribute in the element's own namespace."""
+    """Return an attribute in the element's own namespace; None without one."""
     if element is None:
         return None
     namespace = element.tag.rpartition("}")[0].lstrip("{")
