@@ -531,7 +531,7 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
 
     def make(progress):
         first = script.make(progress)
-        list(first.read())
+        list(first.prefill())
         list(first.ask("sea", SamplingParams()))
         turns = [kept_answer(saved_turn(turn)) for turn in first.turns]
         conversation = Conversation(script.engine, script.layout, script.skipped, turns=turns)

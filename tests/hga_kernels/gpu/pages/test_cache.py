@@ -71,7 +71,7 @@ def test_write_token(
     angles = torch.rand(401, dim // 2, generator=torch.Generator().manual_seed(seed)) * 6
     tables = angles.cos().to(device), angles.sin().to(device)
     results = []
-    for module, where in ((pages, device), (reference, device)):
+    for module, where in ((pages, device), (reference.pages, device)):
         shape = kv_heads, sizes.slots + 2, 2, size, dim
         window = torch.full(shape, 7.0, dtype=torch.bfloat16, device=where)
         pages_of_host = torch.full((kv_heads * total, *shape[2:]), 7.0, dtype=torch.bfloat16)
