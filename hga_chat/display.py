@@ -1,9 +1,9 @@
-"""Making text safe to show in a terminal."""
+"""Makes text safe to show in a terminal."""
 
 import re
 
-# Controls but newline and tab, bidirectional controls, line separators that are not "\n", and
-# surrogates that no encoding takes.
+# Control characters except newline and tab, bidirectional controls, other line separators, and
+# surrogates, which no encoding accepts.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -19,8 +19,8 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def displayable(text: str) -> str:
-    """Return ``text`` with everything that could steer a terminal replaced by visible signs.
+    """Return ``text`` with every character that could control a terminal made visible.
 
-    Escape sequences lose their escape character and stay as plain text; newline and tab stay.
+    The rest of an escape sequence stays as plain text; newline and tab stay as they are.
     """
     return _UNSAFE.sub(_visible, text)

@@ -1,8 +1,8 @@
-"""Passwords and keys that stand in documents by mistake: finding them and taking them out.
+"""Finds and redacts passwords and keys that are in documents by mistake.
 
-Better precise than eager: keys have the forms that their issuers document, and a password counts
-only where it is assigned as a literal, in files of settings also without quotes, and looks like
-neither a word nor a placeholder.
+Precision comes before recall: keys must have the form that their issuer documents. A password must
+be assigned as a literal (in configuration files also without quotes) and look like neither a word
+nor a placeholder.
 """
 
 import math
@@ -18,7 +18,7 @@ from hga_chat.documents.types import Document
 
 @dataclass(frozen=True)
 class Secret:
-    """Where something stands that should not be shared; what it is, is not kept."""
+    """The place and kind of a possible secret; its value is not stored."""
 
     path: str
     line: int | None
@@ -33,16 +33,16 @@ class Secret:
         return self.path if self.page is None else f"{self.path}, page {self.page}"
 
 
-def _form(kind: str, pattern: str) -> tuple[str, re.Pattern[str]]:
+def _pattern(kind: str, pattern: str) -> tuple[str, re.Pattern[str]]:
     return kind, re.compile(rf"(?<![A-Za-z0-9_]){pattern}")
 
 
 _END = r"(?![A-Za-z0-9_-])"
-_AWS = _form("AWS key", rf"A[KS]IA[A-Z2-7]{{16}}{_END}")
-_STRIPE = _form("Stripe key", rf"[sr]k_live_[A-Za-z0-9]{{16,247}}{_END}")
-_FORMS = {
+_AWS = _pattern("AWS key", rf"A[KS]IA[A-Z2-7]{{16}}{_END}")
+_STRIPE = _pattern("Stripe key", rf"[sr]k_live_[A-Za-z0-9]{{16,247}}{_END}")
+_PATTERNS_BY_START = {
     "-----BEGIN": [
-        _form(
+        _pattern(
             "private key",
             r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:"
             r"(?:[^-]|-(?!----)){16,20000}-----END [A-Z0-9 ]{0,40}-----"
@@ -51,12 +51,12 @@ _FORMS = {
     ],
     "AKIA": [_AWS],
     "ASIA": [_AWS],
-    "gh": [_form("GitHub token", rf"gh[oprsu]_[A-Za-z0-9]{{36,251}}{_END}")],
-    "github_pat_": [_form("GitHub token", rf"github_pat_\w{{82}}{_END}")],
-    "glpat-": [_form("GitLab token", rf"glpat-[\w.-]{{20,60}}{_END}")],
-    "xox": [_form("Slack token", rf"xox[abeoprs]-(?:\d+-){{1,4}}[A-Za-z0-9-]{{16,200}}{_END}")],
+    "gh": [_pattern("GitHub token", rf"gh[oprsu]_[A-Za-z0-9]{{36,251}}{_END}")],
+    "github_pat_": [_pattern("GitHub token", rf"github_pat_\w{{82}}{_END}")],
+    "glpat-": [_pattern("GitLab token", rf"glpat-[\w.-]{{20,60}}{_END}")],
+    "xox": [_pattern("Slack token", rf"xox[abeoprs]-(?:\d+-){{1,4}}[A-Za-z0-9-]{{16,200}}{_END}")],
     "https://hooks.slack.com/": [
-        _form(
+        _pattern(
             "Slack webhook",
             r"https://hooks\.slack\.com/(?:services|workflows)/T\w{6,20}/[AB]\w{6,20}/\w{16,60}",
         )
@@ -64,26 +64,26 @@ _FORMS = {
     "sk_live_": [_STRIPE],
     "rk_live_": [_STRIPE],
     "sk-": [
-        _form("Anthropic key", rf"sk-ant-[a-z]+\d\d-[\w-]{{80,120}}{_END}"),
-        _form("OpenAI key", rf"sk-[\w-]{{20,160}}T3BlbkFJ[\w-]{{20,160}}{_END}"),
+        _pattern("Anthropic key", rf"sk-ant-[a-z]+\d\d-[\w-]{{80,120}}{_END}"),
+        _pattern("OpenAI key", rf"sk-[\w-]{{20,160}}T3BlbkFJ[\w-]{{20,160}}{_END}"),
     ],
-    "AIza": [_form("Google key", rf"AIza[\w-]{{35}}{_END}")],
-    "hf_": [_form("Hugging Face token", rf"hf_[A-Za-z0-9]{{34}}{_END}")],
-    "npm_": [_form("npm token", rf"npm_[A-Za-z0-9]{{36}}{_END}")],
-    "pypi-AgEI": [_form("PyPI token", rf"pypi-AgEI[\w-]{{50,1000}}{_END}")],
+    "AIza": [_pattern("Google key", rf"AIza[\w-]{{35}}{_END}")],
+    "hf_": [_pattern("Hugging Face token", rf"hf_[A-Za-z0-9]{{34}}{_END}")],
+    "npm_": [_pattern("npm token", rf"npm_[A-Za-z0-9]{{36}}{_END}")],
+    "pypi-AgEI": [_pattern("PyPI token", rf"pypi-AgEI[\w-]{{50,1000}}{_END}")],
     "eyJ": [
-        _form(
+        _pattern(
             "JSON web token",
             rf"eyJ[\w-]{{10,2000}}\.eyJ[\w-]{{10,8000}}\.[\w-]{{20,2000}}{_END}",
         )
     ],
 }
-"""Kinds of keys and their forms, by what stands at the beginning of each."""
+"""Kinds of keys and their patterns, by the text that each starts with."""
 _URL = re.compile(
     r"://[^\s:@/?#'\"<>()\[\]{}$%*,;|`\\]{0,80}:(?P<secret>[^\s:@/?#'\"<>()\[\]{}$*,;|`\\]{3,80})"
     r"@(?P<host>[\w.-]+)"
 )
-_BODY = re.compile(r"[A-Za-z0-9+/]{32}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{32}")
 _NAMES = ("passw", "pwd", "secret", "token", "_key", "apikey")
 _ASSIGNED = re.compile(
     r"[\w-]{1,40}[\"']?\]?\s{0,8}(?::=|=>|[:=])\s{0,8}(?P<quote>[\"'])"
@@ -94,10 +94,10 @@ _UNQUOTED = re.compile(
     r"[ \t]*(?:[#;].*)?$",
     re.MULTILINE,
 )
-_SETTINGS = re.compile(
+_CONFIG_FILE = re.compile(
     r"(?:.*/)?(?:\.env(?:\..*)?|.*\.(?:env|properties|ini|cfg|conf|ya?ml))", re.IGNORECASE
 )
-"""Names of files whose values stand without quotes."""
+"""Paths of configuration files, whose values need no quotes."""
 _PLACEHOLDER = re.compile(
     r"abc|bar|change|default|dummy|example|fake|foo|insert|pass|pw|qwer|redact|sample|secret|test"
     r"|token|user|your|xxx|012|123|\*|\.\.\.|[.:/].*[.:/]",
@@ -108,14 +108,14 @@ _EXAMPLE_HOST = re.compile(
     r"(?:[\w.-]+\.)?(?:example(?:\.\w+)?|host(?:name)?|localhost|server|domain)\b", re.IGNORECASE
 )
 _SHOWN = 3
-_LEAST_BITS = 3.0
-"""Shannon entropy of a password, a character; that of most words lies below it."""
-_TOKEN_CHARS, _TOKEN_BITS = 16, 3.5
-"""Length and entropy of what is assigned to something that is not called a password."""
+_MIN_PASSWORD_BITS = 3.0
+"""Least Shannon entropy of a password per character; most words have less."""
+_MIN_TOKEN_CHARS, _MIN_TOKEN_BITS = 16, 3.5
+"""Least length and entropy of a value assigned to a name like ``token`` or ``secret``."""
 
 
 def find_secrets(document: Document) -> tuple[Secret, ...]:
-    """Tell where a document seems to hold secrets, in order."""
+    """Return the possible secrets of a document, in order."""
     text, starts = _joined(document)
     found = []
     for start, _, kind in _spans(text, document.path):
@@ -127,9 +127,9 @@ def find_secrets(document: Document) -> tuple[Secret, ...]:
 
 
 def redact(document: Document) -> Document:
-    """Return the document with ``[redacted AWS key]`` or the like in place of every secret.
+    """Return the document with every secret replaced, as by ``[redacted AWS key]``.
 
-    Every line stays where it is.
+    Line numbers do not change.
     """
     text, starts = _joined(document)
     spans = _spans(text, document.path)
@@ -143,7 +143,7 @@ def redact(document: Document) -> Document:
             if first < end and last > start:
                 pieces.append(text[min(last, end) : position])
                 pieces.append("\n" * text.count("\n", max(first, start), min(last, end)))
-                # What began in the section before has its name there.
+                # A secret that began in the section before was named there.
                 pieces.append(f"[redacted {kind}]" if first >= start else "")
                 position = max(first, start)
         pieces.append(text[start:position])
@@ -152,21 +152,21 @@ def redact(document: Document) -> Document:
 
 
 def secrets_note(secrets: Sequence[Secret], *, redacted: bool) -> str:
-    """One line for people: how many, where the first ones stand, what has been or can be done."""
+    """Return one line for people: how many secrets, the first places, and what can be done."""
     places = [f"{secret.place} ({secret.kind})" for secret in secrets[:_SHOWN]]
     listed = ", ".join(places) + ", …" * (len(secrets) > _SHOWN)
     what = f"{len(secrets)} possible secret{'s' * (len(secrets) > 1)}"
     if redacted:
-        return f"{what} taken out: {listed}"
-    return f"{what}: {listed}; --redact takes {'them' if len(secrets) > 1 else 'it'} out"
+        return f"{what} redacted: {listed}"
+    return f"{what}: {listed}; --redact replaces {'them' if len(secrets) > 1 else 'it'}"
 
 
 def _joined(document: Document) -> tuple[str, list[int]]:
-    """The text of all sections, and where each begins in it."""
+    """Return the text of all sections, and the offset of each."""
     starts, pieces, length = [], [], 0
     for section in document.sections:
         starts.append(length)
-        # Words of two pages do not run into one another.
+        # Keep the last word of a page apart from the first of the next.
         piece = section.text if section.text.endswith("\n") else section.text + "\n"
         pieces.append(piece)
         length += len(piece)
@@ -174,10 +174,10 @@ def _joined(document: Document) -> tuple[str, list[int]]:
 
 
 def _spans(text: str, path: str) -> list[tuple[int, int, str]]:
-    """Begin, end and kind of every secret, in order and apart from one another."""
-    forms = [_ASSIGNED, _UNQUOTED] if _SETTINGS.fullmatch(path) else [_ASSIGNED]
-    spans = sorted(chain(_with_known_form(text), _in_urls(text), _assigned(text, forms)))
-    # The same key may also be what a variable called token is set to.
+    """Return start, end and kind of every secret, in order and without overlaps."""
+    patterns = [_ASSIGNED, _UNQUOTED] if _CONFIG_FILE.fullmatch(path) else [_ASSIGNED]
+    spans = sorted(chain(_with_known_pattern(text), _in_urls(text), _assigned(text, patterns)))
+    # A key assigned to a variable named token is found twice.
     apart: list[tuple[int, int, str]] = []
     for span in spans:
         if not apart or span[0] >= apart[-1][1]:
@@ -185,17 +185,17 @@ def _spans(text: str, path: str) -> list[tuple[int, int, str]]:
     return apart
 
 
-def _with_known_form(text: str) -> Iterator[tuple[int, int, str]]:
-    for beginning, forms in _FORMS.items():
-        for position in _places(text, beginning):
-            for kind, pattern in forms:
+def _with_known_pattern(text: str) -> Iterator[tuple[int, int, str]]:
+    for start, patterns in _PATTERNS_BY_START.items():
+        for position in _occurrences(text, start):
+            for kind, pattern in patterns:
                 match = pattern.match(text, position)
-                if match and (kind != "private key" or _BODY.search(match[0])):
+                if match and (kind != "private key" or _BASE64.search(match[0])):
                     yield *match.span(), kind
 
 
 def _in_urls(text: str) -> Iterator[tuple[int, int, str]]:
-    for position in _places(text, "://"):
+    for position in _occurrences(text, "://"):
         match = _URL.match(text, position)
         if (
             match
@@ -205,20 +205,20 @@ def _in_urls(text: str) -> Iterator[tuple[int, int, str]]:
             yield *match.span("secret"), "password in a URL"
 
 
-def _assigned(text: str, forms: Sequence[re.Pattern[str]]) -> Iterator[tuple[int, int, str]]:
+def _assigned(text: str, patterns: Sequence[re.Pattern[str]]) -> Iterator[tuple[int, int, str]]:
     lowered = text.lower()
-    if len(lowered) != len(text):  # some letters have more than one in lower case
+    if len(lowered) != len(text):  # lower case may be longer, which would shift offsets
         lowered = text
     for name in _NAMES:
         is_password = name in ("passw", "pwd")
-        for position in _places(lowered, name):
-            for form in forms:
-                match = form.match(text, position)
+        for position in _occurrences(lowered, name):
+            for pattern in patterns:
+                match = pattern.match(text, position)
                 if match and _is_random(match["secret"], is_password=is_password):
                     yield *match.span("secret"), "password" if is_password else "token"
 
 
-def _places(text: str, word: str) -> Iterator[int]:
+def _occurrences(text: str, word: str) -> Iterator[int]:
     position = text.find(word)
     while position >= 0:
         yield position
@@ -226,7 +226,7 @@ def _places(text: str, word: str) -> Iterator[int]:
 
 
 def _is_random(value: str, *, is_password: bool) -> bool:
-    """Whether a value looks drawn rather than written."""
+    """Whether a value looks random rather than chosen as a word."""
     if _PLACEHOLDER.search(value) or _CONSTANT.fullmatch(value):
         return False
     if not (any(map(str.isdigit, value)) and any(map(str.isalpha, value))):
@@ -234,5 +234,5 @@ def _is_random(value: str, *, is_password: bool) -> bool:
     shares = [count / len(value) for count in Counter(value).values()]
     bits = -sum(share * math.log2(share) for share in shares)
     if is_password:
-        return bits >= _LEAST_BITS
-    return len(value) >= _TOKEN_CHARS and bits >= _TOKEN_BITS
+        return bits >= _MIN_PASSWORD_BITS
+    return len(value) >= _MIN_TOKEN_CHARS and bits >= _MIN_TOKEN_BITS

@@ -1,1 +1,1 @@
-"""PDF files, parsed in a child process."""
+"""PDF, parsed in a child process."""

@@ -1,7 +1,7 @@
-"""Reading order of pages whose text was written across columns.
+"""Puts the columns of a page in reading order.
 
-Most programs write one column after the other, and then pypdf's order is right. Some write from
-the top of the page to its bottom, so that the lines of the columns alternate.
+Most programs write one column after another, and then pypdf's order is right. Some write from the
+top of the page to the bottom, so that lines of different columns alternate.
 """
 
 from collections import Counter
@@ -22,18 +22,19 @@ _MAX_CANDIDATES = 8
 @dataclass(frozen=True)
 class _Columns:
     columns: tuple[list[Piece], ...]
-    """From left to right, the pieces of each in the order in which they were written."""
+    """From left to right, each column's pieces in the order of the file."""
     across: list[Piece]
+    """Pieces that span columns."""
 
 
 def in_reading_order(lines: Sequence[Line]) -> list[Line]:
-    """Return a page's lines, column after column where they were mixed up.
+    """Return a page's lines, column after column if they were interleaved.
 
-    Text across the columns divides the page into bands; in each the left column comes first.
-    What must hold, so that neither tables nor code are torn apart: at least six lines in each
-    column; the lines alternate between the columns as they were written, where a table with
-    wrapped cells is written cell by cell; they fill most of each column; and in each they run on,
-    so that a good part begins in the middle of a sentence.
+    Text that spans the columns divides the page into bands; within each, the left column comes
+    first. To leave tables and code alone, all of this must hold: each column has at least six
+    lines; the lines alternate between columns in the file (a table with wrapped cells is written
+    cell by cell); they fill most of their column's width; and many of them start within a
+    sentence.
     """
     pieces = [piece for line in lines for piece in line.pieces if piece.text.strip()]
     upright = [piece for piece in pieces if not piece.quarter]
@@ -45,7 +46,7 @@ def in_reading_order(lines: Sequence[Line]) -> list[Line]:
 
 
 def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
-    """Split at the left edge in the middle that most pieces respect, and so on in each half."""
+    """Split at the left edge near the middle that separates best, then split each half."""
     if len(pieces) < 2 * _LEAST_LINES:
         return None
     first = min(piece.left for piece in pieces)
@@ -94,7 +95,7 @@ def _support(split: _Columns) -> int:
 
 
 def _alternate(found: _Columns, written: Sequence[Piece]) -> bool:
-    """Whether pieces that were written one after the other mostly stand in different columns."""
+    """Whether consecutive pieces of the file are mostly in different columns."""
     column_of = {id(piece): n for n, column in enumerate(found.columns) for piece in column}
     order = [column_of[id(piece)] for piece in written if id(piece) in column_of]
     changes = sum(one != other for one, other in pairwise(order))
@@ -106,7 +107,7 @@ def _runs_on(column: Sequence[Piece]) -> bool:
 
 
 def _fill(column: Sequence[Piece]) -> float:
-    """Which share of the column its lines take."""
+    """Return the share of the column's width that its lines take."""
     start = min(piece.left for piece in column)
     width = max(piece.right for piece in column) - start
     return median(piece.right - piece.left for piece in column) / width if width > 0 else 1.0
@@ -129,7 +130,7 @@ def _by_bands(found: _Columns) -> Iterator[Line]:
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Line]:
-    """Lines from top to bottom of the pieces that stand beside each other."""
+    """Join pieces on one baseline into lines, from top to bottom."""
     rows: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda piece: -piece.baseline):
         if rows and rows[-1][0].baseline - piece.baseline < 0.4 * piece.size:
@@ -140,7 +141,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Line]:
 
 
 def _line_of(row: Sequence[Piece]) -> Line:
-    """Pieces side by side, a space between them; pypdf's stands where they were split."""
+    """Join pieces with single spaces; pypdf's own spaces are where they were split."""
     texts = [piece.text.strip() for piece in row]
     spaced = [f"{text} " for text in texts[:-1]] + texts[-1:]
     return Line(tuple(replace(p, text=text) for p, text in zip(row, spaced, strict=True)))

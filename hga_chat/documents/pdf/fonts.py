@@ -1,4 +1,4 @@
-"""What the fonts of a PDF tell about the place that text takes."""
+"""Measures the width of PDF text by its fonts."""
 
 from typing import Any, cast
 
@@ -17,15 +17,15 @@ _SPACE_WIDTH = 250
 
 
 class Fonts:
-    """The fonts of a document; each is looked at once."""
+    """The fonts of a document; each is parsed once."""
 
     def __init__(self) -> None:
         self._fonts: dict[int, tuple[DictionaryObject, Font | None]] = {}
 
     def prepare(self, page: PageObject) -> None:
-        """Give a space to the page's fonts that have none, so that pypdf sees where words part.
+        """Add a space to fonts of the page that have none, so that pypdf separates words.
 
-        Without one it takes for the width of a space that of whatever glyph has its number.
+        Otherwise pypdf takes the width of some other glyph for the width of a space.
         """
         try:
             resources = page.get("/Resources", {}).get_object().get("/Font", {}).get_object()
@@ -40,7 +40,7 @@ class Fonts:
     def width(
         self, shown: Any, resource: DictionaryObject | None, size: float, word_space: float
     ) -> float:
-        """Width of what ``Tj`` or ``TJ`` shows, in points before the matrices."""
+        """Return the width of the operand of ``Tj`` or ``TJ``, in points before any matrix."""
         font = self._font(resource)
         spaces = 0
         width = 0.0
@@ -51,7 +51,7 @@ class Fonts:
                 width += 500.0 * len(item)
             elif isinstance(item, bytes):
                 width += _width_of_codes(item, font)
-                # Codes of two bytes do not count.
+                # Word spacing applies to one-byte codes only.
                 spaces += item.count(b" ") if font and isinstance(font.encoding, dict) else 0
         return width / 1000 * size + spaces * word_space
 
@@ -64,13 +64,13 @@ class Fonts:
                 font = Font.from_font_resource(resource)
             except Exception:  # noqa: BLE001 - a damaged font raises anything
                 font = None
-            # The resource is kept so that no other object gets its identity.
+            # Keep the resource alive so that no other object gets its id.
             known = self._fonts[id(resource)] = (resource, font)
         return known[1]
 
 
 def _add_space(font: DictionaryObject) -> None:
-    """Map a code that no glyph has to a space, in a font of two-byte codes without one."""
+    """Map an unused code to a space, in a font with two-byte codes and no space."""
     try:
         if font.get("/Subtype") != "/Type0" or "/ToUnicode" not in font:
             return

@@ -1,4 +1,4 @@
-"""Running heads and feet: what is printed on page after page beside the text."""
+"""Removes headers and footers: the lines that repeat on page after page."""
 
 import re
 from collections import Counter, defaultdict
@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 
 from hga_chat.documents.pdf.lines import Line
-from hga_chat.documents.pdf.outline import Heading, squeezed
+from hga_chat.documents.pdf.outline import Heading, letters_and_digits
 
 _LEAST_PAGES = 3
 _AROUND = 4
@@ -28,13 +28,13 @@ _ROMAN = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 
 @dataclass(frozen=True)
 class _Row:
-    """Lines on one baseline at the edge of a page."""
+    """The lines on one baseline near the top or bottom of a page."""
 
     page: int
     edge: str
     lines: tuple[Line, ...]
     gap: float
-    """Way to the next row inwards, over the usual way on this page."""
+    """Distance to the next row inwards, relative to the usual line pitch of the page."""
 
     @property
     def text(self) -> str:
@@ -50,14 +50,14 @@ class _Row:
         return self.edge, self.height, round(main.size), main.font
 
     def parts(self) -> list[str]:
-        """What stands apart from each other in the row."""
+        """Return the parts of the row that are set apart from each other."""
         pieces = [piece.text for line in self.lines for piece in line.pieces]
         return [part.strip() for text in pieces for part in _PARTED.split(text) if part.strip()]
 
 
 @dataclass(frozen=True)
 class _Number:
-    """What may be a page's number, and what stands beside it."""
+    """A possible page number, and the parts next to it."""
 
     text: str
     value: int
@@ -65,7 +65,7 @@ class _Number:
 
 
 def _number_of(parts: Sequence[str]) -> _Number | None:
-    """The page's number, if one stands first or last, apart from other words."""
+    """Return the page number, if the first or last part is one."""
     for at in (0, len(parts) - 1):
         match = _PAGE_NUMBER.fullmatch(parts[at]) if parts else None
         if match is not None:
@@ -75,29 +75,29 @@ def _number_of(parts: Sequence[str]) -> _Number | None:
     return None
 
 
-def without_running_lines(
+def without_headers_and_footers(
     pages: Sequence[Sequence[Line]], labels: Sequence[str], headings: Sequence[Heading]
 ) -> list[list[Line]]:
-    """Return the pages without their running heads and feet.
+    """Return the pages without their headers and footers.
 
-    Only the outermost three rows at the top and at the bottom of a page come into question, not
-    in the size of titles, and only if a gap parts them from it, as none parts a repeated table
-    head. On three of the nine pages around one of these has to hold: the same text stands at the
-    same height; or in the same place and font the page's label, or a number that counts with the
-    pages, or the title of a heading that began earlier, by itself or beside what always stands
-    there. And no more than half of the pages around have other lines in that place and font.
+    Candidates are the outermost three rows at the top and bottom of a page, if they are not larger
+    than normal text and a gap separates them from it (a repeated table head has no gap). One of
+    these must hold on three of the nine surrounding pages: the same text at the same height; or,
+    at the same height and in the same font, the page's label, a number that increases with the
+    pages, or the title of a heading that began earlier, alone or next to constant parts. In
+    addition, at most half of the surrounding pages may have other lines at that height and font.
     """
     sizes = sum((_sizes(lines) for lines in pages), Counter[float]())
     edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
     found = [row for page in edges for rows in page for row in rows]
-    running = _running(found, pages, labels, headings)
+    repeated = _repeated(found, pages, labels, headings)
     kept = []
     for lines, page in zip(pages, edges, strict=True):
         dropped: set[int] = set()
         for rows in page:
             count = 0
             for number, row in enumerate(rows, start=1):
-                if id(row) not in running:
+                if id(row) not in repeated:
                     break
                 if row.gap >= _LEAST_GAP_OF_PITCH:
                     count = number
@@ -107,7 +107,7 @@ def without_running_lines(
 
 
 def _sizes(lines: Sequence[Line]) -> Counter[float]:
-    """How many characters there are of each size."""
+    """Count the characters of each font size."""
     sizes: Counter[float] = Counter()
     for line in lines:
         sizes[round(line.main.size, 1)] += len(line.text)
@@ -119,9 +119,9 @@ def _usual(sizes: Counter[float]) -> float:
 
 
 def _edges(page: int, lines: Sequence[Line], usual: float) -> list[list[_Row]]:
-    """The rows at the top and those at the bottom that come into question, outermost first.
+    """Return the candidate rows at the top and those at the bottom, outermost first.
 
-    ``usual`` is the size of most of the document's text.
+    ``usual`` is the font size of most of the document's text.
     """
     upright = [line for line in lines if not line.is_blank and not line.pieces[0].quarter]
     grouped: list[list[Line]] = []
@@ -150,20 +150,20 @@ def _outermost(
         gap = float("inf")
         if at + 1 < len(grouped):
             gap = abs(group[0].main.baseline - grouped[at + 1][0].main.baseline) / pitch
-        # Whatever was written first, a row reads from left to right.
+        # From left to right, whatever the order in the file.
         lines = tuple(sorted(group, key=lambda line: line.pieces[0].left))
         yield _Row(page, edge, lines, gap)
 
 
-def _running(
+def _repeated(
     rows: Sequence[_Row],
     pages: Sequence[Sequence[Line]],
     labels: Sequence[str],
     headings: Sequence[Heading],
 ) -> set[int]:
-    """Identities of the rows with a sign that at least three pages agree on."""
+    """Return the ids of the rows with a sign of repetition shared by three or more pages."""
     begun = _first_pages(headings)
-    standing = _standing_parts(rows)
+    pages_of = _pages_of_parts(rows)
     shown: defaultdict[Hashable, set[int]] = defaultdict(set)
     signs: list[tuple[_Row, list[Hashable]]] = []
     for row in rows:
@@ -177,14 +177,14 @@ def _running(
             if number.text.casefold() == labels[row.page].casefold():
                 own.append((row.place, "label"))
         beside = [part for part in (number.beside if number else parts) if part]
-        changing = [part for part in beside if not _agree(standing[row.place, part], row.page)]
+        changing = [part for part in beside if not _agree(pages_of[row.place, part], row.page)]
         if _are_titles(changing, row, begun, pages[row.page], alone=changing == beside):
             own.append((row.place, "heading"))
         own += [(row.edge, form, row.height) for form in forms]
         signs.append((row, own))
         for sign in own:
             shown[sign].add(row.page)
-        # A height between two steps counts for both.
+        # Heights are rounded: also count the neighbouring steps.
         for form in forms:
             shown[row.edge, form, row.height - 1].add(row.page)
             shown[row.edge, form, row.height + 1].add(row.page)
@@ -195,7 +195,7 @@ def _running(
         taken[row.place].add(row.page)
     for row in likely:
         agreed[row.place].add(row.page)
-    # Where other pages have lines of their text in the same place, it is no margin.
+    # If other pages have body text in the same place, it is not a margin.
     return {
         id(row)
         for row in likely
@@ -205,7 +205,7 @@ def _running(
 
 
 def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
-    """The page on which each title first begins."""
+    """Return the first page of each title."""
     begun: dict[str, int] = {}
     for heading in headings:
         begun.setdefault(_core(heading.title), heading.page)
@@ -222,8 +222,8 @@ def _around(page: int) -> range:
     return range(page - _AROUND, page + _AROUND + 1)
 
 
-def _standing_parts(rows: Sequence[_Row]) -> defaultdict[Hashable, set[int]]:
-    """The pages of every part of a row in its place."""
+def _pages_of_parts(rows: Sequence[_Row]) -> defaultdict[Hashable, set[int]]:
+    """Return the pages on which each part occurs in its place."""
     pages: defaultdict[Hashable, set[int]] = defaultdict(set)
     for row in rows:
         for part in row.parts():
@@ -239,9 +239,10 @@ def _are_titles(
     *,
     alone: bool,
 ) -> bool:
-    """Whether all parts are titles of headings, if ``alone`` of such as began before the page.
+    """Whether all parts are titles of headings that began on this page or earlier.
 
-    On its own page a title by itself may be what stands on top, unless it is there again.
+    If they stand ``alone``, a title that begins on this page may be the heading itself, so it must
+    occur on the page a second time.
     """
     cores = [core for core in map(_core, parts) if core]
     if not cores or any(begun.get(core, row.page + 1) > row.page for core in cores):
@@ -251,7 +252,7 @@ def _are_titles(
 
 
 def _core(text: str) -> str:
-    return squeezed(_CHAPTER_NUMBER.sub("", text.strip()))
+    return letters_and_digits(_CHAPTER_NUMBER.sub("", text.strip()))
 
 
 def _value(number: str) -> int:

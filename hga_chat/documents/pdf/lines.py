@@ -1,7 +1,7 @@
-"""The text of a PDF page as lines that know where they stand on it.
+"""Extracts the text of a PDF page as lines with positions.
 
-pypdf decides what is a line and where words part. Beside its text this keeps each piece's place,
-which it tells to visitors, and its width, which follows from the font.
+pypdf decides where lines and words end. This module also keeps the position of each piece of text,
+which pypdf passes to visitors, and its width, which follows from the font.
 """
 
 import math
@@ -23,8 +23,8 @@ from pypdf.generic import (
 from hga_chat.documents.pdf.fonts import Fonts
 
 _SHOW_TEXT = frozenset({b"Tj", b"TJ", b"'", b'"'})
-# Changes nothing, but pypdf hands over what it has gathered so far.
-_HAND_OVER = ([FloatObject(value) for value in (1, 0, 0, 1, 0, 0)], b"cm")
+# An operation without effect that makes pypdf pass on the text gathered so far.
+_FLUSH = ([FloatObject(value) for value in (1, 0, 0, 1, 0, 0)], b"cm")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _DOUBLE_SPACE = re.compile(r"(?<=\S)  (?=\S)")
 _LEAST_GAP = -100
@@ -34,11 +34,11 @@ _LEAST_SPACE_EM = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text of one line without a wide gap in it.
+    """A part of a line without a wide gap in it.
 
-    Places are in points, in the frame in which most of the page's text is upright: x to the
-    right, y upwards. ``quarter`` counts the quarter turns against that text. ``spaced`` tells that
-    the last space is pypdf's guess, made without the space that justified text adds to spaces.
+    Positions are in points, in the frame in which most of the page's text is upright: x to the
+    right, y upwards. ``quarter`` counts quarter turns relative to that text. ``spaced`` says that
+    the final space is a guess of pypdf, which ignores the word spacing of justified text.
     """
 
     text: str
@@ -59,24 +59,24 @@ class Line:
 
     @property
     def text(self) -> str:
-        """The line as it reads."""
+        """The text of the whole line."""
         return "".join(piece.text for piece in self.pieces)
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing is to be seen of it."""
+        """Whether the line is empty or white space."""
         return not self.text.strip()
 
     @property
     def main(self) -> Piece:
-        """The longest piece, which stands for the line's font, size and baseline."""
+        """The longest piece, whose font, size and baseline are taken for the line's."""
         return max(self.pieces, key=lambda piece: len(piece.text))
 
 
 def extract_lines(page: PageObject, fonts: Fonts) -> list[Line]:
-    """Return the lines of a page in pypdf's order and, but for spaces, in its words.
+    """Return the lines of a page with pypdf's text and order, except for corrected spaces.
 
-    Lines at an angle to most of the text, as in a stamp on the margin, come last.
+    Lines at an angle to most of the text, such as a stamp in the margin, come last.
 
     Raises:
         Exception: Whatever pypdf raises for a damaged page.
@@ -84,7 +84,7 @@ def extract_lines(page: PageObject, fonts: Fonts) -> list[Line]:
     fonts.prepare(page)
     collected = _collect(page, fonts, apart=True)
     if any(_RIGHT_TO_LEFT.search(shown.text) for shown in collected):
-        # pypdf puts these scripts in order only within what it hands over together.
+        # pypdf orders these scripts only within one text that it passes on.
         collected = _collect(page, fonts, apart=False)
     lines = list(_lines(_upright(collected)))
     turned = [line for line in lines if line.pieces[0].quarter]
@@ -93,7 +93,7 @@ def extract_lines(page: PageObject, fonts: Fonts) -> list[Line]:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """Text with the place of its start on the page as it is written."""
+    """Text with the position of its start on the unrotated page."""
 
     text: str
     x: float
@@ -106,7 +106,7 @@ class _Shown:
 
 
 class _Gatherer:
-    """Visitors of pypdf that note what is shown where."""
+    """Visitors for pypdf that record text and its position."""
 
     def __init__(self, fonts: Fonts) -> None:
         self.found: list[_Shown] = []
@@ -118,7 +118,7 @@ class _Gatherer:
         self._saved: list[float] = []
 
     def before(self, operator: bytes, operands: Any, cm: list[float], tm: list[float]) -> None:
-        """Note a string that will be shown, where, and what is added to its spaces."""
+        """Record a string that will be shown, its position and its word spacing."""
         if operator in (b"Tw", b'"') and operands and isinstance(operands[0], int | float):
             self._word_space = float(operands[0])
         elif operator == b"q":
@@ -126,7 +126,7 @@ class _Gatherer:
         elif operator == b"Q" and self._saved:
             self._word_space = self._saved.pop()
         if operator in _SHOW_TEXT and operands:
-            # The others move to the next line first.
+            # The other operators first move to the next line.
             at = _product(tm, cm) if operator in (b"Tj", b"TJ") else None
             self._waiting.append((operands[-1], at, self._word_space))
 
@@ -138,15 +138,15 @@ class _Gatherer:
         font: DictionaryObject | None,
         size: float,
     ) -> None:
-        """Note text with the strings shown for it."""
+        """Record text with the strings shown for it."""
         m = _product(tm, cm)
         along, across = math.hypot(m[0], m[1]), math.hypot(m[2], m[3])
         begin, length, spaced = 0.0, 0.0, False
         if any(_stretches(what) for what, _, _ in self._waiting):
-            # Justified text has its own spaces, and pypdf adds others for the gaps beside them.
+            # Justified text contains spaces, and pypdf adds more for the gaps next to them.
             text = _DOUBLE_SPACE.sub(" ", text)
         for number, (what, at, word_space) in enumerate(self._waiting):
-            # Without a move between, a string begins where the last one ended.
+            # At the same position, a string begins where the last one ended.
             if at is None or at != self._last:
                 self._advance = 0.0
             self._last = at
@@ -170,13 +170,13 @@ class _Gatherer:
 
 
 def _lead(shown: Any) -> float:
-    """The way to the first string of what ``TJ`` shows, in units of the font size."""
+    """Return the offset of the first string of a ``TJ`` operand, in units of the font size."""
     leads = isinstance(shown, ArrayObject) and shown and isinstance(shown[0], int | float)
     return -float(shown[0]) / 1000 if leads else 0.0
 
 
 def _stretches(shown: Any) -> bool:
-    """Whether there are gaps within what ``TJ`` shows."""
+    """Whether a ``TJ`` operand contains gaps."""
     items = shown if isinstance(shown, ArrayObject) else ()
     return any(isinstance(item, int | float) and item < _LEAST_GAP for item in items)
 
@@ -207,22 +207,22 @@ def _collect(page: PageObject, fonts: Fonts, *, apart: bool) -> list[_Shown]:
 
 
 def _apart(operation: tuple[Any, bytes]) -> Iterator[tuple[Any, bytes]]:
-    """The operation; what shows text is handed over by itself, and in parts at a wide gap."""
+    """Yield an operation so that its text is passed on separately, split at wide gaps."""
     operands, operator = operation
     if operator not in _SHOW_TEXT:
         yield operation
     elif operator != b"TJ" or not operands or not isinstance(operands[0], ArrayObject):
-        yield _HAND_OVER
+        yield _FLUSH
         yield operation
     else:
         part = ArrayObject()
         for item in operands[0]:
             if part and isinstance(item, int | float) and item < -1000 * _MAX_GAP_EM:
-                yield _HAND_OVER
+                yield _FLUSH
                 yield [part], operator
                 part = ArrayObject()
             part.append(item)
-        yield _HAND_OVER
+        yield _FLUSH
         yield [part], operator
 
 
@@ -238,7 +238,7 @@ def _product(m: Sequence[float], n: Sequence[float]) -> list[float]:
 
 
 def _upright(collected: Sequence[_Shown]) -> Iterator[Piece]:
-    """Turn the page so that most of its characters are upright."""
+    """Rotate the page so that most of its characters are upright."""
     characters: Counter[int] = Counter()
     for shown in collected:
         characters[shown.quarter] += len(shown.text.strip())
@@ -268,7 +268,7 @@ def _lines(pieces: Iterator[Piece]) -> Iterator[Line]:
 
 
 def _append(line: list[Piece], piece: Piece) -> None:
-    """Add a piece to a line, to the last one where no wide gap is between."""
+    """Add a piece to a line, joined to the last piece if no wide gap separates them."""
     if not piece.text:
         return
     last = line[-1] if line else None

@@ -1,4 +1,4 @@
-"""The outline of a PDF as headings of its pages."""
+"""Takes headings from a PDF's outline and finds the one that each page belongs to."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,13 @@ MAX_HEADINGS = 10_000
 MAX_TITLE_CHARS = 120
 _LEAST_OF_TITLE = 8
 
-# Where in a destination the height stands, by the kind of destination (PDF 2.0, table 149).
+# Index of the height in a destination, by its type (PDF 2.0, table 149).
 _HEIGHT_AT = {"/XYZ": 3, "/FitH": 2, "/FitBH": 2, "/FitR": 5}
 
 
 @dataclass(frozen=True)
 class Heading:
-    """An entry of the outline. ``page`` counts from 0; ``top`` is its height on it in points."""
+    """An entry of the outline. ``page`` counts from 0; ``top`` is its height there in points."""
 
     title: str
     page: int
@@ -30,10 +30,10 @@ class Heading:
 
 
 def extract_headings(reader: PdfReader) -> list[Heading]:
-    """Return the outline's entries that lead to a page of the document, in order of the pages.
+    """Return the outline's entries that point to a page of the document, in page order.
 
-    Entries that are damaged or lead elsewhere are left out; each is looked at once, so that a
-    loop ends, and no more than ``MAX_HEADINGS``.
+    Damaged entries and links to elsewhere are left out. Each entry is visited once, so that loops
+    end, and at most ``MAX_HEADINGS`` are.
     """
     headings: list[Heading] = []
     try:
@@ -55,7 +55,7 @@ def extract_headings(reader: PdfReader) -> list[Heading]:
 
 
 def _entries(first: Any) -> Iterator[DictionaryObject]:
-    """Entries with those below them, each once."""
+    """Yield entries and their descendants, each once."""
     seen: dict[int, DictionaryObject] = {}
     waiting = [first]
     while waiting and len(seen) < MAX_HEADINGS:
@@ -85,7 +85,7 @@ def _heading(
 
 
 def _target(entry: DictionaryObject, named: dict[str, Any]) -> ArrayObject:
-    """The destination of an entry: a page and how to show it."""
+    """Return the destination of an entry: a page and how to show it."""
     target = _resolved(entry.get("/Dest"))
     if target is None:
         action: Any = entry["/A"]
@@ -101,7 +101,7 @@ def _target(entry: DictionaryObject, named: dict[str, Any]) -> ArrayObject:
 
 
 def _resolved(value: Any) -> Any:
-    """The object behind a reference, None if there is none or it is damaged."""
+    """Return the object behind a reference; None if it is missing or damaged."""
     try:
         return value.get_object()
     except Exception:  # noqa: BLE001 - a damaged reference raises anything
@@ -119,11 +119,11 @@ def headings_of_pages(
 ) -> list[str | None]:
     """Return the title to name each page by.
 
-    It is the heading in force at the page's start, which may be one that begins there; before
-    the first heading of all, the first that begins on the page.
+    This is the heading in force at the top of the page, which may begin there; on pages before
+    any heading is in force, the first heading on the page.
 
     Args:
-        headings: In order of the pages.
+        headings: Headings in page order.
         pages: The lines of each page, in reading order.
     """
     begun = {number: list(group) for number, group in groupby(headings, lambda h: h.page)}
@@ -139,38 +139,38 @@ def headings_of_pages(
 
 
 def _at_start(headings: Sequence[Heading], lines: Sequence[Line]) -> str | None:
-    """The last of the headings that only headings stand above."""
+    """Return the title of the last heading with nothing but headings above it."""
     title, above = None, 0
     for heading in headings:
-        begins = _begins(heading, lines)
-        if begins > above:
+        at = _lines_above(heading, lines)
+        if at > above:
             break
         title = heading.title
-        above = max(above, begins + _height_in_lines(heading, lines[begins : begins + 4]))
+        above = max(above, at + _height_in_lines(heading, lines[at : at + 4]))
     return title
 
 
 def _height_in_lines(heading: Heading, lines: Sequence[Line]) -> int:
-    wanted, found = squeezed(heading.title), ""
+    title, found = letters_and_digits(heading.title), ""
     for count, line in enumerate(lines, start=1):
-        found += squeezed(line.text)
-        if wanted in found:
+        found += letters_and_digits(line.text)
+        if title in found:
             return count
     return 0
 
 
-def _begins(heading: Heading, lines: Sequence[Line]) -> int:
-    """How many lines stand above a heading; none if that cannot be told."""
-    wanted = squeezed(heading.title)
+def _lines_above(heading: Heading, lines: Sequence[Line]) -> int:
+    """Return the number of lines above a heading; 0 if unknown."""
+    title = letters_and_digits(heading.title)
     for number, line in enumerate(lines):
-        found = squeezed(line.text)
-        if found == wanted or (len(found) >= _LEAST_OF_TITLE and wanted.startswith(found)):
+        found = letters_and_digits(line.text)
+        if found == title or (len(found) >= _LEAST_OF_TITLE and title.startswith(found)):
             return number
     if heading.top is None:
         return 0
     return sum(line.main.baseline > heading.top for line in lines)
 
 
-def squeezed(text: str) -> str:
-    """Letters and digits alone, for comparing titles with lines."""
+def letters_and_digits(text: str) -> str:
+    """Return the letters and digits of ``text``, case-folded, to compare titles with lines."""
     return re.sub(r"\W+", "", plain(text)).casefold()

@@ -1,4 +1,4 @@
-"""PDF, parsed in a process of its own so that no file can hang this one or eat its memory."""
+"""PDF: one section per page that has text."""
 
 from pathlib import Path
 from typing import TypedDict
@@ -20,14 +20,14 @@ class _Page(TypedDict):
 
 
 def load_pdf(path: str, data: bytes) -> LoadedFile:
-    """Read a PDF into one section a page that has text.
+    """Load a PDF as one section per page that has text.
 
-    Pages are named by their labels and by the outline's heading in force where they begin, or
-    else the first that begins on them; pages without text are told in the notes.
+    Labels name the page and a heading of the outline: the one in force where the page begins, else
+    the first on the page. Notes list the pages without text.
 
     Raises:
-        UnreadableError: The file is encrypted, damaged, without pages or text, or beyond the
-            limits on pages, text, memory or time.
+        UnreadableError: The file is encrypted, damaged, without pages or text, or over the limits
+            on pages, text, memory or time.
     """
     pages: list[_Page] = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))["pages"]
     sections = []
@@ -51,12 +51,12 @@ def load_pdf(path: str, data: bytes) -> LoadedFile:
         raise UnreadableError(f"damaged PDF: {problem}")
     if not sections:
         where = f"any of {len(pages)} pages" if len(pages) > 1 else "its only page"
-        raise UnreadableError(f"no text on {where} (a scan?); make it searchable with OCR first")
+        raise UnreadableError(f"no text on {where} (a scan?); run OCR on it first")
     notes = []
     if scanned:
-        notes.append(f"{_name_pages(scanned)}: no text but images (a scan); OCR makes it readable")
+        notes.append(f"{_name_pages(scanned)}: no text, only images (a scan?); run OCR on it first")
     if empty:
-        notes.append(f"{_name_pages(empty)}: no text (blank or drawn)")
+        notes.append(f"{_name_pages(empty)}: no text (blank or only drawings)")
     if failed:
         notes.append(f"{_name_pages(failed)}: damaged")
     return LoadedFile(tuple(sections), tuple(notes))

@@ -1,4 +1,4 @@
-"""Characters and words of PDF text made those of the language again."""
+"""Repairs the text of a PDF: ligatures, control characters, words hyphenated at line ends."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,35 +34,36 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that stand unbroken in a document, in lower case, hyphens as ``-``."""
+    """The unbroken words of a document, in lower case, with ``-`` for every hyphen."""
 
     words: frozenset[str]
 
     @classmethod
     def of(cls, pages: Iterable[Sequence[str]]) -> "Vocabulary":
-        """Collect the words of pages of lines, without those that end or go on at a hyphen."""
+        """Collect the words of all pages' lines, except the halves of words broken at line ends."""
         words: set[str] = set()
         for lines in pages:
-            goes_on = False
+            continues = False
             for line in lines:
                 found = _WORD.findall(_folded(line))
                 broken = _BROKEN_OFF.search(line)
-                words.update(found[int(goes_on) : len(found) - (broken is not None)])
-                goes_on = broken is not None
+                words.update(found[int(continues) : len(found) - (broken is not None)])
+                continues = broken is not None
         words |= {part for word in words if "-" in word for part in word.split("-")}
         return cls(frozenset(words))
 
-    def mended(self, lines: Iterable[str]) -> Iterator[str]:
-        r"""Yield lines with the words whole that a hyphen broke at a line's end.
+    def rejoined(self, lines: Iterable[str]) -> Iterator[str]:
+        r"""Yield the lines with words rejoined that were hyphenated at line ends.
 
         The rest of the word moves up: ``observa-\ntory of`` becomes ``observatory\nof``. A soft
-        hyphen goes. Any other stays if the word stands elsewhere in the document with it, goes if
-        it stands there without it, and of words that do not it stays in those whose parts, of
-        three letters at least, both stand there, or one in a word with further hyphens. What goes
-        on with a capital or a digit is left alone, but for words in capitals that stand elsewhere.
+        hyphen is dropped. Any other hyphen is kept if the document contains the word with it and
+        dropped if it contains the word without it. If it contains neither, the hyphen is kept if
+        both parts, of three letters or more, are words of the document; in a word with further
+        hyphens, one part is enough. Words that continue with a capital or a digit stay broken,
+        except words in capitals that the document also contains unbroken.
 
-        Of 2,691 words that were broken in English texts on purpose 1% are not made whole again,
-        and 6% of 339 compounds lose their hyphen.
+        Of 2,691 words broken on purpose in English texts, 1% are not restored, and 6% of 339
+        compounds lose their hyphen.
         """
         held: str | None = None
         for line in lines:
@@ -82,7 +83,7 @@ class Vocabulary:
             yield held.replace(_SOFT_HYPHEN, "")
 
     def _joined(self, line: str, following: str) -> tuple[str, str] | None:
-        """A line made whole and what is left of the one after it; None if no word is broken."""
+        """Return a rejoined line and the rest of the next one; None if no word is broken."""
         broken = _BROKEN_OFF.search(line.rstrip())
         indented = following.lstrip()
         rest = _WORD.match(indented)
@@ -97,7 +98,7 @@ class Vocabulary:
             hyphen = "" if self._is_one_word(_folded(begin), _folded(end)) else "-"
         else:
             hyphen = ""
-        # Closing punctuation belongs to the word.
+        # Move closing punctuation with the word.
         tail = re.match(r"\S*", indented[rest.end() :])
         moved = end + (tail[0] if tail else "")
         whole = line.rstrip()[: broken.start(2)] + hyphen + moved

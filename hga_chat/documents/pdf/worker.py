@@ -1,4 +1,4 @@
-"""Reads PDF in a process of its own; a worker for ``child``."""
+"""Extracts the text of PDF page by page; a worker of the sandbox."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ from pypdf.generic import DictionaryObject
 
 from hga_chat.documents.pdf.columns import in_reading_order
 from hga_chat.documents.pdf.fonts import Fonts
-from hga_chat.documents.pdf.headers_footers import without_running_lines
+from hga_chat.documents.pdf.headers_footers import without_headers_and_footers
 from hga_chat.documents.pdf.lines import Line, extract_lines
 from hga_chat.documents.pdf.outline import extract_headings, headings_of_pages
 from hga_chat.documents.pdf.text_repair import Vocabulary, plain
@@ -33,7 +33,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _has_images(holder: PageObject | DictionaryObject, depth: int = 0) -> bool:
-    """Whether a page or form shows an image; damage counts as none."""
+    """Whether a page or form shows an image; damage counts as no image."""
     try:
         resources = holder.get("/Resources", {})
         objects = resources.get_object().get("/XObject", {}).get_object().values()
@@ -54,12 +54,12 @@ def _operations(page: Any) -> list[tuple[Any, bytes]]:
 
 
 def extract(data: bytes) -> dict[str, Any]:
-    """Return the pages of a PDF, or the reason why there are none.
+    """Return the pages of a PDF as JSON, or ``{"error": reason}``.
 
     Returns:
-        ``{"pages": [{"label", "heading", "text", "images", "problem"}]}`` or ``{"error": reason}``.
-        ``heading`` is the outline's title to name the page by, ``images`` whether a page without
-        text shows any.
+        ``{"pages": [{"label", "heading", "text", "images", "problem"}]}``. ``heading`` is the
+        outline's title to name the page by; ``images`` says whether a page without text has any;
+        ``problem`` is the error on a damaged page.
     """
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -82,29 +82,29 @@ def extract(data: bytes) -> dict[str, Any]:
         return {"error": f"{count:,} pages; the limit is {MAX_PAGES:,}"}
     fonts = Fonts()
     pages: list[dict[str, Any]] = []
-    written: list[list[Line]] = []
+    extracted: list[list[Line]] = []
     chars = 0
     labels = _labels(reader, count)
     for index, label in enumerate(labels):
-        read: list[Line] = []
+        lines: list[Line] = []
         problem = None
         try:
-            read = extract_lines(reader.pages[index], fonts)
+            lines = extract_lines(reader.pages[index], fonts)
         except Exception as error:  # noqa: BLE001 - a damaged page raises anything
             problem = f"{type(error).__name__}: {_one_line(error)}"
-        chars += sum(len(line.text) for line in read)
+        chars += sum(len(line.text) for line in lines)
         if chars > MAX_TEXT_CHARS:
             return {"error": TOO_MUCH_TEXT}
         pages.append({"label": label, "problem": problem})
-        written.append(read)
+        extracted.append(lines)
     headings = extract_headings(reader)
-    kept = without_running_lines(written, labels, headings)
-    ordered = [in_reading_order(lines) for lines in kept]
+    body = without_headers_and_footers(extracted, labels, headings)
+    ordered = [in_reading_order(page_lines) for page_lines in body]
     titles = headings_of_pages(headings, ordered)
     texts = [[plain(line.text).rstrip() for line in page] for page in ordered]
     vocabulary = Vocabulary.of(texts)
-    for index, (page, lines) in enumerate(zip(pages, texts, strict=True)):
-        text = "\n".join(vocabulary.mended(lines)).strip("\n")
+    for index, (page, page_lines) in enumerate(zip(pages, texts, strict=True)):
+        text = "\n".join(vocabulary.rejoined(page_lines)).strip("\n")
         page["text"] = text if text.strip() else ""
         page["heading"] = titles[index]
         page["images"] = not page["text"] and _has_images(reader.pages[index])

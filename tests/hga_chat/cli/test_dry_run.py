@@ -85,11 +85,9 @@ def test_secrets_are_told_and_never_shown(cli, use_engine, tree):
     (tree / "src/main.py").write_text(f"pass\nTOKEN = '{KEY}'\n")
     listed = cli("ingest", "--dry-run", tree)
     assert "GitHub token     src/main.py:2" in listed.out
-    assert listed.err == (
-        "1 possible secret: src/main.py:2 (GitHub token); --redact takes it out\n"
-    )
+    assert listed.err == ("1 possible secret: src/main.py:2 (GitHub token); --redact replaces it\n")
     asked = cli("ask", tree, "q")
-    assert "1 possible secret: src/main.py:2 (GitHub token); --redact takes it out\n" in asked.err
+    assert "1 possible secret: src/main.py:2 (GitHub token); --redact replaces it\n" in asked.err
     for ran in (listed, asked):
         assert KEY not in ran.out + ran.err
     assert KEY in engine.tokenizer.decode(engine.session)
@@ -99,7 +97,7 @@ def test_redact_takes_secrets_out_of_what_is_read(cli, use_engine, tree):
     engine = use_engine("Yes.")
     (tree / "src/main.py").write_text(f"pass\nTOKEN = '{KEY}'\n")
     ran = cli("ask", "--redact", tree, "q")
-    assert "1 possible secret taken out: src/main.py:2 (GitHub token)" in ran.err
+    assert "1 possible secret redacted: src/main.py:2 (GitHub token)" in ran.err
     read = engine.tokenizer.decode(engine.session)
     assert "TOKEN = '[redacted GitHub token]'" in read
     assert KEY not in read

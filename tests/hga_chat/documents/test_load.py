@@ -30,10 +30,8 @@ def test_the_files_beside_the_corpus() -> None:
         Skipped("damaged.pdf", "damaged PDF: Stream has ended unexpectedly"),
         Skipped("empty.txt", "empty"),
         Skipped("encrypted.pdf", "encrypted PDF; save a copy without the password first"),
-        Skipped("labelled.pdf", "page 2: no text (blank or drawn)"),
-        Skipped(
-            "scan.pdf", "no text on any of 2 pages (a scan?); make it searchable with OCR first"
-        ),
+        Skipped("labelled.pdf", "page 2: no text (blank or only drawings)"),
+        Skipped("scan.pdf", "no text on any of 2 pages (a scan?); run OCR on it first"),
     )
     texts = _texts(loaded)
     assert texts["windows.txt"] == "first line\nsecond line\n"

@@ -196,10 +196,10 @@ def test_the_note_names_places_and_never_the_secret() -> None:
     note = secrets_note(secrets, redacted=False)
     assert note == (
         "5 possible secrets: config.py:1 (AWS key), config.py:2 (AWS key), "
-        "config.py:3 (GitHub token), …; --redact takes them out"
+        "config.py:3 (GitHub token), …; --redact replaces them"
     )
     assert secrets_note(secrets[:1], redacted=True) == (
-        "1 possible secret taken out: config.py:1 (AWS key)"
+        "1 possible secret redacted: config.py:1 (AWS key)"
     )
     assert not any(secret in repr(secrets) for _, secret in SECRETS)
 

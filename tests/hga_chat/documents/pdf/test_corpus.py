@@ -153,8 +153,8 @@ def test_scans_beside_text() -> None:
         ("1", "This page was typed, the next was photographed.")
     ]
     assert loaded.notes == (
-        "2 pages (2, 4): no text but images (a scan); OCR makes it readable",
-        "page 3: no text (blank or drawn)",
+        "2 pages (2, 4): no text, only images (a scan?); run OCR on it first",
+        "page 3: no text (blank or only drawings)",
     )
 
 

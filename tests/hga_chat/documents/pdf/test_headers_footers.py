@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hga_chat.documents.pdf.headers_footers import without_running_lines
+from hga_chat.documents.pdf.headers_footers import without_headers_and_footers
 from hga_chat.documents.pdf.lines import Line, Piece
 from hga_chat.documents.pdf.outline import Heading
 
@@ -23,7 +23,7 @@ def page(*margins: Line) -> list[Line]:
 
 def kept(pages: list[list[Line]], *headings: Heading) -> list[list[str]]:
     labels = [str(number) for number in range(1, len(pages) + 1)]
-    left = without_running_lines(pages, labels, headings)
+    left = without_headers_and_footers(pages, labels, headings)
     return [[x.text for x in lines if not x.text.startswith("the body's text")] for lines in left]
 
 
@@ -126,4 +126,6 @@ def test_pages_with_nothing_else() -> None:
 
 def test_text_without_size_or_place() -> None:
     nowhere = Line((Piece("x", 0, 0, 0, 0, ""),))
-    assert without_running_lines([[nowhere, nowhere]] * 2, ["1", "2"], []) == [[nowhere] * 2] * 2
+    assert (
+        without_headers_and_footers([[nowhere, nowhere]] * 2, ["1", "2"], []) == [[nowhere] * 2] * 2
+    )

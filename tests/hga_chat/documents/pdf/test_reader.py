@@ -36,7 +36,7 @@ def test_page_labels(make_pdf) -> None:
 def test_pages_without_text_are_noted(make_pdf) -> None:
     loaded = load_pdf("a.pdf", make_pdf(["one", None, "three", None]))
     assert [s.page for s in loaded.sections] == ["1", "3"]
-    assert loaded.notes == ("2 pages (2, 4): no text (blank or drawn)",)
+    assert loaded.notes == ("2 pages (2, 4): no text (blank or only drawings)",)
 
 
 def test_a_scan(make_pdf) -> None:

@@ -31,7 +31,7 @@ def test_ligatures_become_letters_and_controls_go() -> None:
 )
 def test_words_broken_at_line_ends(elsewhere: str, lines: list[str], mended: list[str]) -> None:
     vocabulary = Vocabulary.of([[elsewhere], lines])
-    assert list(vocabulary.mended(lines)) == mended
+    assert list(vocabulary.rejoined(lines)) == mended
 
 
 def test_halves_of_broken_words_are_no_words() -> None:
