@@ -87,7 +87,7 @@ def experts() -> ModelWeights:
     [
         # In the second turn the chunk that the first one closed has left the recent window.
         pytest.param(dense, PARTIAL, 66, id="dense"),
-        pytest.param(dense, FINE, 66, id="dense, groups of 2"),
+        pytest.param(dense, FINE, 66, id="dense, groups of 2", marks=pytest.mark.exhaustive),
         pytest.param(experts, NEAR, 9, id="fp8-experts"),
     ],
 )
@@ -111,11 +111,6 @@ def test_answers_are_those_of_the_cpu(
     for mine, true in zip(ours, two_turns(truth, 250, later), strict=True):
         assert mine.tokens == true.tokens
         for delta, other in zip(mine.deltas, true.deltas, strict=True):
-            print(
-                delta.token_id,
-                other.token_id,
-                (delta.trace.bin_mass - other.trace.bin_mass).abs().max(),
-            )
             assert delta.trace.position == other.trace.position
             assert delta.trace.tokens_attended == other.trace.tokens_attended
             mass, expected = delta.trace.bin_mass, other.trace.bin_mass

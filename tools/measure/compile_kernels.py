@@ -1,4 +1,4 @@
-"""Compiles every Triton kernel for both kinds of GPU, without one, and says what it takes.
+"""Compile every Triton kernel for both kinds of GPU, without one, and report its resources.
 
 python -m tools.measure.compile_kernels [--json] [NAME ...]
 """
@@ -11,13 +11,11 @@ import pkgutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-# Triton's interpreter would take the place of the compiler.
-os.environ.pop("TRITON_INTERPRET", None)
 TARGETS = (90, 120)
 
 
 def builds() -> dict[str, str]:
-    """Names of all builds, and the module each is in."""
+    """Return the module of every build, by the build's name."""
     from hga_kernels import gpu
 
     found = {}
@@ -28,7 +26,7 @@ def builds() -> dict[str, str]:
 
 
 def compile_one(name: str, module: str, target: int) -> dict[str, object]:
-    """What the compiler says of one build for one target."""
+    """Return shared memory, registers and spills of one build on one target."""
     from hga_kernels.gpu.build import SHARED_MEMORY, compile_ahead
 
     [build] = [b for b in importlib.import_module(module).BUILDS if b.name == name]
@@ -44,11 +42,13 @@ def compile_one(name: str, module: str, target: int) -> dict[str, object]:
 
 
 def main() -> int:
-    """Compile, print, and fail if one takes too much shared memory."""
+    """Compile and print; fail if a kernel needs more shared memory than there is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="builds to compile; all if none is named")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    # Triton's interpreter would take the compiler's place.
+    os.environ.pop("TRITON_INTERPRET", None)
     chosen = [
         (name, module, target)
         for name, module in sorted(builds().items())

@@ -46,9 +46,12 @@ def read_anyhow(
 @pytest.mark.parametrize(
     ("rows", "with_window", "size"),
     [
-        *((rows, with_window, 16) for rows in (3, 20) for with_window in (False, True)),
-        (3, True, 8),
+        (3, True, 16),
         (3, True, 2),
+        (20, False, 16),
+        (20, True, 16),
+        pytest.param(3, False, 16, marks=pytest.mark.exhaustive),
+        pytest.param(3, True, 8, marks=pytest.mark.exhaustive),
     ],
 )
 def test_choose_pages(
