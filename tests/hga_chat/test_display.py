@@ -21,7 +21,7 @@ def test_controls_become_visible(text: str, shown: str) -> None:
     assert displayable(text) == shown
 
 
-def test_nothing_that_steers_a_terminal_is_left() -> None:
+def test_no_character_that_controls_a_terminal_is_left() -> None:
     shown = displayable("".join(map(chr, range(0x110000))))
     left = [char for char in shown if ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0]
     assert sorted(set(left)) == ["\t", "\n"]

@@ -12,10 +12,10 @@ from statistics import median
 
 from hga_chat.documents.pdf.lines import Line, Piece
 
-_LEAST_LINES = 6
-_LEAST_FILL = 0.6
-_LEAST_ALTERNATION = 0.6
-_LEAST_FLOW = 0.3
+_MIN_LINES = 6
+_MIN_FILL = 0.6
+_MIN_ALTERNATION = 0.6
+_MIN_LOWERCASE_STARTS = 0.3
 _MAX_CANDIDATES = 8
 
 
@@ -39,7 +39,11 @@ def in_reading_order(lines: Sequence[Line]) -> list[Line]:
     pieces = [piece for line in lines for piece in line.pieces if piece.text.strip()]
     upright = [piece for piece in pieces if not piece.quarter]
     found = _find_columns(upright)
-    if found is None or not _alternate(found, upright) or not all(map(_runs_on, found.columns)):
+    if (
+        found is None
+        or not _alternate(found, upright)
+        or not all(map(_is_text_column, found.columns))
+    ):
         return list(lines)
     ordered = list(_by_bands(found))
     return ordered + [line for line in lines if line.pieces[0].quarter]
@@ -47,7 +51,7 @@ def in_reading_order(lines: Sequence[Line]) -> list[Line]:
 
 def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
     """Split at the left edge near the middle that separates best, then split each half."""
-    if len(pieces) < 2 * _LEAST_LINES:
+    if len(pieces) < 2 * _MIN_LINES:
         return None
     first = min(piece.left for piece in pieces)
     last = max(piece.right for piece in pieces)
@@ -58,7 +62,7 @@ def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
     )
     best: _Columns | None = None
     for edge, count in edges.most_common(_MAX_CANDIDATES):
-        if count < _LEAST_LINES // 2:
+        if count < _MIN_LINES // 2:
             break
         split = _split(pieces, edge)
         if best is None or _support(split) > _support(best):
@@ -68,12 +72,12 @@ def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
     columns: list[list[Piece]] = []
     across = list(best.across)
     for half in best.columns:
-        parted = None if not half or _fill(half) >= _LEAST_FILL else _find_columns(half)
-        if parted is None or not all(map(_runs_on, parted.columns)):
+        divided = None if not half or _fill(half) >= _MIN_FILL else _find_columns(half)
+        if divided is None or not all(map(_is_text_column, divided.columns)):
             columns.append(half)
         else:
-            columns += parted.columns
-            across += parted.across
+            columns += divided.columns
+            across += divided.across
     return _Columns(tuple(columns), across)
 
 
@@ -99,11 +103,11 @@ def _alternate(found: _Columns, written: Sequence[Piece]) -> bool:
     column_of = {id(piece): n for n, column in enumerate(found.columns) for piece in column}
     order = [column_of[id(piece)] for piece in written if id(piece) in column_of]
     changes = sum(one != other for one, other in pairwise(order))
-    return changes >= _LEAST_ALTERNATION * len(order)
+    return changes >= _MIN_ALTERNATION * len(order)
 
 
-def _runs_on(column: Sequence[Piece]) -> bool:
-    return len(column) >= _LEAST_LINES and _fill(column) >= _LEAST_FILL and _flows(column)
+def _is_text_column(column: Sequence[Piece]) -> bool:
+    return len(column) >= _MIN_LINES and _fill(column) >= _MIN_FILL and _is_prose(column)
 
 
 def _fill(column: Sequence[Piece]) -> float:
@@ -113,9 +117,11 @@ def _fill(column: Sequence[Piece]) -> float:
     return median(piece.right - piece.left for piece in column) / width if width > 0 else 1.0
 
 
-def _flows(column: Sequence[Piece]) -> bool:
-    begun = [piece.text.lstrip()[0] for piece in column]
-    return sum(letter.islower() for letter in begun) >= _LEAST_FLOW * len(begun)
+def _is_prose(column: Sequence[Piece]) -> bool:
+    first_letters = [piece.text.lstrip()[0] for piece in column]
+    return sum(letter.islower() for letter in first_letters) >= _MIN_LOWERCASE_STARTS * len(
+        first_letters
+    )
 
 
 def _by_bands(found: _Columns) -> Iterator[Line]:

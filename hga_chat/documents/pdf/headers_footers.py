@@ -10,18 +10,18 @@ from statistics import median
 from hga_chat.documents.pdf.lines import Line
 from hga_chat.documents.pdf.outline import Heading, letters_and_digits
 
-_LEAST_PAGES = 3
+_MIN_PAGES = 3
 _AROUND = 4
 _MAX_ROWS = 3
 _MAX_SIZE_OF_BODY = 1.25
-_LEAST_GAP_OF_PITCH = 1.5
+_MIN_GAP_PITCHES = 1.5
 _SAME_HEIGHT_POINTS = 1.0
 _PAGE_NUMBER = re.compile(
     r"\W*(?:page|p\.|pg\.|seite|sheet|slide)?\s*(?P<before>(?:[A-Z]|\d{1,2})[-–.])?"
     r"(?P<number>\d{1,5}|[ivxlc]{1,8}|[IVXLC]{1,8})(?:\s*(?:/|of|von)\s*\d+)?\W*",
     re.IGNORECASE,
 )
-_PARTED = re.compile(r"\s+[|·•–—-]\s+|\s{2,}")
+_SEPARATOR = re.compile(r"\s+[|·•–—-]\s+|\s{2,}")
 _CHAPTER_NUMBER = re.compile(r"^(?:(?:chapter|part|section|appendix)\s*)?[\d.]*", re.IGNORECASE)
 _ROMAN = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 
@@ -52,7 +52,7 @@ class _Row:
     def parts(self) -> list[str]:
         """Return the parts of the row that are set apart from each other."""
         pieces = [piece.text for line in self.lines for piece in line.pieces]
-        return [part.strip() for text in pieces for part in _PARTED.split(text) if part.strip()]
+        return [part.strip() for text in pieces for part in _SEPARATOR.split(text) if part.strip()]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def without_headers_and_footers(
             for number, row in enumerate(rows, start=1):
                 if id(row) not in repeated:
                     break
-                if row.gap >= _LEAST_GAP_OF_PITCH:
+                if row.gap >= _MIN_GAP_PITCHES:
                     count = number
             dropped.update(id(line) for row in rows[:count] for line in row.lines)
         kept.append([line for line in lines if id(line) not in dropped])
@@ -162,7 +162,7 @@ def _repeated(
     headings: Sequence[Heading],
 ) -> set[int]:
     """Return the ids of the rows with a sign of repetition shared by three or more pages."""
-    begun = _first_pages(headings)
+    first_pages = _first_pages(headings)
     pages_of = _pages_of_parts(rows)
     shown: defaultdict[Hashable, set[int]] = defaultdict(set)
     signs: list[tuple[_Row, list[Hashable]]] = []
@@ -178,7 +178,7 @@ def _repeated(
                 own.append((row.place, "label"))
         beside = [part for part in (number.beside if number else parts) if part]
         changing = [part for part in beside if not _agree(pages_of[row.place, part], row.page)]
-        if _are_titles(changing, row, begun, pages[row.page], alone=changing == beside):
+        if _are_titles(changing, row, first_pages, pages[row.page], alone=changing == beside):
             own.append((row.place, "heading"))
         own += [(row.edge, form, row.height) for form in forms]
         signs.append((row, own))
@@ -206,16 +206,16 @@ def _repeated(
 
 def _first_pages(headings: Sequence[Heading]) -> dict[str, int]:
     """Return the first page of each title."""
-    begun: dict[str, int] = {}
+    first_pages: dict[str, int] = {}
     for heading in headings:
-        begun.setdefault(_core(heading.title), heading.page)
-    begun.pop("", None)
-    return begun
+        first_pages.setdefault(_core(heading.title), heading.page)
+    first_pages.pop("", None)
+    return first_pages
 
 
 def _agree(shown: set[int], page: int) -> bool:
     """Whether at least three of the pages around ``page`` are among ``shown``."""
-    return len(shown.intersection(_around(page))) >= _LEAST_PAGES
+    return len(shown.intersection(_around(page))) >= _MIN_PAGES
 
 
 def _around(page: int) -> range:
@@ -234,7 +234,7 @@ def _pages_of_parts(rows: Sequence[_Row]) -> defaultdict[Hashable, set[int]]:
 def _are_titles(
     parts: Sequence[str],
     row: _Row,
-    begun: dict[str, int],
+    first_pages: dict[str, int],
     lines: Sequence[Line],
     *,
     alone: bool,
@@ -245,9 +245,9 @@ def _are_titles(
     occur on the page a second time.
     """
     cores = [core for core in map(_core, parts) if core]
-    if not cores or any(begun.get(core, row.page + 1) > row.page for core in cores):
+    if not cores or any(first_pages.get(core, row.page + 1) > row.page for core in cores):
         return False
-    here = {core for core in cores if begun[core] == row.page}
+    here = {core for core in cores if first_pages[core] == row.page}
     return not (here and alone) or here <= {_core(x.text) for x in lines if x not in row.lines}
 
 

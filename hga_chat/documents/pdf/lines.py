@@ -27,9 +27,9 @@ _SHOW_TEXT = frozenset({b"Tj", b"TJ", b"'", b'"'})
 _FLUSH = ([FloatObject(value) for value in (1, 0, 0, 1, 0, 0)], b"cm")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _DOUBLE_SPACE = re.compile(r"(?<=\S)  (?=\S)")
-_LEAST_GAP = -100
+_MIN_GAP = -100
 _MAX_GAP_EM = 1.0
-_LEAST_SPACE_EM = 0.1
+_MIN_SPACE_EM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def _lead(shown: Any) -> float:
 def _stretches(shown: Any) -> bool:
     """Whether a ``TJ`` operand contains gaps."""
     items = shown if isinstance(shown, ArrayObject) else ()
-    return any(isinstance(item, int | float) and item < _LEAST_GAP for item in items)
+    return any(isinstance(item, int | float) and item < _MIN_GAP for item in items)
 
 
 def _ends_with_space(shown: Any) -> bool:
@@ -281,7 +281,7 @@ def _append(line: list[Piece], piece: Piece) -> None:
         line.append(piece)
         return
     main = max(last, piece, key=lambda part: len(part.text))
-    closes_up = last.spaced and piece.left - last.right < _LEAST_SPACE_EM * last.size
+    closes_up = last.spaced and piece.left - last.right < _MIN_SPACE_EM * last.size
     line[-1] = replace(
         main,
         text=(last.text[:-1] if closes_up else last.text) + piece.text,

@@ -14,7 +14,7 @@ from hga_chat.documents.pdf.text_repair import plain
 
 MAX_HEADINGS = 10_000
 MAX_TITLE_CHARS = 120
-_LEAST_OF_TITLE = 8
+_MIN_TITLE_CHARS = 8
 
 # Index of the height in a destination, by its type (PDF 2.0, table 149).
 _HEIGHT_AT = {"/XYZ": 3, "/FitH": 2, "/FitBH": 2, "/FitR": 5}
@@ -126,11 +126,11 @@ def headings_of_pages(
         headings: Headings in page order.
         pages: The lines of each page, in reading order.
     """
-    begun = {number: list(group) for number, group in groupby(headings, lambda h: h.page)}
+    by_page = {number: list(group) for number, group in groupby(headings, lambda h: h.page)}
     titles: list[str | None] = []
     current: str | None = None
     for number, lines in enumerate(pages):
-        here = begun.get(number, [])
+        here = by_page.get(number, [])
         title = _at_start(here, [line for line in lines if not line.is_blank]) or current
         titles.append(title or (here[0].title if here else None))
         if here:
@@ -164,7 +164,7 @@ def _lines_above(heading: Heading, lines: Sequence[Line]) -> int:
     title = letters_and_digits(heading.title)
     for number, line in enumerate(lines):
         found = letters_and_digits(line.text)
-        if found == title or (len(found) >= _LEAST_OF_TITLE and title.startswith(found)):
+        if found == title or (len(found) >= _MIN_TITLE_CHARS and title.startswith(found)):
             return number
     if heading.top is None:
         return 0

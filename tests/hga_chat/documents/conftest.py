@@ -8,7 +8,7 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 
 class ByteTokenizer:
-    """Pieces of up to four characters; a character beyond ASCII is one token per byte."""
+    """Tokens of up to four characters; a character beyond ASCII is one token per byte."""
 
     def __init__(self) -> None:
         self._ids: dict[bytes, int] = {}
@@ -44,7 +44,7 @@ def tokenizer() -> ByteTokenizer:
 
 
 def build_pdf(pages: Sequence[str | None], prepare: Callable[[PdfWriter], None] | None = None):
-    """A PDF with a line of text a page line; None is a page that only paints a grey box."""
+    """Return a PDF with the lines of each page; None is a page with nothing but a grey box."""
     writer = PdfWriter()
     for text in pages:
         page = writer.add_blank_page(612, 792)

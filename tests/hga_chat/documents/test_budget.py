@@ -34,7 +34,7 @@ def test_the_largest_files_are_named_and_excluded() -> None:
     assert report.options == ("--exclude 'huge.txt'", r"--exclude 'src/\[x\]\*.py'")
 
 
-def test_one_file_over_the_budget_has_nothing_to_exclude() -> None:
+def test_for_one_file_over_the_budget_no_glob_helps() -> None:
     report = over_budget(_counted({"book.txt": 900}), 100)
     assert report is not None
     assert report.options == ()
@@ -43,13 +43,13 @@ def test_one_file_over_the_budget_has_nothing_to_exclude() -> None:
     )
 
 
-def test_a_namesake_in_a_folder_is_kept() -> None:
+def test_a_file_of_the_same_name_in_a_folder_is_kept() -> None:
     report = over_budget(_counted({"a.py": 900, "lib/a.py": 10, "b.py": 10}), 200)
     assert report is not None
     assert report.options == ("--exclude '/a.py'",)
 
 
-def test_folders_of_tests_examples_and_translations_go_before_files() -> None:
+def test_test_example_and_translation_folders_are_excluded_before_files() -> None:
     sizes = {
         "src/app.py": 500,
         "src/Tests/test_app.py": 300,
@@ -66,7 +66,7 @@ def test_folders_of_tests_examples_and_translations_go_before_files() -> None:
     assert report.options == ("--exclude 'Tests/'",)
 
 
-def test_where_many_files_would_have_to_go_the_largest_folder_that_fits_is_named() -> None:
+def test_if_many_files_must_go_the_largest_folder_that_fits_is_included() -> None:
     sizes = {f"big/{n}.py": 50 for n in range(100)}
     sizes |= {f"lib/{n}.py": 20 for n in range(10)}
     sizes |= {"tests/test_x.py": 250, "lib/deep/x.py": 30}

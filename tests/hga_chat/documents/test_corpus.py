@@ -1,4 +1,4 @@
-"""Every file of the corpus but the PDFs, against what was written down from the documents."""
+"""Every file of the corpus except PDFs, against expected.json, which was written by hand."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ EXPECTED = json.loads((DATA / "expected.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
-def read() -> tuple[dict[str, Document], dict[str, list[str]]]:
-    """Documents and reasons by path. The folders are read one by one, as users would."""
+def loaded_corpus() -> tuple[dict[str, Document], dict[str, list[str]]]:
+    """Documents and reasons by path, loaded folder by folder as users would."""
     documents, reasons = {}, {}
     for folder in FOLDERS:
         loaded = load_documents([str(DATA / folder)])
@@ -28,7 +28,7 @@ def lines_of(section: Section) -> str | None:
     return section.start_line and f"{section.start_line}-{section.end_line}"
 
 
-def test_every_file_has_its_expectation() -> None:
+def test_every_file_has_an_expectation() -> None:
     files = {str(file.relative_to(DATA)) for name in FOLDERS for file in (DATA / name).iterdir()}
     assert files == EXPECTED.keys()
 
@@ -40,8 +40,8 @@ def test_the_corpus_is_small() -> None:
 
 
 @pytest.mark.parametrize("path", EXPECTED)
-def test_file(path: str, read) -> None:
-    documents, reasons = read
+def test_file(path: str, loaded_corpus) -> None:
+    documents, reasons = loaded_corpus
     expected = EXPECTED[path]
     if "skipped" in expected:
         assert path not in documents
@@ -60,8 +60,8 @@ def test_file(path: str, read) -> None:
         assert found == expected["sections"]
 
 
-def test_nothing_outside_a_file_is_read(read) -> None:
-    documents, reasons = read
+def test_nothing_outside_a_file_is_loaded(loaded_corpus) -> None:
+    documents, reasons = loaded_corpus
     outside = Path("/etc/hostname").read_text("utf-8").strip()
     text = repr(documents["epub/outside.epub"]) + repr(reasons)
     assert outside

@@ -22,7 +22,7 @@ _FILES = [
 
 
 def _left_out(budget: int, files=None) -> dict[str, str]:
-    """What is left out, with the reasons, in reading order."""
+    """Return the documents left out and the reasons, in loading order."""
     files = _FILES if files is None else files
     fitting = Fitting(budget)
     for number, (path, kind, tokens) in enumerate(files):
@@ -33,7 +33,7 @@ def _left_out(budget: int, files=None) -> dict[str, str]:
     return left
 
 
-def test_everything_is_read_if_it_fits() -> None:
+def test_everything_is_chosen_if_it_fits() -> None:
     assert _left_out(176) == {}
 
 
@@ -42,7 +42,7 @@ def test_everything_is_read_if_it_fits() -> None:
     [
         (175, "big.json"),  # 136 and not 40 more
         (135, "big.json CHANGES"),  # 125 without data; 5 of it still fit
-        (124, "big.json tests/u.py"),  # of two alike the later one; 11 of data still fit
+        (124, "big.json tests/u.py"),  # the later of two equal ones; 11 of data still fit
         (100, "big.json CHANGES data.csv tests/u.py locale/de.po"),  # 70, then 15, 12
         (60, "big.json CHANGES tests/t.py tests/u.py locale/de.po a.py"),  # 40, then 15, 5
         (
@@ -55,7 +55,7 @@ def test_the_order_of_choice(budget: int, left_out: str) -> None:
     assert set(_left_out(budget)) == set(left_out.split())
 
 
-def test_reasons() -> None:
+def test_reasons_for_leaving_out() -> None:
     assert _left_out(30) == {
         "a.py": "among the largest",
         "b.py": "among the largest",
@@ -68,18 +68,18 @@ def test_reasons() -> None:
     }
 
 
-def test_what_has_to_stay_and_does_not_fit_has_no_reason() -> None:
+def test_documents_that_must_stay_but_do_not_fit_have_no_reason() -> None:
     files = [("README.md", Kind.README, 80), ("a.py", Kind.FILE, 10), ("main.py", Kind.ENTRY, 30)]
     assert _left_out(100, files) == {"README.md": ""}
     assert _left_out(50, files) == {"README.md": ""}
 
 
-def test_the_choice_depends_neither_on_the_order_of_coming_nor_on_what_was_let_go() -> None:
+def test_the_choice_depends_neither_on_the_order_nor_on_dropped_documents() -> None:
     choose = random.Random(5)
-    sizes = choose.sample(range(1, 701), 700)  # none alike, so no earlier one is preferred
+    sizes = choose.sample(range(1, 701), 700)  # all different, so order decides nothing
     files = [(str(size), choose.choice(list(Kind)), size) for size in sizes]
     files = [entry for entry in files if entry[1] > Kind.ENTRY or entry[2] < 40]
-    assert sum(sizes) > 16 * 700  # far more than is held
+    assert sum(sizes) > 16 * 700  # far more than is kept
     expected = _left_out(700, files)
     assert 5 < len(files) - len(expected) < 60
     for _ in range(5):

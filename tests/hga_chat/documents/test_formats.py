@@ -61,7 +61,7 @@ def test_content_decides_before_the_name(path: str, head: bytes, name: str) -> N
         (b"\0\0\0\0", None),
     ],
 )
-def test_kinds_of_what_is_not_read(head: bytes, kind: str | None) -> None:
+def test_unsupported_formats_by_signature(head: bytes, kind: str | None) -> None:
     assert unsupported_format("a.bin", head) == kind
 
 

@@ -26,14 +26,14 @@ def _pages(path: str, *texts: str) -> Document:
 
 
 def _find(layout: DocumentTokens, tokenizer, needle: str) -> tuple[int, int]:
-    """The tightest range of tokens whose text contains ``needle``."""
+    """Return the shortest range of tokens whose text contains ``needle``."""
     ids = layout.token_ids
     end = bisect_left(range(len(ids)), True, key=lambda n: needle in tokenizer.decode(ids[:n]))
     start = max(n for n in range(max(end - 20, 0), end) if needle in tokenizer.decode(ids[n:end]))
     return start, end
 
 
-def test_what_the_model_reads(tokenizer) -> None:
+def test_the_text_that_the_model_sees(tokenizer) -> None:
     loaded = _loaded(_text("src/a.py", "x = 1\n"), _pages("b.pdf", "One", "Two"), _text("-", "in"))
     assert tokenizer.decode(lay_out(loaded, tokenizer).token_ids) == (
         "File: src/a.py\n\nx = 1\n\n"
@@ -91,7 +91,7 @@ def test_a_range_over_several_sections(tokenizer) -> None:
     assert passages[2].text == "# B\n\nbeta"
 
 
-def test_headers_stand_for_the_first_line_and_endings_for_the_last(tokenizer) -> None:
+def test_headers_count_as_the_first_line_and_endings_as_the_last(tokenizer) -> None:
     layout = lay_out(_loaded(_text("a.txt", "one\ntwo\nthree")), tokenizer)
     (header,) = layout.locate(0, 1)
     assert (header.start_line, header.end_line, header.text) == (1, 1, "one")

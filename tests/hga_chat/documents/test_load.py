@@ -16,7 +16,7 @@ def _texts(loaded: LoadedDocuments) -> dict[str, str]:
     return {d.path: "".join(s.text for s in d.sections) for d in loaded.documents}
 
 
-def test_the_files_beside_the_corpus() -> None:
+def test_the_files_next_to_the_corpus() -> None:
     loaded = load_documents([str(DATA)], exclude=["*/", "expected.json"])
     assert [(d.path, d.format, len(d.sections)) for d in loaded.documents] == [
         ("README.md", "markdown", 2),
@@ -57,7 +57,7 @@ def test_a_single_unreadable_file_is_an_error(name: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_among_several_files_it_is_skipped() -> None:
+def test_an_unreadable_file_among_others_is_skipped() -> None:
     loaded = load_documents([str(DATA / "empty.txt"), str(DATA / "latin1.txt")])
     assert [d.path for d in loaded.documents] == [str(DATA / "latin1.txt")]
     assert loaded.skipped == (Skipped(str(DATA / "empty.txt"), "empty"),)
@@ -68,7 +68,7 @@ def test_a_missing_path_among_several_is_an_error() -> None:
         load_documents([str(DATA / "latin1.txt"), "nowhere"])
 
 
-def test_a_folder_without_text(tmp_path: Path) -> None:
+def test_a_folder_without_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(b"a\0\0")
     (tmp_path / "b.dat").write_bytes(b"b\0\0")
     (tmp_path / "empty").touch()
@@ -77,7 +77,7 @@ def test_a_folder_without_text(tmp_path: Path) -> None:
         load_documents([str(tmp_path)])
 
 
-def test_globs_that_leave_nothing(tmp_path: Path) -> None:
+def test_globs_that_leave_nothing_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(DocumentError, match="nothing to load; see --include and --exclude"):
         load_documents([str(tmp_path)], include=["*.py"])
@@ -112,14 +112,14 @@ def test_files_are_named_as_given_and_folders_by_prefix(
     assert list(_texts(excluded)) == ["a/x.py", "b/x.py"]
 
 
-def test_nothing_is_read_twice(tmp_path: Path) -> None:
+def test_no_file_is_loaded_twice(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "link.txt").symlink_to("a.txt")
     paths = [str(tmp_path / "a.txt"), str(tmp_path / "link.txt"), str(tmp_path)]
     assert len(load_documents(paths).documents) == 1
 
 
-def test_what_is_named_itself_is_read_though_hidden_or_ignored(tmp_path: Path) -> None:
+def test_a_named_file_is_loaded_even_if_hidden_or_ignored(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.log\n")
     (tmp_path / ".notes").write_text("hidden")
     (tmp_path / "a.log").write_text("ignored")
@@ -127,7 +127,7 @@ def test_what_is_named_itself_is_read_though_hidden_or_ignored(tmp_path: Path) -
     assert list(_texts(loaded).values()) == ["hidden", "ignored"]
 
 
-def test_exclude_holds_for_files_named_themselves(tmp_path: Path) -> None:
+def test_exclude_also_applies_to_named_files(tmp_path: Path) -> None:
     for name in ("a.md", "b.md"):
         (tmp_path / name).write_text("text")
     paths = [str(tmp_path / "a.md"), str(tmp_path / "b.md")]
@@ -162,7 +162,7 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder, while the process is not root: root may read everything."""
+    """A folder, while the process is not root, who may read everything."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         is_root = os.geteuid() == 0
@@ -176,7 +176,7 @@ def unprivileged() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_files_and_folders_without_permission(unprivileged: Path) -> None:
+def test_files_and_folders_without_permission_are_skipped(unprivileged: Path) -> None:
     (unprivileged / "open.txt").write_text("text")
     (unprivileged / "locked.txt").write_text("text")
     (unprivileged / "locked.txt").chmod(0)

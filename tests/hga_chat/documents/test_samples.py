@@ -24,12 +24,12 @@ def test_pages_carry_their_printed_numbers(handbook: Document) -> None:
     assert labels == ["i", "ii", "iii", *map(str, range(1, 35))]
 
 
-def test_running_heads_and_page_numbers_are_left_out(handbook: Document) -> None:
+def test_headers_and_page_numbers_are_left_out(handbook: Document) -> None:
     titles = [section.text.split("\n")[0] for section in handbook.sections]
     for section in handbook.sections[3:]:
         lines = section.text.split("\n")
         assert lines[-1] != section.page
-        # A chapter's title stands on top of its first page and of no other.
+        # A chapter's title is at the top of its first page only.
         assert titles.count(lines[0]) == 1
 
 
@@ -40,7 +40,7 @@ def test_pages_are_named_by_their_headings(handbook: Document) -> None:
     assert labels["6"] == "page 6 (sheet 9 of 37), Balance"
 
 
-def test_every_answer_stands_on_its_page(handbook: Document) -> None:
+def test_every_answer_is_on_its_page(handbook: Document) -> None:
     pages = {section.page: _plain(section.text) for section in handbook.sections}
     questions = json.loads((SAMPLES / "questions.json").read_text("utf-8"))
     assert len(questions) >= 25

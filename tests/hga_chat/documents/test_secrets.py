@@ -1,4 +1,4 @@
-"""Made-up secrets, put together here so that no scanner finds one in this file."""
+"""Made-up secrets, assembled at run time so that no scanner finds one in this file."""
 
 import random
 import string
@@ -65,7 +65,7 @@ SECRETS = [
     ("kind", "secret"), SECRETS, ids=[f"{k}-{n}" for n, (k, _) in enumerate(SECRETS)]
 )
 @pytest.mark.parametrize("line", ["{}", "key = '{}'", "curl -H 'X: {}' b", "<{}>", "a={},b"])
-def test_keys_with_a_known_form(kind: str, secret: str, line: str) -> None:
+def test_keys_with_a_known_pattern(kind: str, secret: str, line: str) -> None:
     text = "first\n" + line.format(secret) + "\nlast\n"
     assert _found(text) == [(2, kind)]
     redacted = redact(_text(text)).sections[0].text
@@ -73,7 +73,7 @@ def test_keys_with_a_known_form(kind: str, secret: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "secret"), SECRETS)
-def test_longer_words_are_no_keys(kind: str, secret: str) -> None:
+def test_longer_words_are_not_keys(kind: str, secret: str) -> None:
     if kind != "Slack webhook":
         assert _found(f"x{secret}") == []
     assert _found(secret[: len(secret) // 3]) == []
@@ -87,7 +87,7 @@ def test_private_keys_keep_their_lines() -> None:
         assert redacted == "before\n[redacted private key]" + "\n" * 14 + "after\n"
 
 
-def test_a_private_key_in_one_line_and_one_that_is_cut_off() -> None:
+def test_a_private_key_on_one_line_and_one_that_is_cut_off() -> None:
     one_line = _key().replace("\n", "\\n")
     assert _found(f'{{"private_key": "{one_line}\\n"}}') == [(1, "private key")]
     cut = _key().rpartition("\n")[0]
@@ -96,7 +96,7 @@ def test_a_private_key_in_one_line_and_one_that_is_cut_off() -> None:
     assert redacted == "[redacted private key]" + "\n" * 14 + "Text goes on here.\n"
 
 
-def test_a_private_key_over_two_sections() -> None:
+def test_a_private_key_across_two_sections() -> None:
     text = "x\n" * 195 + _key(lines=20) + "\nafter\n"
     document = _text(text)
     assert len(document.sections) == 2
@@ -106,7 +106,7 @@ def test_a_private_key_over_two_sections() -> None:
     assert [s.start_line for s in sections] == [s.start_line for s in document.sections]
 
 
-def test_public_keys_and_words_about_keys_are_no_secrets() -> None:
+def test_public_keys_and_words_about_keys_are_not_secrets() -> None:
     begin = "-----BEGIN RSA PRIVATE " + "KEY-----"
     assert _found(_key().replace("PRIVATE", "PUBLIC")) == []
     assert _found(f"A file that begins with {begin} holds a key.\n") == []
@@ -159,7 +159,7 @@ def test_assigned_tokens() -> None:
         'TOKENS = ["NAME", "NUMBER1"]',
     ],
 )
-def test_placeholders_words_and_names_are_no_passwords(text: str) -> None:
+def test_placeholders_words_and_names_are_not_passwords(text: str) -> None:
     assert _found(text) == []
 
 
@@ -204,13 +204,13 @@ def test_the_note_names_places_and_never_the_secret() -> None:
     assert not any(secret in repr(secrets) for _, secret in SECRETS)
 
 
-def test_documents_without_secrets_are_the_same_after() -> None:
+def test_redaction_leaves_documents_without_secrets_unchanged() -> None:
     document = _text("import this\n" * 500)
     assert redact(document) is document
 
 
-def test_the_standard_library_holds_next_to_none() -> None:
-    """About 200 modules of code that handles passwords, tokens and URLs."""
+def test_the_standard_library_has_next_to_no_secrets() -> None:
+    """About 200 modules, some of which handle passwords, tokens and URLs."""
     folder = Path(sysconfig.get_path("stdlib"))
     files = sorted(
         [*folder.glob("*.py"), *folder.glob("[a-su-z]*/*.py"), *folder.glob("[a-z]*/*/*.py")]
@@ -231,7 +231,7 @@ def test_the_standard_library_holds_next_to_none() -> None:
         ("SECRET_TOKEN={}Jb4tYw8zNc", "token"),
     ],
 )
-def test_files_of_settings_do_without_quotes(path: str, line: str, kind: str) -> None:
+def test_passwords_without_quotes_in_configuration_files(path: str, line: str, kind: str) -> None:
     drawn = "hV8rTq2m" + "Lz9x"
     document = _text(f"PORT=8080\n{line.format(drawn)}\nDEBUG=1\n", path)
     assert [(secret.line, secret.kind) for secret in find_secrets(document)] == [(2, kind)]
@@ -253,7 +253,7 @@ def test_files_of_settings_do_without_quotes(path: str, line: str, kind: str) ->
         "token_bucket_seconds=3600",
     ],
 )
-def test_what_else_stands_in_files_of_settings(line: str) -> None:
+def test_other_values_in_configuration_files_are_not_secrets(line: str) -> None:
     assert find_secrets(_text(line, ".env")) == ()
     assert find_secrets(_text("DB_PASSWORD=hV8rTq2m" + "Lz9x", "code.py")) == ()
 
@@ -273,7 +273,7 @@ def test_what_else_stands_in_files_of_settings(line: str) -> None:
         "-----BEGIN PRIVATE " + "KEY-----" + " aaaaaaaaaaaaaaaa" * 8_000,
     ],
 )
-def test_hostile_text_takes_no_long_time(text: str) -> None:
+def test_hostile_text_takes_little_time(text: str) -> None:
     started = time.process_time()
     for path in ("a", ".env"):
         find_secrets(Document(path, "text", (Section(path, "line 1", text, 1, 1, None),)))

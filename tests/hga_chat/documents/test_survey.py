@@ -37,7 +37,7 @@ def test_counts_are_those_of_the_layout(tree: Path, tokenizer, make_pdf) -> None
     assert [entry.path for entry in found.loaded.skipped] == ["book.pdf", "data.bin"]
 
 
-def test_over_the_budget_everything_is_counted_and_not_all_is_kept(tree: Path, tokenizer) -> None:
+def test_over_the_budget_all_documents_are_counted_but_not_all_kept(tree: Path, tokenizer) -> None:
     found = _survey(tree, tokenizer, 500)
     assert [d.path for d in found.counted] == ["README.md", "a.py", "b.py", "tests/test_a.py"]
     assert found.tokens > 1000
@@ -57,29 +57,31 @@ def test_fit_leaves_out_by_the_rules_and_says_so(tree: Path, tokenizer) -> None:
     assert found.tokens == sum(whole.values()) - whole["tests/test_a.py"]
 
 
-def test_fit_changes_nothing_that_fits(tree: Path, tokenizer) -> None:
+def test_fit_changes_nothing_if_everything_fits(tree: Path, tokenizer) -> None:
     assert _survey(tree, tokenizer, fit=True) == _survey(tree, tokenizer)
 
 
-def test_where_what_has_to_stay_does_not_fit_it_is_counted(tree: Path, tokenizer) -> None:
+def test_documents_that_must_stay_are_counted_even_if_they_do_not_fit(
+    tree: Path, tokenizer
+) -> None:
     found = _survey(tree, tokenizer, 10, fit=True)
     assert [d.path for d in found.counted] == ["README.md"]
     assert found.tokens > 10
 
 
-def test_secrets_are_told_and_can_be_taken_out(tree: Path, tokenizer) -> None:
+def test_secrets_are_reported_and_can_be_redacted(tree: Path, tokenizer) -> None:
     (tree / "b.py").write_text(f"import os\nTOKEN = '{_KEY}'\n" + "word\n" * 9)
-    told = _survey(tree, tokenizer)
-    assert [secret.place for secret in told.secrets] == ["b.py:2"]
+    reported = _survey(tree, tokenizer)
+    assert [secret.place for secret in reported.secrets] == ["b.py:2"]
     redacted = _survey(tree, tokenizer, without_secrets=True)
-    assert redacted.secrets == told.secrets
+    assert redacted.secrets == reported.secrets
     texts = {d.path: d.sections[0].text for d in redacted.loaded.documents}
     assert texts["b.py"] == "import os\nTOKEN = '[redacted GitHub token]'\n" + "word\n" * 9
     assert redacted.tokens == len(lay_out(redacted.loaded, tokenizer))
-    assert _KEY in {d.path: d.sections[0].text for d in told.loaded.documents}["b.py"]
+    assert _KEY in {d.path: d.sections[0].text for d in reported.loaded.documents}["b.py"]
 
 
-def test_secrets_of_what_is_left_out_are_not_told(tree: Path, tokenizer) -> None:
+def test_secrets_of_documents_left_out_are_not_reported(tree: Path, tokenizer) -> None:
     (tree / "tests/test_a.py").write_text(f"TOKEN = '{_KEY}'\n" + "word\n" * 200)
     total = _survey(tree, tokenizer).tokens
     assert _survey(tree, tokenizer, total - 1, fit=True).secrets == ()

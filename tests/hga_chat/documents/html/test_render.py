@@ -65,16 +65,16 @@ def test_lines_of_the_source() -> None:
     ]
 
 
-def test_paragraphs_in_one_line_where_lines_do_not_count() -> None:
+def test_paragraphs_become_one_line_without_keep_lines() -> None:
     assert render("<p>a\n b\n</p><pre>c\nd</pre>").lines == ["a b", "", "c", "d"]
 
 
-def test_navigation_is_kept_where_there_is_nothing_else() -> None:
+def test_navigation_is_kept_if_there_is_nothing_else() -> None:
     (section,) = load_html("a.html", b"<nav><a href=b>Chapter 1</a></nav>").sections
     assert section.text == "Chapter 1\n"
 
 
-def test_xhtml_closes_elements_at_once() -> None:
+def test_self_closing_elements_of_xhtml() -> None:
     text = '<?xml version="1.0"?><html><head><title/><script src="a"/></head><body><a id="x"/>b'
     outline = render(text)
     assert outline.lines == ["b"]
@@ -110,7 +110,7 @@ def test_encodings(data: bytes, text: str) -> None:
         "<table><td>" * 10_000 + "</table>" * 10_000 + "deep",
     ],
 )
-def test_no_nesting_is_too_deep(html: str) -> None:
+def test_deep_nesting_is_harmless(html: str) -> None:
     loaded = load_html("a.html", html.encode())
     assert "deep" in loaded.sections[-1].text
     assert sum(len(section.text) for section in loaded.sections) < len(html)

@@ -7,7 +7,7 @@ def _piece(text: str, left: float, baseline: float, width: float = 200) -> Piece
 
 
 def _page(left: list[Piece], right: list[Piece]) -> list[Line]:
-    """Lines written from side to side."""
+    """Return a page whose file alternates between the columns."""
     return [Line(pair) for pair in zip(left, right, strict=True)]
 
 
@@ -24,7 +24,7 @@ def test_the_left_column_comes_first() -> None:
     assert ordered == [piece.text for piece in LEFT + RIGHT]
 
 
-def test_three_columns_one_after_the_other() -> None:
+def test_three_columns_come_one_after_another() -> None:
     columns = [
         [_piece(f"so {name} goes on {n}", left, 700 - 12 * n, 150) for n in range(8)]
         for name, left in (("the left", 50), ("the middle", 215), ("the right", 380))
@@ -41,7 +41,7 @@ def test_three_columns_one_after_the_other() -> None:
     ]
 
 
-def test_a_table_of_three_columns_stays() -> None:
+def test_a_table_of_three_columns_is_unchanged() -> None:
     rows = [
         Line(tuple(_piece(f"cell {n} of {c}", 50 + 165 * c, 700 - 12 * n, 60) for c in range(3)))
         for n in range(9)
@@ -51,7 +51,7 @@ def test_a_table_of_three_columns_stays() -> None:
     assert in_reading_order(table) == table
 
 
-def test_text_across_divides_the_columns() -> None:
+def test_text_across_the_columns_divides_them() -> None:
     across = Line((_piece("A heading over both of the columns", 100, 652, 300),))
     lines = _page(LEFT, RIGHT)
     later = [
@@ -71,7 +71,7 @@ def test_text_across_divides_the_columns() -> None:
     ]
 
 
-def test_what_stays_as_it_was_written() -> None:
+def test_pages_that_stay_in_the_order_of_the_file() -> None:
     one_after_the_other = [Line((piece,)) for piece in LEFT + RIGHT]
     few = _page(LEFT[:5], RIGHT[:5])
     names = [_piece(f"Name {n}", 50, 700 - 12 * n) for n in range(8)]
@@ -82,6 +82,6 @@ def test_what_stays_as_it_was_written() -> None:
         assert in_reading_order(lines) == lines
 
 
-def test_turned_text_stays_last() -> None:
+def test_rotated_text_stays_last() -> None:
     stamp = Line((Piece("Received", 10, 20, 300, 10, "", 1),))
     assert in_reading_order([*_page(LEFT, RIGHT), stamp])[-1] == stamp

@@ -1,4 +1,4 @@
-"""The files of tests/data/pdf. What they say was written by hand from tools/assets/test_pdfs.py."""
+"""The files of tests/data/pdf against texts typed by hand from tools/assets/test_pdfs.py."""
 
 import time
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_two_columns() -> None:
     assert in_order == TITLE + COLUMNS + fell
 
 
-def test_tables_and_code_are_no_columns() -> None:
+def test_tables_and_code_are_not_columns() -> None:
     tables, code = _texts("tables.pdf")
     assert tables == (
         "Wheel Diameter Turns a minute\n"
@@ -96,7 +96,7 @@ def test_tables_and_code_are_no_columns() -> None:
     )
 
 
-def test_running_heads_go_and_the_text_stays() -> None:
+def test_headers_are_removed_and_the_text_stays() -> None:
     pages = _texts("running_heads.pdf")
     assert len(pages) == 8
     for number, text in enumerate(pages):
@@ -142,12 +142,12 @@ def test_the_outline_names_pages() -> None:
     )
 
 
-def test_turned_pages_and_text() -> None:
+def test_rotated_pages_and_text() -> None:
     upright = "Sheet for the long wall\nThe tide stands for an hour\nand then it turns."
     assert _texts("turned.pdf") == [upright, upright, f"{upright}\nReceived 4 May"]
 
 
-def test_scans_beside_text() -> None:
+def test_scans_among_pages_with_text() -> None:
     loaded = _load("scans.pdf")
     assert [(section.page, section.text) for section in loaded.sections] == [
         ("1", "This page was typed, the next was photographed.")
@@ -159,7 +159,7 @@ def test_scans_beside_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["encrypted_open.pdf", "wrong_offsets.pdf"])
-def test_what_can_be_read_all_the_same(name: str) -> None:
+def test_damaged_files_that_can_still_be_loaded(name: str) -> None:
     assert _texts(name) == [f"This is the {page} page." for page in ("first", "second", "third")]
 
 
@@ -172,13 +172,13 @@ def test_what_can_be_read_all_the_same(name: str) -> None:
         ("page_loop.pdf", "damaged PDF: "),
     ],
 )
-def test_what_cannot_be_read(name: str, reason: str) -> None:
+def test_files_that_cannot_be_loaded(name: str, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason) as caught:
         _load(name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bomb_costs_only_its_page() -> None:
+def test_a_decompression_bomb_loses_only_its_page() -> None:
     assert (CORPUS / "bomb.pdf").stat().st_size < 5_000
     started = time.monotonic()
     loaded = _load("bomb.pdf")

@@ -8,7 +8,7 @@ from hga_chat.documents.pdf.outline import Heading
 
 
 def line(text: str, baseline: float, size: float = 10, font: str = "/Text") -> Line:
-    """A line whose pieces are parted by bars."""
+    """Return a line; bars in the text separate its pieces."""
     pieces = [
         Piece(part, 50 + 200 * at, 150 + 200 * at, baseline, size, font)
         for at, part in enumerate(text.split("|"))
@@ -41,7 +41,7 @@ def kept(pages: list[list[Line]], *headings: Heading) -> list[list[str]]:
         lambda n: f"3-{n + 1}|Engines",
     ],
 )
-def test_running_lines_at_both_ends(head: Callable[[int], str]) -> None:
+def test_headers_and_footers_are_removed(head: Callable[[int], str]) -> None:
     for height in (700, 200):
         pages = [page(line(head(number), height)) for number in range(5)]
         assert kept(pages) == [[]] * 5
@@ -57,7 +57,7 @@ def test_running_lines_at_both_ends(head: Callable[[int], str]) -> None:
         lambda n: f"Total|{n * 7 + 3}",
     ],
 )
-def test_lines_that_change_otherwise_stay(head: Callable[[int], str]) -> None:
+def test_lines_that_change_in_other_ways_stay(head: Callable[[int], str]) -> None:
     pages = [page(line(head(number), 700)) for number in range(5)]
     assert kept(pages) == [[head(number).replace("|", "")] for number in range(5)]
 
@@ -67,17 +67,17 @@ def test_two_pages_are_too_few() -> None:
     assert kept([*pages, page()]) == [["Annual Report"], ["Annual Report"], []]
 
 
-def test_pages_far_from_each_other_do_not_agree() -> None:
+def test_only_nearby_pages_count() -> None:
     pages = [page(line("Example:", 700)) if number % 6 == 0 else page() for number in range(30)]
     assert [text for left in kept(pages) for text in left] == ["Example:"] * 5
 
 
-def test_where_others_have_text_is_no_margin() -> None:
+def test_a_place_where_other_pages_have_text_is_not_a_margin() -> None:
     heads = ["Example:", "a line", "Example:", "one more", "and another", "Example:", "the last"]
     assert kept([page(line(head, 700)) for head in heads]) == [[head] for head in heads]
 
 
-def test_a_table_head_has_no_gap() -> None:
+def test_a_repeated_table_head_stays() -> None:
     pages = [page(line("Annual Report", 700), line("Port|Time", 612)) for _ in range(4)]
     assert kept(pages) == [["PortTime"]] * 4
 
@@ -87,7 +87,7 @@ def test_large_titles_stay() -> None:
     assert kept(pages) == [["Results"]] * 4
 
 
-def test_a_line_between_head_and_text_ends_the_head() -> None:
+def test_a_line_between_header_and_text_ends_the_header() -> None:
     pages = [
         page(line("Annual Report", 700), line(word, 670), line("Confidential", 650))
         for word in ("one", "two", "three")
@@ -95,14 +95,14 @@ def test_a_line_between_head_and_text_ends_the_head() -> None:
     assert kept(pages) == [[word, "Confidential"] for word in ("one", "two", "three")]
 
 
-def test_titles_of_chapters_that_began_before() -> None:
+def test_titles_of_chapters_that_began_earlier_are_removed() -> None:
     headings = [Heading("1 Tides", 0, None), Heading("2 Moons", 2, None), Heading("3 Sun", 4, None)]
     heads = ["1 Tides", "TIDES", "2 Moons", "2. MOONS", "3 Sun", "Chapter 3. Sun"]
     pages = [page(line(head, 700, font="/Head")) for head in heads]
     assert kept(pages, *headings) == [["1 Tides"], [], ["2 Moons"], [], ["3 Sun"], []]
 
 
-def test_a_title_in_the_head_and_on_the_page_itself() -> None:
+def test_a_title_in_the_header_and_on_the_page_itself() -> None:
     headings = [
         Heading(title, number, None) for number, title in enumerate(("Tides", "Moons", "Sun"))
     ]
@@ -112,19 +112,19 @@ def test_a_title_in_the_head_and_on_the_page_itself() -> None:
     assert kept(pages, *headings) == [["Tides"], ["Moons"], ["Sun"]]
 
 
-def test_titles_beside_what_always_stands_there() -> None:
+def test_titles_next_to_constant_parts_are_removed() -> None:
     headings = [Heading(title, n, None) for n, title in enumerate(("Tides", "Moons", "Sun"))]
     pages = [page(line(f"Almanac|{h.title}", 700)) for h in headings]
     assert kept(pages, *headings) == [[], [], []]
 
 
-def test_pages_with_nothing_else() -> None:
+def test_pages_with_nothing_but_a_header() -> None:
     pages = [page(line("Annual Report", 700)), [line("Annual Report", 700)], [], []]
     pages.append(page(line("Annual Report", 700)))
     assert kept(pages) == [[], [], [], [], []]
 
 
-def test_text_without_size_or_place() -> None:
+def test_text_without_size_or_position() -> None:
     nowhere = Line((Piece("x", 0, 0, 0, 0, ""),))
     assert (
         without_headers_and_footers([[nowhere, nowhere]] * 2, ["1", "2"], []) == [[nowhere] * 2] * 2

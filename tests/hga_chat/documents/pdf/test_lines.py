@@ -17,7 +17,7 @@ WIDTHS = dict.fromkeys(range(32, 127), 500) | {32: 250}
 
 
 def _page(content: bytes, font: DictionaryObject | None = None) -> PageObject:
-    """A page whose font F has letters half as wide as high."""
+    """Return a page whose font F has letters half as wide as high."""
     writer = PdfWriter()
     page = writer.add_blank_page(600, 800)
     if font is None:
@@ -45,7 +45,7 @@ def _lines(content: bytes) -> list[Line]:
     return extract_lines(_page(content), Fonts())
 
 
-def test_places_and_widths() -> None:
+def test_positions_and_widths() -> None:
     (line,) = _lines(b"BT /F 10 Tf 100 700 Td (four) Tj ET")
     (piece,) = line.pieces
     assert (piece.text, piece.left, piece.right) == ("four", 100, 120)
@@ -58,7 +58,7 @@ def test_matrices_scale_and_move() -> None:
     assert (piece.left, piece.right, piece.baseline, piece.size) == (210, 250, 620, 20)
 
 
-def test_wide_gaps_part_pieces() -> None:
+def test_wide_gaps_separate_pieces() -> None:
     in_one_array, by_moves = _lines(
         b"BT /F 10 Tf 100 700 Td [(left) -9000 (right)] TJ ET "
         b"BT /F 10 Tf 100 680 Td (left) Tj 110 0 Td (right) Tj ET"
@@ -70,7 +70,7 @@ def test_wide_gaps_part_pieces() -> None:
         assert line.text == "left right"
 
 
-def test_strings_that_follow_each_other() -> None:
+def test_consecutive_strings_are_joined() -> None:
     (line,) = _lines(b"BT /F 10 Tf 100 700 Td (one) Tj (two) Tj [-300 (three)] TJ ET")
     assert line.text == "onetwo three"
     (piece,) = line.pieces
@@ -79,7 +79,7 @@ def test_strings_that_follow_each_other() -> None:
 
 @pytest.mark.parametrize(("move", "text"), [(38, "kerned"), (40, "kerned"), (44, "ker ned")])
 def test_justified_text_has_no_spaces_within_words(move: int, text: str) -> None:
-    # "a b ker" is 40 points long, of which 10 were added to its two spaces.
+    # "a b ker" is 40 points wide, including 10 points of word spacing.
     content = f"BT /F 10 Tf 5 Tw 100 700 Td (a b ker) Tj {move} 0 Td (ned) Tj ET"
     (line,) = _lines(content.encode())
     assert line.text == f"a b {text}"
@@ -92,7 +92,7 @@ def test_justified_text_has_single_spaces() -> None:
     assert (justified.text, typed.text) == ("and so on", "a  b")
 
 
-def test_sideways_text_reads_upright() -> None:
+def test_sideways_text_becomes_upright() -> None:
     down, up = (
         [line.text for line in _lines(b"BT /F 10 Tf %b Tm 12 TL (one) Tj T* (two) Tj ET" % matrix)]
         for matrix in (b"0 -1 1 0 300 700", b"0 1 -1 0 300 100")
@@ -107,7 +107,7 @@ def test_sideways_text_reads_upright() -> None:
     ]
 
 
-def test_hebrew_reads_as_pypdf_reads_it() -> None:
+def test_hebrew_is_in_the_order_of_pypdf() -> None:
     names = b"1 begincodespacerange <00> <FF> endcodespacerange 2 beginbfchar "
     names += b"<61> <05D0> <62> <05D1> endbfchar endcmap"
     cmap = DecodedStreamObject()
@@ -124,14 +124,14 @@ def test_hebrew_reads_as_pypdf_reads_it() -> None:
     assert line.text == page.extract_text()
 
 
-def test_a_page_is_left_as_it_was() -> None:
+def test_extraction_leaves_the_page_unchanged() -> None:
     page = _page(b"BT /F 10 Tf 100 700 Td (left) Tj ET")
     before = page.raw_get("/Contents")
     extract_lines(page, Fonts())
     assert page.raw_get("/Contents") is before
 
 
-def test_numbers_beyond_all_bounds() -> None:
+def test_numbers_out_of_range() -> None:
     grow = b"%b 0 0 1 0 0 cm " % (b"9" * 40)
     (line,) = _lines(grow * 9 + b"BT /F 10 Tf 100 700 Td (far) Tj ET")
     assert (line.text, line.pieces[0].left) == ("far", 0)

@@ -28,7 +28,7 @@ def _reader(pages: int, prepare: Callable[[PdfWriter], None]) -> PdfReader:
 
 
 def _chain(writer: PdfWriter, entries: list[DictionaryObject], *, loop: bool = False) -> None:
-    """Make ``entries`` the outline, each after the other."""
+    """Make ``entries`` the outline, in this order."""
     references = [writer._add_object(entry) for entry in entries]
     for entry, following in zip(entries, references[1:], strict=False):
         entry[NameObject("/Next")] = following
@@ -127,7 +127,7 @@ def test_loops_and_huge_outlines_end() -> None:
     assert time.monotonic() - started < 20
 
 
-def test_without_an_outline() -> None:
+def test_a_file_without_an_outline_has_no_headings() -> None:
     assert extract_headings(_reader(1, lambda writer: None)) == []
 
     def damage(writer: PdfWriter) -> None:

@@ -12,7 +12,7 @@ from hga_chat.documents.pdf.reader import load_pdf
 from hga_chat.documents.types import UnreadableError
 
 
-def test_a_section_a_page(make_pdf) -> None:
+def test_one_section_per_page(make_pdf) -> None:
     loaded = load_pdf("a.pdf", make_pdf(["First page\nwith two lines", "Second page"]))
     assert [(s.label, s.page, s.text) for s in loaded.sections] == [
         ("page 1", "1", "First page\nwith two lines"),
@@ -39,7 +39,7 @@ def test_pages_without_text_are_noted(make_pdf) -> None:
     assert loaded.notes == ("2 pages (2, 4): no text (blank or only drawings)",)
 
 
-def test_a_scan(make_pdf) -> None:
+def test_a_scan_is_refused(make_pdf) -> None:
     with pytest.raises(UnreadableError, match=r"no text on any of 3 pages \(a scan\?\)"):
         load_pdf("a.pdf", make_pdf([None, None, None]))
     with pytest.raises(UnreadableError, match=r"no text on its only page \(a scan\?\)"):
@@ -47,7 +47,7 @@ def test_a_scan(make_pdf) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-128", "AES-256"])
-def test_encrypted(make_pdf, algorithm: str) -> None:
+def test_an_encrypted_file_is_refused(make_pdf, algorithm: str) -> None:
     locked = make_pdf(["secret"], lambda w: w.encrypt("word", "owner", algorithm=algorithm))
     with pytest.raises(UnreadableError, match="encrypted PDF"):
         load_pdf("a.pdf", locked)
@@ -55,18 +55,18 @@ def test_encrypted(make_pdf, algorithm: str) -> None:
     assert [s.text for s in load_pdf("a.pdf", open_to_all).sections] == ["open"]
 
 
-def test_no_pages(make_pdf) -> None:
+def test_a_file_without_pages_is_refused(make_pdf) -> None:
     with pytest.raises(UnreadableError, match="a PDF without pages"):
         load_pdf("a.pdf", make_pdf([]))
 
 
 @pytest.mark.parametrize("keep", [9, 100, 400])
-def test_damaged(make_pdf, keep: int) -> None:
+def test_a_damaged_file_is_refused(make_pdf, keep: int) -> None:
     with pytest.raises(UnreadableError, match=r"damaged PDF|a PDF without pages"):
         load_pdf("a.pdf", make_pdf(["one"])[:keep])
 
 
-def test_one_damaged_page_costs_only_itself(make_pdf) -> None:
+def test_one_damaged_page_loses_nothing_else(make_pdf) -> None:
     def damage(writer: PdfWriter) -> None:
         stream = DecodedStreamObject()
         stream.set_data(b"not compressed at all")
@@ -83,7 +83,7 @@ def test_ligatures_and_soft_hyphens_become_letters(make_pdf) -> None:
     assert section.text == "cooperation"
 
 
-def test_a_parser_that_hangs_is_ended(
+def test_a_parser_that_hangs_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pdf
 ) -> None:
     endless = tmp_path / "worker.py"
@@ -119,7 +119,7 @@ def test_a_decompression_bomb_stays_within_limits(make_pdf) -> None:
     assert loaded.notes == ("page 1: damaged",)
 
 
-def test_modules_beside_the_user_are_not_imported(
+def test_modules_in_the_current_folder_are_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pdf
 ) -> None:
     (tmp_path / "pypdf.py").write_text("raise SystemExit('taken over')")
@@ -129,7 +129,7 @@ def test_modules_beside_the_user_are_not_imported(
     assert len(load_pdf("a.pdf", make_pdf(["one"])).sections) == 1
 
 
-def test_too_many_pages(make_pdf) -> None:
+def test_too_many_pages_are_refused(make_pdf) -> None:
     writer = PdfWriter()
     for _ in range(2001):
         writer.add_blank_page(10, 10)

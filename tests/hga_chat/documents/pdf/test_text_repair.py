@@ -3,7 +3,7 @@ import pytest
 from hga_chat.documents.pdf.text_repair import Vocabulary, plain
 
 
-def test_ligatures_become_letters_and_controls_go() -> None:
+def test_ligatures_become_letters_and_controls_are_dropped() -> None:
     assert plain("o\ufb03ce \ufb02uid\u00a0\x1b[2J\ud800\r\nnext") == "office fluid [2J\nnext"
 
 
@@ -29,11 +29,13 @@ def test_ligatures_become_letters_and_controls_go() -> None:
         ("", ["dear-", "", "gone"], ["dear-", "", "gone"]),
     ],
 )
-def test_words_broken_at_line_ends(elsewhere: str, lines: list[str], mended: list[str]) -> None:
+def test_words_broken_at_line_ends_are_rejoined(
+    elsewhere: str, lines: list[str], mended: list[str]
+) -> None:
     vocabulary = Vocabulary.of([[elsewhere], lines])
     assert list(vocabulary.rejoined(lines)) == mended
 
 
-def test_halves_of_broken_words_are_no_words() -> None:
+def test_halves_of_broken_words_are_not_words() -> None:
     vocabulary = Vocabulary.of([["the observa-", "tory is well-known"]])
     assert vocabulary.words == {"the", "is", "well-known", "well", "known"}

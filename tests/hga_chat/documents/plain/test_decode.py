@@ -89,7 +89,7 @@ SENTENCES = {
     ],
 )
 @pytest.mark.parametrize("before", ["", "int main(void) { return 0; } /* plain */\n" * 300])
-def test_encodings_told_by_content(language: str, encoding: str, before: str) -> None:
+def test_encodings_are_detected_by_content(language: str, encoding: str, before: str) -> None:
     text = before + SENTENCES[language] * 2
     assert decode_text(text.encode(encoding)) == text
 
@@ -101,7 +101,7 @@ def test_utf16_without_a_mark(language: str, encoding: str) -> None:
     assert decode_text(text.encode(encoding)) == text
 
 
-def test_only_a_part_of_a_large_file_is_probed() -> None:
+def test_only_part_of_a_large_file_is_probed() -> None:
     text = SENTENCES["ru"] * 30_000
     started = time.monotonic()
     assert decode_text(text.encode("koi8-r")) == text
@@ -128,7 +128,7 @@ def test_line_ends_become_unix() -> None:
     assert decode_text(b"a\r\nb\rc\n\r\nd") == "a\nb\nc\n\nd"
 
 
-def test_one_bad_byte_costs_only_itself() -> None:
+def test_one_bad_byte_loses_nothing_else() -> None:
     data = "Grüße aus Zürich".encode() + b"\xff"
     assert decode_text(data) == "Grüße aus Zürich\ufffd"
 

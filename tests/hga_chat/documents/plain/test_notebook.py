@@ -33,7 +33,7 @@ def test_a_long_cell_is_cut_into_parts() -> None:
     assert [s.label for s in sections] == ["cell 1 (markdown)", "cell 1 (markdown), part 2"]
 
 
-def test_fields_of_another_kind_are_no_text() -> None:
+def test_fields_of_another_type_are_ignored() -> None:
     cell = {"cell_type": ["code"], "source": {"a": 1}}
     other = {"cell_type": {"a": 1}, "source": ["x", 3, None, "y"]}
     (section,) = load_notebook("a.ipynb", notebook(cell, other)).sections
@@ -51,7 +51,7 @@ def test_fields_of_another_kind_are_no_text() -> None:
         (b"\xff\xfe\x00", "has a UTF-16 byte order mark"),
     ],
 )
-def test_what_is_no_notebook_is_refused(data: bytes, reason: str) -> None:
+def test_what_is_not_a_notebook_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
         load_notebook("a.ipynb", data)
 

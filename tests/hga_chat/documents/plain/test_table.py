@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hga_chat.documents.plain.table import load_table
 
 
-def test_a_head_and_a_note() -> None:
+def test_of_a_long_table_the_first_rows_are_loaded() -> None:
     rows = "".join(f"{n},{n * n}\n" for n in range(1, 1001))
     loaded = load_table("a.csv", f"n,square\n{rows}".encode())
     (section,) = loaded.sections
@@ -16,12 +16,12 @@ def test_a_head_and_a_note() -> None:
     assert (section.label, section.start_line, section.end_line) == ("columns n, square", 1, 101)
 
 
-def test_long_rows_make_a_shorter_head() -> None:
+def test_with_long_rows_fewer_rows_are_loaded() -> None:
     loaded = load_table("a.csv", b"a\n" + (b"x" * 4_999 + b"\n") * 20)
     assert loaded.notes == ("17 of 20 rows left out",)
 
 
-def test_a_row_of_several_lines_is_one_row() -> None:
+def test_a_row_across_several_lines_is_one_row() -> None:
     data = b"a,b\n" + b'"x\ny\nz",1\n' * 150
     loaded = load_table("a.csv", data)
     assert loaded.notes == ("50 of 150 rows left out",)

@@ -12,7 +12,7 @@ def test_a_short_file_is_one_section() -> None:
     assert section.text == "import os\n\nprint(os.name)\n"
 
 
-def test_a_line_without_end() -> None:
+def test_a_last_line_without_a_newline() -> None:
     (section,) = load_text("a", b"alone").sections
     assert (section.label, section.start_line, section.end_line) == ("line 1", 1, 1)
 
@@ -28,7 +28,7 @@ def test_long_files_without_a_gap_are_cut_at_the_limit() -> None:
     assert [(s.start_line, s.end_line) for s in sections] == [(1, 200), (201, 400), (401, 450)]
 
 
-def test_form_feeds_and_exotic_separators_end_no_line() -> None:
+def test_only_newlines_end_lines() -> None:
     assert split_lines("a\x0cb\u2028c\x85d\ne") == ["a\x0cb\u2028c\x85d\n", "e"]
 
 

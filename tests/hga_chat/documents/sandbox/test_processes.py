@@ -33,7 +33,7 @@ def worker(tmp_path: Path):
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that has ended but was not waited for counts."""
+    """Whether a process exists; a zombie counts."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -41,7 +41,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_one_process_reads_one_document_after_another(worker) -> None:
+def test_one_process_handles_one_document_after_another(worker) -> None:
     file = worker(
         "import os\ndef extract(data): return {'pid': os.getpid(), 'text': data.decode()}"
     )
@@ -60,13 +60,13 @@ def test_children_end_with_the_documents(worker) -> None:
     assert extract(file, b"", "file", LIMITS)["pid"] != pid
 
 
-def test_a_refusal_is_the_reason(worker) -> None:
+def test_a_refusal_becomes_the_reason(worker) -> None:
     file = worker("def extract(data): return {'error': 'encrypted'}")
     with pytest.raises(UnreadableError, match=r"^encrypted$"):
         extract(file, b"", "file", LIMITS)
 
 
-def test_a_failure_is_one_line_and_the_next_document_is_read(worker) -> None:
+def test_a_failure_is_one_line_and_the_next_document_is_parsed(worker) -> None:
     file = worker(
         "def extract(data):\n if data == b'bad': raise KeyError('a\\nb')\n return {'text': 'good'}"
     )
@@ -90,7 +90,7 @@ def test_a_failure_is_one_line_and_the_next_document_is_read(worker) -> None:
         ("def extract(data): return {'text': 'x' * 2_000_000}", "more text than can be loaded"),
     ],
 )
-def test_limits(worker, body: str, reason: str) -> None:
+def test_limits_are_enforced(worker, body: str, reason: str) -> None:
     limits = Limits(seconds=0.4, memory_bytes=1 << 29, answer_bytes=1_000_000)
     started = time.monotonic()
     with pytest.raises(UnreadableError, match=reason):
@@ -98,12 +98,12 @@ def test_limits(worker, body: str, reason: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_what_a_library_prints_is_no_answer(worker) -> None:
+def test_output_of_libraries_does_not_reach_the_answer(worker) -> None:
     file = worker("import os\ndef extract(data):\n print('x')\n os.system('echo y')\n return {}")
     assert extract(file, b"", "file", LIMITS) == {}
 
 
-def test_what_a_worker_started_ends_with_it(worker, tmp_path: Path) -> None:
+def test_processes_that_a_worker_starts_end_with_it(worker, tmp_path: Path) -> None:
     file = worker(
         "import subprocess\n"
         "def extract(data): return {'pid': subprocess.Popen(['sleep', '600']).pid}"
@@ -111,7 +111,7 @@ def test_what_a_worker_started_ends_with_it(worker, tmp_path: Path) -> None:
     with ending_children():
         pid = extract(file, b"", "file", LIMITS)["pid"]
     deadline = time.monotonic() + 10
-    # Its parent is gone, so that somebody else waits for it.
+    # Its parent is gone, so another process reaps it.
     while is_running(pid) and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -129,7 +129,7 @@ def test_an_interrupt_leaves_no_process(worker, tmp_path: Path) -> None:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    # A shell that starts the tests in the background has them ignore interrupts.
+    # Tests that a shell starts in the background ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -164,7 +164,7 @@ def test_a_child_ends_when_its_parent_is_killed(worker, tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_workers_do_not_load_what_is_slow(worker) -> None:
+def test_workers_do_not_import_slow_packages(worker) -> None:
     for name in ("html", "zipped", "pdf"):
         file = worker(
             f"import sys\nimport hga_chat.documents.{name}.worker\n"
@@ -174,7 +174,7 @@ def test_workers_do_not_load_what_is_slow(worker) -> None:
         assert modules.isdisjoint({"torch", "transformers", "numpy", "textual", "rich", "typer"})
 
 
-def test_modules_beside_the_user_are_not_imported(
+def test_modules_in_the_current_folder_are_not_imported(
     worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("json.py", "lxml.py", "hga_chat.py"):

@@ -42,21 +42,21 @@ def test_nested_ignore_files_and_negation(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_returns_from_an_ignored_folder(tmp_path: Path) -> None:
+def test_nothing_in_an_ignored_folder_can_be_included_again(tmp_path: Path) -> None:
     _write(tmp_path / ".gitignore", "out/\n!out/keep.txt\n")
     _write(tmp_path / "out/keep.txt")
     _write(tmp_path / "in.txt")
     assert _paths(tmp_path) == ["in.txt"]
 
 
-def test_broken_lines_are_no_rules(tmp_path: Path) -> None:
+def test_broken_lines_are_skipped(tmp_path: Path) -> None:
     _write(tmp_path / ".gitignore", "!\n\\\n[z-a]\n# comment\n\n*.tmp  \n")
     _write(tmp_path / "a.tmp")
     _write(tmp_path / "b.txt")
     assert _paths(tmp_path) == ["b.txt"]
 
 
-def test_the_repository_around_a_folder_counts(tmp_path: Path) -> None:
+def test_ignore_files_of_the_repository_around_a_folder_apply(tmp_path: Path) -> None:
     _write(tmp_path / ".git/info/exclude", "*.private\n")
     _write(tmp_path / ".gitignore", "*.gen\n/src/vendor/\n")
     for name in ("a.py", "a.gen", "a.private", "vendor/b.py"):
@@ -64,7 +64,7 @@ def test_the_repository_around_a_folder_counts(tmp_path: Path) -> None:
     assert _paths(tmp_path / "src") == ["a.py"]
 
 
-def test_an_ignored_folder_named_itself_is_read(tmp_path: Path) -> None:
+def test_an_ignored_folder_is_loaded_if_named(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     _write(tmp_path / ".gitignore", "build/\n")
     _write(tmp_path / "build/lib/a.py")
@@ -73,7 +73,7 @@ def test_an_ignored_folder_named_itself_is_read(tmp_path: Path) -> None:
     assert _paths(tmp_path / "build/lib") == ["a.py"]
 
 
-def test_a_repository_within_has_its_own_rules(tmp_path: Path) -> None:
+def test_a_nested_repository_has_its_own_rules(tmp_path: Path) -> None:
     _write(tmp_path / ".gitignore", "*.txt\n")
     _write(tmp_path / "inner/.git/info/exclude", "*.private\n")
     _write(tmp_path / "inner/.gitignore", "*.log\n")
@@ -94,7 +94,7 @@ def test_a_repository_within_has_its_own_rules(tmp_path: Path) -> None:
     ]
 
 
-def test_ignore_files_are_not_read_through_links(tmp_path: Path) -> None:
+def test_links_to_ignore_files_are_not_followed(tmp_path: Path) -> None:
     _write(tmp_path / "outside", "*\n")
     _write(tmp_path / "tree/a.txt")
     (tmp_path / "tree/.gitignore").symlink_to("../outside")
@@ -116,7 +116,7 @@ def test_include_and_exclude(tmp_path: Path) -> None:
     ]
 
 
-def test_hidden_names_are_read_only_if_named(tmp_path: Path) -> None:
+def test_hidden_files_are_loaded_only_if_named(tmp_path: Path) -> None:
     for name in (".env", ".github/workflows/ci.yml", "a.yml", "src/.hidden/b.yml"):
         _write(tmp_path / name)
     assert _paths(tmp_path) == ["a.yml"]
@@ -125,7 +125,7 @@ def test_hidden_names_are_read_only_if_named(tmp_path: Path) -> None:
     assert _paths(tmp_path, ".env") == [".env"]
 
 
-def test_a_malformed_glob_is_named() -> None:
+def test_a_malformed_glob_is_reported() -> None:
     with pytest.raises(DocumentError, match=r"--exclude \[z-a\]: not a valid glob"):
         Globs.parse([], ["[z-a]"])
 

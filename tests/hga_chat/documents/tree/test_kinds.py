@@ -49,7 +49,7 @@ def test_the_name_of_the_main_module(folder: str, project: str) -> None:
     assert project_of(Path("/somewhere") / folder) == project
 
 
-def test_generated_by_name() -> None:
+def test_generated_files_by_name() -> None:
     assert is_generated("Cargo.lock")
     assert is_generated("jquery.MIN.js")
     assert not is_generated("lock.py")

@@ -16,7 +16,7 @@ def _write(path: Path, text: str = "text\n") -> None:
     path.write_text(text)
 
 
-def test_reading_order(tmp_path: Path) -> None:
+def test_loading_order(tmp_path: Path) -> None:
     root = tmp_path / "My-App-1.2"
     expected = [
         "README.md",
@@ -48,7 +48,7 @@ def test_reading_order(tmp_path: Path) -> None:
     assert not skipped
 
 
-def test_folders_nobody_wrote_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_folders_not_written_by_the_authors_are_skipped_with_a_reason(tmp_path: Path) -> None:
     for name in (
         "node_modules/x/index.js",
         "pkg/__pycache__/x.py",
@@ -84,7 +84,7 @@ def test_folders_nobody_wrote_are_left_out_with_the_reason(tmp_path: Path) -> No
     assert [entry.path for entry in found] == ["main.py"]
 
 
-def test_folders_that_only_sound_like_it_are_read(tmp_path: Path) -> None:
+def test_folders_with_similar_names_are_loaded(tmp_path: Path) -> None:
     for name in ("build/release.py", "dist/notes.md", "shop/vendor/__init__.py"):
         _write(tmp_path / name)
     found, skipped = walk(tmp_path, "", EVERYTHING)
@@ -95,7 +95,7 @@ def test_folders_that_only_sound_like_it_are_read(tmp_path: Path) -> None:
     assert vendored.path == "shop/vendor/"
 
 
-def test_submodules_that_are_not_checked_out_are_named(tmp_path: Path) -> None:
+def test_submodules_that_are_not_checked_out_are_reported(tmp_path: Path) -> None:
     paths = ("libs/there", "libs/missing", "../outside", "/etc")
     text = "".join(f'[submodule "{n}"]\n\tpath = {p}\n\turl = u\n' for n, p in enumerate(paths))
     _write(tmp_path / "tree/.gitmodules", text)
@@ -110,13 +110,13 @@ def test_submodules_that_are_not_checked_out_are_named(tmp_path: Path) -> None:
     assert "git submodule update" in skipped[0].reason
 
 
-def test_such_a_folder_named_itself_is_read(tmp_path: Path) -> None:
+def test_a_skipped_folder_is_loaded_if_named(tmp_path: Path) -> None:
     _write(tmp_path / "site-packages/click/core.py")
     found, _ = walk(tmp_path / "site-packages", "", EVERYTHING)
     assert [entry.path for entry in found] == ["click/core.py"]
 
 
-def test_generated_files_are_named(tmp_path: Path) -> None:
+def test_generated_files_are_reported(tmp_path: Path) -> None:
     for name in ("package-lock.json", "app.min.js", "app.js"):
         _write(tmp_path / name)
     found, skipped = walk(tmp_path, "", EVERYTHING)
@@ -143,14 +143,14 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_linked_folder_named_itself_is_read(tmp_path: Path) -> None:
+def test_a_linked_folder_is_loaded_if_named(tmp_path: Path) -> None:
     _write(tmp_path / "real/a.txt")
     (tmp_path / "link").symlink_to("real")
     found, _ = walk(tmp_path / "link", "link/", EVERYTHING)
     assert [entry.path for entry in found] == ["link/a.txt"]
 
 
-def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+def test_a_pipe_in_a_folder_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     found, skipped = walk(tmp_path, "", EVERYTHING)
     assert not found

@@ -1,4 +1,4 @@
-"""Numbers of lists and headings in Word documents, as Word itself shows them."""
+"""Numbers of lists and headings as Word shows them."""
 
 import io
 import zipfile
@@ -14,7 +14,7 @@ W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
 
 def load(**parts: str) -> LoadedFile:
-    """Load a Word document of these parts."""
+    """Load a Word document made of these parts."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
@@ -58,12 +58,12 @@ NUMBERING = f"<w:numbering {W}>{DEFINITIONS}</w:numbering>"
         ([("1", 1)], ["1.1"]),  # the level above was never counted
         ([("2", 0)] * 2, ["-", "-"]),
         ([("3", 0)] * 2, ["Part III:", "Part IV:"]),
-        ([("1", 0), ("1", 0), ("4", 0), ("4", 0)], ["1.", "2.", "1.", "2."]),  # begun again
-        ([("1", 0), ("8", 0), ("1", 0)], ["1.", "2.", "3."]),  # one list by two names
+        ([("1", 0), ("1", 0), ("4", 0), ("4", 0)], ["1.", "2.", "1.", "2."]),  # restarted
+        ([("1", 0), ("8", 0), ("1", 0)], ["1.", "2.", "3."]),  # two names of one list
         ([("0", 0), ("99", 0), ("1", 7)], ["", "-", "-"]),
     ],
 )
-def test_paragraphs_are_counted_as_in_word(
+def test_paragraphs_are_numbered_as_in_word(
     paragraphs: list[tuple[str, int]], shown: list[str]
 ) -> None:
     numbers = Numbers(etree.fromstring(NUMBERING))
@@ -81,7 +81,7 @@ def test_paragraphs_are_counted_as_in_word(
         ("none", 1, ["", "", ""]),
     ],
 )
-def test_forms_of_numbers(form: str, start: int, shown: list[str]) -> None:
+def test_number_formats(form: str, start: int, shown: list[str]) -> None:
     definition = (
         f'<w:numbering {W}><w:abstractNum w:abstractNumId="0">{level(0, form, "%1", start)}'
         '</w:abstractNum><w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num></w:numbering>'
@@ -90,7 +90,7 @@ def test_forms_of_numbers(form: str, start: int, shown: list[str]) -> None:
     assert [numbers.next("1", 0) for _ in shown] == shown
 
 
-def test_a_document_shows_its_numbers() -> None:
+def test_numbers_appear_in_headings_and_lists() -> None:
     styles = (
         '<w:style w:styleId="H"><w:name w:val="heading 1"/><w:pPr><w:numPr><w:numId w:val="3"/>'
         '</w:numPr></w:pPr></w:style><w:style w:styleId="L"><w:basedOn w:val="B"/></w:style>'

@@ -22,7 +22,7 @@ def packed(members: dict[str, str | bytes]) -> bytes:
 
 
 def book(pages: dict[str, str], navigation: str = "") -> bytes:
-    """An EPUB of these pages in order, with the list of an EPUB 3 navigation document."""
+    """Return an EPUB of these pages, with the list of an EPUB 3 navigation document."""
     names = [*pages, "nav.xhtml"]
     items = "".join(
         f'<item id="i{n}" href="{name}" media-type="application/xhtml+xml"'
@@ -65,7 +65,7 @@ def test_a_long_chapter_is_cut_into_parts() -> None:
     assert {(s.start_line, s.end_line, s.page) for s in loaded.sections} == {(None, None, None)}
 
 
-def test_what_the_contents_do_not_name_goes_on_with_what_they_named() -> None:
+def test_a_document_without_a_contents_entry_continues_the_one_before() -> None:
     pages = {
         "1.xhtml": "<h1>One</h1>a",
         "2.xhtml": "<h2>Within</h2>b",
@@ -75,7 +75,7 @@ def test_what_the_contents_do_not_name_goes_on_with_what_they_named() -> None:
     assert labels(load_zipped("a.epub", book(pages, contents))) == ["One", "One > Within", "Two"]
 
 
-def test_contents_that_point_nowhere_do_no_harm() -> None:
+def test_contents_entries_that_point_nowhere_are_harmless() -> None:
     contents = (
         "<li><span>Lost</span></li><li><a href='http://[bad'>Bad</a></li>"
         "<li><a href='1.xhtml#none'>One</a></li><li><a>  </a></li><li><a href='../x'>Up</a></li>"
@@ -83,7 +83,7 @@ def test_contents_that_point_nowhere_do_no_harm() -> None:
     assert labels(load_zipped("a.epub", book({"1.xhtml": "<p>a</p>"}, contents))) == ["One"]
 
 
-def test_a_book_with_scrambled_fonts_is_read() -> None:
+def test_a_book_with_obfuscated_fonts_is_loaded() -> None:
     method = '<x><EncryptionMethod Algorithm="http://www.idpf.org/2008/embedding"/></x>'
     members = {
         "META-INF/container.xml": CONTAINER,
@@ -156,7 +156,7 @@ def test_an_encrypted_member_is_refused() -> None:
         load_zipped("a.docx", bytes(data))
 
 
-def test_a_size_that_is_not_told_true_changes_nothing() -> None:
+def test_a_false_size_in_the_directory_is_harmless() -> None:
     data = packed({"a": b" " * 60_000_000})
     lying = data.replace(struct.pack("<L", 60_000_000), struct.pack("<L", 10))
     for archive in (data, lying):
@@ -166,7 +166,7 @@ def test_a_size_that_is_not_told_true_changes_nothing() -> None:
 
 def test_the_total_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_members, "MAX_TOTAL_BYTES", 2_500_000)
-    # Each within the limits on a member and on the ratio.
+    # Each member is within its own limits; together they exceed the total.
     members = Members(packed({str(n): b"text" * 200_000 for n in range(4)}))
     for name in "012":
         members.read(name)
@@ -190,6 +190,6 @@ def test_the_total_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_other_archives(members: dict[str, str | bytes], reason: str) -> None:
+def test_other_archives_are_refused_by_name(members: dict[str, str | bytes], reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
         load_zipped("a", packed(members))
