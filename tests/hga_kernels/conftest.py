@@ -1,4 +1,4 @@
-"""The compiled kernels of this machine's CPU and those that run anywhere, in turn."""
+"""The kernels compiled for this machine's CPU and for x86-64-v3, one after the other."""
 
 import math
 import platform
@@ -18,6 +18,8 @@ VARIANTS = [
 
 
 def poisoned(create: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Wrap a function that allocates a tensor, so that the tensor is filled with NaN or 123."""
+
     def run(*args: Any, **kwargs: Any) -> torch.Tensor:
         tensor = create(*args, **kwargs)
         return tensor.fill_(math.nan if tensor.is_floating_point() else 123)
@@ -25,10 +27,10 @@ def poisoned(create: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
     return run
 
 
-# Of the module, so that hypothesis may run many examples with one library.
+# Module scope lets hypothesis run many examples with one library.
 @pytest.fixture(scope="module", params=VARIANTS)
 def compiled(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Wrappers use one library, and all memory they ask for is NaN or 123 at first."""
+    """Make the wrappers use one library, and poison the memory they allocate."""
     opened = library.open_library(build.library_path(request.param), 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "_load", lambda: opened)

@@ -1,8 +1,8 @@
 // Exact attention of blocks of query rows over lists of K/V pages.
 //
-// Pages are packed a tile of 64 tokens at a time into the layout the bf16 dot product wants (pairs
-// of dimensions for K, pairs of tokens for V), once for all query rows of the block, with an online
-// softmax over the tiles.
+// The softmax is online, over tiles of 64 tokens. Each tile's pages are packed once for all query
+// rows of the block, into the layout of the bf16 dot product: pairs of dimensions for K, pairs of
+// tokens for V.
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,11 +12,10 @@
 #include "bf16.h"
 #include "exp2.h"
 #include "parallel.h"
-#include "tiles.h"
+#include "amx.h"
 
-enum { GROUP = 2, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, LANES = 16,
-       VECTORS = TILE / LANES };
-// Fewer pairs of block and head than this are split into parts of at least so many pages.
+enum { GROUP = 2, TILE = 64, TILE_PAGES = TILE / GROUP, ROW_TILE = 4, VECTORS = TILE / LANES };
+// With fewer pairs of block and head, each is split into parts of at least PART_PAGES pages.
 enum { FEW_PAIRS = 16, PART_PAGES = 256 };
 
 // Bytes of the keys and values of a page.
@@ -30,37 +29,38 @@ typedef struct {
     const int32_t *groups;     // [blocks, kv_heads, pages], -1: none
     const int32_t *slots;      // [blocks, kv_heads, pages]
     const uint16_t *pool;      // [slots, 2, GROUP, dim] bf16
-    const float *importance;    // [blocks, kv_heads, pages]: how many pages each counts as, or NULL
+    const float *importance;   // [blocks, kv_heads, pages]: how many pages each counts as, or NULL
     uint16_t *out;             // [blocks, rows, kv_heads * heads_per_kv, dim] bf16, or NULL
     float *mass;               // [blocks, kv_heads, pages], or NULL
-    float *attention_lse;           // like out without its last dimension: instead of it
+    float *attention_lse;      // like out without its last dimension, in place of it
     int blocks, rows, kv_heads, heads_per_kv, pages, dim;
     float scale;  // of the scores, in log2 units
-    int parts;    // that the pages of a pair of block and head are taken in
-    struct Scratch *scratch;  // [blocks, kv_heads, parts], if there are several
-    int has_tiles;            // whether products may be taken by the matrix unit
-    int failed;
+    int parts;    // work items that the pages of a pair of block and head are split into
+    struct Scratch *scratch;  // [blocks, kv_heads, parts], if there are several parts
+    int has_amx;
+    int failed;  // out of memory
 } AttendJob;
 
-// Of the pages of a pair of block and head, or of one part of them.
+// State of the attention to the pages of a pair of block and head, or to one part of them.
 typedef struct Scratch {
     float *sums;        // [padded rows, dim]
     float *total;       // [padded rows]: the running sum of weights
     float *top;         // [padded rows]: the running maximum
-    float *page_sums;   // [padded rows, pages] for the mass, with
-    float *page_tops;   // [padded rows, pages] the maximum they are relative to
+    float *page_sums;   // [padded rows, pages]: sums of weights for the mass, or NULL
+    float *page_tops;   // [padded rows, pages]: the maximum that those are relative to
     int32_t *limit;     // [padded rows]: last visible position
     uint16_t *queries;  // [padded rows, dim]
     uint16_t *keys;     // [dim / 2, TILE, 2]
     uint16_t *values;   // [TILE / 2, dim, 2]
-    uint16_t *weights;  // [TILE_ROWS, TILE]
-    int first, pages;   // of the list
+    uint16_t *weights;  // [AMX_ROWS, TILE]
+    int first, pages;   // the part of the list of pages
 } Scratch;
 
-// Pages that are attended to together. Tokens after the last page have no position, and no weight.
+// Pages that are attended to together. Tokens after the last page have the position INT32_MAX,
+// which no row sees.
 typedef struct {
     const uint16_t *pages[TILE_PAGES];
-    int places[TILE_PAGES];  // in the part of the list
+    int indices[TILE_PAGES];  // in the part of the list
     int32_t positions[TILE];
     float importance[TILE];
     int count;
@@ -68,7 +68,7 @@ typedef struct {
 } Tile;
 
 #ifdef HGA_AVX512_BF16
-// Writes 16 x 16 pairs transposed: row i of `rows`, from `first` on, becomes column i of `out`.
+// Transposes 16 x 16 pairs: row i of `rows`, from `first` on, becomes column i of `out`.
 static inline void transpose_pairs(const uint32_t *const *rows, int first, uint32_t *out,
                                    size_t out_stride) {
     __m512i two[16], four[16];
@@ -101,15 +101,15 @@ static inline void transpose_pairs(const uint32_t *const *rows, int first, uint3
 }
 #endif
 
-// Asks for some bytes of some pages of a tile ahead of their use: between others' packing, as a core
-// waits for a few lines of memory at a time.
+// Prefetches `bytes` bytes of some pages of a tile. Called while another tile is packed, because a
+// core waits for only a few cache lines at a time.
 static inline void prefetch(const Tile *tile, int first, int end, size_t from, size_t bytes) {
     for (int page = first; page < end && page < tile->count; page++)
         for (size_t line = from; line < from + bytes; line += 64)
             __builtin_prefetch((const char *)tile->pages[page] + line, 0, 1);
 }
 
-// Keys of 16 tokens at a time. Where there is no page the first stands in.
+// Packs keys, 16 tokens at a time. The first page stands in where there is none.
 static void pack_keys(const Tile *tile, const Tile *next, uint16_t *keys, int dim) {
     int half = dim / 2;
     for (int first = 0; first < GROUP * tile->count; first += LANES) {
@@ -130,7 +130,8 @@ static void pack_keys(const Tile *tile, const Tile *next, uint16_t *keys, int di
     }
 }
 
-// Tokens that were never written may hold anything, NaN too: they are packed as zeros.
+// Packs values. Tokens that were never written may hold anything, even NaN, and are packed as
+// zeros.
 static void pack_values(const Tile *tile, const Tile *next, uint16_t *values, int dim,
                         int highest) {
     const size_t token_bytes = dim * sizeof(uint16_t);
@@ -144,20 +145,20 @@ static void pack_values(const Tile *tile, const Tile *next, uint16_t *values, in
         uint32_t second = tile->positions[t + 1] <= highest ? 0xffff : 0;
         for (int d = 0; d < dim; d++) row[d] = (even[d] & first) | ((odd[d] & second) << 16);
     }
-    // The matrix unit takes whole tiles.
+    // AMX multiplies whole tiles.
     size_t packed = (size_t)GROUP * tile->count * dim;
     memset(values + packed, 0, ((size_t)TILE * dim - packed) * sizeof *values);
 }
 
 #ifdef HGA_AVX512_BF16
-// Sums of each two neighbouring lanes, a page's tokens.
+// Sums of two neighbouring lanes, the tokens of a page.
 static inline __m256 sums_of_pages(__m512 values) {
     values = _mm512_add_ps(values, _mm512_permute_ps(values, 0xb1));
-    const __m512i places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castps512_ps256(_mm512_permutexvar_ps(places, values));
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castps512_ps256(_mm512_permutexvar_ps(even, values));
 }
 
-// Softmax weights of one row for one tile, from its products with the keys.
+// Softmax weights of one row for one tile, from the products of its query with the keys.
 static inline __attribute__((always_inline)) void weigh_row(
     const AttendJob *job, Scratch *scratch, const Tile *tile, int row, __m512 scores[VECTORS],
     uint16_t *weights, int dim) {
@@ -188,8 +189,8 @@ static inline __attribute__((always_inline)) void weigh_row(
     if (*top == -INFINITY) {  // nothing visible yet
         memset(weights, 0, TILE * sizeof *weights);
         for (int p = 0; scratch->page_sums && p < tile->count; p++) {
-            scratch->page_sums[of_row + tile->places[p]] = 0;
-            scratch->page_tops[of_row + tile->places[p]] = 0;
+            scratch->page_sums[of_row + tile->indices[p]] = 0;
+            scratch->page_tops[of_row + tile->indices[p]] = 0;
         }
         return;
     }
@@ -200,8 +201,8 @@ static inline __attribute__((always_inline)) void weigh_row(
         for (int p = 0; p < VECTORS; p++)
             _mm256_storeu_ps(sums + LANES / GROUP * p, sums_of_pages(scores[p]));
         for (int p = 0; p < tile->count; p++) {
-            scratch->page_sums[of_row + tile->places[p]] = sums[p];
-            scratch->page_tops[of_row + tile->places[p]] = *top;
+            scratch->page_sums[of_row + tile->indices[p]] = sums[p];
+            scratch->page_tops[of_row + tile->indices[p]] = *top;
         }
     }
     for (int p = 0; p < VECTORS; p++) {
@@ -217,8 +218,8 @@ static inline __attribute__((always_inline)) void weigh_row(
 #endif
 
 #ifdef HGA_AMX
-// Adds to the sums the products of TILE_ROWS rows of 32 values with 32 rows of TILE values, of which two
-// rows each lie side by side.
+// Adds to the sums the products of AMX_ROWS rows of 32 values with 32 rows of TILE values. Of
+// those, the values of two rows lie side by side.
 static inline __attribute__((always_inline)) void add_products(const uint16_t *rows,
                                                                size_t row_bytes,
                                                                const uint16_t *others,
@@ -234,18 +235,19 @@ static inline __attribute__((always_inline)) void add_products(const uint16_t *r
     _tile_dpbf16ps(3, 4, 5);
 }
 
-// As attend_tile, for TILE_ROWS rows, by the matrix unit.
-static inline __attribute__((always_inline)) void attend_by_unit(
+// attend_tile for AMX_ROWS rows, by AMX.
+static inline __attribute__((always_inline)) void attend_by_amx(
     const AttendJob *job, Scratch *scratch, const Tile *tile, int row, int dim) {
     const uint16_t *queries = scratch->queries + (size_t)row * dim;
-    _Alignas(64) float products[TILE_ROWS * TILE];
+    _Alignas(64) float products[AMX_ROWS * TILE];
     clear_sums();
     for (int d = 0; d < dim; d += 32)
         add_products(queries + d, dim * 2, scratch->keys + (size_t)d * TILE, TILE * 4);
     store_sums(products, 4 * LANES, TILE * 4);
-    for (int r = 0; r < TILE_ROWS; r++) {
+    for (int r = 0; r < AMX_ROWS; r++) {
         __m512 scores[VECTORS];
-        for (int p = 0; p < VECTORS; p++) scores[p] = _mm512_load_ps(products + r * TILE + LANES * p);
+        for (int p = 0; p < VECTORS; p++)
+            scores[p] = _mm512_load_ps(products + r * TILE + LANES * p);
         weigh_row(job, scratch, tile, row + r, scores, scratch->weights + r * TILE, dim);
     }
     if (!job->out) return;
@@ -274,7 +276,8 @@ static inline __attribute__((always_inline)) void attend_tile(
     for (int d = 0; d < dim / 2; d++) {
         __m512bh keys[VECTORS];
         for (int p = 0; p < VECTORS; p++)
-            keys[p] = (__m512bh)_mm512_loadu_si512(scratch->keys + ((size_t)d * TILE + LANES * p) * 2);
+            keys[p] =
+                (__m512bh)_mm512_loadu_si512(scratch->keys + ((size_t)d * TILE + LANES * p) * 2);
         for (int r = 0; r < ROW_TILE; r++) {
             int32_t pair;
             memcpy(&pair, queries + (size_t)r * dim + 2 * d, 4);
@@ -351,8 +354,8 @@ static inline __attribute__((always_inline)) void attend_tile(
             }
             *total += job->importance ? sum * tile->importance[GROUP * p] : sum;
             if (page_sums) {
-                page_sums[r * stride + tile->places[p]] = sum;
-                page_tops[r * stride + tile->places[p]] = *top == -INFINITY ? 0 : *top;
+                page_sums[r * stride + tile->indices[p]] = sum;
+                page_tops[r * stride + tile->indices[p]] = *top == -INFINITY ? 0 : *top;
             }
         }
         for (int pair = 0; job->out && pair < tokens / 2; pair++) {
@@ -365,21 +368,21 @@ static inline __attribute__((always_inline)) void attend_tile(
 #endif
 }
 
-// Adds to each page's mass what one row gave it, relative to the row's maximum in the end.
+// Adds one row's weights to the mass of each page, relative to the row's final maximum.
 static void add_mass(float *mass, const float *sums, const float *tops, float top, float share,
                      int pages) {
-    for (int place = 0; place < pages; place++) {
-        float under = tops[place] - top;
+    for (int page = 0; page < pages; page++) {
+        float under = tops[page] - top;
         under = under < -126.0f ? -126.0f : under;
         under = under > 0.0f ? 0.0f : under;
-        mass[place] += sums[place] * share * exp2_finite(under);
+        mass[page] += sums[page] * share * exp2_finite(under);
     }
 }
 
 static int allocate(Scratch *scratch, int rows, int dim, int first, int pages, int with_mass) {
     size_t of_rows = (size_t)rows * dim, of_pages = with_mass ? (size_t)rows * pages : 0;
     float *sums = calloc(of_rows + 3 * rows + 2 * of_pages, sizeof(float));
-    uint16_t *queries = malloc((of_rows + 2 * TILE * dim + TILE_ROWS * TILE) * sizeof(uint16_t));
+    uint16_t *queries = malloc((of_rows + 2 * TILE * dim + AMX_ROWS * TILE) * sizeof(uint16_t));
     float *total = sums + of_rows, *top = total + rows, *page_sums = top + rows;
     uint16_t *keys = queries + of_rows, *values = keys + TILE * dim;
     *scratch = (Scratch){.sums = sums, .total = total, .top = top,
@@ -402,40 +405,41 @@ static int padded_rows_of(const AttendJob *job) {
     return (rows_of(job) + ROW_TILE - 1) / ROW_TILE * ROW_TILE;
 }
 
-// Which of all query rows a row of a pair is.
-static size_t place_of(const AttendJob *job, int pair, int row) {
+// The index of a pair's row among all query rows.
+static size_t query_row(const AttendJob *job, int pair, int row) {
     int block = pair / job->kv_heads, head = pair % job->kv_heads;
     size_t query = (size_t)block * job->rows + row / job->heads_per_kv;
     return (query * job->kv_heads + head) * job->heads_per_kv + row % job->heads_per_kv;
 }
 
-// Takes pages from `place` on into a tile, without those that no row sees; returns the next place.
-static int fill_tile(const AttendJob *job, const Scratch *scratch, Tile *tile, int pair, int place,
+// Fills a tile with pages of the list from `index` on, without those that no row sees. Returns the
+// index of the first page that is left.
+static int fill_tile(const AttendJob *job, const Scratch *scratch, Tile *tile, int pair, int index,
                      int lowest, int highest) {
     const int32_t *groups = job->groups + (size_t)pair * job->pages;
     const int32_t *slots = job->slots + (size_t)pair * job->pages;
     const float *importance = job->importance ? job->importance + (size_t)pair * job->pages : NULL;
     tile->count = tile->masked = 0;
-    for (; place < scratch->first + scratch->pages && tile->count < TILE_PAGES; place++) {
-        if (groups[place] < 0 || groups[place] * GROUP > highest) continue;
-        tile->masked |= groups[place] * GROUP + GROUP - 1 > lowest;
+    for (; index < scratch->first + scratch->pages && tile->count < TILE_PAGES; index++) {
+        if (groups[index] < 0 || groups[index] * GROUP > highest) continue;
+        tile->masked |= groups[index] * GROUP + GROUP - 1 > lowest;
         for (int t = GROUP * tile->count; t < GROUP * (tile->count + 1); t++) {
-            tile->positions[t] = groups[place] * GROUP + t % GROUP;
-            if (importance) tile->importance[t] = importance[place];
+            tile->positions[t] = groups[index] * GROUP + t % GROUP;
+            if (importance) tile->importance[t] = importance[index];
         }
-        tile->pages[tile->count] = job->pool + (size_t)slots[place] * 2 * GROUP * job->dim;
-        tile->places[tile->count++] = place - scratch->first;
+        tile->pages[tile->count] = job->pool + (size_t)slots[index] * 2 * GROUP * job->dim;
+        tile->indices[tile->count++] = index - scratch->first;
     }
     tile->masked |= tile->count < TILE_PAGES;
     for (int t = GROUP * tile->count; t < TILE; t++) {
         tile->positions[t] = INT32_MAX;
         tile->importance[t] = 0;
     }
-    return place;
+    return index;
 }
 
 // Attends from the rows of a pair to one part of its pages.
-static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part) {
+static void attend_part(AttendJob *job, Scratch *scratch, int pair, int part) {
     int dim = job->dim, rows = rows_of(job), padded = padded_rows_of(job);
     int first = (int)((int64_t)job->pages * part / job->parts);
     int end = (int)((int64_t)job->pages * (part + 1) / job->parts);
@@ -446,7 +450,7 @@ static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part)
     int32_t lowest = INT32_MAX, highest = -1;
     for (int row = 0; row < padded; row++) {
         int own = row < rows ? row : 0;
-        memcpy(scratch->queries + (size_t)row * dim, job->queries + place_of(job, pair, own) * dim,
+        memcpy(scratch->queries + (size_t)row * dim, job->queries + query_row(job, pair, own) * dim,
                (size_t)dim * 2);
         scratch->limit[row] =
             job->positions[pair / job->kv_heads * job->rows + own / job->heads_per_kv];
@@ -455,22 +459,22 @@ static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part)
         if (scratch->limit[row] > highest) highest = scratch->limit[row];
     }
     Tile tiles[2], *tile = tiles, *next = tiles + 1;
-    int place = fill_tile(job, scratch, tile, pair, first, lowest, highest);
+    int index = fill_tile(job, scratch, tile, pair, first, lowest, highest);
     prefetch(tile, 0, TILE_PAGES, 0, job->out ? PAGE_BYTES(dim) : PAGE_BYTES(dim) / 2);
 #ifdef HGA_AMX
-    if (job->has_tiles) set_tiles();
+    if (job->has_amx) configure_amx();
 #endif
     while (tile->count) {
-        place = fill_tile(job, scratch, next, pair, place, lowest, highest);
+        index = fill_tile(job, scratch, next, pair, index, lowest, highest);
         pack_keys(tile, next, scratch->keys, dim);
         if (job->out) pack_values(tile, next, scratch->values, dim, highest);
         int row = 0;
 #ifdef HGA_AMX
-        for (; job->has_tiles && row + TILE_ROWS <= padded; row += TILE_ROWS) {
+        for (; job->has_amx && row + AMX_ROWS <= padded; row += AMX_ROWS) {
             if (dim == 64)
-                attend_by_unit(job, scratch, tile, row, 64);
+                attend_by_amx(job, scratch, tile, row, 64);
             else
-                attend_by_unit(job, scratch, tile, row, dim);
+                attend_by_amx(job, scratch, tile, row, dim);
         }
 #endif
         for (; row < padded; row += ROW_TILE) {
@@ -486,11 +490,11 @@ static void attend_part_of(AttendJob *job, Scratch *scratch, int pair, int part)
         next = done;
     }
 #ifdef HGA_AMX
-    if (job->has_tiles) _tile_release();
+    if (job->has_amx) _tile_release();
 #endif
 }
 
-// Adds what another part found to the first, but for the mass of pages.
+// Adds the state of another part to the first, without the mass of pages.
 static void add_part(const AttendJob *job, Scratch *to, const Scratch *from) {
     int dim = job->dim;
     for (int row = 0; row < rows_of(job); row++) {
@@ -505,14 +509,14 @@ static void add_part(const AttendJob *job, Scratch *to, const Scratch *from) {
     }
 }
 
-// Joins the parts of a pair and writes what was asked for.
+// Merges the parts of a pair and writes the results.
 static void write_pair(const AttendJob *job, Scratch *parts, int pair) {
     int dim = job->dim;
     for (int part = 1; part < job->parts; part++) add_part(job, parts, parts + part);
     float *mass = job->mass ? job->mass + (size_t)pair * job->pages : NULL;
     if (mass) memset(mass, 0, sizeof(float) * job->pages);
     for (int row = 0; row < rows_of(job); row++) {
-        size_t to = place_of(job, pair, row);
+        size_t to = query_row(job, pair, row);
         float top = parts->top[row], total = parts->total[row];
         if (!job->out) {
             job->attention_lse[to] = (top + log2f(total)) * LN_2;
@@ -527,20 +531,20 @@ static void write_pair(const AttendJob *job, Scratch *parts, int pair) {
     }
 }
 
-static void attend_part(void *context, int item) {
+static void attend_part_item(void *context, int item) {
     AttendJob *job = context;
-    attend_part_of(job, &job->scratch[item], item / job->parts, item % job->parts);
+    attend_part(job, &job->scratch[item], item / job->parts, item % job->parts);
 }
 
-static void join_pair(void *context, int pair) {
+static void merge_item(void *context, int pair) {
     AttendJob *job = context;
     write_pair(job, job->scratch + (size_t)pair * job->parts, pair);
 }
 
-static void attend_pair(void *context, int pair) {
+static void attend_pair_item(void *context, int pair) {
     AttendJob *job = context;
     Scratch scratch;
-    attend_part_of(job, &scratch, pair, 0);
+    attend_part(job, &scratch, pair, 0);
     if (!job->failed) write_pair(job, &scratch, pair);
     release(&scratch);
 }
@@ -552,17 +556,17 @@ int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const in
     int pairs = blocks * kv_heads;
     AttendJob job = {queries, positions, groups, slots, pool, importance, out, mass, attention_lse,
                      blocks, rows, kv_heads, heads_per_kv, pages, dim, scale, 1, NULL, 0, 0};
-    job.has_tiles = rows * heads_per_kv >= TILE_ROWS && dim % 64 == 0 && may_use_tiles();
+    job.has_amx = rows * heads_per_kv >= AMX_ROWS && dim % 64 == 0 && allow_amx();
     if (pairs < FEW_PAIRS && pages >= 2 * PART_PAGES) job.parts = pages / PART_PAGES;
     if (job.parts == 1) {
-        parallel_for(attend_pair, &job, pairs);
+        parallel_for(attend_pair_item, &job, pairs);
         return job.failed;
     }
     int items = pairs * job.parts;
     job.scratch = calloc(items, sizeof(Scratch));
     if (!job.scratch) return 1;
-    parallel_for(attend_part, &job, items);
-    if (!job.failed) parallel_for(join_pair, &job, pairs);
+    parallel_for(attend_part_item, &job, items);
+    if (!job.failed) parallel_for(merge_item, &job, pairs);
     for (int item = 0; item < items; item++) release(&job.scratch[item]);
     free(job.scratch);
     return job.failed;

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { LANES = 16 };  // float32 numbers in a vector
+
 #if defined(__AVX512BF16__) && defined(__AVX512F__) && defined(__AVX512BW__) && \
     defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -22,15 +24,15 @@ static inline float from_bf16(uint16_t value) {
     return out;
 }
 
-// Rounds to nearest even, as torch does. Branch-free, so that loops vectorise; a NaN whose payload
-// is all ones turns into another number, and torch's own NaN does not have such a payload.
+// Rounds to nearest even, as torch does. Branch-free, so that loops vectorise. A NaN whose payload
+// is all ones becomes another number; torch never produces one.
 static inline uint16_t round_bf16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// The same for any value: NaN stays NaN.
+// round_bf16 for any value: NaN stays NaN.
 static inline uint16_t to_bf16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
@@ -62,7 +64,7 @@ static inline float dot_bf16(const uint16_t *a, const uint16_t *b, int size) {
     return sum;
 }
 
-// The sum is kept in 16 lanes, so that it vectorises. size is a multiple of 16.
+// Sums in 16 lanes, so that the loop vectorises. `size` is a multiple of 16.
 static inline float dot_float(const float *a, const float *b, int size) {
     float lanes[16] = {0};
     for (int i = 0; i < size; i += 16)

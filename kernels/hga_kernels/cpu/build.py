@@ -1,4 +1,4 @@
-"""Compiles the C kernels for this machine's CPU with the C compiler of the ``ziglang`` wheel."""
+"""Compilation of the C kernels for this machine's CPU, by the compiler of the ``ziglang`` wheel."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-pthread"
 
 
 class BuildError(Exception):
-    """The kernels cannot be compiled here; the text says why."""
+    """The kernels cannot be compiled; the message says why."""
 
 
 def _cache_directory() -> Path:
@@ -35,16 +35,16 @@ def _cpu_features() -> str:
 
 
 def library_path(cpu: str = "native") -> Path:
-    """Compile the kernels if they are not in the cache yet.
+    """Return the compiled library, compiling it if it is not in the cache.
 
     Args:
-        cpu: a CPU name of the compiler's ``-mcpu``; another than ``native`` serves tests.
+        cpu: CPU name for the compiler's ``-mcpu``; tests also compile for other CPUs.
 
     Returns:
         Path of the shared library.
 
     Raises:
-        BuildError: there is no compiler for this platform, or the cache cannot be written.
+        BuildError: there is no compiler, it failed, or the cache cannot be written.
     """
     sources = sorted(_SOURCES.glob("*.c"))
     digest = hashlib.sha256("\0".join((*_FLAGS, cpu, platform.machine(), _cpu_features())).encode())
@@ -55,15 +55,13 @@ def library_path(cpu: str = "native") -> Path:
         return target
     if importlib.util.find_spec("ziglang") is None:
         raise BuildError("the ziglang package is not installed")
+    compiler = (sys.executable, "-m", "ziglang", "cc")
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             built = Path(folder) / target.name
             run = subprocess.run(
-                [
-                    *(sys.executable, "-m", "ziglang", "cc", *_FLAGS),
-                    *(f"-mcpu={cpu}", "-o", str(built), *map(str, sources)),
-                ],
+                [*compiler, *_FLAGS, f"-mcpu={cpu}", "-o", str(built), *map(str, sources)],
                 capture_output=True,
                 text=True,
                 timeout=300,

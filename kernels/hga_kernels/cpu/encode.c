@@ -1,37 +1,24 @@
-// Builds index entries of whole chunks: the mixed-RoPE summary and the 2-bit codes of its tokens.
+// Builds the index entries of whole chunks: mixed-RoPE summaries and 2-bit token codes.
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "bf16.h"
+#include "chunk.h"
 #include "parallel.h"
-
-enum { SLAB = 16, CHUNK = 64, MAX_DIM = 256 };
 
 typedef struct {
     const uint16_t *keys;     // [kv_heads, chunks * CHUNK, dim] bf16
     const uint16_t *centres;  // [kv_heads, chunks, dim] bf16
-    uint8_t *codes;           // [kv_heads, chunks, CHUNK / SLAB, dim / 16, SLAB, 4]
+    uint8_t *codes;           // [kv_heads, chunks, SLABS, dim / 16, SLAB, 4]
     uint16_t *scales;         // [kv_heads, chunks, CHUNK] bf16
     int dim;
 } EncodeJob;
 
-// In place, without the 1 / sqrt(dim).
-static void hadamard(float *values, int dim) {
-    for (int half = 1; half < dim; half *= 2)
-        for (int start = 0; start < dim; start += 2 * half)
-            for (int i = start; i < start + half; i++) {
-                float a = values[i], b = values[i + half];
-                values[i] = a + b;
-                values[i + half] = a - b;
-            }
-}
-
 static void encode_chunk(void *context, int item) {
     const EncodeJob *job = context;
     int dim = job->dim;
-    float norm = 1.0f / sqrtf((float)dim);
     const uint16_t *centre = job->centres + (size_t)item * dim;
     uint8_t *codes = job->codes + (size_t)item * CHUNK * dim / 4;
     memset(codes, 0, (size_t)CHUNK * dim / 4);
@@ -40,10 +27,7 @@ static void encode_chunk(void *context, int item) {
         float values[MAX_DIM], squares = 0;
         for (int d = 0; d < dim; d++) values[d] = from_bf16(key[d]) - from_bf16(centre[d]);
         hadamard(values, dim);
-        for (int d = 0; d < dim; d++) {
-            values[d] *= norm;
-            squares += values[d] * values[d];
-        }
+        for (int d = 0; d < dim; d++) squares += values[d] * values[d];
         float spread = sqrtf(squares / (float)dim);
         float inverse = 1.0f / (spread > 1e-30f ? spread : 1e-30f);
         float products = 0, lengths = 0;
@@ -63,7 +47,7 @@ static void encode_chunk(void *context, int item) {
 }
 
 int hga_encode_tokens(const uint16_t *keys, const uint16_t *centres, uint8_t *codes,
-                       uint16_t *scales, int chunks, int dim) {
+                      uint16_t *scales, int chunks, int dim) {
     EncodeJob job = {keys, centres, codes, scales, dim};
     parallel_for(encode_chunk, &job, chunks);
     return 0;
@@ -94,7 +78,7 @@ static void summarize_run(void *context, int run) {
 }
 
 int hga_summarize(const uint16_t *keys, const float *cos, const float *sin, float *out, int runs,
-                   int size, int dim) {
+                  int size, int dim) {
     SummaryJob job = {keys, cos, sin, out, size, dim};
     parallel_for(summarize_run, &job, runs);
     return 0;

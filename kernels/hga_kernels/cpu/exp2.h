@@ -1,5 +1,5 @@
-// Powers of two in float32 by the polynomial of degree 4 whose largest relative error on [0, 1] is
-// least: below 3e-6.
+// Powers of two in float32, by the minimax polynomial of degree 4 on [0, 1]. The relative error is
+// below 3e-6.
 #pragma once
 
 #include <math.h>
@@ -9,7 +9,7 @@
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #include <immintrin.h>
 
-// 2^x for finite x; anything far under -126 gives 0.
+// 2^x for finite x; 0 for anything far below -126.
 static inline __m512 exp2_near(__m512 x) {
     __m512 part = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     __m512 value = _mm512_set1_ps(1.35341523e-2f);
@@ -17,10 +17,10 @@ static inline __m512 exp2_near(__m512 x) {
     value = _mm512_fmadd_ps(value, part, _mm512_set1_ps(2.41442737e-1f));
     value = _mm512_fmadd_ps(value, part, _mm512_set1_ps(6.93003839e-1f));
     value = _mm512_fmadd_ps(value, part, _mm512_set1_ps(1.00000259f));
-    return _mm512_scalef_ps(value, x);  // by the whole number below
+    return _mm512_scalef_ps(value, x);  // times 2^floor(x)
 }
 
-// 2^x for x <= 0, minus infinity too.
+// 2^x for x <= 0, including minus infinity.
 static inline __m512 exp2_512(__m512 x) {
     return exp2_near(_mm512_max_ps(x, _mm512_set1_ps(-200.0f)));
 }
@@ -42,7 +42,7 @@ static inline float exp2_finite(float x) {
 
 static inline float exp2_1(float x) { return x < -126.0f ? 0.0f : exp2_finite(x); }
 
-// e^x, clamped to what float32 holds. Branch-free, so that loops vectorise.
+// e^x, clamped to the range of float32. Branch-free, so that loops vectorise.
 static inline float exp_finite(float x) {
     float scaled = x * 1.44269504f;
     scaled = scaled < -126.0f ? -126.0f : scaled;

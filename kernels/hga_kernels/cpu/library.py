@@ -10,7 +10,6 @@ from hga_kernels.cpu.build import BuildError, library_path
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
 
-
 _SIGNATURES = {
     "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
     "hga_rms_norm": (*3 * [_POINTER], *2 * [_INT], _FLOAT),
@@ -24,14 +23,15 @@ _SIGNATURES = {
 
 
 def open_library(path: Path, threads: int) -> ctypes.CDLL:
-    """Load compiled kernels.
+    """Load the compiled kernels and start their threads.
 
     Args:
-        path: of the shared library.
-        threads: that its kernels run on.
+        path: the shared library.
+        threads: how many threads its kernels run on.
 
     Raises:
-        OSError: it cannot be loaded.
+        OSError: the library cannot be loaded.
+        AttributeError: it lacks a kernel.
     """
     library = ctypes.CDLL(str(path))
     for name, types in _SIGNATURES.items():
@@ -42,7 +42,7 @@ def open_library(path: Path, threads: int) -> ctypes.CDLL:
 
 @functools.cache
 def _load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+    """Return the library, or the reason why there is none."""
     try:
         return open_library(library_path(), torch.get_num_threads())
     except (BuildError, OSError, AttributeError) as error:
@@ -50,18 +50,18 @@ def _load() -> ctypes.CDLL | str:
 
 
 def available() -> bool:
-    """Whether the compiled kernels can be used. The first call compiles them."""
+    """Return whether the compiled kernels can be used. The first call compiles them."""
     return not isinstance(_load(), str)
 
 
 def status() -> str:
-    """One line for people: compiled, or why not."""
+    """Describe in one line whether the kernels are compiled, or why not."""
     loaded = _load()
     return f"plain torch ({loaded})" if isinstance(loaded, str) else "compiled"
 
 
 def takes(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
-    """Whether all tensors are of ``dtype`` and lie in one piece in the CPU's memory."""
+    """Return whether the library is available and all tensors are on the CPU and of ``dtype``."""
     for tensor in tensors:
         if tensor.dtype is not dtype or not tensor.is_cpu:
             return False
@@ -69,7 +69,11 @@ def takes(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
 
 
 def call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
-    """Call a function of the library with the addresses of tensors, and numbers as they are."""
-    plain = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
-    if getattr(_load(), name)(*plain):
+    """Call a function of the library. Tensors are passed by address, numbers by value.
+
+    Raises:
+        MemoryError: the function could not allocate its scratch memory.
+    """
+    values = [a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments]
+    if getattr(_load(), name)(*values):
         raise MemoryError(f"no memory left for {name}")

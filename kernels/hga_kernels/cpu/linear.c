@@ -1,4 +1,4 @@
-// out = inputs @ weight.T for a few rows of bf16: limited by reading the weight once.
+// out = inputs @ weight.T for a few rows of bf16. Its speed is that of reading the weight once.
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -6,7 +6,7 @@
 #include "bf16.h"
 #include "parallel.h"
 
-// Weights are asked for some outputs ahead of their use.
+// Weights are prefetched AHEAD outputs before their use.
 enum { OUTPUTS_PER_ITEM = 64, AHEAD = 4, LINE = 64 / sizeof(uint16_t) };
 
 typedef struct {
@@ -16,11 +16,11 @@ typedef struct {
 } LinearJob;
 
 static void store(const LinearJob *job, int row, int output, float value) {
-    size_t place = (size_t)row * job->size_out + output;
+    size_t index = (size_t)row * job->size_out + output;
     if (job->out_is_float)
-        ((float *)job->out)[place] = value;
+        ((float *)job->out)[index] = value;
     else
-        ((uint16_t *)job->out)[place] = to_bf16(value);
+        ((uint16_t *)job->out)[index] = to_bf16(value);
 }
 
 static void linear_item(void *context, int item) {
@@ -38,7 +38,7 @@ static void linear_item(void *context, int item) {
 }
 
 int hga_linear(const uint16_t *inputs, const uint16_t *weight, void *out, int rows, int size_in,
-                int size_out, int out_is_float) {
+               int size_out, int out_is_float) {
     LinearJob job = {inputs, weight, out, rows, size_in, size_out, out_is_float};
     parallel_for(linear_item, &job, (size_out + OUTPUTS_PER_ITEM - 1) / OUTPUTS_PER_ITEM);
     return 0;

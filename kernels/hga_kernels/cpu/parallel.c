@@ -12,8 +12,8 @@
 #define RELAX() ((void)0)
 #endif
 
-// Workers look for the next job for about a quarter of a millisecond before they sleep: longer than
-// what lies between two kernels of one token, shorter than anyone would notice.
+// Workers spin for about a quarter of a millisecond before they sleep: longer than the pause
+// between two kernels of one token, too short for anyone to notice.
 enum { MAX_THREADS = 256, SPINS = 20000 };
 
 static pthread_mutex_t caller_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -22,8 +22,8 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
 static int started = 0;
 
-// A job is open while items may be left. A worker counts itself as active before it looks whether
-// one is open, so a caller that has closed its job and sees no active worker is done: it never
+// A job is open while items may be left. A worker counts itself as active before it checks whether
+// a job is open. So a caller that has closed its job and sees no active worker is done, and never
 // waits for a worker that the system has not woken yet.
 static void (*job_task)(void *, int);
 static void *job_context;

@@ -1,4 +1,4 @@
-// Row-wise steps around the linear layers, in bf16 with float32 inside.
+// Row-wise steps around the linear layers. Inputs and outputs are bf16, the arithmetic float32.
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,19 +24,20 @@ static void norm_item(void *context, int item) {
         uint16_t *out = job->out + (size_t)row * job->size;
         float factor = 1.0f / sqrtf(dot_bf16(in, in, job->size) / (float)job->size + job->eps);
         for (int i = 0; i < job->size; i++)
-            out[i] = round_bf16(from_bf16(round_bf16(from_bf16(in[i]) * factor)) * from_bf16(job->weight[i]));
+            out[i] = round_bf16(from_bf16(round_bf16(from_bf16(in[i]) * factor)) *
+                                from_bf16(job->weight[i]));
     }
 }
 
 int hga_rms_norm(const uint16_t *inputs, const uint16_t *weight, uint16_t *out, int rows, int size,
-                  float eps) {
+                 float eps) {
     NormJob job = {inputs, weight, out, rows, size, eps};
     parallel_for(norm_item, &job, (rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM);
     return 0;
 }
 
 typedef struct {
-    const uint16_t *inputs;  // [rows, stride]: the first heads * dim of each row are turned
+    const uint16_t *inputs;  // [rows, stride]: the first heads * dim of each row are rotated
     const float *cos, *sin;  // [rows, dim / 2]
     uint16_t *out;           // [rows, heads, dim]
     int rows, heads, dim, stride;
@@ -61,7 +62,7 @@ static void rotate_item(void *context, int item) {
 }
 
 int hga_rotate(const uint16_t *inputs, const float *cos, const float *sin, uint16_t *out, int rows,
-                int heads, int dim, int stride) {
+               int heads, int dim, int stride) {
     RotateJob job = {inputs, cos, sin, out, rows, heads, dim, stride};
     parallel_for(rotate_item, &job, (rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM);
     return 0;

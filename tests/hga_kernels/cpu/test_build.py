@@ -1,4 +1,4 @@
-"""Compiling the kernels: when it happens, where the result is kept, and what if it cannot be."""
+"""Compiling the kernels: when it happens, where the library is cached, how failures are handled."""
 
 import importlib.util
 import subprocess
@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Compiler runs, which write an empty library here."""
+    """Record the compiler's command lines; each run writes an empty library."""
     seen: list[list[str]] = []
 
     def run(command: list[str], **kwargs: Any) -> "subprocess.CompletedProcess[str]":
@@ -38,7 +38,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.fixture
 def unloaded() -> Iterator[None]:
-    """As if no kernel had been asked for yet."""
+    """Forget the loaded library, before and after the test."""
     library._load.cache_clear()
     yield
     library._load.cache_clear()
@@ -61,7 +61,7 @@ def test_the_cached_library_is_used_again(cache: Path, commands: list[list[str]]
     assert list(cache.iterdir()) == [first]
 
 
-def test_each_cpu_has_a_library_of_its_own(cache: Path, commands: list[list[str]]) -> None:
+def test_each_cpu_has_its_own_library(cache: Path, commands: list[list[str]]) -> None:
     assert build.library_path() != build.library_path("x86_64_v3")
     assert ["-mcpu=native" in commands[0], "-mcpu=x86_64_v3" in commands[1]] == [True, True]
 
@@ -83,7 +83,7 @@ def test_changed_sources_are_compiled_again(
 
 
 @pytest.mark.usefixtures("cache")
-def test_the_compilers_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_quotes_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wrong.c").write_text("int wrong(void) { return undeclared; }")
     monkeypatch.setattr(build, "_SOURCES", tmp_path)
     with pytest.raises(build.BuildError, match=r"wrong\.c.*undeclared"):
@@ -92,7 +92,7 @@ def test_the_compilers_reason_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_compiler_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_compiler_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **kwargs: Any) -> None:
         raise subprocess.TimeoutExpired(command, kwargs["timeout"])
 
@@ -102,7 +102,7 @@ def test_a_compiler_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def computes_in_torch() -> bool:
-    """Whether all kernels work, and give exactly what the plain definition gives."""
+    """Return whether there is no library and all kernels give exactly the reference's results."""
     inputs = torch.randn(3, 32).bfloat16()
     weight = torch.randn(8, 32).bfloat16()
     keys, centres = torch.randn(1, 64, 32).bfloat16(), torch.randn(1, 1, 32).bfloat16()
@@ -110,12 +110,12 @@ def computes_in_torch() -> bool:
     query, pool = torch.randn(1, 1, 1, 32).bfloat16(), torch.randn(1, 2, 4, 32).bfloat16()
     position = torch.tensor([[3]])
     codes, scales = hga_kernels.encode_tokens(keys, centres)
-    plain_codes, plain_scales = reference.encode_tokens(keys, centres)
+    expected_codes, expected_scales = reference.encode_tokens(keys, centres)
     out, _ = hga_kernels.attend_pages(query, position, pages, pages, pool, 1.0)
     pairs = [
         (hga_kernels.linear(inputs, weight), reference.linear(inputs, weight)),
-        (codes, plain_codes),
-        (scales, plain_scales),
+        (codes, expected_codes),
+        (scales, expected_scales),
         (out, reference.attend_pages(query, position, pages, pages, pool, 1.0)[0]),
     ]
     return not library.available() and all(torch.equal(a, b) for a, b in pairs)
@@ -131,7 +131,7 @@ def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("unloaded")
 def test_without_a_cache_torch_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A file where a folder should be: not even root can write into it.
+    # A file where a folder should be, because root may write into any folder.
     (tmp_path / "file").touch()
     monkeypatch.setenv("HGA_KERNELS_CACHE", str(tmp_path / "file" / "kernels"))
     assert computes_in_torch()
@@ -141,12 +141,12 @@ def test_without_a_cache_torch_computes(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_a_damaged_library_is_not_used(cache: Path) -> None:
+def test_a_damaged_library_is_not_loaded(cache: Path) -> None:
     cache.mkdir()
-    build_path = cache / "library"
-    build_path.write_bytes(b"not a library")
+    path = cache / "library"
+    path.write_bytes(b"not a library")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "library_path", lambda: build_path)
+        patch.setattr(library, "library_path", lambda: path)
         assert computes_in_torch()
         assert "library" in hga_kernels.status()["cpu"]
 
@@ -160,9 +160,9 @@ def test_importing_compiles_nothing(cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_compiled_kernels_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_says_that_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HGA_KERNELS_CACHE", raising=False)
     if importlib.util.find_spec("ziglang") is None:
-        pytest.skip("no compiler here")
+        pytest.skip("needs the ziglang package")
     assert hga_kernels.status() == {"cpu": "compiled"}
     assert library.available()

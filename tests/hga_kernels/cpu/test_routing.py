@@ -1,7 +1,7 @@
-"""The compiled selection and attention against their plain definitions.
+"""The compiled selection and attention against their torch references.
 
-Expected values come from the definition in float64 on the same bf16 numbers. All memory that the
-wrappers ask for is filled with NaN (or large numbers) first, so that what is not written shows.
+Expected values come from the reference in float64 on the same bf16 numbers. All memory that the
+wrappers allocate is filled with NaN (or 123) first, so that unwritten places show.
 """
 
 import itertools
@@ -34,17 +34,17 @@ compiled = pytest.mark.usefixtures("compiled")
 # Selection
 
 
-def eight_bits(turned: torch.Tensor) -> torch.Tensor:
-    """Each row rounded to 127 steps up to its largest number."""
-    step = turned.abs().amax(-1, keepdim=True) / 127
-    return (turned / step).round() * step
+def round_to_int8(rotated: torch.Tensor) -> torch.Tensor:
+    """Round each row to 127 steps up to its largest magnitude."""
+    step = rotated.abs().amax(-1, keepdim=True) / 127
+    return (rotated / step).round() * step
 
 
 def check_selection(
     queries: torch.Tensor, index: Index, first: int, ends: torch.Tensor, budget: int, size: int,
     always: torch.Tensor | None, layer: int,
 ) -> None:  # fmt: skip
-    """Whether groups are drawn by the masses of the definition."""
+    """Assert that groups are drawn by the masses of the reference."""
     heads, blocks, rows, dim = queries.shape
     centres, codes, scales = index
     found = cpu.select_groups(
@@ -59,9 +59,9 @@ def check_selection(
 
     centre_scores = queries.double() @ centres[:, None, : first + span].double().transpose(2, 3)
     candidates = reference.candidate_chunks(heads, first, ends, first + span)
-    turned = eight_bits(queries.double() @ reference.hadamard(dim, torch.float64))
+    rotated = round_to_int8(queries.double() @ reference.hadamard(dim, torch.float64))
     all_mass = reference.score_groups(
-        turned, centre_scores, codes, scales, candidates, size, always
+        rotated, centre_scores, codes, scales, candidates, size, always
     )
     for block in range(blocks):
         for head in range(heads):
@@ -78,7 +78,7 @@ def check_selection(
             assert (importance[block, head, len(chosen) :] == 1).all()
             drawn = dict(zip(chosen, importance[block, head].tolist(), strict=False))
             place, most = layer * heads + head, groups.shape[2]
-            # Weights are kept in bf16; a multiple is of two of them.
+            # Weights are stored in bf16; an importance weight is the ratio of two.
             assert_drawn(drawn, of_group, place, most, per_chunk, 1.25 * BF16_STEP, 1e-6 * rows)
 
 
@@ -86,12 +86,14 @@ def check_selection(
 @pytest.mark.parametrize("size", [2, 16])
 @pytest.mark.parametrize("spread", [1.0, 10.0])
 def test_selection_from_many_chunks(size: int, spread: float) -> None:
-    """So many that the bound is looked for among a few, for both ways to split the work."""
-    centres, codes, scales = index_of(3, 300, 64, seed=5)
+    """Enough groups that the threshold is searched among maxima; few and many blocks."""
+    # Maxima are searched where a stratum has at least 256 groups.
+    chunks = 300 if size == 16 else 60
+    centres, codes, scales = index_of(3, chunks, 64, seed=5)
     for blocks, rows in ((1, 3), (6, 9), (6, 35)):
         queries = random(3, blocks, rows, 64, seed=blocks).float() / 8 * spread
-        ends = torch.full((blocks,), 300, dtype=torch.int32)
-        ends[-1] = 295
+        ends = torch.full((blocks,), chunks, dtype=torch.int32)
+        ends[-1] = chunks - 5
         check_selection(queries, (centres, codes, scales), 1, ends, 40, size, None, 2)
 
 
@@ -118,8 +120,8 @@ def test_select_groups(
 
 
 @compiled
-def test_selection_of_eight_bits_loses_little() -> None:
-    """Against the definition without rounding of queries: nearly the same groups."""
+def test_rounding_queries_to_int8_changes_few_groups() -> None:
+    """Nearly the same groups as by the reference, which does not round queries."""
     centres, codes, scales = index_of(2, 60, 64, seed=7)
     queries = random(2, 4, 3, 64, seed=9).float() / 4
     ends = torch.full((4,), 60, dtype=torch.int32)
@@ -136,8 +138,8 @@ def test_selection_of_eight_bits_loses_little() -> None:
 @compiled
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 300.0])
 @pytest.mark.parametrize("where", ["queries", "always"])
-def test_what_is_no_number_chooses_nothing_outside(value: float, where: str) -> None:
-    """Damaged weights end in an error of the sampler's, so selection must come to an end."""
+def test_nan_and_infinity_select_no_group_outside_the_range(value: float, where: str) -> None:
+    """The sampler reports damaged weights, so selection must get through them."""
     centres, codes, scales = index_of(2, 20, 64, seed=3)
     queries, always = random(2, 2, 3, 64, seed=4).float(), torch.zeros(2, 2, 3)
     (queries if where == "queries" else always)[0, 0, 1] = value
@@ -150,29 +152,29 @@ def test_what_is_no_number_chooses_nothing_outside(value: float, where: str) -> 
         chosen = [group for group in groups[block, head].tolist() if group != -1]
         assert len(chosen) == len(set(chosen))
         assert all(32 <= group < 640 for group in chosen)
-    # The block and the heads without it are as ever.
+    # The other block and the other head are unaffected.
     assert bool((groups[1] >= 0).all())
     assert bool((groups[0, 1] >= 0).all())
 
 
 @compiled
-def test_scores_of_any_size_are_selected_from() -> None:
-    """Far apart scores: weights that underflow count as nothing, and nothing is NaN."""
+def test_selection_from_scores_far_apart() -> None:
+    """Weights that underflow count as zero, and no result is NaN."""
     centres, codes, scales = index_of(1, 6, 64, seed=3)
     queries = random(1, 1, 2, 64, seed=4).float() * 100
     ends = torch.tensor([6], dtype=torch.int32)
     found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 12, 2)
     assert found is not None
     centre_scores = queries.double() @ centres[:, None].double().transpose(2, 3)
-    turned = queries.double() @ reference.hadamard(64, torch.float64)
+    rotated = queries.double() @ reference.hadamard(64, torch.float64)
     chunks = torch.arange(6)[None, None]
-    heaviest = {
+    top = {
         int(reference.score_groups(row, of_row, codes, scales, chunks, 2).argmax())
-        for row, of_row in zip(turned.split(1, 2), centre_scores.split(1, 2), strict=True)
+        for row, of_row in zip(rotated.split(1, 2), centre_scores.split(1, 2), strict=True)
     }
     assert bool(found[1].isfinite().all())
     assert 1 <= float(found[1].min()) <= float(found[1].max()) <= reference.MAX_IMPORTANCE
-    assert heaviest <= set(found[0][0, 0].tolist())
+    assert top <= set(found[0][0, 0].tolist())
 
 
 # Attention
@@ -211,7 +213,7 @@ def test_attend_pages(
 
 @compiled
 @pytest.mark.parametrize("seed", [2, 3])
-def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
+def test_attend_pages_in_parts(seed: int) -> None:
     case = page_case(64, 3, 3, 1, 1, 1400, 3000, seed, 1.0, 2)
     importance = importance_for(case, seed)
     found = cpu.attend_pages(*case, 0.125, True, importance)
@@ -225,8 +227,8 @@ def test_pages_of_a_row_attended_to_in_parts(seed: int) -> None:
 
 @compiled
 @pytest.mark.parametrize(("dim", "ratio", "rows"), [(64, 3, 16), (128, 8, 16), (64, 3, 13)])
-def test_many_pages_of_a_block_as_it_is_read(dim: int, ratio: int, rows: int) -> None:
-    """Blocks with 16 rows and more are the matrix unit's, where there is one."""
+def test_attend_many_pages_in_prefill(dim: int, ratio: int, rows: int) -> None:
+    """AMX, where the CPU has it, takes blocks of 16 rows and more."""
     case = page_case(dim, 2, ratio, 3, rows, 700, 3000, seed=5, size=2.0, group_size=2)
     scale, importance = 1 / math.sqrt(dim), importance_for(case, 5)
     found = cpu.attend_pages(*case, scale, True, importance)
@@ -236,10 +238,10 @@ def test_many_pages_of_a_block_as_it_is_read(dim: int, ratio: int, rows: int) ->
     assert found[1] is not None
     assert expected[1] is not None
     assert_near(found[1], expected[1].double(), 1e-3, 1e-1)
-    weights = cpu.attention_lse(*case, scale)
-    assert weights is not None
-    of_all = reference.attention_lse(*exact(case), scale)
-    torch.testing.assert_close(weights, of_all.float(), rtol=1e-5, atol=1e-4)
+    lse = cpu.attention_lse(*case, scale)
+    assert lse is not None
+    expected_lse = reference.attention_lse(*exact(case), scale)
+    torch.testing.assert_close(lse, expected_lse.float(), rtol=1e-5, atol=1e-4)
 
 
 @compiled
@@ -249,7 +251,7 @@ def test_many_pages_of_a_block_as_it_is_read(dim: int, ratio: int, rows: int) ->
     st.integers(1, 9), st.integers(5, 40), st.integers(17, 150), st.sampled_from([0.3, 4.0]),
     seeds,
 )  # fmt: skip
-def test_log_mass(
+def test_attention_lse(
     dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
     size: float, seed: int,
 ) -> None:  # fmt: skip
@@ -263,7 +265,7 @@ def test_log_mass(
 
 @compiled
 def test_attend_pages_with_weights_far_apart() -> None:
-    """Scores in the hundreds: nearly one-hot, and a maximum that grows from tile to tile."""
+    """Scores in the hundreds: nearly one-hot weights, and a maximum that rises between tiles."""
     case = page_case(64, 2, 3, 2, 5, 40, 180, seed=11, size=8, group_size=2)
     found = cpu.attend_pages(*case, 1.0, True)
     expected = reference.attend_pages(*exact(case), 1.0, True)

@@ -1,7 +1,7 @@
-"""The compiled row-wise and index kernels against their plain definitions; threads.
+"""The compiled row-wise and index kernels against their torch references; threads.
 
-Expected values come from the definition in float64 on the same bf16 numbers. All memory that the
-wrappers ask for is filled with NaN (or large numbers) first, so that what is not written shows.
+Expected values come from the reference in float64 on the same bf16 numbers. All memory that the
+wrappers allocate is filled with NaN (or 123) first, so that unwritten places show.
 """
 
 import ctypes
@@ -48,7 +48,7 @@ def test_linear(rows: int, size_in: int, size_out: int, wide: bool, seed: int) -
 
 
 @compiled
-def test_linear_takes_rows_that_are_not_side_by_side() -> None:
+def test_linear_takes_rows_that_are_not_contiguous() -> None:
     inputs, weight = random(5, 80)[:, :40], random(30, 40, seed=1)
     out = cpu.linear(inputs, weight)
     assert out is not None
@@ -86,8 +86,8 @@ def test_rotate(rows: int, heads: int, others: int, dim: int, seed: int) -> None
     angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
     out = cpu.rotate(inputs, angles.cos(), angles.sin(), heads)
     assert out is not None
-    turns = angles.cos().double(), angles.sin().double()
-    assert_near(out, reference.rotate(inputs.double(), *turns, heads), BF16_STEP, 1e-3)
+    cos_and_sin = angles.cos().double(), angles.sin().double()
+    assert_near(out, reference.rotate(inputs.double(), *cos_and_sin, heads), BF16_STEP, 1e-3)
 
 
 @compiled
@@ -114,12 +114,12 @@ def test_summarize(heads: int, runs: int, size: int, dim: int, seed: int) -> Non
     angles = torch.rand(size, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
     out = cpu.summarize(keys, angles.cos(), angles.sin())
     assert out is not None
-    turns = angles.cos().double(), angles.sin().double()
-    assert_near(out, reference.summarize(keys.double(), *turns), 1e-5, 1)
+    cos_and_sin = angles.cos().double(), angles.sin().double()
+    assert_near(out, reference.summarize(keys.double(), *cos_and_sin), 1e-5, 1)
 
 
 def levels(codes: torch.Tensor) -> torch.Tensor:
-    """[kv_heads, chunks, CHUNK, dim] of codes."""
+    """Unpack codes to levels [kv_heads, chunks, CHUNK, dim]."""
     ones = torch.ones(*codes.shape[:2], CHUNK, dtype=torch.bfloat16)
     return reference.decode_tokens(codes, ones) + 1.5
 
@@ -137,11 +137,11 @@ def test_encode_tokens(heads: int, chunks: int, dim: int, spread: float, seed: i
     assert encoded is not None
     expected = reference.encode_tokens(keys.double(), centres.double())
     assert encoded[0].shape == expected[0].shape
-    # Levels may differ where float32 rounding carries a number over a border.
+    # Levels may differ where float32 rounding moves a number across a border.
     own = keys.double().unflatten(1, (chunks, CHUNK)) - centres.double()[:, :, None]
-    turned = own @ reference.hadamard(dim, torch.float64)
-    places = turned / turned.square().mean(-1, keepdim=True).sqrt()
-    on_border = (places - places.round()).abs() < 1e-5
+    rotated = own @ reference.hadamard(dim, torch.float64)
+    exact_levels = rotated / rotated.square().mean(-1, keepdim=True).sqrt()
+    on_border = (exact_levels - exact_levels.round()).abs() < 1e-5
     differs = levels(encoded[0]) != levels(expected[0])
     assert not bool((differs & ~on_border).any())
     assert_near(encoded[1], expected[1].double(), 2.1 * BF16_STEP, 0)
@@ -154,7 +154,7 @@ def test_encode_keys_equal_to_their_centre() -> None:
     assert torch.equal(encoded[1], torch.zeros(1, 1, CHUNK, dtype=torch.bfloat16))
 
 
-# What is not taken
+# Arguments that the compiled kernels refuse
 
 
 def refused() -> dict[str, Any]:
@@ -163,18 +163,18 @@ def refused() -> dict[str, Any]:
     centres, codes, scales = index_of(1, 2, 32, seed=0)
     rows = random(1, 1, 2, 32).float()
     ends = torch.tensor([2], dtype=torch.int32)
-    turns = torch.ones(4, 8)
+    ones = torch.ones(4, 8)
     keys = random(1, CHUNK, 32)
     wide_index = random(1, 2, 96), torch.zeros(1, 2, 4, 6, 16, 4, dtype=torch.uint8), scales
     return {
         "linear of many rows": lambda: cpu.linear(random(17, 8), random(4, 8)),
         "linear of float32": lambda: cpu.linear(torch.ones(1, 8), torch.ones(4, 8)),
-        "linear of a turned weight": lambda: cpu.linear(random(1, 8), random(8, 4).T),
+        "linear of a transposed weight": lambda: cpu.linear(random(1, 8), random(8, 4).T),
         "linear to float64": lambda: cpu.linear(random(1, 8), random(4, 8), torch.float64),
         "norm of float32": lambda: cpu.rms_norm(torch.ones(2, 8), torch.ones(8), 1e-6),
-        "rotation of float32": lambda: cpu.rotate(torch.ones(4, 1, 16), turns, turns, 1),
-        "gate of float64": lambda: cpu.gated_silu(torch.ones(2, 8).double()),
-        "summary of float32": lambda: cpu.summarize(torch.ones(1, 8, 16), turns, turns),
+        "rotation of float32": lambda: cpu.rotate(torch.ones(4, 1, 16), ones, ones, 1),
+        "gated SiLU of float64": lambda: cpu.gated_silu(torch.ones(2, 8).double()),
+        "summary of float32": lambda: cpu.summarize(torch.ones(1, 8, 16), ones, ones),
         "codes for a GPU": lambda: cpu.encode_tokens(keys, centres[:, :1], "tokens"),
         "codes of a small chunk": lambda: cpu.encode_tokens(keys[:, :32], centres[:, :1]),
         "selection in float64": lambda: cpu.select_groups(
@@ -200,7 +200,7 @@ def refused() -> dict[str, Any]:
 
 @compiled
 @pytest.mark.parametrize("case", list(refused()))
-def test_other_tensors_are_left_to_the_plain_definition(case: str) -> None:
+def test_other_arguments_are_refused(case: str) -> None:
     assert refused()[case]() is None
 
 
@@ -209,7 +209,7 @@ def test_other_tensors_are_left_to_the_plain_definition(case: str) -> None:
 
 @pytest.fixture
 def private_library(tmp_path: Path) -> Callable[[int], ctypes.CDLL]:
-    """Opens a copy of the library, which has a pool of its own, with a number of threads."""
+    """Open copies of the library, each with its own pool of threads."""
 
     def open_copy(threads: int) -> ctypes.CDLL:
         path = tmp_path / f"{threads}.so"
