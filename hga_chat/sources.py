@@ -1,9 +1,9 @@
-"""Which passages of the documents an answer read, from the attention mass of its tokens."""
+"""Find the passages of the documents that an answer attended to."""
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from hga_chat.documents import DocumentTokens, Passage
 
-GROUP_SIZE = RouterConfig.trace_bin_tokens
-"""Tokens of a group as traces tell them; the router may choose smaller ones."""
+TRACE_BIN_TOKENS = RouterConfig.trace_bin_tokens
+"""Tokens that a trace counts together; the router may choose smaller groups."""
 MAX_SOURCES = 5
 LEAST_MASS = 0.0035
-"""Mass in the mean of a sentence's tokens: a passage that rises less does not stand out."""
+"""Least mean mass over the tokens of a sentence for a passage to stand out."""
 LEAST_SHARE_OF_BEST = 0.1
-"""Of the mass of the sentence's best passage."""
+"""Least share of the mass of the sentence's best passage."""
 
 _NEARLY_AS_MUCH = 0.3
 _REACH = 2
@@ -31,7 +31,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+|\n+")
 
 @dataclass(frozen=True)
 class Source:
-    """A passage an answer read."""
+    """A passage that an answer attended to."""
 
     path: str
     label: str
@@ -39,7 +39,7 @@ class Source:
     end_line: int | None
     page: str | None
     score: float
-    """Share of the attention mass that stands out on the documents, 0 to 1; of the whole answer."""
+    """Share of the mass that stands out on the documents over the whole answer, 0 to 1."""
     text: str
     start_token: int
     """First token, counted from the first token of the documents."""
@@ -52,7 +52,7 @@ class Source:
         return where(self.path, self.start_line, self.end_line, self.page, self.label)
 
     def as_object(self) -> dict[str, object]:
-        """What is printed and exported of it as JSON."""
+        """Return the fields that are printed and exported as JSON."""
         return {
             "path": self.path,
             "label": self.label,
@@ -66,48 +66,47 @@ class Source:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Where an answer is from, as far as its attention tells."""
+    """Where an answer comes from, judged by its attention."""
 
     sources: tuple[Source, ...] = ()
-    """The passages it read most; none if none stands out."""
+    """The passages it attended to most; empty if none stands out."""
     from_conversation: bool = False
-    """Whether it read earlier turns more than any passage; it then has no sources."""
-    standing_out: "torch.Tensor | None" = field(default=None, compare=False)
-    """[groups] float64: the mass that stands out, summed over the answer; 0 off the documents."""
+    """Whether earlier turns drew more attention than any passage; it then has no sources."""
 
 
 @dataclass(frozen=True)
 class _Peak:
-    """Groups of one section that stand out for one sentence, numbered within the documents."""
+    """Neighbouring bins of one section that stand out for one sentence."""
 
     rank: int
-    """0 for the heaviest of the sentence."""
+    """0 for the heaviest peak of the sentence."""
     sentence: int
-    groups: range
+    bins: range
+    """Numbered from the first bin of the documents."""
     mass: float
 
 
-def add_mass(total: "torch.Tensor", mass: "torch.Tensor") -> "torch.Tensor":
-    """Sum two [groups] tensors of which the later one may be longer, as a session grows."""
-    longer, shorter = (mass, total) if mass.numel() > total.numel() else (total, mass)
+def add_mass(one: "torch.Tensor", other: "torch.Tensor") -> "torch.Tensor":
+    """Sum two [bins] tensors; the shorter one is from earlier, before the session grew."""
+    longer, shorter = (other, one) if other.numel() > one.numel() else (one, other)
     summed = longer.clone()
     summed[: shorter.numel()] += shorter
     return summed
 
 
 def standing_out(per_token: "Sequence[torch.Tensor]") -> "torch.Tensor":
-    """Attention mass above what the answer reads whatever it says.
+    """Return the attention mass of each token above the median over the answer.
 
-    Some groups, at the start and the end above all, are read for every token alike. What was read
-    for the words of this answer rises above a group's median over its tokens.
+    Some bins, above all at the start and the end, draw attention from every token alike. Attention
+    that the words of this answer cause rises above a bin's median over the answer's tokens.
 
     Args:
-        per_token: for each token of the answer, [groups] attention mass; later ones may be longer,
+        per_token: for each token of the answer, [bins] attention mass; later ones may be longer,
             as the session grows.
 
     Returns:
-        [tokens, groups] float32, the mass above the median; all mass of a single token, and where
-        every token read the same.
+        [tokens, bins] float32, the mass above the median. If no token differs from the others, as
+        with a single token, all mass.
     """
     import torch
 
@@ -118,10 +117,37 @@ def standing_out(per_token: "Sequence[torch.Tensor]") -> "torch.Tensor":
     return above if bool(above.any()) else stacked
 
 
-def sentence_numbers(pieces: Sequence[str]) -> list[int]:
-    """For each token's text the number of its sentence or line in the answer.
+def document_bins(layout: "DocumentTokens", document_start: int) -> range:
+    """Return the bins of the session in which only document tokens count.
 
-    What is shorter than a few tokens, such as an abbreviation, belongs to what follows.
+    The first bin is a sink whatever it holds. The bin with the end of the documents also holds the
+    beginning of a question.
+    """
+    first = max(document_start // TRACE_BIN_TOKENS, 1)
+    return range(first, (document_start + len(layout.token_ids)) // TRACE_BIN_TOKENS)
+
+
+def standing_out_in(
+    bins: range, per_token: "Sequence[torch.Tensor]"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return what stands out in the documents and after them.
+
+    Args:
+        bins: those of the documents; earlier ones are left out.
+        per_token: for each token of the answer, [bins of the session] attention mass.
+
+    Returns:
+        Two float64 tensors: [tokens, bins of the documents] and [tokens, later bins].
+    """
+    above = standing_out([mass[bins.start :] for mass in per_token]).double()
+    in_documents, later = above.tensor_split([len(bins)], 1)
+    return in_documents, later
+
+
+def sentence_numbers(pieces: Sequence[str]) -> list[int]:
+    """Number the sentences or lines of an answer; return the number for each token's text.
+
+    Anything shorter than a few tokens, such as an abbreviation, belongs to what follows.
     """
     ends = [match.end() for match in _SENTENCE_END.finditer("".join(pieces))]
     last_characters = [end - 1 for end in accumulate(map(len, pieces))]
@@ -143,81 +169,76 @@ def attribute(
     document_start: int,
     turn_start: int,
 ) -> Attribution:
-    """Find the passages that an answer read most, at most ``MAX_SOURCES``.
+    """Find the passages that an answer attended to most, at most ``MAX_SOURCES``.
 
-    A passage is a group that stands out for a sentence, with neighbours in its section that do so
+    A passage is a bin that stands out for a sentence, with neighbours in its section that stand out
     nearly as much. The heaviest passages of all sentences come first, in the order of the
-    sentences, then their second ones, and so on.
+    sentences, then the second heaviest, and so on.
 
     Args:
-        per_token: for each token of the answer, [groups] attention mass per group of the session,
-            that of sinks and recent tokens included.
+        per_token: for each token of the answer, [bins] attention mass over the session, the window
+            included.
         pieces: the text of each of these tokens.
         layout: where each document token comes from.
         document_start: position in the session of the first document token.
-        turn_start: of the question's first token.
+        turn_start: position of the question's first token.
     """
-    import torch
-
-    # The first group is a sink whatever is in it; the one with the documents' end holds the
-    # beginning of a question as well.
-    first = max(document_start // GROUP_SIZE, 1)
-    end = (document_start + len(layout.token_ids)) // GROUP_SIZE
-    above = standing_out([mass[first:] for mass in per_token]).double()
-    in_documents, later = above.tensor_split([max(end - first, 0)], 1)
-    of_answer = torch.nn.functional.pad(in_documents.sum(0), (first, 0))
+    bins = document_bins(layout, document_start)
+    in_documents, later = standing_out_in(bins, per_token)
     numbers = sentence_numbers(pieces)
-    places = _Places(layout, first * GROUP_SIZE - document_start)
+    texts = _BinTexts(layout, bins.start * TRACE_BIN_TOKENS - document_start)
     peaks: list[_Peak] = []
     for sentence, tokens in groupby(range(len(numbers)), numbers.__getitem__):
-        peaks += _peaks(sentence, in_documents[list(tokens)], places)
-    in_turns = float(later[:, : max(turn_start // GROUP_SIZE - max(end, first), 0)].sum())
+        peaks += _peaks(sentence, in_documents[list(tokens)], texts)
+    turns_end = turn_start // TRACE_BIN_TOKENS - max(bins.stop, bins.start)
+    in_turns = float(later[:, : max(turns_end, 0)].sum())
     best = sum(peak.mass for peak in peaks if peak.rank == 0)
     # A single token has nothing to stand out from.
     if len(per_token) > 1 and in_turns > max(best, LEAST_MASS * len(per_token)):
-        return Attribution(from_conversation=True, standing_out=of_answer)
+        return Attribution(from_conversation=True)
     peaks.sort(key=lambda peak: (peak.rank, -peak.mass))
     chosen: list[_Peak] = []
     for peak in peaks:
-        if all(_are_apart(peak.groups, other.groups) for other in chosen):
+        if all(_are_apart(peak.bins, other.bins) for other in chosen):
             chosen.append(peak)
     chosen = sorted(chosen[:MAX_SOURCES], key=lambda peak: (peak.rank, peak.sentence))
-    shares = (of_answer / of_answer.sum().clamp_min(1e-30)).tolist()[first:]
+    mass = in_documents.sum(0)
+    shares = (mass / mass.sum().clamp_min(1e-30)).tolist()
     sources = [
-        places.source(peak.groups, sum(shares[peak.groups.start : peak.groups.stop]))
-        for peak in chosen
+        texts.source(peak.bins, sum(shares[peak.bins.start : peak.bins.stop])) for peak in chosen
     ]
-    return Attribution(tuple(sources), standing_out=of_answer)
+    return Attribution(tuple(sources))
 
 
 def _are_apart(one: range, other: range) -> bool:
     return one.stop <= other.start or other.stop <= one.start
 
 
-class _Places:
-    """What the groups of the documents hold; the first of them begins at token ``offset``."""
+class _BinTexts:
+    """The text of the documents' bins; the first bin begins at document token ``offset``."""
 
     def __init__(self, layout: "DocumentTokens", offset: int) -> None:
         self._layout = layout
         self._offset = offset
 
-    def _tokens(self, groups: range) -> tuple[int, int]:
-        start, end = (self._offset + group * GROUP_SIZE for group in (groups.start, groups.stop))
+    def _tokens(self, bins: range) -> tuple[int, int]:
+        start = self._offset + bins.start * TRACE_BIN_TOKENS
+        end = self._offset + bins.stop * TRACE_BIN_TOKENS
         return max(start, 0), min(end, len(self._layout.token_ids))
 
-    def passage(self, groups: range) -> "Passage":
-        """The part that most of these groups' text is in."""
-        found = self._layout.locate(*self._tokens(groups))
+    def passage(self, bins: range) -> "Passage":
+        """Return the passage that holds most of the text of these bins."""
+        found = self._layout.locate(*self._tokens(bins))
         return max(found, key=lambda passage: len(passage.text))
 
-    def section(self, group: int) -> tuple[str, str]:
-        """Path and label of the section that most of a group is in."""
-        passage = self.passage(range(group, group + 1))
+    def section(self, number: int) -> tuple[str, str]:
+        """Return path and label of the section that holds most of a bin."""
+        passage = self.passage(range(number, number + 1))
         return passage.path, passage.label
 
-    def source(self, groups: range, score: float) -> Source:
-        found = self.passage(groups)
-        start, end = self._tokens(groups)
+    def source(self, bins: range, score: float) -> Source:
+        found = self.passage(bins)
+        start, end = self._tokens(bins)
         return Source(
             path=found.path,
             label=found.label,
@@ -231,13 +252,13 @@ class _Places:
         )
 
 
-def _peaks(sentence: int, above: "torch.Tensor", places: _Places) -> Iterator[_Peak]:
-    """The passages that stand out for the tokens of one sentence, heaviest groups first.
+def _peaks(sentence: int, above: "torch.Tensor", texts: _BinTexts) -> Iterator[_Peak]:
+    """Yield the passages that stand out for one sentence, heaviest first.
 
     Args:
         sentence: its number.
-        above: [tokens, groups] mass that stands out.
-        places: what the groups hold.
+        above: [tokens of the sentence, bins of the documents] mass that stands out.
+        texts: the text of the bins.
     """
     left = dict(enumerate(above.sum(0).tolist()))
     least = LEAST_MASS * above.shape[0]
@@ -245,22 +266,22 @@ def _peaks(sentence: int, above: "torch.Tensor", places: _Places) -> Iterator[_P
         heaviest = max(left, key=left.__getitem__, default=None)
         if heaviest is None or left[heaviest] <= 0:
             return
-        groups = _around(heaviest, left, places)
-        mass = sum(left.pop(group) for group in groups)
+        bins = _around(heaviest, left, texts)
+        mass = sum(left.pop(number) for number in bins)
         if mass < least:
             return
-        yield _Peak(rank, sentence, groups, mass)
+        yield _Peak(rank, sentence, bins, mass)
         if rank == 0:
             least = max(least, LEAST_SHARE_OF_BEST * mass)
 
 
-def _around(peak: int, mass: dict[int, float], places: _Places) -> range:
-    """A group with those neighbours in its section that stand out nearly as much."""
-    section = places.section(peak)
+def _around(peak: int, mass: dict[int, float], texts: _BinTexts) -> range:
+    """Return a bin with the neighbours in its section that stand out nearly as much."""
+    section = texts.section(peak)
 
-    def belongs(group: int) -> bool:
-        enough = mass.get(group, 0.0) >= _NEARLY_AS_MUCH * mass[peak]
-        return enough and places.section(group) == section
+    def belongs(number: int) -> bool:
+        enough = mass.get(number, 0.0) >= _NEARLY_AS_MUCH * mass[peak]
+        return enough and texts.section(number) == section
 
     start, stop = peak, peak + 1
     while peak - start < _REACH and belongs(start - 1):

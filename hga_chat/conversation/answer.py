@@ -27,9 +27,6 @@ class Answer:
     """The turn in the session: the question with what introduces it, and the answer."""
     from_conversation: bool = False
     """Whether it read earlier turns more than any passage; not known where the turn was saved."""
-    standing_out: "torch.Tensor | None" = None
-    """[groups] float64: what the answer read of the documents beyond what each of its words reads,
-    of which ``Source.score`` is a share; not known of ``Conversation.turns``."""
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

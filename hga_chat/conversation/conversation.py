@@ -236,11 +236,10 @@ class Conversation:
             mass,
             turn,
             found.from_conversation,
-            found.standing_out,
         )
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)
         else:
             # What a turn read is for whoever asked: at 64K it takes 50 KB, its text takes 1.
-            self.turns.append(replace(answer, group_mass=torch.zeros(0), standing_out=None))
+            self.turns.append(replace(answer, group_mass=torch.zeros(0)))
         yield answer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hga_chat.sources import GROUP_SIZE, Source
+from hga_chat.sources import TRACE_BIN_TOKENS, Source
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
@@ -142,13 +142,13 @@ def _score(
 def _groups_of(source: Source, document_start: int, size: int) -> range:
     """The pages of a size that hold a passage, without the first group, which all tokens need."""
     start, end = (document_start + token for token in (source.start_token, source.end_token))
-    return range(max(start, GROUP_SIZE) // size, -(-end // size))
+    return range(max(start, TRACE_BIN_TOKENS) // size, -(-end // size))
 
 
 def _elsewhere(conversation: "Conversation", taken: Sequence[range], size: int) -> list[list[int]]:
     """For each passage as many neighbouring groups elsewhere in the documents, if there are."""
     draw = random.Random(_SEED)  # noqa: S311
-    first = -(-max(conversation.document_start, GROUP_SIZE) // size)
+    first = -(-max(conversation.document_start, TRACE_BIN_TOKENS) // size)
     last = conversation.document_end // size
     used = {group for groups in taken for group in groups}
     picked = []

@@ -179,8 +179,8 @@ class ChatApp(App[None]):
         """Show the documents."""
         self.document_tree.lay_out(layout)
         for block_map in self._maps:
-            block_map.lay_out(self.flow.view.map.documents)
-        self.map.set_class(not self.flow.view.map.blocks, "-empty")
+            block_map.lay_out(self.flow.view.grid.documents)
+        self.map.set_class(not self.flow.view.grid.blocks, "-empty")
         if layout is None:
             self.prompt.placeholder = "Ask about anything; / for commands"
         else:
@@ -192,21 +192,21 @@ class ChatApp(App[None]):
             block_map.fill(fraction)
         self._entitle()
 
-    def show_anew(self) -> None:
+    def redraw_trace(self) -> None:
         """Show what is to be shown with nothing left glowing of what was before."""
         for block_map in self._maps:
             block_map.clear()
-        self.show_reading()
+        self.show_trace()
 
-    def show_reading(self, newest: Sequence[float] | None = None) -> None:
+    def show_trace(self, newest: Sequence[float] | None = None) -> None:
         """Show what was read; ``newest`` [groups] by the latest tokens glows."""
         view = self.flow.view
         totals = view.levels()
         is_lit = view.mode == "answer" and view.is_whole
-        now = view.map.block_levels(newest) if newest and is_lit else None
-        sources, always = view.source_blocks, view.always
+        now = view.grid.block_levels(newest) if newest and is_lit else None
+        sources, window = view.source_blocks, view.window
         for block_map in self._maps:
-            block_map.light(now, totals, sources, always)
+            block_map.light(now, totals, sources, window)
         self._entitle()
         self.document_tree.show_shares(view.document_shares())
 
@@ -428,7 +428,7 @@ class ChatApp(App[None]):
             return
         view = self.flow.view
         view.mode = MODES[(MODES.index(view.mode) + 1) % len(MODES)]
-        self.show_anew()
+        self.redraw_trace()
 
     def action_step_layer(self, by: int) -> None:
         """Show what the next layer of the model read, or the one before."""
@@ -437,7 +437,7 @@ class ChatApp(App[None]):
             self.notify(NO_LAYERS, severity="warning")
             return
         view.step_layer(by)
-        self.show_anew()
+        self.redraw_trace()
 
     def action_layer(self, number: str = "") -> None:
         """Show what one layer of the model read; without a number all of them together."""
@@ -447,7 +447,7 @@ class ChatApp(App[None]):
             self.notify(known, severity="warning")
             return
         view.show_layer(int(number or 0))
-        self.show_anew()
+        self.redraw_trace()
 
     def on_transcript_pointed(self, message: Transcript.Pointed) -> None:
         """Show what an answer or one of its words read."""
@@ -455,11 +455,11 @@ class ChatApp(App[None]):
         view = self.flow.view
         view.turn = message.turn or (turns[-1] if turns else None)
         view.token = message.token if message.turn else None
-        self.show_anew()
+        self.redraw_trace()
 
     def on_block_map_pointed(self, message: BlockMap.Pointed) -> None:
         """Name the block under the mouse or the cursor."""
-        found = None if message.block is None else self.flow.view.map.passage(message.block)
+        found = None if message.block is None else self.flow.view.grid.passage(message.block)
         if found is None:
             self.map.point("")
             return
@@ -469,10 +469,10 @@ class ChatApp(App[None]):
 
     def on_block_map_opened(self, message: BlockMap.Opened) -> None:
         """Show the passage of a block."""
-        read_map = self.flow.view.map
-        found = read_map.passage(message.block)
+        grid = self.flow.view.grid
+        found = grid.passage(message.block)
         if found is not None:
-            self._view([(*read_map.tokens_of(message.block), found.place)], 0)
+            self._view([(*grid.tokens_of(message.block), found.place)], 0)
 
     def on_transcript_source_opened(self, message: Transcript.SourceOpened) -> None:
         """Show a passage an answer read."""
@@ -501,9 +501,11 @@ class ChatApp(App[None]):
         layout, view = self.flow.layout, self.flow.view
         if layout is None or isinstance(self.screen, Viewer):
             return
-        brightness = view.map.brightness(view.mass)
-        shown = Viewer(layout, places, number, brightness, view.told, is_plain=self._is_plain)
-        self.push_screen(shown)
+        brightness = view.grid.brightness(view.mass)
+        readers = view.readers_text
+        self.push_screen(
+            Viewer(layout, places, number, brightness, readers, is_plain=self._is_plain)
+        )
 
 
 def is_of_use(app: "ChatApp", action: str) -> bool:
@@ -520,7 +522,7 @@ def is_of_use(app: "ChatApp", action: str) -> bool:
             is_selected = bool(app.screen.get_selected_text())
             return is_selected or any(turn.text for turn in turns)
         case "map_mode":
-            return any(turn.reading.total for turn in turns)
+            return any(turn.trace.total for turn in turns)
         case "step_layer":
             return app.flow.view.num_layers > 0
     return True

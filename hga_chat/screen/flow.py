@@ -1,6 +1,5 @@
 """From questions to the engine, and from its reports to what is shown."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,25 +7,27 @@ from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
     Forgotten,
-    LayersRead,
     Loading,
     MemoryReport,
     Note,
     Opened,
-    Reading,
-    ReadingQuestion,
+    Prefilling,
+    PrefillingQuestion,
     Ready,
     Report,
     Streamed,
+    TraceReport,
     Verified,
 )
 from hga_chat.screen.opening import Opening
-from hga_chat.screen.trace.answer_trace import added
-from hga_chat.screen.trace.block_grid import ReadMap
-from hga_chat.screen.trace.map_view import ReadView
+from hga_chat.screen.trace.block_grid import BlockGrid
+from hga_chat.screen.trace.map_view import MapView
 from hga_chat.screen.transcript.turn import Turn
+from hga_chat.sources import add_mass
 
 if TYPE_CHECKING:
+    import torch
+
     from hga_chat.conversation.answer import Answer
     from hga_chat.documents import DocumentTokens
     from hga_chat.screen.app import ChatApp
@@ -50,7 +51,7 @@ class Flow:
         self.state = "starting"
         self.layout: DocumentTokens | None = None
         self.turn: Turn | None = None
-        self.view = ReadView(ReadMap(None, 0, 64, 16), lambda: app.transcript.turns)
+        self.view = MapView(BlockGrid(None, 0, 64, 16), lambda: app.transcript.turns)
         self._app = app
         self._engine = engine
         self._opening = Opening()
@@ -58,8 +59,8 @@ class Flow:
         self._temperature: float | None = None
         self._streamed: Streamed | None = None
         """The latest that the panels do not show yet."""
-        self._newest: Sequence[float] = []
-        """[groups] what the tokens read that the panels do not show yet."""
+        self._newest: torch.Tensor | None = None
+        """[bins] the mass of tokens that the panels do not show yet."""
 
     @property
     def is_free(self) -> bool:
@@ -92,27 +93,27 @@ class Flow:
                 transcript.show_card(self._opening.load(report))
             case Opened():
                 self._open(report)
-            case Reading():
+            case Prefilling():
                 self._set_state(f"reading {report.fraction:.0%}")
                 if self.layout is not None:
                     tokens = min(report.tokens, len(self.layout))
-                    self._app.title_line.reading = (round(report.fraction * tokens), tokens)
+                    self._app.title_line.prefill = (round(report.fraction * tokens), tokens)
                     transcript.show_card(self._opening.read(report))
                 self._app.fill(report.fraction)
             case Ready():
                 transcript.show_card(self._opening.ready(report))
-                self._app.title_line.reading = None
+                self._app.title_line.prefill = None
                 self._app.title_line.tokens = report.tokens
                 self._app.fill(1.0)
                 self._next()
-            case ReadingQuestion():
+            case PrefillingQuestion():
                 if self.turn:
-                    self.turn.read_question(report.fraction)
+                    self.turn.show_prefill(report.fraction)
                     transcript.changed(self.turn)
             case Streamed():
                 self._stream(report)
-            case LayersRead():
-                self._read_by_layers(report)
+            case TraceReport():
+                self._trace(report)
             case Answered():
                 self._complete(report)
             case Verified():
@@ -130,8 +131,8 @@ class Flow:
         app = self._app
         app.title_line.model, app.title_line.context = report.model_name, report.context
         self.layout = report.layout
-        self.view.map = ReadMap(
-            report.layout, report.document_start, report.chunk_size, report.group_size
+        self.view.grid = BlockGrid(
+            report.layout, report.document_start, report.chunk_size, report.trace_bin_tokens
         )
         self._opening.open(report)
         app.lay_out(report.layout)
@@ -142,49 +143,52 @@ class Flow:
             app.prompt.remember(answer.question)
         if report.turns:
             self.view.turn = app.transcript.turns[-1]
-            app.show_reading()
+            app.show_trace()
             app.refresh_bindings()
 
     def _place(self, turn: Turn, answer: "Answer") -> None:
         """Show an answer that was saved; its reading was not, but its passages were."""
-        self.view.add_sources(turn, answer.sources)
+        self.view.restore(turn, answer.sources)
         turn.complete(answer)
 
     def _stream(self, report: Streamed) -> None:
         if self.turn is None:
             return
         self.turn.stream(report.text)
-        newest = self.turn.reading.add(report.lengths, report.masses, report.always)
+        self.turn.trace.extend(report.lengths)
         self._app.transcript.changed(self.turn)
         self._streamed = report
-        self._newest = added(self._newest, newest)
 
     def show_progress(self) -> None:
         """Show in the panels how the answer has gone on."""
         if self._streamed is None:
             return
         streamed, newest = self._streamed, self._newest
-        self._streamed, self._newest = None, []
+        self._streamed, self._newest = None, None
         self._app.show_speed(streamed.tokens_per_s, streamed.ttft_s, streamed.sparsity)
-        self._app.show_reading(newest if self.view.turn is self.turn else None)
+        if newest is not None and self.view.turn is self.turn:
+            self._app.show_trace(newest.tolist())
+        else:
+            self._app.show_trace()
 
-    def _read_by_layers(self, report: LayersRead) -> None:
-        if self.turn:
-            self.turn.reading.layers = report.mass
-            if self.view.layer is not None and self.view.turn is self.turn:
-                self._app.show_reading()
+    def _trace(self, report: TraceReport) -> None:
+        if self.turn is None:
+            return
+        self.view.update(self.turn, report)
+        newest, self._newest = self._newest, report.newest
+        if newest is not None:
+            self._newest = add_mass(newest, report.newest)
 
     def _complete(self, report: Answered) -> None:
         answer = report.answer
         self.show_progress()
-        self._read_by_layers(report.layers)
         if self.turn:
             self.turn.complete(answer, has_documents=self.layout is not None)
-            if answer.standing_out is not None:
-                self.view.complete(self.turn, answer.standing_out)
+            if report.trace is not None:
+                self.view.update(self.turn, report.trace)
             self._app.transcript.changed(self.turn)
             if self.view.turn is self.turn:
-                self._app.show_reading()
+                self._app.show_trace()
         finished = answer.finished
         if finished.completion_tokens:
             self._app.show_speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity)
@@ -221,9 +225,9 @@ class Flow:
             self._set_state("ready")
             return
         self.view.turn, self.view.token = self.turn, None
-        self._app.show_anew()
+        self._app.redraw_trace()
         self._set_state("answering")
-        self.turn.read_question(0.0)
+        self.turn.show_prefill(0.0)
         self._app.transcript.changed(self.turn)
         self._engine.ask(self.turn.question, temperature=self._temperature)
         self._temperature = None
@@ -278,7 +282,7 @@ class Flow:
         self._app.transcript.take_out(turn)
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
-        self._app.show_anew()
+        self._app.redraw_trace()
         self._app.refresh_bindings()
         return turn.question
 
@@ -299,7 +303,7 @@ class Flow:
         self._engine.forget()
         self._app.transcript.clear()
         self.view.turn = self.view.token = None
-        self._app.show_anew()
+        self._app.redraw_trace()
         self._app.refresh_bindings()
         return True
 

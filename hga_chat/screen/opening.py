@@ -6,7 +6,7 @@ from textual.content import Content
 
 from hga_chat.display import displayable
 from hga_chat.screen.drawing.bars import QUIET, bar
-from hga_chat.screen.engine.reports import Loading, Opened, Reading, Ready
+from hga_chat.screen.engine.reports import Loading, Opened, Prefilling, Ready
 
 if TYPE_CHECKING:
     from hga_chat.documents import Skipped
@@ -39,7 +39,7 @@ class Opening:
         self._skipped = report.skipped
         self._notes = report.notes
 
-    def read(self, report: Reading) -> Content:
+    def read(self, report: Prefilling) -> Content:
         """How far the documents are read."""
         left = report.seconds * (1 / report.fraction - 1) if report.fraction > 0 else 0.0
         done = report.fraction * report.tokens
@@ -60,12 +60,12 @@ class Opening:
                 ("\n'hga-chat ingest PATH…' reads documents. F1 lists keys and commands.", QUIET),
             )
         how = ""
-        if report.read_tokens:
-            pace = report.read_tokens / report.seconds if report.seconds > 0 else 0.0
+        if report.prefilled_tokens:
+            pace = report.prefilled_tokens / report.seconds if report.seconds > 0 else 0.0
             how = f" · {duration(report.seconds)} · {pace:,.0f} tok/s"
         lines = [
             Content.assemble(
-                ("Read " if report.read_tokens else "Open: ", QUIET),
+                ("Read " if report.prefilled_tokens else "Open: ", QUIET),
                 (count(self._document_tokens, "token"), "bold"),
                 (f" in {count(self._documents, 'document')}", ""),
                 (how, QUIET),

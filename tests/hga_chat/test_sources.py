@@ -10,12 +10,14 @@ from hga_chat.sources import (
     Source,
     add_mass,
     attribute,
+    document_bins,
     sentence_numbers,
     standing_out,
+    standing_out_in,
 )
 from tests.support.scripted import ScriptedTokenizer
 
-GROUP = 16
+BIN = 16
 
 
 def numbered(path, lines):
@@ -32,17 +34,17 @@ def layout():
 
 
 def mass_on(layout, document_start, *ranges):
-    """[groups] mass spread evenly over ranges of document tokens, with their shares."""
-    groups = torch.zeros((document_start + len(layout)) // GROUP + 1)
+    """[bins] mass spread evenly over ranges of document tokens, with their shares."""
+    mass = torch.zeros((document_start + len(layout)) // BIN + 1)
     for start, end, share in ranges:
-        touched = range((document_start + start) // GROUP, (document_start + end - 1) // GROUP + 1)
-        for group in touched:
-            groups[group] += share / len(touched)
-    return groups
+        touched = range((document_start + start) // BIN, (document_start + end - 1) // BIN + 1)
+        for number in touched:
+            mass[number] += share / len(touched)
+    return mass
 
 
 def sources_of(layout, document_start, *ranges):
-    """What an answer of one token read."""
+    """Return the sources of an answer of one token."""
     mass = mass_on(layout, document_start, *ranges)
     return find_sources([mass], ["word"], layout, document_start)
 
@@ -56,8 +58,8 @@ def find_sources(read, pieces, layout, document_start):
 
 def test_heaviest_passage_comes_first_with_its_share_and_exact_lines(layout):
     a, b = layout.documents
-    # 160 = 10 groups into a file; the position of the session is 8 tokens further.
-    at = b.start + (-b.start - 8) % GROUP + 160
+    # 160 tokens are 10 bins into a file; the documents begin at position 8 of the session.
+    at = b.start + (-b.start - 8) % BIN + 160
     first, second = sources_of(layout, 8, (a.start + 328, a.start + 344, 0.25), (at, at + 32, 0.75))
     assert (first.path, first.score) == ("b", pytest.approx(0.75))
     assert (first.start_token, first.end_token) == (at, at + 32)
@@ -75,7 +77,7 @@ def test_neighbours_that_stand_out_nearly_as_much_belong_to_a_passage(layout):
     assert (faint.start_token, faint.end_token) == (416, 432)
 
 
-def test_a_passage_reaches_two_groups_to_each_side(layout):
+def test_a_passage_extends_two_bins_to_each_side(layout):
     first, *rest = sources_of(
         layout, 0, (256, 272, 0.2), *[(272 + 16 * n, 288 + 16 * n, 0.1) for n in range(4)]
     )
@@ -85,32 +87,32 @@ def test_a_passage_reaches_two_groups_to_each_side(layout):
 
 def test_passages_do_not_run_over_the_border_of_two_files(layout):
     border = layout.documents[1].start
-    start = border // GROUP * GROUP
+    start = border // BIN * BIN
     found = sources_of(layout, 0, (start - 32, start, 0.5), (start + 16, start + 48, 0.5))
     assert {source.path for source in found} == {"a", "b"}
     for source in found:
         assert source.text.startswith(source.path)
 
 
-def test_at_most_five_and_none_that_is_faint_beside_the_best(layout):
+def test_at_most_five_passages_and_none_far_below_the_best(layout):
     many = [(320 + 64 * n, 336 + 64 * n, 0.1) for n in range(9)]
     assert len(sources_of(layout, 0, *many)) == MAX_SOURCES
     faint = sources_of(layout, 0, (320, 336, 0.9), (480, 496, 0.08))
     assert [source.start_token for source in faint] == [320]
 
 
-def test_nothing_is_named_where_nothing_stands_out(layout):
+def test_no_source_is_named_if_nothing_stands_out(layout):
     assert sources_of(layout, 0, (320, 336, LEAST_MASS / 2)) == ()
     assert len(sources_of(layout, 0, (320, 336, LEAST_MASS * 2))) == 1
     assert find_sources([], [], layout, 0) == ()
     assert find_sources([torch.zeros(300)] * 3, ["a", "b", "c"], layout, 0) == ()
 
 
-def test_the_first_group_and_what_is_not_of_the_documents_do_not_count(layout):
-    mass = torch.zeros(len(layout) // GROUP + 40)
-    mass[0] = 5.0  # every token's sink
-    mass[1] = 5.0  # before the documents, which begin in group 2
-    mass[(32 + len(layout)) // GROUP :] = 5.0  # from the group on in which the question begins
+def test_the_first_bin_and_bins_outside_the_documents_do_not_count(layout):
+    mass = torch.zeros(len(layout) // BIN + 40)
+    mass[0] = 5.0  # the sink
+    mass[1] = 5.0  # before the documents, which begin in bin 2
+    mass[(32 + len(layout)) // BIN :] = 5.0  # from the bin in which the question begins
     assert find_sources([mass], ["word"], layout, 32) == ()
     mass[10] = 0.5
     (source,) = find_sources([mass], ["word"], layout, 32)
@@ -149,28 +151,30 @@ def test_a_passage_of_two_sentences_is_named_once(layout):
     read = [read, *[nothing] * 5] * 2
     found = attribute(read, pieces, layout, 0, len(layout))
     (source,) = found.sources
-    # What both sentences read of it is its share, and all that stands out lies on it.
+    # Its share counts both sentences, and everything that stands out lies on it.
     assert (source.start_token, source.score) == (320, pytest.approx(1.0))
-    assert float(found.standing_out.sum()) == pytest.approx(0.2)
-    assert float(found.standing_out[320 // GROUP]) == pytest.approx(0.2)
+    bins = document_bins(layout, 0)
+    in_documents, _ = standing_out_in(bins, read)
+    assert float(in_documents.sum()) == pytest.approx(0.2)
+    assert float(in_documents.sum(0)[320 // BIN - bins.start]) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("in_turns", "is_from_there"), [(0.04, False), (0.06, True)])
-def test_an_answer_that_read_earlier_turns_more_is_from_the_conversation(
+def test_an_answer_that_attends_more_to_earlier_turns_is_from_the_conversation(
     layout, in_turns, is_from_there
 ):
     documents = mass_on(layout, 0, (320, 336, 0.05))
-    first = len(layout) // GROUP
+    first = len(layout) // BIN
     # Four groups of earlier turns, then the question, which does not count.
     mass = torch.cat((documents[:first], torch.full((4,), in_turns / 4), torch.ones(3)))
     read = [mass, *[torch.zeros_like(mass)] * 4]
-    turn_start = (first + 4) * GROUP + 5
+    turn_start = (first + 4) * BIN + 5
     found = attribute(read, list("words"), layout, 0, turn_start)
     assert found.from_conversation == is_from_there
     assert [source.start_token for source in found.sources] == ([] if is_from_there else [320])
 
 
-def test_sentences_and_lines_are_told_apart():
+def test_sentences_and_lines_are_numbered():
     text = "It is 0.84 of one here. (Is it really so or not?) Yes it is so, and ever was"
     pieces = list(re.split(r"(?= )", text))
     numbers = sentence_numbers(pieces)
@@ -179,7 +183,7 @@ def test_sentences_and_lines_are_told_apart():
     assert sentence_numbers(["a ", "b ", "c ", "d ", "e ", "f\n", "g", "h"]) == [0] * 6 + [1] * 2
 
 
-def test_an_abbreviation_is_no_sentence():
+def test_an_abbreviation_does_not_end_a_sentence():
     pieces = ["She", " is", " Dr", ".", " Amina", " Solberg", " of", " Pellworth", "."]
     assert set(sentence_numbers(pieces)) == {0}
 
@@ -203,7 +207,7 @@ def test_place_for_people(label, start, end, page, place):
     assert Source("f", label, start, end, page, 1.0, "", 0, 1).place == place
 
 
-def test_what_every_token_reads_does_not_stand_out() -> None:
+def test_mass_that_every_token_has_does_not_stand_out() -> None:
     always, once, later = [0.5, 0.5, 0.5], [0.0, 0.25, 0.0], [0.125, 0.0]
     tokens = [
         torch.tensor([always[0], once[0]]),
@@ -214,7 +218,7 @@ def test_what_every_token_reads_does_not_stand_out() -> None:
     torch.testing.assert_close(standing_out(tokens), expected)
 
 
-def test_where_tokens_cannot_be_compared_all_mass_stands_out() -> None:
+def test_all_mass_stands_out_if_tokens_do_not_differ() -> None:
     token = torch.tensor([0.5, 0.25])
     torch.testing.assert_close(standing_out([token]), token[None])
     torch.testing.assert_close(standing_out([token, token]), torch.stack([token, token]))

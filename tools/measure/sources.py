@@ -28,7 +28,7 @@ from hga_chat.conversation.verify import verify
 from hga_chat.documents import DocumentTokens, lay_out, load_documents
 from hga_chat.models import pull_model
 from hga_chat.output import table
-from hga_chat.sources import GROUP_SIZE, Source
+from hga_chat.sources import TRACE_BIN_TOKENS, Source
 from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
 from hga_engine.opening import LoadedModel, open_engine, prepare_model
 
@@ -168,7 +168,7 @@ class Examiner:
                 return None
             shown = [span_of(source) for source in answer.sources[:SHOWN]]
             tokens = sum(end - start for start, end in shown) / max(len(shown), 1)
-            length = max(round(tokens), GROUP_SIZE)
+            length = max(round(tokens), TRACE_BIN_TOKENS)
             found = first_touching(shown, right)
             searched = keyword_search(pair["question"], *self.windows(length))
             return Pair(

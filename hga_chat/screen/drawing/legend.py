@@ -12,9 +12,9 @@ from hga_chat.screen.drawing.ramp import LEVELS, step
 
 SOURCE = LEVELS
 """In place of a step of the colour ramp: the block holds a source, whatever else is true of it."""
-ALWAYS = -1
+WINDOW = -1
 """The same: it is read whatever is asked. Least of all, as a cell shows the most of its blocks."""
-UNREAD = -2
+PENDING = -2
 """The same: it is not read in yet."""
 OLD = 0.72
 """Brightness of what was read before, against 1 for what is being read now."""
@@ -30,7 +30,7 @@ LEAST_RAMP, WIDEST_RAMP = 4, 10
 NARROW, WIDE = 36, 44
 """Cells up to which words are shortened, and from which there is room between items."""
 
-Legend = Literal["filling", "answer", "part", "unread", "lines"]
+Legend = Literal["filling", "answer", "part", "missed", "lines"]
 """Of documents being read, answers, a word or layer of one, what is left over, lines of a text."""
 
 
@@ -38,9 +38,9 @@ def sign(level: int, *, is_plain: bool) -> tuple[str, Color]:
     """The sign of a step and its colour among the terminal's own."""
     if level == SOURCE:
         return ("@" if is_plain else "◆"), Color.parse("ansi_bright_magenta")
-    if level == ALWAYS:
+    if level == WINDOW:
         return "=", Color.parse("ansi_white")
-    if level == UNREAD:
+    if level == PENDING:
         return " ", Color.parse("ansi_default")
     weight = min(level * len(SHADES) // LEVELS, len(SHADES) - 1)
     return (PLAIN_SHADES if is_plain else SHADES)[weight], SIXTEEN[weight]
@@ -60,14 +60,14 @@ def legend(kind: Legend, width: int, look: Callable[[int], tuple[str, Color]]) -
         return Content.styled(text, Style(foreground=colour))
 
     if kind == "filling":
-        return _named([(0, "read so far"), (UNREAD, "to come")], width, shown)
-    always = (ALWAYS, "always read" if width > NARROW else "always")
-    if kind == "unread":
-        return _named([(AT_REST, "hardly read"), (0, "read"), always], width, shown)
+        return _named([(0, "read so far"), (PENDING, "to come")], width, shown)
+    window = (WINDOW, "always read" if width > NARROW else "always")
+    if kind == "missed":
+        return _named([(AT_REST, "hardly read"), (0, "read"), window], width, shown)
     names = Content("")
     if kind != "lines":
         source = [(SOURCE, "source")] if kind == "answer" else []
-        names = _named([*source, always], width, shown)
+        names = _named([*source, window], width, shown)
     scale, gap = "less  more", _gap(width) if names else ""
     room = width - len(scale) - len(gap) - names.cell_length
     steps = min(max(room, LEAST_RAMP), WIDEST_RAMP)

@@ -28,8 +28,7 @@ class Opened:
     context: int
     """Tokens the session can hold."""
     chunk_size: int
-    group_size: int
-    """Tokens of a group as traces tell them."""
+    trace_bin_tokens: int
     document_start: int
     """Position in the session of the documents' first token."""
     layout: "DocumentTokens | None"
@@ -41,7 +40,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prefilling:
     """The documents are being read."""
 
     fraction: float
@@ -55,13 +54,13 @@ class Ready:
 
     tokens: int
     """Tokens in the session."""
-    read_tokens: int
+    prefilled_tokens: int
     """Of them read just now; the others had been read before."""
     seconds: float
 
 
 @dataclass(frozen=True)
-class ReadingQuestion:
+class PrefillingQuestion:
     """A question is being read."""
 
     fraction: float
@@ -74,24 +73,32 @@ class Streamed:
     text: str
     lengths: tuple[int, ...]
     """Characters of each token as it is shown."""
-    masses: "tuple[torch.Tensor, ...]"
-    """For each token [groups] attention mass per group of the session."""
     tokens: int
     """Tokens of the answer so far."""
     tokens_per_s: float
     ttft_s: float
     sparsity: float
     """Mean share of the visible tokens that were attended to so far."""
-    always: "torch.Tensor | None" = None
-    """[groups] mass of what the last token would have read in any case."""
 
 
 @dataclass(frozen=True)
-class LayersRead:
-    """What each layer read for the answer so far."""
+class TraceReport:
+    """What the answer so far attended to, per trace bin of the session."""
 
-    mass: "torch.Tensor"
-    """[layers, groups] attention mass, summed over the answer."""
+    standing_out: "torch.Tensor"
+    """[bins] float64: mass that stands out on the documents, summed over the answer."""
+    newest: "torch.Tensor"
+    """[bins] float64: the part of the tokens since the report before."""
+    token_bins: "torch.Tensor"
+    """[tokens, top bins] int32: the bins in which each token's mass stands out most."""
+    token_mass: "torch.Tensor"
+    """[tokens, top bins] float32: that mass."""
+    routed: "torch.Tensor"
+    """[bins] float32: all mass of routed groups, summed over the answer."""
+    window: bytes
+    """[bins] 1 for each bin of the last token's window; may be shorter."""
+    layers: "torch.Tensor"
+    """[layers, bins] attention mass, summed over the answer."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ class Answered:
     answer: "Answer"
     tokens: int
     """Tokens in the session."""
-    layers: LayersRead
+    trace: TraceReport | None
+    """None where there is nothing to trace: no documents or no tokens."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +156,11 @@ class Failed:
 Report = (
     Loading
     | Opened
-    | Reading
+    | Prefilling
     | Ready
-    | ReadingQuestion
+    | PrefillingQuestion
     | Streamed
-    | LayersRead
+    | TraceReport
     | Answered
     | Forgotten
     | Verified

@@ -14,18 +14,20 @@ from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
     Forgotten,
-    LayersRead,
     Loading,
     MemoryReport,
     Note,
     Opened,
-    Reading,
-    ReadingQuestion,
+    Prefilling,
+    PrefillingQuestion,
     Ready,
     Report,
     Streamed,
+    TraceReport,
     Verified,
 )
+from hga_chat.screen.engine.tracing import TraceRecorder
+from hga_chat.sources import document_bins
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
@@ -79,7 +81,7 @@ class Outbox:
         """Add ``report``, merged with the one before it where both say the same kind of thing."""
         with self._lock:
             merged = _merge(self._reports[-1], report) if self._reports else None
-            if isinstance(report, MemoryReport | LayersRead):
+            if isinstance(report, MemoryReport | TraceReport):
                 # Apart, so that it does not stand between tokens.
                 self._latest[type(report)] = report
             elif merged is None:
@@ -101,9 +103,8 @@ def _merge(last: Report, new: Report) -> Report | None:
             new,
             text=last.text + new.text,
             lengths=last.lengths + new.lengths,
-            masses=last.masses + new.masses,
         )
-    if type(last) is type(new) and isinstance(new, Loading | Reading | ReadingQuestion):
+    if type(last) is type(new) and isinstance(new, Loading | Prefilling | PrefillingQuestion):
         return new
     return None
 
@@ -216,7 +217,7 @@ class EngineThread:
                 model_name=engine.model_name,
                 context=engine.config.cache.context,
                 chunk_size=engine.config.router.chunk_size,
-                group_size=engine.config.router.trace_bin_tokens,
+                trace_bin_tokens=engine.config.router.trace_bin_tokens,
                 document_start=conversation.document_start,
                 layout=conversation.layout,
                 skipped=conversation.skipped,
@@ -228,7 +229,7 @@ class EngineThread:
         unread = conversation.unread
         began = time.perf_counter()
         for progress in conversation.prefill(self._stopping):
-            self._outbox.put(Reading(progress.fraction, progress.tokens, progress.seconds))
+            self._outbox.put(Prefilling(progress.fraction, progress.tokens, progress.seconds))
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
             self._report_memory(conversation)
@@ -262,20 +263,28 @@ class EngineThread:
         from hga_chat.conversation.answer import Answer
         from hga_engine.events import TextDelta
 
-        pace = _Pace()
+        engine, pace = conversation.engine, _Pace()
+        recorder = None
+        if conversation.layout is not None:
+            bins = document_bins(conversation.layout, conversation.document_start)
+            recorder = TraceRecorder(bins)
         try:
             for event in conversation.ask(question.text, question.sampling, question.cancel):
                 if isinstance(event, Answer):
                     self._report_memory(conversation)
-                    engine = conversation.engine
-                    layers = LayersRead(engine.layer_mass())
-                    self._outbox.put(Answered(event, engine.num_tokens, layers))
+                    trace = None
+                    if recorder and recorder.tokens:
+                        trace = recorder.report(engine.layer_mass())
+                    self._outbox.put(Answered(event, engine.num_tokens, trace))
                 elif isinstance(event, TextDelta):
                     self._outbox.put(pace.report(event))
+                    if recorder and is_token(event):
+                        recorder.add(event.trace)
+                        if recorder.is_due:
+                            self._outbox.put(recorder.report(engine.layer_mass()))
                 else:
-                    self._outbox.put(ReadingQuestion(event.fraction))
-                if self._report_memory(conversation, now=False):
-                    self._outbox.put(LayersRead(conversation.engine.layer_mass()))
+                    self._outbox.put(PrefillingQuestion(event.fraction))
+                self._report_memory(conversation, now=False)
         except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
             self._fail(error, fatal=False)
         else:
@@ -317,6 +326,11 @@ def export_turns(conversation: "Conversation", path: Path) -> str:
     return f"{len(conversation.turns)} turns written to {path}."
 
 
+def is_token(delta: "TextDelta") -> bool:
+    """Whether a delta is a token, rather than the rest of a character after the last token."""
+    return delta.token_id >= 0
+
+
 class _Pace:
     """Speed and sparsity of the answer under way."""
 
@@ -335,11 +349,9 @@ class _Pace:
         elapsed = now - self._first
         return Streamed(
             text=delta.text,
-            lengths=(len(displayable(delta.text)),),
-            masses=(trace.bin_mass,),
+            lengths=(len(displayable(delta.text)),) if is_token(delta) else (),
             tokens=self._tokens,
             tokens_per_s=(self._tokens - 1) / elapsed if elapsed > 0 else 0.0,
             ttft_s=self._first - self._began,
             sparsity=self._shares / self._tokens,
-            always=trace.window_mass,
         )

@@ -1,4 +1,4 @@
-"""From attention mass to what is shown: shares per block and document, and their colours."""
+"""Attention mass per block and document, and its brightness."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Passage
 
 
-class ReadMap:
-    """Where the blocks and documents lie in the session, and how much of each an answer read.
+class BlockGrid:
+    """The blocks and documents of a session.
 
-    A block is a chunk of the session that holds document tokens. Groups divide chunks evenly.
+    A block is a chunk that holds document tokens. A trace bin never crosses the border of a chunk.
 
     Attributes:
-        blocks: how many blocks there are.
-        documents: number of the document that each block belongs to.
+        blocks: number of blocks.
+        documents: for each block, the number of the document that fills most of it.
     """
 
     def __init__(
@@ -24,19 +24,19 @@ class ReadMap:
         layout: "DocumentTokens | None",
         document_start: int,
         chunk_size: int,
-        group_size: int,
+        trace_bin_tokens: int,
     ) -> None:
         self._layout = layout
         self._start = document_start
         self._chunk = chunk_size
-        self._group = group_size
+        self._bin = trace_bin_tokens
         self._end = document_start + (len(layout.token_ids) if layout else 0)
         self._first = document_start // chunk_size
         self.blocks = -(-self._end // chunk_size) - self._first if layout else 0
         self.documents = self._documents_of_blocks()
 
     def _documents_of_blocks(self) -> list[int]:
-        """The document that fills most of each block."""
+        """Return for each block the document that fills most of it."""
         if self._layout is None:
             return []
         owners = [0] * self.blocks
@@ -53,48 +53,43 @@ class ReadMap:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the documents."""
+        """Number of document tokens."""
         return self._end - self._start
 
     def block_sums(self, mass: Sequence[float]) -> list[float]:
-        """Attention mass of each block, from the mass [groups] of the session."""
-        groups = self._chunk // self._group
-        begin = self._first * groups
-        of_blocks = list(mass[begin : begin + self.blocks * groups])
-        of_blocks += [0.0] * (self.blocks * groups - len(of_blocks))
-        return list(map(sum, zip(*(of_blocks[n::groups] for n in range(groups)), strict=True)))
+        """Return the attention mass of each block, given the mass of the session's [bins]."""
+        size = self._chunk // self._bin
+        begin = self._first * size
+        bins = list(mass[begin : begin + self.blocks * size])
+        bins += [0.0] * (self.blocks * size - len(bins))
+        return list(map(sum, zip(*(bins[n::size] for n in range(size)), strict=True)))
 
     def block_levels(self, mass: Sequence[float]) -> list[float]:
-        """Brightness of each block, 0 to 1; attention is skewed, so the square root is shown."""
+        """Return the brightness of each block, 0 to 1: the square root, as attention is skewed."""
         sums = self.block_sums(mass)
         most = max(sums, default=0.0)
         return [(value / most) ** 0.5 for value in sums] if most > 0 else [0.0] * self.blocks
 
-    def always(self, groups: bytes) -> list[bool]:
-        """For each block, whether all its [groups] are 1, which stands for those always read."""
-        size = self._chunk // self._group
+    def window_blocks(self, window: bytes) -> list[bool]:
+        """Return for each block whether all its bins are in the window, given as [bins] 0 or 1."""
+        size = self._chunk // self._bin
         begins = range(self._first * size, (self._first + self.blocks) * size, size)
-        return [begin < len(groups) and all(groups[begin : begin + size]) for begin in begins]
+        return [begin < len(window) and all(window[begin : begin + size]) for begin in begins]
 
-    def groups_of(self, start: int, end: int) -> range:
-        """The groups of the session that hold tokens ``[start, end)`` of the documents."""
-        first = (start + self._start) // self._group
-        return range(first, max(-(-(end + self._start) // self._group), first + 1))
-
-    def mass_of(self, start: int, end: int, value: float) -> list[float]:
-        """[groups] a mass spread evenly over tokens ``[start, end)`` of the documents."""
-        groups = self.groups_of(start, end)
-        return [0.0] * groups.start + [value / len(groups)] * len(groups)
+    def bins_of(self, start: int, end: int) -> range:
+        """Return the bins that hold tokens ``[start, end)`` of the documents."""
+        first = (start + self._start) // self._bin
+        return range(first, max(-(-(end + self._start) // self._bin), first + 1))
 
     def shares(
         self, mass: Sequence[float], spans: Sequence[tuple[int, int]], whole: float | None = None
     ) -> list[float]:
-        """Shares of a mass [groups] that tokens ``[start, end)`` of the documents drew.
+        """Return the share of a mass that each span of document tokens drew.
 
         Args:
-            mass: of the session.
-            spans: first token and one past the last, counted from the documents' first.
-            whole: what shares are of; None: the mass on the documents.
+            mass: [bins] over the session.
+            spans: first token and one past the last, counted from the first document token.
+            whole: the mass that shares refer to; None: the mass on the documents.
         """
         up_to = self._adder(mass)
         whole = whole or up_to(self._end) - up_to(self._start)
@@ -105,24 +100,24 @@ class ReadMap:
         ]
 
     def document_shares(self, mass: Sequence[float], whole: float | None = None) -> list[float]:
-        """Share of a mass [groups] that each document drew; of what, see ``shares``."""
+        """Return the share of a [bins] mass that each document drew; see ``shares``."""
         documents = self._layout.documents if self._layout else ()
         return self.shares(mass, [(span.start, span.end) for span in documents], whole)
 
     def _adder(self, mass: Sequence[float]) -> Callable[[int], float]:
-        """A function that adds up the mass before a position of the session."""
+        """Return a function that sums the mass before a position of the session."""
         before = [0.0, *accumulate(mass)]
 
         def up_to(position: int) -> float:
-            group, rest = divmod(position, self._group)
-            if group >= len(mass):
+            number, rest = divmod(position, self._bin)
+            if number >= len(mass):
                 return before[-1]
-            return before[group] + mass[group] * rest / self._group
+            return before[number] + mass[number] * rest / self._bin
 
         return up_to
 
     def brightness(self, mass: Sequence[float]) -> Callable[[int, int], float]:
-        """A function that tells how bright tokens from and to are, 0 to 1, as blocks are."""
+        """Return a function from a token range to its brightness, 0 to 1, on the blocks' scale."""
         up_to = self._adder(mass)
         most = max(self.block_sums(mass), default=0.0) / self._chunk
 
@@ -135,16 +130,16 @@ class ReadMap:
         return level
 
     def tokens_of(self, block: int) -> tuple[int, int]:
-        """The document tokens ``[start, end)`` of a block."""
+        """Return the document tokens ``[start, end)`` of a block."""
         start = (self._first + block) * self._chunk - self._start
         return max(start, 0), min(start + self._chunk, self.tokens)
 
     def block_of(self, token: int) -> int:
-        """The block that holds a token of the documents."""
+        """Return the block that holds a document token."""
         return (self._start + token) // self._chunk - self._first
 
     def passage(self, block: int) -> "Passage | None":
-        """Where a block stands; of several files the first."""
+        """Return the passage that holds most of a block's text; None without documents."""
         if self._layout is None:
             return None
         found = self._layout.locate(*self.tokens_of(block))

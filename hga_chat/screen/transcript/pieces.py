@@ -11,13 +11,12 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from hga_chat.screen.trace.answer_trace import written_at
 from hga_chat.screen.transcript.rows import Look, Mark, Row
 
 if TYPE_CHECKING:
     from hga_chat.screen.transcript.turn import Turn
 
-KEPT_ROWS = 100
+CACHED_ROWS = 100
 """Rows of a growing piece whose drawn lines are kept: as many as a screen may show."""
 
 Kind = Literal["card", "notice", "question", "answer", "note", "error", "source"]
@@ -156,7 +155,7 @@ class Piece:
         self._ends = [*before, *islice(rest, 1, None)]
         self._width = width
         self._drawn_as = former._drawn_as
-        kept = range(max(same - KEPT_ROWS, 0), same)
+        kept = range(max(same - CACHED_ROWS, 0), same)
         self._strips = {row: drawn for row, drawn in former._strips.items() if row in kept}
 
     def recolour(self, rows: tuple[Row, ...]) -> None:
@@ -191,3 +190,21 @@ def written(piece: Piece) -> list[list[int]]:
         found.append(offsets[at : at + len(row.plain)])
         at += len(row.plain)
     return found
+
+
+def written_at(source: str, shown: str) -> list[int]:
+    """Return the offset in Markdown at which each character of its rendered text was written.
+
+    Rendering drops signs and keeps the order of the others, so each character is searched for
+    behind the one before it.
+    """
+    offsets = []
+    at = 0
+    for sign in shown:
+        found = source.find(sign, at)
+        if found < 0 or found - at > 400:
+            found = min(at, max(len(source) - 1, 0))
+        else:
+            at = found + 1
+        offsets.append(found)
+    return offsets

@@ -7,7 +7,7 @@ from textual.content import Content
 
 from hga_chat.display import displayable
 from hga_chat.screen.drawing.bars import QUIET, bar, percent, speed
-from hga_chat.screen.trace.answer_trace import AnswerReading
+from hga_chat.screen.trace.answer_trace import AnswerTrace
 from hga_chat.screen.transcript.excerpt import excerpt
 from hga_chat.screen.transcript.highlight import Colouring
 from hga_chat.screen.transcript.markdown import (
@@ -47,7 +47,7 @@ class Turn:
         state: how far it is.
         text: the answer so far, as Markdown that is safe to show.
         sources: the passages listed under the answer.
-        reading: what each token of the answer read.
+        trace: what the answer attended to.
         stands: whether question and answer are in the session.
     """
 
@@ -57,7 +57,7 @@ class Turn:
         self.state: State = "waiting"
         self.text = ""
         self.sources: tuple[Source, ...] = ()
-        self.reading = AnswerReading()
+        self.trace = AnswerTrace()
         self.stands = False
         self._splitter = BlockSplitter()
         make = partial(_plain_rows, question)
@@ -90,7 +90,7 @@ class Turn:
         """Say what the question waits for."""
         self._end = [self._note(Content.styled(f"waiting until {until}", QUIET))]
 
-    def read_question(self, fraction: float) -> None:
+    def show_prefill(self, fraction: float) -> None:
         """Show how much of the question has been read."""
         self.state = "reading"
         progress = Content.assemble(

@@ -23,7 +23,7 @@ from hga_chat.screen.transcript.stack import Stack
 from hga_chat.screen.transcript.turn import Turn
 
 WIDEST = 116
-KEPT_PIECES = 100
+CACHED_PIECES = 100
 """Pieces whose drawn lines are kept."""
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
 """How the chosen word and the match one is at look, and how other matches do."""
@@ -296,7 +296,7 @@ class Transcript(ScrollView, can_focus=True):
         """The characters of a row that the chosen token wrote."""
         assert piece.turn is not None
         assert self.token is not None
-        begin, end = piece.turn.reading.span(self.token)
+        begin, end = piece.turn.trace.span(self.token)
         plain = piece.rows[row].plain
         found = [
             n
@@ -308,7 +308,7 @@ class Transcript(ScrollView, can_focus=True):
     def _keep(self, piece: Piece) -> None:
         self._drawn[piece] = None
         self._drawn.move_to_end(piece)
-        if len(self._drawn) > KEPT_PIECES:
+        if len(self._drawn) > CACHED_PIECES:
             self._drawn.popitem(last=False)[0].fold()
 
     # The cursor
@@ -359,7 +359,7 @@ class Transcript(ScrollView, can_focus=True):
             piece = answers[0]
             self.choose(piece)
         assert piece.turn is not None
-        reading = piece.turn.reading
+        reading = piece.turn.trace
         at = reading.token_at(piece.begin) if self.token is None else self.token + by
         if at is None or not 0 <= at < reading.tokens:
             return
@@ -437,7 +437,7 @@ class Transcript(ScrollView, can_focus=True):
         row = place.y - self._stack.first_row(self._stack.pieces.index(piece))
         at = written(piece)[row] if 0 <= row < piece.count else []
         if piece.turn is not None and place.x < len(at):
-            self._point(piece.turn, piece.turn.reading.token_at(piece.begin + at[place.x]))
+            self._point(piece.turn, piece.turn.trace.token_at(piece.begin + at[place.x]))
 
     def on_leave(self) -> None:
         """Show again what the cursor is on."""

@@ -18,7 +18,7 @@ from textual.strip import Strip
 from textual.visual import RenderOptions
 
 from hga_chat.screen.drawing.bars import QUIET
-from hga_chat.screen.drawing.legend import ALWAYS, OLD, SOURCE, UNREAD, Legend, legend, sign
+from hga_chat.screen.drawing.legend import OLD, PENDING, SOURCE, WINDOW, Legend, legend, sign
 from hga_chat.screen.drawing.panel import Panel
 from hga_chat.screen.drawing.ramp import ramp, step
 
@@ -92,7 +92,7 @@ class BlockMap(Panel, can_focus=True):
         self._legend: Legend = "filling"
         self._documents: Sequence[int] = ()
         self._sources: Collection[int] = ()
-        self._always: Sequence[bool] = ()
+        self._window: Sequence[bool] = ()
         self._totals: list[float] = []
         self._glow: list[float] = []
         self._filled = 0.0
@@ -153,7 +153,7 @@ class BlockMap(Panel, can_focus=True):
         """Forget what was read."""
         self._totals = [0.0] * self.blocks
         self._glow = [0.0] * self.blocks
-        self._sources, self._always = (), ()
+        self._sources, self._window = (), ()
         self._update()
 
     def light(
@@ -161,7 +161,7 @@ class BlockMap(Panel, can_focus=True):
         now: Sequence[float] | None,
         totals: Sequence[float],
         sources: Collection[int] = (),
-        always: Sequence[bool] = (),
+        window: Sequence[bool] = (),
     ) -> None:
         """Show what was read.
 
@@ -169,10 +169,10 @@ class BlockMap(Panel, can_focus=True):
             now: brightness of each block, 0 to 1, for the newest tokens; None: there are none.
             totals: the same in all.
             sources: the blocks of sources.
-            always: for each block, whether it is read whatever is asked.
+            window: for each block, whether it is in the window.
         """
         self._totals = list(totals)
-        self._sources, self._always = sources, always
+        self._sources, self._window = sources, window
         if now is not None:
             self._glow = [max(pair) for pair in zip(self._glow, now, strict=True)]
         self._update()
@@ -205,9 +205,9 @@ class BlockMap(Panel, can_focus=True):
         """The colour ramp's step of each block, or what it is marked as."""
         if self._steps is None:
             steps = [step(level) for level in self.levels]
-            for block, is_always in enumerate(self._always):
-                if is_always:
-                    steps[block] = ALWAYS
+            for block, in_window in enumerate(self._window):
+                if in_window:
+                    steps[block] = WINDOW
             for block in self._sources:
                 steps[block] = SOURCE
             self._steps = steps
@@ -278,7 +278,7 @@ class BlockMap(Panel, can_focus=True):
                 colours.append(palette.cursor)
             else:
                 is_read_in = cell.start < read_in
-                bright = max(steps[cell.start : cell.stop]) if is_read_in else UNREAD
+                bright = max(steps[cell.start : cell.stop]) if is_read_in else PENDING
                 colours.append(palette.ramps[documents[cell.start] % 2][bright])
         return colours
 
@@ -308,7 +308,7 @@ class BlockMap(Panel, can_focus=True):
         ground = self.background_colors[1]
         ink, hot = Color.parse(theme["foreground"]), Color.parse(theme["accent"])
         dark = self.app.current_theme.dark
-        # Behind the ramp in the order of SOURCE, UNREAD, ALWAYS.
+        # Behind the ramp in the order of SOURCE, PENDING, WINDOW.
         self._palette = _Palette(
             ground=ground,
             cursor=Color.parse("#ffffff" if dark else "#000000"),

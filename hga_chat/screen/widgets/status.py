@@ -23,7 +23,7 @@ class TitleLine(Widget):
     model = reactive("")
     tokens = reactive(0)
     context = reactive(0)
-    reading: "reactive[tuple[int, int] | None]" = reactive(None)
+    prefill: "reactive[tuple[int, int] | None]" = reactive(None)
     """Tokens read so far and to be read, while documents are."""
     state = reactive("starting")
 
@@ -35,8 +35,8 @@ class TitleLine(Widget):
         left = Content.assemble((" hga-chat", "bold $text-primary"))
         if self.model:
             left = Content.assemble(left, (f"  {self.model}", ""))
-        if self.reading:
-            read, total = self.reading
+        if self.prefill:
+            read, total = self.prefill
             left = Content.assemble(left, (f"  {read:,} of {total:,} tokens read", QUIET))
         elif self.context:
             left = Content.assemble(left, (f"  {self.tokens:,} of {self.context:,} tokens", QUIET))

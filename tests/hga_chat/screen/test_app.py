@@ -243,9 +243,9 @@ async def test_what_every_word_reads_does_not_outshine_the_source(scripted, answ
         # Source, viewer and documents tell the same share.
         first, second = turn.sources
         assert "67%" in turn.listing
-        assert "(67%)" in app.flow.view.told(first.start_token, first.end_token)
+        assert "(67%)" in app.flow.view.readers_text(first.start_token, first.end_token)
         assert app.document_tree.shares()["book.pdf"] == pytest.approx(first.score)
-        assert "(33%)" in app.flow.view.told(second.start_token, second.end_token)
+        assert "(33%)" in app.flow.view.readers_text(second.start_token, second.end_token)
 
 
 async def test_block_under_the_mouse_is_named(scripted, opened, until):
@@ -544,7 +544,10 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         assert (turn.question, turn.text) == ("sea", "Calm.")
         (source,) = turn.sources
         assert "92% ━━━━━━  logs/sea.txt:" in turn.listing
-        assert app.flow.view.told(source.start_token, source.end_token) == "Read by answer 1 (92%)"
+        assert (
+            app.flow.view.readers_text(source.start_token, source.end_token)
+            == "Read by answer 1 (92%)"
+        )
         opening = app.transcript.card
         assert "Resumed; nothing had to be read again." in opening
         assert "tok/s" not in opening

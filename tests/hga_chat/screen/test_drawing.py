@@ -73,7 +73,7 @@ async def test_terminal_shows_what_drawing_anew_would(size, scripted, answer, op
         app.screen.refresh(layout=True)
         await until(pilot, is_ready(app))
         app.flow.send("One?")
-        await until(pilot, lambda: app.flow.turn and app.flow.turn.reading.tokens >= 150)
+        await until(pilot, lambda: app.flow.turn and app.flow.turn.trace.tokens >= 150)
         for name in PANELS:
             app.side.add_class(f"-no-{name}")
         await pilot.pause()
@@ -116,7 +116,7 @@ async def test_word_draws_one_line_of_the_transcript(scripted, answer, opened, u
     async with opened(script.make, (120, 40)) as (app, pilot):
         await until(pilot, is_ready(app))
         app.flow.send("How?")
-        await until(pilot, lambda: app.flow.turn and app.flow.turn.reading.tokens == 3)
+        await until(pilot, lambda: app.flow.turn and app.flow.turn.trace.tokens == 3)
         drawn = []
         app.transcript.refresh = lambda *regions, **_: drawn.append(regions)
         app.flow.turn.stream(" more")

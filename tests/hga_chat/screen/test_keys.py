@@ -191,9 +191,9 @@ async def test_text_keeps_off_the_scrollbar_and_its_bar_is_explained(answered):
 async def test_a_line_is_as_bright_as_its_block(answered):
     async with answered() as it:
         view = it.app.flow.view
-        levels, brightness = view.levels(), view.map.brightness(view.mass)
+        levels, brightness = view.levels(), view.grid.brightness(view.mass)
         for block, level in enumerate(levels):
-            assert brightness(*view.map.tokens_of(block)) == pytest.approx(level, abs=0.01)
+            assert brightness(*view.grid.tokens_of(block)) == pytest.approx(level, abs=0.01)
 
 
 async def test_pieces_are_chosen_opened_and_copied_as_written(answered):
@@ -236,10 +236,10 @@ async def test_map_shows_layer_by_layer_what_was_read(answered):
         assert len(lit()) == 2
         it.app.map.focus()
         await it.press("l")
-        assert "All that layer 1 of 2 read" in title()
+        assert "Read by layer 1 of 2" in title()
         assert lit() == [0]  # group 3 of the session, of which block 0 holds the first four
         await it.press("l")
-        assert "All that layer 2 of 2 read" in title()
+        assert "Read by layer 2 of 2" in title()
         assert lit() == [it.whale // 4]
         await it.press("l")
         assert "layer" not in title()

@@ -63,7 +63,7 @@ async def test_screen_is_as_it_was_looked_at(size, way, scripted, answer, until,
         app.transcript.show_card(app.flow._opening.start())
         app.map.clear()
         app.status_line.map.clear()
-        app.show_reading()
+        app.show_trace()
         await until(pilot, lambda: app.transcript.colouring.is_done)
         await pilot.pause()
         found = drawn(app)

@@ -8,14 +8,14 @@ from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
     Forgotten,
-    LayersRead,
     Loading,
     MemoryReport,
     Note,
     Opened,
-    Reading,
+    Prefilling,
     Ready,
     Streamed,
+    TraceReport,
 )
 from hga_chat.screen.engine.thread import EngineThread, Outbox
 from hga_chat.sessions.store import SessionStore
@@ -26,8 +26,13 @@ from tests.support.scripted_conversation import keep
 PATIENCE_S = 10.0
 
 
-def streamed(text, mass, tokens=1):
-    return Streamed(text, (len(text),), (torch.tensor(mass),), tokens, 40.0, 0.1, 0.03)
+def streamed(text, tokens=1):
+    return Streamed(text, (len(text),), tokens, 40.0, 0.1, 0.03)
+
+
+def trace_report(layers):
+    none = torch.zeros(0)
+    return TraceReport(none, none, torch.zeros(0, 0), torch.zeros(0, 0), none, b"", layers)
 
 
 def collect(thread, kind):
@@ -54,41 +59,40 @@ def ended(thread):
 
 def test_tokens_that_wait_come_together():
     outbox = Outbox()
-    outbox.put(streamed("a", [1.0, 0.0], 1))
-    outbox.put(streamed("b", [1.0, 2.0, 3.0], 2))
+    outbox.put(streamed("a", 1))
+    outbox.put(streamed("b", 2))
     (report,) = outbox.take()
     assert (report.text, report.tokens) == ("ab", 2)
     assert report.lengths == (1, 1)
-    assert [mass.tolist() for mass in report.masses] == [[1.0, 0.0], [1.0, 2.0, 3.0]]
     assert outbox.take() == []
 
 
 def test_latest_progress_replaces_what_waits_but_order_is_kept():
     outbox = Outbox()
-    for report in (Reading(0.1, 5, 1.0), Reading(0.2, 5, 2.0), Loading("x", 0.5)):
+    for report in (Prefilling(0.1, 5, 1.0), Prefilling(0.2, 5, 2.0), Loading("x", 0.5)):
         outbox.put(report)
-    outbox.put(Reading(0.3, 5, 3.0))
-    assert outbox.take() == [Reading(0.2, 5, 2.0), Loading("x", 0.5), Reading(0.3, 5, 3.0)]
+    outbox.put(Prefilling(0.3, 5, 3.0))
+    assert outbox.take() == [Prefilling(0.2, 5, 2.0), Loading("x", 0.5), Prefilling(0.3, 5, 3.0)]
 
 
 def test_memory_figures_do_not_stand_between_tokens(scripted):
     figures = scripted().engine.memory()
     outbox = Outbox()
-    for report in (streamed("a", [1.0]), MemoryReport(figures), streamed("b", [1.0])):
+    for report in (streamed("a"), MemoryReport(figures), streamed("b")):
         outbox.put(report)
     text, memory = outbox.take()
     assert text.text == "ab"
     assert memory == MemoryReport(figures)
 
 
-def test_layers_come_once_and_as_they_were_last():
+def test_only_the_latest_trace_is_reported():
     outbox = Outbox()
-    early, late = LayersRead(torch.zeros(2, 3)), LayersRead(torch.ones(2, 3))
-    for report in (streamed("a", [1.0]), early, streamed("b", [1.0]), late):
+    early, late = trace_report(torch.zeros(2, 3)), trace_report(torch.ones(2, 3))
+    for report in (streamed("a"), early, streamed("b"), late):
         outbox.put(report)
-    text, layers = outbox.take()
+    text, trace = outbox.take()
     assert text.text == "ab"
-    assert layers is late
+    assert trace is late
     assert outbox.take() == []
 
 
@@ -98,7 +102,7 @@ def test_from_loading_to_the_answer(scripted):
     reports = collect(thread, Ready)
     kinds = [type(report) for report in reports]
     assert kinds[0] is Loading
-    assert kinds.index(Opened) < kinds.index(Reading) < kinds.index(Ready)
+    assert kinds.index(Opened) < kinds.index(Prefilling) < kinds.index(Ready)
     assert MemoryReport in kinds
     assert next(r for r in reports if isinstance(r, Opened)).layout is script.layout
     thread.ask("How is the sea?")
@@ -107,7 +111,7 @@ def test_from_loading_to_the_answer(scripted):
     assert text == "Calm seas."
     answered = next(r for r in reports if isinstance(r, Answered))
     assert answered.answer.text == text
-    assert answered.layers.mass.shape == (2, 65_536 // 16)
+    assert answered.trace.layers.shape == (2, 65_536 // 16)
     assert ended(thread)
     assert script.engine.closed
 
@@ -175,7 +179,7 @@ def test_stop_while_the_model_loads(scripted):
 def test_stop_while_documents_are_read(scripted):
     script = scripted(hold_prefill_after=1)
     thread = started(script)
-    collect(thread, Reading)
+    collect(thread, Prefilling)
     assert ended(thread)
     assert script.engine.closed
     assert script.engine.num_tokens == 0

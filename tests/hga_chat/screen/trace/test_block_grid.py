@@ -3,7 +3,7 @@ import pytest
 from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
 from hga_chat.documents.types import where
 from hga_chat.screen.drawing.ramp import LEVELS, step
-from hga_chat.screen.trace.block_grid import ReadMap
+from hga_chat.screen.trace.block_grid import BlockGrid
 
 
 class Letters:
@@ -32,54 +32,56 @@ def layout(*sizes):
 
 
 def test_blocks_are_chunks_of_the_session_that_hold_documents():
-    read_map = ReadMap(layout(100, 60), document_start=70, chunk_size=64, group_size=16)
+    grid = BlockGrid(layout(100, 60), document_start=70, chunk_size=64, trace_bin_tokens=16)
     # Tokens 70 to 230: chunks 1, 2 and 3; the second document begins at 170.
-    assert read_map.blocks == 3
-    assert read_map.documents == [0, 0, 1]
+    assert grid.blocks == 3
+    assert grid.documents == [0, 0, 1]
 
 
 def test_block_levels_are_square_roots_of_shares_of_the_most():
-    read_map = ReadMap(layout(100, 60), 70, 64, 16)
+    grid = BlockGrid(layout(100, 60), 70, 64, 16)
     mass = [9.0] * 4 + [0.25] * 4 + [0.0, 0.0, 4.0, 0.0]
-    assert read_map.block_levels(mass) == [0.5, 1.0, 0.0]
-    assert read_map.block_levels([]) == [0.0] * 3
+    assert grid.block_levels(mass) == [0.5, 1.0, 0.0]
+    assert grid.block_levels([]) == [0.0] * 3
 
 
 def test_document_shares_count_tokens_of_the_documents_alone():
-    read_map = ReadMap(layout(40, 24), document_start=8, chunk_size=64, group_size=16)
-    # Documents at 8–48 and 48–72. Half of group 0 is not theirs, nor is half of group 4.
+    grid = BlockGrid(layout(40, 24), document_start=8, chunk_size=64, trace_bin_tokens=16)
+    # Documents at 8–48 and 48–72; half of bins 0 and 4 belongs to others.
     mass = [2.0, 1.0, 0.0, 1.0, 2.0]
-    assert read_map.document_shares(mass) == pytest.approx([0.5, 0.5])
-    assert read_map.document_shares([]) == [0.0, 0.0]
-    assert read_map.shares(mass, [(8, 24)]) == pytest.approx([1 / 4])
-    assert read_map.shares(mass, [(8, 24)], whole=16.0) == pytest.approx([1 / 16])
+    assert grid.document_shares(mass) == pytest.approx([0.5, 0.5])
+    assert grid.document_shares([]) == [0.0, 0.0]
+    assert grid.shares(mass, [(8, 24)]) == pytest.approx([1 / 4])
+    assert grid.shares(mass, [(8, 24)], whole=16.0) == pytest.approx([1 / 16])
 
 
 def test_blocks_and_tokens_name_each_other():
-    read_map = ReadMap(layout(100, 60), 70, 64, 16)
-    assert [read_map.tokens_of(block) for block in range(3)] == [(0, 58), (58, 122), (122, 160)]
-    assert [read_map.block_of(token) for token in (0, 57, 58, 159)] == [0, 0, 1, 2]
+    grid = BlockGrid(layout(100, 60), 70, 64, 16)
+    assert [grid.tokens_of(block) for block in range(3)] == [(0, 58), (58, 122), (122, 160)]
+    assert [grid.block_of(token) for token in (0, 57, 58, 159)] == [0, 0, 1, 2]
 
 
-def test_mass_of_a_passage_lies_on_its_groups():
-    read_map = ReadMap(layout(40, 24), 8, 64, 16)
-    assert read_map.mass_of(8, 40, 0.5) == [0.0, 0.25, 0.25]
+def test_a_passage_lies_in_the_bins_that_hold_its_tokens():
+    grid = BlockGrid(layout(40, 24), 8, 64, 16)
+    assert grid.bins_of(8, 40) == range(1, 3)
+    assert grid.bins_of(9, 41) == range(1, 4)
+    assert grid.bins_of(40, 40) == range(3, 4)  # an empty passage has a place as well
 
 
 def test_passage_of_a_block():
-    read_map = ReadMap(layout(100, 60), 70, 64, 16)
-    assert read_map.passage(0).path == "0"
-    assert read_map.passage(2).path == "1"
+    grid = BlockGrid(layout(100, 60), 70, 64, 16)
+    assert grid.passage(0).path == "0"
+    assert grid.passage(2).path == "1"
 
 
 def test_without_documents_there_is_nothing_to_show():
-    read_map = ReadMap(None, 0, 64, 16)
-    assert (read_map.blocks, read_map.block_levels([1.0]), read_map.document_shares([1.0])) == (
+    grid = BlockGrid(None, 0, 64, 16)
+    assert (grid.blocks, grid.block_levels([1.0]), grid.document_shares([1.0])) == (
         0,
         [],
         [],
     )
-    assert read_map.passage(0) is None
+    assert grid.passage(0) is None
 
 
 def test_whatever_was_read_differs_from_nothing():

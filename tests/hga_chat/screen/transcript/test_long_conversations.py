@@ -7,7 +7,7 @@ from textual.content import Content, Span
 from textual.strip import Strip
 from textual.widget import Widget
 
-from hga_chat.screen.trace import map_view as read_view
+from hga_chat.screen.trace import map_view as map_view
 from hga_chat.screen.transcript import widget as transcript
 from hga_chat.screen.transcript.rows import TableGrid, TextRow
 
@@ -40,8 +40,8 @@ async def asked(app, pilot, until, questions):
 
 
 async def test_a_turn_leaves_few_objects_behind(scripted, answer, opened, until, monkeypatch):
-    monkeypatch.setattr(read_view, "KEPT_TURNS", 2)
-    monkeypatch.setattr(transcript, "KEPT_PIECES", 10)
+    monkeypatch.setattr(map_view, "TURNS_WITH_TOKENS", 2)
+    monkeypatch.setattr(transcript, "CACHED_PIECES", 10)
     script = scripted([answer(ANSWER, {12: 1.0, 40: 0.2})] * 30)
     async with opened(script.make) as (app, pilot):
         await until(pilot, lambda: app.flow.is_free)
@@ -72,18 +72,18 @@ async def test_nothing_stays_frozen_after_the_end(scripted, answer, opened, unti
 
 
 async def test_arrays_of_old_turns_are_small(scripted, answer, opened, until, monkeypatch):
-    monkeypatch.setattr(read_view, "KEPT_TURNS", 2)
+    monkeypatch.setattr(map_view, "TURNS_WITH_TOKENS", 2)
     script = scripted([answer(ANSWER, {12: 1.0, 40: 0.2})] * 6)
     async with opened(script.make) as (app, pilot):
         await until(pilot, lambda: app.flow.is_free)
         await asked(app, pilot, until, range(1))
         first = app.transcript.turns[0]
-        total = first.reading.total
+        total = first.trace.total
         await asked(app, pilot, until, range(1, 6))
-        held = [value for value in vars(first.reading).values() if torch.is_tensor(value)]
+        held = [value for value in vars(first.trace).values() if torch.is_tensor(value)]
         assert sum(tensor.nbytes for tensor in held) <= 2 * 2 * (len(total) + 16)
         torch.testing.assert_close(
-            torch.tensor(first.reading.total), torch.tensor(total), rtol=1e-3, atol=1e-6
+            torch.tensor(first.trace.total), torch.tensor(total), rtol=1e-3, atol=1e-6
         )
         assert app.flow.view.readers(180, 200)[0][0] is first
 

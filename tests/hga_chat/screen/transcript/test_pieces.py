@@ -6,7 +6,7 @@ from textual.strip import Strip
 from textual.style import Style
 
 from hga_chat.screen.transcript.markdown import open_table, plain_fence, render
-from hga_chat.screen.transcript.pieces import Frame, Piece
+from hga_chat.screen.transcript.pieces import Frame, Piece, written_at
 from hga_chat.screen.transcript.rows import Look, rows_of
 
 FRAME = Frame(Look(Style(), lambda _: Style()), Strip([]), 30, 30, RichStyle())
@@ -47,3 +47,15 @@ def test_rows_that_stay_are_not_drawn_again():
     kept = drawn(former)
     growing.take_over(former)
     assert all(one is other for one, other in zip(kept, drawn(growing), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "offsets"),
+    [
+        ("a **b** c", "a b c", [0, 1, 4, 7, 8]),
+        ("`x` y", "x y", [1, 3, 4]),
+        ("- item", "item", [2, 3, 4, 5]),
+    ],
+)
+def test_rendered_characters_know_where_they_were_written(source, shown, offsets):
+    assert written_at(source, shown) == offsets

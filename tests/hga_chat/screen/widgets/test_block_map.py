@@ -5,7 +5,7 @@ from textual.app import App
 from textual.content import Content
 
 from hga_chat.screen.drawing.bars import bar, two_ends
-from hga_chat.screen.drawing.legend import ALWAYS, SOURCE, legend, sign
+from hga_chat.screen.drawing.legend import SOURCE, WINDOW, legend, sign
 from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN
 from hga_chat.screen.widgets.block_map import BlockMap
 
@@ -112,7 +112,7 @@ async def test_blocks_of_sources_stand_out_from_everything_else(across, blocks, 
         colours = Counter(
             colour for y in range(app.map._area[1]) for pair in app.colours(y) for colour in pair
         )
-        source, always = app.map._mix().ramps[0][SOURCE], app.map._mix().ramps[0][ALWAYS]
+        source, always = app.map._mix().ramps[0][SOURCE], app.map._mix().ramps[0][WINDOW]
         cells = colours[source.rich_color.triplet.hex]
         assert cells == colours[always.rich_color.triplet.hex] > 0
         contrast = [
@@ -140,7 +140,7 @@ async def test_signs_mark_sources_and_what_is_always_read(is_plain, source, alwa
         assert "less" in legend
 
 
-@pytest.mark.parametrize("kind", ["filling", "answer", "part", "unread", "lines"])
+@pytest.mark.parametrize("kind", ["filling", "answer", "part", "missed", "lines"])
 @pytest.mark.parametrize("width", [33, 39, 49])
 def test_the_legend_fits_its_line(kind, width):
     shown = legend(kind, width, lambda level: sign(level, is_plain=True)).plain
