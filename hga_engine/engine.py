@@ -306,7 +306,7 @@ class Engine:
             yield clock.finished("cancelled", len(prompt_ids), 0, 1.0)
             return
         self._pending = tokens[-1:]
-        clock.prompt_read()
+        clock.prompt_prefilled()
         yield from self._generate(tokens[-1], len(prompt_ids), sampling, cancel, clock)
 
     def _generate(

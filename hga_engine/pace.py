@@ -1,4 +1,4 @@
-"""Keeping the host a little ahead of the device."""
+"""How far the host may run ahead of the device."""
 
 from collections import deque
 
@@ -6,37 +6,37 @@ import torch
 
 from hga_engine.memory.probes import is_gpu
 
-_AHEAD = 16
-"""About 60 ms of totals: more than Python's garbage collection takes now and then."""
+_MAX_QUEUED = 16
+"""About 60 ms of steps: longer than a pause of Python's garbage collector."""
 
 
 class Pace:
-    """Lets a few steps be queued on a GPU: it never idles, and progress is true all the same.
+    """Limits the steps queued on a GPU, so that it never idles and progress reports stay true.
 
-    On a CPU, which has done a step when its call returns, there is nothing to wait for.
+    On a CPU a step is done when its call returns, so nothing is queued.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Begin.
+        """Start with an empty queue.
 
         Args:
-            device: where the steps are queued.
+            device: the device that runs the steps.
         """
         self._is_gpu = is_gpu(device)
         self._queued: deque[torch.cuda.Event] = deque()
 
     def step(self) -> None:
-        """A step has been queued: wait for one some steps back."""
+        """Record that a step has been queued; wait for the oldest if too many are."""
         if not self._is_gpu:
             return
         event = torch.cuda.Event()
         event.record()
         self._queued.append(event)
-        if len(self._queued) > _AHEAD:
+        if len(self._queued) > _MAX_QUEUED:
             self._queued.popleft().synchronize()
 
     def finish(self) -> None:
-        """Wait for all of them."""
+        """Wait for all queued steps."""
         if self._queued:
             self._queued.pop().synchronize()
             self._queued.clear()

@@ -1,22 +1,22 @@
-"""Drawing the next token from logits."""
+"""Sampling of the next token from logits."""
 
 import torch
 
 from hga_engine.config import SamplingParams
 from hga_engine.errors import NotANumberError
 
-_FIRST_LOOK = 1024
-"""Tokens sorted before the whole vocabulary is, which a nucleus seldom needs."""
+_TOP_CANDIDATES = 1024
+"""Tokens searched for a nucleus before the whole vocabulary is sorted, which is seldom needed."""
 
 
 class Sampler:
-    """Draws tokens of one answer; with a seed the same logits give the same tokens."""
+    """Draws the tokens of one answer. With a seed, the same logits give the same tokens."""
 
     def __init__(self, params: SamplingParams) -> None:
         """Start an answer.
 
         Args:
-            params: temperature, top-k, top-p and seed; without a seed the draws differ every time.
+            params: temperature, top-k, top-p and seed; without a seed each answer differs.
         """
         self._params = params
         self._generator = torch.Generator()
@@ -29,8 +29,8 @@ class Sampler:
         """Draw a token id.
 
         Temperature 0 takes the largest logit, the lowest id among equals. Otherwise logits are
-        divided by the temperature, the ``top_k`` largest are kept, and of those the smallest set
-        of most likely tokens that together reach ``top_p`` (Holtzman et al., arXiv 1904.09751).
+        divided by the temperature, and the token is drawn from the ``top_k`` most likely, or from
+        the fewest of those that together reach ``top_p`` (Holtzman et al., arXiv 1904.09751).
 
         Args:
             logits: [vocab] floating point; -inf excludes a token.
@@ -42,7 +42,7 @@ class Sampler:
             NotANumberError: a logit is not a number, or none is finite.
         """
         logits = logits.detach().float().cpu()
-        # numpy's: the first of equals, a NaN if there is one, and no thread pool to wake.
+        # numpy's argmax takes the first of equals, or a NaN if there is one, and wakes no threads.
         likeliest = int(logits.numpy().argmax())
         largest = logits[likeliest]
         if not torch.isfinite(largest):
@@ -53,13 +53,13 @@ class Sampler:
         ids, weights = self._candidates(scaled)
         bounds = weights.cumsum(0)
         drawn = torch.rand(1, generator=self._generator, dtype=torch.float64) * bounds[-1]
-        place = int(torch.searchsorted(bounds, drawn, right=True))
-        # Rounding can put the draw on the upper end; tokens without weight are never drawn.
+        index = int(torch.searchsorted(bounds, drawn, right=True))
+        # Rounding can put the draw at the upper end; tokens without weight must not be drawn.
         last = int(torch.nonzero(weights)[-1])
-        return int(ids[min(place, last)])
+        return int(ids[min(index, last)])
 
     def _candidates(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids that may be drawn and their weights, which need not add up to 1."""
+        """Return the token ids that may be drawn and their weights, which need not sum to 1."""
         top_k, top_p = self._params.top_k, self._params.top_p
         vocab = scaled.shape[0]
         if top_k == 0 and top_p == 1:
@@ -69,7 +69,7 @@ class Sampler:
             weights = values.exp()
             return _nucleus(ids, weights, top_p * weights.sum())
         mass = top_p * scaled.exp().sum()
-        values, ids = scaled.topk(min(_FIRST_LOOK, vocab))
+        values, ids = scaled.topk(min(_TOP_CANDIDATES, vocab))
         if values.exp().sum() < mass:
             values, ids = scaled.sort(descending=True)
         return _nucleus(ids, values.exp(), mass)
@@ -78,6 +78,6 @@ class Sampler:
 def _nucleus(
     ids: torch.Tensor, weights: torch.Tensor, mass: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first of the tokens, most likely first, that together reach ``mass``."""
+    """Return the fewest leading tokens that together reach ``mass``."""
     count = int(torch.count_nonzero(weights.cumsum(0) < mass)) + 1
     return ids[:count], weights[:count]

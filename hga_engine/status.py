@@ -1,4 +1,4 @@
-"""What the engine runs on, for people."""
+"""Descriptions for people of what the engine runs on."""
 
 import platform
 from pathlib import Path
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def device_name(device: "torch.device | None" = None) -> str:
-    """A GPU by its name; else the processor, and how many threads the engine computes with."""
+    """Return the name of a GPU, or the CPU's name and the engine's number of threads."""
     import torch
 
     if device is not None and device.type == "cuda":
@@ -26,7 +26,7 @@ def device_name(device: "torch.device | None" = None) -> str:
 
 
 def kernel_status() -> dict[str, str]:
-    """One line for each device: what its kernels run as."""
+    """Describe each device's kernels in one line."""
     import hga_kernels
 
     return hga_kernels.status()

@@ -1,4 +1,4 @@
-"""A model's chat template (Jinja, as Hugging Face defines it), taken apart around its messages."""
+"""A model's chat template (Jinja, as Hugging Face defines it), split around its messages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ class ChatTemplate:
     """The text that a template puts before, between and after messages."""
 
     def __init__(self, source: str, tokens: Mapping[str, str], origin: str) -> None:
-        """Compile a template; it runs in a sandbox.
+        """Compile a template, which runs in a sandbox.
 
         Args:
             source: Jinja source.
-            tokens: named special tokens, such as ``bos_token``, that it may use.
-            origin: file it is from, for errors.
+            tokens: named special tokens that the template may use, such as ``bos_token``.
+            origin: the file that it is from, for errors.
 
         Raises:
-            ModelFileError: it is no Jinja template.
+            ModelFileError: the source is not a Jinja template.
         """
         self.source = source
         self.tokens = dict(tokens)
@@ -45,16 +45,16 @@ class ChatTemplate:
             raise ModelFileError(f"{origin}: the chat template is damaged ({error}).") from error
 
     def around(self, roles: Sequence[str], answer_follows: bool = False) -> list[str]:
-        """The text around the contents of messages: one piece more than there are messages.
+        """Return the text around the contents of messages: one more piece than messages.
 
         Args:
-            roles: of the messages: system, user, assistant.
-            answer_follows: whether the assistant's message is opened at the end.
+            roles: roles of the messages: system, user or assistant.
+            answer_follows: whether the last piece opens the assistant's message.
 
         Raises:
             ModelFileError: the template fails, or does not show every message once, in order.
         """
-        # Private-use characters: no template looks for them or trims them.
+        # Private-use characters, because no template searches for them or trims them.
         marks = [f"\ue000{number}\ue001" for number in range(len(roles))]
         messages = [
             {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
@@ -77,7 +77,7 @@ class ChatTemplate:
                 self.tokens,
                 messages=messages,
                 add_generation_prompt=answer_follows,
-                # Models that can think aloud answer at once instead.
+                # Models that can reason first are asked to answer at once.
                 enable_thinking=False,
             )
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
@@ -85,9 +85,9 @@ class ChatTemplate:
 
 
 class _GenerationBlocks(jinja2.ext.Extension):
-    """``{% generation %}`` blocks, which mark what a model writes; they show as they are."""
+    """``{% generation %}`` blocks, which mark what a model writes; rendered as usual."""
 
-    tags = {"generation"}  # noqa: RUF012  as the base class has it
+    tags = {"generation"}  # noqa: RUF012  declared as in the base class
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -95,7 +95,7 @@ class _GenerationBlocks(jinja2.ext.Extension):
 
 
 def _to_json(value: Any, **options: Any) -> str:
-    """Unlike Jinja's own, without escapes for HTML."""
+    """Replace Jinja's filter, which escapes for HTML."""
     return json.dumps(value, ensure_ascii=False, **options)
 
 

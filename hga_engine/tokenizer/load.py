@@ -21,14 +21,13 @@ from hga_engine.tokenizer.tokenizer import Tokenizer, Vocabulary
 _CONTROL, _NORMAL = 3, 1
 """Token types in GGUF files."""
 
-
 _END_NAMES = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
-"""Control tokens that end a text wherever a model has them; GGUF files name one end token only."""
+"""Control tokens that end a text in any model that has them. GGUF files name only one."""
 
 
 @lru_cache(maxsize=1)
 def load_tokenizer(files: ModelFiles) -> Tokenizer:
-    """The tokenizer and chat template of a model.
+    """Load the tokenizer and chat template of a model.
 
     Raises:
         ModelFileError: a file is missing, damaged or of an unknown kind.
@@ -83,7 +82,7 @@ def _from_gguf(file: GgufFile) -> Tokenizer:
     vocab = {token: number for number, token in enumerate(tokens) if token not in added}
     model = {"type": "BPE", "vocab": vocab, "merges": merges}
     pieces = _build(str(file.path), {"model": model})
-    # llama.cpp's "smollm": every \p{N} alone, then GPT-2's expression (src/llama-vocab.cpp).
+    # As llama.cpp's "smollm" (src/llama-vocab.cpp): split off each \p{N}, then use GPT-2's regex.
     pieces.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -116,11 +115,11 @@ def _from_directory(directory: Path) -> Tokenizer:
         vocab = {token: number for token, number in model["vocab"].items() if token not in added}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{path}: is damaged ({error!r}).") from error
-    # Nothing but merges may make a token of a text: no control tokens, none for the unknown.
+    # Text becomes tokens by merges alone: never control tokens or the unknown token.
     model |= {"vocab": vocab, "unk_token": None}
-    kept = {key: definition.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
-    pieces = _build(str(path), kept | {"model": model})
-    if not {"ByteLevel", "ByteFallback"} & set(re.findall(r"\w+", json.dumps(kept["decoder"]))):
+    parts = {key: definition.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
+    pieces = _build(str(path), parts | {"model": model})
+    if not {"ByteLevel", "ByteFallback"} & set(re.findall(r"\w+", json.dumps(parts["decoder"]))):
         raise ModelFileError(f"{path}: the decoder is not supported; byte-level BPE is.")
     named = {
         name: content
@@ -138,12 +137,12 @@ def _from_directory(directory: Path) -> Tokenizer:
 def _build(origin: str, parts: Mapping[str, Any]) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", **parts}))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower class
         raise ModelFileError(f"{origin}: the tokenizer is damaged ({error}).") from error
 
 
 def _content(token: object) -> str | None:
-    """A special token of tokenizer_config.json: a string or an object with one."""
+    """Return a special token of tokenizer_config.json: a string, or an object with one."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else None
 
@@ -159,7 +158,7 @@ def _end_ids(directory: Path) -> frozenset[int]:
 
 
 def _template_source(directory: Path, config: Mapping[str, Any]) -> tuple[str, str]:
-    """Source of the chat template, and the file it is from."""
+    """Return the source of the chat template and the file that it is from."""
     path = directory / "chat_template.jinja"
     if path.exists():
         try:

@@ -1,4 +1,4 @@
-"""A tokenizer for random weights, whose tokens mean nothing."""
+"""A tokenizer for models with random weights."""
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -18,9 +18,10 @@ _CHATML = (
 
 
 def synthetic_tokenizer(vocab_size: int) -> Tokenizer:
-    """Text comes as one token a byte; other tokens show as words such as ``w1234``.
+    """Make a tokenizer that encodes text as one token per byte.
 
-    The last two tokens are ChatML's marks; the second ends an answer.
+    Other tokens decode to words such as ``w1234``. The last two tokens are ChatML's marks, of which
+    the second ends an answer.
 
     Args:
         vocab_size: at least 258.

@@ -1,13 +1,15 @@
-"""Fast counts of tokens: tiktoken over the merges of the model's own tokenizer.
+"""Fast token counts: tiktoken with the merges of the model's own tokenizer.
 
-tiktoken joins the neighbours whose union has the lowest rank, a tokenizer those that its lowest
-merge names. Both come to the same if every merge makes a token of its own out of earlier ones and
-every token is what its own text encodes to; merges that break this are left out or refused here.
+tiktoken joins the neighbours whose union has the lowest rank; a tokenizer joins those of its lowest
+merge. The results are equal if every merge makes a new token out of earlier ones and the text of
+every token encodes to that token. Merges whose token never occurs are left out. A tokenizer that
+breaks the first rule gets no fast counter.
 """
 
 import json
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,15 @@ import tokenizers
 from hga_engine.tokenizer.byte_level import BYTE_OF
 
 _MAX_CHARS = 100_000
-"""Longer texts are left to the tokenizer: on a million blanks tiktoken runs out of stack."""
+"""The tokenizer counts longer texts: a million blanks overflow tiktoken's stack."""
 
 _BETWEEN = "\ue000\U000f1234\ue001"
-"""Stands between texts, as a token of its own; its characters have no meaning in Unicode."""
+"""A separator of texts, with its own token. Its characters are private-use ones."""
 
-# Same as in tokenizer.json, but what needs no looking ahead stands in one group, which tiktoken's
-# expressions then match in one go.
+# As in tokenizer.json, but alternatives without look-ahead are in one group, which tiktoken's regex
+# engine matches faster.
 _GPT2 = r"(?: ?\p{L}+| ?\p{N}+|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|\s+(?!\S)|\s"
-# Every \p{N} is split off before GPT-2's expression sees the text, so blanks end before it.
+# Each \p{N} is split off before GPT-2's regex is applied, so blanks end before it.
 _SINGLE_DIGITS = r"(?: ?\p{L}+|\p{N}|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|\s+(?![^\s\p{N}])|\s"
 _QWEN = (
     r"(?:(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -35,7 +37,7 @@ _QWEN_AS_PUBLISHED = _QWEN.replace("(?:(?i", "(?i").replace("+)|", "+|")
 
 
 class FastCounter:
-    """Counts the tokens of texts without making them."""
+    """Counts the tokens of texts faster than the tokenizer does."""
 
     def __init__(self, encoding: tiktoken.Encoding, *, composes: bool) -> None:
         self._encoding = encoding
@@ -43,19 +45,17 @@ class FastCounter:
         self._composes = composes
 
     def count(self, texts: Sequence[str]) -> list[int | None]:
-        """How many tokens the tokenizer makes of each text; None where only it can tell."""
+        """Count the tokens of each text; None where only the tokenizer gives the right count."""
         if self._composes:
             texts = [unicodedata.normalize("NFC", text) for text in texts]
-        taken = [len(text) <= _MAX_CHARS and _BETWEEN not in text for text in texts]
-        counts = iter(
-            self._count([text for text, is_taken in zip(texts, taken, strict=True) if is_taken])
-        )
-        return [next(counts) if is_taken else None for is_taken in taken]
+        can_count = [len(text) <= _MAX_CHARS and _BETWEEN not in text for text in texts]
+        counts = iter(self._count(list(compress(texts, can_count))))
+        return [next(counts) if can else None for can in can_count]
 
     def _count(self, texts: Sequence[str]) -> list[int | None]:
         if not texts:
             return []
-        # One call for all: after each call the thread would wait for Python's lock.
+        # One call for all texts, because the thread waits for the GIL after each call.
         ids = self._encoding.encode_to_numpy(
             _BETWEEN.join(texts), allowed_special={_BETWEEN}, disallowed_special=()
         )
@@ -67,21 +67,21 @@ class FastCounter:
 
 
 def fast_counter(tokenizer: tokenizers.Tokenizer) -> FastCounter | None:
-    """Make a counter for a tokenizer without added tokens, if there is one that agrees with it."""
+    """Make a counter that agrees with a tokenizer without added tokens, or return None."""
     definition = json.loads(tokenizer.to_str())
     model, split = definition["model"], _split_of(definition.get("pre_tokenizer"))
     normalizer = definition.get("normalizer")
     composes = normalizer == {"type": "NFC"}
     if split is None or (normalizer is not None and not composes):
         return None
-    unlike = ("byte_fallback", "dropout", "ignore_merges")
-    if model["type"] != "BPE" or any(model.get(option) for option in unlike):
+    unsupported = ("byte_fallback", "dropout", "ignore_merges")
+    if model["type"] != "BPE" or any(model.get(option) for option in unsupported):
         return None
-    ranks = _ranks(model, _never_alone(tokenizer, list(model["vocab"])))
+    ranks = _ranks(model, _unreachable(tokenizer, list(model["vocab"])))
     if ranks is None:
         return None
     between = {_BETWEEN: len(ranks)}
-    for byte in range(256):  # bytes without a token: tiktoken needs them all
+    for byte in range(256):  # tiktoken needs all bytes, those without a token too
         ranks.setdefault(bytes([byte]), len(ranks) + 1)
     encoding = tiktoken.Encoding(
         "model", pat_str=split, mergeable_ranks=ranks, special_tokens=between
@@ -90,7 +90,7 @@ def fast_counter(tokenizer: tokenizers.Tokenizer) -> FastCounter | None:
 
 
 def _split_of(pre_tokenizer: Mapping[str, Any] | None) -> str | None:
-    """The expression that finds what a pre-tokenizer splits a text into, if it is a known one."""
+    """Return the regex that splits a text as a pre-tokenizer does, or None for an unknown one."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
     *before, last = steps
     if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
@@ -103,8 +103,8 @@ def _split_of(pre_tokenizer: Mapping[str, Any] | None) -> str | None:
     return _QWEN if before == [split | {"pattern": {"Regex": _QWEN_AS_PUBLISHED}}] else None
 
 
-def _ranks(model: Mapping[str, Any], never_alone: Collection[str]) -> dict[bytes, int] | None:
-    """The order in which tokens are made; None if it takes more than an order to say."""
+def _ranks(model: Mapping[str, Any], unreachable: Collection[str]) -> dict[bytes, int] | None:
+    """Return the rank of each token by the merges, or None if ranks cannot express them."""
     ranks: dict[bytes, int] = {}
     if not BYTE_OF.keys() >= set("".join(model["vocab"])):
         return None
@@ -113,7 +113,7 @@ def _ranks(model: Mapping[str, Any], never_alone: Collection[str]) -> dict[bytes
             ranks[bytes([BYTE_OF[token]])] = len(ranks)
     for merge in model["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
-        if left + right in never_alone:
+        if left + right in unreachable:
             continue
         parts = _bytes_of(left), _bytes_of(right)
         token = b"".join(parts)
@@ -123,8 +123,8 @@ def _ranks(model: Mapping[str, Any], never_alone: Collection[str]) -> dict[bytes
     return ranks
 
 
-def _never_alone(tokenizer: tokenizers.Tokenizer, tokens: Sequence[str]) -> frozenset[str]:
-    """Tokens that no text is encoded to, since earlier merges take their parts away."""
+def _unreachable(tokenizer: tokenizers.Tokenizer, tokens: Sequence[str]) -> frozenset[str]:
+    """Return tokens that no text encodes to, because earlier merges use up their parts."""
     encoded = tokenizers.Tokenizer(tokenizer.model).encode_batch_fast(tokens)
     return frozenset(t for t, e in zip(tokens, encoded, strict=True) if len(e.ids) != 1)
 

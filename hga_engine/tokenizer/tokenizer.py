@@ -1,7 +1,7 @@
 """Text to token ids and back, and the ids that a chat puts around its messages.
 
-Text is data: whatever stands in it, ``encode`` gives ordinary tokens. Control tokens come from the
-model's chat template alone.
+Text is data: ``encode`` gives ordinary tokens, even for text that looks like a control token.
+Control tokens come only from the model's chat template.
 """
 
 import codecs
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer is made of."""
+    """The tokens of a model."""
 
     pieces: tokenizers.Tokenizer
     """Byte-pair encoding of text, without control tokens."""
     added: Mapping[str, int]
-    """Tokens that stand beside the encoding: control tokens and other markup."""
+    """Tokens that no text encodes to: control tokens and other markup."""
     control: frozenset[int]
-    """Ids that never show as text."""
+    """Ids that decode to no text."""
     end_tokens: frozenset[int]
 
 
@@ -51,32 +51,32 @@ class Tokenizer:
         kinds = [rule["type"] for rule in (rules, *rules.get("decoders", ()))]
         self._is_byte_level = "ByteLevel" in kinds
         self.strips_first_space = not self._is_byte_level and "Strip" in kinds
-        """Whether the encoding puts a space before a text, to be dropped when it is shown."""
+        """Whether the encoding puts a space before a text, which decoding removes."""
         longest_first = sorted(self._added, key=len, reverse=True)
         self._markup = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         closing = self.to_next_question()[:1]
         self.end_tokens = vocabulary.end_tokens | self._control.intersection(closing)
         self.vocab_size = max(self._tokens) + 1
         self._counter: FastCounter | None = None
-        self._counter_is_made = False
-        self._making_counter = threading.Lock()
+        self._has_made_counter = False
+        self._counter_lock = threading.Lock()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text; what looks like a control token in it is text as well."""
+        """Return the token ids of a text. What looks like a control token is text as well."""
         ids: list[int] = self._pieces.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of a text, and the range of characters that each is from.
+        """Return the token ids of a text and the range of characters that each is from.
 
-        Tokens that share a character have ranges that overlap in it; a combining mark that the
-        tokenizer joins with its letter is in no range.
+        Ranges of tokens that share a character overlap in it. A combining mark that the tokenizer
+        composes with its letter is in no range.
         """
         encoded = self._pieces.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens ``encode`` makes of each text; many times as fast, and thread safe."""
+        """Count the tokens of each text, many times faster than ``encode``; thread-safe."""
         counter = self._fast_counter()
         fast = counter.count(texts) if counter else [None] * len(texts)
         left = [text for text, count in zip(texts, fast, strict=True) if count is None]
@@ -84,15 +84,15 @@ class Tokenizer:
         return [len(next(exact).ids) if count is None else count for count in fast]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, without control tokens; broken UTF-8 becomes U+FFFD."""
+        """Return the text of token ids, without control tokens. Invalid UTF-8 becomes U+FFFD."""
         detokenizer = Detokenizer(self)
         return "".join(map(detokenizer.push, ids)) + detokenizer.finish()
 
     def opening(self, system: str | None) -> list[int]:
-        """Everything before the content of the first user message.
+        """Return the tokens before the content of the first user message.
 
         Args:
-            system: the system message; None: what the template says by itself.
+            system: the system message; None: the template's default.
 
         Raises:
             ModelFileError: the template has no place for a system message.
@@ -107,15 +107,15 @@ class Tokenizer:
         ]
 
     def to_answer(self) -> list[int]:
-        """Closes the user message and opens the assistant's."""
+        """Return the tokens that close the user message and open the assistant's."""
         return self._encode_markup(self.template.around(["user"], answer_follows=True)[1])
 
     def to_next_question(self) -> list[int]:
-        """Closes the assistant message and opens the next user message."""
+        """Return the tokens that close the assistant message and open the next user message."""
         return self._encode_markup(self.template.around(["user", "assistant", "user"])[2])
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes a token stands for, perhaps part of a character; none for control tokens."""
+        """Return a token's UTF-8 bytes, perhaps part of a character; none for control tokens."""
         token = self._tokens.get(token_id)
         if token is None or token_id in self._control:
             return b""
@@ -128,16 +128,16 @@ class Tokenizer:
         return token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
 
     def _fast_counter(self) -> "FastCounter | None":
-        with self._making_counter:
-            if not self._counter_is_made:
+        with self._counter_lock:
+            if not self._has_made_counter:
                 from hga_engine.tokenizer.token_counts import fast_counter
 
                 self._counter = fast_counter(self._pieces)
-                self._counter_is_made = True
+                self._has_made_counter = True
         return self._counter
 
     def _encode_markup(self, text: str) -> list[int]:
-        """Token ids of text from the chat template, whose control tokens are meant."""
+        """Return the token ids of text from the chat template, control tokens included."""
         ids: list[int] = []
         for piece in self._markup.split(text) if self._added else [text]:
             ids += [self._added[piece]] if piece in self._added else self.encode(piece)
@@ -145,7 +145,7 @@ class Tokenizer:
 
 
 class Detokenizer:
-    """Text of tokens as they come; a character shows once all its bytes are there."""
+    """Decodes a stream of tokens; a character appears once all its bytes are known."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -153,7 +153,7 @@ class Detokenizer:
         self._strip = tokenizer.strips_first_space
 
     def push(self, token_id: int) -> str:
-        """The text that ``token_id`` completes; may be empty."""
+        """Return the text that ``token_id`` completes, which may be empty."""
         data = self._tokenizer.token_bytes(token_id)
         if self._strip and data:
             data = data.removeprefix(b" ")
@@ -161,5 +161,5 @@ class Detokenizer:
         return self._utf8.decode(data)
 
     def finish(self) -> str:
-        """U+FFFD if the tokens end within a character."""
+        """Return U+FFFD if the tokens end within a character, else nothing."""
         return self._utf8.decode(b"", final=True)

@@ -1,19 +1,19 @@
-"""Weights that are more than one tensor."""
+"""Weights that consist of more than one tensor."""
 
 from dataclasses import dataclass
 
 import torch
 
 FP8_BLOCK = 128
-"""Rows and columns that share a scale in the FP8 checkpoints of DeepSeek-V3 and Qwen3."""
+"""Rows and columns per scale in the FP8 checkpoints of DeepSeek-V3 and Qwen3."""
 
 
 @dataclass(frozen=True)
 class BlockScaled:
-    """FP8 weights with one scale a block of 128 x 128 (``weight_scale_inv`` of a checkpoint).
+    """FP8 weights with one scale per block of 128 x 128 (``weight_scale_inv`` of a checkpoint).
 
-    The weight is ``values * scales``, the scales spread over their blocks. Leading dimensions, as
-    of stacked experts, are the same in both.
+    The weight is ``values`` times the scale of the block. Leading dimensions, such as those of
+    stacked experts, are the same in both tensors.
     """
 
     values: torch.Tensor  # [..., out, in] float8_e4m3fn
@@ -25,16 +25,16 @@ class BlockScaled:
         return self.values.shape
 
     def __getitem__(self, index: int) -> "BlockScaled":
-        """One of stacked weights."""
+        """Return one of the stacked weights."""
         return BlockScaled(self.values[index], self.scales[index])
 
     def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
-        """[..., out, in]: the weight, multiplied in float32 and rounded once."""
+        """Return the weight [..., out, in], multiplied in float32 and rounded once."""
         rows, columns = self.values.shape[-2:]
-        spread = self.scales.repeat_interleave(FP8_BLOCK, -2)[..., :rows, :]
-        spread = spread.repeat_interleave(FP8_BLOCK, -1)[..., :columns]
-        return (self.values.float() * spread).to(dtype)
+        scales = self.scales.repeat_interleave(FP8_BLOCK, -2)[..., :rows, :]
+        scales = scales.repeat_interleave(FP8_BLOCK, -1)[..., :columns]
+        return (self.values.float() * scales).to(dtype)
 
 
 Weight = torch.Tensor | BlockScaled
-"""[..., out, in]."""
+"""A linear layer's weight [..., out, in]."""

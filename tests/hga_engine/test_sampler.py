@@ -1,4 +1,4 @@
-"""Draws against distributions worked out by hand."""
+"""Sampled tokens against distributions computed by hand."""
 
 import math
 from collections import Counter
@@ -75,7 +75,7 @@ def test_draws_follow_the_distribution(params: SamplingParams, expected: list[fl
     assert_drawn_from(shares(params), expected)
 
 
-def test_the_nucleus_of_a_flat_vocabulary_is_found_beyond_the_first_look() -> None:
+def test_a_nucleus_larger_than_the_first_candidates() -> None:
     sampler = Sampler(SamplingParams(temperature=1, top_p=0.5, seed=0))
     logits = torch.zeros(4000)
     logits[2000:] = 1e-3  # slightly likelier: the nucleus lies within these 2000
@@ -106,6 +106,6 @@ def test_excluded_tokens_are_never_drawn() -> None:
 @pytest.mark.parametrize(
     "bad", [[1.0, math.nan, 2.0], [math.inf, 0.0, 0.0], [-math.inf, -math.inf, -math.inf]]
 )
-def test_output_that_is_not_a_number_is_an_error(temperature: float, bad: list[float]) -> None:
+def test_nan_and_infinite_logits_are_an_error(temperature: float, bad: list[float]) -> None:
     with pytest.raises(NotANumberError):
         Sampler(SamplingParams(temperature=temperature)).sample(torch.tensor(bad))

@@ -1,4 +1,4 @@
-"""The stand-in tokenizer takes any text and gives words back."""
+"""The synthetic tokenizer encodes any text and decodes its other tokens to words."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def tokenizer():
     return synthetic_tokenizer(VOCAB)
 
 
-def test_a_text_comes_back_from_its_tokens(tokenizer):
+def test_decoding_restores_the_text(tokenizer):
     text = "Zwölf <|im_end|> Boxkämpfer\n\t日本"
     ids = tokenizer.encode(text)
     assert len(ids) == len(text.encode())
@@ -21,12 +21,12 @@ def test_a_text_comes_back_from_its_tokens(tokenizer):
     assert tokenizer.count([text, ""]) == [len(ids), 0]
 
 
-def test_other_tokens_are_words_and_marks_do_not_show(tokenizer):
+def test_other_tokens_decode_to_words_and_marks_to_nothing(tokenizer):
     assert tokenizer.decode([256, 597, 598, 599]) == " w256 w597"
     assert (tokenizer.vocab_size, tokenizer.end_tokens) == (VOCAB, {599})
 
 
-def test_it_can_chat(tokenizer):
+def test_chat_tokens(tokenizer):
     opening = [598, *tokenizer.encode("user\n")]
     assert tokenizer.opening(None) == opening
     assert tokenizer.to_answer() == [599, 10, 598, *tokenizer.encode("assistant\n")]

@@ -1,4 +1,4 @@
-"""Counts by tiktoken held against the tokenizer's own, on real text and on made-up text."""
+"""Counts by tiktoken against the tokenizer's own, on real and on generated text."""
 
 import json
 import sysconfig
@@ -49,7 +49,7 @@ PROSE = {
 
 
 def trained(pre_tokenizer, normalizer=None):
-    """A byte-level BPE learnt from the prose above and some code, in the manner of the models."""
+    """Train a byte-level BPE, as the models have, on the prose above and some code."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
@@ -93,7 +93,7 @@ def embedded(embedded_model):
 
 
 def code():
-    """A megabyte of Python's own sources."""
+    """Return a megabyte of Python's own sources."""
     folder = Path(sysconfig.get_path("stdlib"))
     return [p.read_text("utf-8") for p in sorted((folder / "asyncio").glob("*.py"))]
 
@@ -125,7 +125,7 @@ TEXTS = st.lists(st.one_of(SPECIMENS, st.text(CHARACTERS, max_size=9)), max_size
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_text(kind, kinds, text):
     tokenizer, counter = kinds[kind]
-    if kind == "Qwen":  # of what Unicode composes the two libraries know different versions
+    if kind == "Qwen":  # Python and tokenizers compose by different versions of Unicode
         text = unicodedata.normalize("NFC", text)
     assert counter.count([text])[0] == len(tokenizer.encode(text).ids)
 
@@ -145,8 +145,8 @@ def test_the_embedded_tokenizer_on_code_and_prose(embedded):
 
 
 @pytest.mark.weights
-def test_what_the_embedded_tokenizer_has_no_tokens_for(embedded):
-    """Such bytes vanish, and what stood beside them may join: only the tokenizer can tell."""
+def test_characters_without_tokens_in_the_embedded_tokenizer(embedded):
+    """They vanish and their neighbours may join, so only the tokenizer can count such texts."""
     for text in ("a\x04b", "\x06\x13", "in\x14g \U000f0000!", "\x16"):
         texts = ["fine", text, ""]
         assert embedded._fast_counter().count(texts) == [len(embedded.encode("fine")), None, 0]
@@ -154,7 +154,7 @@ def test_what_the_embedded_tokenizer_has_no_tokens_for(embedded):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_texts_at_once_are_counted_apart(kind, kinds):
+def test_many_texts_are_counted_separately(kind, kinds):
     tokenizer, counter = kinds[kind]
     texts = ["", "a", " ", "  ", "b\n", "", "\n7", "'s", *PROSE.values(), "x" + _BETWEEN, _BETWEEN]
     expected = [len(tokenizer.encode(text).ids) for text in texts[:-2]]
@@ -176,8 +176,8 @@ def test_very_long_words_and_blanks(kind, kinds):
     assert counter.count([" " * 2_000_000 + "x", "a b"])[0] is None
 
 
-def test_tokens_that_no_text_gives_are_never_counted():
-    """Where 'bc' is joined first, 'abc' made of 'ab' and 'c' never comes about."""
+def test_tokens_that_no_text_encodes_to_are_never_counted():
+    """'bc' is joined first, so 'ab' and 'c' are never joined to 'abc'."""
     vocab = {**{chr(n): n for n in range(0x21, 0x7F)}, "Ġ": 200, "bc": 201, "ab": 202, "abc": 203}
     bpe = models.BPE(vocab, [("b", "c"), ("a", "b"), ("ab", "c")])
     tokenizer = tokenizers.Tokenizer(bpe)
@@ -197,12 +197,12 @@ def test_tokens_that_no_text_gives_are_never_counted():
         {"pre_tokenizer": BYTE_LEVEL | {"use_regex": False}},
     ],
 )
-def test_other_kinds_are_left_to_the_tokenizer(change):
+def test_unknown_tokenizers_have_no_fast_counter(change):
     definition = json.loads(KINDS["GPT-2"]().to_str()) | change
     assert fast_counter(tokenizers.Tokenizer.from_str(json.dumps(definition))) is None
 
 
-def test_several_ways_to_one_token_are_left_to_the_tokenizer():
+def test_two_merges_to_one_token_have_no_fast_counter():
     vocab = {"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "abc": 5}
     merges = [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")]
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges))
@@ -210,7 +210,7 @@ def test_several_ways_to_one_token_are_left_to_the_tokenizer():
     assert fast_counter(tokenizer) is None
 
 
-def test_a_tokenizer_that_cannot_be_counted_fast_is_counted(tmp_path):
+def test_counts_without_a_fast_counter(tmp_path):
     tokenizer = KINDS["GPT-2"]()
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.save(str(tmp_path / "tokenizer.json"))

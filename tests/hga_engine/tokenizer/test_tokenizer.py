@@ -36,7 +36,7 @@ CORPUS = [
 
 
 def byte_level(tokens=("<|im_start|>", "<|im_end|>", "<|endoftext|>")):
-    """A byte-level BPE like Qwen's, trained on next to nothing."""
+    """Train a byte-level BPE like Qwen's on a few words."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -51,7 +51,7 @@ def byte_level(tokens=("<|im_start|>", "<|im_end|>", "<|endoftext|>")):
 
 
 def byte_fallback():
-    """A BPE in the manner of SentencePiece, as Llama 2 has it."""
+    """Make a BPE with byte fallback, like Llama 2's from SentencePiece."""
     pieces = [
         "<s>",
         "</s>",
@@ -106,14 +106,14 @@ def embedded(embedded_model):
 
 
 def reference(tokenizer, template, **tokens):
-    """The same in transformers."""
+    """Make the same tokenizer in transformers."""
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
     fast.chat_template = template
     return fast
 
 
 def chat(tokenizer, system, turns, answer=True):
-    """Ids of a whole chat, put together from the tokenizer's pieces."""
+    """Compose the ids of a whole chat from the tokenizer's parts."""
     ids = [*tokenizer.opening(system), *tokenizer.encode(turns[0][0])]
     for number, (question, reply) in enumerate(turns):
         if number:
@@ -131,7 +131,7 @@ def chat(tokenizer, system, turns, answer=True):
         (LLAMA3, ("<|bos|>", "<|start|>", "<|end|>", "<|eot|>")),
     ],
 )
-def test_a_chat_is_what_transformers_makes_of_it(template, special, system, tmp_path):
+def test_a_chat_has_the_same_tokens_as_in_transformers(template, special, system, tmp_path):
     plain = byte_level(special)
     named = {"bos_token": special[0], "eos_token": special[-1]}
     ours = write(tmp_path, plain, template, config={**named, "bos_token": {"content": special[0]}})
@@ -146,16 +146,15 @@ def test_a_chat_is_what_transformers_makes_of_it(template, special, system, tmp_
     assert chat(ours, system, turns) == expected
 
 
-def test_the_template_may_have_a_system_message_of_its_own(tmp_path):
+def test_a_template_may_have_a_default_system_message(tmp_path):
     template = "{% if messages[0].role != 'system' %}<|im_start|>Be kind.{% endif %}" + CHATML
     ours = write(tmp_path, byte_level(), template)
     start = ours._added["<|im_start|>"]
     role = [start, *ours.encode("user\n")]
     assert ours.opening(None) == [start, *ours.encode("Be kind."), *role]
-    assert ours.opening("x") == [
-        *(start, *ours.encode("system\n"), *ours.encode("x")),
-        *(ours._added["<|im_end|>"], *ours.encode("\n"), *role),
-    ]
+    end = ours._added["<|im_end|>"]
+    system = [start, *ours.encode("system\n"), *ours.encode("x"), end, *ours.encode("\n")]
+    assert ours.opening("x") == [*system, *role]
 
 
 def test_a_template_that_drops_or_refuses_messages(tmp_path):
@@ -201,14 +200,14 @@ def test_text_never_becomes_control_tokens(tokenizer):
         assert sum(number in tokenizer._control for number in opening) == 3
 
 
-def test_control_tokens_do_not_show_but_other_markup_does(tokenizer):
+def test_control_tokens_decode_to_nothing_and_other_markup_to_text(tokenizer):
     added = tokenizer._added
     ids = [added["<|im_start|>"], *tokenizer.encode("a"), added["<think>"], added["<|im_end|>"]]
     assert tokenizer.decode(ids) == "a<think>"
     assert tokenizer.decode([tokenizer.vocab_size + 5]) == ""
 
 
-def test_vocabulary_and_ends(tmp_path):
+def test_vocabulary_size_and_end_tokens(tmp_path):
     plain = byte_level()
     ours = write(
         tmp_path,
@@ -220,12 +219,12 @@ def test_vocabulary_and_ends(tmp_path):
     assert ours.vocab_size == plain.get_vocab_size()
     ends = {plain.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>")}
     assert ours.end_tokens == ends
-    # What closes an answer in the template ends it, named or not.
+    # The token that closes an answer in the template ends it, even if no file names it.
     (tmp_path / "generation_config.json").unlink()
     assert write(tmp_path, plain).end_tokens == {plain.token_to_id("<|im_end|>")}
 
 
-def test_encoding_is_that_of_transformers_with_special_tokens_split(tmp_path):
+def test_text_is_encoded_as_in_transformers_with_special_tokens_split(tmp_path):
     plain = byte_level()
     ours = write(tmp_path, plain)
     theirs = reference(plain, CHATML)
@@ -234,7 +233,7 @@ def test_encoding_is_that_of_transformers_with_special_tokens_split(tmp_path):
         assert ours.encode(text) == expected
 
 
-def test_offsets_are_where_tokens_stand(tokenizer):
+def test_offsets_are_the_ranges_of_tokens(tokenizer):
     text = "the dome, 日本 👍 turned\n\n  é"
     ids, offsets = tokenizer.encode_with_offsets(text)
     assert ids == tokenizer.encode(text)
@@ -272,12 +271,12 @@ def kinds(tmp_path_factory):
 @settings(max_examples=150, deadline=None)
 @given(text=TEXTS)
 @pytest.mark.parametrize("kind", ["level", "fallback"])
-def test_pushed_tokens_spell_the_text(kind, kinds, text):
+def test_streamed_tokens_decode_to_the_text(kind, kinds, text):
     ids = kinds[kind].encode(text)
     shown = pushed(kinds[kind], ids)
     expected = unicodedata.normalize("NFC", text) if kind == "level" else text
     assert "".join(shown) == kinds[kind].decode(ids)
-    # SentencePiece writes spaces as this sign, so it cannot be told from one.
+    # SentencePiece writes spaces as this sign, so the two cannot be told apart.
     assert "".join(shown) == (expected if kind == "level" else expected.replace("▁", " "))
     assert shown[-1] == ""
     assert text.count("\ufffd") == "".join(shown).count("\ufffd")
@@ -286,7 +285,7 @@ def test_pushed_tokens_spell_the_text(kind, kinds, text):
 @settings(max_examples=150, deadline=None)
 @given(ids=st.lists(st.integers(0, 340), max_size=40))
 @pytest.mark.parametrize("kind", ["level", "fallback"])
-def test_any_tokens_decode_as_the_tokenizers_library_has_it(kind, kinds, ids):
+def test_any_tokens_decode_as_by_the_tokenizers_library(kind, kinds, ids):
     ours = kinds[kind]
     ids = [number for number in ids if number in ours._tokens and number not in ours._added_ids]
     library = byte_level() if kind == "level" else byte_fallback()
@@ -295,7 +294,7 @@ def test_any_tokens_decode_as_the_tokenizers_library_has_it(kind, kinds, ids):
         assert ours.decode(ids) == library.decode(ids)
 
 
-def test_half_a_character_waits(tokenizer):
+def test_half_a_character_is_held_back(tokenizer):
     ids = tokenizer.encode("é👍")
     detokenizer = Detokenizer(tokenizer)
     assert [detokenizer.push(number) for number in ids[:5]] == ["", "é", "", "", ""]
@@ -336,7 +335,7 @@ def test_missing_files(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     "entry", [CHATML, [{"name": "tools", "template": "x"}, {"name": "default", "template": CHATML}]]
 )
-def test_templates_in_the_configuration(entry, tmp_path):
+def test_templates_in_tokenizer_config(entry, tmp_path):
     ours = write(tmp_path, byte_level(), None, config={"chat_template": entry})
     assert ours.decode(ours.to_answer()) == "\nassistant\n"
 
@@ -348,7 +347,7 @@ def test_transformers_and_torch_are_not_imported():
 
 
 @pytest.mark.weights
-def test_embedded_tokenizer_knows_its_vocabulary(embedded):
+def test_vocabulary_of_the_embedded_tokenizer(embedded):
     assert embedded.vocab_size == 49_152
     assert embedded.end_tokens == {0, 2}  # <|endoftext|> and <|im_end|>
     assert embedded.opening(None)[0] == 1
@@ -360,7 +359,7 @@ def test_embedded_tokenizer_knows_its_vocabulary(embedded):
 
 @pytest.mark.weights
 def test_embedded_tokenizer_splits_as_llama_cpp_does(embedded):
-    """Digits alone; blanks but the last go by themselves; contractions; no merging of signs."""
+    """Single digits; blanks apart from the last one; contractions; no control tokens."""
 
     def split(text):
         return [embedded.decode([number]) for number in embedded.encode(text)]
@@ -378,7 +377,7 @@ def test_embedded_tokenizer_splits_as_llama_cpp_does(embedded):
 @pytest.mark.weights
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS)
-def test_embedded_tokenizer_spells_any_text(embedded, text):
+def test_embedded_tokenizer_restores_any_text(embedded, text):
     # Six control characters and the planes beyond 3 (private use, unassigned) have no tokens.
     text = "".join(c for c in text if c not in "\x04\x06\x13\x14\x16\x1d" and c < "\U00040000")
     shown = pushed(embedded, embedded.encode(text))
@@ -387,7 +386,7 @@ def test_embedded_tokenizer_spells_any_text(embedded, text):
 
 
 @pytest.mark.weights
-def test_embedded_chat_is_what_transformers_makes_of_it(embedded, embedded_model):
+def test_embedded_chat_has_the_same_tokens_as_in_transformers(embedded, embedded_model):
     import gguf
 
     fields = gguf.GGUFReader(embedded_model.gguf).fields
