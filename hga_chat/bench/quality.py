@@ -1,7 +1,6 @@
 """How far routed attention is from dense attention, on the same texts with the same model."""
 
 import dataclasses
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from hga_chat.bench.measure import (
     score_text,
 )
 from hga_chat.bench.tasks import TaskSet, make_tasks, single_token_words
-from hga_chat.bench.text import cut, depths, make_needles
+from hga_chat.bench.text import depths, make_needles, plant_from
 from hga_engine.attention.routed import Rule
 from hga_engine.config import EngineConfig, RouterConfig, RouterName
 from hga_engine.opening import LoadedModel, open_engine
@@ -26,9 +25,6 @@ from hga_engine.opening import LoadedModel, open_engine
 _QUESTION_ROOM = 256 + max(COPY_TOKENS, TASK_TOKENS)
 _LIST_SHARE = 0.1
 """Of the context, the words of a list that a task asks about."""
-
-_MARGIN = 64
-"""Tokens that a text may lose where it is cut."""
 
 Note = Callable[[str], None]
 
@@ -160,19 +156,9 @@ def _sample(
     if with_tasks:
         words = single_token_words(tokenizer.token_bytes, tokenizer.vocab_size)
         planted = make_tasks(words, plan.tasks, int(plan.context * _LIST_SHARE), seed)
-    facts = sum(len(tokenizer.encode(f"{fact}\n")) for fact in planted.facts)
-    whole = tokenizer.encode(text)
-    spare = max(len(whole) - plan.context + facts - _MARGIN, 0)
-    # The first seed reads from the beginning.
-    start = random.Random(seed).randrange(spare + 1) if seed != plan.seeds[0] else 0  # noqa: S311
-    token_ids = cut(
-        tokenizer.encode,
-        tokenizer.decode,
-        tokenizer.decode(whole[start:]),
-        planted.facts,
-        planted.places,
-        plan.context,
-    )
+    # The first seed begins where the text does.
+    start = seed if seed != plan.seeds[0] else None
+    token_ids = plant_from(tokenizer, text, planted.facts, planted.places, plan.context, start)
     return Sample(tuple(token_ids), needles, planted.tasks)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hga_engine.tokenizer.tokenizer import Tokenizer
+
 _PLACES = (
     *("Amberfield", "Birchwater", "Coldharbour", "Dunmore", "Eastleigh", "Foxglove", "Greystone"),
     *("Hollowbrook", "Ironbridge", "Juniper", "Kingsfold", "Larkspur", "Marblehead", "Northgate"),
@@ -13,6 +15,10 @@ _PLACES = (
     *("Valewood", "Westmarch", "Yarrow", "Zennor", "Ashdown", "Bramble", "Copperhill", "Drayton"),
     *("Elmstead", "Fernley", "Gorse Hill"),
 )
+
+
+_MARGIN = 64
+"""Tokens that a text may lose where it is cut."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,35 @@ def plant(text: str, facts: Sequence[str], places: Sequence[float]) -> str:
         planted += [*lines[done:number], f"{fact}\n"]
         done = number
     return "".join([*planted, *lines[done:]])
+
+
+def plant_from(
+    tokenizer: Tokenizer,
+    text: str,
+    facts: Sequence[str],
+    places: Sequence[float],
+    tokens: int,
+    seed: int | None,
+) -> list[int]:
+    """Return ``tokens`` tokens, or a few less, of a text with facts planted in it.
+
+    Args:
+        tokenizer: of the model.
+        text: to begin in.
+        facts: a line, or more, each.
+        places: share of the lines that stand before each, 0 to 1.
+        tokens: to return, facts included.
+        seed: of the place in the text where the excerpt begins; None: its beginning.
+
+    Raises:
+        ValueError: the text is too short.
+    """
+    whole = tokenizer.encode(text)
+    planted = sum(len(tokenizer.encode(f"{fact}\n")) for fact in facts)
+    spare = max(len(whole) - tokens + planted - _MARGIN, 0)
+    start = 0 if seed is None else random.Random(seed).randrange(spare + 1)  # noqa: S311
+    rest = tokenizer.decode(whole[start:])
+    return cut(tokenizer.encode, tokenizer.decode, rest, facts, places, tokens)
 
 
 def cut(

@@ -32,9 +32,9 @@ def fastest_attention(base: BaseModel, tokens: int) -> list[SDPBackend] | None:
                 torch.cuda.synchronize()
                 began = time.perf_counter()
                 with sdpa_kernel([backend]):
-                    turned = [part.transpose(1, 2) for part in inputs]
+                    queries, keys, values = (part.transpose(1, 2) for part in inputs)
                     out = functional.scaled_dot_product_attention(
-                        *turned, is_causal=True, enable_gqa=True
+                        queries, keys, values, is_causal=True, enable_gqa=True
                     )
                 out.backward(out.detach())
                 torch.cuda.synchronize()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from hga_engine.model.files import ModelFiles
@@ -81,7 +82,7 @@ def _make(plan: TrainingPlan, share: float, seed: int) -> tuple[Any, ...]:
     long = [_maker.long(length, draw.getrandbits(60)) for _ in range(count)]
     windows = max(plan.short_windows // plan.batches, 1)
     short = [_maker.short(plan.short_tokens, draw.getrandbits(60)) for _ in range(windows)]
-    columns = [
+    columns: list[list[npt.NDArray[Any]]] = [
         [one.token_ids for one in long],
         [one.text_weights for one in long],
         [one.answer_weights for one in long],

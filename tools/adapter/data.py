@@ -13,7 +13,9 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from email.message import Message
 from pathlib import Path
+from typing import cast
 
 HELD_OUT = ("asyncio", "networkx", "werkzeug", "sympy")
 """Python packages that are never trained on."""
@@ -131,7 +133,8 @@ def licences(data: Data) -> dict[str, str]:
 
 def _licence(distribution: importlib.metadata.Distribution) -> str | None:
     """What the metadata says, if every part of it is known to be free."""
-    metadata = distribution.metadata
+    # An email.message.Message, which ``PackageMetadata`` says too little of.
+    metadata = cast(Message, distribution.metadata)
     said = metadata.get("License-Expression")
     if not said:
         classes = [c for c in metadata.get_all("Classifier", []) if c.startswith("License ::")]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 import torch
 from torch.nn import functional
@@ -25,6 +26,8 @@ RANKS = dict.fromkeys(MODULES[:4], 48) | dict.fromkeys(MODULES[4:], 24)
 ROPE_BASE = 100_000 * 16 ** (64 / 62)
 """NTK-aware: the slowest frequency pair turns 16 times as slowly, the fastest as before."""
 
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 Tensors = Mapping[str, torch.Tensor]
 Cache = list[tuple[torch.Tensor, torch.Tensor]]
 Watch = Callable[[torch.Tensor, torch.Tensor], None]
@@ -172,9 +175,10 @@ class Network:
             self._angles = angles(self._config, torch.arange(end, device=device), self._rope_base)
         return self._angles[0][:end], self._angles[1][:end]
 
-    def _segment(self, function, *arguments):  # type: ignore[no-untyped-def]
+    def _segment(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         if self._saves_memory and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False)
+            result: Result = checkpoint(function, *arguments, use_reentrant=False)
+            return result
         return function(*arguments)
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

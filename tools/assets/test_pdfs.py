@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from fpdf import FPDF, FontFace
 from pypdf import PdfReader, PdfWriter
@@ -146,9 +147,9 @@ def tables() -> bytes:
         ("    write(drum, level)", "# the paper lasts a week"),
         ("ring(bell)", "# tells the miller"),
     )
-    for row, (statement, comment) in enumerate(code):
-        pdf.text(30, 60 + 11 * row, statement)
-        pdf.text(200, 60 + 11 * row, comment)
+    for line, (statement, comment) in enumerate(code):
+        pdf.text(30, 60 + 11 * line, statement)
+        pdf.text(200, 60 + 11 * line, comment)
     return bytes(pdf.output())
 
 
@@ -310,8 +311,8 @@ def wrong_offsets() -> bytes:
 def page_loop() -> bytes:
     """A page tree that holds itself."""
     writer = PdfWriter(io.BytesIO(three_lines()))
-    tree = writer.root_object["/Pages"]
-    tree["/Kids"].append(writer.root_object.raw_get("/Pages"))
+    kids = cast(DictionaryObject, writer.root_object["/Pages"])["/Kids"]
+    cast(ArrayObject, kids).append(writer.root_object.raw_get("/Pages"))
     return written(writer)
 
 

@@ -172,7 +172,7 @@ def show(paths: Sequence[Path]) -> None:
 
 def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     def mean(key: str) -> float:
-        return sum(row[key] for row in rows) / len(rows)
+        return float(sum(row[key] for row in rows)) / len(rows)
 
     pooled = torch.tensor([one for row in rows for one in row["segments"]], dtype=torch.float64)
     low, high = interval(pooled)

@@ -1,4 +1,4 @@
-"""Reads and answers with this engine and with transformers' dense attention, one after the other.
+"""Compare this engine with transformers' dense attention on a CPU: prefill and decode.
 
 The same weights (embedded model, adapter merged), the same text, the same threads:
 
@@ -8,48 +8,51 @@ The same weights (embedded model, adapter merged), the same text, the same threa
 import argparse
 import json
 import resource
+import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
 
+from hga_chat.bench.speed import ANSWER_TOKENS, QUESTION_TOKENS, run_speed
 from hga_chat.bench.text import standard_text
 from hga_chat.models import pull_model
-from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
-from hga_engine.events import Finished
-from hga_engine.opening import LoadedModel, open_engine, prepare_model
+from hga_engine.config import EngineConfig
+from hga_engine.opening import LoadedModel, prepare_model
+from hga_kernels.weights import BlockScaled
 
 DECODED = 16
-ROOM = 256
+ROOM = 2 * (QUESTION_TOKENS + ANSWER_TOKENS)
+"""Tokens of a context that the benchmark asks and answers."""
 
 
 def peak_gib() -> float:
-    """Most memory this process ever held."""
+    """Return the most memory that this process ever held, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def ours(model: LoadedModel, tokens: list[int]) -> dict[str, Any]:
-    """Read the tokens, then decode."""
-    engine = open_engine(model, EngineConfig(cache=CacheConfig(context=len(tokens) + ROOM)))
-    began = time.perf_counter()
-    for _ in engine.prefill(tokens):
-        pass
-    read_s = time.perf_counter() - began
-    sampling = SamplingParams(max_new_tokens=128, ignore_end=True)
-    finished = next(
-        e for e in reversed([*engine.answer(tokens[:16], sampling)]) if isinstance(e, Finished)
-    )
-    engine.close()
+    """Measure as ``bench speed`` does."""
+    context = len(tokens) + ROOM
+    found = run_speed(model, tokens, [context], EngineConfig(), partial(print, file=sys.stderr))
+    speed = found["context"][context]
     return {
-        "read_s": read_s,
-        "read_tokens_per_s": len(tokens) / read_s,
-        "decode_tokens_per_s": finished.decode_tokens_per_s,
+        "read_s": len(tokens) / speed["prefill_tokens_per_s"],
+        "read_tokens_per_s": speed["prefill_tokens_per_s"],
+        "decode_tokens_per_s": speed["decode_tokens_per_s"],
         "peak_gib": peak_gib(),
     }
 
 
+def plain(weight: torch.Tensor | BlockScaled) -> torch.Tensor:
+    """Return a weight as it is; the embedded model has none in FP8."""
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
 def transformers_model(model: LoadedModel) -> Any:
-    """The same weights in transformers."""
+    """Return a transformers model with the same weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = model.weights.config
@@ -74,8 +77,8 @@ def transformers_model(model: LoadedModel) -> Any:
         dense.model.embed_tokens.weight.copy_(model.weights.embedding)
         dense.model.norm.weight.copy_(model.weights.final_norm)
         for layer, weights in zip(dense.model.layers, model.weights.layers, strict=True):
-            q, k, v = weights.qkv.split((q_size, kv_size, kv_size))
-            gate, up = weights.gate_up.chunk(2)
+            q, k, v = plain(weights.qkv).split((q_size, kv_size, kv_size))
+            gate, up = plain(weights.gate_up).chunk(2)
             for target, source in (
                 (layer.self_attn.q_proj, q),
                 (layer.self_attn.k_proj, k),

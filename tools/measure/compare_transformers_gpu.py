@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from hga_chat.bench.speed import ANSWER_TOKENS, QUESTION_TOKENS
 from hga_chat.models import geometry_of
 
 DECODED = 16
-ROOM = 384
-"""As the benchmark's questions and answers take."""
+ROOM = 2 * (QUESTION_TOKENS + ANSWER_TOKENS)
+"""Tokens of a context that the benchmark asks and answers."""
 
 
 def random_model(layers: int | None) -> Any:

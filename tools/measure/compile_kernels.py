@@ -10,6 +10,7 @@ import os
 import pkgutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 TARGETS = (90, 120)
 
@@ -25,7 +26,7 @@ def builds() -> dict[str, str]:
     return found
 
 
-def compile_one(name: str, module: str, target: int) -> dict[str, object]:
+def compile_one(name: str, module: str, target: int) -> dict[str, Any]:
     """Return shared memory, registers and spills of one build on one target."""
     from hga_kernels.gpu.build import SHARED_MEMORY, compile_ahead
 

@@ -48,7 +48,7 @@ def microseconds(run: Callable[[], object], launches: int) -> float:
         def replay() -> None:
             run()
 
-    times = []
+    times: list[float] = []
     for _ in range(REPLAYS):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()

@@ -52,7 +52,7 @@ _DEATH = re.compile(r"the parser exited with")
 _MISTAKE = re.compile(r"damaged (?:HTML|ZIP archive): [A-Z]\w*: ")
 
 
-def flip(data: bytearray, random: Random, _: list[bytes]) -> bytes:
+def flip(data: bytearray, random: Random, _seeds: list[bytes]) -> bytes:
     """Change some bits."""
     for _ in range(random.choice((1, 2, 8, 64))):
         if data:

@@ -96,8 +96,8 @@ def kill_once(folder: Path, budget: int | None, seed: int, draw: random.Random) 
 def main() -> None:
     """Kill as often as asked for; stops at the first session that is not right."""
     if sys.argv[1:2] == ["--work"]:
-        folder, log, budget, seed = sys.argv[2:]
-        work(Path(folder), Path(log), int(budget) or None, int(seed))
+        saved, log, limit, seed = sys.argv[2:]
+        work(Path(saved), Path(log), int(limit) or None, int(seed))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

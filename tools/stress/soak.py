@@ -33,7 +33,8 @@ LOOKS = 10
 
 def answer(engine: Engine, question: list[int], count: int, stop_after: int = -1) -> list[int]:
     """Greedy tokens; cancelled after some of them if ``stop_after`` is not negative."""
-    cancel, tokens = threading.Event(), []
+    cancel = threading.Event()
+    tokens: list[int] = []
     sampling = SamplingParams(max_new_tokens=count, ignore_end=True)
     for event in engine.answer(question, sampling, cancel):
         if len(tokens) == stop_after:

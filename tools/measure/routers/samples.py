@@ -1,13 +1,12 @@
 """Texts with facts planted in them, and what is asked after each, as tokens."""
 
 import json
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hga_chat.bench.tasks import make_tasks, single_token_words
-from hga_chat.bench.text import cut, depths, make_needles
+from hga_chat.bench.text import depths, make_needles, plant_from
 from hga_engine.tokenizer.tokenizer import Tokenizer
 
 _NEEDLES, _TASKS = 10, 2
@@ -48,13 +47,8 @@ def make_sample(name: str, text: str, tokenizer: Tokenizer, context: int, seed: 
     kept = [number for number, fact in enumerate(tasks.facts) if not fact.startswith("# List")]
     facts = [*(needle.fact for needle in needles), *(tasks.facts[number] for number in kept)]
     places = [*depths(_NEEDLES), *(tasks.places[number] for number in kept)]
-    whole = tokenizer.encode(text)
-    planted = sum(len(tokenizer.encode(f"{fact}\n")) for fact in facts)
-    spare = max(len(whole) - context + planted - 2 * _MARGIN, 0)
-    start = random.Random(seed).randrange(spare + 1) if seed else 0
-    rest = tokenizer.decode(whole[start:])
-    tokens = cut(tokenizer.encode, tokenizer.decode, rest, facts, places, context + _MARGIN)
-    tokens = tokens[:context]
+    # Cutting may lose a few tokens, and all of a context are needed.
+    tokens = plant_from(tokenizer, text, facts, places, context + _MARGIN, seed or None)[:context]
     branches = []
     for needle in needles:
         said = needle.fact.removeprefix("# ").removesuffix(f"{needle.answer}.")

@@ -1,6 +1,7 @@
 """The ways of attending that are compared."""
 
 from dataclasses import replace
+from typing import TypedDict
 
 from tools.measure.routers.rules import Above, Drawn, Top, Until, Variant
 from tools.measure.routers.scores import Scorer
@@ -8,9 +9,18 @@ from tools.measure.routers.scores import Scorer
 _PAIRS = Scorer(reduce="pairs")
 _SUM = Scorer()
 _CAP = 256
-_NARROW = {"sinks": 64, "recent": 256}
-_NARROWEST = {"sinks": 64, "recent": 128}
-_OPEN_CHUNK = {"sinks": 64, "recent": 0}
+
+
+class _Window(TypedDict):
+    """Tokens that are always attended, at the beginning and before the query."""
+
+    sinks: int
+    recent: int
+
+
+_NARROW: _Window = {"sinks": 64, "recent": 256}
+_NARROWEST: _Window = {"sinks": 64, "recent": 128}
+_OPEN_CHUNK: _Window = {"sinks": 64, "recent": 0}
 
 
 def variants() -> list[Variant]:
@@ -31,11 +41,9 @@ def _decode() -> list[Variant]:
             **_OPEN_CHUNK,
         ),
         Variant(
-            *(
-                "beside today: paper, 21 chunks, 82 groups",
-                Top(82),
-                Scorer("means", kept_chunks=21),
-            ),
+            "beside today: paper, 21 chunks, 82 groups",
+            Top(82),
+            Scorer("means", kept_chunks=21),
             **_OPEN_CHUNK,
         ),
         Variant("beside today: bounds, 82 groups", Top(82), Scorer("bounds"), **_OPEN_CHUNK),
@@ -121,12 +129,21 @@ def _decode() -> list[Variant]:
 def _prefill() -> list[Variant]:
     kept = replace(_PAIRS, kept_chunks=512)
     today = Variant(
-        *("prefill, today on a GPU: 136 drawn", Drawn(136), _PAIRS),
+        "prefill, today on a GPU: 136 drawn",
+        Drawn(136),
+        _PAIRS,
         block=64,
         of_all=True,
         **_OPEN_CHUNK,
     )
-    blocks_of_16 = {"block": 16, "stride": 1, **_OPEN_CHUNK}
+    blocks_of_16 = Variant("", Top(136), block=16, stride=1, **_OPEN_CHUNK)
+    finest = replace(
+        blocks_of_16,
+        name="prefill, today: 1093 drawn of 2 tokens",
+        rule=Drawn(1093),
+        scorer=replace(_PAIRS, group=2),
+        of_all=True,
+    )
     before = replace(today, rule=Drawn(128), **_NARROWEST)
     drawn = replace(before, name="prefill, 512 chunks, 128 drawn", scorer=kept)
     fine = replace(
@@ -138,26 +155,20 @@ def _prefill() -> list[Variant]:
     heaviest = Variant("prefill, pairs, 128 groups", Top(128), kept, block=64)
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
     return [
-        Variant(
-            *("prefill, today: 1093 drawn of 2 tokens", Drawn(1093), replace(_PAIRS, group=2)),
-            of_all=True,
-            **blocks_of_16,
+        finest,
+        replace(
+            blocks_of_16,
+            name="prefill, beside today: paper, 35 chunks",
+            scorer=Scorer("means", kept_chunks=35),
         ),
-        Variant(
-            *("prefill, beside today: paper, 35 chunks", Top(136), Scorer("means", kept_chunks=35)),
-            **blocks_of_16,
-        ),
-        Variant(
-            "prefill, beside today: bounds, 136 groups", Top(136), Scorer("bounds"), **blocks_of_16
+        replace(
+            blocks_of_16,
+            name="prefill, beside today: bounds, 136 groups",
+            scorer=Scorer("bounds"),
         ),
         today,
         *(
-            Variant(
-                *(f"prefill, 1093 of a pool of {pool}", Drawn(1093), replace(_PAIRS, group=2)),
-                of_all=True,
-                pool=pool,
-                **blocks_of_16,
-            )
+            replace(finest, name=f"prefill, 1093 of a pool of {pool}", pool=pool)
             for pool in (512, 1024, 256)
         ),
         drawn,
