@@ -366,13 +366,14 @@ class ChatApp(App[None]):
     def action_copy(self, what: str = "answer") -> None:
         """Copy the selection, the chosen piece, or an answer, as it was written."""
         selected = self.screen.get_selected_text()
-        piece, turns = self.transcript.cursor, self.transcript.turns
+        piece, chosen = self.transcript.cursor, self.transcript.chosen_turn
+        turns = self.transcript.turns
         if selected:
             self.copy_text(self.transcript.selected_source() or selected)
         elif what == "block" and piece is not None:
             self.copy_text(piece.source)
-        elif piece is not None and piece.turn is not None and piece.turn.text:
-            self.copy_text(piece.turn.text)
+        elif chosen is not None and chosen.text:
+            self.copy_text(chosen.text)
         elif turns and turns[-1].text:
             self.copy_text(turns[-1].text)
         else:
@@ -487,8 +488,8 @@ class ChatApp(App[None]):
 
     def action_sources(self, number: str = "") -> None:
         """Open a source of the chosen answer, or of the last one."""
-        cursor = self.transcript.cursor
-        turns = [cursor.turn] if cursor and cursor.turn else self.transcript.turns[::-1]
+        chosen = self.transcript.chosen_turn
+        turns = [chosen] if chosen else self.transcript.turns[::-1]
         turn = next((turn for turn in turns if turn.sources), None)
         if turn is None:
             self.notify("No answer has sources yet.", severity="warning")

@@ -23,6 +23,7 @@ from hga_chat.screen.opening import Opening
 from hga_chat.screen.trace.block_grid import BlockGrid
 from hga_chat.screen.trace.map_view import MapView
 from hga_chat.screen.transcript.turn import Turn
+from hga_chat.screen.view import View
 from hga_chat.sources import add_mass
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from hga_chat.conversation.answer import Answer
     from hga_chat.documents import DocumentTokens
-    from hga_chat.screen.app import ChatApp
     from hga_chat.screen.engine.thread import EngineThread
 
 LIVELY = 0.8
@@ -47,12 +47,12 @@ class Flow:
         turn: the turn being answered, or None.
     """
 
-    def __init__(self, app: "ChatApp", engine: "EngineThread") -> None:
+    def __init__(self, screen: View, engine: "EngineThread") -> None:
         self.state = "starting"
         self.layout: DocumentTokens | None = None
         self.turn: Turn | None = None
-        self.view = MapView(BlockGrid(None, 0, 64, 16), lambda: app.transcript.turns)
-        self._app = app
+        self.view = MapView(BlockGrid(None, 0, 64, 16), lambda: screen.transcript.turns)
+        self._screen = screen
         self._engine = engine
         self._opening = Opening()
         self._waiting: Turn | None = None
@@ -80,13 +80,13 @@ class Flow:
 
     def start(self) -> None:
         """Show the first screen."""
-        self._app.transcript.show_card(self._opening.start())
+        self._screen.transcript.show_card(self._opening.start())
 
     # Reports
 
     def show(self, report: Report) -> None:
         """Show what the engine told."""
-        transcript = self._app.transcript
+        transcript = self._screen.transcript
         match report:
             case Loading():
                 self._set_state("loading")
@@ -97,14 +97,14 @@ class Flow:
                 self._set_state(f"reading {report.fraction:.0%}")
                 if self.layout is not None:
                     tokens = min(report.tokens, len(self.layout))
-                    self._app.title_line.prefill = (round(report.fraction * tokens), tokens)
+                    self._screen.title_line.prefill = (round(report.fraction * tokens), tokens)
                     transcript.show_card(self._opening.read(report))
-                self._app.fill(report.fraction)
+                self._screen.fill(report.fraction)
             case Ready():
                 transcript.show_card(self._opening.ready(report))
-                self._app.title_line.prefill = None
-                self._app.title_line.tokens = report.tokens
-                self._app.fill(1.0)
+                self._screen.title_line.prefill = None
+                self._screen.title_line.tokens = report.tokens
+                self._screen.fill(1.0)
                 self._next()
             case PrefillingQuestion():
                 if self.turn:
@@ -119,32 +119,33 @@ class Flow:
             case Verified():
                 self._verified(report)
             case Forgotten():
-                self._app.title_line.tokens = report.tokens
+                self._screen.title_line.tokens = report.tokens
             case MemoryReport():
-                self._app.show_memory(report.figures)
+                self._screen.show_memory(report.figures)
             case Note():
                 transcript.note(report.text)
             case Failed():
                 self._fail(report)
 
     def _open(self, report: Opened) -> None:
-        app = self._app
-        app.title_line.model, app.title_line.context = report.model_name, report.context
+        screen = self._screen
+        screen.title_line.model = report.model_name
+        screen.title_line.context = report.context
         self.layout = report.layout
         self.view.grid = BlockGrid(
             report.layout, report.document_start, report.chunk_size, report.trace_bin_tokens
         )
         self._opening.open(report)
-        app.lay_out(report.layout)
+        screen.lay_out(report.layout)
         for answer in report.turns:
-            turn = app.transcript.add(answer.question)
+            turn = screen.transcript.add(answer.question)
             self._place(turn, answer)
-            app.transcript.changed(turn)
-            app.prompt.remember(answer.question)
+            screen.transcript.changed(turn)
+            screen.prompt.remember(answer.question)
         if report.turns:
-            self.view.turn = app.transcript.turns[-1]
-            app.show_trace()
-            app.refresh_bindings()
+            self.view.turn = screen.transcript.turns[-1]
+            screen.show_trace()
+            screen.refresh_bindings()
 
     def _place(self, turn: Turn, answer: "Answer") -> None:
         """Show an answer that was saved; its reading was not, but its passages were."""
@@ -156,7 +157,7 @@ class Flow:
             return
         self.turn.stream(report.text)
         self.turn.trace.extend(report.lengths)
-        self._app.transcript.changed(self.turn)
+        self._screen.transcript.changed(self.turn)
         self._streamed = report
 
     def show_progress(self) -> None:
@@ -165,11 +166,11 @@ class Flow:
             return
         streamed, newest = self._streamed, self._newest
         self._streamed, self._newest = None, None
-        self._app.show_speed(streamed.tokens_per_s, streamed.ttft_s, streamed.sparsity)
+        self._screen.show_speed(streamed.tokens_per_s, streamed.ttft_s, streamed.sparsity)
         if newest is not None and self.view.turn is self.turn:
-            self._app.show_trace(newest.tolist())
+            self._screen.show_trace(newest.tolist())
         else:
-            self._app.show_trace()
+            self._screen.show_trace()
 
     def _trace(self, report: TraceReport) -> None:
         if self.turn is None:
@@ -186,18 +187,20 @@ class Flow:
             self.turn.complete(answer, has_documents=self.layout is not None)
             if report.trace is not None:
                 self.view.update(self.turn, report.trace)
-            self._app.transcript.changed(self.turn)
+            self._screen.transcript.changed(self.turn)
             if self.view.turn is self.turn:
-                self._app.show_trace()
+                self._screen.show_trace()
         finished = answer.finished
         if finished.completion_tokens:
-            self._app.show_speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity)
-        self._app.title_line.tokens = report.tokens
+            self._screen.show_speed(
+                finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity
+            )
+        self._screen.title_line.tokens = report.tokens
         self.view.trim()
         self._next()
 
     def _fail(self, report: Failed) -> None:
-        transcript = self._app.transcript
+        transcript = self._screen.transcript
         if report.fatal:
             transcript.show_card(self._opening.fail(report.text), is_error=True)
             self._set_state("failed")
@@ -212,9 +215,9 @@ class Flow:
         if state != self.state:
             is_other = state.split()[0] != self.state.split()[0]
             self.state = state
-            self._app.title_line.state = state
+            self._screen.title_line.state = state
             if is_other:
-                self._app.refresh_bindings()
+                self._screen.refresh_bindings()
 
     # Questions
 
@@ -225,10 +228,10 @@ class Flow:
             self._set_state("ready")
             return
         self.view.turn, self.view.token = self.turn, None
-        self._app.redraw_trace()
+        self._screen.redraw_trace()
         self._set_state("answering")
         self.turn.show_prefill(0.0)
-        self._app.transcript.changed(self.turn)
+        self._screen.transcript.changed(self.turn)
         self._engine.ask(self.turn.question, temperature=self._temperature)
         self._temperature = None
 
@@ -242,7 +245,7 @@ class Flow:
 
     def send(self, question: str) -> None:
         """Ask now, or as soon as the engine is free; one question may wait."""
-        turn = self._app.transcript.add(question)
+        turn = self._screen.transcript.add(question)
         self._waiting = turn
         if self.is_free:
             self._next()
@@ -250,8 +253,8 @@ class Flow:
             turn.wait(
                 "the documents are read" if self.state.startswith("reading") else "this is done"
             )
-            self._app.transcript.changed(turn)
-        self._app.refresh_bindings()
+            self._screen.transcript.changed(turn)
+        self._screen.refresh_bindings()
 
     def cancel(self) -> bool:
         """Withdraw what waits, or stop the answer and keep its part; whether there was either."""
@@ -267,23 +270,23 @@ class Flow:
         turn, self._waiting = self._waiting, None
         if turn is not None:
             turn.cancel(why)
-            self._app.transcript.changed(turn)
-            self._app.refresh_bindings()
+            self._screen.transcript.changed(turn)
+            self._screen.refresh_bindings()
         return turn is not None
 
     def take_back(self) -> str | None:
         """Take the last question out of the session; None: there is none, or no time for it now."""
-        turns = self._app.transcript.turns
+        turns = self._screen.transcript.turns
         if not self.is_free or not turns:
             return None
         turn = turns[-1]
         if turn.stands:
             self._engine.forget(1)
-        self._app.transcript.take_out(turn)
+        self._screen.transcript.take_out(turn)
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
-        self._app.redraw_trace()
-        self._app.refresh_bindings()
+        self._screen.redraw_trace()
+        self._screen.refresh_bindings()
         return turn.question
 
     def retry(self) -> str | None:
@@ -301,32 +304,32 @@ class Flow:
         if not self.is_free:
             return False
         self._engine.forget()
-        self._app.transcript.clear()
+        self._screen.transcript.clear()
         self.view.turn = self.view.token = None
-        self._app.redraw_trace()
-        self._app.refresh_bindings()
+        self._screen.redraw_trace()
+        self._screen.refresh_bindings()
         return True
 
     def verify(self) -> str:
         """Measure how the last answer depends on its sources; why that cannot be, or nothing."""
-        turns = [turn for turn in self._app.transcript.turns if turn.stands]
+        turns = [turn for turn in self._screen.transcript.turns if turn.stands]
         if not self.is_free:
             return "Not while something is being read or answered."
         if not turns or not turns[-1].sources:
             return "The last answer has no sources to verify."
         turns[-1].add_note("scoring the answer again without each source …")
-        self._app.transcript.changed(turns[-1])
+        self._screen.transcript.changed(turns[-1])
         self._set_state("verifying")
         self._engine.verify(len(turns) - 1)
         return ""
 
     def _verified(self, report: Verified) -> None:
-        turn = [turn for turn in self._app.transcript.turns if turn.stands][report.number]
+        turn = [turn for turn in self._screen.transcript.turns if turn.stands][report.number]
         if isinstance(report.found, str):
             turn.add_note(report.found)
         else:
             turn.verify(report.found)
-        self._app.transcript.changed(turn)
+        self._screen.transcript.changed(turn)
         self._next()
 
     def export(self, path: Path) -> None:

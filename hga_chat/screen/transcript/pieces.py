@@ -5,16 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import lru_cache
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
 from hga_chat.screen.transcript.rows import Look, Mark, Row
-
-if TYPE_CHECKING:
-    from hga_chat.screen.transcript.turn import Turn
 
 CACHED_ROWS = 100
 """Rows of a growing piece whose drawn lines are kept: as many as a screen may show."""
@@ -54,7 +51,6 @@ class Piece:
     """What is copied: the text as it was written, before it was rendered."""
     gap: bool = False
     """An empty line before it."""
-    turn: "Turn | None" = None
     begin: int = 0
     """Where ``source`` begins in the answer."""
     number: int = 0

@@ -61,7 +61,7 @@ class Turn:
         self.stands = False
         self._splitter = BlockSplitter()
         make = partial(_plain_rows, question)
-        self._question = Piece("question", make(), question, gap=True, turn=self, make=make)
+        self._question = Piece("question", make(), question, gap=True, make=make)
         self._blocks: list[Piece] = []
         self._tail: Piece | None = None
         self._end: list[Piece] = []
@@ -139,7 +139,7 @@ class Turn:
         """Show what went wrong; what has been answered stays."""
         self.state = "done"
         self._finish()
-        self._end = [Piece("error", _plain_rows(text), text, gap=True, turn=self)]
+        self._end = [Piece("error", _plain_rows(text), text, gap=True)]
 
     def verify(self, found: "Verification") -> None:
         """Show at each source how much the answer depends on it, and below what was measured."""
@@ -194,7 +194,7 @@ class Turn:
         found = self.text.find(block.text, self._placed)
         begin = self._placed if found < 0 else found
         gap = block.gap or not self._blocks
-        piece = Piece("answer", rows, block.text, gap=gap, turn=self, begin=begin)
+        piece = Piece("answer", rows, block.text, gap=gap, begin=begin)
         piece.make = partial(_block_rows, block.text)
         return piece
 
@@ -203,13 +203,8 @@ class Turn:
         for piece in self.pieces:
             piece.fold()
 
-    def let_go(self) -> None:
-        """It is out of the transcript; nothing but counting references frees it."""
-        for piece in self.pieces:
-            piece.turn = None
-
     def _note(self, content: Content, *, gap: bool = True) -> Piece:
-        return Piece("note", text_rows(content), content.plain, gap=gap, turn=self)
+        return Piece("note", text_rows(content), content.plain, gap=gap)
 
     def _source(
         self, number: int, source: "Source", best: float, mark: Content | None = None
@@ -218,7 +213,7 @@ class Turn:
         shown = displayable(excerpt(source.text, self.text))
         make = partial(_source_rows, source, best, shown, mark)
         text = f"{source.place}\n\n{source.text}"
-        return Piece("source", make(), text, turn=self, number=number, make=make)
+        return Piece("source", make(), text, number=number, make=make)
 
 
 def _plain_rows(text: str) -> tuple[Row, ...]:

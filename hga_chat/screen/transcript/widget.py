@@ -14,6 +14,7 @@ from textual.strip import Strip
 from textual.style import Style
 
 from hga_chat.display import displayable
+from hga_chat.screen.transcript.entries import Entries
 from hga_chat.screen.transcript.frames import BARS, MARGIN, Frames
 from hga_chat.screen.transcript.highlight import Colouring
 from hga_chat.screen.transcript.pieces import Frame, Kind, Piece, written
@@ -34,9 +35,8 @@ class Transcript(ScrollView, can_focus=True):
     """Pieces of turns, oldest first; follows its end unless it is scrolled up.
 
     Attributes:
-        turns: all turns.
         cursor: the piece that keys act on, or None.
-        token: the token of the answer whose reading is shown, or None.
+        token: the token of the answer whose trace is shown, or None.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"transcript--{name}" for name in (*BARS, "cursor")}
@@ -73,14 +73,13 @@ class Transcript(ScrollView, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="transcript")
-        self.turns: list[Turn] = []
         self.cursor: Piece | None = None
         self.token: int | None = None
-        self._entries: list[Turn | Piece] = [Piece("card", ())]
-        self._starts = [0]
         self.colouring = Colouring()
+        card = Piece("card", ())
+        self._entries = Entries(card)
         self._stack = Stack()
-        self._stack.replace(0, [self._entries[0]])  # type: ignore[list-item]
+        self._stack.replace(0, [card])
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
         self._on_screen: dict[int, Strip] = {}
         self._frames = Frames(self)
@@ -92,74 +91,76 @@ class Transcript(ScrollView, can_focus=True):
         self._noted = ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
-        """Before the first question there is nothing to choose, and only sources open."""
+        """Offer to move once there is a question, and to open on a source."""
         if action == "open":
             return self.cursor is not None and self.cursor.kind == "source"
         return action not in ("move", "token") or bool(self.turns)
 
-    # What is in it
+    # Entries
 
-    def show_card(self, content: Content, *, is_error: bool = False) -> None:
-        """Say at the top what is going on."""
-        kind: Kind = "error" if is_error else "card"
-        self._entries[0] = Piece(kind, text_rows(content), content.plain)
-        self._gather(0)
+    @property
+    def turns(self) -> list[Turn]:
+        """All turns, oldest first."""
+        return self._entries.turns
 
     @property
     def card(self) -> str:
-        """The text at the top."""
+        """The text of the card at the top."""
         return self._stack.pieces[0].source
-
-    def add(self, question: str) -> Turn:
-        """Append a turn and go to it."""
-        turn = Turn(len(self.turns) + 1, question, self.colouring)
-        self.turns.append(turn)
-        self._entries.append(turn)
-        self._follows = True
-        self._gather(len(self._entries) - 1)
-        return turn
-
-    def take_out(self, turn: Turn) -> None:
-        """Take a turn out."""
-        self.turns.remove(turn)
-        self._entries.remove(turn)
-        self._gather(0)
-        turn.let_go()
-
-    def clear(self) -> None:
-        """Take all turns and notes out."""
-        gone, self.turns = self.turns, []
-        del self._entries[1:]
-        self._noted = ""
-        self._follows = True
-        self._gather(0)
-        for turn in gone:
-            turn.let_go()
-
-    def note(self, text: str) -> None:
-        """Append a line that stays in sight; the same again only after something else."""
-        if text != self._noted:
-            self._noted = text
-            self._entries.append(Piece("notice", text_rows(Content(displayable(text))), text, True))
-            self._gather(len(self._entries) - 1)
 
     @property
     def notices(self) -> list[str]:
         """The lines that ``note`` appended."""
-        return [entry.source for entry in self._entries[1:] if isinstance(entry, Piece)]
+        return self._entries.notices
+
+    @property
+    def chosen_turn(self) -> Turn | None:
+        """The turn that the cursor is in."""
+        return self._turn_of(self.cursor) if self.cursor else None
+
+    def _turn_of(self, piece: Piece) -> Turn | None:
+        return self._entries.turn_at(self._stack.pieces.index(piece))
+
+    def show_card(self, content: Content, *, is_error: bool = False) -> None:
+        """Show at the top what is going on."""
+        kind: Kind = "error" if is_error else "card"
+        self._entries.replace_card(Piece(kind, text_rows(content), content.plain))
+        self._gather(0)
+
+    def add(self, question: str) -> Turn:
+        """Append a turn and scroll to it."""
+        turn = Turn(len(self.turns) + 1, question, self.colouring)
+        self._entries.add(turn)
+        self._follows = True
+        self._gather(self._entries.last)
+        return turn
+
+    def take_out(self, turn: Turn) -> None:
+        """Remove a turn."""
+        self._entries.remove(turn)
+        self._gather(0)
+
+    def clear(self) -> None:
+        """Remove all turns and notices."""
+        self._entries.clear()
+        self._noted = ""
+        self._follows = True
+        self._gather(0)
+
+    def note(self, text: str) -> None:
+        """Append a notice, unless it repeats the one before."""
+        if text != self._noted:
+            self._noted = text
+            self._entries.add(Piece("notice", text_rows(Content(displayable(text))), text, True))
+            self._gather(self._entries.last)
 
     def changed(self, turn: Turn) -> None:
-        """A turn has changed; what of it is the same stays as it was drawn."""
+        """Draw a turn that has changed; its unchanged pieces stay as they were drawn."""
         self._gather(self._entries.index(turn))
 
     def _gather(self, entry: int) -> None:
-        """Take the pieces of the entries from ``entry`` on anew."""
-        start = self._starts[entry] if entry < len(self._starts) else len(self._stack.pieces)
-        fresh: list[Piece] = []
-        del self._starts[entry:]
-        for item in self._entries[entry:]:
-            self._starts.append(start + len(fresh))
-            fresh += [item] if isinstance(item, Piece) else item.pieces
+        """Lay out the pieces of the entries from ``entry`` on again."""
+        start, fresh = self._entries.pieces_from(entry, len(self._stack.pieces))
         for piece in {*self._stack.pieces[start:]}.difference(fresh):
             self._drawn.pop(piece, None)
         changed = self._stack.replace(start, fresh)
@@ -283,7 +284,7 @@ class Transcript(ScrollView, can_focus=True):
             if match.piece is piece and match.row == row:
                 style = HERE if order == self._match else MATCH
                 marks.append((match.start, match.end, style))
-        if self.token is not None and piece is self.cursor and piece.turn:
+        if self.token is not None and piece is self.cursor:
             marks += self._token_marks(piece, row)
         selection = self.text_selection
         span = selection.get_span(number) if selection else None
@@ -294,9 +295,10 @@ class Transcript(ScrollView, can_focus=True):
 
     def _token_marks(self, piece: Piece, row: int) -> list[Mark]:
         """The characters of a row that the chosen token wrote."""
-        assert piece.turn is not None
+        turn = self.chosen_turn
+        assert turn is not None
         assert self.token is not None
-        begin, end = piece.turn.trace.span(self.token)
+        begin, end = turn.trace.span(self.token)
         plain = piece.rows[row].plain
         found = [
             n
@@ -338,7 +340,7 @@ class Transcript(ScrollView, can_focus=True):
         if piece is not None:
             index = self._stack.pieces.index(piece)
             self._show_lines(self._stack.top(index), self._stack.top(index + 1))
-        self._point(piece.turn if piece else None, self.token)
+        self._point(self.chosen_turn, self.token)
         self.refresh_bindings()
         self.refresh()
 
@@ -358,25 +360,26 @@ class Transcript(ScrollView, can_focus=True):
                 return
             piece = answers[0]
             self.choose(piece)
-        assert piece.turn is not None
-        reading = piece.turn.trace
-        at = reading.token_at(piece.begin) if self.token is None else self.token + by
-        if at is None or not 0 <= at < reading.tokens:
+        turn = self._turn_of(piece)
+        assert turn is not None
+        at = turn.trace.token_at(piece.begin) if self.token is None else self.token + by
+        if at is None or not 0 <= at < turn.trace.tokens:
             return
-        blocks = [p for p in piece.turn.pieces if p.kind == "answer"]
-        begin, _ = reading.span(at)
+        blocks = [p for p in turn.pieces if p.kind == "answer"]
+        begin, _ = turn.trace.span(at)
         self.cursor = next((p for p in reversed(blocks) if p.begin <= begin), piece)
         self.token = at
         index = self._stack.pieces.index(self.cursor)
         self._show_lines(self._stack.top(index), self._stack.top(index + 1))
-        self._point(piece.turn, at)
+        self._point(turn, at)
         self.refresh()
 
     def action_open(self) -> None:
         """Show the passage under the cursor."""
         piece = self.cursor
-        if piece is not None and piece.kind == "source" and piece.turn:
-            self.post_message(self.SourceOpened(piece.turn, piece.number))
+        turn = self.chosen_turn
+        if piece is not None and piece.kind == "source" and turn is not None:
+            self.post_message(self.SourceOpened(turn, piece.number))
 
     def leave_token(self) -> bool:
         """Give up the chosen word or piece; whether there was one."""
@@ -384,7 +387,7 @@ class Transcript(ScrollView, can_focus=True):
             return False
         if self.token is not None:
             self.token = None
-            self._point(self.cursor.turn if self.cursor else None, None)
+            self._point(self.chosen_turn, None)
         else:
             self.choose(None)
         self.refresh()
@@ -436,12 +439,13 @@ class Transcript(ScrollView, can_focus=True):
             return
         row = place.y - self._stack.first_row(self._stack.pieces.index(piece))
         at = written(piece)[row] if 0 <= row < piece.count else []
-        if piece.turn is not None and place.x < len(at):
-            self._point(piece.turn, piece.turn.trace.token_at(piece.begin + at[place.x]))
+        turn = self._turn_of(piece)
+        if turn is not None and place.x < len(at):
+            self._point(turn, turn.trace.token_at(piece.begin + at[place.x]))
 
     def on_leave(self) -> None:
         """Show again what the cursor is on."""
-        self._point(self.cursor.turn if self.cursor else None, self.token)
+        self._point(self.chosen_turn, self.token)
 
     # Selection and search
 
@@ -464,7 +468,7 @@ class Transcript(ScrollView, can_focus=True):
             at = written(piece)[row]
             inside = at[min(max(offset.x, 0), len(at) - 1)] if at else 0
             is_end = bool(at) and offset.x >= len(at)
-            ends.append((piece.turn, piece.begin + inside + is_end))
+            ends.append((self._entries.turn_at(index), piece.begin + inside + is_end))
         (turn, begin), (other, end) = ends
         return turn.text[begin:end] or None if turn is other and turn is not None else None
 
