@@ -10,8 +10,8 @@ from hga_engine.engine import Engine
 from hga_engine.errors import HostBudgetError, NoGpuError, WeightMemoryError
 from hga_engine.memory import ledger, probes
 from hga_engine.memory.device_plan import plan_device
-from hga_engine.model import load_model, read_model_config, weights_dtype
 from hga_engine.model.files import ModelFiles, fingerprint
+from hga_engine.model.load import load_model, read_model_config, weights_dtype
 from hga_engine.model.synthetic import Topics, synthetic_weights
 from hga_engine.model.types import ModelWeights
 from hga_engine.tokenizer.load import load_tokenizer

@@ -1,4 +1,4 @@
-"""Merging of LoRA adapters (Hu et al., arXiv 2106.09685) while a model is read."""
+"""Merge LoRA adapters (Hu et al., arXiv 2106.09685) into weights as they are loaded."""
 
 import re
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ class AdaptedSource:
     """A model's tensors with adapters merged: ``W + b @ a``, computed in float32.
 
     Adapter files hold ``{layer}.{q,k,v,o,gate,up,down}_proj.a`` [rank, in] and ``.b`` [out, rank].
-    Factors in int8 have a ``.scale`` [rank] float32 beside them, the step of ``a`` times that of
-    ``b``: ``W + (b * scale) @ a``. There is no other scale.
+    Factors in int8 come with a ``.scale`` [rank] float32, the quantisation step of ``a`` times that
+    of ``b``: ``W + (b * scale) @ a``. No other scale is applied.
     """
 
     def __init__(self, source: TensorSource, adapters: Sequence[Path]) -> None:
         """Index the adapter files.
 
         Raises:
-            ModelFileError: a file is missing or damaged, or names what the model does not have.
+            ModelFileError: a file is missing or damaged, or adapts a weight the model lacks.
         """
         self._source = source
         self._files: dict[str, Path] = {}
@@ -39,7 +39,7 @@ class AdaptedSource:
             stem = name.rpartition(".")[0]
             for other in ("a", "b"):
                 if f"{stem}.{other}" not in self._files:
-                    raise ModelFileError(f"{path}: {name} has no {stem}.{other} beside it.")
+                    raise ModelFileError(f"{path}: {name} has no matching {stem}.{other}.")
 
     @property
     def config(self) -> ModelConfig:
@@ -68,7 +68,7 @@ class AdaptedSource:
         if match is None or int(match[1]) >= self.config.num_layers:
             raise ModelFileError(f"{path}: {name} is not part of this model's layers.")
         if name in self._files:
-            raise ModelFileError(f"{path}: {name} is in {self._files[name].name} as well.")
+            raise ModelFileError(f"{path}: {name} is also in {self._files[name].name}.")
 
     def _factor(self, name: str) -> torch.Tensor:
         factor = self._tensor(name)
@@ -76,7 +76,7 @@ class AdaptedSource:
         if factor.dim() != 2:
             raise ModelFileError(f"{path}: {name} is not a matrix.")
         if not factor.is_floating_point() and scale not in self._files:
-            raise ModelFileError(f"{path}: {name} has no {scale} beside it.")
+            raise ModelFileError(f"{path}: {name} has no matching {scale}.")
         return factor.float()
 
     def _scale(self, stem: str, rank: int) -> torch.Tensor:
@@ -85,7 +85,9 @@ class AdaptedSource:
             return torch.ones(rank)
         scale = self._tensor(name)
         if scale.shape != (rank,):
-            raise ModelFileError(f"{self._files[name]}: {name} is not of the {rank} ranks.")
+            raise ModelFileError(
+                f"{self._files[name]}: {name} does not have one value for each of {rank} ranks."
+            )
         return scale.float()
 
     def _tensor(self, name: str) -> torch.Tensor:

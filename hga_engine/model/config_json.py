@@ -1,4 +1,4 @@
-"""``config.json`` of a Hugging Face checkpoint to a ``ModelConfig``."""
+"""Parse a Hugging Face ``config.json`` into a ``ModelConfig``."""
 
 import json
 from collections.abc import Callable
@@ -12,26 +12,26 @@ from hga_engine.errors import ModelFileError
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What ``config.json`` says."""
+    """The parsed contents of ``config.json``."""
 
     model: ModelConfig
     fp8_block: tuple[int, int] | None
-    """Rows and columns that share a scale; None where weights are not FP8."""
+    """Rows and columns of a block of FP8 weights with one scale; None if weights are not FP8."""
 
 
 def read_config(directory: Path) -> CheckpointConfig:
     """Parse ``config.json``.
 
     Raises:
-        ModelFileError: it is missing or damaged, or asks for what is not supported.
+        ModelFileError: the file is missing or damaged, or describes an unsupported model.
     """
     path = directory / "config.json"
     entries = _Entries(path, read_json(path))
     architecture = entries.get("model_type")
     if architecture not in get_args(Architecture):
         raise ModelFileError(
-            f"{path}: architecture {architecture!r} is not supported; "
-            f"{', '.join(get_args(Architecture))} are."
+            f"{path}: architecture {architecture!r} is not supported. Supported are "
+            f"{', '.join(get_args(Architecture))}."
         )
     entries.refuse_unsupported()
     heads = entries.whole("num_attention_heads")
@@ -40,7 +40,8 @@ def read_config(directory: Path) -> CheckpointConfig:
     head_dim = entries.whole("head_dim", 128 if architecture != "llama" else hidden // heads)
     if heads % kv_heads or head_dim % 2:
         raise ModelFileError(
-            f"{path}: {heads} query heads, {kv_heads} KV heads of {head_dim} cannot be."
+            f"{path}: {heads} query heads and {kv_heads} KV heads of dimension {head_dim} do not "
+            "fit together."
         )
     layers = entries.whole("num_hidden_layers")
     experts = architecture == "qwen3_moe"
@@ -69,10 +70,10 @@ def read_config(directory: Path) -> CheckpointConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Load a JSON object from a file.
 
     Raises:
-        ModelFileError: the file is missing or holds something else.
+        ModelFileError: the file is missing or does not hold a JSON object.
     """
     try:
         value = json.loads(path.read_text("utf-8"))
@@ -81,12 +82,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: is damaged ({error}).") from error
     if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: is damaged (no JSON object).")
+        raise ModelFileError(f"{path}: is damaged (not a JSON object).")
     return value
 
 
 class _Entries:
-    """Checked access; a key that is null counts as absent."""
+    """Type-checked access to entries; null counts as absent."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self._path = path
@@ -102,7 +103,7 @@ class _Entries:
         if value is None:
             raise ModelFileError(f"{self._path}: {key} is missing.")
         if not is_right(value):
-            raise ModelFileError(f"{self._path}: {key} cannot be {value!r}.")
+            raise ModelFileError(f"{self._path}: {key} has the invalid value {value!r}.")
         return value
 
     def whole(self, key: str, default: int | None = None) -> int:
@@ -130,10 +131,12 @@ class _Entries:
             )
         kinds = set(self._values.get("layer_types") or ()) - {"full_attention"}
         if kinds:
-            raise ModelFileError(f"{self._path}: layers of {sorted(kinds)[0]} are not supported.")
+            raise ModelFileError(
+                f"{self._path}: layers of type {sorted(kinds)[0]} are not supported."
+            )
 
     def rope_base(self) -> float:
-        """From ``rope_theta``, or from ``rope_parameters`` as newer files have it."""
+        """Return ``rope_theta``, which newer files have inside ``rope_parameters``."""
         base = 10_000.0
         for key in ("rope_scaling", "rope_parameters"):
             values = self._checked(key, {}, lambda value: isinstance(value, dict))
@@ -148,7 +151,7 @@ class _Entries:
         return self.number("rope_theta", base)
 
     def dense_layers(self, layers: int) -> frozenset[int]:
-        """Layers of a mixture-of-experts model without experts."""
+        """Return the layers of a mixture-of-experts model that have no experts."""
         step = self.whole("decoder_sparse_step", 1)
         listed = self._checked(
             "mlp_only_layers",
@@ -166,7 +169,7 @@ class _Entries:
         method = quantization.get("quant_method")
         if method != "fp8" or quantization.get("fmt", "e4m3") != "e4m3":
             raise ModelFileError(
-                f"{self._path}: quantization {method!r} is not supported; FP8 (e4m3) is."
+                f"{self._path}: quantization {method!r} is not supported. Only FP8 (e4m3) is."
             )
         block = quantization.get("weight_block_size")
         if (
@@ -174,5 +177,7 @@ class _Entries:
             or len(block) != 2
             or not all(type(size) is int and size > 0 for size in block)
         ):
-            raise ModelFileError(f"{self._path}: weight_block_size cannot be {block!r}.")
+            raise ModelFileError(
+                f"{self._path}: weight_block_size has the invalid value {block!r}."
+            )
         return block[0], block[1]

@@ -1,4 +1,4 @@
-"""The decoder's arithmetic for llama, qwen3 and qwen3_moe, without its attention."""
+"""The decoder layers of llama, qwen3 and qwen3_moe, without attention."""
 
 import torch
 
@@ -7,9 +7,9 @@ from hga_kernels import experts, linear, mlp, norm_linear, split_heads
 
 
 class Decoder:
-    """What happens to hidden states before and after attention, layer by layer.
+    """Computes what comes before and after attention in each layer.
 
-    Works in the dtype and on the device of its weights. The architectures differ in two places:
+    Works in the dtype and on the device of its weights. The architectures differ in two ways:
     qwen3 and qwen3_moe normalise queries and keys per head, and qwen3_moe has experts.
     """
 
@@ -20,20 +20,19 @@ class Decoder:
             weights.config.head_dim,
             weights.config.rope_base,
             torch.promote_types(weights.embedding.dtype, torch.float32),
-            # The embedding may be in host memory.
-            weights.final_norm.device,
+            weights.final_norm.device,  # the embedding may be in host memory
         )
 
     def angles(self, context: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [context, head_dim / 2] of RoPE, at least float32."""
+        """Return RoPE's cosines and sines [context, head_dim / 2] in float32 or wider."""
         return self._rotation.angles(0, context)
 
     def embed(self, token_ids: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states before the first layer.
+        """Return the hidden states before the first layer.
 
         Args:
             token_ids: [tokens] integers.
-            out: [tokens, hidden] where they go; None: new memory.
+            out: [tokens, hidden] memory for the result; None allocates it.
 
         Returns:
             [tokens, hidden].
@@ -42,7 +41,7 @@ class Decoder:
         token_ids = token_ids.to(device)
         if embedding.device == device:
             return torch.index_select(embedding, 0, token_ids, out=out)
-        # Not to be imported where there is no GPU.
+        # Imported here: it needs a GPU.
         from hga_kernels.gpu.pages.cache import gather_rows
 
         rows = gather_rows(embedding, token_ids, out)
@@ -52,12 +51,12 @@ class Decoder:
     def project(
         self, layer: int, hidden: torch.Tensor, start: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values of one layer, after RoPE.
+        """Compute queries, keys and values of one layer, after RoPE.
 
         Args:
             layer: layer number.
             hidden: [tokens, hidden].
-            start: position of the first token; the others follow.
+            start: position of the first token.
 
         Returns:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
@@ -71,15 +70,15 @@ class Decoder:
         return split_heads(heads, *norms, eps, cos, sin, *counts)
 
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """Output projection, residual, MLP or experts, residual.
+        """Apply output projection, residual, MLP or experts, and residual.
 
         Args:
             layer: layer number.
-            hidden: [tokens, hidden]: what ``project`` was given.
-            attended: [tokens, query_heads, head_dim].
+            hidden: [tokens, hidden] as passed to ``project``.
+            attended: [tokens, query_heads, head_dim] output of attention.
 
         Returns:
-            [tokens, hidden]: input of the next layer.
+            [tokens, hidden] input of the next layer.
         """
         config, weights = self._config, self._weights.layers[layer]
         hidden = linear(attended.flatten(1), weights.output, residual=hidden)
@@ -93,7 +92,7 @@ class Decoder:
         )
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Next-token scores.
+        """Return next-token scores.
 
         Args:
             hidden: [tokens, hidden] after the last layer.
@@ -107,7 +106,7 @@ class Decoder:
 
 
 class Rotation:
-    """Angles of RoPE, for positions as they come."""
+    """A table of RoPE's angles that grows with the positions asked for."""
 
     def __init__(
         self, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
@@ -115,10 +114,10 @@ class Rotation:
         """Make an empty table.
 
         Args:
-            head_dim: of queries and keys.
-            base: of the model.
-            dtype: of cosines and sines.
-            device: where they are.
+            head_dim: head dimension of queries and keys.
+            base: RoPE base of the model.
+            dtype: type of cosines and sines.
+            device: device of the table.
         """
         powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim
         self._frequencies = base**-powers
@@ -126,7 +125,7 @@ class Rotation:
         self._sin = self._cos
 
     def angles(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [end - start, head_dim / 2] for positions from ``start`` on."""
+        """Return cosines and sines [end - start, head_dim / 2] of positions [start, end)."""
         held = self._cos.shape[0]
         if end > held:
             positions = torch.arange(

@@ -1,4 +1,4 @@
-"""What a model is loaded from, and how its files are told apart from any others."""
+"""The files a model is loaded from, and the fingerprint that identifies them."""
 
 import hashlib
 import time
@@ -25,11 +25,11 @@ class ModelFiles:
     adapters: tuple[Path, ...] = ()
     """LoRA files to merge into the weights."""
     rope_base: float | None = None
-    """RoPE base that goes with the adapters; None: that of the model."""
+    """RoPE base of the adapters; None for the model's own."""
     max_positions: int | None = None
-    """Positions that the adapters make usable; None: those of the model."""
+    """Positions usable with the adapters; None for the model's own."""
     cache_dir: Path | None = None
-    """Folder where what is slow to make of the files is kept; None: it is made each time."""
+    """Folder of the ``weight_cache``; None for no cache."""
 
     def __post_init__(self) -> None:
         if (self.directory is None) == (self.gguf is None):
@@ -44,9 +44,9 @@ class ModelFiles:
 
 
 def fingerprint(files: ModelFiles) -> str:
-    """SHA-256 (hex) over everything that decides what a model computes.
+    """Return a SHA-256 (hex) over everything that decides what a model computes.
 
-    Files of more than 256 MiB count with their size, their first and last MiB and every 64th MiB
+    Of files larger than 256 MiB it covers the size, the first and last MiB and every 64th MiB
     between, so that 30 GB take about a second.
 
     Raises:
@@ -62,14 +62,14 @@ def fingerprint(files: ModelFiles) -> str:
         stamps.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
     settings = f"{files.rope_base!r} {files.max_positions!r}"
     newest = max(changed for _, _, changed, _ in stamps)
-    # Within the clock's tick a file could change again and look the same.
+    # A file that changed within the last tick of the clock may change again without showing it.
     digest = _digest if time.time_ns() - newest > _TICK_NS else _digest.__wrapped__
     return digest(settings, tuple(stamps))
 
 
 @lru_cache(maxsize=4)
 def _digest(settings: str, stamps: Sequence[tuple[Path, int, int, int]]) -> str:
-    """SHA-256 of files with these paths, sizes, times and inodes; a process asks several times."""
+    """Return the digest of files with these (path, size, mtime, inode); asked for repeatedly."""
     digest = hashlib.sha256(settings.encode())
     for path, size, *_ in stamps:
         digest.update(f"\0{path.name}\0{size}\0".encode())
@@ -89,7 +89,7 @@ def _parts(files: ModelFiles) -> list[Path]:
     patterns = ("*.json", "*.jinja", "*.safetensors")
     parts = sorted(path for pattern in patterns for path in files.directory.glob(pattern))
     if not parts:
-        raise ModelFileError(f"{files.directory}: holds no model (no config.json).")
+        raise ModelFileError(f"{files.directory}: does not hold a model (no config.json).")
     return parts
 
 

@@ -31,10 +31,10 @@ class GgufSource:
     """Tensors of a GGUF file under their Hugging Face names, dequantised to float32."""
 
     def __init__(self, file: GgufFile) -> None:
-        """Read the geometry.
+        """Parse the geometry.
 
         Raises:
-            ModelFileError: the file is damaged or of a kind that is not supported.
+            ModelFileError: the file is damaged or not supported.
         """
         self._file = file
         self._config = _read_config(file)
@@ -58,10 +58,10 @@ def _stored_name(name: str) -> str:
 
 
 def _restore_halves(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Undo llama.cpp's row order for llama.
+    """Undo the row order that llama.cpp gives the q and k weights of llama.
 
-    Its RoPE turns neighbouring rows of a head with each other (0 with 1), Hugging Face's the two
-    halves (0 with head_dim / 2); its converter interleaves the halves of q and k accordingly.
+    llama.cpp's RoPE rotates neighbouring rows of a head together (0 with 1), Hugging Face's the two
+    halves (0 with head_dim / 2), so the GGUF converter interleaves the halves.
     """
     pairs = weight.view(-1, head_dim // 2, 2, weight.shape[1])
     return pairs.transpose(1, 2).flatten(0, 2)
@@ -71,18 +71,20 @@ def _read_config(file: GgufFile) -> ModelConfig:
     architecture = file.value("general.architecture", str)
     if architecture != "llama":
         raise ModelFileError(
-            f"{file.path}: GGUF files of architecture {architecture!r} are not supported; use the "
-            "model's safetensors directory."
+            f"{file.path}: GGUF files of architecture {architecture!r} are not supported. The "
+            "model's safetensors directory may be."
         )
     _refuse_unsupported(file)
     hidden = file.value("llama.embedding_length", int)
     heads = file.value("llama.attention.head_count", int)
     kv_heads = file.value("llama.attention.head_count_kv", int, heads)
     if min(hidden, heads, kv_heads) < 1 or heads % kv_heads:
-        raise ModelFileError(f"{file.path}: {heads} query and {kv_heads} KV heads cannot be.")
+        raise ModelFileError(
+            f"{file.path}: {heads} query heads and {kv_heads} KV heads do not fit together."
+        )
     head_dim = file.value("llama.attention.key_length", int, hidden // heads)
     if head_dim < 2 or file.value("llama.rope.dimension_count", int, head_dim) != head_dim:
-        raise ModelFileError(f"{file.path}: RoPE over a part of the head is not supported.")
+        raise ModelFileError(f"{file.path}: RoPE over part of a head is not supported.")
     return ModelConfig(
         architecture="llama",
         num_layers=file.value("llama.block_count", int),

@@ -1,4 +1,4 @@
-"""Reading of GGUF files (llama.cpp's format) through the ``gguf`` library."""
+"""Read GGUF files (llama.cpp's format) with the ``gguf`` library."""
 
 import struct
 from functools import lru_cache
@@ -18,24 +18,27 @@ _DAMAGE = (
     *(ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError),
     struct.error,
 )
-"""What the library raises where a file is not what it says."""
+"""Errors that the library raises on damaged files."""
 
 
 class _Reader(gguf.GGUFReader):  # type: ignore[misc]
-    """The library's reader, made to notice the file's end; it would loop over a damaged count."""
+    """The library's reader, with a check for the end of the file.
+
+    Without it a damaged count makes the library loop far beyond the file.
+    """
 
     data: npt.NDArray[Any]
 
     def _get(self, offset: int, dtype: Any, count: int = 1, **options: Any) -> npt.NDArray[Any]:
-        # Slices of a plain array cost a third of those of a memmap.
+        # Slicing a plain array takes a third of the time of slicing a memmap.
         self.data = np.asarray(self.data)
         found: npt.NDArray[Any] = super()._get(offset, dtype, count, **options)
         if found.size < count:
-            raise ValueError("the file ends too early")
+            raise ValueError("the file is truncated")
         return found
 
     def _get_field_parts(self, orig_offs: int, raw_type: int) -> _Parts:
-        """Like the library's, which takes a second for the arrays of a vocabulary."""
+        """Do the same as the library, which takes a second for the arrays of a vocabulary."""
         kind = None
         if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
             kind = gguf.GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
@@ -57,12 +60,12 @@ class _Reader(gguf.GGUFReader):  # type: ignore[misc]
             strings.append(self.data[offset : offset + length])
             offset += length
             if offset > self.data.size:
-                raise ValueError("the file ends too early")
+                raise ValueError("the file is truncated")
         return offset - orig_offs, strings, list(range(count)), types
 
 
 class GgufFile:
-    """Metadata and tensors of one file."""
+    """Metadata and tensors of one GGUF file."""
 
     def __init__(self, path: Path) -> None:
         """Read the header.
@@ -76,14 +79,14 @@ class GgufFile:
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
         except _DAMAGE as error:
-            raise ModelFileError(f"{path}: is damaged or no GGUF file ({error}).") from error
+            raise ModelFileError(f"{path}: is damaged or not a GGUF file ({error}).") from error
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
 
     def value(self, key: str, kind: type[Value], default: Value | None = None) -> Value:
-        """A metadata value; whole numbers pass as ``float``.
+        """Return a metadata value; integers pass as ``float``.
 
         Raises:
-            ModelFileError: it is missing and has no default, or is of another kind.
+            ModelFileError: the value is missing and has no default, or has another type.
         """
         found = self._contents(key)
         if found is None and default is not None:
@@ -95,10 +98,10 @@ class GgufFile:
         raise ModelFileError(f"{self.path}: {key} is {'missing' if found is None else 'damaged'}.")
 
     def values(self, key: str, kind: type[Value]) -> list[Value]:
-        """A metadata array.
+        """Return a metadata array.
 
         Raises:
-            ModelFileError: it is missing or holds something else.
+            ModelFileError: the array is missing or has elements of another type.
         """
         found = self._contents(key)
         if isinstance(found, list) and all(isinstance(entry, kind) for entry in found):
@@ -106,11 +109,11 @@ class GgufFile:
         raise ModelFileError(f"{self.path}: {key} is {'missing' if found is None else 'damaged'}.")
 
     def has(self, key: str) -> bool:
-        """Whether there is such a metadata key."""
+        """Whether the file has a metadata key."""
         return key in self._reader.fields
 
     def has_tensor(self, name: str) -> bool:
-        """Whether there is such a tensor."""
+        """Whether the file has a tensor."""
         return name in self._tensors
 
     def tensor_names(self) -> list[str]:
@@ -118,10 +121,10 @@ class GgufFile:
         return list(self._tensors)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A tensor, dequantised into memory of its own.
+        """Dequantise a tensor into new memory.
 
         Raises:
-            ModelFileError: it is missing, of another shape or of an unknown kind.
+            ModelFileError: the tensor is missing, damaged, of another shape or an unsupported type.
         """
         entry = self._tensors.get(name)
         if entry is None:
@@ -154,7 +157,7 @@ class GgufFile:
 
 @lru_cache(maxsize=1)
 def open_gguf(path: Path) -> GgufFile:
-    """The file at ``path``; kept, since tokenizer and weights are read one after the other.
+    """Open the file at ``path``; cached, because tokenizer and weights both need it.
 
     Raises:
         ModelFileError: the file is missing, truncated or damaged.

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint each of the decoder's tensors is made of."""
+"""The checkpoint tensors that make up each of the decoder's tensors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hga_engine.config import ModelConfig
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of a checkpoint, under its name there."""
+    """A tensor of a checkpoint, by its Hugging Face name."""
 
     name: str
     shape: tuple[int, ...]
@@ -16,17 +16,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Joined:
-    """Parts one below the other; with experts, one such for each of them."""
+    """A tensor of the decoder: parts concatenated by rows, stacked over experts if it has any."""
 
     stacks: tuple[tuple[Part, ...], ...]
-    """One, or as many as there are experts."""
+    """The parts to concatenate, once or once for each expert."""
     has_experts: bool = False
     is_linear: bool = False
-    """Whether it is the weight of a linear layer that FP8 checkpoints quantise."""
+    """Whether it is a linear weight, which FP8 checkpoints quantise."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[rows, in], [experts, rows, in] or, for norms, [size]."""
+        """Shape of the tensor: [rows, in], [experts, rows, in] or, for norms, [size]."""
         parts = self.stacks[0]
         joined = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         return (len(self.stacks), *joined) if self.has_experts else joined
@@ -34,16 +34,16 @@ class Joined:
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """Of all weights, named as in ``ModelWeights`` and ``LayerWeights``."""
+    """Layout of all weights, named as in ``ModelWeights`` and ``LayerWeights``."""
 
     embedding: Joined
     layers: tuple[dict[str, Joined], ...]
     final_norm: Joined
     lm_head: Joined | None
-    """None: it is the embedding."""
+    """None if the embedding is the output head."""
 
     def all(self) -> Iterator[Joined]:
-        """Every entry once."""
+        """Yield every tensor once."""
         yield self.embedding
         for layer in self.layers:
             yield from layer.values()
@@ -53,7 +53,7 @@ class ModelLayout:
 
 
 def model_layout(config: ModelConfig) -> ModelLayout:
-    """The names of Hugging Face checkpoints for a geometry."""
+    """Return the layout of a Hugging Face checkpoint with this geometry."""
     table = (config.vocab_size, config.hidden_size)
     return ModelLayout(
         embedding=_single("model.embed_tokens.weight", *table),
@@ -90,7 +90,7 @@ def _layer(config: ModelConfig, layer: int) -> dict[str, Joined]:
         found["q_norm"] = _single(attention + "q_norm.weight", dim)
         found["k_norm"] = _single(attention + "k_norm.weight", dim)
     if config.has_experts(layer):
-        # Before the experts: it shows that their number is right before memory is taken for them.
+        # The gate comes first: its shape confirms the number of experts before they take memory.
         found["expert_gate"] = _single(mlp + "gate.weight", config.num_experts, hidden)
         each = [
             _mlp(f"{mlp}experts.{expert}.", hidden, config.expert_intermediate_size)

@@ -1,4 +1,4 @@
-"""Where weights lie in memory."""
+"""Place weights in memory."""
 
 import math
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from hga_kernels import empty_on_huge_pages, pin
 from hga_kernels.weights import FP8_BLOCK, BlockScaled
 
 _MOST_BYTES = 2 << 30
-"""What is larger stays where it is in host memory: for a moment there are two copies."""
+"""Larger weights in host memory are not moved, because moving takes a second copy for a moment."""
 _ALIGNMENT = 256
 _CACHE_LINE = 64
 _CPU = torch.device("cpu")
 
 
 def side_by_side(weights: ModelWeights, device: torch.device = _CPU) -> ModelWeights:
-    """The same weights in one run of memory, on a GPU or on huge pages of the host.
+    """Move weights to one contiguous run of memory, on a GPU or on huge pages of the host.
 
-    All of them are read for every token, and most tensors of a small model are smaller than a huge
-    page each. In host memory, weights beyond 2 GiB, or in one run already, are left where they are.
+    Every token reads all of them, and most tensors of a small model are smaller than a huge page.
+    In host memory, weights larger than 2 GiB or already contiguous stay where they are.
 
     Args:
-        weights: in host memory.
-        device: where they are to be.
+        weights: weights in host memory.
+        device: device of the result.
     """
     if device == _CPU and (weights.bytes() > _MOST_BYTES or _is_in_one_run(weights)):
         return weights
@@ -41,13 +41,13 @@ def empty_weights(
     device: torch.device,
     is_fp8: Callable[[Joined], bool],
 ) -> ModelWeights:
-    """Uninitialised weights in one run of memory.
+    """Allocate uninitialised weights in one contiguous run of memory.
 
     Args:
-        config: geometry.
-        dtype: of everything that is not FP8.
-        device: where they are to be.
-        is_fp8: which of the linear weights are ``BlockScaled``.
+        config: geometry of the model.
+        dtype: type of everything that is not FP8.
+        device: device of the weights.
+        is_fp8: tells which linear weights are ``BlockScaled``.
     """
 
     def plain(joined: Joined) -> torch.Tensor:
@@ -79,7 +79,7 @@ def empty_weights(
 
 
 def lock_embedding(weights: ModelWeights) -> ModelWeights:
-    """The same weights; from now on their GPU, if any, can read the embedding in host memory.
+    """Pin an embedding in host memory so that the GPU of the other weights can read it.
 
     Raises:
         MemoryError: the system or the driver refuses.
@@ -94,7 +94,7 @@ def _placed(
     device: torch.device,
     fill: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> ModelWeights:
-    """Weights in new places, each filled from its tensor; the embedding where it belongs."""
+    """Allocate a place for each tensor and fill it; the embedding may stay in host memory."""
     most = 2 * len(weights.layers) * len(fields(LayerWeights)) + 3
     is_tied = weights.lm_head is weights.embedding
     stays = device != _CPU and not is_tied
@@ -134,7 +134,7 @@ def _is_in_one_run(weights: ModelWeights) -> bool:
 
 
 class _Run:
-    """One run of memory, given away piece by piece."""
+    """One contiguous run of memory, handed out piece by piece."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         if device == _CPU:

@@ -1,4 +1,4 @@
-"""Where weights come from, and how they become the tensors a decoder computes with."""
+"""The interface of a checkpoint, and how its tensors become those of a decoder."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,17 +11,17 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 
 
 class TensorSource(Protocol):
-    """Tensors of a model under the names of Hugging Face checkpoints, read one at a time."""
+    """Tensors of a model by their Hugging Face names, read one at a time."""
 
     @property
     def config(self) -> ModelConfig:
         """Geometry of the model."""
 
     def read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """A tensor of any floating dtype; it may share memory with the file.
+        """Return a tensor of any floating-point type; it may share memory with the file.
 
         Raises:
-            ModelFileError: it is missing, damaged, of another shape or of an unknown kind.
+            ModelFileError: the tensor is missing, damaged, of another shape or an unsupported type.
         """
 
 
@@ -30,12 +30,12 @@ def assemble(
     dtype: torch.dtype,
     progress: Callable[[str, float], None] | None = None,
 ) -> ModelWeights:
-    """Read all weights into host memory, converting each tensor as it comes.
+    """Read all weights into host memory, converting them one tensor at a time.
 
     Args:
-        source: of the tensors.
-        dtype: of the result.
-        progress: told what is being done and how far, 0 to 1.
+        source: the checkpoint.
+        dtype: type of the result.
+        progress: called with the current step and its progress, 0 to 1.
 
     Raises:
         ModelFileError: a tensor is missing or damaged.
@@ -60,7 +60,7 @@ class _Reader:
         self._dtype = dtype
 
     def __call__(self, joined: Joined) -> torch.Tensor:
-        """One of the decoder's tensors, in memory of its own."""
+        """Return one of the decoder's tensors in new memory."""
         if not joined.has_experts:
             return self._stack(joined.stacks[0])
         whole = None

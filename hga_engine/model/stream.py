@@ -1,4 +1,4 @@
-"""Checkpoints straight to where their weights are used: files read front to back, no host copy."""
+"""Stream a checkpoint to a device: files are read front to back, without a copy on the host."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from hga_engine.errors import DamagedWeightsError, ModelFileError
+from hga_engine.model.directory import DirectorySource, StoredTensor
 from hga_engine.model.layout import Joined, ModelLayout, Part, model_layout
-from hga_engine.model.loader import DirectorySource, StoredTensor
 from hga_engine.model.placement import empty_weights
 from hga_engine.model.types import ModelWeights, Weight
 from hga_kernels import pin
@@ -20,7 +20,7 @@ from hga_kernels.weights import FP8_BLOCK, BlockScaled
 _BUFFER_BYTES = 64 << 20
 _READ_BYTES = 8 << 20
 _THREADS = 4
-"""Readers of one file: one alone does not reach the speed of a fast disk."""
+"""Threads that read one file; a single one does not reach the speed of a fast disk."""
 _FP8 = torch.float8_e4m3fn
 
 
@@ -30,20 +30,20 @@ def stream_weights(
     device: torch.device,
     progress: Callable[[str, float], None] | None = None,
 ) -> ModelWeights:
-    """Load a checkpoint to a device, FP8 weights with one scale a 128 x 128 block as they are.
+    """Load a checkpoint to a device, leaving FP8 weights with 128 x 128 blocks as they are.
 
-    Host memory: two buffers of 64 MiB, and the embedding where it stays there. What is FP8 but
-    cannot be a ``BlockScaled`` (blocks of another size, or parts that do not end on a block before
-    the next begins) comes in ``dtype``.
+    Takes two buffers of 64 MiB of host memory, and the embedding if it stays there. FP8 weights
+    that cannot be a ``BlockScaled`` (blocks of another size, or joined parts that do not fill their
+    last block) are dequantised to ``dtype``.
 
     Args:
         source: the checkpoint.
-        dtype: of everything that is not FP8.
-        device: where the weights are to be.
-        progress: told what is being done and how far by bytes, 0 to 1.
+        dtype: type of everything that is not FP8.
+        device: device of the weights.
+        progress: called with the current step and its progress by bytes, 0 to 1.
 
     Raises:
-        ModelFileError: a tensor is missing, damaged or of an unknown kind, or a file cannot be
+        ModelFileError: a tensor is missing, damaged or of an unsupported type, or a file cannot be
             read.
     """
     weights = empty_weights(source.config, dtype, device, lambda joined: _is_fp8(source, joined))
@@ -54,26 +54,26 @@ def stream_weights(
     total += sum(place.nbytes for _, place in plan.dequantized)
     done = 0
 
-    def tell(size: int) -> None:
+    def report(size: int) -> None:
         nonlocal done
         done += size
         if progress is not None:
             progress("Loading weights", done / total)
 
-    _read(plan.moves, device, tell)
+    _read(plan.moves, device, report)
     for part, place in plan.dequantized:
         place.copy_(source.read(part.name, part.shape))
-        tell(place.nbytes)
+        report(place.nbytes)
     return weights
 
 
 @dataclass(frozen=True)
 class _Move:
-    """Elements that lie one behind the other in a file, and where they go."""
+    """Consecutive elements of a file, and their destination."""
 
     stored: StoredTensor
     offset: int
-    """In the file."""
+    """Offset in the file, in bytes."""
     place: torch.Tensor
     """[elements], contiguous."""
 
@@ -84,7 +84,7 @@ class _Move:
 
 
 class _Plan:
-    """What is read from files as it is, and what has to be dequantised on the way."""
+    """The tensors to copy from files as they are, and those to dequantise."""
 
     def __init__(self, source: DirectorySource) -> None:
         self._source = source
@@ -92,7 +92,7 @@ class _Plan:
         self.dequantized: list[tuple[Part, torch.Tensor]] = []
 
     def add(self, joined: Joined, weight: Weight) -> None:
-        """Plan all parts of one of the decoder's tensors."""
+        """Plan one of the decoder's tensors."""
         if isinstance(weight, BlockScaled):
             self._add(joined, weight.values)
             self._add(joined, weight.scales, FP8_BLOCK)
@@ -100,7 +100,7 @@ class _Plan:
             self._add(joined, weight)
 
     def _add(self, joined: Joined, whole: torch.Tensor, block: int = 1) -> None:
-        """Plan the parts of a tensor; with a block size, of the scales of those parts."""
+        """Plan the parts of a tensor or, with a block size, the scales of its parts."""
         for parts, stack in zip(
             joined.stacks, whole if joined.has_experts else [whole], strict=True
         ):
@@ -118,7 +118,7 @@ class _Plan:
 
 
 def _is_fp8(source: DirectorySource, joined: Joined) -> bool:
-    """Whether all parts are FP8, and their blocks fit together."""
+    """Whether all parts are FP8 and only the last one may end within a block."""
     return source.fp8_block == (FP8_BLOCK, FP8_BLOCK) and all(
         source.stored(part.name, part.shape).dtype == _FP8
         and (part is parts[-1] or part.shape[0] % FP8_BLOCK == 0)
@@ -136,13 +136,13 @@ def _pairs(layout: ModelLayout, weights: ModelWeights) -> Iterator[tuple[Joined,
         yield layout.lm_head, weights.lm_head
 
 
-def _read(moves: list[_Move], device: torch.device, tell: Callable[[int], None]) -> None:
+def _read(moves: list[_Move], device: torch.device, report: Callable[[int], None]) -> None:
     moves = sorted(moves, key=lambda move: (move.stored.path, move.offset))
     buffers = [_Buffer(device), _Buffer(device)]
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
             for path, of_file in groupby(moves, key=lambda move: move.stored.path):
-                _read_file(path, _batches(of_file), buffers, pool, tell)
+                _read_file(path, _batches(of_file), buffers, pool, report)
     finally:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -153,7 +153,7 @@ def _read_file(
     batches: Iterable[list[_Move]],
     buffers: "list[_Buffer]",
     pool: ThreadPoolExecutor,
-    tell: Callable[[int], None],
+    report: Callable[[int], None],
 ) -> None:
     try:
         with path.open("rb", buffering=0) as file:
@@ -161,7 +161,7 @@ def _read_file(
                 buffers.reverse()
                 buffers[0].fill(pool, file.fileno(), batch)
                 buffers[0].empty(batch)
-                tell(sum(move.size for move in batch))
+                report(sum(move.size for move in batch))
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except EOFError as error:
@@ -169,7 +169,7 @@ def _read_file(
 
 
 def _batches(moves: Iterable[_Move]) -> Iterator[list[_Move]]:
-    """Moves of one file, in order, that fit into a buffer together."""
+    """Yield consecutive moves of one file that fit into a buffer together."""
     batch: list[_Move] = []
     for move in _cut(moves):
         if batch and move.offset + move.size - batch[0].offset > _BUFFER_BYTES:
@@ -181,7 +181,7 @@ def _batches(moves: Iterable[_Move]) -> Iterator[list[_Move]]:
 
 
 def _cut(moves: Iterable[_Move]) -> Iterator[_Move]:
-    """The same in pieces that are no larger than a buffer."""
+    """Yield the moves in pieces no larger than a buffer."""
     for move in moves:
         offset = move.offset
         for place in move.place.split(_BUFFER_BYTES // move.stored.dtype.itemsize):
@@ -191,7 +191,7 @@ def _cut(moves: Iterable[_Move]) -> Iterator[_Move]:
 
 
 class _Buffer:
-    """Host memory that a stretch of a file is read to, and copied to the device from."""
+    """Host memory between a file and the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._memory = torch.empty(_BUFFER_BYTES, dtype=torch.uint8)
@@ -201,11 +201,11 @@ class _Buffer:
             self._copied = torch.cuda.Event()
 
     def fill(self, pool: ThreadPoolExecutor, file: int, batch: list[_Move]) -> None:
-        """Read from the first to the last byte of the batch, once earlier copies are done.
+        """Read the file from the first to the last byte of the batch, once earlier copies are done.
 
         Raises:
             OSError: the file cannot be read.
-            EOFError: the file ends before.
+            EOFError: the file is shorter.
         """
         if self._copied is not None:
             self._copied.synchronize()
@@ -224,14 +224,14 @@ class _Buffer:
             pass
 
     def empty(self, batch: list[_Move]) -> None:
-        """Start the copies to where the batch goes."""
+        """Start to copy the batch to its destination."""
         for move in batch:
             at = move.offset - batch[0].offset
             raw = self._memory[at : at + move.size]
             if move.stored.dtype == move.place.dtype:
                 move.place.view(torch.uint8).copy_(raw, non_blocking=True)
             else:
-                # Through memory of its own: a view of the buffer would have to be aligned.
+                # Copied first: a view of the buffer in another type would have to be aligned.
                 own = torch.empty_like(raw, device=move.place.device)
                 own.copy_(raw, non_blocking=True)
                 move.place.copy_(own.view(move.stored.dtype))

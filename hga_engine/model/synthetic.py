@@ -1,4 +1,4 @@
-"""Random weights of an exact geometry, to measure speed and memory without a checkpoint."""
+"""Random weights for any geometry, to measure speed and memory without a checkpoint."""
 
 import math
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from hga_engine.model.types import ModelWeights, Weight
 from hga_kernels.weights import BlockScaled
 
 _AT_A_TIME = 1 << 24
-"""Elements drawn together: 64 MiB in float32."""
+"""Elements drawn at a time: 64 MiB in float32."""
 _LARGEST = 448.0
-"""Of e4m3."""
+"""Largest e4m3 value."""
 _SPREAD = _LARGEST / 4
-"""Standard deviation of e4m3 values: in a block of 16,384 the largest is at about four of them."""
+"""Standard deviation of e4m3 values: the largest of a block's 16,384 is about four of them."""
 
 
 @dataclass(frozen=True)
 class Topics:
-    """What tokens have in common, so that random weights select with locality.
+    """Topics that tokens share, so that random weights select with locality.
 
-    Token ``i`` is of topic ``i % count``; its embedding and its row of the output head are part the
-    topic's own direction, part its own. So neighbouring tokens of a stream that keeps to a topic
-    for a while ask for the same pages and experts, and the tokens generated keep to it as well.
-    What one decoded token selects was then selected by the one before to 63%, where smollm2-64k on
-    text has 75% and random weights without topics 14% (8K tokens, 64 of about 470 groups); of the
-    experts it was 62% against 13%. Which pages they are, and how sharply attention is concentrated
-    in them, stays random.
+    Token ``i`` has topic ``i % count``. Its embedding and its row of the output head are a mix of
+    the topic's direction and one of its own. Neighbouring tokens of a stream that stays on a topic
+    then select the same pages and experts, and generated tokens stay on the topic too. Of the
+    groups that a decoded token selected, 63% had been selected by the token before, against 75% for
+    smollm2-64k on text and 14% for random weights without topics (8K tokens, 64 of about 470
+    groups); of the experts 62%, against 13% without topics. Which pages they are, and how
+    concentrated attention is in them, stays random.
     """
 
     count: int = 64
     share: float = 0.9
-    """Of an embedding's squared length that is the topic's."""
+    """Share of an embedding's squared length that comes from the topic."""
     run_tokens: int = 256
-    """Tokens that a stream keeps to a topic, in the mean."""
+    """Mean number of tokens that a stream stays on a topic."""
 
 
 def synthetic_weights(
@@ -45,19 +45,19 @@ def synthetic_weights(
     seed: int = 0,
     topics: Topics | None = None,
 ) -> ModelWeights:
-    """Weights drawn where they are used, the same for the same seed and kind of device.
+    """Draw weights on their device, the same for the same seed and kind of device.
 
-    Norms are one, embeddings of unit variance, linear weights of variance 1 / in, so that hidden
-    states stay of ordinary size through all layers. They route experts and pages unlike trained
-    ones: nearly evenly, and independently from token to token.
+    Norms are one, embeddings have unit variance and linear weights variance 1 / in, so that hidden
+    states keep their size through all layers. Unlike trained weights they spread experts and pages
+    nearly evenly, and independently from token to token.
 
     Args:
-        config: geometry.
-        fp8: whether linear weights are FP8 with block scales, as in the checkpoints; the rest is
+        config: geometry of the model.
+        fp8: whether linear weights are FP8 with block scales, as in FP8 checkpoints; the rest is
             bf16.
-        device: where the weights are to be.
-        seed: of the draw.
-        topics: gives successive tokens something in common; for tokens of ``synthetic_tokens``.
+        device: device of the weights.
+        seed: seed of the random numbers.
+        topics: topics that tokens share, for tokens of ``synthetic_tokens``.
 
     Raises:
         MemoryError: the embedding cannot be locked in host memory for the GPU.
@@ -85,7 +85,7 @@ def synthetic_weights(
 def synthetic_tokens(
     vocab_size: int, count: int, seed: int = 0, topics: Topics | None = None
 ) -> list[int]:
-    """A stream of token ids: uniform, or keeping to one topic after another."""
+    """Return random token ids: uniform, or staying on one topic after another."""
     generator = torch.Generator().manual_seed(seed)
     if topics is None:
         tokens = torch.randint(vocab_size, (count,), generator=generator)
@@ -98,7 +98,7 @@ def synthetic_tokens(
 
 
 def _add_topics(table: torch.Tensor, directions: torch.Tensor, topics: Topics) -> None:
-    """Mix the direction of its topic into each row of [vocab, hidden]."""
+    """Mix each row of [vocab, hidden] with the direction of its topic."""
     mine, own = math.sqrt(topics.share), math.sqrt(1 - topics.share)
     shared = (directions * mine).to(table)
     for rows in table.split(topics.count):
@@ -106,20 +106,20 @@ def _add_topics(table: torch.Tensor, directions: torch.Tensor, topics: Topics) -
 
 
 class _Draw:
-    """Normal numbers for weights, a bounded number at a time."""
+    """Draws normal numbers for weights, a bounded number at a time."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def normal(self, *shape: int) -> torch.Tensor:
-        """Float32 of unit variance."""
+        """Return float32 numbers of unit variance."""
         device = self._generator.device
         return torch.empty(shape, device=device).normal_(generator=self._generator)
 
     def fill(self, weight: Weight, size: float) -> None:
-        """Numbers of standard deviation ``size``; FP8 values use their whole range."""
+        """Fill a weight with numbers of standard deviation ``size``; FP8 uses its whole range."""
         if isinstance(weight, BlockScaled):
-            # Between blocks of a checkpoint scales differ.
+            # The scales of a real checkpoint differ between blocks.
             weight.scales.uniform_(0.75, 1.25, generator=self._generator).mul_(size / _SPREAD)
             self._fill(weight.values, _SPREAD)
         else:

@@ -30,30 +30,30 @@ class LayerWeights:
 class ModelWeights:
     """All weights of a decoder.
 
-    They are on one device, except for the embedding: where the device is a GPU and the embedding
-    is not the output head as well, it is in host memory that the GPU can read.
+    They are on one device, except that on a GPU an embedding that is not also the output head is in
+    pinned host memory.
     """
 
     config: ModelConfig
     embedding: torch.Tensor  # [vocab, hidden]
     layers: tuple[LayerWeights, ...]
     final_norm: torch.Tensor  # [hidden]
-    lm_head: torch.Tensor  # [vocab, hidden]; the embedding itself where they are tied
+    lm_head: torch.Tensor  # [vocab, hidden]; the embedding itself if they are tied
 
     def bytes(self) -> int:
-        """Memory the weights take, counting tied tensors once."""
+        """Bytes of all weights, counting tied tensors once."""
         return self.device_bytes() + self.host_bytes()
 
     def device_bytes(self) -> int:
-        """Those of them in the memory of a GPU."""
+        """Bytes of the weights in GPU memory."""
         return sum(t.numel() * t.element_size() for t in self.tensors() if not t.is_cpu)
 
     def host_bytes(self) -> int:
-        """Those of them in host memory."""
+        """Bytes of the weights in host memory."""
         return sum(t.numel() * t.element_size() for t in self.tensors() if t.is_cpu)
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """All of them, tied ones once."""
+        """Yield all tensors, tied ones once."""
         yield self.embedding
         if self.lm_head is not self.embedding:
             yield self.lm_head

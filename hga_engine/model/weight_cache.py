@@ -1,9 +1,8 @@
-"""What is slow to make of a model's files, kept so that it is made once.
+"""A cache on disk of weights and vocabularies that are slow to load from a model's own files.
 
-Dequantising a GGUF file and merging adapters takes seconds, reading its vocabulary another one.
-Where ``ModelFiles.cache_dir`` names a folder, the results are kept there. They can be made again at
-any time: what does not fit the model or cannot be read is not used, and a folder that cannot be
-written is left alone.
+Dequantising a GGUF file and merging adapters takes seconds, parsing its vocabulary another one.
+Where ``ModelFiles.cache_dir`` names a folder, the results are saved there. An entry that belongs to
+other files, or cannot be read, is ignored, and so is a folder that cannot be written.
 """
 
 import json
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
 _WEIGHTS = "weights.safetensors"
 _VOCABULARY = "vocabulary.json"
 _FORMAT = "1"
-"""To be raised when the same files come to be loaded as something else."""
+"""Raise it when the same files are loaded as other weights or another vocabulary than before."""
 _MOST_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """The file of weights in memory: what it says of its tensors, and their bytes."""
+    """A cached file of weights in memory: the entries of its header, and the tensors' bytes."""
 
     metadata: dict[str, str]
     tensors: dict[str, Any]
@@ -47,9 +46,9 @@ _ahead: dict[ModelFiles, Future[_Stored]] = {}
 
 
 def read_ahead(files: ModelFiles) -> None:
-    """Begin to read kept weights on a thread, for the ``load_weights`` that will follow.
+    """Start to read cached weights on a thread, for the ``load_weights`` that follows.
 
-    It needs no torch, so that both threads are busy while the other one imports it.
+    The thread does not need torch, so it reads while the caller imports it.
     """
     if files.cache_dir is not None and files not in _ahead:
         threads = ThreadPoolExecutor(1)
@@ -58,7 +57,7 @@ def read_ahead(files: ModelFiles) -> None:
 
 
 def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | None":
-    """Weights that ``keep_weights`` kept of the same files in the same type.
+    """Return the weights that ``save_weights`` cached for these files and dtype, or None.
 
     Raises:
         ModelFileError: a file of the model is missing.
@@ -69,14 +68,14 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
 
     if files.cache_dir is None:
         return None
-    begun = _ahead.pop(files, None)
+    started = _ahead.pop(files, None)
     try:
-        stored = _read(files) if begun is None else begun.result()
+        stored = _read(files) if started is None else started.result()
         if stored.metadata["dtype"] != str(dtype):
             return None
-        run = torch.frombuffer(stored.memory, dtype=torch.uint8)
+        contents = torch.frombuffer(stored.memory, dtype=torch.uint8)
         tensors = {
-            name: run[slice(*entry["data_offsets"])].view(dtype).view(entry["shape"])
+            name: contents[slice(*entry["data_offsets"])].view(dtype).view(entry["shape"])
             for name, entry in stored.tensors.items()
         }
         config = json.loads(stored.metadata["config"])
@@ -99,11 +98,11 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
 
 
 def _read(files: ModelFiles) -> _Stored:
-    """Read the kept weights in one go: through a mapping of the file it takes thrice as long.
+    """Read the cached weights in one go. Mapping the file with mmap is three times slower.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: there are none of these files, or
-            they are not whole.
+        OSError, ValueError, KeyError, TypeError, AttributeError: these files have no cached
+            weights, or the cached file is damaged.
         ModelFileError: a file of the model is missing.
     """
     mark = _mark(files)
@@ -113,22 +112,22 @@ def _read(files: ModelFiles) -> _Stored:
         header = json.loads(file.read(min(size, _MOST_HEADER_BYTES)))
         metadata = header.pop("__metadata__")
         if metadata["mark"] != mark:
-            raise ValueError("made of other files")
+            raise ValueError("the cached weights belong to other files")
         size = max(entry["data_offsets"][1] for entry in header.values())
         memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with suppress(AttributeError, OSError):  # as good as any other, only slower
+        with suppress(AttributeError, OSError):  # ordinary pages work as well, only slower
             memory.madvise(mmap.MADV_HUGEPAGE)
         rest = memoryview(memory)
         while rest:
             count = file.readinto(rest)
             if not count:
-                raise ValueError("cut short")
+                raise ValueError("the file is truncated")
             rest = rest[count:]
     return _Stored(metadata, header, memory)
 
 
-def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:
-    """Keep weights for ``load_weights``, where there is a folder for them and room."""
+def save_weights(files: ModelFiles, weights: "ModelWeights") -> None:
+    """Cache weights for ``load_weights`` if there is a folder for them and room."""
     from safetensors.torch import save_file
 
     if files.cache_dir is None:
@@ -144,11 +143,11 @@ def keep_weights(files: ModelFiles, weights: "ModelWeights") -> None:
         for field, tensor in vars(layer).items():
             if tensor is not None:
                 tensors[f"{number}.{field}"] = tensor
-    _replace(files.cache_dir / _WEIGHTS, lambda beside: save_file(tensors, beside, metadata))
+    _replace(files.cache_dir / _WEIGHTS, lambda path: save_file(tensors, path, metadata))
 
 
 def load_vocabulary(files: ModelFiles) -> dict[str, Any] | None:
-    """What ``keep_vocabulary`` kept of the same files.
+    """Return the vocabulary that ``save_vocabulary`` cached for these files, or None.
 
     Raises:
         ModelFileError: a file of the model is missing.
@@ -156,35 +155,36 @@ def load_vocabulary(files: ModelFiles) -> dict[str, Any] | None:
     if files.cache_dir is None:
         return None
     try:
-        kept = json.loads((files.cache_dir / _VOCABULARY).read_text("utf-8"))
-        vocabulary = kept["vocabulary"] if kept["mark"] == _mark(files) else None
+        cached = json.loads((files.cache_dir / _VOCABULARY).read_text("utf-8"))
+        vocabulary = cached["vocabulary"] if cached["mark"] == _mark(files) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return vocabulary if isinstance(vocabulary, dict) else None
 
 
-def keep_vocabulary(files: ModelFiles, vocabulary: dict[str, Any]) -> None:
-    """Keep what a tokenizer is made of, where there is a folder for it and room."""
+def save_vocabulary(files: ModelFiles, vocabulary: dict[str, Any]) -> None:
+    """Cache the parts of a tokenizer for ``load_vocabulary`` if there is a folder and room."""
     if files.cache_dir is None:
         return
     text = json.dumps({"mark": _mark(files), "vocabulary": vocabulary})
-    _replace(files.cache_dir / _VOCABULARY, lambda beside: beside.write_text(text, "utf-8"))
+    _replace(files.cache_dir / _VOCABULARY, lambda path: path.write_text(text, "utf-8"))
 
 
 def _mark(files: ModelFiles) -> str:
+    """Return what a cached file must name to be used for ``files``."""
     return f"{_FORMAT} {fingerprint(files)}"
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in place as a whole, or not at all if the folder cannot be written."""
-    beside = None
+    """Write a file atomically; write none if the folder cannot be written."""
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        beside = Path(name)
+        temporary = Path(name)
         os.close(file)
-        write(beside)
-        beside.replace(path)
+        write(temporary)
+        temporary.replace(path)
     except (OSError, SafetensorError):
-        if beside is not None:
-            beside.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

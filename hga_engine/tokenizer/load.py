@@ -34,16 +34,16 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     """
     if files.gguf is None:
         return _from_directory(files.path)
-    kept = weight_cache.load_vocabulary(files)
-    if kept is not None:
-        return _from_kept(kept, str(files.gguf))
+    cached = weight_cache.load_vocabulary(files)
+    if cached is not None:
+        return _from_cache(cached, str(files.gguf))
     tokenizer = _from_gguf(open_gguf(files.gguf))
-    weight_cache.keep_vocabulary(files, _to_keep(tokenizer))
+    weight_cache.save_vocabulary(files, _to_cache(tokenizer))
     return tokenizer
 
 
-def _to_keep(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What ``_from_kept`` makes the same tokenizer of."""
+def _to_cache(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the parts from which ``_from_cache`` makes the same tokenizer."""
     vocabulary, template = tokenizer.vocabulary, tokenizer.template
     return {
         "pieces": vocabulary.pieces.to_str(),
@@ -55,14 +55,14 @@ def _to_keep(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _from_kept(kept: Mapping[str, Any], origin: str) -> Tokenizer:
+def _from_cache(cached: Mapping[str, Any], origin: str) -> Tokenizer:
     vocabulary = Vocabulary(
-        tokenizers.Tokenizer.from_str(kept["pieces"]),
-        kept["added"],
-        frozenset(kept["control"]),
-        frozenset(kept["end_tokens"]),
+        tokenizers.Tokenizer.from_str(cached["pieces"]),
+        cached["added"],
+        frozenset(cached["control"]),
+        frozenset(cached["end_tokens"]),
     )
-    return Tokenizer(vocabulary, ChatTemplate(kept["template"], kept["named"], origin))
+    return Tokenizer(vocabulary, ChatTemplate(cached["template"], cached["named"], origin))
 
 
 def _from_gguf(file: GgufFile) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Checkpoints laid out as Qwen3-30B-A3B-Instruct-2507-FP8: e4m3 with a scale a 128x128 block."""
+"""Checkpoints laid out as Qwen3-30B-A3B-Instruct-2507-FP8: e4m3 with one scale per 128x128 block."""
 
 import json
 
@@ -7,11 +7,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 BLOCK = 128
-LARGEST = 448.0  # of e4m3
+LARGEST = 448.0  # largest e4m3 value
 
 
 def quantize(weight):
-    """e4m3 values and one scale a block, so that each block's largest value is 448."""
+    """Return e4m3 values and one scale per block, so that each block's largest value is 448."""
     rows, columns = weight.shape
     scales = torch.empty(-(-rows // BLOCK), -(-columns // BLOCK))
     stored = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
@@ -39,7 +39,7 @@ def is_quantized(name):
 
 
 def write_fp8(model, directory, scale_dtype=torch.bfloat16):
-    """The checkpoint, and the model itself changed to what the checkpoint says."""
+    """Write the checkpoint; return the model with the weights as the checkpoint rounds them."""
     model.save_pretrained(directory)
     path = directory / "model.safetensors"
     tensors, changed = {}, {}

@@ -1,4 +1,4 @@
-"""Weights of a model in FP8 blocks, and the same numbers without them."""
+"""Convert weights of a model to FP8 blocks, and back to the same numbers."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ LINEAR = ("qkv", "output", "gate_up", "down")
 
 
 def quantized(weight: torch.Tensor) -> BlockScaled:
-    """FP8 with a scale a block of 128 x 128."""
+    """Quantise to FP8 with one scale per block of 128 x 128."""
     *lead, rows, columns = weight.shape
     blocks = weight.float().view(*lead, rows // 128, 128, columns // 128, 128)
     scales = blocks.abs().amax((-3, -1)) / 448
@@ -21,7 +21,7 @@ def quantized(weight: torch.Tensor) -> BlockScaled:
 
 
 def in_fp8(weights: ModelWeights) -> ModelWeights:
-    """The linear weights of all layers quantized."""
+    """Quantise the linear weights of all layers."""
 
     def layer(plain: LayerWeights) -> LayerWeights:
         return replace(plain, **{name: quantized(getattr(plain, name)) for name in LINEAR})
@@ -30,7 +30,7 @@ def in_fp8(weights: ModelWeights) -> ModelWeights:
 
 
 def plain(weights: ModelWeights, dtype: torch.dtype = torch.float64) -> ModelWeights:
-    """The same numbers on the CPU, FP8 weights multiplied out."""
+    """Return the same numbers on the CPU, with FP8 weights dequantised."""
 
     def wide(tensor: Any) -> Any:
         if isinstance(tensor, BlockScaled):

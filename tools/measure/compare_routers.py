@@ -26,7 +26,7 @@ import torch
 from hga_chat.bench.figures import interval, segments
 from hga_chat.models import find_model
 from hga_chat.output import table
-from hga_engine.model import load_model
+from hga_engine.model.load import load_model
 from hga_engine.tokenizer.load import load_tokenizer
 from tools.measure.routers.forward import Network, Outcome, Text, dense
 from tools.measure.routers.routed import Calibration, Routed, Statistics

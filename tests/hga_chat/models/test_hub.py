@@ -27,8 +27,8 @@ from hga_chat.models.catalogue import CATALOGUE
 from hga_chat.models.hub import HubModel
 from hga_engine.errors import ModelFileError
 from hga_engine.memory import ledger
-from hga_engine.model import load_model
 from hga_engine.model.files import ModelFiles, fingerprint
+from hga_engine.model.load import load_model
 from tests.support.stand_in_hub import COMMIT, StandInHub
 from tests.support.tiny_model import write_tiny_model
 

@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import save_file
 
 from hga_engine.errors import ModelFileError
-from hga_engine.model import load_model
 from hga_engine.model.files import ModelFiles
+from hga_engine.model.load import load_model
 
 SHAPES = {
     "q_proj": (192, 96),
@@ -73,7 +73,7 @@ def test_merging_rounds_once(base, tmp_path):
 
 
 def quantised(tensors):
-    """The same factors in int8, and what they then stand for."""
+    """The factors in int8, and the products that they then stand for."""
     stored, meant = {}, {}
     for stem in {name[:-2] for name in tensors}:
         a, b = tensors[f"{stem}.a"].double(), tensors[f"{stem}.b"].double()
@@ -103,13 +103,16 @@ def test_int8_factors_are_scaled_by_rank(base, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"1.q_proj.scale": None}, r"1\.q_proj\.a has no 1\.q_proj\.scale"),
-        ({"1.q_proj.a": None}, r"1\.q_proj\.(b|scale) has no 1\.q_proj\.a"),
-        ({"1.q_proj.scale": torch.ones(5)}, r"1\.q_proj\.scale is not of the 4 ranks"),
-        ({"2.q_proj.scale": torch.ones(4)}, r"2\.q_proj\.scale has no 2\.q_proj\.a"),
+        ({"1.q_proj.scale": None}, r"1\.q_proj\.a has no matching 1\.q_proj\.scale"),
+        ({"1.q_proj.a": None}, r"1\.q_proj\.(b|scale) has no matching 1\.q_proj\.a"),
+        (
+            {"1.q_proj.scale": torch.ones(5)},
+            r"1\.q_proj\.scale does not have one value for each of 4",
+        ),
+        ({"2.q_proj.scale": torch.ones(4)}, r"2\.q_proj\.scale has no matching 2\.q_proj\.a"),
     ],
 )
-def test_int8_factors_that_do_not_fit(base, changes, words, tmp_path):
+def test_int8_factors_that_do_not_fit_are_refused(base, changes, words, tmp_path):
     tensors = quantised(factors([1]))[0] | changes
     tensors = {name: part for name, part in tensors.items() if part is not None}
     with pytest.raises(ModelFileError, match=r"adapter\.safetensors: " + words):
@@ -124,7 +127,7 @@ def test_layers_without_factors_stay_as_they_are(base, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"1.q_proj.b": None}, r"1\.q_proj\.a has no 1\.q_proj\.b"),
+        ({"1.q_proj.b": None}, r"1\.q_proj\.a has no matching 1\.q_proj\.b"),
         ({"3.q_proj.a": torch.ones(4, 96)}, r"3\.q_proj\.a is not part"),
         ({"lm_head.a": torch.ones(4, 96)}, r"lm_head\.a is not part"),
         ({"1.q_proj.a": torch.ones(4, 95)}, r"1\.q_proj does not fit .*\[192, 96\]"),
@@ -132,26 +135,26 @@ def test_layers_without_factors_stay_as_they_are(base, tmp_path):
         ({"1.q_proj.b": torch.ones(192)}, r"1\.q_proj\.b is not a matrix"),
     ],
 )
-def test_adapters_that_do_not_fit(base, changes, words, tmp_path):
+def test_adapters_that_do_not_fit_are_refused(base, changes, words, tmp_path):
     tensors = {name: part for name, part in (factors([1]) | changes).items() if part is not None}
     with pytest.raises(ModelFileError, match=r"adapter\.safetensors: " + words):
         load(tmp_path, tensors)
 
 
-def test_unknown_modules(base, tmp_path):
+def test_unknown_modules_are_refused(base, tmp_path):
     tensors = factors([1]) | {"1.x_proj.a": torch.ones(4, 96), "1.x_proj.b": torch.ones(9, 4)}
     with pytest.raises(ModelFileError, match=r"1\.x_proj\.a is not part"):
         load(tmp_path, tensors)
 
 
-def test_missing_doubled_and_damaged_files(base, tmp_path):
+def test_missing_repeated_and_damaged_adapters_are_refused(base, tmp_path):
     path = tmp_path / "adapter.safetensors"
     files = ModelFiles("test", tmp_path, None, (path,))
     with pytest.raises(ModelFileError, match=r"adapter\.safetensors: the adapter is missing"):
         load_model(files, torch.float32)
     save_file(factors([1]), path)
     doubled = ModelFiles("test", tmp_path, None, (path, path))
-    with pytest.raises(ModelFileError, match="as well"):
+    with pytest.raises(ModelFileError, match="is also in"):
         load_model(doubled, torch.float32)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ModelFileError, match=r"adapter\.safetensors: the adapter is damaged"):

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from hga_engine.model import load_model
 from hga_engine.model.decoder import Decoder, Rotation
 from hga_engine.model.files import ModelFiles
+from hga_engine.model.load import load_model
 from hga_kernels.reference.model import rotate
 
 KINDS = ["llama", "llama-tied", "qwen3", "qwen3_moe", "qwen3_moe-mixed"]
@@ -13,7 +13,7 @@ KINDS = ["llama", "llama-tied", "qwen3", "qwen3_moe", "qwen3_moe-mixed"]
 
 @pytest.fixture
 def loaded(reference_model, tmp_path):
-    """A random model of a kind in transformers, and ours from the checkpoint it wrote."""
+    """A random transformers model, and ours loaded from the checkpoint it wrote."""
 
     def make(kind, dtype=torch.float32, **changes):
         model = reference_model(kind, **changes)
@@ -50,7 +50,7 @@ def test_float64_weights_give_float64_logits(kind, loaded, dense_logits, differe
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_moe"])
 def test_bfloat16_weights_come_close_to_float32(kind, loaded, dense_logits, difference):
-    # Every token through all experts: rounding must not change which ones are chosen.
+    # All experts for every token, so that rounding cannot change which are chosen.
     all_experts = {"num_experts_per_tok": 8} if kind == "qwen3_moe" else {}
     model, weights = loaded(kind, torch.bfloat16, **all_experts)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_bfloat16_weights_come_close_to_float32(kind, loaded, dense_logits, diff
     assert difference(logits, expected) < 0.06
 
 
-def test_a_token_is_projected_alike_alone_and_among_others(loaded):
+def test_a_token_projects_the_same_alone_and_among_others(loaded):
     _, weights = loaded("qwen3")
     decoder = Decoder(weights)
     hidden = decoder.embed(prompt(50))

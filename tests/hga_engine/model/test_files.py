@@ -15,7 +15,7 @@ def directory(tmp_path):
     return tmp_path
 
 
-def test_everything_that_counts_changes_the_fingerprint(directory, tmp_path_factory):
+def test_every_change_to_the_model_changes_the_fingerprint(directory, tmp_path_factory):
     adapter = tmp_path_factory.mktemp("adapter") / "a.safetensors"
     adapter.write_text("adapter")
     files = ModelFiles("test", directory, None, (adapter,), 1e6, 512)
@@ -29,7 +29,7 @@ def test_everything_that_counts_changes_the_fingerprint(directory, tmp_path_fact
     assert all(len(digest) == 64 for digest in seen)
 
 
-def test_files_that_are_as_they_were_are_read_once(directory, monkeypatch):
+def test_unchanged_files_are_hashed_once(directory, monkeypatch):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         os.utime(directory / name, (1e9, 1e9))
     files = ModelFiles("test", directory, None)
@@ -41,7 +41,7 @@ def test_files_that_are_as_they_were_are_read_once(directory, monkeypatch):
     assert fingerprint(files) != before
 
 
-def test_what_does_not_count_leaves_it(directory):
+def test_other_files_leave_the_fingerprint(directory):
     before = fingerprint(ModelFiles("one", directory, None))
     (directory / "notes.txt").write_text("other notes")
     assert fingerprint(ModelFiles("two", directory, None)) == before
@@ -63,8 +63,8 @@ def test_large_files_are_sampled(directory, monkeypatch):
     assert len(seen) == 5
 
 
-def test_what_cannot_be_read(tmp_path):
-    with pytest.raises(ModelFileError, match="no model"):
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ModelFileError, match="does not hold a model"):
         fingerprint(ModelFiles("test", tmp_path, None))
     with pytest.raises(ModelFileError, match=r"gone\.gguf: cannot be read"):
         fingerprint(ModelFiles("test", None, tmp_path / "gone.gguf"))

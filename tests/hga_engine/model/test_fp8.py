@@ -1,4 +1,4 @@
-"""Checkpoints laid out as Qwen3-30B-A3B-Instruct-2507-FP8: e4m3 with a scale a 128x128 block."""
+"""Checkpoints laid out as Qwen3-30B-A3B-Instruct-2507-FP8: e4m3 with one scale per 128x128 block."""
 
 import json
 
@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from hga_engine.errors import ModelFileError
-from hga_engine.model import load_model
+from hga_engine.model.directory import DirectorySource
 from hga_engine.model.files import ModelFiles
-from hga_engine.model.loader import DirectorySource
+from hga_engine.model.load import load_model
 from tests.support.fp8_checkpoint import is_quantized, write_fp8
 
 
@@ -46,8 +46,8 @@ def test_logits_are_those_of_the_dequantized_model(
 
 
 def test_weights_are_those_of_transformers_own_dequantization(reference_model, tmp_path):
-    """Called by itself: ``from_pretrained`` would want the package accelerate for it."""
-    # Whole blocks everywhere: it takes the block size from the number of scales.
+    """It is called directly, because ``from_pretrained`` would need the package accelerate."""
+    # Whole blocks only: it infers the block size from the number of scales.
     whole = {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
     model = reference_model("qwen3_moe", **whole, moe_intermediate_size=128)
     write_fp8(model, tmp_path, torch.float32)
@@ -64,7 +64,7 @@ def test_weights_are_those_of_transformers_own_dequantization(reference_model, t
         torch.testing.assert_close(source.read(name, tuple(expected.shape)), expected)
 
 
-def test_missing_and_misshapen_scales(reference_model, load, tmp_path):
+def test_missing_and_misshapen_scales_are_refused(reference_model, load, tmp_path):
     write_fp8(reference_model("qwen3_moe"), tmp_path)
     name = "model.layers.1.mlp.experts.2.up_proj.weight_scale_inv"
     weight_map = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]

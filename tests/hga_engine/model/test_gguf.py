@@ -8,11 +8,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from hga_engine.errors import ModelFileError
-from hga_engine.model import load_model
 from hga_engine.model.adapter import AdaptedSource
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.gguf import GgufSource
 from hga_engine.model.gguf_file import GgufFile
+from hga_engine.model.load import load_model
 from hga_engine.tokenizer.load import load_tokenizer
 
 NAMES = {
@@ -41,7 +41,7 @@ def gguf_name(name):
 
 
 def interleave(weight, heads):
-    """The order of q and k rows in llama.cpp: rows 0, half, 1, half + 1, ... of each head."""
+    """Put q and k rows in llama.cpp's order: rows 0, half, 1, half + 1, ... of each head."""
     rows = weight.reshape(heads, -1, weight.shape[1])
     half = rows.shape[1] // 2
     order = [row for pair in zip(range(half), range(half, 2 * half), strict=True) for row in pair]
@@ -49,7 +49,7 @@ def interleave(weight, heads):
 
 
 def write_gguf(model, path, kind=gguf.GGMLQuantizationType.F32, metadata=(), tensors=()):
-    """Writes a transformers model; gives the weights the file then holds, for transformers."""
+    """Write a transformers model to GGUF; return the weights in the file, for transformers."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -120,7 +120,7 @@ def test_logits_are_those_of_transformers(
         ([], [("blk.0.attn_q.bias", np.ones(192, np.float32))], r"blk\.0\.attn_q\.bias"),
     ],
 )
-def test_what_is_not_supported_is_refused(metadata, tensors, words, reference_model, tmp_path):
+def test_unsupported_models_are_refused(metadata, tensors, words, reference_model, tmp_path):
     path = tmp_path / "model.gguf"
     write_gguf(reference_model("llama"), path, metadata=metadata, tensors=tensors)
     with pytest.raises(ModelFileError, match=words):
@@ -138,7 +138,7 @@ def test_other_architectures_are_refused(tmp_path):
         load(path)
 
 
-def test_missing_tensor_and_missing_file(reference_model, tmp_path):
+def test_missing_tensors_and_files_are_named(reference_model, tmp_path):
     path = tmp_path / "model.gguf"
     model = reference_model("llama")
     model.config.num_hidden_layers = 4
@@ -149,7 +149,7 @@ def test_missing_tensor_and_missing_file(reference_model, tmp_path):
         load(tmp_path / "nowhere.gguf")
 
 
-def test_truncated_anywhere(reference_model, tmp_path):
+def test_a_file_truncated_anywhere_is_refused(reference_model, tmp_path):
     whole = tmp_path / "whole.gguf"
     write_gguf(reference_model("llama"), whole)
     data = whole.read_bytes()
@@ -183,7 +183,7 @@ def write_arrays(path):
     writer.close()
 
 
-def test_arrays_are_what_the_library_reads(tmp_path):
+def test_arrays_equal_those_of_the_library(tmp_path):
     write_arrays(tmp_path / "a.gguf")
     file = GgufFile(tmp_path / "a.gguf")
     library = gguf.GGUFReader(tmp_path / "a.gguf")
@@ -193,7 +193,7 @@ def test_arrays_are_what_the_library_reads(tmp_path):
     assert file.value("last", str) == "end"
 
 
-def test_damaged_arrays(tmp_path):
+def test_damaged_arrays_are_refused(tmp_path):
     write_arrays(tmp_path / "a.gguf")
     data = (tmp_path / "a.gguf").read_bytes()
     place = data.index(b"strings") + len("strings") + 4
@@ -202,7 +202,7 @@ def test_damaged_arrays(tmp_path):
         damaged = bytearray(data)
         damaged[offset] = 255
         (tmp_path / "b.gguf").write_bytes(damaged)
-        with pytest.raises(ModelFileError, match="is damaged or no GGUF file"):
+        with pytest.raises(ModelFileError, match="is damaged or not a GGUF file"):
             GgufFile(tmp_path / "b.gguf")
 
 
@@ -300,7 +300,7 @@ def test_embedded_model_gives_the_logits_of_transformers(
     assert tokenizer.decode([int(logits[-1].argmax())]) == " Paris"
 
 
-def test_adapters_over_gguf(reference_model, tmp_path):
+def test_adapters_are_merged_into_gguf_weights(reference_model, tmp_path):
     path = tmp_path / "model.gguf"
     model = reference_model("llama")
     write_gguf(model, path)

@@ -1,4 +1,4 @@
-"""FP8 weights that stay FP8: the same numbers as those that are dequantised while they are read."""
+"""FP8 weights that stay FP8 hold the same numbers as those dequantised while loading."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from hga_engine.errors import ModelFileError
-from hga_engine.model import load_model, stream
+from hga_engine.model import stream
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.layout import model_layout
+from hga_engine.model.load import load_model
 from hga_kernels.weights import BlockScaled
 from tests.support.fp8_checkpoint import is_quantized, write_fp8
 
@@ -27,7 +28,7 @@ def load(directory, dtype=torch.float32, progress=None, keep_fp8=True):
 
 
 def same(found, expected):
-    """Every weight dequantised to exactly the same."""
+    """Whether every weight dequantises to exactly the same numbers."""
 
     def plain(weight):
         return weight.dequantize(torch.float32) if isinstance(weight, BlockScaled) else weight
@@ -46,7 +47,7 @@ def same(found, expected):
 
 @pytest.fixture
 def checkpoint(reference_model, tmp_path):
-    """A tiny qwen3_moe of whole blocks."""
+    """A tiny qwen3_moe checkpoint of whole blocks."""
     write_fp8(reference_model("qwen3_moe", **WHOLE, **EXPERTS), tmp_path)
     return tmp_path
 
@@ -68,7 +69,7 @@ def test_whole_blocks_stay_fp8(checkpoint):
 
 
 def test_weights_are_those_of_transformers_own_dequantization(reference_model, tmp_path):
-    # It gives the dtype of the scales.
+    # Its result has the dtype of the scales.
     write_fp8(reference_model("qwen3_moe", **WHOLE, **EXPERTS), tmp_path, torch.float32)
     tensors = {}
     for shard in tmp_path.glob("*.safetensors"):
@@ -107,7 +108,7 @@ def test_weights_are_those_of_transformers_own_dequantization(reference_model, t
     ],
     ids=["whole", "whole-float32", "small", "edges"],
 )
-def test_parts_that_do_not_fit_together_are_dequantised(
+def test_parts_that_share_a_block_are_dequantised(
     hidden, heads, width, scale_dtype, fp8, reference_model, tmp_path
 ):
     changes = {"hidden_size": hidden, "num_attention_heads": heads, "num_experts": 2}
@@ -116,13 +117,13 @@ def test_parts_that_do_not_fit_together_are_dequantised(
     write_fp8(reference_model("qwen3_moe", **changes), tmp_path, scale_dtype)
     weights = load(tmp_path)
     for layer in weights.layers:
-        kept = {name for name, weight in vars(layer).items() if isinstance(weight, BlockScaled)}
-        assert kept == fp8
+        scaled = {name for name, weight in vars(layer).items() if isinstance(weight, BlockScaled)}
+        assert scaled == fp8
     assert same(weights, load(tmp_path, keep_fp8=False))
 
 
-def test_a_part_in_bf16_makes_the_whole_so(checkpoint):
-    """Some checkpoints leave single modules as they were."""
+def test_one_part_in_bf16_makes_the_joined_weight_bf16(checkpoint):
+    """Some checkpoints leave single modules unquantised."""
     name = "model.layers.1.self_attn.k_proj.weight"
     listed = json.loads((checkpoint / "model.safetensors.index.json").read_text())["weight_map"]
     tensors = load_file(checkpoint / listed[name])
@@ -147,7 +148,7 @@ def test_checkpoints_without_fp8(kind, stored, reference_model, tmp_path):
 
 
 def test_files_are_read_front_to_back_in_pieces(checkpoint, monkeypatch):
-    """Also where a tensor is larger than a buffer, and neither begins nor ends with one."""
+    """Also a tensor that is larger than a buffer and not aligned with it."""
     expected = load(checkpoint, keep_fp8=False)
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 40_008)
     monkeypatch.setattr(stream, "_READ_BYTES", 1 << 20)
@@ -168,20 +169,20 @@ def test_files_are_read_front_to_back_in_pieces(checkpoint, monkeypatch):
     assert 0 < sum(sizes.values()) - sum(size for *_, size in read) < 100_000  # the headers
 
 
-def test_short_reads_are_gone_on_with(checkpoint, monkeypatch):
+def test_short_reads_are_continued(checkpoint, monkeypatch):
     original = os.preadv
     monkeypatch.setattr(os, "preadv", lambda f, views, at: original(f, [views[0][:9999]], at))
     assert same(load(checkpoint), load(checkpoint, keep_fp8=False))
 
 
-def test_tensors_beyond_the_model_are_passed_over(checkpoint):
+def test_tensors_unknown_to_the_model_are_ignored(checkpoint):
     path = checkpoint / "model-00001-of-00002.safetensors"
     more = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)}
     save_file(load_file(path) | more, path)
     assert same(load(checkpoint), load(checkpoint, keep_fp8=False))
 
 
-def test_progress_is_by_bytes(checkpoint, monkeypatch):
+def test_progress_counts_bytes(checkpoint, monkeypatch):
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 40_000)
     seen = []
     load(checkpoint, progress=lambda text, share: seen.append(share))
@@ -192,13 +193,13 @@ def test_progress_is_by_bytes(checkpoint, monkeypatch):
     assert max(steps) < 40_000 / total * 1.1
 
 
-def test_overrides_apply(checkpoint):
+def test_rope_base_and_positions_are_overridden(checkpoint):
     files = ModelFiles("test", checkpoint, None, rope_base=123.0, max_positions=9)
     config = load_model(files, torch.bfloat16, keep_fp8=True).config
     assert (config.rope_base, config.max_positions) == (123.0, 9)
 
 
-def test_adapters_are_merged_into_what_is_dequantised(checkpoint, tmp_path):
+def test_adapters_are_merged_into_dequantised_weights(checkpoint, tmp_path):
     adapter = tmp_path / "adapter.safetensors"
     save_file({"0.k_proj.a": torch.randn(4, 256), "0.k_proj.b": torch.randn(128, 4)}, adapter)
     files = ModelFiles("fp8", checkpoint, None, (adapter,))
@@ -210,7 +211,7 @@ def test_adapters_are_merged_into_what_is_dequantised(checkpoint, tmp_path):
     )
 
 
-def test_missing_misshapen_and_unknown_tensors(checkpoint):
+def test_missing_misshapen_and_unsupported_tensors_are_named(checkpoint):
     listed = json.loads((checkpoint / "model.safetensors.index.json").read_text())["weight_map"]
     name = "model.layers.1.mlp.experts.2.up_proj.weight_scale_inv"
     shard = checkpoint / listed[name]
@@ -227,7 +228,7 @@ def test_missing_misshapen_and_unknown_tensors(checkpoint):
         load(checkpoint)
 
 
-def test_fp8_without_its_configuration(checkpoint):
+def test_fp8_without_its_configuration_is_refused(checkpoint):
     path = checkpoint / "config.json"
     config = json.loads(path.read_text())
     del config["quantization_config"]
@@ -236,7 +237,7 @@ def test_fp8_without_its_configuration(checkpoint):
         load(checkpoint)
 
 
-def test_a_file_that_ends_too_early_while_it_is_read(checkpoint, monkeypatch):
+def test_a_file_that_is_truncated_while_it_is_read_is_named(checkpoint, monkeypatch):
     original = os.preadv
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 40_000)
     monkeypatch.setattr(os, "preadv", lambda f, v, at: original(f, v, at) if at < 99_999 else 0)
@@ -244,7 +245,7 @@ def test_a_file_that_ends_too_early_while_it_is_read(checkpoint, monkeypatch):
         load(checkpoint)
 
 
-def test_a_disk_that_fails(checkpoint, monkeypatch):
+def test_a_disk_error_is_reported(checkpoint, monkeypatch):
     def preadv(file, views, offset):
         raise OSError(5, "Input/output error")
 

@@ -1,4 +1,4 @@
-"""Random weights are of the geometry, reproducible, and keep numbers of ordinary size."""
+"""Random weights have the geometry asked for, are reproducible and keep activations in range."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ DENSE = replace(
 
 @pytest.mark.parametrize("config", [MOE, DENSE], ids=["moe", "dense"])
 @pytest.mark.parametrize("fp8", [True, False])
-def test_size_is_that_of_the_ledger(config, fp8):
+def test_the_ledger_predicts_the_size(config, fp8):
     dtype = torch.float8_e4m3fn if fp8 else torch.bfloat16
     weights = synthetic_weights(config, fp8, CPU)
     assert weights.bytes() == ledger.weights_bytes(config, dtype)
@@ -49,7 +49,7 @@ def test_size_is_that_of_the_ledger(config, fp8):
     assert all(isinstance(layer.gate_up, BlockScaled) == fp8 for layer in weights.layers)
 
 
-def test_the_same_seed_gives_the_same():
+def test_a_seed_gives_the_same_weights():
     first, again, other = (synthetic_weights(MOE, True, CPU, seed) for seed in (1, 1, 2))
     same = torch.equal(first.layers[3].down.scales, again.layers[3].down.scales)
     assert same
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same():
     assert not torch.equal(first.lm_head, other.lm_head)
 
 
-def test_numbers_have_the_variance_that_keeps_activations():
+def test_weights_have_the_variance_that_keeps_activations_in_range():
     weights = synthetic_weights(MOE, True, CPU)
     for layer in weights.layers:
         for weight in (layer.qkv, layer.output, layer.gate_up, layer.down):
@@ -70,7 +70,7 @@ def test_numbers_have_the_variance_that_keeps_activations():
 
 @pytest.mark.parametrize("topics", [None, Topics(count=16)])
 @pytest.mark.parametrize("config", [MOE, DENSE], ids=["moe", "dense"])
-def test_hidden_states_stay_of_ordinary_size(config, topics, dense_logits):
+def test_hidden_states_keep_their_size(config, topics, dense_logits):
     weights = synthetic_weights(config, False, CPU, topics=topics)
     tokens = synthetic_tokens(config.vocab_size, 60, topics=topics)
     logits = dense_logits(weights, tokens)
@@ -78,7 +78,7 @@ def test_hidden_states_stay_of_ordinary_size(config, topics, dense_logits):
     assert 0.3 < logits.std() < 30
 
 
-def test_a_stream_keeps_to_its_topics():
+def test_a_stream_stays_on_a_topic():
     topics = Topics(count=16, run_tokens=40)
     tokens = torch.tensor(synthetic_tokens(515, 8000, 3, topics))
     assert tokens.min() >= 0
@@ -91,7 +91,7 @@ def test_a_stream_keeps_to_its_topics():
     assert synthetic_tokens(515, 50, 3, topics) == synthetic_tokens(515, 50, 3, topics)
 
 
-def test_tokens_of_a_topic_are_alike_and_ask_for_their_like():
+def test_tokens_of_a_topic_are_similar_and_predict_each_other():
     topics = Topics(count=16, share=0.5)
     weights = synthetic_weights(MOE, False, CPU, topics=topics)
     rows, heads = weights.embedding.float(), weights.lm_head.float() * 256**0.5

@@ -4,9 +4,9 @@ import pytest
 import torch
 import transformers
 
-from hga_engine.model import load_model
+from hga_engine.model.directory import DirectorySource
 from hga_engine.model.files import ModelFiles
-from hga_engine.model.loader import DirectorySource
+from hga_engine.model.load import load_model
 from tools.adapter.adapter_file import quantise, read_adapter, to_go_on, write_adapter
 from tools.adapter.batches import Batch, TrainingPlan
 from tools.adapter.checkable import PROMPTS

@@ -1,4 +1,4 @@
-"""Weights from a directory in the Hugging Face layout: config.json and safetensors."""
+"""Tensors from a directory in the Hugging Face layout: config.json and safetensors."""
 
 import json
 import struct
@@ -26,7 +26,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor is in its file, and as what."""
+    """Location, shape and type of a tensor in its file."""
 
     path: Path
     offset: int
@@ -35,21 +35,21 @@ class StoredTensor:
 
 
 class DirectorySource:
-    """Tensors of a single or sharded safetensors checkpoint, mapped into memory as they are read.
+    """Tensors of a single-file or sharded safetensors checkpoint, memory-mapped as they are read.
 
-    FP8 weights (e4m3 with one ``weight_scale_inv`` a block, as in Qwen3-30B-A3B-Instruct-2507-FP8)
-    come out in float32.
+    FP8 weights (e4m3 with one ``weight_scale_inv`` per block, as in Qwen's FP8 checkpoints) are
+    dequantised to float32.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Read config.json, the index and the headers of all shards.
+        """Parse config.json, the index and the headers of all shards.
 
         Raises:
-            ModelFileError: a file is missing, damaged or asks for what is not supported.
+            ModelFileError: a file is missing or damaged, or the model is not supported.
         """
         self._directory = directory
         if not directory.is_dir():
-            raise ModelFileError(f"{directory}: there is no such directory.")
+            raise ModelFileError(f"{directory}: the directory does not exist.")
         config = read_config(directory)
         self._config = config.model
         self._fp8_block = config.fp8_block
@@ -80,14 +80,14 @@ class DirectorySource:
 
     @property
     def fp8_block(self) -> tuple[int, int] | None:
-        """Rows and columns that share a scale; None where there are no FP8 weights."""
+        """Rows and columns of a block of FP8 weights with one scale; None without FP8 weights."""
         return self._fp8_block
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
-        """Where a tensor is, to be read from its file directly.
+        """Locate a tensor, so that the caller can read it from its file.
 
         Raises:
-            ModelFileError: it is missing, of another shape or of an unknown kind.
+            ModelFileError: the tensor is missing, of another shape or an unsupported type.
         """
         path = self._place(name)
         tensors, start = self._header(path)
@@ -103,8 +103,8 @@ class DirectorySource:
     def _dequantize(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if self._fp8_block is None:
             raise ModelFileError(
-                f"{self._directory / 'config.json'}: has no quantization_config for the FP8 "
-                f"tensor {name}."
+                f"{self._directory / 'config.json'}: has no quantization_config, but tensor {name} "
+                "is FP8."
             )
         rows, columns = self._fp8_block
         blocks = -(-tensor.shape[0] // rows), -(-tensor.shape[1] // columns)
@@ -137,7 +137,7 @@ class DirectorySource:
             )
 
     def _header(self, path: Path) -> tuple[dict[str, Any], int]:
-        """The header of a shard, which the library has checked, and where its tensors begin."""
+        """Return the header of a shard, checked by the library, and the offset of its tensors."""
         if path not in self._headers:
             with path.open("rb") as file:
                 (size,) = struct.unpack("<Q", file.read(8))
@@ -145,7 +145,7 @@ class DirectorySource:
         return self._headers[path]
 
     def _index(self) -> dict[str, Path]:
-        """Which shard each tensor is in, by the headers of the shards themselves."""
+        """Map each tensor to its shard, by the headers of the shards themselves."""
         index = self._directory / _INDEX
         if not index.exists():
             path = self._directory / _SINGLE

@@ -1,0 +1,114 @@
+"""Load a model's geometry and weights, from any of the file formats, to where they are used."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hga_engine.model.files import ModelFiles
+
+if TYPE_CHECKING:
+    import torch
+
+    from hga_engine.config import ModelConfig
+    from hga_engine.model.source import TensorSource
+    from hga_engine.model.types import ModelWeights
+
+
+def read_model_config(files: ModelFiles) -> "ModelConfig":
+    """Return the geometry of a model without loading its weights.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or not supported.
+    """
+    return _with_overrides(_open(files).config, files)
+
+
+def weights_dtype() -> "torch.dtype":
+    """Return bf16 where the CPU multiplies it in hardware; elsewhere float32 is faster in torch."""
+    import torch
+
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def load_model(
+    files: ModelFiles,
+    dtype: "torch.dtype",
+    progress: Callable[[str, float], None] | None = None,
+    device: "torch.device | None" = None,
+    keep_fp8: bool | None = None,
+) -> "ModelWeights":
+    """Load weights to where they are used.
+
+    Weights for host memory are read one tensor at a time and adapters are merged; the result is
+    cached, see ``weight_cache``. FP8 directories without adapters go from their files straight to
+    the device.
+
+    Args:
+        files: where the model is.
+        dtype: type of the weights that do not stay FP8.
+        progress: called with the current step and its progress, 0 to 1.
+        device: device of the weights; None for host memory.
+        keep_fp8: whether FP8 weights stay FP8; None for on a GPU only.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or not supported.
+        MemoryError: the embedding cannot be locked in host memory for the GPU.
+    """
+    import torch
+
+    from hga_engine.model.directory import DirectorySource
+    from hga_engine.model.placement import lock_embedding, side_by_side
+    from hga_engine.model.stream import stream_weights
+
+    target = torch.device("cpu") if device is None else device
+    if keep_fp8 is None:
+        keep_fp8 = target.type != "cpu"
+    if keep_fp8 and files.directory is not None and not files.adapters:
+        source = DirectorySource(files.directory)
+        weights = stream_weights(source, dtype, target, progress)
+    else:
+        weights = side_by_side(_load_on_host(files, dtype, progress), target)
+    return lock_embedding(replace(weights, config=_with_overrides(weights.config, files)))
+
+
+def _load_on_host(
+    files: ModelFiles,
+    dtype: "torch.dtype",
+    progress: Callable[[str, float], None] | None,
+) -> "ModelWeights":
+    from hga_engine.model import weight_cache
+    from hga_engine.model.adapter import AdaptedSource
+    from hga_engine.model.gguf_file import open_gguf
+    from hga_engine.model.source import assemble
+
+    cached = weight_cache.load_weights(files, dtype)
+    if cached is not None:
+        open_gguf.cache_clear()
+        return cached
+    source = _open(files)
+    if files.adapters:
+        source = AdaptedSource(source, files.adapters)
+    weights = assemble(source, dtype, progress)
+    open_gguf.cache_clear()
+    weights = replace(weights, config=_with_overrides(weights.config, files))
+    weight_cache.save_weights(files, weights)
+    return weights
+
+
+def _open(files: ModelFiles) -> "TensorSource":
+    # Imported here: looking for a model must not import torch.
+    from hga_engine.model.directory import DirectorySource
+    from hga_engine.model.gguf import GgufSource
+    from hga_engine.model.gguf_file import open_gguf
+
+    if files.gguf is not None:
+        return GgufSource(open_gguf(files.gguf))
+    return DirectorySource(files.path)
+
+
+def _with_overrides(config: "ModelConfig", files: ModelFiles) -> "ModelConfig":
+    return replace(
+        config,
+        rope_base=files.rope_base or config.rope_base,
+        max_positions=files.max_positions or config.max_positions,
+    )
