@@ -1,4 +1,4 @@
-"""Checkpoints laid out as Qwen3-30B-A3B-Instruct-2507-FP8: e4m3 with one scale per 128x128 block."""
+"""Checkpoints like Qwen3-30B-A3B-Instruct-2507-FP8: e4m3 with one scale per 128x128 block."""
 
 import json
 
