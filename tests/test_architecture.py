@@ -17,11 +17,12 @@ def foreign_imports(path: Path) -> Iterator[str]:
     """Imports of a file, wherever they stand, that kernels may not have."""
     allowed = {"hga_kernels", "torch", "triton"} | sys.stdlib_module_names
     for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
-        names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
+        else:
+            continue
         for name in names:
             if name.partition(".")[0] not in allowed:
                 yield f"{path.name}:{node.lineno} imports {name}"

@@ -152,7 +152,8 @@ def test_a_passage_of_two_sentences_is_named_once(layout):
     found = attribute(read, pieces, layout, 0, len(layout))
     (source,) = found.sources
     # Its share counts both sentences, and everything that stands out lies on it.
-    assert (source.start_token, source.score) == (320, pytest.approx(1.0))
+    assert source.start_token == 320
+    assert source.score == pytest.approx(1.0)
     bins = document_bins(layout, 0)
     in_documents, _ = standing_out_in(bins, read)
     assert float(in_documents.sum()) == pytest.approx(0.2)

@@ -13,6 +13,7 @@ from hga_engine import compiling, tiers
 from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
+from hga_engine.memory.device_plan import plan_device
 from hga_engine.model.types import ModelWeights
 from hga_engine.opening import LoadedModel
 from hga_kernels.reference.pages import least_slots
@@ -99,10 +100,11 @@ def test_answers_are_those_of_the_cpu(
 ) -> None:
     """While one graph decodes over the end of a chunk and on."""
     weights = drawn()
-    plan = tiers.plan_device
     # No more than any choice needs.
     cached = least_slots(router.decode_budget, router.chunk_size // router.group_size)
-    monkeypatch.setattr(tiers, "plan_device", lambda *of: replace(plan(*of), cached_pages=cached))
+    monkeypatch.setattr(
+        tiers, "plan_device", lambda *of: replace(plan_device(*of), cached_pages=cached)
+    )
     with emulated_gpu():
         engine = make(weights, router)
         ours = two_turns(engine, 250, later)

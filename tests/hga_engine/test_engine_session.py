@@ -264,7 +264,7 @@ def fail_at(call: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         calls += 1
         if calls == call:
             raise KVStoreError("The disk is full.")
-        append(store, *args)  # type: ignore[arg-type]
+        append(store, *args)
 
     monkeypatch.setattr(TieredKVStore, "append", failing)
     return lambda: monkeypatch.setattr(TieredKVStore, "append", append)

@@ -137,7 +137,7 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
     # A full budget, so that rounding does not choose other groups.
     wide = replace(
         ROUTER,
-        router=router,
+        kind=router,
         decode_budget=200,
         prefill_budget=200,
         gpu_prefill_budget=200,

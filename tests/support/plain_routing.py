@@ -199,7 +199,7 @@ def run(
 
 
 def with_router(name: str, router: RouterConfig = SMALL) -> RouterConfig:
-    return replace(router, kind=name)  # type: ignore[arg-type]
+    return replace(router, kind=name)
 
 
 def dense(text: Text) -> torch.Tensor:

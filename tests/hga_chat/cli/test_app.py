@@ -135,6 +135,8 @@ def test_closed_streams_are_written_to_in_vain(cli, monkeypatch, closed):
     monkeypatch.setattr(sys, closed, None)
     assert cli("--version").code == 0
     assert cli("sessions", "show", "lost").code == 1
+    # Opened for the life of a process, which here goes on.
+    getattr(sys, closed).close()
 
 
 def test_closed_pipe_is_quiet():

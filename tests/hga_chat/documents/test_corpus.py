@@ -25,7 +25,7 @@ def loaded_corpus() -> tuple[dict[str, Document], dict[str, list[str]]]:
 
 
 def lines_of(section: Section) -> str | None:
-    return section.start_line and f"{section.start_line}-{section.end_line}"
+    return f"{section.start_line}-{section.end_line}" if section.start_line else None
 
 
 def test_every_file_has_an_expectation() -> None:

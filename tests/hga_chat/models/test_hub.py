@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections import namedtuple
 from dataclasses import replace
 
@@ -247,16 +248,16 @@ def test_a_part_that_is_too_long_is_fetched_anew(tiny, server):
 
 def test_no_room_on_the_disk_is_said_before_anything_is_fetched(tiny, server, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(100, 100, 50_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 50_000))
     with pytest.raises(FetchError, match=r"54\.7 KiB are needed, 48\.8 KiB are free") as caught:
         pull()
     assert "HGA_CHAT_MODELS_DIR" in people(caught)
     assert server.fetched() == []
     # What is here already needs no room.
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(100, 100, 60_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 60_000))
     with pytest.raises(KeyboardInterrupt):
         pull(progress=stopping_at(30_000))
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage(100, 100, 27_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 27_000))
     pull()
 
 

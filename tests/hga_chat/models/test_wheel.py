@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -213,7 +214,7 @@ def test_no_pip(tiny, tmp_path, monkeypatch):
 
 def test_no_room_on_the_disk(tiny, index, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(wheel.shutil, "disk_usage", lambda path: usage(100, 100, 5000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 5000))
     with pytest.raises(FetchError, match="There is no room for tiny in") as caught:
         pull()
     one_line(caught)
@@ -225,7 +226,7 @@ def test_the_disk_fills_up_on_the_way(tiny, index, monkeypatch):
     def full(source, target, length):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(wheel.shutil, "copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(FetchError, match="There is no room for tiny in"):
         pull()
     assert left(tiny) == []
@@ -261,13 +262,16 @@ def test_errors_are_for_people():
 
 def test_shipped_adapters_are_those_of_the_catalogue():
     model = CATALOGUE[EMBEDDED_MODEL]
+    assert isinstance(model, wheel.WheelModel)
     for path, adapter in zip(model.files().adapters, model.adapters, strict=True):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == adapter.sha256
         assert path.stat().st_size == adapter.size_bytes
 
 
 def test_missing_adapters_are_named(monkeypatch):
-    unknown = dataclasses.replace(CATALOGUE[EMBEDDED_MODEL], name="unknown")
+    model = CATALOGUE[EMBEDDED_MODEL]
+    assert isinstance(model, wheel.WheelModel)
+    unknown = dataclasses.replace(model, name="unknown")
     with pytest.raises(ModelFileError, match="adapters of unknown are missing"):
         unknown.files()
 

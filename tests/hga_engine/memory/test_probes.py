@@ -1,5 +1,6 @@
 """Probes of memory and disk against the system, and against a fake one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (groups / name / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
     monkeypatch.setattr(probes, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(probes, "_CGROUPS", groups)
-    monkeypatch.setattr(probes.os, "sysconf", {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 2**13}.get)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 2**13}.get)
     return tmp_path
 
 

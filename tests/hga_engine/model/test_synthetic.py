@@ -61,6 +61,7 @@ def test_weights_have_the_variance_that_keeps_activations_in_range():
     weights = synthetic_weights(MOE, True, CPU)
     for layer in weights.layers:
         for weight in (layer.qkv, layer.output, layer.gate_up, layer.down):
+            assert isinstance(weight, BlockScaled)
             plain = weight.dequantize(torch.float32)
             assert plain.isfinite().all()
             assert plain.std().item() == pytest.approx(weight.shape[-1] ** -0.5, rel=0.15)
@@ -109,4 +110,6 @@ def test_on_a_gpu():
     weights = synthetic_weights(MOE, True, torch.device("cuda"))
     assert weights.embedding.is_pinned()
     assert weights.device_bytes() + weights.embedding.nbytes == weights.bytes()
-    assert weights.layers[0].gate_up.dequantize(torch.float32).isfinite().all()
+    gate_up = weights.layers[0].gate_up
+    assert isinstance(gate_up, BlockScaled)
+    assert gate_up.dequantize(torch.float32).isfinite().all()

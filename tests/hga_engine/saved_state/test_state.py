@@ -260,13 +260,13 @@ def test_a_state_of_another_geometry_is_refused(
 ) -> None:
     saved(folder)
     with pytest.raises(SavedStateError, match=told):
-        make_engine(saved_dir=folder, **changes)  # type: ignore[arg-type]
+        make_engine(saved_dir=folder, **changes)
 
 
 def test_a_state_of_another_type_is_refused(folder: Path) -> None:
     saved(folder)
     tokenizer: object = FakeTokenizer()
-    model = LoadedModel(random_weights(LLAMA), tokenizer, "tiny", "0" * 64)  # type: ignore[arg-type]
+    model = LoadedModel(random_weights(LLAMA), tokenizer, "tiny", "0" * 64)
     with pytest.raises(SavedStateError, match="dtype float64, not bfloat16"):
         open_engine(model, EngineConfig(PARTIAL, CacheConfig(256, saved_dir=folder)))
 
@@ -274,7 +274,7 @@ def test_a_state_of_another_type_is_refused(folder: Path) -> None:
 def test_open_engine_resumes(folder: Path) -> None:
     tokenizer: object = FakeTokenizer()
     weights = random_weights(LLAMA, dtype=torch.bfloat16)
-    model = LoadedModel(weights, tokenizer, "tiny", "0" * 64)  # type: ignore[arg-type]
+    model = LoadedModel(weights, tokenizer, "tiny", "0" * 64)
     config = EngineConfig(PARTIAL, CacheConfig(256, saved_dir=folder), 32)
     engine = grow(open_engine(model, config))
     engine.save()

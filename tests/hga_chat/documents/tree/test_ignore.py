@@ -143,8 +143,8 @@ def test_random_trees_are_listed_as_git_lists_them(seed: int, tmp_path: Path) ->
     choose = random.Random(seed)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     for _ in range(16):
-        folders = choose.choices(["a", "b", "build"], k=choose.randint(0, 3))
-        _write(tmp_path.joinpath(*folders, choose.choice(["x.py", "y.txt", "keep.log", "b2"])))
+        parents = choose.choices(["a", "b", "build"], k=choose.randint(0, 3))
+        _write(tmp_path.joinpath(*parents, choose.choice(["x.py", "y.txt", "keep.log", "b2"])))
     folders = [p for p in sorted(tmp_path.rglob("*")) if p.is_dir() and ".git" not in p.parts]
     for folder in [tmp_path, *choose.sample(folders, min(2, len(folders)))]:
         _write(folder / ".gitignore", "\n".join(choose.choices(_PATTERNS.split(), k=4)))

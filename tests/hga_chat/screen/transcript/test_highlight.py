@@ -35,10 +35,8 @@ def test_code_gets_its_colours_and_keeps_its_text():
 def test_a_highlighter_that_fails_does_not_end_it(monkeypatch):
     from hga_chat.screen.transcript import highlight as module
 
-    render = module.render
-
     def fails_once(source):
-        monkeypatch.setattr(module, "render", render)
+        monkeypatch.undo()
         raise ValueError("no colours")
 
     monkeypatch.setattr(module, "render", fails_once)

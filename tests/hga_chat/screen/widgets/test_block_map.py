@@ -47,8 +47,9 @@ class MapApp(App):
     ],
 )
 async def test_blocks_are_as_large_as_fits_and_cover_the_map_once(blocks, cells):
-    async with MapApp().run_test(size=(40, 20)) as pilot:
-        block_map = pilot.app.map
+    app = MapApp()
+    async with app.run_test(size=(40, 20)) as pilot:
+        block_map = app.map
         block_map.styles.height = 8 + LEGEND
         block_map.lay_out([0] * blocks)
         await pilot.pause()
@@ -62,8 +63,9 @@ async def test_blocks_are_as_large_as_fits_and_cover_the_map_once(blocks, cells)
 
 
 async def test_more_blocks_than_cells_share_cells_and_none_is_lost():
-    async with MapApp().run_test(size=(40, 20)) as pilot:
-        block_map = pilot.app.map
+    app = MapApp()
+    async with app.run_test(size=(40, 20)) as pilot:
+        block_map = app.map
         block_map.styles.height = 8 + LEGEND
         block_map.lay_out([0] * 1500)
         await pilot.pause()
@@ -74,8 +76,9 @@ async def test_more_blocks_than_cells_share_cells_and_none_is_lost():
 
 
 async def test_brightness_fades_to_what_was_read_in_all():
-    async with MapApp().run_test(size=(40, 20)) as pilot:
-        block_map = pilot.app.map
+    app = MapApp()
+    async with app.run_test(size=(40, 20)):
+        block_map = app.map
         block_map.lay_out([0, 0, 0])
         block_map.light([0.0, 1.0, 0.5], [0.0, 1.0, 0.0])
         assert block_map.levels == [0.0, 1.0, 0.5]

@@ -1,7 +1,5 @@
 """Linear layers and row-wise kernels against their definitions in float64."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -84,12 +82,11 @@ def test_quantized_rows(device: torch.device) -> None:
 
 
 @pytest.fixture
-def quantizing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quantizing(monkeypatch: pytest.MonkeyPatch) -> None:
     from hga_kernels.gpu.linear import gemm
 
     for target in gemm.QUANTIZE:
         monkeypatch.setitem(gemm.QUANTIZE, target, True)
-    return
 
 
 @pytest.mark.usefixtures("quantizing")
