@@ -181,14 +181,15 @@ class Flow:
             self._newest = add_mass(newest, report.newest)
 
     def _complete(self, report: Answered) -> None:
-        answer = report.answer
-        self.show_progress()
-        if self.turn:
-            self.turn.complete(answer, has_documents=self.layout is not None)
+        answer, turn = report.answer, self.turn
+        if turn:
+            turn.complete(answer, has_documents=self.layout is not None)
             if report.trace is not None:
-                self.view.update(self.turn, report.trace)
-            self._screen.transcript.changed(self.turn)
-            if self.view.turn is self.turn:
+                self._trace(report.trace)
+        self.show_progress()
+        if turn:
+            self._screen.transcript.changed(turn)
+            if self.view.turn is turn:
                 self._screen.show_trace()
         finished = answer.finished
         if finished.completion_tokens:
@@ -224,6 +225,7 @@ class Flow:
     def _next(self) -> None:
         """Ask what waits, or wait for a question."""
         self.turn, self._waiting = self._waiting, None
+        self._newest = None
         if self.turn is None:
             self._set_state("ready")
             return

@@ -81,6 +81,9 @@ class Outbox:
         """Add ``report``, merged with the one before it where both say the same kind of thing."""
         with self._lock:
             merged = _merge(self._reports[-1], report) if self._reports else None
+            if isinstance(report, Answered | Failed):
+                # It would come after the answer, when the next one may have begun.
+                self._latest.pop(TraceReport, None)
             if isinstance(report, MemoryReport | TraceReport):
                 # Apart, so that it does not stand between tokens.
                 self._latest[type(report)] = report

@@ -14,6 +14,12 @@ from tests.support.scripted_conversation import ScriptedConversation
 PATIENCE_S = 10.0
 
 
+@pytest.fixture(autouse=True)
+def frequent_ticks(monkeypatch):
+    """Take reports more often than a person needs, so that tests wait less."""
+    monkeypatch.setattr("hga_chat.screen.app.TICK_S", 0.01)
+
+
 @pytest.fixture
 def scripted():
     return ScriptedConversation

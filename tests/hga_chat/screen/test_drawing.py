@@ -6,8 +6,6 @@ import pytest
 from rich.cells import cell_len
 from textual.widget import Widget
 
-from hga_chat.screen.app import PANELS_S
-
 TEXT = "\n\n".join(" ".join(f"word{n}" for n in range(m, m + 40)) for m in range(0, 400, 40))
 PANELS = ("documents", "map", "memory")
 
@@ -65,7 +63,10 @@ async def settled(pilot, app):
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_terminal_shows_what_drawing_anew_would(size, scripted, answer, opened, until):
+async def test_terminal_shows_what_drawing_anew_would(
+    size, scripted, answer, opened, until, monkeypatch
+):
+    monkeypatch.setattr("hga_chat.screen.widgets.block_map.HALF_LIFE_S", 0.05)
     script = scripted([answer(TEXT, {12: 1.0, 40: 0.2}, hold_after=150), answer(TEXT, {30: 1.0})])
     async with opened(script.make, size) as (app, pilot):
         app.prompt.cursor_blink = False
@@ -94,7 +95,8 @@ async def test_terminal_shows_what_drawing_anew_would(size, scripted, answer, op
         assert not differ
 
 
-async def test_folded_panels_ask_for_no_frame(scripted, answer, opened, until):
+async def test_folded_panels_ask_for_no_frame(scripted, answer, opened, until, monkeypatch):
+    monkeypatch.setattr("hga_chat.screen.app.PANELS_S", 0.1)
     script = scripted([answer(TEXT, {12: 1.0})])
     async with opened(script.make, (120, 40)) as (app, pilot):
         await until(pilot, is_ready(app))
@@ -107,7 +109,7 @@ async def test_folded_panels_ask_for_no_frame(scripted, answer, opened, until):
             panel._set_dirty = lambda *_, panel=panel: dirty.append(panel)
         app.flow.send("How?")
         await until(pilot, lambda: app.flow.is_free and app.map._totals and any(app.map._totals))
-        await asyncio.sleep(2 * PANELS_S)
+        await asyncio.sleep(0.3)  # three frames of the panels
         assert not dirty
 
 

@@ -96,6 +96,14 @@ def test_only_the_latest_trace_is_reported():
     assert outbox.take() == []
 
 
+def test_no_trace_is_reported_after_its_answer():
+    outbox = Outbox()
+    for ended in (Answered(None, 0, None), Failed("It is full.", fatal=False)):
+        outbox.put(trace_report(torch.zeros(1, 1)))
+        outbox.put(ended)
+        assert outbox.take() == [ended]
+
+
 def test_from_loading_to_the_answer(scripted):
     script = scripted(["Calm seas."])
     thread = started(script)

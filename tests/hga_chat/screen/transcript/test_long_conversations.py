@@ -42,15 +42,15 @@ async def asked(app, pilot, until, questions):
 async def test_a_turn_leaves_few_objects_behind(scripted, answer, opened, until, monkeypatch):
     monkeypatch.setattr(map_view, "TURNS_WITH_TOKENS", 2)
     monkeypatch.setattr(transcript, "CACHED_PIECES", 10)
-    script = scripted([answer(ANSWER, {12: 1.0, 40: 0.2})] * 30)
+    script = scripted([answer(ANSWER, {12: 1.0, 40: 0.2})] * 15)
     async with opened(script.make) as (app, pilot):
         await until(pilot, lambda: app.flow.is_free)
-        await asked(app, pilot, until, range(10))
+        await asked(app, pilot, until, range(5))
         before, widgets = alive(*DRAWN), alive(Widget)
-        await asked(app, pilot, until, range(10, 30))
+        await asked(app, pilot, until, range(5, 15))
         assert alive(Widget) == widgets
-        assert (alive(*DRAWN) - before) / 20 < 20
-        assert [turn.text for turn in app.transcript.turns] == [ANSWER] * 30
+        assert (alive(*DRAWN) - before) / 10 < 20
+        assert [turn.text for turn in app.transcript.turns] == [ANSWER] * 15
 
 
 async def test_what_refers_to_itself_is_not_frozen(scripted, answer, opened, until):
