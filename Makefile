@@ -8,23 +8,23 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# One worker per core; pytest's own words for it, such as TESTS="-n 0 --pdb tests/hga_engine".
-TESTS ?= -n logical --dist worksteal
+# Arguments of pytest: a worker per core. Or say TESTS="--pdb tests/hga_engine", for example.
+TESTS ?= -n auto --dist worksteal
 
 .PHONY: demo test test-all check lint fuzz venv clean
 
 demo: venv ## Install, fetch the model, read the sample documents and ask about them.
 	$(BIN)/python -m tools.demo
 
-test: venv ## Run the tests, all but the exhaustive ones.
+test: venv ## Run the tests, except the exhaustive ones.
 	$(BIN)/python -m pytest -m "not exhaustive" $(TESTS)
 
 test-all: venv ## Run every test.
 	$(BIN)/python -m pytest $(TESTS)
 
-check: lint test ## Everything that has to pass before a commit.
+check: lint test ## Run everything that has to pass before a commit.
 
-lint: venv ## Check format, rules, types and who imports whom.
+lint: venv ## Check format, style, types and the direction of imports.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
