@@ -1,7 +1,9 @@
-"""Reads the sample handbook and the sources of an installed package, and asks about both.
+"""Load the sample handbook and the sources of an installed package, and ask about both.
 
-The embedded model is fetched once. Every question is asked of a session that has read the
-documents and nothing else; the answers are checked against phrases that stand in the documents.
+The embedded model is fetched once. Each question starts from a session that holds the documents
+and nothing else. Answers are checked for phrases from the documents.
+
+    python -m tools.demo
 """
 
 import json
@@ -32,12 +34,12 @@ PACKAGE_QUESTIONS = (
 
 
 def say(text: str) -> None:
-    """A line at once, safe for a terminal."""
+    """Print a line at once, safe for a terminal."""
     print(displayable(text), flush=True)
 
 
 def ask_about(model: LoadedModel, path: Path, questions: Sequence[tuple[str, str]]) -> int:
-    """Read one path and ask; how many answers hold the phrase they should."""
+    """Load a path, ask about it and return how many answers contain the expected phrase."""
     layout = lay_out(load_documents([os.path.relpath(path)]), model.tokenizer)
     conversation = Conversation(open_engine(model, EngineConfig()), layout)
     began = time.perf_counter()
@@ -69,7 +71,7 @@ def ask_about(model: LoadedModel, path: Path, questions: Sequence[tuple[str, str
 
 
 def main() -> int:
-    """Run the demonstration; 0 if nearly every answer was right."""
+    """Run the demonstration; return 0 if most answers are right."""
     began = time.perf_counter()
     model = prepare_model(pull_model("smollm2-64k", say))
     samples = json.loads((SAMPLES / "questions.json").read_text(encoding="utf-8"))
@@ -83,7 +85,7 @@ def main() -> int:
     right += ask_about(model, package, PACKAGE_QUESTIONS)
     asked = len(handbook) + len(PACKAGE_QUESTIONS)
     say(f"\n{right} of {asked} answers right, in {time.perf_counter() - began:.0f} s.")
-    say("Ask yourself: .venv/bin/hga-chat ingest assets/samples/handbook.pdf")
+    say("Try it yourself: .venv/bin/hga-chat ingest assets/samples/handbook.pdf")
     return 0 if right >= LEAST_RIGHT * asked else 1
 
 

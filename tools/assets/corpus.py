@@ -1,7 +1,9 @@
-"""Writes the files of tests/data/ that no editor writes: archives, encodings, first bytes.
+"""Write the files of tests/data/ that no editor writes: archives, encodings, first bytes.
 
-The same files every time. What they say is written by hand below and again, as what is expected
-of them, in tests/data/expected.json.
+Every run writes the same files. Their text is below; what a reader should make of it is written by
+hand in tests/data/expected.json.
+
+    python -m tools.assets.corpus
 """
 
 import io
@@ -86,7 +88,7 @@ _CONTENT_TYPES = (
 
 
 def packed(members: Mapping[str, str | bytes]) -> bytes:
-    """An archive with these members, the mimetype of an EPUB not compressed."""
+    """Return an archive of these members; the mimetype of an EPUB is not compressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
@@ -100,12 +102,12 @@ def packed(members: Mapping[str, str | bytes]) -> bytes:
 
 
 def page(body: str, title: str = "") -> str:
-    """An XHTML document; without a title its element closes at once, as converters write it."""
+    """Return an XHTML document; without a title, the element is empty, as converters write it."""
     return _XML + _HTML.format(title, body).replace("<title></title>", "<title/>")
 
 
 def package(items: Mapping[str, str], spine: str, *, prolog: str = "", toc: str = "") -> str:
-    """An OPF package of XHTML items by id; ``prolog`` stands before its root."""
+    """Return an OPF package of XHTML items by id, with ``prolog`` before its root."""
     manifest = "".join(
         f'<item id="{name}" href="{href}" media-type="{_media_type(href)}"'
         f"{_NAVIGATION if name == 'nav' else ''}/>"
@@ -125,14 +127,14 @@ def _media_type(href: str) -> str:
 
 
 def epub(members: Mapping[str, str | bytes]) -> bytes:
-    """A book of these members in OEBPS/, but for names that begin with a slash or a dot."""
+    """Return a book with these members in OEBPS/, unless a name begins with a slash or a dot."""
     placed = {name if name[0] in "/." else f"OEBPS/{name}": text for name, text in members.items()}
     fixed = {"mimetype": "application/epub+zip", "META-INF/container.xml": _CONTAINER}
     return packed({**fixed, **{name.removeprefix("./"): text for name, text in placed.items()}})
 
 
 def epubs() -> dict[str, bytes]:
-    """Books: with contents of EPUB 3 and EPUB 2 and without, damaged and hostile ones."""
+    """Return books with EPUB 3 contents, EPUB 2 contents and none, and damaged and hostile ones."""
     one = page("<h1>Chapter 1</h1><h2>The Storm</h2><p>It blew\nfrom the west.</p>")
     two = page(
         "<p>The next day was calm.</p><h2>A letter</h2><p>It came by boat.</p>"
@@ -208,7 +210,7 @@ def epubs() -> dict[str, bytes]:
 
 
 def paragraph(text: str, style: str = "", extra: str = "") -> str:
-    """A paragraph of a Word document with properties and one run."""
+    """Return a paragraph of a Word document with properties and one run."""
     styled = f'<w:pStyle w:val="{style}"/>' if style else ""
     return (
         f"<w:p><w:pPr>{styled}{extra}</w:pPr>"
@@ -222,12 +224,12 @@ def _list_item(text: str, depth: int) -> str:
 
 
 def document(body: str, prolog: str = "") -> str:
-    """The main part of a Word document."""
+    """Return the main part of a Word document."""
     return f"{_XML}{prolog}<w:document {_W}><w:body>{body}<w:sectPr/></w:body></w:document>"
 
 
 def docxs() -> dict[str, bytes]:
-    """Word documents: with styles and without, damaged and hostile ones."""
+    """Return Word documents with and without styles, and damaged and hostile ones."""
     row = "<w:tr>{0}</w:tr>"
     cell = "<w:tc><w:tcPr/>{0}</w:tc>"
     table = "".join(
@@ -280,7 +282,7 @@ def docxs() -> dict[str, bytes]:
 
 
 def others() -> dict[str, bytes]:
-    """What cannot be read, and what goes by a wrong name."""
+    """Return files that cannot be loaded, and files with a wrong name."""
     return {
         "image.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
         "photo.txt": b"\xff\xd8\xff\xe0\0\x10JFIF\0",

@@ -1,7 +1,9 @@
-"""Renders assets/samples/handbook/*.md into assets/samples/handbook.pdf.
+"""Render assets/samples/handbook/*.md into assets/samples/handbook.pdf.
 
-Needs fpdf2 (``pip install fpdf2``). The same text gives the same file. Understands the Markdown
-that the handbook uses: two levels of headings, paragraphs, lists and tables.
+Needs fpdf2 (``pip install fpdf2``). The same text gives the same file. Only the Markdown that the
+handbook uses is understood: two levels of headings, paragraphs, lists and tables.
+
+    python -m tools.assets.handbook
 """
 
 from collections.abc import Iterator
@@ -59,7 +61,7 @@ class Handbook(FPDF):
 
 
 def blocks(text: str) -> Iterator[list[str]]:
-    """Runs of lines that are not blank."""
+    """Return the runs of lines between blank lines."""
     for block in text.split("\n\n"):
         lines = block.strip("\n").split("\n")
         if lines != [""]:
@@ -108,7 +110,7 @@ def render(pdf: Handbook, lines: list[str], number: str) -> None:
 
 
 def render_table(pdf: Handbook, rows: list[list[str]]) -> None:
-    """Write a table whose columns are as wide as their longest cell asks."""
+    """Write a table whose columns fit their longest cells."""
     widths = [max(len(row[column]) for row in rows) + 3 for column in range(len(rows[0]))]
     pdf.set_font("Times", "", BODY_POINTS)
     if pdf.will_page_break(len(rows) * (LINE_MM + 1)):
@@ -167,7 +169,7 @@ def build(chapters: list[tuple[str, str]]) -> Handbook:
 
 
 def main() -> None:
-    """Render twice: the first time tells the pages for the table of contents."""
+    """Render twice: the first pass finds the page numbers for the table of contents."""
     pages = build([("", "")] * 19).chapters
     pdf = build(pages)
     if pdf.chapters != pages:

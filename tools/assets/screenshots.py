@@ -1,8 +1,8 @@
-"""Takes the pictures of the README: a real session over the sample handbook.
+"""Take the screenshots of the README in a real session over the sample handbook.
+
+Writes SVG files, and PNG files where Chromium is installed (with the font Fira Code).
 
     python -m tools.assets.screenshots assets/screens
-
-writes SVG files, and PNG files where Chromium is installed (with the font Fira Code).
 """
 
 import asyncio
@@ -28,12 +28,12 @@ QUESTION = "What is the code word for an immediate stop?"
 WORD = 8
 """Which token of the answer is the code word, as the embedded model writes it."""
 LOAD_S, READ_S, ANSWER_S, PICTURE_S = 120.0, 900.0, 120.0, 60.0
-"""Limits for a machine that has other things to do."""
+"""Time limits, generous enough for a busy machine."""
 WIDE, SMALL, LARGE = (120, 40), (80, 24), (200, 60)
 
 
 async def until(app: ChatApp, what: str, condition: Callable[[], bool], limit_s: float) -> None:
-    """Wait for the application to get somewhere, and say so if it does not."""
+    """Wait for the application to reach a state; exit with a message if it does not."""
     print(f"waiting for {what} …", file=sys.stderr, flush=True)
     end = time.monotonic() + limit_s
     while not condition():
@@ -47,7 +47,7 @@ async def until(app: ChatApp, what: str, condition: Callable[[], bool], limit_s:
 async def take(
     app: ChatApp, pilot: Pilot[None], folder: Path, name: str, size: tuple[int, int] = WIDE
 ) -> None:
-    """One picture at one size."""
+    """Take one screenshot at one size."""
     await pilot.resize_terminal(*size)
     await pilot.pause()
     await asyncio.sleep(1.0)
@@ -57,7 +57,7 @@ async def take(
 
 
 async def session(folder: Path) -> None:
-    """One session: while it reads, after answers, and what can be looked at then."""
+    """Take the screenshots of one session: during prefill, after answers, and its other views."""
     settings, output = load_settings({"no_save": True}), Output(quiet=True)
     prepared = prepare([HANDBOOK], settings, output)
     start = start_on_documents(prepared, [HANDBOOK], settings, output)
@@ -99,7 +99,7 @@ async def session(folder: Path) -> None:
 
 
 def as_png(path: Path) -> None:
-    """Draw an SVG file at its own size."""
+    """Draw an SVG file at its own size as PNG."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', path.read_text())
     if chromium is None or found is None:
@@ -125,7 +125,7 @@ def as_png(path: Path) -> None:
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     asyncio.run(session(folder))

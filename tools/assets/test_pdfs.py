@@ -1,7 +1,9 @@
-"""Makes the PDF files in tests/data/pdf/ that show a layout or a defect each.
+"""Write the PDF files in tests/data/pdf/, each with a layout or a defect of its own.
 
-Needs fpdf2 (``pip install fpdf2``). What the files say stands here line by line; the tests hold
+Needs fpdf2 (``pip install fpdf2``). The text of the files is below, line by line; the tests hold
 what a reader should make of it, written by hand.
+
+    python -m tools.assets.test_pdfs
 """
 
 import io
@@ -80,7 +82,7 @@ REMEDIES = (
 
 
 def new_pdf(unit: str = "pt") -> FPDF:
-    """A document of A5 pages without automatic breaks or margins."""
+    """Return a document of A5 pages without automatic breaks or margins."""
     pdf = FPDF(unit=unit, format="A5")
     pdf.set_auto_page_break(False)
     pdf.set_creation_date(datetime(2024, 1, 1, tzinfo=UTC))
@@ -263,13 +265,13 @@ def scans() -> bytes:
 
 
 def objects_named(name: str, held: IndirectObject) -> DictionaryObject:
-    """Resources with one object."""
+    """Return resources with one object."""
     inner = DictionaryObject({NameObject(name): held})
     return DictionaryObject({NameObject("/XObject"): inner})
 
 
 def stream_of(data: bytes, filters: Sequence[str] = ()) -> EncodedStreamObject:
-    """A stream whose bytes are as given."""
+    """Return a stream of the given bytes."""
     stream = EncodedStreamObject()
     stream._data = data
     if filters:
@@ -278,14 +280,14 @@ def stream_of(data: bytes, filters: Sequence[str] = ()) -> EncodedStreamObject:
 
 
 def written(writer: PdfWriter) -> bytes:
-    """The bytes of a document."""
+    """Return the bytes of a document."""
     buffer = io.BytesIO()
     writer.write(buffer)
     return buffer.getvalue()
 
 
 def three_lines() -> bytes:
-    """A page to damage."""
+    """Return a page to damage."""
     pdf = new_pdf()
     for page in ("first", "second", "third"):
         pdf.add_page()
@@ -294,7 +296,7 @@ def three_lines() -> bytes:
 
 
 def encrypted(password: str) -> bytes:
-    """Encrypted with AES; an empty password lets everybody read."""
+    """Encrypted with AES, with an empty user password."""
     writer = PdfWriter(io.BytesIO(three_lines()))
     writer.encrypt(password, "owner", algorithm="AES-256")
     return written(writer)
@@ -385,7 +387,7 @@ def hostile() -> bytes:
 
 
 def main() -> None:
-    """Write every file; a line each."""
+    """Write every file and print a line for each."""
     files = {
         "two_columns": two_columns(),
         "tables": tables(),

@@ -1,13 +1,13 @@
-"""How far many ways of choosing groups are from dense attention, over the end of long texts.
+"""Compare many ways of choosing groups with dense attention, over the end of long texts.
 
-Attention is computed in plain torch, layer after layer over a whole text, so that rules which no
-kernel knows can be compared. Tokens before the routed end are read densely, once for all ways.
+Attention is computed in plain torch, layer by layer over a whole text, so that rules without a
+kernel can be compared too. Tokens before the routed end are prefilled densely, once for all ways.
 
     python -m tools.measure.compare_routers prepare samples.jsonl --context 65536 NAME=FILE …
     python -m tools.measure.compare_routers run samples.jsonl results.jsonl [--seconds 240]
     python -m tools.measure.compare_routers show results.jsonl …
 
-Likelihoods of needles and tasks are those of a right answer's tokens, given all tokens before.
+The likelihood of a needle or task is that of the right answer's tokens, given all tokens before.
 """
 
 import argparse
@@ -40,7 +40,7 @@ LONGEST_BRANCH = 256
 
 
 def prepare(path: Path, context: int, seeds: Sequence[int], texts: Sequence[str]) -> None:
-    """Write the samples of named texts, each a file or a folder of Python sources."""
+    """Write samples of named texts, each a file or a folder of Python sources."""
     named = [text.partition("=") for text in texts]
     if unnamed := [text for text, equals, _ in named if not equals]:
         sys.exit(f"Sources are given as NAME=PATH, not as {unnamed[0]!r}.")
@@ -62,7 +62,7 @@ def _content(path: Path) -> str:
 
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> None:
-    """Measure, and write a line for every way and text as soon as it is known."""
+    """Measure, and write a line for each way and text as soon as it is done."""
     began = time.perf_counter()
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not options.eager:
@@ -121,7 +121,7 @@ def _row(
     start: int,
     heads_per_kv: int,
 ) -> dict[str, Any]:
-    """Figures of one way and text."""
+    """Return the figures of one way on one text."""
     gap = routed.nats - whole.nats[start:]
     branches = []
     for number, branch in enumerate(sample.branches):
@@ -149,7 +149,7 @@ def _row(
 
 
 def _threshold(variant: Variant, heads_per_kv: int) -> float | None:
-    """The least share of a group in the mean over query heads and scored rows."""
+    """Return the least share a group must have, averaged over query heads and scored rows."""
     if not isinstance(variant.rule, Above):
         return None
     rows = heads_per_kv * (variant.block // variant.stride if variant.block > 1 else 1)
@@ -157,7 +157,7 @@ def _threshold(variant: Variant, heads_per_kv: int) -> float | None:
 
 
 def show(paths: Sequence[Path]) -> None:
-    """Print a table over all texts of the results."""
+    """Print a table of the results over all texts."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         for line in path.read_text().splitlines():
@@ -200,14 +200,14 @@ def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _gap(branches: Sequence[Sequence[Any]]) -> str:
-    """Mean nats beyond dense attention."""
+    """Return the mean nats above dense attention."""
     if not branches:
         return ""
     return f"{sum(branch[1] - branch[2] for branch in branches) / len(branches):+.4f}"
 
 
 def main() -> None:
-    """Do what is asked for."""
+    """Run the command that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("prepare")

@@ -1,6 +1,6 @@
 """Compare this engine with transformers' dense attention on a CPU: prefill and decode.
 
-The same weights (embedded model, adapter merged), the same text, the same threads:
+Both have the same weights (embedded model, adapter merged), the same text and the same threads.
 
     python -m tools.measure.compare_transformers --context 65536
 """
@@ -96,7 +96,7 @@ def transformers_model(model: LoadedModel) -> Any:
 
 @torch.inference_mode()
 def theirs(model: LoadedModel, tokens: list[int]) -> dict[str, Any]:
-    """One dense forward pass over the tokens, then decode."""
+    """Measure one dense forward pass over the tokens, then decoding."""
     dense = transformers_model(model)
     began = time.perf_counter()
     out = dense(torch.tensor([tokens]), use_cache=True, logits_to_keep=1)

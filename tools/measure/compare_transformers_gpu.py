@@ -1,6 +1,6 @@
-"""transformers' dense attention on this GPU: reading and decoding, random weights of Qwen3-30B-A3B.
+"""Measure transformers' dense attention on this GPU, with random weights of Qwen3-30B-A3B.
 
-In bf16, as no kernel for FP8 comes with transformers. Compare with
+Prefill and decoding in bf16, as transformers has no FP8 kernels of its own. Compare with
 ``hga-chat bench speed --synthetic qwen3-30b-a3b``.
 
     python -m tools.measure.compare_transformers_gpu --context 4096,65536
@@ -23,7 +23,7 @@ ROOM = 2 * (QUESTION_TOKENS + ANSWER_TOKENS)
 
 
 def random_model(layers: int | None) -> Any:
-    """The model, made on the device."""
+    """Return the model, created on the device."""
     from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
     geometry = geometry_of("qwen3-30b-a3b")
@@ -64,7 +64,7 @@ def random_model(layers: int | None) -> Any:
 
 @torch.inference_mode()
 def measure(model: Any, context: int) -> dict[str, float]:
-    """One dense forward pass over the text, then greedy decoding."""
+    """Measure one dense forward pass over the text, then greedy decoding."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()

@@ -45,7 +45,7 @@ def compile_one(name: str, module: str, target: int) -> dict[str, Any]:
 def main() -> int:
     """Compile and print; fail if a kernel needs more shared memory than there is."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="builds to compile; all if none is named")
+    parser.add_argument("names", nargs="*", help="builds to compile; default: all")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     # Triton's interpreter would take the compiler's place.

@@ -1,11 +1,10 @@
-"""What the panels cost: answers with panels shown and folded away, in turn, by the embedded model.
+"""Measure what the panels cost: the embedded model answers with panels shown and folded, in turn.
+
+Each answer is taken back before the next, so that all do the same work. Prints the speeds of each
+pair, the median slowdown with panels and its quartiles, and the CPU time of the screen's thread in
+both cases, per token and as a share of decoding time; other programs disturb it less than speeds.
 
     python -m tools.measure.panel_cost [--pairs 8]
-
-Before each answer the one before is taken back, so that all do the same work. Printed are the
-speeds of each pair, how much slower the median pair is with panels, between which quartiles, and
-how much the screen's thread computed in either case: for a token, and of each second of decoding,
-which other programs disturb less than speeds.
 """
 
 import argparse
@@ -36,7 +35,7 @@ async def until_free(app: ChatApp) -> None:
 
 
 async def answer(app: ChatApp, *, with_panels: bool) -> tuple[float, float]:
-    """Tokens a second, and seconds that the screen's thread computed for a token."""
+    """Return tokens per second, and CPU seconds of the screen's thread per token."""
     for name in PANELS:
         app.side.set_class(not with_panels, f"-no-{name}")
     await asyncio.sleep(0.5)
@@ -51,7 +50,7 @@ async def answer(app: ChatApp, *, with_panels: bool) -> tuple[float, float]:
 
 
 async def measure(pairs: int) -> None:
-    """One session, and as many pairs of answers."""
+    """Measure pairs of answers in one session."""
     settings, output = load_settings({"no_save": True}), Output(quiet=True)
     prepared = prepare([HANDBOOK], settings, output)
     start = start_on_documents(prepared, [HANDBOOK], settings, output)
@@ -61,7 +60,7 @@ async def measure(pairs: int) -> None:
         await answer(app, with_panels=True)
         found = []
         for number in range(pairs):
-            # The order changes, so that what drifts does not count for one of them.
+            # The order alternates, so that drift favours neither.
             order = (True, False) if number % 2 == 0 else (False, True)
             both = {shown: await answer(app, with_panels=shown) for shown in order}
             (shown, _), (folded, _) = both[True], both[False]
@@ -80,9 +79,9 @@ async def measure(pairs: int) -> None:
 
 
 def main() -> None:
-    """Measure."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=8, help="two at least")
+    parser.add_argument("--pairs", type=int, default=8, help="at least two")
     asyncio.run(measure(parser.parse_args().pairs))
 
 

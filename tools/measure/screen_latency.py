@@ -1,12 +1,12 @@
-"""Measures whether the screen gets in the way: a scripted engine answers, and keys are pressed.
+"""Measure the screen's latency while a scripted engine answers and keys are pressed.
+
+For prose, a list, a table and code, each 2,000 tokens at 80 and at 300 tokens per second: how late
+the event loop is (a task wakes every 2 ms), its longest stretch of CPU time (which other programs
+do not lengthen), and the time from a key's arrival to the frame that shows it. Then the time of a
+resize with 100 messages, and the memory after many turns. The machine's load, and how late an idle
+process wakes, are printed beside the figures.
 
     python -m tools.measure.screen_latency [--turns 500]
-
-For prose, a list, a table and code, each 2,000 tokens at 80 and at 300 tokens a second: how late
-the event loop was (a task wakes every 2 ms), how long it computed at a stretch (other programs do
-not lengthen that), and how long a key took from its arrival until the screen was drawn with it.
-Then the time a resize takes with 100 messages, and the memory after many turns. Beside the figures
-stand the machine's load, and how late a process that does nothing else woke meanwhile.
 """
 
 import argparse
@@ -48,7 +48,7 @@ LAYERS = 28
 
 
 def prose() -> str:
-    """Paragraphs of eighty words."""
+    """Return paragraphs of eighty words."""
     words = WORDS.split()
     return "\n\n".join(
         " ".join(words[(n + m) % len(words)] for n in range(80)) for m in range(TOKENS // 80)
@@ -56,18 +56,18 @@ def prose() -> str:
 
 
 def bullets() -> str:
-    """A list of five-word items."""
+    """Return a list of five-word items."""
     return "\n".join(f"- item {n} of the list" for n in range(TOKENS // 6))
 
 
 def table() -> str:
-    """A table of four columns."""
+    """Return a table of four columns."""
     rows = "\n".join(f"| row{n} | value{n} | more | end |" for n in range(TOKENS // 17))
     return f"| name | value | what | where |\n|---|---|---|---|\n{rows}"
 
 
 def code() -> str:
-    """One long fence."""
+    """Return one long fence."""
     lines = "\n".join(f"    total{n} = total + {n}" for n in range(TOKENS // 7))
     return f"```python\ndef f(total):\n{lines}\n```"
 
@@ -76,13 +76,13 @@ KINDS = {"prose": prose, "list": bullets, "table": table, "code": code}
 
 
 def short(turn: int) -> str:
-    """An answer like no other, of each kind in turn."""
+    """Return an answer that no other turn has, of each kind in turn."""
     make = list(KINDS.values())[turn % len(KINDS)]
     return re.sub(r"wind|\d+", lambda found: f"{found[0]} {turn}", make())[:SHORT]
 
 
 class PacedConversation(ScriptedConversation):
-    """Answers no faster than a given number of tokens a second."""
+    """Answer no faster than a given number of tokens per second."""
 
     def __init__(self, answers: list[ScriptedAnswer], tokens_per_s: float) -> None:
         super().__init__(answers)
@@ -100,13 +100,13 @@ class PacedConversation(ScriptedConversation):
 
 
 async def until(condition) -> None:  # type: ignore[no-untyped-def]
-    """Wait for the application to get somewhere."""
+    """Wait until a condition holds."""
     while not condition():
         await asyncio.sleep(0.01)
 
 
 async def watch(lates: list[float], stretches: list[float]) -> None:
-    """Note how late a task wakes, and how long the thread has computed meanwhile."""
+    """Record how late a task wakes, and the CPU time of the thread meanwhile."""
     while True:
         began, computed = time.perf_counter(), time.thread_time()
         await asyncio.sleep(EVERY_S)
@@ -129,7 +129,7 @@ while True:
 
 @contextmanager
 def watched_machine() -> Iterator[Callable[[], float]]:
-    """A process that only sleeps; tells how late it woke at worst."""
+    """Run a process that only sleeps; report its latest wake-up."""
     process = subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
 
@@ -145,7 +145,7 @@ def watched_machine() -> Iterator[Callable[[], float]]:
 
 
 async def press(app: ChatApp, echoes: list[float]) -> None:
-    """Press keys now and then, and note when the screen shows them."""
+    """Press keys now and then, and record when the screen shows them."""
     while True:
         await asyncio.sleep(KEY_EVERY_S)
         before, began = len(app.prompt.text), time.perf_counter()
@@ -161,13 +161,13 @@ async def press(app: ChatApp, echoes: list[float]) -> None:
 
 
 def report(name: str, values: list[float]) -> str:
-    """The 95th of a hundred and the worst, in milliseconds."""
+    """Return the 95th percentile and the maximum, in milliseconds."""
     p95 = quantiles(values, n=100)[94]
     return f"{name} p95 {p95 * 1e3:6.1f} ms, worst {max(values) * 1e3:6.1f} ms"
 
 
 async def measure(kind: str, tokens_per_s: float) -> None:
-    """One answer."""
+    """Measure one answer."""
     script = PacedConversation([], tokens_per_s)
     reads = {script.group_of("The whale"): 1.0, 12: 0.4}
     script.engine._answers = [ScriptedAnswer(KINDS[kind](), reads)]
@@ -179,7 +179,7 @@ async def measure(kind: str, tokens_per_s: float) -> None:
 
 
 async def answered(app: ChatApp, script: PacedConversation, name: str) -> None:
-    """Watch one answer being written."""
+    """Watch one answer as it is written."""
     with watched_machine() as others:
         app.flow.send("How?")
         await asyncio.sleep(0.3)
@@ -206,7 +206,7 @@ async def answered(app: ChatApp, script: PacedConversation, name: str) -> None:
 
 
 async def resize() -> None:
-    """A hundred messages at changing widths."""
+    """Measure resizes with a hundred messages."""
     texts = [KINDS[kind]()[:1200] for kind in KINDS for _ in range(13)][:50]
     script = ScriptedConversation([ScriptedAnswer(text, {12: 1.0}) for text in texts])
     app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
@@ -267,7 +267,7 @@ class ReadingConversation(ScriptedConversation):
 
 
 async def memory(turns: int) -> None:
-    """Many turns with short answers."""
+    """Measure the memory after many turns with short answers."""
     script = ReadingConversation(turns)
     app = ChatApp(script.make, SamplingParams(max_new_tokens=10 * TOKENS))
     async with app.run_test(size=SIZE):

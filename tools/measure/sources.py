@@ -1,9 +1,9 @@
-"""How often the sources of a right answer hold the passage that the answer stands in.
+"""Measure how often the sources of a right answer contain the passage that states it.
 
-Reads the documents of assets/samples/passages.json one after another and asks every question
-about each. Of the answers that are right it says how often the passage is touched by one of the
-first three sources, beside keyword search (BM25) and passages picked blindly, both of the same
-length; and how much hiding the passage costs the answer, beside hiding one picked blindly:
+Loads the documents of assets/samples/passages.json one after another and asks every question about
+each. For right answers, reports how often one of the first three sources overlaps the passage,
+beside keyword search (BM25) and random passages of the same length; and how much hiding the passage
+costs the answer, beside hiding a random one.
 
     python -m tools.measure.sources [--json] [NAME …]
 """
@@ -45,7 +45,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pair:
-    """A question that was answered right. Spans are tokens of the documents."""
+    """A question with a right answer. Spans are tokens of the documents."""
 
     question: str
     answer: str
@@ -61,7 +61,7 @@ class Pair:
 
 
 def passage_spans(layout: DocumentTokens, passage: str) -> list[Span]:
-    """Where a passage stands, whatever its line breaks."""
+    """Return where a passage occurs, whatever its line breaks."""
     wanted = re.compile(r"\s+".join(map(re.escape, passage.split())))
     spans = []
     for document in layout.documents:
@@ -79,22 +79,22 @@ def passage_spans(layout: DocumentTokens, passage: str) -> list[Span]:
 
 
 def touches(one: Span, others: Sequence[Span]) -> bool:
-    """Whether a span shares a token with any of the others."""
+    """Return whether a span shares a token with any of the others."""
     return any(one[0] < end and start < one[1] for start, end in others)
 
 
 def first_touching(passages: Sequence[Span], right: Sequence[Span]) -> int | None:
-    """Which of the passages shown is the first to touch a right one."""
+    """Return the rank of the first passage shown that overlaps a right one."""
     return next((n for n, passage in enumerate(passages[:SHOWN]) if touches(passage, right)), None)
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case."""
+    """Return the words of a text in lower case."""
     return re.findall(r"\w+", text.lower())
 
 
 def keyword_search(question: str, texts: Sequence[str], spans: Sequence[Span]) -> list[Span]:
-    """The best passages by BM25 (Robertson and Zaragoza, 2009) that do not overlap."""
+    """Return the best passages by BM25 (Robertson and Zaragoza, 2009) that do not overlap."""
     counts = [Counter(words(text)) for text in texts]
     mean = sum(count.total() for count in counts) / len(counts)
     scores = [0.0] * len(texts)
@@ -113,7 +113,7 @@ def keyword_search(question: str, texts: Sequence[str], spans: Sequence[Span]) -
 
 
 def chance_of(right: Sequence[Span], length: int, tokens: int, draw: random.Random) -> float:
-    """That one of three passages of this length, picked blindly, touches a right one."""
+    """Return the probability that one of three random passages of a length overlaps a right one."""
     found = 0
     for _ in range(DRAWS):
         starts = [draw.randrange(max(tokens - length, 1)) for _ in range(SHOWN)]
@@ -122,17 +122,17 @@ def chance_of(right: Sequence[Span], length: int, tokens: int, draw: random.Rand
 
 
 def ask(conversation: Conversation, question: str) -> Answer:
-    """The answer, greedily."""
+    """Return the greedy answer to a question."""
     return next(e for e in conversation.ask(question, SAMPLING) if isinstance(e, Answer))
 
 
 def span_of(source: Source) -> Span:
-    """Its tokens."""
+    """Return the tokens of a passage."""
     return source.start_token, source.end_token
 
 
 class Examiner:
-    """Asks about one document set that has been read."""
+    """Ask about one set of documents in a session."""
 
     def __init__(self, model: LoadedModel, entry: dict[str, Any]) -> None:
         folder = FOLDERS[entry["from"]]
@@ -146,18 +146,18 @@ class Examiner:
             pass
 
     def close(self) -> None:
-        """Give the session's memory back."""
+        """Release the session's memory."""
         self.conversation.close()
 
     def windows(self, length: int) -> tuple[list[str], list[Span]]:
-        """The documents in passages of ``length`` tokens, each half over the next."""
+        """Return the documents in passages of ``length`` tokens that overlap by half."""
         ids = self.layout.token_ids
         starts = range(0, max(len(ids) - length // 2, 1), max(length // 2, 1))
         spans = [(start, min(start + length, len(ids))) for start in starts]
         return [self._tokenizer.decode(ids[start:end]) for start, end in spans], spans
 
     def examine(self, pair: dict[str, str], draw: random.Random) -> Pair | None:
-        """Ask; None if the answer is wrong or this version of the document lacks the passage."""
+        """Ask; return None if the answer is wrong or the document lacks the passage."""
         right = passage_spans(self.layout, pair["passage"])
         if not right:
             print(f"not in these documents: {pair['passage']}", file=sys.stderr)
@@ -183,7 +183,7 @@ class Examiner:
             self.conversation.rewind()
 
     def _drops(self, answer: Answer, found: int | None) -> dict[str, float | None]:
-        """What hiding the right source costs, and hiding one picked blindly."""
+        """Return the costs of hiding the right source and of hiding a random one."""
         if found is None:
             return {"drop": None, "random_drop": None}
         self.conversation.turns[-1] = replace(answer, sources=(answer.sources[found],))
@@ -191,14 +191,14 @@ class Examiner:
         return {"drop": effect.drop, "random_drop": effect.random_drop}
 
     def unrelated(self, questions: Sequence[str]) -> Iterator[bool]:
-        """For questions that have nothing to do with the documents, whether sources are named."""
+        """Return whether sources are named for each question unrelated to the documents."""
         for question in questions:
             yield bool(ask(self.conversation, question).sources)
             self.conversation.rewind()
 
 
 def report_of(pairs: Sequence[Pair], asked: int, unrelated: Sequence[bool]) -> dict[str, Any]:
-    """The figures."""
+    """Return the figures."""
 
     def within(method: str, shown: int) -> float:
         ranks = [pair.ranks[method] for pair in pairs]
@@ -227,7 +227,7 @@ def report_of(pairs: Sequence[Pair], asked: int, unrelated: Sequence[bool]) -> d
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The figures for people."""
+    """Return the figures as text."""
     first, three, verified = report["first"], report["first_three"], report["verified"]
     rows = [
         ("sources of the answer", f"{first['sources']:.1%}", f"{three['sources']:.1%}"),

@@ -1,8 +1,7 @@
-"""Times every kernel on this machine's GPU against the least time its bytes and operations take.
+"""Time every kernel on this machine's GPU against the least time its bytes and operations take.
 
-Prints one line a case: microseconds, the share of the floor, and the error against the plain
-definition where a case has a check. With ``--candidates`` the launches that modules offer are timed
-as well.
+Prints one line per case: microseconds, the share of the floor, and the error against the reference
+where a case has a check. With ``--candidates``, the launches that modules offer are timed as well.
 
     python -m tools.measure.time_kernels [--candidates] [--group TOKENS] [PART ...]
 """
@@ -21,14 +20,14 @@ import torch
 PARTS = Path(__file__).with_name("gpu_times")
 BYTES_PER_S = 3.0e12
 FLOPS_PER_S = 8.0e14
-"""What an H100 was measured to copy and to multiply in bf16."""
+"""Copy bandwidth and bf16 throughput, as measured on an H100."""
 REPLAYS = 10
 GROUPED = ("attend", "select")
-"""Parts whose kernels depend on the size of a group."""
+"""Parts whose kernels depend on the group size."""
 
 
 def microseconds(run: Callable[[], object], launches: int) -> float:
-    """Median time of one call, within a CUDA graph where it can be captured."""
+    """Return the median time of one call, in a CUDA graph where it can be captured."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -60,7 +59,7 @@ def microseconds(run: Callable[[], object], launches: int) -> float:
 
 
 def main() -> int:
-    """Run, print, and fail if a check fails."""
+    """Time and print; fail if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*")
     parser.add_argument("--candidates", action="store_true")

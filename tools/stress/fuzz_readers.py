@@ -1,8 +1,8 @@
-"""Feeds damaged and random input to every reader and holds what comes back against the rules.
+"""Feed damaged and random input to every reader and check what comes back.
 
-A reader returns sections or refuses with a reason, within its limits, whatever it is given;
-nothing that is shown of either steers a terminal; plain text comes back whole. Inputs that break
-a rule are kept in a folder that is named at the end, and the exit code is 1.
+Whatever it is given, a reader returns sections or refuses with a reason, within its limits. No text
+shown of either may control the terminal, and plain text comes back whole. Inputs that break a rule
+are saved in a folder that is named at the end, and the exit code is 1.
 
     python -m tools.stress.fuzz_readers [--inputs 20000] [--seed 0] [--reader NAME]
 """
@@ -61,7 +61,7 @@ def flip(data: bytearray, random: Random, _seeds: list[bytes]) -> bytes:
 
 
 def truncate(data: bytearray, random: Random, _: list[bytes]) -> bytes:
-    """Lose the end, or the beginning."""
+    """Cut off the end, or the beginning."""
     at = random.randrange(len(data) + 1)
     return bytes(data[:at] if random.random() < 0.7 else data[at:])
 
@@ -122,7 +122,7 @@ def repack(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
 
 
 def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
-    """Put something else in places of a notebook's JSON."""
+    """Replace values in a notebook's JSON."""
     try:
         document = json.loads(data)
     except ValueError:
@@ -169,7 +169,7 @@ def inputs(name: str, count: int, random: Random) -> Iterator[bytes]:
 
 
 def can_be_loaded(name: str, data: bytes) -> bool:
-    """Whether a reader takes ``data``."""
+    """Return whether a reader accepts ``data``."""
     try:
         READERS[name].load("a", data)
     except UnreadableError:
@@ -205,7 +205,7 @@ def check(name: str, data: bytes) -> str:
 
 
 def check_loaded(name: str, data: bytes, loaded: LoadedFile) -> None:
-    """Hold sections and notes against the rules."""
+    """Check sections and notes against the rules."""
     for note in loaded.notes:
         assert is_safe(note), f"unsafe note {note!r}"
     for section in loaded.sections:
@@ -224,13 +224,13 @@ def check_loaded(name: str, data: bytes, loaded: LoadedFile) -> None:
 
 
 def is_safe(words: str) -> bool:
-    """Whether ``words`` are one line that steers nothing once it is made safe for a terminal."""
+    """Return whether ``words``, made safe for a terminal, are one line without control codes."""
     shown = displayable(words)
     return "\n" not in words and displayable(shown) == shown and "\x1b" not in shown
 
 
 def fuzz(name: str, count: int, seed: int, folder: Path) -> int:
-    """Run one reader, print what came of it, and return how many inputs broke a rule."""
+    """Fuzz one reader, print the outcomes, and return how many inputs broke a rule."""
     random = Random(f"{seed} {name}")
     ends: Counter[str] = Counter()
     causes: Counter[str] = Counter()
@@ -256,7 +256,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> int:
 
 
 def main() -> None:
-    """Run the readers that were asked for."""
+    """Fuzz the readers that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--inputs", type=int, default=20_000, help="for each reader")
     parser.add_argument("--seed", type=int, default=0)

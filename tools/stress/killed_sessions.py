@@ -1,11 +1,12 @@
-"""Kills hga-chat at random moments of reading, answering and saving, and looks what is left.
+"""Kill hga-chat at random moments of prefill, answering and saving, and check what is left.
 
-Every round changes the documents now and then, starts one command in a process of its own and
-kills it (``kill -9``) after a random time or just before a random write. Afterwards no session may
-be damaged, every turn that was ever completed must be there, and each session must go on as if it
-had been read just now: its logits are held against those of a fresh engine.
+Works on commands of the program; ``killed_saves`` does the same with the engine alone. Each round
+starts a command in a process of its own, sometimes on changed documents, and kills it (``kill -9``)
+after a random time or just before a random write. Afterwards no session may be damaged, every turn
+ever completed must be there, and each session must continue as a fresh one would: their logits are
+compared.
 
-    python -m tools.stress.killed_sessions --kills 50
+    python -m tools.stress.killed_sessions [--kills 50] [--seed 0]
 """
 
 import argparse
@@ -24,18 +25,18 @@ from pathlib import Path
 
 WRITES = ("fsync", "replace", "pwrite", "ftruncate")
 TOLERANCE = 0.05
-"""Of the logits' size: bf16, and another way of slicing."""
+"""Largest difference, relative to the largest logit: bf16, and other slices of prefill."""
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """Run ``work`` in a fork, which begins with everything imported; its process id."""
+    """Run ``work`` in a fork, where everything is imported already; return its process id."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
         code = work()
-    except Exception:  # noqa: BLE001 - the parent sees the code, people see this
+    except Exception:  # noqa: BLE001 - the parent gets the exit code; the traceback is for people
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -43,7 +44,7 @@ def in_child(work: Callable[[], int]) -> int:
 
 
 def command(*arguments: str, kill_before: int = 0) -> int:
-    """Run one command line, killed before its n-th write if that is not 0."""
+    """Run one command line; kill it before its n-th write unless n is 0."""
     import torch
 
     from hga_chat.__main__ import main
@@ -74,7 +75,7 @@ def command(*arguments: str, kill_before: int = 0) -> int:
 
 
 def check() -> int:
-    """Whether every session is whole and goes on like one that was read just now."""
+    """Return 0 if every session is whole and continues as a fresh one does."""
     import torch
 
     from hga_chat.conversation.opening import lay_out_saved, open_session, settings_of
@@ -101,7 +102,9 @@ def check() -> int:
         fresh = open_engine(model, own.engine())
         list(fresh.prefill(tokens))
         found, expected = (
-            torch.cat([*engine.logits(question)])[-len(question) :]  # perhaps an answer's end first
+            torch.cat([*engine.logits(question)])[
+                -len(question) :
+            ]  # the end of an answer may come first
             for engine in (conversation.engine, fresh)
         )
         difference = float((found - expected).abs().max() / expected.abs().max())
@@ -114,7 +117,7 @@ def check() -> int:
 
 
 def turns_there() -> dict[str, list[str]]:
-    """Questions of each session, in order; a damaged file is an error."""
+    """Return the questions of each session, in order; a damaged file is an error."""
     from hga_chat.sessions.store import SessionStore
 
     store = SessionStore(1 << 40)
@@ -122,7 +125,7 @@ def turns_there() -> dict[str, list[str]]:
 
 
 class Rounds:
-    """Commands on a few documents, most of them killed."""
+    """Run commands on a few documents and kill most of them."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.random = random.Random(seed)
@@ -137,7 +140,7 @@ class Rounds:
         """Turns that were completed."""
 
     def run(self, *arguments: str, kill: bool) -> bool:
-        """Run a command; whether it was killed.
+        """Run a command; return whether it was killed.
 
         Raises:
             AssertionError: it failed by itself.
@@ -161,7 +164,7 @@ class Rounds:
         return False
 
     def round(self, *, kill: bool = True) -> bool:
-        """One command, and what must hold after it; whether it was killed."""
+        """Run one command and check what must hold after it; return whether it was killed."""
         what = self.random.choice(("ingest", "ask", "session", "session"))
         path = str(self.documents)
         self.asked += 1
@@ -181,7 +184,7 @@ class Rounds:
         return killed
 
     def compare(self, target: str | None, question: str, *, killed: bool) -> None:
-        """No completed turn may be missing; at most the one in flight is there or not."""
+        """Check that no completed turn is missing; the one in flight may be."""
         now = turns_there()
         for id_, turns in self.kept.items():
             allowed = [[*turns, question]] if id_ == target else [turns]
@@ -191,11 +194,11 @@ class Rounds:
         self.kept = now
         if killed:
             _, status = os.waitpid(in_child(check), 0)
-            assert status == 0, "a session is not what it should be"
+            assert status == 0, "a session is damaged"
 
 
 def main() -> int:
-    """Kill as often as asked; 0 if everything held."""
+    """Kill as often as asked; return 0 if every check held."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

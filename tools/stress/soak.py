@@ -1,8 +1,8 @@
-"""Reads, answers, cancels and cuts back at random for a while, and looks whether anything drifts.
+"""Prefill, answer, cancel and truncate at random for a while, and check that nothing drifts.
 
-Every now and then the session is cut back to its document and a fixed question is asked again: the
-answer has to be the same, token by token. At the end the memory in use must be that of the
-beginning. With ``--synthetic`` random weights of a model's geometry are used.
+Now and then the session is truncated to its document and a fixed question is asked again: the
+answer must be the same, token by token. Memory may not grow in the second half of the run. With
+``--synthetic``, the model has random weights of a known geometry.
 
     python -m tools.stress.soak --seconds 1800 --context 65536 [--synthetic NAME] [--layers 48]
 """
@@ -28,11 +28,11 @@ from hga_engine.opening import LoadedModel, open_engine, prepare_model, syntheti
 FIXED_TOKENS = 48
 GROWTH_BYTES = 16 << 20
 LOOKS = 10
-"""Times that the memory is looked at."""
+"""How many times memory is measured."""
 
 
 def answer(engine: Engine, question: list[int], count: int, stop_after: int = -1) -> list[int]:
-    """Greedy tokens; cancelled after some of them if ``stop_after`` is not negative."""
+    """Return greedy tokens; cancel after ``stop_after`` of them unless that is negative."""
     cancel = threading.Event()
     tokens: list[int] = []
     sampling = SamplingParams(max_new_tokens=count, ignore_end=True)
@@ -45,7 +45,7 @@ def answer(engine: Engine, question: list[int], count: int, stop_after: int = -1
 
 
 def load(options: argparse.Namespace) -> tuple[LoadedModel, list[int]]:
-    """The model and a text for it."""
+    """Return the model and a text for it."""
     if options.synthetic is None:
         model = prepare_model(pull_model("smollm2-64k", print))
         return model, model.tokenizer.encode(standard_text())
@@ -56,14 +56,14 @@ def load(options: argparse.Namespace) -> tuple[LoadedModel, list[int]]:
 
 
 def memory(engine: Engine) -> int:
-    """Bytes in use where the engine computes."""
+    """Return the bytes in use: of the GPU where there is one, else of this process."""
     gc.collect()
     figures = engine.memory()
     return figures.device_used_bytes or figures.host_resident_bytes
 
 
 def main() -> int:
-    """Run, print what was done, and fail if an answer or the memory drifted."""
+    """Run, print what was done, and fail if an answer changed or memory grew."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--context", type=int, default=65_536)
@@ -86,12 +86,12 @@ def main() -> int:
     question = text[:24]
     expected = answer(engine, question, FIXED_TOKENS)
     engine.truncate(size)
-    # Everything that is allocated once has been by now.
+    # By now, everything that is allocated once has been allocated.
     for _ in engine.prefill(text[:200]):
         pass
     engine.truncate(size)
     began, used = time.monotonic(), [memory(engine)]
-    done = dict.fromkeys(("answers", "cancelled", "read on", "cut back", "compared"), 0)
+    done = dict.fromkeys(("answers", "cancelled", "extended", "truncated", "compared"), 0)
     wrong = 0
     while time.monotonic() - began < options.seconds:
         room = options.context - engine.num_tokens
@@ -102,9 +102,9 @@ def main() -> int:
             wrong += answer(engine, question, FIXED_TOKENS) != expected
             engine.truncate(size)
             kind = "compared"
-        elif kind == "cut back":
+        elif kind == "truncated":
             engine.truncate(draw.randrange(size, engine.num_tokens + 1))
-        elif kind == "read on":
+        elif kind == "extended":
             for _ in engine.prefill(text[: draw.randrange(1, 300)]):
                 pass
         else:
@@ -118,7 +118,7 @@ def main() -> int:
     grown = used[-1] - used[len(used) // 2]
     print(
         f"{time.monotonic() - began:.0f} s: {done}; wrong answers {wrong}; memory {grown:+,} bytes "
-        f"in the second half; MiB since the beginning {[(u - used[0]) >> 20 for u in used]}"
+        f"in the second half; MiB above the start {[(u - used[0]) >> 20 for u in used]}"
     )
     return int(wrong > 0 or grown > GROWTH_BYTES)
 
