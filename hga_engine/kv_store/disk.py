@@ -1,4 +1,4 @@
-"""The disk tier: pages of K/V in one file that nobody else can open or keep."""
+"""The disk tier: pages of K/V in one private file."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ PageBytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PageSpace:
-    """How the pages of a session are numbered: layer by layer, head by head, group by group."""
+    """Numbers of a session's pages: layer by layer, head by head, group by group."""
 
     num_layers: int
     kv_heads: int
@@ -36,30 +36,30 @@ class PageSpace:
         return self.num_layers * self.pages_per_layer
 
     def of_groups(self, first_group: int, last_group: int) -> PageNumbers:
-        """Pages of a range of groups, all heads, ascending; numbered from the first of a layer."""
+        """Return the pages of some groups of all heads, ascending, numbered within a layer."""
         heads = np.arange(self.kv_heads)[:, None] * self.max_groups
         return (heads + np.arange(first_group, last_group)).ravel()
 
     def describe(self, page: int) -> str:
-        """Layer, head and group of a page, for error messages."""
+        """Name layer, head and group of a page, for error messages."""
         layer, rest = divmod(page, self.pages_per_layer)
         head, group = divmod(rest, self.max_groups)
         return f"layer {layer}, KV head {head}, group {group}"
 
 
 class DiskTier:
-    """Pages at fixed places of a sparse file, each with a checksum.
+    """Pages at fixed offsets of a sparse file, each with a checksum.
 
-    The file is readable by its owner alone. It has no name in the file system where the system
-    allows that, so that nothing stays behind when the process is killed; or the name of a saved
-    session's file, which stays. Pages are copied in and out; the tier never keeps a reference to a
-    caller's buffer. It decides nothing: the store says what is written, read and forgotten.
+    Only its owner can read the file. It is either a saved session's file, which stays, or has no
+    name in the file system if the system allows that, so that nothing remains when the process is
+    killed. Pages are copied in and out; the tier keeps no reference to a caller's buffer. The
+    caller decides which pages are written, read and forgotten.
     """
 
     def __init__(
         self, space: PageSpace, page_bytes: int, directory: Path | None, path: Path | None = None
     ) -> None:
-        """Set up an empty tier; its file is made by ``open`` or the first write.
+        """Set up an empty tier; ``open`` or the first write creates its file.
 
         Args:
             space: numbering of the pages.
@@ -80,7 +80,7 @@ class DiskTier:
         self._file: int | None = None
 
     def open(self) -> None:
-        """Create the file, or open it where pages of it were adopted.
+        """Create the file, or open it if some of its pages were adopted.
 
         Raises:
             KVStoreError: the file cannot be created.
@@ -95,29 +95,29 @@ class DiskTier:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the pages it holds."""
+        """Bytes of the pages held."""
         return int(np.count_nonzero(self._held)) * self._page_bytes
 
     @property
     def capacity_bytes(self) -> int:
-        """Bytes it would hold with every page of a full context."""
+        """Bytes of all pages of a full context."""
         return self._space.num_pages * self._page_bytes
 
     def adopt(self, pages: PageNumbers, checksums: npt.NDArray[np.uint32]) -> None:
-        """Hold pages that a saved file has already, with their checksums; before ``open``."""
+        """Take over pages that a saved file already has, with their checksums; before ``open``."""
         self._held[pages] = True
         self._checksums[pages] = checksums
 
     def unsaved(self, pages: PageNumbers) -> PageNumbers:
-        """Those of ``pages`` that it does not hold, or that a failed ``flush`` may have lost."""
+        """Return those of ``pages`` that are not held, or that a failed ``flush`` may have lost."""
         return pages[~self._held[pages] | self._lost[pages]]
 
     def checksums(self, pages: PageNumbers) -> npt.NDArray[np.uint32]:
-        """CRC-32 of each of ``pages``; all are held."""
+        """Return the CRC-32 of each of ``pages``, which must be held."""
         return self._checksums[pages]
 
     def write(self, pages: PageNumbers, data: PageBytes) -> None:
-        """Store pages. On an error those of them that were not held before still are not.
+        """Write pages. After an error, pages that were not held before are still not held.
 
         Args:
             pages: [n] page numbers, ascending.
@@ -138,10 +138,10 @@ class DiskTier:
         self._lost[pages] = False
 
     def flush(self) -> None:
-        """Bring what was written down to the disk itself.
+        """Force written pages to the disk itself.
 
         Raises:
-            KVStoreError: the disk failed; what may be lost is ``unsaved`` again.
+            KVStoreError: the disk failed; pages that may be lost are ``unsaved`` again.
         """
         if self._file is None:
             return
@@ -157,11 +157,11 @@ class DiskTier:
         """Read pages into ``out`` and check them.
 
         Args:
-            pages: [n] page numbers, ascending; all are held.
+            pages: [n] page numbers, ascending, all of them held.
             out: [n, page_bytes], contiguous.
 
         Raises:
-            KVStoreError: the disk failed, or a page is not what was written.
+            KVStoreError: the disk failed, or a page is damaged.
         """
         self.open()
         try:
@@ -174,11 +174,11 @@ class DiskTier:
                 raise DamagedPageError(self._space.describe(page), self._directory)
 
     def forget(self, pages: PageNumbers) -> None:
-        """Drop pages; those it does not hold are ignored."""
+        """Drop pages; pages that are not held are ignored."""
         self._held[pages] = False
 
     def close(self) -> None:
-        """Close the file, which removes it if it has no name. May be called twice."""
+        """Close the file, which removes it if it has no name. Closing twice is harmless."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -215,21 +215,21 @@ class DiskTier:
 
 
 def read_at(file: int, offset: int, out: PageBytes) -> None:
-    """Fill ``out``, contiguous, from a place in a file.
+    """Fill ``out``, which is contiguous, from an offset in a file.
 
     Raises:
-        OSError: the file ends before, or cannot be read.
+        OSError: the file is too short, or cannot be read.
     """
     rest = out.data.cast("B")
     while rest:
         read = os.preadv(file, [rest], offset)
         if read == 0:
-            raise OSError(errno.EIO, "the file is shorter than what was written")
+            raise OSError(errno.EIO, "the file is too short")
         rest, offset = rest[read:], offset + read
 
 
 def runs(pages: PageNumbers) -> Iterator[slice]:
-    """Yield the places in ``pages``, ascending, of each run of consecutive page numbers."""
+    """Yield a slice of ``pages``, which ascend, for each run of consecutive page numbers."""
     if not len(pages):
         return
     breaks = (np.flatnonzero(np.diff(pages) != 1) + 1).tolist()

@@ -1,13 +1,13 @@
-"""What is in a GPU's memory, seen from the host without waiting for what the GPU is doing."""
+"""Read a tensor of the GPU from the host without waiting for queued work."""
 
 import torch
 
 
 class Mirror:
-    """A tensor of the GPU as it was a moment ago.
+    """A recent copy of a tensor on the GPU.
 
-    A copy is queued behind the work that is under way, and taken once it has arrived; only where
-    nothing is under way is it waited for.
+    ``latest`` queues a copy behind the GPU's work and returns the newest one that has arrived. It
+    waits for the copy only if the GPU is idle.
     """
 
     def __init__(self, source: torch.Tensor) -> None:
@@ -18,7 +18,7 @@ class Mirror:
         self._is_arriving = False
 
     def latest(self) -> torch.Tensor:
-        """The newest copy that is there, like the source; not to be changed."""
+        """Return the newest copy on the host; do not modify it."""
         stream = torch.cuda.current_stream(self._source.device)
         is_idle = stream.query()
         if self._is_arriving and self._arrived.query():

@@ -1,4 +1,4 @@
-"""Which pages are resident: each layer's share of the host budget, and what leaves for the disk."""
+"""Decide which pages are resident, within each layer's share of the host budget."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,20 +10,20 @@ from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace, runs
 from hga_engine.kv_store.host import HostPages
 
 _BATCH_BYTES = 8 << 20
-"""Pages move to and from disk in portions of this size."""
+"""Pages move to and from disk in batches of this size."""
 
 
 class Residency:
-    """Moves pages between the host tier and the disk tier, and decides which ones.
+    """Moves pages between the host tier and the disk tier, least recently used (LRU) first.
 
-    Each layer has an equal share of the budget. A page that has to come in takes the place of the
-    one used least recently; the pages of an open group never leave. Two things go beyond the share,
-    each for one layer at a time: an open layer holds all its pages, and a layer that needs more
-    pages at once than its share gets them, until another layer is used. It knows pages, not tokens.
+    Each layer has an equal share of the budget. A page that comes in takes the slot of the LRU
+    page; the pages of an open group are never evicted. Two exceptions, each for one layer at a
+    time, exceed the share: an open layer holds all its pages, and a layer that needs more pages at
+    once than its share gets them until another layer is used. This class knows pages, not tokens.
     """
 
     open: int | None
-    """The layer all of whose pages are kept."""
+    """The layer whose pages are all resident, or None."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Residency:
 
         Args:
             space: numbering of the pages.
-            page: [2, group_size, head_dim]: shape, type and device of a page.
-            share: pages of a layer that may be resident.
-            disk: where pages beyond the share are; there is one if the share is not all of them.
-            open_pages: of a layer, the pages of the group that is not full.
-            pools: [layers, slots, 2, group_size, head_dim]: memory to use; None: memory of its own.
+            page: [2, group_size, head_dim]: shape and type of a page.
+            share: number of pages of a layer that may be resident.
+            disk: tier of pages beyond the share; None only if the share is all pages.
+            open_pages: returns the pages of a layer's group that is not full.
+            pools: [layers, slots, 2, group_size, head_dim] memory to use; None allocates it.
         """
         self.share = share
         self.spills = share < space.pages_per_layer
@@ -61,7 +61,7 @@ class Residency:
         self._disk = disk
         self._space = space
         self._open_pages = open_pages
-        # Larger is later. Indexed by layer and page; kept only where pages spill.
+        # [layer, page]: clock of the last use. Empty if no page ever spills.
         self._last_used = np.zeros(
             (space.num_layers if self.spills else 0, space.pages_per_layer), dtype=np.int64
         )
@@ -69,11 +69,11 @@ class Residency:
         self._over_share: set[int] = set()
 
     def moves(self, layer: int) -> bool:
-        """Whether pages of ``layer`` may be elsewhere than in host memory."""
+        """Whether pages of ``layer`` may be on disk only."""
         return self.spills and self.open != layer
 
     def hold_all(self, layer: int, pages: PageNumbers) -> None:
-        """Open a layer: bring in what is missing of its ``pages`` and keep it.
+        """Open a layer and make all its ``pages`` resident.
 
         Raises:
             KVStoreError: a page cannot be read back.
@@ -84,10 +84,10 @@ class Residency:
         self.open = layer
 
     def let_go(self, layer: int, sink_groups: int) -> None:
-        """Close a layer; of its pages the first groups and the newest stay.
+        """Close a layer; of its pages the sinks and the newest groups stay resident.
 
         Raises:
-            KVStoreError: the disk tier could not be written; the pages stay.
+            KVStoreError: the disk tier could not be written; all pages stay resident.
         """
         self.open = None
         if self.spills:
@@ -99,7 +99,7 @@ class Residency:
             self.return_to_share()
 
     def add(self, layer: int, pages: PageNumbers) -> None:
-        """Give slots to new pages.
+        """Assign slots to new pages.
 
         Raises:
             KVStoreError: the disk tier could not be written.
@@ -109,7 +109,7 @@ class Residency:
         self._touch(layer, pages)
 
     def use(self, layer: int, pages: PageNumbers, missing: PageNumbers) -> None:
-        """Make ``pages`` resident, of which ``missing`` are on disk, and note their use.
+        """Make ``pages`` resident, reading ``missing`` from disk, and record their use.
 
         Raises:
             KVStoreError: a page is damaged, or the disk tier could not be read or written.
@@ -119,7 +119,7 @@ class Residency:
         self._touch(layer, pages)
 
     def bring_in(self, layer: int, pages: PageNumbers, keep: PageNumbers | None = None) -> None:
-        """Read pages from disk; ``keep`` are pages that must not leave for them."""
+        """Read pages from disk into slots; pages in ``keep`` are not evicted for them."""
         resident = self.layers[layer]
         self._make_room(layer, len(pages), keep)
         resident.take(pages)
@@ -131,9 +131,9 @@ class Residency:
             raise
 
     def read(self, layer: int, pages: PageNumbers) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield (part of ``pages``, their contents [n, 2, group_size, head_dim]) from disk."""
+        """Yield a slice of ``pages`` and its contents [n, 2, group_size, head_dim] from disk."""
         pool = self.layers[layer].pool
-        for part in self._portions(len(pages)):
+        for part in self._batches(len(pages)):
             chosen = layer * self._space.pages_per_layer + pages[part]
             contents = torch.empty(len(chosen), *pool.shape[1:], dtype=pool.dtype)
             if self._disk is not None:
@@ -141,33 +141,33 @@ class Residency:
             yield part, contents
 
     def write(self, layer: int, pages: PageNumbers) -> None:
-        """Write those of some resident pages that the disk does not hold yet."""
+        """Write those of ``pages``, all resident, that the disk does not hold yet."""
         if self._disk is None:
             return
         first = layer * self._space.pages_per_layer
         unsaved = self._disk.unsaved(first + pages) - first
         resident = self.layers[layer]
-        # Runs of a whole pool are written from where they are; others are copied together.
-        parts = runs(unsaved) if resident.is_whole else self._portions(len(unsaved))
+        # Runs of a whole pool are written in place; other pages are gathered into batches.
+        parts = runs(unsaved) if resident.is_whole else self._batches(len(unsaved))
         for part in parts:
             chosen = unsaved[part]
             self._disk.write(first + chosen, resident.contents(chosen))
 
     def forget(self, layer: int, pages: PageNumbers) -> None:
-        """The copies of pages on disk are no longer good."""
+        """Invalidate the copies of pages on disk."""
         if self._disk is not None:
             self._disk.forget(layer * self._space.pages_per_layer + pages)
 
     def drop(self, layer: int, pages: PageNumbers) -> None:
-        """Give pages up in both tiers."""
+        """Remove pages from both tiers."""
         self.layers[layer].release(pages)
         self.forget(layer, pages)
 
     def return_to_share(self, unless: int | None = None) -> None:
-        """Bring layers that exceed their share back to it, but for the open one and ``unless``.
+        """Shrink layers that exceed their share, except the open one and ``unless``.
 
         Raises:
-            KVStoreError: the disk tier could not be written; the pages stay.
+            KVStoreError: the disk tier could not be written; the pages stay resident.
         """
         for layer in self._over_share - {unless, self.open}:
             resident = self.layers[layer]
@@ -182,13 +182,13 @@ class Residency:
             self._last_used[layer, pages] = self._clock
             self._clock += 1
 
-    def _portions(self, num_pages: int) -> Iterator[slice]:
+    def _batches(self, num_pages: int) -> Iterator[slice]:
         step = max(_BATCH_BYTES // self.page_bytes, 1)
         for start in range(0, num_pages, step):
             yield slice(start, start + step)
 
     def _make_room(self, layer: int, pages: int, keep: PageNumbers | None = None) -> None:
-        """Free slots for ``pages`` more pages without moving those in ``keep``."""
+        """Free slots for ``pages`` more pages without evicting those in ``keep``."""
         resident = self.layers[layer]
         excess = resident.num_resident + pages - resident.slots
         if excess <= 0:
@@ -200,24 +200,24 @@ class Residency:
             self._spill(layer, victims)
 
     def _least_recent(self, layer: int, count: int, keep: PageNumbers | None) -> PageNumbers:
-        """Up to ``count`` resident pages that may leave, least recently used first to go."""
-        may_leave = self.layers[layer].table >= 0
-        may_leave[self._open_pages(layer)] = False
+        """Return up to ``count`` LRU pages among the resident pages that may be evicted."""
+        evictable = self.layers[layer].table >= 0
+        evictable[self._open_pages(layer)] = False
         if keep is not None:
-            may_leave[keep] = False
-        candidates = np.flatnonzero(may_leave)
+            evictable[keep] = False
+        candidates = np.flatnonzero(evictable)
         if count >= len(candidates):
             return candidates
         order = np.argpartition(self._last_used[layer, candidates], count - 1)
         return np.sort(candidates[order[:count]])
 
     def _spill(self, layer: int, pages: PageNumbers) -> None:
-        """Give up the slots of pages, written first where the disk does not hold them yet."""
+        """Evict pages, after writing those that the disk does not hold yet."""
         self.write(layer, pages)
         self.layers[layer].release(pages)
 
     def _exceed_share(self, layer: int) -> None:
-        """Give ``layer`` a slot for every page, after the layer that had them."""
+        """Give ``layer`` a slot for every page, and shrink the layer that had them before."""
         self.return_to_share(unless=layer)
         if not self.layers[layer].is_whole:
             self.layers[layer].resize(self._space.pages_per_layer)

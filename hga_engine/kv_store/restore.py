@@ -1,4 +1,4 @@
-"""Reading a saved file of pages back, checked, a run of pages at a time."""
+"""Read and check a saved file of pages, a run of pages at a time."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,23 @@ from hga_engine.kv_store.disk import PageBytes, PageSpace, read_at
 Checksums = npt.NDArray[np.uint32]
 
 _PAGES_AT_A_TIME = 64
-"""``zlib.crc32`` of so many lets other threads run; of a single page it does not."""
+"""``zlib.crc32`` releases the GIL for this much data, but not for a single small page."""
 _ONES = 0xFFFFFFFF
 
 
 def joined(checksums: Checksums, size: int) -> Checksums:
-    """CRC-32 of runs of pages by those of the pages.
+    """Combine the CRC-32 of consecutive pages into that of the whole run.
 
-    Appending to a text multiplies its checksum by a matrix that depends on the length appended
-    alone, and adds the checksum of what was appended (``crc32_combine`` of zlib). The matrix is
-    applied a byte of the checksum at a time.
+    As in zlib's ``crc32_combine``: appending data multiplies a checksum by a matrix that depends
+    only on the length of the data, and adds the checksum of the data. The matrix is applied to one
+    byte of the checksum at a time.
 
     Args:
-        checksums: [..., n], of n consecutive pages.
+        checksums: [..., n] checksums of n consecutive pages.
         size: bytes of a page.
 
     Returns:
-        [...]: of all n together.
+        [...] checksums of all n pages together.
     """
     zeros = bytes(size)
     tables = [
@@ -47,7 +47,7 @@ def joined(checksums: Checksums, size: int) -> Checksums:
 
 
 class PageReader:
-    """Reads the pages of a saved file, each once, and checks them."""
+    """Reads each page of a saved file once and checks it."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class PageReader:
         checksums: Checksums,
         pools: Sequence[PageBytes] | None,
     ) -> None:
-        """Prepare the work.
+        """Combine the checksums of runs of pages.
 
         Args:
             path: the file.
             space: numbering of its pages.
             page_bytes: size of a page.
-            checksums: [layers, kv_heads, groups], of the first groups of each layer and head.
-            pools: for each layer [kv_heads, max_groups, page_bytes], where its pages go; None:
-                they are only checked.
+            checksums: [layers, kv_heads, groups] checksums of the first groups.
+            pools: for each layer [kv_heads, max_groups, page_bytes] memory for its pages; None
+                checks the pages without loading them.
         """
         self._path = path
         self._space = space
@@ -80,9 +80,9 @@ class PageReader:
             self._joined = np.concatenate((self._joined, rest[:, :, None]), 2)
 
     def tasks(self) -> Iterator[Callable[[], None]]:
-        """Yield the work, one layer and head at a time, in the order the layers are used.
+        """Yield one task for each layer and head, in the order that layers are used.
 
-        Each may run on a thread of its own; it raises ``SavedStateError`` if a page is damaged or
+        Tasks may run on any threads. A task raises ``SavedStateError`` if a page is damaged or
         cannot be read.
         """
         for layer in range(self._space.num_layers if self._checksums.size else 0):
@@ -111,7 +111,7 @@ class PageReader:
     def _damage(
         self, page: int, layer: int, head: int, first_group: int, pages: PageBytes
     ) -> SavedStateError:
-        """The error for a run of pages that differs, naming the first page that does."""
+        """Return the error for a run of pages, naming the first damaged one."""
         expected = self._checksums[layer, head, first_group : first_group + len(pages)]
         differs = [
             zlib.crc32(data.data) != checksum

@@ -1,4 +1,4 @@
-"""What every K/V store does, whatever its tiers."""
+"""The interface of every K/V store, whatever its tiers."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class TierUsage:
-    """Bytes of K/V per tier, and how often a fetched page was at hand (hit) or was not (miss)."""
+    """Bytes of K/V per tier, and how many fetched pages were resident (hits) or not (misses)."""
 
     device_bytes: int
     host_bytes: int
@@ -18,11 +18,11 @@ class TierUsage:
     page_hits: int
     page_misses: int
     page_bytes: int
-    """Of one page."""
+    """Bytes of one page."""
 
     @property
     def hit_rate(self) -> float:
-        """Share of the pages fetched so far that were at hand."""
+        """Share of the fetched pages that were resident; 1 if none was fetched."""
         fetched = self.page_hits + self.page_misses
         return self.page_hits / fetched if fetched else 1.0
 
@@ -31,20 +31,20 @@ class KVStore(Protocol):
     """Pages of K/V for every layer of one session.
 
     A page holds K and V of one group (``group_size`` tokens) of one KV head of one layer:
-    ``[2, group_size, head_dim]``. The store owns all placement: which tier a page is in, what is
-    evicted and when. Not safe to share between threads; the engine's thread owns it.
+    ``[2, group_size, head_dim]``. The store decides which tier a page is in, and what is evicted
+    and when. It is not thread-safe; the engine's thread owns it.
 
-    The life of a layer's pages: ``append`` adds tokens at the layer's end; ``fetch`` brings pages
-    to where attention reads them and returns their slots in ``pool``. Between ``open_layer`` and
-    ``close_layer`` every page of that layer stays resident whatever the budget, so that prefill
-    can go through the layer without moving pages; outside, pages beyond the budget live on disk.
+    ``append`` adds tokens to the end of a layer. ``fetch`` makes pages resident and returns their
+    slots in ``pool``, where attention reads them. Between ``open_layer`` and ``close_layer`` every
+    page of that layer stays resident whatever the budget, so that prefill moves no pages within a
+    layer. At other times pages beyond the budget live on disk.
     """
 
     def open_layer(self, layer: int) -> None:
-        """Make and keep all pages of ``layer`` resident until ``close_layer``."""
+        """Make all pages of ``layer`` resident until ``close_layer``."""
 
     def close_layer(self, layer: int) -> None:
-        """Let pages of ``layer`` beyond the budget go back to their tier."""
+        """Move pages of ``layer`` beyond the budget back to their tier."""
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Add tokens at the end of ``layer``.
@@ -56,37 +56,37 @@ class KVStore(Protocol):
 
         Raises:
             ContextFullError: the layer would hold more than the context.
-            KVStoreError: a tier could not be written (disk full, for one).
+            KVStoreError: a tier could not be written, for example because the disk is full.
         """
 
     def fetch(self, layer: int, groups: torch.Tensor, counted: bool = True) -> torch.Tensor:
-        """Make pages resident and say where they are.
+        """Make pages resident and return their slots.
 
         Args:
             layer: layer number.
-            groups: [..., kv_heads, n] int32 group numbers; -1 marks an empty place.
-            counted: whether these are hits and misses.
+            groups: [..., kv_heads, n] int32 group numbers; -1 for none.
+            counted: whether to count hits and misses.
 
         Returns:
-            [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1. They and
-            the pool stay valid until the next call that may move pages, of any layer: ``append``,
+            [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1. Slots and
+            pool stay valid until the next call that may move pages, for any layer: ``append``,
             ``fetch``, ``open_layer``, ``close_layer`` or ``truncate``.
         """
 
     def pool(self, layer: int) -> torch.Tensor:
-        """[slots, 2, group_size, head_dim]: the pages of ``layer`` that are resident."""
+        """Return the resident pages of ``layer``, [slots, 2, group_size, head_dim]."""
 
     def keys(self, layer: int, start: int, end: int) -> torch.Tensor:
-        """[kv_heads, end - start, head_dim]: keys of a token range, after RoPE."""
+        """Return keys of a token range after RoPE, [kv_heads, end - start, head_dim]."""
 
     def length(self, layer: int) -> int:
-        """Tokens that ``layer`` holds."""
+        """Number of tokens that ``layer`` holds."""
 
     def truncate(self, tokens: int) -> None:
-        """Drop everything from position ``tokens`` on, in every layer."""
+        """Drop everything from position ``tokens`` on in every layer."""
 
     def usage(self) -> TierUsage:
-        """Bytes per tier now."""
+        """Return the current bytes per tier, and hits and misses so far."""
 
     def close(self) -> None:
-        """Give memory and files back. The store cannot be used afterwards."""
+        """Release memory and files. The store cannot be used afterwards."""
