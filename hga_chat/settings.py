@@ -16,7 +16,6 @@ from hga_engine.config import (
     CacheConfig,
     DeviceName,
     EngineConfig,
-    RouterConfig,
     RouterName,
     SamplingParams,
 )
@@ -227,13 +226,12 @@ class Settings:
 
     def engine(self) -> EngineConfig:
         """The engine's part."""
-        router = RouterConfig(kind=self.router).with_budget(self.budget)
         cache = CacheConfig(
             context=self.context,
             host_budget_bytes=self.host_budget,
             device_limit_bytes=self.device_limit,
         )
-        return EngineConfig(router=router, cache=cache)
+        return EngineConfig(self.router, self.budget, cache)
 
     def sampling(self) -> SamplingParams:
         """How answers are drawn."""

@@ -8,14 +8,14 @@ from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 from hga_chat.documents.types import where
-from hga_engine.config import RouterConfig
+from hga_engine.config import Routing
 
 if TYPE_CHECKING:
     import torch
 
     from hga_chat.documents import DocumentTokens, Passage
 
-TRACE_BIN_TOKENS = RouterConfig.trace_bin_tokens
+TRACE_BIN_TOKENS = Routing.trace_bin_tokens
 """Tokens that a trace counts together; the router may choose smaller groups."""
 MAX_SOURCES = 5
 LEAST_MASS = 0.0035

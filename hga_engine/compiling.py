@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hga_engine.config import EngineConfig, SamplingParams
+from hga_engine.config import EngineConfig, SamplingParams, SessionConfig, resolve
 from hga_engine.engine import Engine
 from hga_engine.memory.probes import is_gpu
 from hga_engine.tiers import plan_session
@@ -46,16 +46,17 @@ def compile_kernels(
     # Not to be imported where there is no GPU.
     from hga_kernels.gpu import compiling
 
+    session = resolve(config, model.device_type)
     kinds = sorted({str(tensor.dtype) for tensor in weights.tensors()})
     layers = min(_LAYERS, weights.config.num_layers)
     few = replace(weights.config, num_layers=layers)
     mark = compiling.mark(
-        repr((few, kinds, config.router, config.cache.context, config.slice_tokens))
+        repr((few, kinds, session.routing, session.cache.context, session.slice_tokens))
     )
     if mark.exists():
         return
     # Nobody shall wait only to hear that there is no room.
-    plan_session(weights, config, torch.bfloat16)
+    plan_session(weights, session, torch.bfloat16)
 
     def tell(count: int) -> None:
         if progress is not None:
@@ -63,12 +64,12 @@ def compile_kernels(
 
     with compiling.heard(tell):
         first = replace(weights, config=few, layers=weights.layers[:layers])
-        _rehearse(replace(model, weights=first), config)
+        _rehearse(replace(model, weights=first), session)
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
 
 
-def _rehearse(model: "LoadedModel", config: EngineConfig) -> None:
+def _rehearse(model: "LoadedModel", config: SessionConfig) -> None:
     """Read and answer in a session of its own."""
     context = config.cache.context
     engine = Engine(

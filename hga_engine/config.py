@@ -1,6 +1,10 @@
-"""Frozen configuration of the engine, parsed once and passed down."""
+"""Frozen configuration: what a person chooses, and what the engine computes with.
 
-from dataclasses import dataclass, field, replace
+``EngineConfig`` is the choice. ``resolve`` turns it into a ``SessionConfig`` for one device, once,
+where a session is opened; everything below takes that alone.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +15,8 @@ Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 PAGES = "pages.kv"
 """The file of a saved state that holds K/V."""
 
-STRATA = 4
-"""``hga_kernels.reference.selection.STRATA``, which takes torch to import."""
+LEAST_BUDGET = 64
+"""Tokens of the smallest budget: a group of 16 from each of the four strata."""
 
 
 @dataclass(frozen=True)
@@ -54,89 +58,69 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class RouterConfig:
-    """What a query may read. Token counts are importance of ``chunk_size`` where noted.
+class Routing:
+    """What a query may attend to, in the numbers that one kind of device computes with.
 
-    A chunk is the unit of the index, a group that of selection. Sinks and recent tokens are always
-    attended; budgets count groups beyond them, per KV head.
+    A chunk is the unit of the index, a group that of selection. The window, which is the sinks and
+    the open chunk, is always attended; budgets count groups beyond it, per KV head.
+
+    Raises:
+        ValueError: sizes do not divide each other, or a budget is empty.
     """
 
     kind: RouterName = "hga"
     chunk_size: int = 64
+    """Compiled kernels know only 64. Tests take less, so that short texts have many chunks; the
+    reference kernels compute them."""
     group_size: int = 2
-    """Tokens of a group, and of a page; on the CPU."""
-    gpu_group_size: int = 16
-    """The same on a GPU, where choosing among eight times as many takes longer than attending."""
+    """Tokens of a group, and of a page."""
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
-    recent_tokens: int = 0
-    """Always attended before the open chunk; a multiple of ``chunk_size``."""
     decode_budget: int = 656
     """Groups per query token and KV head (decode rule)."""
     prefill_group_size: int = 2
     """Tokens that are chosen together under the prefill rule, whole groups."""
     prefill_budget: int = 1093
-    """Groups of ``prefill_group_size`` per block of queries and KV head (prefill rule)."""
+    """Groups of ``prefill_group_size`` per query block and KV head (prefill rule)."""
     prefill_block: int = 16
-    """Neighbouring queries that share a selection under the prefill rule; divides
+    """Queries of a query block, which share a selection under the prefill rule; divides
     ``chunk_size``."""
     scoring_stride: int = 1
     """Under the prefill rule every n-th query of a block is scored."""
-    gpu_prefill_group_size: int = 16
-    """This and the next three: the same on a GPU, where scoring every query would take longer than
-    all the rest. Queries that are not scored look for what comes next: hence larger groups."""
-    gpu_prefill_budget: int = 136
-    gpu_prefill_block: int = 64
-    gpu_scoring_stride: int = 4
     paper_group_size: int = 16
     """Tokens of a group of the ``paper`` router, under both rules; whole groups."""
     paper_chunks: int = 20
     """Chunks that pass the chunk level of the ``paper`` router, under both rules."""
     trace_bin_tokens: int = 16
-    """Tokens whose attention mass a trace tells together; a multiple of ``group_size``."""
+    """Tokens that a trace counts together; a multiple of ``group_size``."""
 
     @property
     def budget_tokens(self) -> int:
-        """Tokens that a query may read per KV head by the decode rule, beyond those always read."""
+        """Tokens beyond the window that a query may attend to per KV head by the decode rule."""
         return self.decode_budget * self.group_size
 
+    @property
+    def groups_per_chunk(self) -> int:
+        """Groups of a chunk."""
+        return self.chunk_size // self.group_size
+
+    @property
+    def sink_chunks(self) -> int:
+        """Chunks of the sinks."""
+        return self.sink_tokens // self.chunk_size
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of sinks and a full open chunk."""
+        return self.sink_tokens + self.chunk_size
+
     def routed_groups(self, position: int) -> tuple[int, int]:
-        """The groups, from and to, that a query at ``position`` reads only if they are selected."""
-        per_chunk = self.chunk_size // self.group_size
-        first = self.sink_tokens // self.chunk_size
-        end = position // self.chunk_size - self.recent_tokens // self.chunk_size
-        return first * per_chunk, max(first, end) * per_chunk
+        """Return the groups [first, end) that a query at ``position`` attends to only if selected.
 
-    def with_budget(self, tokens: int) -> "RouterConfig":
-        """The same with so many tokens by the decode rule, and five thirds of that by the other.
-
-        Raises:
-            ValueError: that is less than a group from every stratum, in groups of the largest size.
+        All other groups up to the query are in its window.
         """
-        least = STRATA * max(self.gpu_group_size, self.gpu_prefill_group_size)
-        if tokens < least:
-            raise ValueError(f"budget must be at least {least} tokens")
-        shared = 5 * tokens // 3
-        return replace(
-            self,
-            decode_budget=tokens // self.group_size,
-            prefill_budget=shared // self.prefill_group_size,
-            gpu_prefill_budget=shared // self.gpu_prefill_group_size,
-        )
-
-    def on(self, device_type: str) -> "RouterConfig":
-        """The same as suits a device: "cpu" or "cuda"."""
-        if device_type == "cpu":
-            return self
-        return replace(
-            self,
-            group_size=self.gpu_group_size,
-            decode_budget=max(self.budget_tokens // self.gpu_group_size, 1),
-            prefill_group_size=self.gpu_prefill_group_size,
-            prefill_budget=self.gpu_prefill_budget,
-            prefill_block=self.gpu_prefill_block,
-            scoring_stride=self.gpu_scoring_stride,
-        )
+        first, end = self.sink_chunks, position // self.chunk_size
+        return first * self.groups_per_chunk, max(first, end) * self.groups_per_chunk
 
     def __post_init__(self) -> None:
         if self.chunk_size % self.prefill_group_size or self.prefill_group_size % self.group_size:
@@ -153,8 +137,8 @@ class RouterConfig:
             raise ValueError("trace_bin_tokens must be a multiple of group_size")
         if self.group_size % 2:
             raise ValueError("group_size must be even")
-        if self.sink_tokens % self.chunk_size or self.recent_tokens % self.chunk_size:
-            raise ValueError("sink_tokens and recent_tokens must be importance of chunk_size")
+        if self.sink_tokens % self.chunk_size:
+            raise ValueError("sink_tokens must be a multiple of chunk_size")
         if min(self.decode_budget, self.prefill_budget) < 1:
             raise ValueError("a budget must be at least one group")
 
@@ -166,32 +150,69 @@ class CacheConfig:
     context: int = 65_536
     """Tokens a session can hold."""
     host_budget_bytes: int | None = None
-    """K/V bytes kept in host memory; the rest lives on disk. None: all in host memory."""
-    disk_dir: Path | None = None
-    """Folder for the disk tier; None: the system's temporary folder."""
+    """K/V bytes that host memory holds; the rest lives on disk. None: all in host memory."""
     saved_dir: Path | None = None
-    """Folder of this session's saved state, which is then the disk tier's; None: none is kept."""
+    """Folder of this session's saved state, whose file of pages is then the disk tier. None:
+    nothing is saved, and the disk tier is an unnamed file in the system's temporary folder."""
     device_limit_bytes: int | None = None
-    """Memory of the GPU, as its driver counts it, that may be in use; None: all there is."""
+    """GPU memory that may be in use, as the driver counts it; None: all there is."""
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Everything the engine is built from, besides the model itself."""
+    """What a person chooses. The engine computes with what ``resolve`` makes of it.
 
-    router: RouterConfig = field(default_factory=RouterConfig)
+    Raises:
+        ValueError: the budget is below ``LEAST_BUDGET``.
+    """
+
+    router: RouterName = "hga"
+    budget_tokens: int = 1312
+    """Tokens beyond the window that a query may attend to per KV head by the decode rule."""
     cache: CacheConfig = field(default_factory=CacheConfig)
-    slice_tokens: int | None = None
-    """Tokens of one prefill step, a multiple of the chunk size; None: what suits the device."""
 
-    def on(self, device_type: str) -> "EngineConfig":
-        """The same with groups of the size that suits a device: "cpu" or "cuda"."""
-        return replace(self, router=self.router.on(device_type))
+    def __post_init__(self) -> None:
+        if self.budget_tokens < LEAST_BUDGET:
+            raise ValueError(f"budget must be at least {LEAST_BUDGET} tokens")
 
-    def slice_on(self, device_type: str) -> int:
-        """Tokens of one prefill step on a device: "cpu" or "cuda"."""
-        # On a GPU enough for the weights of every expert to be worth loading.
-        return self.slice_tokens or (1024 if device_type == "cpu" else 4096)
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What the engine is built from, besides the model itself."""
+
+    routing: Routing = field(default_factory=Routing)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    slice_tokens: int = 1024
+    """Tokens of one prefill step, a multiple of the chunk size."""
+
+
+def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
+    """Return the settings that a device computes with.
+
+    The prefill rule has five thirds of the decode rule's budget.
+
+    Args:
+        config: what a person chose.
+        device_type: "cpu" or "cuda".
+    """
+    tokens = config.budget_tokens
+    if device_type == "cpu":
+        routing = Routing(config.router, decode_budget=tokens // 2, prefill_budget=5 * tokens // 6)
+        return SessionConfig(routing, config.cache)
+    # Choosing among eight times as many groups would take longer than attending to them, scoring
+    # every query longer than all the rest. Queries that are not scored look for what comes next:
+    # hence larger groups.
+    routing = Routing(
+        kind=config.router,
+        group_size=16,
+        decode_budget=tokens // 16,
+        prefill_group_size=16,
+        prefill_budget=5 * tokens // 48,
+        prefill_block=64,
+        scoring_stride=4,
+    )
+    # A slice has enough tokens for the weights of every expert to be worth loading.
+    return SessionConfig(routing, config.cache, slice_tokens=4096)
 
 
 @dataclass(frozen=True)

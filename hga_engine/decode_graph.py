@@ -6,7 +6,7 @@ from collections.abc import Generator
 import torch
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import RouterConfig, SamplingParams
+from hga_engine.config import Routing, SamplingParams
 from hga_engine.errors import NotANumberError
 from hga_engine.kv_store.device import DeviceKVStore
 from hga_engine.kv_store.mirror import Mirror
@@ -41,7 +41,7 @@ class DecodeGraph:
     def __init__(
         self,
         weights: ModelWeights,
-        router: RouterConfig,
+        router: Routing,
         store: DeviceKVStore,
         index: RoutingIndex,
         decoder: Decoder,
@@ -180,7 +180,6 @@ class DecodeGraph:
         scale = 1 / math.sqrt(model.head_dim)
         hidden = self._decoder.embed(self._token)
         torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
-        self._end_chunk.sub_(router.recent_tokens // router.chunk_size)
         index_closed_chunk(self._position, cache.resident, *index.stacked(), window)
         for layer, weights in enumerate(self._weights.layers):
             heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)

@@ -14,7 +14,7 @@ import torch
 
 from hga_engine.attention.routed import RoutedAttention, Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import EngineConfig, ModelConfig, SamplingParams
+from hga_engine.config import ModelConfig, SamplingParams, SessionConfig
 from hga_engine.errors import ContextFullError
 from hga_engine.events import Event, FinishReason, PrefillProgress, TextDelta, Trace
 from hga_engine.forward import ForwardPass
@@ -39,7 +39,7 @@ class Engine:
         self,
         weights: ModelWeights,
         tokenizer: Tokenizer,
-        config: EngineConfig,
+        config: SessionConfig,
         model_name: str,
         model_fingerprint: str,
         kv_dtype: torch.dtype | None = None,
@@ -59,13 +59,13 @@ class Engine:
             SavedStateError: the saved state is damaged, or of another model, geometry or format.
         """
         self.tokenizer = tokenizer
-        self.config = config = config.on(weights.final_norm.device.type)
+        self.config = config
         self.model_config: ModelConfig = weights.config
         self.model_name = model_name
         self.fingerprint = model_fingerprint
         self._weights_bytes = weights.bytes()
         self._decoder = Decoder(weights)
-        model, router = weights.config, config.router
+        model, router = weights.config, config.routing
         self._device = device = weights.final_norm.device
         dtype = kv_dtype or weights.embedding.dtype
         tiers = self._tiers = make_tiers(weights, config, dtype)
@@ -85,7 +85,7 @@ class Engine:
                 config.cache.saved_dir,
                 model_name,
                 model_fingerprint,
-                config.router,
+                config.routing,
                 geometry(model, router, config.cache.context, dtype),
                 tiers.host,
                 self._index,
@@ -102,7 +102,7 @@ class Engine:
 
     def _make_graph(self, weights: ModelWeights) -> "DecodeGraph | None":
         """What decodes on a GPU; None: decoding takes single steps."""
-        tiers, router = self._tiers, self.config.router
+        tiers, router = self._tiers, self.config.routing
         if tiers.device is None or router.kind != "hga":
             return None
         # Not to be imported where there is no GPU.
@@ -352,7 +352,7 @@ class Engine:
         self._layer_mass.zero_()
         while True:
             position = self._stored
-            groups = position // self.config.router.group_size + 1
+            groups = position // self.config.routing.group_size + 1
             totals = AttentionTotals(groups, layer_mass=self._layer_mass)
             hidden = self._append([token], "decode", totals, with_mass=True)
             self._pending = []

@@ -6,7 +6,7 @@ import torch
 
 from hga_engine.attention.routed import RoutedAttention, Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import EngineConfig, ModelConfig
+from hga_engine.config import ModelConfig, SessionConfig
 from hga_engine.model.decoder import Decoder
 from hga_engine.pace import Pace
 from hga_engine.tiers import Tiers
@@ -26,7 +26,7 @@ class ForwardPass:
         decoder: Decoder,
         attention: RoutedAttention,
         tiers: Tiers,
-        config: EngineConfig,
+        config: SessionConfig,
         device: torch.device,
     ) -> None:
         """Say what is computed with.
@@ -44,11 +44,11 @@ class ForwardPass:
         self._decoder = decoder
         self._attention = attention
         self._tiers = tiers
-        self._slice_tokens = config.slice_on(device.type)
+        self._slice_tokens = config.slice_tokens
         self._device = device
 
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
-        """Ranges that end on importance of the slice size in the session, so on chunk borders.
+        """Ranges that end on multiples of the slice size in the session, so on chunk borders.
 
         Args:
             start: position of the first token.

@@ -1,19 +1,20 @@
 """From model files to an engine on a device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
-from hga_engine.config import DeviceName, EngineConfig, ModelConfig
+from hga_engine.config import DeviceName, EngineConfig, ModelConfig, resolve
 from hga_engine.engine import Engine
-from hga_engine.errors import HostBudgetError, NoGpuError, WeightMemoryError
+from hga_engine.errors import HostBudgetError, NoGpuError, SavedStateError, WeightMemoryError
 from hga_engine.memory import ledger, probes
 from hga_engine.memory.device_plan import plan_device
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.load import load_model, read_model_config, weights_dtype
 from hga_engine.model.synthetic import Topics, synthetic_weights
 from hga_engine.model.types import ModelWeights
+from hga_engine.saved_state.manifest import read_info
 from hga_engine.tokenizer.load import load_tokenizer
 from hga_engine.tokenizer.synthetic import synthetic_tokenizer
 from hga_engine.tokenizer.tokenizer import Tokenizer
@@ -126,18 +127,17 @@ def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto
         OutOfMemoryError: the session cannot fit.
     """
     model, chosen = read_model_config(files), choose_device(files, device)
-    config = config.on(chosen.type)
+    session = resolve(config, chosen.type)
     weights, device_bytes = ledger.weights_bytes(model, torch.bfloat16), 0
     if chosen != _CPU:
         free, total = torch.cuda.mem_get_info(chosen)
         table = 0 if model.tie_embeddings else model.vocab_size * model.hidden_size * 2
         on_device, weights = _weights_bytes(files) - table, table
         device_bytes = plan_device(
-            *(model, config, config.slice_on(chosen.type), on_device),
-            *(total - free, total, torch.bfloat16),
+            model, session, on_device, total - free, total, torch.bfloat16
         ).total
-    plan = ledger.predict(model, weights, config, torch.bfloat16, chosen.type)
-    free_disk = probes.free_disk_bytes(config.cache.disk_dir)
+    plan = ledger.predict(model, weights, session, torch.bfloat16, chosen.type)
+    free_disk = probes.available_disk_bytes(config.cache)
     ledger.check(plan, probes.available_memory_bytes(), free_disk)
     return Estimate(chosen.type, plan.total_host, device_bytes)
 
@@ -175,54 +175,34 @@ def synthetic_model(
 
 
 def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
-    """An engine over a model in memory, with the saved session or an empty one.
+    """Open an engine over a model in memory, with the saved session or an empty one.
 
     Raises:
         HostBudgetError: the configuration has a host budget, and the model is on a GPU.
         OutOfMemoryError: the ledger says that the session cannot fit.
         KVStoreError: the disk tier cannot be set up.
-        SavedStateError: the saved state is damaged, or of another model, geometry or format.
+        SavedStateError: the saved state is damaged, or of another model, geometry, routing
+            or format.
     """
     device_type = model.device_type
-    config = config.on(device_type)
+    session = resolve(config, device_type)
     if device_type != "cpu" and config.cache.host_budget_bytes is not None:
         raise HostBudgetError
     ledger.check(
         ledger.predict(
             model.weights.config,
             model.weights.host_bytes(),
-            config,
+            session,
             torch.bfloat16,
             device_type,
         ),
         probes.available_memory_bytes() + model.weights.host_bytes(),
         probes.available_disk_bytes(config.cache),
     )
+    if config.cache.saved_dir is not None:
+        saved = read_info(config.cache.saved_dir)
+        if saved is not None and saved.routing != asdict(session.routing):
+            raise SavedStateError("The saved K/V was made on another device or by another version.")
     return Engine(
-        model.weights, model.tokenizer, config, model.name, model.fingerprint, torch.bfloat16
+        model.weights, model.tokenizer, session, model.name, model.fingerprint, torch.bfloat16
     )
-
-
-def load_engine(
-    files: ModelFiles,
-    config: EngineConfig,
-    progress: Callable[[str, float], None] | None = None,
-    device: DeviceName = "auto",
-) -> Engine:
-    """Load a model and open a session, as ``prepare_model`` and ``open_engine`` do.
-
-    Args:
-        files: where the model is.
-        config: routing, context and budgets.
-        progress: told what is being done and how far, 0 to 1.
-        device: where to compute.
-
-    Raises:
-        ModelFileError: a file is missing, damaged or of an unknown kind.
-        NoGpuError: a GPU is asked for, and none can be used.
-        HostBudgetError: the configuration has a host budget, and the model is on a GPU.
-        OutOfMemoryError: the ledger says that the session cannot fit.
-        KVStoreError: the disk tier cannot be set up.
-        SavedStateError: the saved state is damaged, or of another model, geometry or format.
-    """
-    return open_engine(prepare_model(files, progress, device), config)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import EngineConfig
+from hga_engine.config import SessionConfig
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_engine.memory.device_plan import DevicePlan, plan_device
@@ -43,7 +43,7 @@ class Tiers:
             torch.cuda.empty_cache()
 
 
-def make_tiers(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype) -> Tiers:
+def make_tiers(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype) -> Tiers:
     """Tiers without tokens, where the weights are.
 
     Args:
@@ -56,20 +56,20 @@ def make_tiers(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype) 
         KVStoreError: the disk tier cannot be set up.
         MemoryError: host memory cannot be pinned.
     """
-    model, router, device = weights.config, config.router, weights.final_norm.device
+    model, routing, device = weights.config, config.routing, weights.final_norm.device
     plan = plan_session(weights, config, dtype) if is_gpu(device) else None
-    host = TieredKVStore(model, router, config.cache, dtype, is_pinned=plan is not None)
-    index = RoutingIndex(model, router, config.cache.context, dtype, device)
+    host = TieredKVStore(model, routing, config.cache, dtype, is_pinned=plan is not None)
+    index = RoutingIndex(model, routing, config.cache.context, dtype, device)
     if plan is None:
         return Tiers(host, None, index, 0)
     # Not to be imported where there is no GPU.
     from hga_engine.kv_store.device import DeviceKVStore
 
-    on_device = DeviceKVStore(model, router, host, dtype, device, plan.cached_pages)
+    on_device = DeviceKVStore(model, routing, host, dtype, device, plan.cached_pages)
     return Tiers(host, on_device, index, plan.total)
 
 
-def plan_session(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype) -> DevicePlan:
+def plan_session(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype) -> DevicePlan:
     """What a session will take of the GPU's memory, beside the weights that are there.
 
     Args:
@@ -85,8 +85,7 @@ def plan_session(weights: ModelWeights, config: EngineConfig, dtype: torch.dtype
     now, weights_bytes = device_memory(device), weights.device_bytes()
     return plan_device(
         weights.config,
-        config.on(device.type),
-        config.slice_on(device.type),
+        config,
         weights_bytes,
         now.used_bytes - weights_bytes,
         now.total_bytes,

@@ -77,7 +77,7 @@ def score_text(
         dense: whether it attends to everything, so that there is nothing to cover.
     """
     model, tokens = engine.model_config, len(sample.token_ids)
-    stride = max(engine.config.router.chunk_size, tokens // _SAMPLES)
+    stride = max(engine.config.routing.chunk_size, tokens // _SAMPLES)
     coverage = None if dense else Coverage(model.num_layers, model.num_kv_heads, stride)
     totals = AttentionTotals(0, coverage, tokens)
     parts = []

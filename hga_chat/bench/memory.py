@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hga_chat.bench.speed import watched_device
-from hga_engine.config import EngineConfig, SamplingParams
+from hga_engine.config import EngineConfig, SamplingParams, resolve
 from hga_engine.memory import ledger, probes
 from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.status import device_name
@@ -60,9 +60,13 @@ def run_memory(
 def _one_context(
     model: LoadedModel, document: list[int], config: EngineConfig, before: int
 ) -> dict[str, Any]:
-    device_type = model.weights.final_norm.device.type
+    session = resolve(config, model.device_type)
     plan = ledger.predict(
-        model.weights.config, model.weights.host_bytes(), config, torch.bfloat16, device_type
+        model.weights.config,
+        model.weights.host_bytes(),
+        session,
+        torch.bfloat16,
+        model.device_type,
     )
     engine = open_engine(model, config)
     try:

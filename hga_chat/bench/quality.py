@@ -1,7 +1,7 @@
 """How far routed attention is from dense attention, on the same texts with the same model."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from hga_chat.bench.measure import (
 from hga_chat.bench.tasks import TaskSet, make_tasks, single_token_words
 from hga_chat.bench.text import depths, make_needles, plant_from
 from hga_engine.attention.routed import Rule
-from hga_engine.config import EngineConfig, RouterConfig, RouterName
+from hga_engine.config import EngineConfig, RouterName
 from hga_engine.opening import LoadedModel, open_engine
 
 _QUESTION_ROOM = 256 + max(COPY_TOKENS, TASK_TOKENS)
@@ -78,23 +78,27 @@ def run_quality(
     ]
     plain = [sample for sample in samples if not sample.tasks]
     hard = [sample for sample in samples if sample.tasks]
-    routers = list(_routers(plan, config.router))
-    measured = partial(_measure, model, config, plan.context, plain, hard)
+    configs = [
+        dataclasses.replace(config, router=name, budget_tokens=budget)
+        for name in plan.routers
+        for budget in plan.budgets
+    ]
+    measured = partial(_measure, model, plan.context, plain, hard)
     # Dense attention is the same under both rules; whole blocks are faster.
-    dense_router = dataclasses.replace(config.router, kind="dense")
-    dense, dense_answers = measured(dense_router, "prefill", partial(_note_as, note, "dense"))
+    dense_config = dataclasses.replace(config, router="dense")
+    dense, dense_answers = measured(dense_config, "prefill", partial(_note_as, note, "dense"))
     dense_families = families(hard, dense_answers)
     runs = []
-    for router in routers:
+    for one in configs:
         for rule in plan.rules:
-            budget = router.budget_tokens
-            name = f"{router.kind}, {budget} tokens, {rule} rule"
-            scored, answers = measured(router, rule, partial(_note_as, note, name))
+            name = f"{one.router}, {one.budget_tokens} tokens, {rule} rule"
+            scored, answers = measured(one, rule, partial(_note_as, note, name))
             figures = compare(scored, dense)
             figures["tasks"] = families(hard, answers)
             for family, row in figures["tasks"].items():
                 row["answer_gap_nats"] = row["answer_nats"] - dense_families[family]["answer_nats"]
-            runs.append({"router": router.kind, "rule": rule, "budget_tokens": budget, **figures})
+            run = {"router": one.router, "rule": rule, "budget_tokens": one.budget_tokens}
+            runs.append({**run, **figures})
             note(f"{name}: {figures['gap_nats']:+.4f} nats, {figures['sparsity']:.2%} read")
     first = [(run["router"], run["budget_tokens"]) == _key(runs[0]) for run in runs]
     return {
@@ -119,27 +123,20 @@ def _key(run: dict[str, Any]) -> tuple[str, int]:
     return run["router"], run["budget_tokens"]
 
 
-def _routers(plan: QualityPlan, router: RouterConfig) -> Iterator[RouterConfig]:
-    for name in plan.routers:
-        for budget in plan.budgets:
-            yield dataclasses.replace(router, kind=name).with_budget(budget)
-
-
 def _measure(
     model: LoadedModel,
-    config: EngineConfig,
     context: int,
     plain: Sequence[Sample],
     hard: Sequence[Sample],
-    router: RouterConfig,
+    config: EngineConfig,
     rule: Rule,
     note: Note,
 ) -> tuple[list[Scored], list[Answered]]:
     """Every text by one way of attending."""
     cache = dataclasses.replace(config.cache, context=context + _QUESTION_ROOM)
-    engine = open_engine(model, dataclasses.replace(config, router=router, cache=cache))
+    engine = open_engine(model, dataclasses.replace(config, cache=cache))
     try:
-        is_dense = router.kind == "dense"
+        is_dense = config.router == "dense"
         scored = [score_text(engine, sample, rule, note, dense=is_dense) for sample in plain]
         return scored, [answer_tasks(engine, sample, rule, note) for sample in hard]
     finally:

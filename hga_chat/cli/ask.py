@@ -169,7 +169,7 @@ def _report(
 ) -> dict[str, object]:
     """The object that ``--json`` prints. Times in seconds, first token counted from reading."""
     engine, finished = conversation.engine, answer.finished
-    memory, router = engine.memory(), engine.config.router
+    memory, routing = engine.memory(), engine.config.routing
     documents = conversation.layout.documents if conversation.layout else ()
     return {
         "answer": answer.text,
@@ -206,8 +206,8 @@ def _report(
             "host_peak_bytes": memory.host_peak_bytes,
         },
         "routing": {
-            "router": router.kind,
-            "budget_tokens": router.budget_tokens,
+            "router": routing.kind,
+            "budget_tokens": routing.budget_tokens,
             "sparsity": round(finished.sparsity, 5),
         },
     }

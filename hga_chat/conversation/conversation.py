@@ -93,7 +93,7 @@ class Conversation:
         same = common_prefix(self.engine.token_ids, self._text())
         if same >= self.document_end:
             return same
-        return same - same % self.engine.config.router.chunk_size
+        return same - same % self.engine.config.routing.chunk_size
 
     def prefill(self, cancel: threading.Event | None = None) -> Iterator[PrefillProgress]:
         """Read what is unread into the engine.

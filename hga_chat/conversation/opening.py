@@ -1,7 +1,7 @@
 """Conversations over saved sessions: what of a session still holds, and what is read again."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from hga_chat.sessions.saved import SavedSession
 from hga_chat.sessions.store import SessionStore
 from hga_chat.sessions.types import Origin, SessionError, SessionInfo
 from hga_chat.settings import Settings
-from hga_engine import saved_state
 from hga_engine.errors import EngineError, KVStoreError, SavedStateError
 
 if TYPE_CHECKING:
@@ -257,16 +256,12 @@ def _open_engine(
     """An engine that holds what K/V was saved, as far as it is whole and of the same making."""
     from hga_engine.opening import open_engine
 
-    config = settings.engine().on(model.device_type)
+    config = settings.engine()
     if saved is None:
         return open_engine(model, config)
     kept = replace(config, cache=replace(config.cache, saved_dir=saved.kv_folder))
     for _ in range(2):
         try:
-            held = saved_state.read_info(saved.kv_folder)
-            if held is not None and held.router != asdict(config.router):
-                saved.drop_state()
-                notes.append("The saved K/V was made on another device or by another version.")
             return open_engine(model, kept)
         except SavedStateError as error:
             notes.append(str(error))

@@ -102,7 +102,7 @@ def verify(
     effects = []
     try:
         whole = _score(engine, start, question, answer)
-        size = engine.config.router.group_size
+        size = engine.config.routing.group_size
         taken = [_groups_of(source, conversation.document_start, size) for source in turn.sources]
         for source, groups, blind in zip(
             turn.sources, taken, _elsewhere(conversation, taken, size), strict=True

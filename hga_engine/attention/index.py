@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.config import ModelConfig, Routing
 from hga_engine.kv_store.store import KVStore
 from hga_engine.memory.probes import is_gpu
 from hga_kernels import Packing, code_shape, empty_on_huge_pages, index_chunks, summarize
@@ -56,7 +56,7 @@ class RoutingIndex:
     def __init__(
         self,
         model: ModelConfig,
-        router: RouterConfig,
+        router: Routing,
         context: int,
         dtype: torch.dtype,
         device: torch.device,

@@ -11,7 +11,7 @@ from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.router import select
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.config import ModelConfig, Routing
 from hga_engine.events import Trace
 from hga_engine.kv_store.store import KVStore
 from hga_kernels import attend_pages, attention_lse
@@ -46,7 +46,7 @@ class _Choice:
         return importance if self.pages == 1 else importance.repeat_interleave(self.pages, -1)
 
 
-def _choice(router: RouterConfig, rule: Rule) -> _Choice:
+def _choice(router: Routing, rule: Rule) -> _Choice:
     """What a router chooses by a rule."""
     size = router.group_size if rule == "decode" else router.prefill_group_size
     budget = router.decode_budget if rule == "decode" else router.prefill_budget
@@ -89,7 +89,7 @@ class RoutedAttention:
     def __init__(
         self,
         model: ModelConfig,
-        router: RouterConfig,
+        router: Routing,
         store: KVStore,
         index: RoutingIndex,
         device: torch.device,
@@ -102,7 +102,6 @@ class RoutedAttention:
         self._kv_heads = model.num_kv_heads
         self._scale = 1 / math.sqrt(model.head_dim)
         self._sink_chunks = router.sink_tokens // router.chunk_size
-        self._recent_chunks = router.recent_tokens // router.chunk_size
         self._groups_per_chunk = router.chunk_size // router.group_size
         self._told_together = router.trace_bin_tokens // router.group_size
         self._choices = {rule: _choice(router, rule) for rule in get_args(Rule)}
@@ -225,7 +224,7 @@ class RoutedAttention:
     def _pages_per_block(self, length: int) -> int:
         if self._router.kind == "dense":
             return -(-length // self._router.group_size)
-        always = self._sink_chunks + self._recent_chunks + 1
+        always = self._sink_chunks + 1
         most = max(choice.budget * choice.pages for choice in self._choices.values())
         return always * self._groups_per_chunk + most
 
@@ -380,8 +379,7 @@ class RoutedAttention:
             recent = torch.arange(int(last.max()) + 1, dtype=torch.int32).expand(blocks, -1)
         else:
             sinks = torch.arange(self._sink_chunks * per_chunk, dtype=torch.int32)
-            window = torch.arange((self._recent_chunks + 1) * per_chunk, dtype=torch.int32)
-            recent = (chunks[:, None] - self._recent_chunks) * per_chunk + window
+            recent = chunks[:, None] * per_chunk + torch.arange(per_chunk, dtype=torch.int32)
             recent = recent.masked_fill(recent < len(sinks), -1)
             sinks = sinks.expand(blocks, -1)
         always = torch.cat((sinks, recent), 1)
@@ -389,15 +387,14 @@ class RoutedAttention:
         seen = (positions[:, :, None] - always[:, None] * size + 1).clamp(0, size)
         attended = seen.masked_fill(always[:, None] < 0, 0).sum(2)
         wide = always[:, None].expand(-1, self._kv_heads, -1)
-        end_chunks = chunks - self._recent_chunks
         # Made on the host, where their size is known without waiting for the device.
         wide = wide.to(self._device)
         return _Blocks(
             positions=positions.to(self._device),
             sinks=wide[:, :, : sinks.shape[1]],
             recent=wide[:, :, sinks.shape[1] :],
-            end_chunks=end_chunks.to(self._device),
-            last_chunk=int(end_chunks.max()),
+            end_chunks=chunks.to(self._device),
+            last_chunk=int(chunks.max()),
             place=start % self._router.prefill_block,
             attended_by_query=attended,
             attended=int(attended.sum()) * self._kv_heads,

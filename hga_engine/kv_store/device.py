@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hga_engine.config import ModelConfig, RouterConfig
+from hga_engine.config import ModelConfig, Routing
 from hga_engine.errors import ContextFullError
 from hga_engine.kv_store.mirror import Mirror
 from hga_engine.kv_store.store import TierUsage
@@ -35,11 +35,10 @@ class PageCache:
         return sum(part.numel() * part.element_size() for part in parts)
 
 
-def window_of(router: RouterConfig) -> Window:
+def window_of(router: Routing) -> Window:
     """The groups per KV head that decoding always holds on the device."""
-    recent = router.recent_tokens + router.chunk_size
     size = router.group_size
-    return Window(router.sink_tokens // size, recent // size, size)
+    return Window(router.sink_tokens // size, router.chunk_size // size, size)
 
 
 class DeviceKVStore:
@@ -60,7 +59,7 @@ class DeviceKVStore:
     def __init__(
         self,
         model: ModelConfig,
-        router: RouterConfig,
+        router: Routing,
         host: TieredKVStore,
         dtype: torch.dtype,
         device: torch.device,

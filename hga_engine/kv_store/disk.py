@@ -56,23 +56,19 @@ class DiskTier:
     caller decides which pages are written, read and forgotten.
     """
 
-    def __init__(
-        self, space: PageSpace, page_bytes: int, directory: Path | None, path: Path | None = None
-    ) -> None:
+    def __init__(self, space: PageSpace, page_bytes: int, path: Path | None = None) -> None:
         """Set up an empty tier; ``open`` or the first write creates its file.
 
         Args:
             space: numbering of the pages.
             page_bytes: size of one page.
-            directory: folder of a file without a name; None: the system's temporary folder.
-            path: name of the file, if it is to stay; ``directory`` is then not used.
+            path: name of the file, if it is to stay; None: an unnamed file in the system's
+                temporary folder.
         """
         self._space = space
         self._page_bytes = page_bytes
-        self._directory = Path(tempfile.gettempdir()) if directory is None else directory
+        self._directory = Path(tempfile.gettempdir()) if path is None else path.parent
         self.path = path
-        if path is not None:
-            self._directory = path.parent
         self._held = np.zeros(space.num_pages, dtype=np.bool_)
         self._unsynced = np.zeros(space.num_pages, dtype=np.bool_)
         self._lost = np.zeros(space.num_pages, dtype=np.bool_)

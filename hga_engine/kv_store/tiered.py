@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hga_engine.config import PAGES, CacheConfig, ModelConfig, RouterConfig
+from hga_engine.config import PAGES, CacheConfig, ModelConfig, Routing
 from hga_engine.errors import ContextFullError, KVStoreError
 from hga_engine.kv_store.disk import DiskTier, PageNumbers, PageSpace
 from hga_engine.kv_store.residency import Residency
@@ -43,7 +43,7 @@ class TieredKVStore:
     def __init__(
         self,
         model: ModelConfig,
-        router: RouterConfig,
+        router: Routing,
         cache: CacheConfig,
         dtype: torch.dtype,
         device: torch.device = _CPU,
@@ -79,7 +79,7 @@ class TieredKVStore:
         path = None if cache.saved_dir is None else cache.saved_dir / PAGES
         self._disk: DiskTier | None = None
         if share < space.pages_per_layer or path is not None:
-            self._disk = DiskTier(space, page_bytes, cache.disk_dir, path)
+            self._disk = DiskTier(space, page_bytes, path)
             if path is None:
                 self._disk.open()
         self.pinned: torch.Tensor | None = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from hga_engine.config import EngineConfig, ModelConfig
+from hga_engine.config import ModelConfig, SessionConfig
 from hga_engine.errors import GpuMemoryError
 from hga_kernels import SELECTION_BYTES
 from hga_kernels.reference.pages import least_slots
@@ -26,7 +26,7 @@ class DevicePlan:
     layer_pools: int
     """K/V of the layer that is being computed and of the next one."""
     window: int
-    """Sinks and recent tokens of all layers, for decoding."""
+    """Sinks and open chunk of all layers, for decoding."""
     page_cache: int
     workspace: int
     cached_pages: int
@@ -40,8 +40,7 @@ class DevicePlan:
 
 def plan_device(
     model: ModelConfig,
-    config: EngineConfig,
-    slice_tokens: int,
+    config: SessionConfig,
     weights_bytes: int,
     driver_bytes: int,
     total_bytes: int,
@@ -56,8 +55,7 @@ def plan_device(
 
     Args:
         model: geometry.
-        config: context, routing, and the limit.
-        slice_tokens: of one prefill step.
+        config: context, routing, slice size and the limit.
         weights_bytes: on the device.
         driver_bytes: in use without them.
         total_bytes: memory of the device.
@@ -66,7 +64,7 @@ def plan_device(
     Raises:
         GpuMemoryError: the session does not fit.
     """
-    router, context = config.router, config.cache.context
+    router, context = config.routing, config.cache.context
     groups = -(-context // router.group_size)
     chunks = -(-context // router.chunk_size)
     per_chunk = router.chunk_size // router.group_size
@@ -82,9 +80,9 @@ def plan_device(
     elif router.kind == "paper":
         index = heads * chunks * row * (1 + router.chunk_size // router.paper_group_size)
     pools = 2 * model.num_kv_heads * groups * page
-    always = (router.sink_tokens + router.recent_tokens + router.chunk_size) // router.group_size
+    always = router.window_tokens // router.group_size
     window = heads * (always * page + groups * 4)
-    workspace = _workspace(model, config, slice_tokens, dtype) + _FRAGMENTS
+    workspace = _workspace(model, config, dtype) + _FRAGMENTS
     limit = min(total_bytes, config.cache.device_limit_bytes or total_bytes)
     left = limit - driver_bytes - weights_bytes - index - pools - window - workspace
     hidden = context * model.hidden_size * dtype.itemsize
@@ -115,11 +113,9 @@ def plan_device(
     )
 
 
-def _workspace(
-    model: ModelConfig, config: EngineConfig, slice_tokens: int, dtype: torch.dtype
-) -> int:
-    router, context = config.router, config.cache.context
-    tokens = min(slice_tokens, context)
+def _workspace(model: ModelConfig, config: SessionConfig, dtype: torch.dtype) -> int:
+    router, context = config.routing, config.cache.context
+    tokens = min(config.slice_tokens, context)
     heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
     attended = model.num_query_heads * model.head_dim
     if model.num_experts:

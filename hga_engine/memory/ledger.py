@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hga_engine.config import EngineConfig, ModelConfig
+from hga_engine.config import ModelConfig, SessionConfig
 from hga_engine.errors import DiskSpaceError, HostMemoryError
 
 _MIB = 2**20
@@ -72,7 +72,7 @@ def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
 def predict(
     model: ModelConfig,
     weights: int,
-    config: EngineConfig,
+    config: SessionConfig,
     dtype: torch.dtype,
     device_type: str = "cpu",
 ) -> Ledger:
@@ -97,7 +97,7 @@ def predict(
         dtype: of K/V and hidden states.
         device_type: what computes; of a GPU's memory `plan_device` tells.
     """
-    router, context = config.router, config.cache.context
+    router, context = config.routing, config.cache.context
     groups = -(-context // router.group_size)
     chunks = -(-context // router.chunk_size)
     places = model.num_layers * model.num_kv_heads
@@ -146,20 +146,21 @@ def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> No
         raise DiskSpaceError(ledger, free_disk_bytes)
 
 
-def _slice_elements(model: ModelConfig, config: EngineConfig) -> int:
+def _slice_elements(model: ModelConfig, config: SessionConfig) -> int:
     """Elements of one slice's activations."""
     heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
     expert = 3 * model.expert_intermediate_size + model.hidden_size
     mlp = max(3 * model.intermediate_size, model.experts_per_token * expert)
-    tokens = min(config.slice_on("cpu"), config.cache.context)
+    tokens = min(config.slice_tokens, config.cache.context)
     return tokens * (3 * model.hidden_size + heads + mlp)
 
 
-def _block_elements(model: ModelConfig, config: EngineConfig) -> int:
+def _block_elements(model: ModelConfig, config: SessionConfig) -> int:
     """Elements of the scores and the gathered K/V of one block of queries."""
-    router, context = config.router, config.cache.context
-    attended = router.sink_tokens + router.recent_tokens + router.chunk_size
-    attended = min(attended + router.prefill_budget * router.prefill_group_size, context)
+    router, context = config.routing, config.cache.context
+    attended = min(
+        router.window_tokens + router.prefill_budget * router.prefill_group_size, context
+    )
     if router.kind == "dense":
         attended = context
     scored = -(-router.prefill_block // router.scoring_stride) * context

@@ -63,7 +63,7 @@ def free_disk_bytes(directory: Path | None) -> int:
 def available_disk_bytes(cache: CacheConfig) -> int:
     """Room for a session's K/V on disk: what is free, and what its file of pages takes already."""
     if cache.saved_dir is None:
-        return free_disk_bytes(cache.disk_dir)
+        return free_disk_bytes(None)
     try:
         taken = (cache.saved_dir / PAGES).stat().st_blocks * 512
     except OSError:

@@ -11,7 +11,21 @@ from typing import Any
 
 from hga_engine.errors import SavedStateError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_ROUTER_FIELDS_1 = {
+    "router": "kind",
+    "paper_kept_chunks": "paper_chunks",
+    "traced_tokens": "trace_bin_tokens",
+}
+"""Fields of a version-1 router that have other names in ``Routing``."""
+_UNUSED_1 = (
+    "gpu_group_size",
+    "gpu_prefill_group_size",
+    "gpu_prefill_budget",
+    "gpu_prefill_block",
+    "gpu_scoring_stride",
+)
+"""Settings of the GPU, which a version-1 state of either device held beside those in use."""
 MANIFEST = "state.json"
 _BLOCK = 1 << 20
 
@@ -67,7 +81,8 @@ class Manifest:
 
     model_name: str
     fingerprint: str
-    router: dict[str, Any]
+    routing: dict[str, Any]
+    """Fields of ``Routing`` of the engine that saved it last."""
     geometry: Geometry
     tokens: int
     """Tokens of the session; those from ``stored`` on have no K/V yet."""
@@ -103,12 +118,11 @@ class SavedInfo:
     model_name: str
     fingerprint: str
     """Of the model, as ``Engine.fingerprint``."""
-    router: dict[str, Any]
-    """Fields of ``RouterConfig`` of the engine that saved it last."""
+    routing: dict[str, Any]
+    """Fields of ``Routing`` of the engine that saved it last."""
     context: int
     disk_bytes: int
     """What the folder's files take on disk."""
-    format_version: int
 
 
 def read_info(folder: Path) -> SavedInfo | None:
@@ -124,10 +138,9 @@ def read_info(folder: Path) -> SavedInfo | None:
         tokens=manifest.tokens,
         model_name=manifest.model_name,
         fingerprint=manifest.fingerprint,
-        router=manifest.router,
+        routing=manifest.routing,
         context=manifest.geometry.context,
         disk_bytes=_disk_bytes(folder),
-        format_version=FORMAT_VERSION,
     )
 
 
@@ -147,12 +160,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         body = json.loads(text)
         version = body.pop("format")
-        if type(version) is int and version != FORMAT_VERSION:
+        if type(version) is int and not 1 <= version <= FORMAT_VERSION:
             raise SavedStateError(
-                f"{path}: has format {version}, this version reads {FORMAT_VERSION}."
+                f"{path}: has format {version}, this version reads up to {FORMAT_VERSION}."
             )
-        if version != FORMAT_VERSION or body.pop("crc32") != _checksum(body):
+        if type(version) is not int or body.pop("crc32") != _checksum(body):
             raise ValueError("checksum")
+        if version == 1:
+            body["routing"] = _routing_from_1(body.pop("router"))
         geometry = Geometry(**body.pop("geometry"))
         token_file = FileRecord(**body.pop("token_file"))
         index = body.pop("index")
@@ -161,6 +176,20 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest(geometry=geometry, token_file=token_file, index=index, **body)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise damaged(path) from error
+
+
+def _routing_from_1(router: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``Routing`` that a version-1 router stands for.
+
+    K/V, index and token files are the same in both versions. A setting that there no longer is
+    stays as it was, so that the result equals no routing and the K/V is computed anew.
+    """
+    routing = {_ROUTER_FIELDS_1.get(name, name): value for name, value in router.items()}
+    for name in _UNUSED_1:
+        routing.pop(name, None)
+    if routing.get("recent_tokens") == 0:
+        del routing["recent_tokens"]
+    return routing
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import PAGES, ModelConfig, RouterConfig
+from hga_engine.config import PAGES, ModelConfig, Routing
 from hga_engine.errors import SavedStateError, StorageError
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
@@ -51,7 +51,7 @@ class SavedState:
         folder: Path,
         model_name: str,
         fingerprint: str,
-        router: RouterConfig,
+        routing: Routing,
         geometry: Geometry,
         store: TieredKVStore,
         index: RoutingIndex,
@@ -63,7 +63,7 @@ class SavedState:
             folder: of the state; made when it is first saved.
             model_name: for reports.
             fingerprint: of the model.
-            router: how the session is routed.
+            routing: of the session.
             geometry: of the store.
             store: holds the session's K/V; its disk tier is the folder's file of pages.
             index: of the session.
@@ -73,7 +73,7 @@ class SavedState:
         self._folder = folder
         self._model_name = model_name
         self._fingerprint = fingerprint
-        self._router = router
+        self._routing = routing
         self._geometry = geometry
         self._store = store
         self._index = index
@@ -180,7 +180,7 @@ class SavedState:
         manifest = Manifest(
             model_name=self._model_name,
             fingerprint=self._fingerprint,
-            router=asdict(self._router),
+            routing=asdict(self._routing),
             geometry=self._geometry,
             tokens=len(token_ids),
             stored=stored,
@@ -241,13 +241,13 @@ class SavedState:
         return replace(index, chunks=chunks) if chunks else None
 
     def _no_index(self) -> IndexRecord:
-        router = self._router
+        routing = self._routing
         return IndexRecord(
             _NO_FILE,
             0,
-            router.kind,
-            router.chunk_size,
-            router.paper_group_size,
+            routing.kind,
+            routing.chunk_size,
+            routing.paper_group_size,
             self._index.packing,
         )
 
@@ -262,16 +262,14 @@ class SavedState:
         return StorageError("The session cannot be saved", self._folder, error, is_saved=True)
 
 
-def geometry(
-    model: ModelConfig, router: RouterConfig, context: int, dtype: torch.dtype
-) -> Geometry:
+def geometry(model: ModelConfig, routing: Routing, context: int, dtype: torch.dtype) -> Geometry:
     """The geometry of a session's K/V."""
     return Geometry(
         layers=model.num_layers,
         kv_heads=model.num_kv_heads,
         head_dim=model.head_dim,
-        group_size=router.group_size,
+        group_size=routing.group_size,
         context=context,
         dtype=str(dtype).removeprefix("torch."),
-        page_bytes=2 * router.group_size * model.head_dim * dtype.itemsize,
+        page_bytes=2 * routing.group_size * model.head_dim * dtype.itemsize,
     )

@@ -50,10 +50,12 @@ def test_every_kind_is_read_from_environment_and_file(config):
     assert settings.router == "paper"
 
 
-def test_budget_is_the_decode_rule_and_reading_gets_more():
-    router = Settings(budget=160).engine().router
-    assert router.group_size * router.decode_budget == 160
-    assert router.prefill_group_size * router.prefill_budget == 266
+def test_the_budget_is_that_of_the_decode_rule_and_prefill_gets_more():
+    from hga_engine.config import resolve
+
+    routing = resolve(Settings(budget=160).engine(), "cpu").routing
+    assert routing.group_size * routing.decode_budget == 160
+    assert routing.prefill_group_size * routing.prefill_budget == 266
 
 
 @pytest.mark.parametrize(

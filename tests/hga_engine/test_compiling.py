@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hga_engine import compiling
-from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
+from hga_engine.config import CacheConfig, EngineConfig, SamplingParams, SessionConfig
 from hga_engine.errors import OutOfMemoryError
 from hga_engine.opening import LoadedModel
 from tests.support.tiny_engine import LLAMA, FakeTokenizer, random_weights
@@ -29,7 +29,7 @@ class Rehearsed:
 
     made: list["Rehearsed"]
 
-    def __init__(self, weights: Any, tokenizer: Any, config: EngineConfig, *_: Any) -> None:
+    def __init__(self, weights: Any, tokenizer: Any, config: SessionConfig, *_: Any) -> None:
         self.model_config = weights.config
         self.layers = len(weights.layers)
         self.config = config
@@ -92,7 +92,7 @@ def test_kernels_are_compiled_once_and_told_of(made: list[Rehearsed]) -> None:
     "config",
     [
         replace(CONFIG, cache=CacheConfig(2048)),
-        replace(CONFIG, router=replace(CONFIG.router, kind="paper")),
+        replace(CONFIG, router="paper"),
     ],
 )
 def test_another_kind_of_session_takes_others(made: list[Rehearsed], config: EngineConfig) -> None:

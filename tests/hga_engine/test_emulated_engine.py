@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hga_engine import compiling, tiers
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
+from hga_engine.config import CacheConfig, EngineConfig, Routing, SamplingParams, SessionConfig
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
 from hga_engine.memory.device_plan import plan_device
@@ -35,21 +35,18 @@ from tests.support.emulated_gpu import emulated_gpu
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
-PARTIAL = RouterConfig(
+PARTIAL = Routing(
     group_size=16,
     sink_tokens=64,
-    recent_tokens=64,
     decode_budget=8,
     prefill_group_size=16,
     prefill_budget=8,
     prefill_block=64,
     scoring_stride=16,
-    gpu_prefill_budget=8,
-    gpu_scoring_stride=16,
 )
 FINE = replace(PARTIAL, group_size=2, decode_budget=64)
-# A chunk may be chosen as soon as it is closed; all are, for FP8 would choose others now and then.
-NEAR = replace(PARTIAL, recent_tokens=0, decode_budget=20, prefill_budget=20, gpu_prefill_budget=20)
+# All closed chunks are chosen: with FP8, a partial choice would differ now and then.
+NEAR = replace(PARTIAL, decode_budget=20, prefill_budget=20)
 DENSE = replace(
     LLAMA, num_layers=2, hidden_size=128, num_query_heads=4, head_dim=32, intermediate_size=128
 )
@@ -62,8 +59,8 @@ EXPERTS = replace(
 )
 
 
-def make(weights: ModelWeights, router: RouterConfig) -> Engine:
-    config = EngineConfig(router, CacheConfig(512), slice_tokens=192)
+def make(weights: ModelWeights, routing: Routing) -> Engine:
+    config = SessionConfig(routing, CacheConfig(512), slice_tokens=192)
     tokenizer: Any = FakeTokenizer()
     return Engine(weights, tokenizer, config, "tiny", "0" * 64)
 
@@ -86,7 +83,7 @@ def experts() -> ModelWeights:
 @pytest.mark.parametrize(
     ("drawn", "router", "later"),
     [
-        # In the second turn the chunk that the first one closed has left the recent window.
+        # In the second turn the chunk that the first one closed has left the window.
         pytest.param(dense, PARTIAL, 66, id="dense"),
         pytest.param(dense, FINE, 66, id="dense, groups of 2", marks=pytest.mark.exhaustive),
         pytest.param(experts, NEAR, 9, id="fp8-experts"),
@@ -94,7 +91,7 @@ def experts() -> ModelWeights:
 )
 def test_answers_are_those_of_the_cpu(
     drawn: Callable[[], ModelWeights],
-    router: RouterConfig,
+    router: Routing,
     later: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,9 +181,11 @@ def test_kernels_can_be_compiled_beforehand(
     """The session they are compiled with takes the engine's way from the text to an answer."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compiling, "_QUESTIONS", (2,))
+    session = SessionConfig(PARTIAL, CacheConfig(192))
+    monkeypatch.setattr(compiling, "resolve", lambda *_: session)
     tokenizer: Any = FakeTokenizer()
     model = LoadedModel(dense(), tokenizer, "tiny", "0" * 64)
     with emulated_gpu():
-        compiling.compile_kernels(model, EngineConfig(PARTIAL, CacheConfig(192)))
+        compiling.compile_kernels(model, EngineConfig())
     [mark] = tmp_path.iterdir()
     assert mark.name.startswith("hga-chat-sm_")

@@ -7,7 +7,7 @@ import torch
 
 from hga_engine.attention.routed import Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import ModelConfig, RouterConfig, RouterName, SamplingParams
+from hga_engine.config import ModelConfig, RouterName, Routing, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.errors import EngineError
 from hga_engine.events import PrefillProgress
@@ -42,7 +42,7 @@ def all_logits(engine: Engine, tokens: list[int], rule: Rule = "decode") -> torc
 
 def stored(engine: Engine) -> list[torch.Tensor]:
     """K/V of every layer: [pages, 2, group_size, head_dim], of full groups."""
-    count = engine.num_tokens // engine.config.router.group_size
+    count = engine.num_tokens // engine.config.routing.group_size
     kv_heads = engine.model_config.num_kv_heads
     groups = torch.arange(count, dtype=torch.int32).expand(kv_heads, -1)
     store = engine._store
@@ -57,7 +57,7 @@ def stored(engine: Engine) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("router", FULL_ROUTERS)
-def test_read_and_answer_is_dense_attention(model: ModelConfig, router: RouterConfig) -> None:
+def test_read_and_answer_is_dense_attention(model: ModelConfig, router: Routing) -> None:
     expected = dense_answer(model, DOCUMENT + QUESTION, 10)
     assert len(set(expected)) > 3  # an answer that says something
     apart = make_engine(model, router)
@@ -71,9 +71,7 @@ def test_read_and_answer_is_dense_attention(model: ModelConfig, router: RouterCo
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("router", FULL_ROUTERS)
 @pytest.mark.parametrize("rule", ["decode", "prefill"])
-def test_logits_at_full_budget_are_dense(
-    model: ModelConfig, router: RouterConfig, rule: Rule
-) -> None:
+def test_logits_at_full_budget_are_dense(model: ModelConfig, router: Routing, rule: Rule) -> None:
     found = all_logits(make_engine(model, router), DOCUMENT, rule)
     torch.testing.assert_close(found, dense_pass(model, DOCUMENT)[0])
 
@@ -132,7 +130,7 @@ def test_decoding_is_prefill_by_the_decode_rule(model: ModelConfig) -> None:
 @pytest.mark.parametrize("router", [FULL, PARTIAL])
 @pytest.mark.parametrize("slice_tokens", [8, 40, 256])
 def test_layer_by_layer_is_slice_by_slice(
-    model: ModelConfig, router: RouterConfig, slice_tokens: int
+    model: ModelConfig, router: Routing, slice_tokens: int
 ) -> None:
     by_layers = make_engine(model, router, slice_tokens=slice_tokens)
     read(by_layers, DOCUMENT)
@@ -183,7 +181,7 @@ def test_reading_reports_every_step() -> None:
     assert {(step.total, step.tokens) for step in steps} == {(12, 101)}
     assert steps[-1].fraction == 1.0
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
-    # The next slices end on importance of 32 in the session: 27 and 32 tokens, and 4 more.
+    # The next slices end on multiples of 32 in the session: 27 and 32 tokens, and 4 more.
     steps = list(engine.prefill(random_tokens(63)))
     assert len(steps) == 9
 
@@ -212,9 +210,9 @@ def test_sparsity_of_a_small_case() -> None:
     engine = make_engine()
     read(engine, DOCUMENT[:59])
     finished = ask(engine, DOCUMENT[59:60], 2).finished
-    # Positions 59 and 60 stand in chunk 7, so chunk 6 is recent. Each reads 8 sink tokens, 3 of the
-    # 10 groups between (12 tokens), 8 recent ones and the 4 or 5 of the open chunk.
-    assert finished.sparsity == pytest.approx((8 + 12 + 8 + 4 + 8 + 12 + 8 + 5) / (60 + 61))
+    # Positions 59 and 60 are in chunk 7. Each attends to 8 sink tokens, to 3 of the 12 groups
+    # between (12 tokens), and to the 4 or 5 of the open chunk.
+    assert finished.sparsity == pytest.approx((8 + 12 + 4 + 8 + 12 + 5) / (60 + 61))
 
 
 def test_traces_count_what_a_token_read() -> None:
@@ -222,14 +220,12 @@ def test_traces_count_what_a_token_read() -> None:
     read(engine, DOCUMENT[:59])
     deltas = ask(engine, DOCUMENT[59:60], 2).deltas
     assert [d.trace.position for d in deltas] == [59, 60]
-    assert [d.trace.tokens_attended for d in deltas] == [8 + 12 + 8 + 4, 8 + 12 + 8 + 5]
+    assert [d.trace.tokens_attended for d in deltas] == [8 + 12 + 4, 8 + 12 + 5]
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("router", FULL_ROUTERS)
-def test_traces_hold_the_attention_between_sinks_and_recent(
-    model: ModelConfig, router: RouterConfig
-) -> None:
+def test_traces_hold_the_attention_outside_the_window(model: ModelConfig, router: Routing) -> None:
     engine = make_engine(model, router)
     read(engine, DOCUMENT)
     deltas = ask(engine, QUESTION, 3).deltas
@@ -239,8 +235,8 @@ def test_traces_hold_the_attention_between_sinks_and_recent(
         position = delta.trace.position
         groups = position // 4 + 1
         expected = torch.zeros(groups)
-        # Two sink groups; a query in chunk c has the groups of chunks c - 1 and c as recent.
-        for group in range(2, (position // 8 - 1) * 2):
+        # The window is two groups of sinks and the groups of the open chunk.
+        for group in range(2, position // 8 * 2):
             expected[group] = weights[position, 4 * group : 4 * group + 4].sum()
         assert delta.trace.bin_mass.dtype == torch.float32
         torch.testing.assert_close(delta.trace.bin_mass, expected, rtol=1e-4, atol=1e-6)
@@ -248,7 +244,7 @@ def test_traces_hold_the_attention_between_sinks_and_recent(
 
 
 @pytest.mark.parametrize("router", FULL_ROUTERS)
-def test_layers_are_told_apart(router: RouterConfig) -> None:
+def test_layers_are_told_apart(router: Routing) -> None:
     engine = make_engine(router=router)
     read(engine, DOCUMENT)
     ask(engine, QUESTION, 2)  # what an earlier answer read is not told again
@@ -259,7 +255,7 @@ def test_layers_are_told_apart(router: RouterConfig) -> None:
     expected = torch.zeros_like(engine.layer_mass())
     for delta in deltas:
         position = delta.trace.position
-        for group in range(2, (position // 8 - 1) * 2):
+        for group in range(2, position // 8 * 2):
             expected[:, group] += weights[:, position, 4 * group : 4 * group + 4].sum(1)
     torch.testing.assert_close(engine.layer_mass(), expected.float(), rtol=1e-4, atol=1e-6)
     assert float((expected[0] - expected[1]).abs().max()) > 1e-3
@@ -267,17 +263,17 @@ def test_layers_are_told_apart(router: RouterConfig) -> None:
 
 @pytest.mark.parametrize("together", [1, 2])
 def test_layers_of_a_short_session_are_told_as_traces_are(together: int) -> None:
-    """All but the first place, which every token reads."""
+    """All bins but the first, which every token attends to."""
     engine = make_engine(router=replace(FULL, trace_bin_tokens=together * FULL.group_size))
-    read(engine, DOCUMENT[:18])
-    deltas = ask(engine, DOCUMENT[18:19], 2).deltas
+    read(engine, DOCUMENT[:13])
+    deltas = ask(engine, DOCUMENT[13:14], 2).deltas
     found = engine.layer_mass().mean(0)
     assert float(found[0]) == 0
     assert float(found[1]) > 0
     for delta in deltas:
         assert float(delta.trace.bin_mass[0]) == 0
         assert float(delta.trace.window_mass[0]) > 0
-    for group in range(-(-5 // together)):
+    for group in range(-(-4 // together)):
         traced = sum(float(delta.trace.bin_mass[group]) for delta in deltas)
         assert float(found[group]) == pytest.approx(traced, rel=1e-4, abs=1e-6)
     assert float(found.sum()) > 0.1
@@ -309,10 +305,10 @@ def test_traces_hold_what_is_always_read_apart() -> None:
 
 
 @pytest.mark.parametrize("router", FULL_ROUTERS)
-def test_hidden_groups_are_not_attended_to(router: RouterConfig) -> None:
+def test_hidden_groups_are_not_attended_to(router: Routing) -> None:
     engine = make_engine(router=router)
     read(engine, DOCUMENT)
-    # A sink, one in the middle and one of the recent tokens.
+    # A sink, one in the middle and one of the last.
     hidden = [1, 9, 24]
     found = torch.cat(list(engine.logits(QUESTION, hidden_groups=hidden)))
     tokens = DOCUMENT + QUESTION

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hga_engine.config import RouterConfig, SamplingParams
+from hga_engine.config import Routing, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.errors import ContextFullError, KVStoreError
 from hga_engine.events import PrefillProgress, TextDelta
@@ -32,7 +32,7 @@ ROUTERS = [
 BUDGETS = [pytest.param(None, id="in memory"), pytest.param(3 * 10 * 1024, id="partly on disk")]
 
 
-def with_a_turn(router: RouterConfig = PARTIAL, host_budget_bytes: int | None = None) -> Engine:
+def with_a_turn(router: Routing = PARTIAL, host_budget_bytes: int | None = None) -> Engine:
     """A document and an answer, whose last token is not computed yet."""
     engine = make_engine(router=router, slice_tokens=16, host_budget_bytes=host_budget_bytes)
     read(engine, DOCUMENT)
@@ -61,7 +61,7 @@ def goes_on_like(engine: Engine, other: Engine) -> bool:
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("step", [1, 5, 11])
 def test_a_cancelled_reading_leaves_the_session_as_it_was(
-    router: RouterConfig, budget: int | None, step: int
+    router: Routing, budget: int | None, step: int
 ) -> None:
     engine, cancel, steps = with_a_turn(router, budget), threading.Event(), 0
     for progress in engine.prefill(random_tokens(60, seed=9), cancel):
@@ -95,7 +95,7 @@ def test_a_reading_cancelled_before_it_began_reads_nothing() -> None:
 
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("count", [1, 2, 6])
-def test_a_cancelled_answer_keeps_its_part(router: RouterConfig, count: int) -> None:
+def test_a_cancelled_answer_keeps_its_part(router: Routing, count: int) -> None:
     engine, cancel = with_a_turn(router), threading.Event()
     events = []
     for event in engine.answer(QUESTION[9:20], SamplingParams(max_new_tokens=20), cancel):
@@ -174,7 +174,7 @@ def test_an_abandoned_answer_keeps_its_part() -> None:
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("length", [0, 1, 40, 76, 83])
 def test_a_truncated_session_goes_on_as_if_the_rest_had_never_been(
-    router: RouterConfig, budget: int | None, length: int
+    router: Routing, budget: int | None, length: int
 ) -> None:
     engine = make_engine(router=router, host_budget_bytes=budget)
     other = make_engine(router=router, host_budget_bytes=budget)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig, SamplingParams
+from hga_engine.config import CacheConfig, ModelConfig, Routing, SamplingParams, SessionConfig
 from hga_engine.engine import Engine
 from hga_engine.events import Finished, TextDelta
 from hga_engine.model.types import LayerWeights, ModelWeights
@@ -19,14 +19,13 @@ from tests.support.tiny_engine import random_weights
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 CONTEXT = 4096
-ROUTER = RouterConfig(
+ROUTER = Routing(
     group_size=16,
     decode_budget=8,
     prefill_group_size=16,
     prefill_budget=16,
     prefill_block=64,
     scoring_stride=4,
-    gpu_prefill_budget=16,
 )
 LLAMA = ModelConfig(
     architecture="llama",
@@ -83,8 +82,8 @@ def on_gpu(weights: ModelWeights) -> ModelWeights:
     )
 
 
-def make(weights: ModelWeights, router: RouterConfig = ROUTER, **cache: Any) -> Engine:
-    config = EngineConfig(router, CacheConfig(CONTEXT, **cache), slice_tokens=512)
+def make(weights: ModelWeights, routing: Routing = ROUTER, **cache: Any) -> Engine:
+    config = SessionConfig(routing, CacheConfig(CONTEXT, **cache), slice_tokens=512)
     tokenizer: Any = Letters()
     return Engine(weights, tokenizer, config, "tiny", "0" * 64)
 
@@ -140,7 +139,6 @@ def test_logits_equal_those_of_the_cpu(weights: ModelWeights, router: Any, rule:
         kind=router,
         decode_budget=200,
         prefill_budget=200,
-        gpu_prefill_budget=200,
         paper_chunks=64,
     )
     ours = scores(make(weights, wide), tokens, rule)
@@ -186,7 +184,7 @@ def test_the_graph_decodes_as_single_steps_do(
 ) -> None:
     # Small groups are more often nearly tied, so more of them are read.
     budget = 16 if size == 16 else 256
-    router = replace(ROUTER, group_size=size, gpu_group_size=size, decode_budget=budget)
+    router = replace(ROUTER, group_size=size, decode_budget=budget)
     engine, without = make(weights, router), make(weights, router)
     without._graph = None
     document, question = text(length, 1), text(9, 2)
@@ -215,7 +213,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
     large, small = read(make(moe), text(2500, 6)), read(make(moe), text(2500, 6))
     store = small._tiers.device
     assert store is not None
-    router = small.config.router
+    router = small.config.routing
     cut = least_slots(router.decode_budget, router.chunk_size // router.group_size)
     window = store.cache.resident.shape[2] - store.cache.owner.shape[2]
     store.cache = replace(
@@ -231,7 +229,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
 
 def test_full_budget_equals_dense(moe: ModelWeights) -> None:
     tokens = text(2000, 8)
-    full = replace(ROUTER, decode_budget=256, prefill_budget=256, gpu_prefill_budget=256)
+    full = replace(ROUTER, decode_budget=256, prefill_budget=256)
     routed = read(make(moe, full), tokens)
     dense = read(make(moe, replace(ROUTER, kind="dense")), tokens)
     ours, theirs = answer(routed, text(6, 9), 40), answer(dense, text(6, 9), 40)

@@ -10,21 +10,20 @@ from hypothesis import strategies as st
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.attention.routed import RoutedAttention, Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
+from hga_engine.config import CacheConfig, ModelConfig, Routing
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_kernels.reference.index import decode_tokens, encode_tokens, hadamard
 from tests.support.kernel_cases import draw_number, drawn_of_strata
 
 HEAD_DIM = 16
 ROPE_BASE = 10_000.0
-SMALL = RouterConfig(
+SMALL = Routing(
     chunk_size=8,
     group_size=4,
     prefill_group_size=8,
     prefill_block=8,
     paper_group_size=8,
     sink_tokens=8,
-    recent_tokens=8,
     decode_budget=3,
     prefill_budget=2,
     paper_chunks=3,
@@ -41,37 +40,33 @@ slices = st.lists(st.integers(1, 119), max_size=12)
 rules = st.sampled_from(RULES)
 seeds = st.integers(0, 999)
 sizes = st.builds(
-    lambda per_chunk, group, whole, one, sinks, recent, budget, kept, stride, together: (
-        RouterConfig(
-            chunk_size=per_chunk * group,
-            group_size=group,
-            prefill_group_size=per_chunk * group if whole else group,
-            paper_group_size=per_chunk * group if whole else group,
-            prefill_block=group if one else per_chunk * group,
-            sink_tokens=sinks * per_chunk * group,
-            recent_tokens=recent * per_chunk * group,
-            decode_budget=budget,
-            prefill_budget=budget + 1,
-            paper_chunks=kept,
-            scoring_stride=stride,
-            trace_bin_tokens=together * group,
-        )
+    lambda per_chunk, group, whole, one, sinks, budget, kept, stride, together: Routing(
+        chunk_size=per_chunk * group,
+        group_size=group,
+        prefill_group_size=per_chunk * group if whole else group,
+        paper_group_size=per_chunk * group if whole else group,
+        prefill_block=group if one else per_chunk * group,
+        sink_tokens=sinks * per_chunk * group,
+        decode_budget=budget,
+        prefill_budget=budget + 1,
+        paper_chunks=kept,
+        scoring_stride=stride,
+        trace_bin_tokens=together * group,
     ),
     per_chunk=st.integers(1, 3),
     group=st.sampled_from([2, 4, 6]),
     whole=st.booleans(),
     one=st.booleans(),
     sinks=st.integers(0, 2),
-    recent=st.integers(0, 2),
     budget=st.integers(1, 4),
     kept=st.integers(1, 5),
     stride=st.integers(1, 5),
     together=st.integers(1, 4),
 )
-"""Routers of all small sizes: without sinks, without recent chunks, one group a chunk."""
+"""Routings of all small sizes: without sinks, one group a chunk."""
 
 
-def limits(router: RouterConfig, rule: Rule) -> tuple[int, int]:
+def limits(router: Routing, rule: Rule) -> tuple[int, int]:
     """Groups that are selected, and their size."""
     budget, size = router.decode_budget, router.group_size
     if rule == "prefill":
@@ -154,7 +149,7 @@ class Layer:
     def __init__(
         self,
         text: Text,
-        router: RouterConfig = SMALL,
+        router: Routing = SMALL,
         host_budget_bytes: int | None = None,
     ) -> None:
         model = geometry(text.kv_heads, text.ratio, text.keys.shape[2])
@@ -189,16 +184,14 @@ class Layer:
         return torch.cat([self.attend(end, rule, totals) for end in borders])
 
 
-def run(
-    text: Text, rule: Rule, ends: Iterable[int] = (), router: RouterConfig = SMALL
-) -> torch.Tensor:
+def run(text: Text, rule: Rule, ends: Iterable[int] = (), router: Routing = SMALL) -> torch.Tensor:
     layer = Layer(text, router)
     out = layer.run(rule, ends)
     layer.store.close()
     return out
 
 
-def with_router(name: str, router: RouterConfig = SMALL) -> RouterConfig:
+def with_router(name: str, router: Routing = SMALL) -> Routing:
     return replace(router, kind=name)
 
 
@@ -243,7 +236,7 @@ def plain_selection(
     head: int,
     rows: Sequence[int],
     position: int,
-    router: RouterConfig,
+    router: Routing,
     budget: int,
     group_size: int,
 ) -> dict[int, float]:
@@ -253,7 +246,7 @@ def plain_selection(
     """
     size, per_chunk = router.chunk_size, router.chunk_size // group_size
     first = router.sink_tokens // size
-    end = position // size - router.recent_tokens // size
+    end = position // size
     candidates = range(first, end)
     if not candidates:
         return {}
@@ -320,10 +313,10 @@ def estimated_keys(keys: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
     return decode_tokens(*coded)[0, 0].to(keys.dtype) @ turn + summary
 
 
-def always_read(position: int, router: RouterConfig) -> set[int]:
-    """Groups of sinks, recent chunks and the open chunk that a query at ``position`` may see."""
+def always_read(position: int, router: Routing) -> set[int]:
+    """Groups of sinks and the open chunk that a query at ``position`` may see."""
     size = router.group_size
-    window = (position // router.chunk_size) * router.chunk_size - router.recent_tokens
+    window = position // router.chunk_size * router.chunk_size
     return {
         group
         for group in range(position // size + 1)
@@ -345,7 +338,7 @@ def attend_to(
     return (scores + times.log()).softmax(-1) @ text.values[tokens, head]
 
 
-def plain_routed(text: Text, rule: Rule, router: RouterConfig = SMALL) -> torch.Tensor:
+def plain_routed(text: Text, rule: Rule, router: Routing = SMALL) -> torch.Tensor:
     """The whole of routed attention, a query and a head at a time."""
     out = torch.empty_like(text.queries)
     size, stride = router.prefill_block, router.scoring_stride

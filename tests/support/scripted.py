@@ -10,7 +10,14 @@ from types import SimpleNamespace
 
 import torch
 
-from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, SamplingParams
+from hga_engine.config import (
+    CacheConfig,
+    EngineConfig,
+    ModelConfig,
+    SamplingParams,
+    SessionConfig,
+    resolve,
+)
 from hga_engine.errors import ContextFullError, SavedStateError
 from hga_engine.events import (
     Event,
@@ -118,7 +125,7 @@ class ScriptedEngine:
         prefill_steps: int = 4,
     ) -> None:
         self.tokenizer = tokenizer or ScriptedTokenizer()
-        self.config = EngineConfig(cache=CacheConfig(context=context))
+        self.config = SessionConfig(cache=CacheConfig(context=context))
         self.model_config = MODEL
         self.model_name = "scripted"
         self.fingerprint = "0" * 64
@@ -136,15 +143,20 @@ class ScriptedEngine:
 
     def open(self, config: EngineConfig) -> "ScriptedEngine":
         """Begin a session with this configuration, with what its folder holds."""
-        self.config = config.on(self.device_type)
+        self.config = resolve(config, self.device_type)
         self.closed = False
         self.session = []
         state = self._state
         if state is not None and state.exists():
             try:
-                self.session = json.loads(state.read_text())["tokens"]
+                saved = json.loads(state.read_text())
             except ValueError:
                 raise SavedStateError(f"{state}: is damaged.") from None
+            if saved["routing"] != asdict(self.config.routing):
+                raise SavedStateError(
+                    "The saved K/V was made on another device or by another version."
+                )
+            self.session = saved["tokens"]
         return self
 
     @property
@@ -157,7 +169,7 @@ class ScriptedEngine:
             raise self.save_error
         assert self._state is not None
         self._state.parent.mkdir(exist_ok=True)
-        state = {"tokens": self.session, "router": asdict(self.config.router)}
+        state = {"tokens": self.session, "routing": asdict(self.config.routing)}
         self._state.write_text(json.dumps(state))
 
     @property
@@ -282,7 +294,7 @@ def scripted_info(folder: Path) -> SimpleNamespace | None:
         state = json.loads(path.read_text())
     except ValueError:
         raise SavedStateError(f"{path}: is damaged.") from None
-    return SimpleNamespace(tokens=len(state["tokens"]), router=state["router"])
+    return SimpleNamespace(tokens=len(state["tokens"]))
 
 
 def scripted_fork(source: Path, target: Path, tokens: int) -> None:

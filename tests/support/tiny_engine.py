@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig, SamplingParams
+from hga_engine.config import CacheConfig, ModelConfig, Routing, SamplingParams, SessionConfig
 from hga_engine.engine import Engine
 from hga_engine.events import Event, Finished, PrefillProgress, TextDelta
 from hga_engine.model.decoder import Decoder
@@ -101,7 +101,7 @@ def random_weights(
 
 def make_engine(
     model: ModelConfig = LLAMA,
-    router: RouterConfig = PARTIAL,
+    router: Routing = PARTIAL,
     *,
     slice_tokens: int = 32,
     end_tokens: Sequence[int] = (),
@@ -111,7 +111,7 @@ def make_engine(
     saved_dir: Path | None = None,
 ) -> Engine:
     cache = CacheConfig(context, host_budget_bytes, saved_dir=saved_dir)
-    config = EngineConfig(router=router, cache=cache, slice_tokens=slice_tokens)
+    config = SessionConfig(routing=router, cache=cache, slice_tokens=slice_tokens)
     tokenizer: Any = FakeTokenizer(end_tokens)
     return Engine(random_weights(model, seed), tokenizer, config, "tiny", "0" * 64)
 

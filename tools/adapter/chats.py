@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig, SamplingParams
+from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
 from hga_engine.events import TextDelta
 from hga_engine.model.files import ModelFiles
 
@@ -149,7 +149,7 @@ def answer(gguf: Path, asked: list[str], max_new_tokens: int) -> Iterator[tuple[
     from hga_engine.opening import open_engine, prepare_model
 
     model = prepare_model(ModelFiles("base", None, gguf))
-    config = EngineConfig(RouterConfig(kind="dense"), CacheConfig(context=CONTEXT))
+    config = EngineConfig("dense", cache=CacheConfig(context=CONTEXT))
     engine = open_engine(model, config)
     sampling = SamplingParams(max_new_tokens=max_new_tokens, temperature=0.7, top_p=0.95)
     for number, prompt in enumerate(asked):

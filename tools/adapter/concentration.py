@@ -2,11 +2,10 @@
 
 import torch
 
-from hga_engine.config import RouterConfig
-
-# With these the adapter in assets was trained.
-ROUTER = RouterConfig(group_size=16, prefill_group_size=16, sink_tokens=128, recent_tokens=512)
-"""Groups, and what is read anyhow."""
+# The adapter in assets was trained with these.
+CHUNK, GROUP = 64, 16
+SINKS, RECENT = 128, 512
+"""Tokens that are always attended: from the start, and before the open chunk."""
 BUDGET = 48
 """Groups that are read beyond them."""
 QUERIES = 48
@@ -30,14 +29,13 @@ def missed_share(queries: torch.Tensor, keys: torch.Tensor, at: torch.Tensor) ->
         A scalar, with a gradient that draws attention together.
     """
     tokens, dim = keys.shape[2:]
-    size, chunk = ROUTER.group_size, ROUTER.chunk_size
     seen = queries[:, :, at].unflatten(1, (keys.shape[1], -1))  # [batch, kv, per, n, dim]
     scores = (seen @ keys[:, :, None].transpose(3, 4)).float() * dim**-0.5
     token = torch.arange(tokens, device=keys.device)
     scores = scores.masked_fill(token > at[:, None], -torch.inf)
-    mass = scores.softmax(-1).unflatten(-1, (-1, size)).sum(-1).mean(2)  # [batch, kv, n, groups]
-    group = torch.arange(tokens // size, device=keys.device)
-    recent = (at // chunk - ROUTER.recent_tokens // chunk)[:, None] * (chunk // size)
-    routed = mass.masked_fill((group < ROUTER.sink_tokens // size) | (group >= recent), 0.0)
+    mass = scores.softmax(-1).unflatten(-1, (-1, GROUP)).sum(-1).mean(2)  # [batch, kv, n, groups]
+    group = torch.arange(tokens // GROUP, device=keys.device)
+    recent = (at // CHUNK - RECENT // CHUNK)[:, None] * (CHUNK // GROUP)
+    routed = mass.masked_fill((group < SINKS // GROUP) | (group >= recent), 0.0)
     read = routed.topk(min(BUDGET, len(group)), -1).values.sum(-1)
     return (routed.sum(-1) - read).mean()

@@ -219,8 +219,8 @@ class EngineThread:
             Opened(
                 model_name=engine.model_name,
                 context=engine.config.cache.context,
-                chunk_size=engine.config.router.chunk_size,
-                trace_bin_tokens=engine.config.router.trace_bin_tokens,
+                chunk_size=engine.config.routing.chunk_size,
+                trace_bin_tokens=engine.config.routing.trace_bin_tokens,
                 document_start=conversation.document_start,
                 layout=conversation.layout,
                 skipped=conversation.skipped,

@@ -8,7 +8,7 @@ import torch
 
 from hga_chat.bench import measure, quality
 from hga_chat.bench.quality import QualityPlan, run_quality
-from hga_engine.config import EngineConfig, RouterConfig
+from hga_engine.config import EngineConfig
 from hga_engine.opening import LoadedModel
 from hga_engine.tokenizer.synthetic import synthetic_tokenizer
 from tests.support.tiny_engine import LLAMA, random_weights
@@ -19,7 +19,6 @@ VOCAB = 300
 WORDS = ["".join(letters) for letters in product("aeiou", "lmn", "aeiou", "rst")]
 TEXT = "".join(f"line {n} and more of it\n" for n in range(250))
 TINY = replace(LLAMA, num_layers=2, vocab_size=VOCAB)
-ROUTER = RouterConfig(sink_tokens=64, recent_tokens=64)
 PLAN = QualityPlan(
     context=1792, needles=3, tasks=1, seeds=(4, 5), routers=("hga", "paper"), budgets=(64, 1920)
 )
@@ -40,7 +39,7 @@ def result():
         patch.setattr(quality, "_LIST_SHARE", 0.02)
         patch.setattr(measure, "NEEDLE_TOKENS", 4)
         patch.setattr(measure, "TASK_TOKENS", 4)
-        config = EngineConfig(router=ROUTER)
+        config = EngineConfig()
         found = run_quality(model, [TEXT], PLAN, config, notes.append)
     assert any(note.startswith("hga, 64 tokens, decode rule: ") for note in notes)
     return found

@@ -126,8 +126,8 @@ def test_settings_reach_the_engine(cli, use_engine, notes):
         *("--host-budget", "64M", "--max-new-tokens", "2"),
     )
     assert json.loads(ran.out)["finish_reason"] == "length"
-    assert engine.config.router.kind == "paper"
-    assert engine.config.router.decode_budget == 32
+    assert engine.config.routing.kind == "paper"
+    assert engine.config.routing.decode_budget == 32
     assert engine.config.cache.context == 4096
     assert engine.config.cache.host_budget_bytes == 64 * 2**20
 

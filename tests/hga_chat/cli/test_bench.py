@@ -92,7 +92,7 @@ def test_speed(cli, passed):
     ran = cli("bench", "speed", "--context", "4096,8192", *flags)
     tokens, contexts, config, _ = passed[0]
     assert len(tokens) > 8192
-    assert (contexts, config.router.decode_budget) == ([4096, 8192], 32)
+    assert (contexts, config.budget_tokens) == ([4096, 8192], 64)
     assert (config.cache.host_budget_bytes, config.cache.device_limit_bytes) == (2**30, 31 * 2**30)
     assert ran.out.splitlines()[0] == "scripted on a processor"
     assert ran.out.splitlines()[2].split() == [
@@ -124,7 +124,7 @@ def test_quality(cli, passed, tmp_path):
     contents, plan, config, _ = passed[0]
     assert (contents, plan.context, plan.needles, plan.seeds) == (["Some text."], 2048, 4, (7,))
     assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (1312,), 0)
-    assert config.router.prefill_budget == 1093
+    assert config.budget_tokens == 1312
     lines = ran.out.splitlines()
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [

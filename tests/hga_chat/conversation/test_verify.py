@@ -23,7 +23,6 @@ ROUTER = replace(
     prefill_block=32,
     paper_group_size=16,
     sink_tokens=32,
-    recent_tokens=32,
     trace_bin_tokens=16,
 )
 OPENING, DOCUMENT = 5, random_tokens(160)

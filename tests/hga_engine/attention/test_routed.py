@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hga_engine.attention import routed as attention_module
 from hga_engine.attention.routed import Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import RouterConfig
+from hga_engine.config import LEAST_BUDGET, EngineConfig, Routing, resolve
 from hga_kernels.reference.selection import STRATA
 from tests.support.plain_routing import (
     RULES,
@@ -43,7 +43,7 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def chunk_borders(ends: list[int], router: RouterConfig = SMALL) -> list[int]:
+def chunk_borders(ends: list[int], router: Routing = SMALL) -> list[int]:
     return [end // router.chunk_size * router.chunk_size for end in ends]
 
 
@@ -59,7 +59,7 @@ def test_full_budget_is_dense_attention(
     router: str,
     rule: Rule,
     ends: list[int],
-    small: RouterConfig,
+    small: Routing,
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
@@ -97,7 +97,7 @@ def test_partial_budget_leaves_much_out(router: str, rule: Rule) -> None:
 @settings(max_examples=12, deadline=None)
 @given(st.integers(20, 75), st.integers(1, 2), ratios, routers, rules, sizes, seeds)
 def test_attention_is_the_rule_read_plainly(
-    tokens: int, kv_heads: int, ratio: int, router: str, rule: Rule, small: RouterConfig, seed: int
+    tokens: int, kv_heads: int, ratio: int, router: str, rule: Rule, small: Routing, seed: int
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
     config = with_router(router, small)
@@ -107,7 +107,7 @@ def test_attention_is_the_rule_read_plainly(
 def test_scored_queries_are_counted_from_the_start_of_their_block() -> None:
     """Also where the stride divides neither the block nor its place in the chunk."""
     sizes = dict.fromkeys(("group_size", "prefill_group_size", "paper_group_size"), 4)
-    small = replace(SMALL, chunk_size=12, prefill_block=4, sink_tokens=0, recent_tokens=0, **sizes)
+    small = replace(SMALL, chunk_size=12, prefill_block=4, sink_tokens=0, **sizes)
     text, config = Text.random(34, 1, 1, 0), with_router("hga", small)
     expected = plain_routed(text, "prefill", config)
     assert_same(run(text, "prefill", [], config), expected)
@@ -126,7 +126,7 @@ def test_the_decode_rule_does_not_depend_on_slices(
     router: str,
     ends: list[int],
     others: list[int],
-    small: RouterConfig,
+    small: Routing,
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
@@ -142,7 +142,7 @@ def test_prefill_by_the_decode_rule_is_token_by_token(
     ratio: int,
     router: str,
     ends: list[int],
-    small: RouterConfig,
+    small: Routing,
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
@@ -159,7 +159,7 @@ def test_the_prefill_rule_does_not_depend_on_slices_of_whole_chunks(
     ratio: int,
     router: str,
     ends: list[int],
-    small: RouterConfig,
+    small: Routing,
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
@@ -233,7 +233,7 @@ def test_the_same_start_may_be_read_to_other_ends_and_by_other_rules(router: str
 @some
 @given(st.integers(2, 119), st.integers(0, 117), st.integers(1, 2), ratios, routers, sizes, seeds)
 def test_by_the_decode_rule_no_output_changes_with_a_later_token(
-    tokens: int, last: int, kv_heads: int, ratio: int, router: str, small: RouterConfig, seed: int
+    tokens: int, last: int, kv_heads: int, ratio: int, router: str, small: Routing, seed: int
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
     same = min(last, tokens - 2) + 1
@@ -248,7 +248,7 @@ def test_by_the_decode_rule_no_output_changes_with_a_later_token(
 @some
 @given(st.integers(2, 119), st.integers(0, 117), st.integers(1, 2), ratios, routers, sizes, seeds)
 def test_by_the_prefill_rule_no_output_changes_with_a_later_chunk(
-    tokens: int, last: int, kv_heads: int, ratio: int, router: str, small: RouterConfig, seed: int
+    tokens: int, last: int, kv_heads: int, ratio: int, router: str, small: Routing, seed: int
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
     config = with_router(router, small)
@@ -268,18 +268,17 @@ def test_by_the_prefill_rule_early_queries_profit_from_later_ones() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_least_budget_reads_a_group_of_every_stratum(device: str) -> None:
-    router = RouterConfig().with_budget(64).on(device)
-    assert min(router.decode_budget, router.prefill_budget) >= STRATA
+    routing = resolve(EngineConfig(budget_tokens=LEAST_BUDGET), device).routing
+    assert min(routing.decode_budget, routing.prefill_budget) >= STRATA
     with pytest.raises(ValueError, match="at least 64 tokens"):
-        RouterConfig().with_budget(63)
+        EngineConfig(budget_tokens=63)
 
 
 # With the compiled kernels
 
 
-REAL = RouterConfig(
+REAL = Routing(
     sink_tokens=64,
-    recent_tokens=128,
     decode_budget=32,
     prefill_budget=48,
 )

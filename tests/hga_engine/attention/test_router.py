@@ -122,7 +122,7 @@ def test_selection_is_the_rule_read_plainly(
     layer.add(tokens)
     positions = [tokens - 1, tokens // 2, tokens // 4]
     scored = [[max(p - r, 0) for r in range(rows)] for p in positions]
-    ends = [p // 8 - 1 for p in positions]
+    ends = [p // 8 for p in positions]
     always = torch.empty(3, rows, kv_heads * ratio, dtype=torch.float64)
     for block, head in itertools.product(range(3), range(kv_heads)):
         own = scored[block]

@@ -13,7 +13,7 @@ from hga_engine.attention import routed as attention_module
 from hga_engine.attention.coverage import Coverage
 from hga_engine.attention.routed import Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import RouterConfig
+from hga_engine.config import Routing
 from hga_kernels import attend_pages
 from tests.support.plain_routing import (
     RULES,
@@ -69,7 +69,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
     router: str,
     rule: Rule,
     ends: list[int],
-    small: RouterConfig,
+    small: Routing,
     seed: int,
 ) -> None:
     text = Text.random(tokens, kv_heads, ratio, seed)
@@ -88,7 +88,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
             always = always_read(rows[-1], config)
             chunk = rows[0] // config.chunk_size
             first = config.sink_tokens // config.chunk_size
-            end = max(first, chunk - config.recent_tokens // config.chunk_size)
+            end = max(first, chunk)
             selectable = set(range(first * per_chunk, end * per_chunk))
             for of_head in of_heads:
                 groups = [g for g in of_head if g >= 0]
@@ -231,9 +231,9 @@ def test_what_is_hidden_is_not_read_whatever_is_drawn(router: str, rule: Rule) -
         assert len(hidden) > 3
 
 
-def test_routed_groups_are_what_is_neither_sink_nor_recent() -> None:
-    # Sinks are groups 0 and 1; at position 44, in chunk 5, chunk 4 is recent: groups 8 and up.
-    assert SMALL.routed_groups(44) == (2, 8)
+def test_routed_groups_are_those_outside_the_window() -> None:
+    # Sinks are groups 0 and 1; position 44 is in chunk 5, whose first group is 10.
+    assert SMALL.routed_groups(44) == (2, 10)
     first, last = SMALL.routed_groups(10)
     assert first == last
     for position in range(119):

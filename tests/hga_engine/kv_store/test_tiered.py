@@ -12,20 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_engine.config import CacheConfig, ModelConfig, RouterConfig
+from hga_engine.config import CacheConfig, ModelConfig, Routing
 from hga_engine.errors import ContextFullError, KVStoreError, StorageError
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 
 LAYERS, HEAD_DIM, CONTEXT = 3, 4, 200
-ROUTER = RouterConfig(
+ROUTER = Routing(
     chunk_size=8,
     group_size=4,
     prefill_group_size=8,
     prefill_block=8,
     paper_group_size=8,
     sink_tokens=8,
-    recent_tokens=16,
     decode_budget=4,
     prefill_budget=2,
 )
@@ -60,8 +59,11 @@ def make_store(
     directory: Path | None = None,
 ) -> TieredKVStore:
     budget = None if pages_per_layer is None else pages_per_layer * LAYERS * page_bytes(dtype)
-    cache = CacheConfig(context=CONTEXT, host_budget_bytes=budget, disk_dir=directory)
-    return TieredKVStore(geometry(kv_heads), ROUTER, cache, dtype)
+    cache = CacheConfig(context=CONTEXT, host_budget_bytes=budget)
+    with pytest.MonkeyPatch.context() as patch:
+        if directory is not None:
+            patch.setattr(tempfile, "tempdir", str(directory))
+        return TieredKVStore(geometry(kv_heads), ROUTER, cache, dtype)
 
 
 def tokens(count: int, kv_heads: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

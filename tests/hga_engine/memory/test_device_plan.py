@@ -1,12 +1,10 @@
 """Dividing a GPU's memory before anything is allocated."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from hga_chat.models.catalogue import QWEN3_30B_A3B
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
+from hga_engine.config import CacheConfig, EngineConfig, resolve
 from hga_engine.errors import GpuMemoryError
 from hga_engine.memory.device_plan import plan_device
 
@@ -16,12 +14,11 @@ DRIVER = GIB // 2
 
 
 def plan(limit: float | None = 31, total: float = 80, **given):
-    router = given.pop("router", RouterConfig())
+    router = given.pop("router", "hga")
     cache = CacheConfig(device_limit_bytes=None if limit is None else int(limit * GIB), **given)
     return plan_device(
         QWEN3_30B_A3B,
-        EngineConfig(router, cache).on("cuda"),
-        4096,
+        resolve(EngineConfig(router, cache=cache), "cuda"),
         WEIGHTS,
         DRIVER,
         int(total * GIB),
@@ -65,4 +62,4 @@ def test_a_session_that_cannot_fit_is_refused():
 
 
 def test_dense_attention_needs_no_index():
-    assert plan(router=replace(RouterConfig(), kind="dense")).index == 0
+    assert plan(router="dense").index == 0

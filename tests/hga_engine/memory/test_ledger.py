@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hga_chat.models.catalogue import QWEN3_30B_A3B
-from hga_engine.config import CacheConfig, EngineConfig, ModelConfig, RouterConfig
+from hga_engine.config import CacheConfig, ModelConfig, Routing, SessionConfig
 from hga_engine.errors import DiskSpaceError, HostMemoryError
 from hga_engine.memory import ledger
 
@@ -37,7 +37,7 @@ def test_weights_of_the_published_geometries() -> None:
 
 
 def test_kv_and_index_of_qwen3_at_64k() -> None:
-    found = ledger.predict(QWEN3_30B_A3B, 29 * GIB, EngineConfig(), torch.bfloat16)
+    found = ledger.predict(QWEN3_30B_A3B, 29 * GIB, SessionConfig(), torch.bfloat16)
     assert found.kv_host == 65_536 * 96 * 1024 == 6 * GIB
     assert found.kv_disk == 0
     # 48 layers x 4 heads x (65,536 x (32 + 2) + 1,024 x 256) bytes.
@@ -49,20 +49,20 @@ def test_kv_and_index_of_qwen3_at_64k() -> None:
 
 
 def test_the_index_of_each_router() -> None:
-    def index(router: RouterConfig) -> int:
-        config = EngineConfig(router=router, cache=CacheConfig(context=6400))
+    def index(router: Routing) -> int:
+        config = SessionConfig(routing=router, cache=CacheConfig(context=6400))
         return ledger.predict(SMOLLM2, 0, config, torch.bfloat16).index
 
     # 30 layers x 3 heads x 100 chunks of (1 or 5 summaries of 128 bytes, 64 tokens of 18 bytes).
-    assert index(RouterConfig(kind="dense")) == 0
-    assert index(RouterConfig(kind="paper")) == 9000 * 5 * 128
-    assert index(RouterConfig(kind="hga")) == 9000 * (128 + 64 * 18)
+    assert index(Routing(kind="dense")) == 0
+    assert index(Routing(kind="paper")) == 9000 * 5 * 128
+    assert index(Routing(kind="hga")) == 9000 * (128 + 64 * 18)
 
 
 def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None:
     def predict(budget: int | None) -> ledger.Ledger:
         cache = CacheConfig(host_budget_bytes=budget)
-        return ledger.predict(QWEN3_30B_A3B, 0, EngineConfig(cache=cache), torch.bfloat16)
+        return ledger.predict(QWEN3_30B_A3B, 0, SessionConfig(cache=cache), torch.bfloat16)
 
     half = predict(3 * GIB)
     assert (half.kv_host, half.kv_disk) == (3 * GIB, 6 * GIB)
@@ -73,7 +73,7 @@ def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None
 
 
 def test_a_context_that_is_no_multiple_of_a_group_takes_whole_pages() -> None:
-    config = EngineConfig(cache=CacheConfig(context=17))
+    config = SessionConfig(cache=CacheConfig(context=17))
     assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 18 * 30 * 3 * 64 * 2 * 4
 
 

@@ -50,7 +50,7 @@ def test_a_copy_belongs_to_its_owner_alone(folder: Path, tmp_path: Path) -> None
     assert info is not None
     assert original is not None
     assert info.tokens == 50
-    assert (info.fingerprint, info.router) == (original.fingerprint, original.router)
+    assert (info.fingerprint, info.routing) == (original.fingerprint, original.routing)
 
 
 def test_what_cannot_be_copied_is_told(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from hga_engine import saved_state
 from hga_engine.attention import index as index_module
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import CacheConfig, EngineConfig
+from hga_engine.config import CacheConfig, EngineConfig, SessionConfig
 from hga_engine.engine import Engine
 from hga_engine.errors import KVStoreError, SavedStateError
 from hga_engine.opening import LoadedModel, open_engine
@@ -240,7 +240,7 @@ def test_a_state_of_another_model_is_refused(folder: Path) -> None:
         Engine(
             random_weights(LLAMA),
             engine.tokenizer,
-            EngineConfig(PARTIAL, CacheConfig(256, saved_dir=folder)),
+            SessionConfig(PARTIAL, CacheConfig(256, saved_dir=folder)),
             "other",
             "1" * 64,
         )
@@ -266,16 +266,16 @@ def test_a_state_of_another_geometry_is_refused(
 def test_a_state_of_another_type_is_refused(folder: Path) -> None:
     saved(folder)
     tokenizer: object = FakeTokenizer()
-    model = LoadedModel(random_weights(LLAMA), tokenizer, "tiny", "0" * 64)
+    config = SessionConfig(PARTIAL, CacheConfig(256, saved_dir=folder))
     with pytest.raises(SavedStateError, match="dtype float64, not bfloat16"):
-        open_engine(model, EngineConfig(PARTIAL, CacheConfig(256, saved_dir=folder)))
+        Engine(random_weights(LLAMA), tokenizer, config, "tiny", "0" * 64, torch.bfloat16)
 
 
 def test_open_engine_resumes(folder: Path) -> None:
     tokenizer: object = FakeTokenizer()
     weights = random_weights(LLAMA, dtype=torch.bfloat16)
     model = LoadedModel(weights, tokenizer, "tiny", "0" * 64)
-    config = EngineConfig(PARTIAL, CacheConfig(256, saved_dir=folder), 32)
+    config = EngineConfig(cache=CacheConfig(256, saved_dir=folder))
     engine = grow(open_engine(model, config))
     engine.save()
     engine.close()

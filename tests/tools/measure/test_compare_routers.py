@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hga_engine.config import CacheConfig, EngineConfig, RouterConfig
+from hga_engine.config import CacheConfig, Routing, SessionConfig
 from hga_engine.engine import Engine
 from tests.support.tiny_engine import LLAMA, FakeTokenizer, random_tokens, random_weights
 from tools.measure.compare_routers import prepare
@@ -21,9 +21,8 @@ from tools.measure.routers.variants import variants
 TOKENS = 384
 MODEL = replace(LLAMA, max_positions=1024, num_layers=2)
 WEIGHTS = random_weights(MODEL, dtype=torch.float32)
-ROUTER = RouterConfig(
+ROUTER = Routing(
     sink_tokens=64,
-    recent_tokens=128,
     decode_budget=32,
     prefill_group_size=16,
     prefill_budget=6,
@@ -31,7 +30,7 @@ ROUTER = RouterConfig(
     scoring_stride=4,
 )
 PAIRS = Scorer(reduce="pairs", group=2)
-WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 128}
+WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 0}
 DECODE = Variant("decode", Drawn(32), PAIRS, of_all=True, **WINDOWS)
 PREFILL = Variant("prefill", Drawn(6), Scorer(reduce="pairs"), of_all=True, block=64, **WINDOWS)
 
@@ -42,9 +41,9 @@ def sample() -> Sample:
     return Sample("random", tuple(tokens[:TOKENS]), (Branch("next", tuple(tokens[TOKENS:]), 1),))
 
 
-def engine_nats(router: RouterConfig, tokens: tuple[int, ...], rule: Any) -> torch.Tensor:
+def engine_nats(router: Routing, tokens: tuple[int, ...], rule: Any) -> torch.Tensor:
     tokenizer: Any = FakeTokenizer()
-    config = EngineConfig(router=router, cache=CacheConfig(1024))
+    config = SessionConfig(routing=router, cache=CacheConfig(1024))
     engine = Engine(WEIGHTS, tokenizer, config, "tiny", "0" * 64)
     logits = torch.cat(list(engine.logits(tokens, rule)))
     engine.close()
