@@ -1,4 +1,4 @@
-"""Where text goes: answers to standard output, everything else to standard error."""
+"""Writes results to standard output and everything else to standard error."""
 
 import json
 import os
@@ -11,25 +11,25 @@ _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def human_bytes(count: int) -> str:
-    """``count`` bytes for people: ``93.8 MiB``."""
+    """Return ``count`` bytes as text: ``93.8 MiB``."""
     size, unit = _unit(count)
     return f"{count / size:.1f} {unit}" if size > 1 else f"{count} B"
 
 
 def human_share(count: int, of: int) -> str:
-    """Bytes of how many, in one unit: ``0.09 / 7.45 GiB``."""
+    """Return bytes of a total in the same unit: ``0.09 / 7.45 GiB``."""
     size, unit = _unit(of)
     digits = 2 if unit == "GiB" else 1
     return f"{count / size:.{digits}f} / {of / size:.{digits}f} {unit}"
 
 
 def _unit(count: int) -> tuple[int, str]:
-    """The largest unit that ``count`` bytes are at least one of."""
+    """Return size and name of the largest unit that is at most ``count`` bytes."""
     return next((pair for pair in _SIZES if count >= pair[0]), (1, "B"))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns of aligned text, numbers to the right, no line end at the end."""
+    """Return rows as aligned columns, numbers to the right, without a final newline."""
     columns = range(len(header))
     cells = [[*header], *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in columns]
@@ -50,9 +50,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 class Output:
-    """Writes to the two streams, safely for terminals and plainly for pipes.
+    """Writes to standard output and standard error; terminals get no control characters.
 
-    Progress is one line that is written over and appears on a terminal only.
+    Progress is one line that is overwritten; it appears on terminals only.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Output:
         self._progress_width = 0
 
     def note(self, text: str) -> None:
-        """A line for the person at the terminal, unless they asked for quiet."""
+        """Write a line to standard error, unless quiet."""
         if not self._quiet:
             self.error(text)
 
     def error(self, text: str) -> None:
-        """A line for the person at the terminal, always."""
+        """Write a line to standard error, even if quiet."""
         from hga_chat.display import displayable
 
         self.clear_progress()
@@ -80,7 +80,7 @@ class Output:
         self._stderr.flush()
 
     def progress(self, label: str, fraction: float) -> None:
-        """Say how far something is, from 0 to 1, in place of what was said before."""
+        """Replace the progress line; ``fraction`` is from 0 to 1."""
         if not self._shows_progress:
             return
         columns = shutil.get_terminal_size().columns
@@ -90,14 +90,14 @@ class Output:
         self._progress_width = len(line)
 
     def clear_progress(self) -> None:
-        """Take the progress line away."""
+        """Erase the progress line."""
         if self._progress_width:
             self._stderr.write("\r" + " " * self._progress_width + "\r")
             self._stderr.flush()
             self._progress_width = 0
 
     def write(self, text: str) -> None:
-        """Part of the result, at once."""
+        """Write a part of the result and flush."""
         self.clear_progress()
         if self._stdout.isatty():
             from hga_chat.display import displayable
@@ -107,5 +107,5 @@ class Output:
         self._stdout.flush()
 
     def json(self, value: object) -> None:
-        """The result as one JSON object."""
+        """Write the result as JSON."""
         self.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")

@@ -26,14 +26,14 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class SettingsError(Exception):
-    """A setting is unknown or has a value it cannot have; the text names where it stands."""
+    """A setting is unknown or its value is invalid; the text says where it was set."""
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as ``512M`` or ``1.5 GiB``; units are powers of 1024.
+    """Return the bytes of a size such as ``512M`` or ``1.5 GiB``; units are powers of 1024.
 
     Raises:
-        ValueError: ``text`` is no size.
+        ValueError: ``text`` is not a size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?\s*", text, re.IGNORECASE)
     if match is None:
@@ -106,13 +106,13 @@ def _size(value: object) -> int:
 
 
 def _about(parse: Callable[[object], object], flag: type, text: str) -> dict[str, object]:
-    """What goes with a setting: its parser, the type its flag takes, its line of help."""
+    """Return a setting's metadata: its parser, the type of its flag and its help text."""
     return {"parse": parse, "flag": flag, "help": text}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person can choose. Every command takes those that concern it as flags."""
+    """The user's settings. Each command takes the relevant ones as flags."""
 
     model: str = field(
         default="smollm2-64k", metadata=_about(_text, str, "Model: a name or a directory.")
@@ -123,41 +123,44 @@ class Settings:
         metadata=_about(
             _whole,
             int,
-            "Tokens that an answer token may read per KV head, beside the first and those "
-            "of the chunk under way. While reading, neighbouring tokens share more of them.",
+            "Tokens that each answer token attends to per KV head, besides the first 64 and the "
+            "open block. While documents are read, neighbouring tokens share a larger selection.",
         ),
     )
     router: RouterName = field(
         default="hga",
         metadata=_about(
-            _router, str, "What chooses the groups: hga, paper (the paper's rule) or dense."
+            _router, str, "How tokens are selected: hga, paper (the paper's rule) or dense (all)."
         ),
     )
     temperature: float = field(
-        default=0.0, metadata=_about(_number, float, "0 takes the likeliest token.")
+        default=0.0, metadata=_about(_number, float, "0 always takes the likeliest token.")
     )
     top_p: float = field(
-        default=1.0, metadata=_about(_number, float, "Draw from the likeliest tokens of this mass.")
+        default=1.0,
+        metadata=_about(_number, float, "Sample from the likeliest tokens up to this probability."),
     )
     top_k: int = field(
-        default=0, metadata=_about(_whole, int, "Draw from this many tokens; 0 is no limit.")
+        default=0,
+        metadata=_about(_whole, int, "Sample from this many tokens; 0 is no limit."),
     )
     seed: int | None = field(
-        default=None, metadata=_about(_whole, int, "Makes drawing repeatable.")
+        default=None, metadata=_about(_whole, int, "Makes sampling repeatable.")
     )
     max_new_tokens: int = field(
-        default=512, metadata=_about(_whole, int, "Tokens of an answer at most.")
+        default=512, metadata=_about(_whole, int, "Most tokens of an answer.")
     )
     include: tuple[str, ...] = field(
-        default=(), metadata=_about(_globs, list, "Read only files that match. Repeatable.")
+        default=(), metadata=_about(_globs, list, "Load only files that match. Repeatable.")
     )
     exclude: tuple[str, ...] = field(
-        default=(), metadata=_about(_globs, list, "Leave out what matches. Repeatable.")
+        default=(),
+        metadata=_about(_globs, list, "Leave out files that match. Repeatable."),
     )
     max_tokens: int | None = field(
         default=None,
         metadata=_about(
-            _whole, int, "Document tokens at most; by default what the context leaves."
+            _whole, int, "Most document tokens; by default what the context has room for."
         ),
     )
     fit: bool = field(
@@ -165,41 +168,45 @@ class Settings:
         metadata=_about(
             _switch,
             bool,
-            "Read what fits: first readmes, manifests and entry points, then other files, "
-            "examples and translations, tests, and last data, logs, change logs and generated "
-            "files; of each the smaller first. What is left out is named.",
+            "Load what fits: first readmes, manifests and entry points, then other files, "
+            "examples and translations, tests, and finally data, logs, changelogs and generated "
+            "files; within each, smaller files first. Files left out are listed.",
         ),
     )
     redact: bool = field(
         default=False,
-        metadata=_about(_switch, bool, "Take passwords and keys out of what is read."),
+        metadata=_about(_switch, bool, "Replace passwords and keys in documents."),
     )
     device: DeviceName = field(
         default="auto",
         metadata=_about(
-            _device, str, "Where to compute: cpu, cuda, or auto: a GPU that fits, else the CPU."
+            _device,
+            str,
+            "Where to compute: cpu, cuda, or auto (a GPU if it fits, else the CPU).",
         ),
     )
     device_limit: int | None = field(
         default=None,
-        metadata=_about(
-            _size, str, "GPU memory that may be in use in all, such as 31G; by default all of it."
-        ),
+        metadata=_about(_size, str, "Most GPU memory to use, such as 31G; by default all of it."),
     )
     host_budget: int | None = field(
         default=None,
-        metadata=_about(_size, str, "K/V bytes in memory, such as 512M; the rest lives on disk."),
+        metadata=_about(_size, str, "Memory for K/V, such as 512M; the rest is on disk."),
     )
     no_save: bool = field(
         default=False,
         metadata=_about(
-            _switch, bool, "Keep nothing on disk, and read documents whatever is kept of them."
+            _switch,
+            bool,
+            "Save nothing, and do not use what is saved of the documents.",
         ),
     )
     disk_limit: int = field(
         default=20 << 30,
         metadata=_about(
-            _size, str, "Disk for saved sessions; beyond it K/V used longest ago is removed."
+            _size,
+            str,
+            "Disk space for saved sessions; beyond it, the oldest K/V is removed.",
         ),
     )
     theme: str = field(
@@ -207,7 +214,7 @@ class Settings:
         metadata=_about(_theme, str, "Colours of the chat: auto, night, day or sixteen."),
     )
     ascii: bool = field(
-        default=False, metadata=_about(_switch, bool, "Draw the chat with ASCII signs alone.")
+        default=False, metadata=_about(_switch, bool, "Draw the chat with ASCII characters only.")
     )
     quiet: bool = field(
         default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")
@@ -225,7 +232,7 @@ class Settings:
             raise SettingsError(f"{error}.") from error
 
     def engine(self) -> EngineConfig:
-        """The engine's part."""
+        """Return the engine's configuration."""
         cache = CacheConfig(
             context=self.context,
             host_budget_bytes=self.host_budget,
@@ -234,7 +241,7 @@ class Settings:
         return EngineConfig(self.router, self.budget, cache)
 
     def sampling(self) -> SamplingParams:
-        """How answers are drawn."""
+        """Return the parameters for sampling answers."""
         return SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -245,7 +252,7 @@ class Settings:
 
 
 def config_path() -> Path:
-    """The configuration file, which need not exist."""
+    """Return the path of the configuration file, which may not exist."""
     return config_dir() / "config.toml"
 
 
@@ -254,15 +261,15 @@ def load_settings(
     environment: Mapping[str, str] = os.environ,
     config_file: Path | None = None,
 ) -> Settings:
-    """Settings from all places.
+    """Return the settings from all sources.
 
     Args:
-        flags: by field name; None and empty lists count as not given.
-        environment: of which names that begin with ``HGA_CHAT_`` count.
-        config_file: TOML; None is the user's own.
+        flags: Values by field name; None and empty lists count as not given.
+        environment: Variables; those that start with ``HGA_CHAT_`` are used.
+        config_file: TOML file; None is the user's own.
 
     Raises:
-        SettingsError: a key is unknown or a value is not of its kind.
+        SettingsError: A key is unknown or a value is invalid.
     """
     values: dict[str, object] = {}
     values |= _read_config(config_file or config_path())
@@ -291,7 +298,7 @@ def _read_config(path: Path) -> dict[str, object]:
 def _parse(name: str, value: object, where: str) -> object:
     parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)}
     if name not in parsers:
-        raise SettingsError(f"{where} is no setting. Settings: {', '.join(parsers)}.")
+        raise SettingsError(f"{where} is not a setting. Settings: {', '.join(parsers)}.")
     try:
         return parsers[name](value)
     except ValueError as error:

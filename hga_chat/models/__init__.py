@@ -1,4 +1,4 @@
-"""Models by name: what there is, where it is, and fetching it."""
+"""Finds, lists, fetches and verifies models by name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +30,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model of the catalogue, and whether it is here."""
+    """A model of the catalogue, and where it is on this machine."""
 
     name: str
     directory: Path | None
-    """None: not fetched yet."""
+    """None if the model has not been fetched."""
     size_bytes: int
     needs: str | None = None
-    """What a machine has to have for it; None: nothing special."""
+    """Special hardware that the model needs, if any."""
 
 
 def list_models() -> list[ListedModel]:
-    """The models that have a name here."""
+    """Return the models of the catalogue."""
     return [
         ListedModel(
             model.name,
@@ -54,41 +54,41 @@ def list_models() -> list[ListedModel]:
 
 
 def find_model(name_or_directory: str) -> ModelFiles:
-    """What to load for a name of the catalogue or a directory in the Hugging Face layout.
+    """Return the files of a model: a name of the catalogue or a Hugging Face model directory.
 
     Raises:
-        ModelMissingError: it is not here.
-        ModelFileError: it is here but damaged.
+        ModelMissingError: The model is not on this machine.
+        ModelFileError: Its files are damaged.
     """
     model = CATALOGUE.get(name_or_directory)
     return _find_directory(name_or_directory) if model is None else model.find()
 
 
 def geometry_of(name: str) -> ModelConfig:
-    """Geometry of a model of the catalogue, whether or not it is here.
+    """Return the geometry of a model, whether or not it has been fetched.
 
     Raises:
-        ModelMissingError: there is no model of that name, or its geometry is not known.
+        ModelMissingError: The geometry of that model is not known.
     """
     if name not in GEOMETRIES:
         raise ModelMissingError(
-            f"The geometry of {name!r} is not known; that of {', '.join(GEOMETRIES)} is."
+            f"The geometry of {name!r} is not known. Known: {', '.join(GEOMETRIES)}."
         )
     return GEOMETRIES[name]
 
 
 def pull_model(name: str, note: Note, progress: Progress = lambda _, __: None) -> ModelFiles:
-    """Fetch a model unless it is here and whole.
+    """Fetch a model of the catalogue unless it is complete and undamaged.
 
     Args:
-        name: of the catalogue.
-        note: told what happens, a line at a time.
-        progress: told what is being done and how far, 0 to 1.
+        name: The model's name.
+        note: Called with each message, one line long.
+        progress: Called with the current activity and its progress, 0 to 1.
 
     Raises:
-        ModelMissingError: there is no model of that name.
-        FetchError: it could not be fetched.
-        ModelFileError: what came is not the model.
+        ModelMissingError: There is no model of that name.
+        FetchError: The model could not be fetched.
+        ModelFileError: The fetched files are not the model.
     """
     return _named(name).fetch(note, progress)
 
@@ -97,8 +97,8 @@ def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[Ve
     """Check every byte of a model of the catalogue.
 
     Raises:
-        ModelMissingError: it is not here.
-        ModelFileError: a file is damaged.
+        ModelMissingError: The model is not on this machine.
+        ModelFileError: A file is damaged.
     """
     return _named(name).verify(progress)
 
@@ -106,7 +106,7 @@ def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[Ve
 def _named(name: str) -> CatalogueModel:
     if name not in CATALOGUE:
         raise ModelMissingError(
-            f"There is no model named {name!r}, only {' and '.join(CATALOGUE)}."
+            f"There is no model named {name!r}. Known models: {', '.join(CATALOGUE)}."
         )
     return CATALOGUE[name]
 
@@ -115,9 +115,9 @@ def _find_directory(name: str) -> ModelFiles:
     directory = Path(name).expanduser()
     if not directory.is_dir():
         raise ModelMissingError(
-            f"There is no model {name!r}. There is {', '.join(CATALOGUE)}, or the path of a model "
-            "directory."
+            f"There is no model {name!r}. Name {' or '.join(CATALOGUE)}, or give the path of a "
+            "model directory."
         )
     if not (directory / "config.json").is_file():
-        raise ModelFileError(f"{directory}: holds no model (no config.json).")
+        raise ModelFileError(f"{directory}: is not a model directory (no config.json).")
     return ModelFiles(directory.resolve().name, directory, None)

@@ -1,4 +1,4 @@
-"""The models that have a name here."""
+"""The models that can be named and fetched."""
 
 from pathlib import Path
 from typing import Protocol
@@ -17,28 +17,28 @@ class CatalogueModel(Protocol):
 
     @property
     def name(self) -> str:
-        """As people type it."""
+        """The name that people type."""
 
     @property
     def directory(self) -> Path:
-        """Where it is kept."""
+        """The directory of its files."""
 
     @property
     def size_bytes(self) -> int:
-        """Of all its files; about, where that is not known before it has been fetched."""
+        """Size of all its files; an estimate until it has been fetched."""
 
     @property
     def needs(self) -> str | None:
-        """What a machine has to have for it; None: nothing special."""
+        """Special hardware that the model needs, if any."""
 
     def is_here(self) -> bool:
         """Whether it has been fetched."""
 
     def find(self) -> ModelFiles:
-        """What to load."""
+        """Return its files."""
 
     def fetch(self, note: Note, progress: Progress) -> ModelFiles:
-        """Fetch it unless it is here and whole."""
+        """Fetch it unless it is complete and undamaged."""
 
     def verify(self, progress: Progress) -> tuple[VerifiedFile, ...]:
         """Check every byte."""
@@ -93,4 +93,4 @@ _MODELS: tuple[CatalogueModel, ...] = (
 )
 CATALOGUE = {model.name: model for model in _MODELS}
 GEOMETRIES = {"qwen3-30b-a3b": QWEN3_30B_A3B}
-"""For random weights in the place of a model's own."""
+"""Geometries for runs with random weights."""

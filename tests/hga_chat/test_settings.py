@@ -61,8 +61,8 @@ def test_the_budget_is_that_of_the_decode_rule_and_prefill_gets_more():
 @pytest.mark.parametrize(
     ("flags", "environment", "file", "message"),
     [
-        ({}, {"HGA_CHAT_BUGDET": "1"}, "", "HGA_CHAT_BUGDET is no setting"),
-        ({}, {}, "colour = 1", "colour in .*config.toml is no setting"),
+        ({}, {"HGA_CHAT_BUGDET": "1"}, "", "HGA_CHAT_BUGDET is not a setting"),
+        ({}, {}, "colour = 1", "colour in .*config.toml is not a setting"),
         ({}, {"HGA_CHAT_BUDGET": "many"}, "", "HGA_CHAT_BUDGET must be a whole number, not 'many'"),
         ({}, {}, "quiet = 1", "quiet in .* must be true or false, not 1"),
         ({}, {}, "budget = true", "must be a whole number"),

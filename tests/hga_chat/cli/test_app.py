@@ -71,7 +71,7 @@ def test_unknown_settings_are_errors(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("HGA_CHAT_BUGDET", "3")
     ran = cli("ask", "x", "q")
     assert (ran.code, ran.out) == (2, "")
-    assert "HGA_CHAT_BUGDET is no setting" in ran.err
+    assert "HGA_CHAT_BUGDET is not a setting" in ran.err
 
 
 def test_screen_without_a_terminal_points_to_ask(cli, tmp_path):

@@ -110,8 +110,8 @@ def people(error):
     return text
 
 
-def test_pull_fetches_checks_and_keeps(tiny, server):
-    with pytest.raises(ModelMissingError, match="tiny is not here; 'hga-chat models pull tiny'"):
+def test_pull_fetches_checks_and_stores(tiny, server):
+    with pytest.raises(ModelMissingError, match="tiny is not here; run 'hga-chat models pull"):
         find_model("tiny")
     assert list_models()[0].directory is None
     assert list_models()[0].size_bytes == 50_000
@@ -134,7 +134,7 @@ def test_pull_fetches_checks_and_keeps(tiny, server):
     assert verified == {name: hashlib.sha256(FILES[name]).hexdigest() for name in WANTED}
 
 
-def test_every_file_is_of_the_commit_that_was_listed(tiny, server):
+def test_every_file_is_from_the_listed_commit(tiny, server):
     pull()
     paths = [path for path, _ in server.requests]
     assert paths.pop(0) == "/api/models/someone/tiny/revision/main"
@@ -142,16 +142,16 @@ def test_every_file_is_of_the_commit_that_was_listed(tiny, server):
     assert json.loads((tiny.directory / "fetched.record").read_text())["commit"] == COMMIT
 
 
-def test_a_whole_model_is_not_asked_for_again(tiny, server):
+def test_a_complete_model_is_not_requested_again(tiny, server):
     pull()
     server.requests.clear()
     notes = []
     pull(notes)
     assert server.requests == []
-    assert "here and whole" in notes[0]
+    assert "is complete" in notes[0]
 
 
-def test_the_record_is_no_part_of_the_model(tiny, server):
+def test_the_record_is_not_part_of_the_model(tiny, server):
     before = fingerprint(pull())
     (tiny.directory / "fetched.record").unlink()
     assert fingerprint(pull()) == before
@@ -159,7 +159,7 @@ def test_the_record_is_no_part_of_the_model(tiny, server):
 
 @pytest.mark.parametrize("name", [SECOND, "config.json"])
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[::-1]])
-def test_a_damaged_file_is_found_out_and_fetched_again(tiny, server, name, damage):
+def test_a_damaged_file_is_detected_and_fetched_again(tiny, server, name, damage):
     pull()
     (tiny.directory / name).write_bytes(damage(FILES[name]))
     with pytest.raises(ModelFileError, match=f"{name}: is damaged .*pull"):
@@ -172,25 +172,25 @@ def test_a_damaged_file_is_found_out_and_fetched_again(tiny, server, name, damag
     assert verify_model("tiny")
 
 
-def test_an_interrupt_leaves_what_the_next_pull_goes_on_with(tiny, server):
+def test_a_pull_resumes_after_an_interrupt(tiny, server):
     notes = []
     with pytest.raises(KeyboardInterrupt):
         pull(notes, stopping_at(sum(map(len_of, WANTED)) - 12_000))
     assert "is kept" in notes[-1]
     assert list_models()[0].directory is None
-    with pytest.raises(ModelMissingError, match=r"here in part; .* fetches the rest"):
+    with pytest.raises(ModelMissingError, match=r"is incomplete; .* to fetch the rest"):
         find_model("tiny")
     server.requests.clear()
     shares = []
     pull(notes, lambda label, share: label.startswith("Fetching") and shares.append(share))
     assert server.fetched() == [(SECOND, "bytes=18000-")]
     assert shares[0] == pytest.approx(1 - 11_000 / sum(map(len_of, WANTED)), abs=0.001)
-    assert "11.7 KiB of it to go" in notes[-2]
+    assert "11.7 KiB left to fetch" in notes[-2]
     assert left(tiny) == sorted([*WANTED, "fetched.record"])
     assert verify_model("tiny")
 
 
-def test_a_connection_that_breaks_is_gone_on_with(tiny, server):
+def test_a_broken_connection_is_resumed(tiny, server):
     """The library asks again from where it broke, until nothing more comes."""
     server.cuts[SECOND] = 12_300
     with pytest.raises(FetchError, match=r"the connection to .* broke\. .* is kept; run") as caught:
@@ -206,7 +206,7 @@ def test_a_connection_that_breaks_is_gone_on_with(tiny, server):
     assert verify_model("tiny")
 
 
-def test_a_server_without_ranges_sends_it_whole(tiny, server):
+def test_a_server_without_ranges_sends_the_whole_file(tiny, server):
     with pytest.raises(KeyboardInterrupt):
         pull(progress=stopping_at(sum(map(len_of, WANTED)) - 12_000))
     server.ignores_ranges = True
@@ -215,9 +215,9 @@ def test_a_server_without_ranges_sends_it_whole(tiny, server):
 
 
 @pytest.mark.parametrize("name", [FIRST, "config.json"])
-def test_a_wrong_checksum_is_refused_and_nothing_kept(tiny, server, name):
+def test_a_file_with_a_wrong_checksum_is_removed(tiny, server, name):
     server.spoiled.add(name)
-    with pytest.raises(ModelFileError, match=rf"{name}: .*wrong checksum.*run the same") as caught:
+    with pytest.raises(ModelFileError, match=rf"{name}: .*checksum.*run the same") as caught:
         pull()
     people(caught)
     assert not [kept for kept in left(tiny) if kept.startswith(name)]
@@ -227,7 +227,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(tiny, server, name):
     assert verify_model("tiny")
 
 
-def test_a_part_of_another_version_is_not_gone_on_with(tiny, server):
+def test_a_part_of_another_version_is_not_resumed(tiny, server):
     with pytest.raises(KeyboardInterrupt):
         pull(progress=stopping_at(sum(map(len_of, WANTED)) - 12_000))
     server.commit = "f" * 40
@@ -237,7 +237,7 @@ def test_a_part_of_another_version_is_not_gone_on_with(tiny, server):
     assert left(tiny) == sorted([*WANTED, "fetched.record"])
 
 
-def test_a_part_that_is_too_long_is_fetched_anew(tiny, server):
+def test_a_part_that_is_too_long_is_fetched_again(tiny, server):
     with pytest.raises(KeyboardInterrupt):
         pull(progress=stopping_at(sum(map(len_of, WANTED)) - 12_000))
     (part,) = tiny.directory.glob("*.part")
@@ -246,10 +246,10 @@ def test_a_part_that_is_too_long_is_fetched_anew(tiny, server):
     assert verify_model("tiny")
 
 
-def test_no_room_on_the_disk_is_said_before_anything_is_fetched(tiny, server, monkeypatch):
+def test_a_lack_of_disk_space_is_reported_before_anything_is_fetched(tiny, server, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 50_000))
-    with pytest.raises(FetchError, match=r"54\.7 KiB are needed, 48\.8 KiB are free") as caught:
+    with pytest.raises(FetchError, match=r"54\.7 KiB needed, 48\.8 KiB free") as caught:
         pull()
     assert "HGA_CHAT_MODELS_DIR" in people(caught)
     assert server.fetched() == []
@@ -261,12 +261,12 @@ def test_no_room_on_the_disk_is_said_before_anything_is_fetched(tiny, server, mo
     pull()
 
 
-def test_the_disk_fills_up_on_the_way(tiny, server):
+def test_the_disk_fills_up_during_a_fetch(tiny, server):
     def full(label, share):
         if label.startswith("Fetching") and share > 0.5:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(FetchError, match=r"disk is full.*kept; make room and run") as caught:
+    with pytest.raises(FetchError, match=r"disk is full.*kept; free some space and run") as caught:
         pull(progress=full)
     people(caught)
     pull()
@@ -288,7 +288,7 @@ def test_no_network(tiny, connect):
     assert "network" in people(caught)
 
 
-def test_an_endpoint_that_is_none(tiny, connect):
+def test_an_invalid_endpoint(tiny, connect):
     connect("nowhere")
     with pytest.raises(FetchError, match="nowhere cannot be reached") as caught:
         pull()
@@ -309,16 +309,16 @@ def test_offline(tiny, server, monkeypatch):
 )
 def test_a_hub_that_refuses(tiny, server, status, words):
     server.refuses = status
-    with pytest.raises(FetchError, match=f"answers {status}") as caught:
+    with pytest.raises(FetchError, match=f"answered {status}") as caught:
         pull()
     assert words in people(caught)
 
 
-def test_a_file_that_is_listed_but_not_there(tiny, server, monkeypatch):
+def test_a_file_that_is_listed_but_missing(tiny, server, monkeypatch):
     info = server.info()
     del server.files[FIRST]
     monkeypatch.setattr(server, "info", lambda: info)
-    with pytest.raises(FetchError, match=r"answers 404: .*or not all of it"):
+    with pytest.raises(FetchError, match=r"answered 404: .*or a file of it"):
         pull()
 
 
@@ -331,7 +331,7 @@ def test_a_repository_without_a_model(tiny, server, missing):
         pull()
 
 
-def test_names_that_lead_elsewhere_are_not_fetched(tiny, server):
+def test_names_outside_the_folder_are_not_fetched(tiny, server):
     for name in ("../evil.json", "/etc/evil.json", ".hidden.json"):
         server.files[name] = b"{}"
     pull()
@@ -342,7 +342,7 @@ def test_names_that_lead_elsewhere_are_not_fetched(tiny, server):
 def test_one_process_at_a_time(tiny, server):
     tiny.directory.mkdir(parents=True)
     with (
-        hub._alone(tiny.directory, "tiny"),
+        hub._locked(tiny.directory, "tiny"),
         pytest.raises(FetchError, match="tiny is being fetched by another process"),
     ):
         pull()
@@ -383,6 +383,6 @@ def test_geometry_and_size_of_the_model_in_the_catalogue():
     assert ledger.weights_bytes(used, torch.bfloat16) / 2 == pytest.approx(3.3e9, rel=0.02)
 
 
-def test_a_geometry_that_is_not_known():
-    with pytest.raises(ModelMissingError, match=r"'other' is not known; .*qwen3-30b-a3b"):
+def test_an_unknown_geometry():
+    with pytest.raises(ModelMissingError, match=r"'other' is not known\. .*qwen3-30b-a3b"):
         geometry_of("other")

