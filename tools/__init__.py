@@ -1,6 +1,6 @@
 """Programs for developers. Run them from the repository's root: ``python -m tools.demo``.
 
-Each describes its options with ``--help``, and its method at the top of its file.
+The top of each file says what it does; those with options list them with ``--help``.
 
 - ``tools.demo``: load two sample documents and ask about them (``make demo``).
 
