@@ -1,1 +1,1 @@
-"""How the 64K adapter of the embedded model is made: data, tasks, training, measures."""
+"""Make the 64K adapter of the embedded model: data, tasks, training, checks."""

@@ -1,12 +1,12 @@
-"""Makes the adapter of the embedded model from nothing but its base model.
+"""Make the adapter of the embedded model from its base model alone.
 
     python -m tools.adapter data --weights BASE.gguf --debian / --out texts.jsonl.xz
     python -m tools.adapter train --data texts.jsonl.xz --weights BASE.gguf --out FOLDER
     python -m tools.adapter check --data texts.jsonl.xz --weights BASE.gguf --adapter FILE
 
-``--debian`` may be given again, for packages that are unpacked elsewhere. Training goes on from the
-checkpoint in FOLDER; ``--minutes`` ends a run early, ``--from-adapter`` begins with an adapter. On
-several GPUs the same steps are shared between them:
+``--debian`` may be repeated, for packages that are unpacked elsewhere. Training continues from the
+checkpoint in FOLDER; ``--minutes`` ends a run early, ``--from-adapter`` starts from an adapter.
+Several GPUs share the steps:
 ``torchrun --nproc-per-node 2 -m tools.adapter train …``.
 """
 
@@ -37,7 +37,7 @@ def make_data(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train."""
+    """Train the adapter."""
     from tools.adapter.batches import TrainingPlan
     from tools.adapter.train import train
 
@@ -62,7 +62,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse the command line and do it."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True)
     making = commands.add_parser("data", help="collect the texts")

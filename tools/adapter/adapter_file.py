@@ -1,4 +1,4 @@
-"""The adapter as it is shipped: int8 factors with one scale a rank."""
+"""The adapter file that is shipped: int8 factors with one scale per rank."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tools.adapter.model import Tensors
 
 
 def quantise(factors: Tensors) -> dict[str, torch.Tensor]:
-    """Factors as int8: each row of ``a`` and column of ``b`` by its largest value.
+    """Quantize factors to int8: each row of ``a`` and column of ``b`` by its largest value.
 
     ``b @ a`` is then ``(b * scale) @ a``, where ``{layer}.{module}.scale`` [rank] holds the
     products of both steps.
@@ -32,7 +32,7 @@ def write_adapter(path: Path, factors: Tensors) -> None:
 
 
 def read_adapter(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """Factors float32 of a file, with scales or without."""
+    """Return the float32 factors of a file, with or without scales."""
     stored = load_file(path)
     factors = {
         name: part.float().to(device) for name, part in stored.items() if not name.endswith("scale")
@@ -44,9 +44,9 @@ def read_adapter(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def to_go_on(stored: Tensors) -> dict[str, torch.Tensor]:
-    """Factors of a file, sized as those that training begins with: each row of ``a`` of one length.
+    """Return the factors of a file, scaled as training expects: rows of ``a`` of one length.
 
-    What b @ a makes stays the same.
+    The product ``b @ a`` stays the same.
     """
     factors = dict(stored)
     for name in {name.rpartition(".")[0] for name in stored}:

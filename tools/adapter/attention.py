@@ -1,4 +1,4 @@
-"""Which attention over whole sequences is the fastest on this GPU."""
+"""Find the fastest attention over whole sequences on this GPU."""
 
 import time
 
@@ -13,7 +13,7 @@ _MOST_APART = 0.05
 
 
 def fastest_attention(base: BaseModel, tokens: int) -> list[SDPBackend] | None:
-    """Time what this GPU has for one long sequence, forward and backward; None on a CPU."""
+    """Time all backends on one long sequence, forward and backward; return None on a CPU."""
     if base.device.type != "cuda":
         return None
     config = base.config

@@ -1,4 +1,4 @@
-"""Batches of training, made by other processes while the GPU is at work."""
+"""Training batches, made by other processes while the GPU works."""
 
 import multiprocessing
 import random
@@ -19,7 +19,7 @@ from tools.adapter import data, schedule
 from tools.adapter.sequences import Maker
 
 _AHEAD = 6
-"""Batches that are made ahead."""
+"""Batches made ahead."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass's tokens."""
+    """The tokens of one forward pass."""
 
     token_ids: torch.Tensor  # [sequences, tokens] int64
     text_weights: torch.Tensor  # [sequences, tokens]
@@ -75,7 +75,7 @@ def _start_worker(data_path: Path, gguf: Path) -> None:
 
 
 def _make(plan: TrainingPlan, share: float, seed: int) -> tuple[Any, ...]:
-    """Arrays of one batch; its length depends on how far training is."""
+    """Return the arrays of one batch; its length follows the schedule."""
     draw = random.Random(seed)
     length = min(schedule.length(share, seed // plan.batches), plan.batch_tokens)
     count = plan.batch_tokens // length
@@ -92,7 +92,7 @@ def _make(plan: TrainingPlan, share: float, seed: int) -> tuple[Any, ...]:
 
 
 class Batches:
-    """Batches made by other processes, a few ahead."""
+    """Batches that other processes make a few ahead."""
 
     def __init__(self, plan: TrainingPlan, rank: int, world: int, first_step: int) -> None:
         self._plan = plan
@@ -110,7 +110,7 @@ class Batches:
             step += 1
 
     def next(self, share: float, device: torch.device) -> Batch:
-        """The next batch of this process.
+        """Return the next batch of this process.
 
         Args:
             share: of the training that is done, which decides how long later sequences are.

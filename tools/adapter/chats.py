@@ -1,4 +1,4 @@
-"""Short conversations as the base model has them, which the adapted model is to have as well."""
+"""Short conversations of the base model, which the adapted model has to keep."""
 
 import random
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ _LANGUAGES = ("French", "Spanish", "German", "Italian")
 
 
 def prompts(count: int, seed: int = 0) -> list[str]:
-    """Different prompts of many kinds, in no order."""
+    """Return distinct prompts of many kinds, shuffled."""
     draw = random.Random(seed)
     made = list(dict.fromkeys(_all(draw)))
     draw.shuffle(made)
@@ -136,7 +136,7 @@ def _all(draw: random.Random) -> Iterator[str]:
 
 
 def answer(gguf: Path, asked: list[str], max_new_tokens: int) -> Iterator[tuple[str, str]]:
-    """Prompts with the answers of the base model at temperature 0.7, dense attention.
+    """Yield prompts with the base model's answers at temperature 0.7, by dense attention.
 
     Args:
         gguf: the base model.

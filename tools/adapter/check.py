@@ -1,4 +1,4 @@
-"""What an adapter is measured by: short texts, short questions, and facts far away."""
+"""Check an adapter on short texts, short questions and distant facts."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -34,14 +34,14 @@ class Subject:
     device: torch.device
 
     def nats(self, token_ids: Sequence[int]) -> float:
-        """Mean nats a token of a text without anything before it."""
+        """Return the mean nats per token of a text with nothing before it."""
         tokens = torch.tensor([token_ids], device=self.device)
         hidden = self.network.hidden(self.weights, tokens)[0]
         table = self.weights["embedding"]
         return float(cross_entropies(hidden[:-1], table, tokens[0, 1:]).mean())
 
     def answer(self, prompt: Sequence[int], most: int, cache: Cache | None = None) -> str:
-        """What is answered greedily after a prompt; the cache is extended."""
+        """Return the greedy answer to a prompt; the cache is extended."""
         cache = [] if cache is None else cache
         said: list[int] = []
         tokens = list(prompt)
@@ -145,7 +145,7 @@ def _compare_prompts(plain: Subject, adapted: Subject) -> dict[str, Any]:
 
 
 def _needles(subject: Subject, text: str, context: int, seed: int) -> dict[str, Any]:
-    """Facts planted as ``bench quality`` plants them, asked for as it asks."""
+    """Plant facts and ask for them as ``bench quality`` does."""
     tokenizer = subject.tokenizer
     needles = make_needles(_NEEDLES, seed)
     ids = cut(

@@ -1,4 +1,4 @@
-"""Thirty prompts with answers that can be checked, to see that short questions stay answered."""
+"""Thirty prompts with checkable answers, to verify that short questions are still answered."""
 
 import re
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Checkable:
-    """A prompt, and what its answer has to match, whatever the case."""
+    """A prompt and the pattern of its answer, in any case."""
 
     prompt: str
     pattern: str
 
     def is_right(self, answer: str) -> bool:
-        """Whether an answer holds what is asked for."""
+        """Return whether an answer matches the pattern."""
         return re.search(self.pattern, answer, re.IGNORECASE | re.DOTALL) is not None
 
 

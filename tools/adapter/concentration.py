@@ -1,4 +1,4 @@
-"""How much of its attention a layer spends where routing would not read."""
+"""How much of a layer's attention falls where routing would not attend."""
 
 import torch
 

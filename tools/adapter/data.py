@@ -1,7 +1,7 @@
-"""The texts to train on and to measure with: installed packages and Debian documents.
+"""The texts for training and checks: installed packages and Debian documents.
 
-Only what its licence lets anybody use, change and pass on without conditions on the result is read:
-of Python packages by what their metadata says, of Debian packages those of ``MANUALS``.
+Only texts are used whose licence lets anybody use, change and pass them on without conditions on
+the result: Python packages by their metadata, and the Debian packages of ``MANUALS``.
 """
 
 import importlib.metadata
@@ -52,7 +52,7 @@ _NOT_READ = re.compile(
 
 @dataclass(frozen=True)
 class Text:
-    """A document as it is read."""
+    """A document with its origin and licence."""
 
     path: str
     kind: str
@@ -66,19 +66,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Data:
-    """All that training and measuring read."""
+    """Everything that training and checks use."""
 
     texts: tuple[Text, ...]
     chats: tuple[tuple[str, str], ...]
     """Prompts with the base model's answers."""
 
     def of(self, *kinds: str, held_out: bool = False) -> list[Text]:
-        """The texts of some kinds."""
+        """Return the texts of some kinds."""
         return [t for t in self.texts if t.kind in kinds and t.is_held_out == held_out]
 
 
 def collect(site_packages: Path, stdlib: Path, debian: Iterable[Path]) -> Iterator[Text]:
-    """Read everything there is.
+    """Yield every text there is.
 
     Args:
         site_packages: of a virtual environment.
@@ -105,7 +105,7 @@ def collect(site_packages: Path, stdlib: Path, debian: Iterable[Path]) -> Iterat
 
 
 def write(path: Path, data: Data) -> None:
-    """Write as JSON lines, compressed by xz."""
+    """Write JSON lines, compressed by xz."""
     with lzma.open(path, "wt", preset=5, encoding="utf-8") as file:
         for text in data.texts:
             file.write(json.dumps(asdict(text)) + "\n")
@@ -127,13 +127,13 @@ def read(path: Path) -> Data:
 
 
 def licences(data: Data) -> dict[str, str]:
-    """Licence of each origin that is trained on."""
+    """Return the licence of each origin in the training set."""
     return {text.origin: text.licence for text in data.texts if not text.is_held_out}
 
 
 def _licence(distribution: importlib.metadata.Distribution) -> str | None:
-    """What the metadata says, if every part of it is known to be free."""
-    # An email.message.Message, which ``PackageMetadata`` says too little of.
+    """Return the licence in the metadata if every part of it is known to be free."""
+    # The protocol ``PackageMetadata`` leaves out ``get``.
     metadata = cast(Message, distribution.metadata)
     said = metadata.get("License-Expression")
     if not said:
@@ -146,7 +146,7 @@ def _licence(distribution: importlib.metadata.Distribution) -> str | None:
 def _package(
     name: str, licence: str, root: Path, files: list[Path], most: int = _MOST_OF_A_PACKAGE
 ) -> Iterator[Text]:
-    """Sources of a package, picked blindly where there are more than ``most`` characters."""
+    """Yield sources of a package: a random choice if they exceed ``most`` characters."""
     chosen = [path for path in files if path.suffix in {".py", ".md", ".rst"}]
     random.Random(name).shuffle(chosen)
     left = {True: _MOST_HELD_OUT, False: most}
@@ -163,7 +163,7 @@ def _package(
 
 
 def _manual(package: str, licence: str, place: Path) -> Iterator[Text]:
-    """Pages of an HTML manual, as the product reads them."""
+    """Yield the pages of an HTML manual, as the product loads them."""
     # Training needs none of what reads documents.
     from hga_chat.documents import load_documents
 
@@ -184,7 +184,7 @@ def _manual(package: str, licence: str, place: Path) -> Iterator[Text]:
 
 
 def _novels(packed: bytes) -> Iterator[Text]:
-    """Character vectors of an R database: a length, a zlib stream, in it lengths and strings."""
+    """Yield character vectors of an R database: a length, then a zlib stream of strings."""
     at = 0
     while at < len(packed):
         stream = zlib.decompressobj()
@@ -206,7 +206,7 @@ def _novels(packed: bytes) -> Iterator[Text]:
 
 
 def _strings(raw: bytes) -> Iterator[str]:
-    """The strings of a vector in R's XDR format (R Internals, 1.8): type 9, length, bytes."""
+    """Yield strings of a vector in R's XDR format (R Internals, 1.8): type 9, length, bytes."""
     at = 0
     while (at := raw.find(b"\x00\x04\x00\x09", at)) >= 0:
         size = int.from_bytes(raw[at + 4 : at + 8], "big")

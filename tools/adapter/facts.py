@@ -1,4 +1,4 @@
-"""Facts to plant in texts, in many wordings, and the questions about them."""
+"""Facts to plant in texts, in many wordings, with questions about them."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Planted:
-    """Lines to put into a text one after another, not together, and what is asked about them."""
+    """Lines to plant in a text in this order, apart from each other, with their questions."""
 
     lines: tuple[str, ...]
     questions: tuple[Question, ...]
@@ -158,7 +158,7 @@ _UNKNOWN_SHARE, _SAME_SHARE = 0.03, 0.4
 
 
 def single_facts(draw: Draw, count: int) -> list[Planted]:
-    """Facts about distinct names, many of them alike, each asked for once."""
+    """Return facts about distinct but similar names, each asked for once."""
     made: list[Planted] = []
     seen: set[tuple[str, str]] = set()
     values: set[str] = set()
@@ -186,7 +186,7 @@ def single_facts(draw: Draw, count: int) -> list[Planted]:
 
 
 def hard_facts(draw: Draw, words: Sequence[str], room: int) -> Iterator[Planted]:
-    """Families of RULER (arXiv 2404.06654): many keys, values and queries, variables, lists.
+    """Yield tasks of RULER (arXiv 2404.06654): many keys, values, queries; variables; lists.
 
     Args:
         draw: of every choice.
@@ -267,7 +267,7 @@ def _frequent(draw: Draw, pool: Iterator[str], room: int) -> Planted:
 
 
 def _list(title: str, listed: Sequence[str], most_often: Sequence[str]) -> Planted:
-    """A list of words, and the question which of them occur most often."""
+    """Return a list of words and the question which of them occur most often."""
     question = f"Which {len(most_often)} words occur most often in the list of {title}?"
     answer = f"The words that occur most often are {', '.join(most_often)}."
     return Planted((f"# List of {title}: {' '.join(listed)}",), (Question(question, answer),))

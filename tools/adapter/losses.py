@@ -1,4 +1,4 @@
-"""Losses over the vocabulary, a part of the tokens at a time: all logits would not fit."""
+"""Losses over the vocabulary, some tokens at a time: all logits would not fit in memory."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ _PART = 8_192
 def cross_entropies(
     hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Nats of each target.
+    """Return the nats of each target.
 
     Args:
         hidden: [tokens, hidden] normalised hidden states.
@@ -35,7 +35,7 @@ def cross_entropies(
 def divergences(
     hidden: torch.Tensor, table: torch.Tensor, base_hidden: torch.Tensor
 ) -> torch.Tensor:
-    """Kullback-Leibler divergence of the base model's predictions from those of ``hidden``.
+    """Return the KL divergence of the base model's predictions from those of ``hidden``.
 
     Args:
         hidden: [tokens, hidden] of the adapted model.

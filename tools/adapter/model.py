@@ -1,6 +1,6 @@
 """The base model and its adapter in plain torch, for training and measuring.
 
-SmolLM2-135M has llama's architecture; weights come from the product's reader of GGUF files.
+SmolLM2-135M has the llama architecture; the product's GGUF reader loads its weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,9 +22,9 @@ from hga_engine.model.source import TensorSource
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANKS = dict.fromkeys(MODULES[:4], 48) | dict.fromkeys(MODULES[4:], 24)
-"""Attention reads far, so it may change more than the rest; int8, all is 10.1 MB."""
+"""Attention has to reach far, so it may change more than the rest. 10.1 MB in int8."""
 ROPE_BASE = 100_000 * 16 ** (64 / 62)
-"""NTK-aware: the slowest frequency pair turns 16 times as slowly, the fastest as before."""
+"""NTK-aware: the slowest frequency becomes 16 times slower, the fastest stays."""
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the weights."""
         return self.weights["embedding"].device
 
 
@@ -53,12 +53,12 @@ _SHORT = {"input_layernorm": "norm", "post_attention_layernorm": "mlp_norm"}
 
 
 def load_base(gguf: Path, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    """Read the base model from its GGUF file, to be computed with in ``dtype``."""
+    """Load the base model from its GGUF file, with weights rounded to ``dtype``."""
     return to_base(GgufSource(open_gguf(gguf)), device, dtype)
 
 
 def to_base(source: TensorSource, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    """Read a model of llama's architecture whose output embedding is its input's."""
+    """Load a model of the llama architecture with tied embeddings."""
     layout = model_layout(source.config)
     parts = {
         "embedding": layout.embedding.stacks[0][0],
@@ -76,7 +76,7 @@ def to_base(source: TensorSource, device: torch.device, dtype: torch.dtype) -> B
 
 
 def new_adapter(base: BaseModel, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Factors that change nothing yet, as ``{layer}.{module}.{a,b}``: b is zero."""
+    """Return factors ``{layer}.{module}.{a,b}`` that change nothing yet: b is zero."""
     generator = torch.Generator().manual_seed(seed)
     factors = {}
     for layer in range(base.config.num_layers):
@@ -90,7 +90,7 @@ def new_adapter(base: BaseModel, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def merge(base: BaseModel, factors: Tensors) -> Tensors:
-    """Weights with ``b @ a`` added in float32 and then rounded, as the product merges them."""
+    """Return weights with ``b @ a`` added in float32 and then rounded, as the product does."""
     merged = dict(base.rounded)
     for name in {name.rpartition(".")[0] for name in factors}:
         whole = torch.addmm(base.weights[name], factors[f"{name}.b"], factors[f"{name}.a"])
@@ -101,14 +101,14 @@ def merge(base: BaseModel, factors: Tensors) -> Tensors:
 def angles(
     config: ModelConfig, positions: torch.Tensor, rope_base: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines [tokens, head_dim / 2] float32 of RoPE."""
+    """Return float32 cosines and sines [tokens, head_dim / 2] of RoPE."""
     powers = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=positions.device)
     turned = torch.outer(positions.double(), rope_base ** -(powers / config.head_dim))
     return turned.cos().float(), turned.sin().float()
 
 
 class Network:
-    """The decoder over some weights, at one RoPE base."""
+    """The decoder, at one RoPE base."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Network:
         *,
         saves_memory: bool = False,
     ) -> None:
-        """Make it.
+        """Create the decoder.
 
         Args:
             config: geometry.
@@ -139,7 +139,7 @@ class Network:
         cache: Cache | None = None,
         watch: Watch | None = None,
     ) -> torch.Tensor:
-        """Normalised hidden states after the last layer.
+        """Return normalized hidden states after the last layer.
 
         Args:
             weights: as ``BaseModel.rounded``.
@@ -187,7 +187,7 @@ class Network:
     def _project(
         self, hidden: torch.Tensor, named: Tensors, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values [batch, heads, tokens, head_dim]."""
+        """Return queries, keys and values [batch, heads, tokens, head_dim]."""
         normed = self._normed(hidden, named["norm"])
         heads = [
             functional.linear(normed, named[name]).unflatten(-1, (-1, self._config.head_dim))
@@ -223,7 +223,7 @@ class Network:
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """RoPE over the two halves of each head, [batch, tokens, heads, head_dim]."""
+    """Apply RoPE to the two halves of each head, [batch, tokens, heads, head_dim]."""
     first, second = heads.float().chunk(2, -1)
     cos, sin = cos[:, None], sin[:, None]
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

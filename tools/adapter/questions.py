@@ -1,4 +1,4 @@
-"""Questions about texts that their own structure answers."""
+"""Questions about texts that the texts' own structure answers."""
 
 import ast
 import itertools
@@ -17,7 +17,7 @@ _MOST_COPIED_LINES, _MOST_SHOWN = 24, 160
 
 @dataclass(frozen=True)
 class Placed:
-    """A question and the characters of a text that answer it; nothing may be planted in them."""
+    """A question and the span of characters that answers it, where nothing may be planted."""
 
     asked: Question
     start: int
@@ -25,7 +25,7 @@ class Placed:
 
 
 def about(text: str, path: str, kind: str, draw: random.Random) -> list[Placed]:
-    """Questions about one text, in no order.
+    """Return questions about one text, shuffled.
 
     Args:
         text: as it is read, perhaps cut short.
@@ -42,7 +42,7 @@ def about(text: str, path: str, kind: str, draw: random.Random) -> list[Placed]:
 
 
 def _about_lines(text: str, path: str, draw: random.Random) -> Iterator[Placed]:
-    """Lines that follow others, and passages to go on with."""
+    """Yield questions for the line after another, and for the continuation of a passage."""
     lines = text.splitlines(keepends=True)
     starts, at = [], 0
     for line in lines:
@@ -114,7 +114,7 @@ def _about_code(text: str, path: str, draw: random.Random) -> Iterator[Placed]:
 
 
 def _parse(text: str) -> ast.Module:
-    """The tree of a file, or of as much of it as can be parsed where it was cut."""
+    """Return the syntax tree of a file, or of the longest beginning that parses."""
     try:
         return ast.parse(text)
     except SyntaxError as error:

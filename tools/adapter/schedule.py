@@ -1,4 +1,4 @@
-"""How the learning rate and the length of sequences go with the share of training that is done."""
+"""Learning rate and sequence length by the share of training that is done."""
 
 import math
 import random
@@ -18,7 +18,7 @@ is learned from many short sequences first, then carried to longer ones."""
 
 
 def rate(share: float) -> float:
-    """Learning rate, as a part of the peak: a short rise, then half a cosine."""
+    """Return the learning rate relative to its peak: a short rise, then half a cosine."""
     if share < _WARM_UP:
         return (share + 0.002) / _WARM_UP
     done = min((share - _WARM_UP) / (1 - _WARM_UP), 1.0)
@@ -26,6 +26,6 @@ def rate(share: float) -> float:
 
 
 def length(share: float, step: int) -> int:
-    """Tokens of the sequences of a step."""
+    """Return the length of a step's sequences, in tokens."""
     lengths = next(lengths for end, lengths in _STAGES if share <= end or end == 1.0)
     return random.Random(step).choices(list(lengths), list(lengths.values()))[0]

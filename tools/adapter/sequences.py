@@ -1,4 +1,4 @@
-"""Texts, planted facts and turns about them as the token sequences that are trained on."""
+"""Token sequences for training: texts, planted facts, and turns about them."""
 
 import random
 import re
@@ -38,7 +38,7 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LongSequence:
-    """One sequence; weights are those of predicting the token at the same place."""
+    """One sequence; a weight is that of predicting the token at the same index."""
 
     token_ids: Ids  # [length]
     text_weights: Weights  # [length]
@@ -46,7 +46,7 @@ class LongSequence:
 
 
 class Maker:
-    """Makes sequences of any length, each from a seed of its own."""
+    """Make sequences of any length, each from its own seed."""
 
     def __init__(self, data: Data, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -62,7 +62,7 @@ class Maker:
         self._padding = self.tokenizer.to_next_question()[0]
 
     def long(self, length: int, seed: int) -> LongSequence:
-        """Documents with facts planted in them, and at the end turns about them."""
+        """Return documents with planted facts, and turns about them at the end."""
         draw = random.Random(seed)
         is_bare = draw.random() < _BARE_SHARE
         opening = [] if is_bare else self.tokenizer.opening(None)
@@ -89,7 +89,7 @@ class Maker:
         return self._finish(ids, text_end, len(opening), turns, is_bare, length)
 
     def short(self, length: int, seed: int) -> tuple[Ids, Weights]:
-        """A window as the base model reads it: text, or conversations one after another.
+        """Return a short window for the base model: text, or a row of conversations.
 
         Returns:
             [length] tokens, and [length] weights of predicting them, 0 where there is nothing.
@@ -124,7 +124,7 @@ class Maker:
     def _planted(
         self, draw: random.Random, length: int, turns_room: int
     ) -> tuple[list[Planted], int]:
-        """Facts, and the tokens of their lines."""
+        """Return facts and the tokens of their lines."""
         facts: list[Planted] = []
         if draw.random() < _HARD_SHARE:
             hard = list(hard_facts(draw, self._words, int(length * _LIST_SHARE)))
@@ -140,7 +140,7 @@ class Maker:
         return kept, tokens
 
     def _choose(self, draw: random.Random, room: int, is_bare: bool) -> list[Text]:
-        """Texts that together take ``room`` tokens, the last of them cut at a line's end."""
+        """Return texts that fill ``room`` tokens; the last is cut at the end of a line."""
         chosen: list[Text] = []
         while room > 64:
             kind = draw.choices(list(_KINDS), list(_KINDS.values()))[0]
@@ -168,7 +168,7 @@ class Maker:
         return chosen
 
     def document(self, text: Text, body: str, is_bare: bool) -> list[int]:
-        """Tokens as ``hga_chat.documents.layout`` lays a document out."""
+        """Return a document's tokens as ``hga_chat.documents.layout`` lays them out."""
         encode = self.tokenizer.encode
         if is_bare:
             return encode(body if body.endswith("\n") else f"{body}\n")
@@ -182,7 +182,7 @@ class Maker:
         natural: Sequence[Question],
         room: int,
     ) -> list[Question]:
-        """What is asked, in any order, as much as there is room for."""
+        """Return turns in random order, as many as there is room for."""
         about_facts = [question for fact in planted for question in fact.questions]
         draw.shuffle(about_facts)
         kept, left = [], room
@@ -230,7 +230,7 @@ def _with(text: Text, body: str) -> Text:
 
 
 def _part(text: Text, draw: random.Random) -> Text:
-    """A novel from some paragraph on, sometimes with page markers."""
+    """Return a novel from a random paragraph on, sometimes with page markers."""
     start = text.text.find("\n\n", draw.randrange(len(text.text) * 3 // 4)) + 2
     body = text.text[start:]
     if draw.random() < _PAGED_SHARE:
@@ -244,7 +244,7 @@ def _part(text: Text, draw: random.Random) -> Text:
 
 
 def _clear(questions: list[tuple[int, Placed]], whole: str) -> list[tuple[int, Placed]]:
-    """Those with one answer: asked once, about a line that stands once in all texts."""
+    """Return the questions with one answer: asked once, about a line that occurs once."""
     counts: dict[str, int] = {}
     for _, one in questions:
         counts[one.asked.question] = counts.get(one.asked.question, 0) + 1
@@ -262,7 +262,7 @@ def _plant(
     planted: Sequence[Planted],
     asked: Sequence[tuple[int, Placed]],
 ) -> list[str]:
-    """The texts with the lines of facts at places drawn evenly over all of them."""
+    """Plant the lines of facts at uniformly drawn places of the texts."""
     kept_whole: list[list[tuple[int, int]]] = [[] for _ in chosen]
     for number, one in asked:
         kept_whole[number].append((one.start, one.end))

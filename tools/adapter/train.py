@@ -1,4 +1,4 @@
-"""The training loop: long sequences with turns, and short ones held to the base model."""
+"""The training loop: long sequences with turns, and short ones kept close to the base model."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tools.adapter.model import ROPE_BASE, BaseModel, Network, load_base, merge,
 
 
 def train(plan: TrainingPlan) -> None:
-    """Train, from the checkpoint in ``plan.out`` on if there is one.
+    """Train, from the checkpoint in ``plan.out`` if there is one.
 
     Under torchrun the batches of a step are shared between its processes.
     """
@@ -87,7 +87,7 @@ def train(plan: TrainingPlan) -> None:
 
 
 class Trainer:
-    """One optimizer step after another."""
+    """Take optimizer steps, one after another."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Trainer:
         self.following: Batch
 
     def step(self, batches: Batches, batch: Batch, share: float, rank: int) -> dict[str, float]:
-        """Take one step over this process's batches, the first of which is there already."""
+        """Take one step over this process's batches; the first is given."""
         plan, device = self._plan, self._base.device
         sums = torch.zeros(4, device=device)
         length = batch.token_ids.shape[1]
@@ -186,7 +186,7 @@ def _weighted(nats: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def _place() -> tuple[int, int, torch.device]:
-    """Rank, number of processes, and device of this one."""
+    """Return the rank, the number of processes, and the device of this one."""
     if not torch.cuda.is_available():
         return 0, 1, torch.device("cpu")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -61,7 +61,7 @@ class Handbook(FPDF):
 
 
 def blocks(text: str) -> Iterator[list[str]]:
-    """Return the runs of lines between blank lines."""
+    """Yield the runs of lines between blank lines."""
     for block in text.split("\n\n"):
         lines = block.strip("\n").split("\n")
         if lines != [""]:

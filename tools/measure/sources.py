@@ -191,7 +191,7 @@ class Examiner:
         return {"drop": effect.drop, "random_drop": effect.random_drop}
 
     def unrelated(self, questions: Sequence[str]) -> Iterator[bool]:
-        """Return whether sources are named for each question unrelated to the documents."""
+        """Yield whether sources are named for each question unrelated to the documents."""
         for question in questions:
             yield bool(ask(self.conversation, question).sources)
             self.conversation.rewind()

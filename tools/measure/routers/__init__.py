@@ -1,1 +1,1 @@
-"""What ``tools/measure/compare_routers.py`` is made of."""
+"""The parts of ``tools/measure/compare_routers.py``."""

@@ -20,7 +20,7 @@ _MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 @dataclass(frozen=True)
 class Rows:
-    """Queries and their keys in one layer. Text first, then the branches."""
+    """Queries, keys and values of one layer: the text first, then the branches."""
 
     layer: int
     queries: torch.Tensor  # [kv_heads, query heads of each, rows, head_dim], scaled
@@ -31,7 +31,7 @@ class Rows:
 
 
 Attend = Callable[[Rows], torch.Tensor]
-"""Gives [kv_heads, query heads of each, rows, head_dim]."""
+"""Returns [kv_heads, query heads of each, rows, head_dim]."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Text:
 
     @property
     def positions(self) -> torch.Tensor:
-        """Of the text from ``start`` on, then of the branches, each of which follows the text."""
+        """Positions of the text from ``start`` on, then of the branches; each follows the text."""
         text = torch.arange(self.start, self.length, device=self.device)
         return torch.cat((text, self.length + self.branch_places))
 
@@ -93,7 +93,7 @@ class Network:
             prefix: keys and values of every layer up to ``start``.
 
         Returns:
-            What follows from it, and keys and values of all of the text in every layer.
+            The outcome, and keys and values of the whole text in every layer.
         """
         config, weights = self.config, self._weights
         tokens = torch.cat((text.tokens[text.start :], text.branch_tokens))
@@ -160,7 +160,7 @@ class Network:
 
 
 def dense(text: Text) -> Attend:
-    """Attention to everything."""
+    """Return dense attention over a text."""
 
     def attend(rows: Rows) -> torch.Tensor:
         assert text.start == 0
@@ -189,7 +189,7 @@ def dense(text: Text) -> Attend:
 
 
 def attend_branches(text: Text, rows: Rows, bias: torch.Tensor) -> torch.Tensor:
-    """Attention of the branches to text, with ``bias`` [kv_heads, rows, text], and themselves."""
+    """Attend from branches to the text, with ``bias`` [kv_heads, rows, text], and themselves."""
     order = torch.arange(len(text.branch_of), device=bias.device)
     same = text.branch_of[:, None] == text.branch_of
     own = bias.new_zeros(same.shape).masked_fill_(~same | (order > order[:, None]), -math.inf)
@@ -202,7 +202,7 @@ def attend_branches(text: Text, rows: Rows, bias: torch.Tensor) -> torch.Tensor:
 def masked_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """Attention of scaled queries with a bias.
+    """Attend with scaled queries and a bias.
 
     Args:
         queries: [kv_heads, query heads of each, rows, head_dim].
@@ -227,5 +227,5 @@ def masked_attention(
 
 
 def blocks_of(count: int, size: int) -> Iterator[slice]:
-    """Slices of ``size`` up to ``count``."""
+    """Return slices of ``size`` up to ``count``."""
     return (slice(first, min(first + size, count)) for first in range(0, count, size))

@@ -1,4 +1,4 @@
-"""Attention to a selection, and the thresholds that make it as large as is aimed at."""
+"""Attention to a selection, and the thresholds that give it the size aimed at."""
 
 import math
 from collections.abc import Sequence
@@ -42,20 +42,20 @@ _SAMPLED_BLOCKS = 8
 """Every n-th block is compared with dense attention, or used to find thresholds."""
 _CALIBRATED_BLOCKS = 16
 _MOST_RAISED = 1.5
-"""Logarithm of what chosen groups are weighed with at most."""
+"""Logarithm of the largest weight of a chosen group."""
 _POOL_GROUP = 16
 _BRANCH_BUDGET = 1024
-"""Tokens that questions and answers read where the text is read by the prefill rule."""
+"""Tokens that questions and answers attend to where the text follows the prefill rule."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some queries, and what they see."""
+    """Some queries and what they may attend to."""
 
     queries: torch.Tensor  # [kv_heads, query heads of each, rows, head_dim]
     positions: torch.Tensor  # [rows]
     tokens: int
-    """Of the text that any of them sees: whole chunks."""
+    """Tokens of the text that any of them may attend to: whole chunks."""
     own: torch.Tensor | None = None
     """[kv_heads, query heads of each, rows, branch tokens] scores of their own branch."""
 
@@ -66,7 +66,7 @@ class _Part:
 
 
 class Windows:
-    """Which groups the queries of a part read anyhow, and which may be chosen."""
+    """The groups that queries of a part always attend to, and those that may be chosen."""
 
     def __init__(self, variant: Variant, part: _Part) -> None:
         size, place = variant.scorer.group, part.positions[:, None]
@@ -81,7 +81,7 @@ class Windows:
         self.tokens = (seen * self.always).sum(1)  # [rows]
 
     def attention_lse(self, part: _Part, keys: torch.Tensor) -> torch.Tensor:
-        """[kv_heads, query heads of each, rows]: logarithm of the mass of what is always read."""
+        """Return [kv_heads, query heads of each, rows]: the LSE of what is always attended."""
         place = part.positions[:, None]
         first = max(self.sinks, int(self.recent_from.min()))
         pieces = [] if part.own is None else [part.own.float()]
@@ -95,7 +95,7 @@ class Windows:
 
 
 class Statistics:
-    """What was read, by layer and KV head."""
+    """What was attended, by layer and KV head."""
 
     def __init__(self, layers: int, kv_heads: int) -> None:
         shape = layers, kv_heads
@@ -122,12 +122,12 @@ class Statistics:
         self.sampled[layer] += exact.shape[1] * exact.shape[2]
 
     def sparsity(self, size: int) -> float:
-        """Of the visible tokens the share that was read."""
+        """Return the share of the visible tokens that was attended."""
         return (float(self.groups.mean()) * size + self.window) / self.visible
 
 
 class Routed:
-    """Attention of one layer after another by a variant."""
+    """Attention by a variant, layer by layer."""
 
     def __init__(self, variant: Variant, text: Text, base: float, statistics: Statistics) -> None:
         self._variant, self._text, self._base = variant, text, base
@@ -169,7 +169,7 @@ class Routed:
         return torch.cat(parts, 2)
 
     def _pool(self, rows: Rows, part: _Part, estimate: Estimate) -> torch.Tensor:
-        """[kv_heads, rows, groups]: logarithms of how many groups those of the pool stand for."""
+        """Return [kv_heads, rows, groups]: log importance weights of the groups in the pool."""
         variant = replace(
             self._variant,
             rule=Drawn(self._variant.pool),
@@ -206,7 +206,7 @@ class Routed:
     def _with_tail(
         self, out: torch.Tensor, of_rows: torch.Tensor, chosen: torch.Tensor, rows: Rows
     ) -> torch.Tensor:
-        """Let mean values stand for what is not read, by its estimated share."""
+        """Let mean values stand for what is not attended, by its estimated share."""
         variant = self._variant
         if variant.tail in ("none", "chosen"):
             return out
@@ -221,7 +221,7 @@ class Routed:
 
 
 class Calibration:
-    """Finds the shares that make variants read as much as they aim at, beside dense attention."""
+    """Find the thresholds at which variants attend as much as they aim at."""
 
     _ABOVE = torch.logspace(-6, 0, 97)
     _UNTIL = 1 - torch.logspace(-4, 0, 97)
@@ -235,7 +235,7 @@ class Calibration:
         self._visible = dict.fromkeys(self._variants, 0.0)
 
     def beside(self, attend: Attend) -> Attend:
-        """The same attention, with which thresholds are looked for."""
+        """Return the same attention, which also collects masses to find thresholds."""
         if not self._variants:
             return attend
 
@@ -266,7 +266,7 @@ class Calibration:
                 self._visible[variant] += float((part.positions + 1).sum()) * mass.shape[0]
 
     def found(self, variant: Variant) -> Variant:
-        """The same with its share."""
+        """Return the variant with the share that was found."""
         if variant not in self._groups:
             return variant
         size, grid = variant.scorer.group, self._grid(variant)
@@ -289,7 +289,7 @@ def _is_open(variant: Variant) -> bool:
 
 
 def _counts(mass: torch.Tensor, rule: Rule, grid: torch.Tensor) -> torch.Tensor:
-    """Groups chosen with every share of the grid, summed."""
+    """Return the number of groups chosen at every share of the grid."""
     assert isinstance(rule, Above | Until)
     best = mass.topk(min(rule.cap, mass.shape[-1]), -1).values
     if isinstance(rule, Above):
@@ -311,7 +311,7 @@ def _estimate(scorer: Scorer, rows: Rows, count: int, base: float) -> Estimate:
 
 
 def _text_part(text: Text, rows: Rows, block: slice) -> _Part:
-    """Queries of the text by their place among the rows; a block ends with a chunk."""
+    """Return queries of the text by their place among the rows; a block ends with a chunk."""
     last = text.start + block.stop
     positions = torch.arange(text.start + block.start, last, device=text.device)
     return _Part(rows.queries[:, :, block], positions, last)
@@ -326,7 +326,7 @@ def _shares(
     base: float,
     pool: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Estimated shares of the groups for every query, and the mass of the windows.
+    """Return the groups' estimated shares for every query, and the LSE of the windows.
 
     Groups of a pool count for those they stand for, others not at all.
     """
@@ -362,7 +362,7 @@ def _exact_shares(
 
 
 def _bias(logs: torch.Tensor, windows: Windows, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """[kv_heads, rows, groups] to [kv_heads, rows, tokens]: what is added to scores."""
+    """Return the bias of scores, [kv_heads, rows, tokens], from [kv_heads, rows, groups]."""
     bias = logs.masked_fill(windows.always, 0.0).to(dtype)
     return bias[..., None].expand(*bias.shape, size).flatten(2)
 
@@ -370,7 +370,7 @@ def _bias(logs: torch.Tensor, windows: Windows, size: int, dtype: torch.dtype) -
 def _raised(
     bias: torch.Tensor, of_rows: torch.Tensor, chosen: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """[kv_heads, query heads of each, rows, tokens]: what is chosen has the mass of what is not."""
+    """Return a bias [kv_heads, query heads of each, rows, tokens]: the chosen have all mass."""
     read = (of_rows * chosen[:, None]).sum(-1, keepdim=True)
     factor = of_rows.sum(-1, keepdim=True) / read
     raised = factor.log().clamp(0, _MOST_RAISED).nan_to_num(0.0, 0.0, 0.0) * chosen[:, None]
@@ -378,7 +378,7 @@ def _raised(
 
 
 def _hide_later(bias: torch.Tensor, positions: torch.Tensor) -> None:
-    """Of the block's own tokens, what comes after the query."""
+    """Hide the tokens of the query's own block that come after it."""
     rows = len(positions)
     later = torch.ones(rows, rows, dtype=torch.bool, device=bias.device).triu_(1)
     bias[:, :, -rows:].masked_fill_(later, -math.inf)

@@ -13,7 +13,7 @@ from tools.measure.routers.scores import CHUNK, Scorer
 
 @dataclass(frozen=True)
 class Top:
-    """The heaviest groups, a fixed number."""
+    """The top groups, a fixed number."""
 
     budget: int
 
@@ -23,14 +23,14 @@ class Above:
     """Groups with more than a share of the mass, up to a cap; at least ``floor`` groups."""
 
     share: float
-    """0: found so that on average as much is read as is aimed at."""
+    """0: found by calibration, so that on average as much is attended as the variant aims at."""
     cap: int
     floor: int = 0
 
 
 @dataclass(frozen=True)
 class Until:
-    """The heaviest groups until a share of the mass is reached, up to a cap."""
+    """The top groups until a share of the mass is reached, up to a cap."""
 
     share: float
     cap: int
@@ -38,7 +38,7 @@ class Until:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Groups drawn by their mass, each standing for its likes (``reference.take_groups``)."""
+    """Groups sampled by their mass, with importance weights (``reference.take_groups``)."""
 
     budget: int
 
@@ -54,9 +54,9 @@ class Variant:
     rule: Rule
     scorer: Scorer = field(default_factory=Scorer)
     of_all: bool = False
-    """Whether shares are of all mass, or of what may be chosen from."""
+    """Whether shares are of all mass or of the groups that may be chosen."""
     combine: Literal["sum", "max"] = "sum"
-    """Of the query heads that share a KV head, and of the scored rows of a block."""
+    """How masses of the query heads of a KV head, and of a block's scored rows, are combined."""
     sinks: int = 128
     recent: int = 512
     block: int = 1
@@ -64,25 +64,25 @@ class Variant:
     stride: int = 4
     """Every n-th query of a block is scored."""
     pool: int = 0
-    """Groups of 16 that are drawn first, for a chunk of queries, every fourth of which is scored;
-    what is chosen is chosen among them. 0: among all."""
+    """Groups of 16 that are drawn first for each chunk of queries, of which every fourth is scored;
+    selections are drawn from this pool. 0: from all groups."""
     tail: Literal["none", "all", "chunk", "group", "chosen"] = "none"
-    """Mean values that stand for what is not read: one, or one a chunk or group; or the chosen
-    groups, each weighed more."""
+    """What stands for the tokens that are not attended: one mean value, or one per chunk or group;
+    or the chosen groups, with larger weights."""
     aim: float = 0.03
-    """Of the visible tokens, what is to be read where the rule leaves it open."""
+    """Share of the visible tokens to attend to, where the rule leaves it open."""
 
 
 def shares(
     logs: torch.Tensor, allowed: torch.Tensor, window: torch.Tensor, *, of_all: bool
 ) -> torch.Tensor:
-    """Of each query's attention, the share of each group.
+    """Return each group's share of each query's attention.
 
     Args:
         logs: [kv_heads, query heads of each, rows, groups] logarithms of masses.
         allowed: [rows, groups] or [kv_heads, 1, rows, groups] that may be chosen.
-        window: [kv_heads, query heads of each, rows] logarithm of the mass of what is read anyhow.
-        of_all: whether that counts as well.
+        window: [kv_heads, query heads of each, rows] LSE of what is always attended.
+        of_all: whether shares are of that mass as well.
 
     Returns:
         Like ``logs``; 0 where it is not allowed.
@@ -95,15 +95,15 @@ def shares(
 
 
 def combined(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
-    """[kv_heads, query heads of each, rows, groups] to [kv_heads, units, groups] by the variant."""
+    """Reduce [kv_heads, query heads of each, rows, groups] to [kv_heads, units, groups]."""
     scored = scored_rows(of_rows, variant)
     return scored.sum(1) if variant.combine == "sum" else scored.amax(1)
 
 
 def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
-    """[kv_heads, query heads of each, rows, n] to [kv_heads, scored rows of each, units, n].
+    """Arrange [kv_heads, query heads of each, rows, n] as [kv_heads, scored rows, units, n].
 
-    A unit is what shares a selection: a query, or a block of which every n-th is scored.
+    A unit shares a selection: a query, or a block of which every n-th query is scored.
     """
     if variant.block == 1:
         return of_rows
@@ -113,7 +113,7 @@ def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
 
 
 def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tensor:
-    """Logarithms of what the chosen groups count as, -inf for others.
+    """Return log importance weights of the chosen groups, -inf for others.
 
     Args:
         mass: [kv_heads, units, groups], 0 where none may be chosen.
@@ -133,7 +133,7 @@ def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tenso
 
 
 def choose(mass: torch.Tensor, rule: Top | Above | Until) -> torch.Tensor:
-    """[kv_heads, units, groups] masses, 0 where none may be chosen, to the choice, bool."""
+    """Choose by masses [kv_heads, units, groups], 0 for what may not be chosen; return bools."""
     if isinstance(rule, Top):
         return _of_heaviest(mass, rule.budget, lambda best: best > 0)
     if isinstance(rule, Above):

@@ -1,4 +1,4 @@
-"""Texts with facts planted in them, and what is asked after each, as tokens."""
+"""Tokens of texts with planted facts, and of the questions after each."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -17,12 +17,12 @@ _MARGIN = 64
 
 @dataclass(frozen=True)
 class Branch:
-    """What follows the text, beside the other branches."""
+    """A continuation of the text, independent of the other branches."""
 
     kind: str
     tokens: tuple[int, ...]
     counted_from: int
-    """The first of them whose likelihood counts."""
+    """The first token whose likelihood counts."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sample:
 
 
 def make_sample(name: str, text: str, tokenizer: Tokenizer, context: int, seed: int) -> Sample:
-    """Plant facts in the part of a text that the seed begins at.
+    """Plant facts in an excerpt that begins where the seed says.
 
     Raises:
         ValueError: the text is too short.
@@ -43,11 +43,11 @@ def make_sample(name: str, text: str, tokenizer: Tokenizer, context: int, seed: 
     needles = make_needles(_NEEDLES, seed)
     words = single_token_words(tokenizer.token_bytes, tokenizer.vocab_size)
     tasks = make_tasks(words, _TASKS, _LIST_WORDS, seed)
-    # The two families of lists ask for words of a list, which is left out here.
+    # Two families of tasks ask for words of a list, which is left out here.
     kept = [number for number, fact in enumerate(tasks.facts) if not fact.startswith("# List")]
     facts = [*(needle.fact for needle in needles), *(tasks.facts[number] for number in kept)]
     places = [*depths(_NEEDLES), *(tasks.places[number] for number in kept)]
-    # Cutting may lose a few tokens, and all of a context are needed.
+    # Cutting may lose a few tokens; the context has to be full.
     tokens = plant_from(tokenizer, text, facts, places, context + _MARGIN, seed or None)[:context]
     branches = []
     for needle in needles:
@@ -72,12 +72,12 @@ def _branch(tokenizer: Tokenizer, kind: str, question: str, said: str, answer: s
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
     path.write_text("".join(f"{json.dumps(asdict(sample))}\n" for sample in samples))
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """What ``write_samples`` wrote."""
+    """Yield what ``write_samples`` wrote."""
     for line in path.read_text().splitlines():
         read = json.loads(line)
         branches = (

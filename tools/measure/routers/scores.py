@@ -1,7 +1,7 @@
-"""Estimates of the attention mass of groups, in many ways.
+"""Many ways to estimate the attention mass of groups.
 
-An ``Estimate`` is made of the keys of a layer and gives, for any queries, the logarithm of what
-each group of tokens would add to the softmax.
+An ``Estimate`` is made from the keys of a layer. For any queries it returns the LSE of each group
+of tokens.
 """
 
 import math
@@ -16,17 +16,17 @@ from hga_kernels.reference.index import hadamard, summarize
 
 CHUNK = 64
 EVEN_STEPS = {2: 1.596, 3: 1.224, 4: 1.0, 6: 0.733, 8: 0.586, 16: 0.335}
-"""Spacing of so many even levels, in standard deviations, that errs least (Max, 1960)."""
+"""Best spacing of even levels by their number, in standard deviations (Max, 1960)."""
 GAUSS_LEVELS = {
     4: ((0.9816,), (0.4528, 1.510)),
     8: ((0.5006, 1.050, 1.748), (0.2451, 0.7560, 1.344, 2.152)),
 }
-"""Lloyd-Max quantiser of a normal distribution: borders and levels above zero."""
+"""Lloyd-Max quantizer of a normal distribution: borders and levels above zero."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What is kept of the keys, and how a group's mass comes from it."""
+    """What is stored of the keys, and how a group's mass is estimated from it."""
 
     kind: Literal["codes", "exact", "means", "bounds"] = "codes"
     levels: int = 4
@@ -39,7 +39,7 @@ class Scorer:
     group: int = 16
     kept_chunks: int | None = None
     values: bool = False
-    """Whether a group counts by how far its values are from the mean value as well."""
+    """Whether a group also counts by the distance of its values from the mean value."""
 
 
 Estimate = Callable[[torch.Tensor, int], torch.Tensor]
@@ -63,7 +63,7 @@ REDUCE = {"sum": _sum, "pairs": _pairs, "max": _max}
 
 
 def compile_reductions(device: torch.device) -> None:
-    """Make the reductions one kernel each."""
+    """Compile each reduction into one kernel."""
     torch._dynamo.config.suppress_errors = True  # then nothing is compiled
     some = torch.zeros(64, 16, dtype=torch.float16, device=device)
     for name, function in list(REDUCE.items()):
@@ -72,13 +72,13 @@ def compile_reductions(device: torch.device) -> None:
 
 
 def token_scores(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """[kv_heads, rows, tokens]: in half precision on a GPU, whose products are exact."""
+    """Return scores [kv_heads, rows, tokens]; half precision on a GPU, whose products are exact."""
     dtype = torch.float16 if queries.is_cuda else torch.float32
     return queries.to(dtype) @ keys.to(dtype).transpose(1, 2)
 
 
 def reduced(scores: torch.Tensor, group: int, how: str = "sum") -> torch.Tensor:
-    """[kv_heads, rows, tokens] to the logarithm of the mass of every group."""
+    """Reduce [kv_heads, rows, tokens] to the LSE of every group."""
     heads, rows, tokens = scores.shape
     return REDUCE[how](scores.view(-1, group)).view(heads, rows, tokens // group)
 
@@ -86,10 +86,10 @@ def reduced(scores: torch.Tensor, group: int, how: str = "sum") -> torch.Tensor:
 def make_estimate(
     scorer: Scorer, keys: torch.Tensor, values: torch.Tensor, queries: torch.Tensor, base: float
 ) -> Estimate:
-    """What a scorer makes of the keys of a layer.
+    """Return the estimate that a scorer makes from the keys of a layer.
 
     Args:
-        scorer: what is kept.
+        scorer: what is stored.
         keys: [kv_heads, tokens, head_dim] after RoPE; whole chunks.
         values: likewise.
         queries: [kv_heads, rows, head_dim] scaled queries, for the spread of their dimensions.
@@ -115,7 +115,7 @@ def make_estimate(
 
 
 def chunk_means(keys: torch.Tensor, base: float) -> torch.Tensor:
-    """[kv_heads, chunks, head_dim] summaries as the index keeps them."""
+    """Return summaries [kv_heads, chunks, head_dim] as the index stores them."""
     return _means(keys.float(), CHUNK, base).to(keys.dtype).float()
 
 
@@ -129,7 +129,7 @@ def _of_means(means: torch.Tensor, group: int) -> Estimate:
 
 
 def _of_bounds(low: torch.Tensor, high: torch.Tensor, group: int) -> Estimate:
-    """The most that any token between the bounds could score (Quest, arXiv 2406.10774)."""
+    """Bound the score of any token between the bounds (Quest, arXiv 2406.10774)."""
 
     def estimate(rows: torch.Tensor, tokens: int) -> torch.Tensor:
         rows, count = rows.float(), tokens // group
@@ -140,13 +140,13 @@ def _of_bounds(low: torch.Tensor, high: torch.Tensor, group: int) -> Estimate:
 
 
 def _value_weights(values: torch.Tensor, group: int) -> torch.Tensor:
-    """[kv_heads, 1, groups]: logarithm of how far a group's values are from the mean value."""
+    """Return [kv_heads, 1, groups]: the log distance of a group's values from the mean value."""
     away = (values - values.mean(1, keepdim=True)).norm(dim=-1)
     return away.unflatten(1, (-1, group)).mean(2).clamp_min(1e-6).log()[:, None]
 
 
 def decoded(scorer: Scorer, keys: torch.Tensor, queries: torch.Tensor, base: float) -> torch.Tensor:
-    """Keys after they were rounded, [kv_heads, tokens, head_dim]."""
+    """Return the keys after quantization, [kv_heads, tokens, head_dim]."""
     dim = keys.shape[2]
     size = CHUNK if scorer.centre == "chunk" else scorer.group
     centres = _means(keys.float(), size, base).to(keys.dtype).float().repeat_interleave(size, 1)
@@ -178,11 +178,11 @@ def _rounded(scorer: Scorer, turned: torch.Tensor) -> torch.Tensor:
 
 
 def _balance(away: torch.Tensor, queries: torch.Tensor, *, joint: bool) -> torch.Tensor:
-    """[kv_heads, head_dim, head_dim]: the scaling of keys that makes their rounding matter least.
+    """Return the scaling [kv_heads, head_dim, head_dim] of keys that minimizes quantization error.
 
-    Rounding errs alike in all dimensions, by the mean square of the scaled keys, and counts by the
-    mean square of the queries, scaled the other way: the product of both is least at their
-    geometric mean, of each dimension's squares or of the whole covariances.
+    The error of a score is the mean square of the scaled keys, equal in all dimensions, times that
+    of the queries, scaled inversely. Their product is least at the geometric mean of both: of each
+    dimension's squares (diagonal), or of the covariance matrices (joint).
     """
     of_keys = away.mT.double() @ away.double() / away.shape[1]
     of_queries = queries.mT.double() @ queries.double() / queries.shape[1]
@@ -204,7 +204,7 @@ def _power(matrices: torch.Tensor, exponent: float) -> torch.Tensor:
 
 
 def keep_chunks(centre_scores: torch.Tensor, allowed: torch.Tensor, kept: int) -> torch.Tensor:
-    """The chunk level.
+    """Choose chunks by their summaries: the paper's first level.
 
     Args:
         centre_scores: [kv_heads, scored rows of each, units, chunks].

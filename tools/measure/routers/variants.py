@@ -24,7 +24,7 @@ _OPEN_CHUNK: _Window = {"sinks": 64, "recent": 0}
 
 
 def variants() -> list[Variant]:
-    """All of them, those first that answer most."""
+    """Return all variants, the most informative first."""
     decode, prefill = _decode(), _prefill()
     return [*decode[:3], *prefill[:4], *decode[3:], *prefill[4:]]
 
