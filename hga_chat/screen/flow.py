@@ -98,7 +98,7 @@ class Flow:
                 if self.layout is not None:
                     tokens = min(report.tokens, len(self.layout))
                     self._screen.title_line.prefill = (round(report.fraction * tokens), tokens)
-                    transcript.show_card(self._opening.read(report))
+                    transcript.show_card(self._opening.prefill(report))
                 self._screen.fill(report.fraction)
             case Ready():
                 transcript.show_card(self._opening.ready(report))
@@ -240,7 +240,7 @@ class Flow:
     def refusal(self) -> str:
         """Why no question can be taken now; empty if one can."""
         if self.state == "failed":
-            return "Nothing can be asked. Ctrl+Q quits."
+            return "No questions can be asked. Ctrl+Q quits."
         if self._waiting:
             return "One question waits already. Esc withdraws it."
         return ""

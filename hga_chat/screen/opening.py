@@ -1,4 +1,4 @@
-"""What stands at the top of the transcript: loading, reading, and then what was read."""
+"""The card at the top of the transcript: loading, prefill, and a summary of the documents."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ from textual.content import Content
 
 from hga_chat.display import displayable
 from hga_chat.screen.drawing.bars import QUIET, bar
+from hga_chat.screen.drawing.figures import count, duration
 from hga_chat.screen.engine.reports import Loading, Opened, Prefilling, Ready
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _SHOWN_SKIPPED = 5
 
 
 class Opening:
-    """Says what is going on before the first question, and sums it up afterwards."""
+    """The texts of the card, in the order in which they are shown."""
 
     def __init__(self) -> None:
         self._documents = 0
@@ -25,22 +26,22 @@ class Opening:
         self._notes: tuple[str, ...] = ()
 
     def start(self) -> Content:
-        """Nothing has been loaded yet."""
+        """Return the text before anything is loaded."""
         return Content.styled("Starting …", QUIET)
 
     def load(self, report: Loading) -> Content:
-        """How far the model is loaded."""
+        """Return how much of the model is loaded."""
         return _progress(displayable(report.what), report.fraction, "")
 
     def open(self, report: Opened) -> None:
-        """Take note of what will be read."""
+        """Remember the documents for the texts that follow."""
         self._documents = len(report.layout.documents) if report.layout else 0
         self._document_tokens = len(report.layout.token_ids) if report.layout else 0
         self._skipped = report.skipped
         self._notes = report.notes
 
-    def read(self, report: Prefilling) -> Content:
-        """How far the documents are read."""
+    def prefill(self, report: Prefilling) -> Content:
+        """Return how much of the documents is prefilled."""
         left = report.seconds * (1 / report.fraction - 1) if report.fraction > 0 else 0.0
         done = report.fraction * report.tokens
         pace = f"{done / report.seconds:,.0f} tok/s · " if report.seconds > 0 else ""
@@ -53,7 +54,7 @@ class Opening:
         )
 
     def ready(self, report: Ready) -> Content:
-        """What was read, summed up."""
+        """Return the summary of the documents."""
         if not self._documents:
             return Content.assemble(
                 "No documents are open. Ask about anything.",
@@ -92,25 +93,12 @@ class Opening:
         return Content("\n").join(lines)
 
     def fail(self, text: str) -> Content:
-        """What made it impossible to go on."""
-        return Content.assemble(displayable(text), ("\nNothing can be asked. Ctrl+Q quits.", QUIET))
+        """Return an error after which nothing can be asked."""
+        return Content.assemble(
+            displayable(text), ("\nNo questions can be asked. Ctrl+Q quits.", QUIET)
+        )
 
 
 def _progress(what: str, fraction: float, remaining: str) -> Content:
     line = Content.assemble(bar(fraction, _BAR), f" {fraction:4.0%}  ", (remaining, QUIET))
     return Content.assemble(what, "\n", line)
-
-
-def count(number: int, noun: str) -> str:
-    """``1 token``, ``2,048 tokens``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def duration(seconds: float) -> str:
-    """``4.2 s``, ``31 s``, ``2 min 05 s``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s"

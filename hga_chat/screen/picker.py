@@ -14,9 +14,9 @@ from textual.widgets.option_list import Option
 
 from hga_chat.display import displayable
 from hga_chat.screen.drawing.bars import QUIET
+from hga_chat.screen.drawing.figures import count
 from hga_chat.screen.drawing.themes import THEMES, PlainSigns, theme_for
 from hga_chat.screen.keys import key_name
-from hga_chat.screen.opening import count
 from hga_chat.screen.widgets.key_line import KeyLine
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""When Python looks for garbage: everything waits for it, the screen too."""
+"""Timing of garbage collections, which stop every thread, the screen's too."""
 
 import ctypes
 import gc
@@ -6,47 +6,46 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-YOUNG = 5_000
-"""Objects after which the newest are looked through, which takes a millisecond."""
-RARELY = 1_000
-"""Of ten such times a thousand, all are; by then there has been a better moment for it."""
-
-THOROUGHLY = 10
-"""Answers after which all their objects are looked through, which takes a twentieth of a second."""
+GENERATION_0 = 5_000
+"""Threshold of generation 0; collecting it takes a millisecond."""
+GENERATION_2 = 1_000
+"""Threshold of generation 2: effectively never; ``settle`` collects it between answers."""
+FULL_EVERY = 10
+"""Answers between full collections, each of which takes a twentieth of a second."""
 
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Look through all objects only when ``settle`` is called; undo ``keep_all`` at the end."""
+    """Collect all generations only in ``settle``; undo ``freeze_all`` at the end."""
     former = gc.get_threshold()
-    gc.set_threshold(YOUNG, 10, RARELY)
+    gc.set_threshold(GENERATION_0, 10, GENERATION_2)
     try:
         yield
     finally:
         gc.set_threshold(*former)
-        # What is frozen is never freed, not even as Python exits: Triton would report it as leaked.
+        # Frozen objects are not freed even as Python exits; Triton would report them as leaks.
         gc.unfreeze()
 
 
-def keep_all() -> None:
-    """Take what there is for lasting: libraries, model, documents.
+def freeze_all() -> None:
+    """Exempt all present objects: libraries, model, documents.
 
-    Looking through all of that again and again takes a fifth of a second each time.
+    Otherwise each full collection would take a fifth of a second longer.
     """
     gc.freeze()
 
 
 def settle(answers: int) -> None:
-    """Look through what is new since the last answer, and give free memory back to the system.
+    """Collect the garbage of the last answer and return free memory to the system.
 
-    Turns are not taken for lasting: Textual's lines refer to themselves, and would stay for ever.
+    Turns are not frozen: Textual's lines are reference cycles and would never be freed.
 
     Args:
-        answers: so far; now and then all is looked through that is new since ``keep_all``.
+        answers: number of answers so far; after every ``FULL_EVERY`` the collection is full.
     """
-    gc.collect(1 if answers % THOROUGHLY else 2)
+    gc.collect(1 if answers % FULL_EVERY else 2)
     if sys.platform == "linux":
-        # Else glibc keeps what an answer took, a bit more after each.
+        # glibc would keep the memory of each answer, a bit more every time.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)

@@ -1,4 +1,4 @@
-"""What the engine's thread tells the screen, as plain objects; nothing here needs torch."""
+"""Reports of the engine's thread to the screen; importing them does not import torch."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,11 +22,11 @@ class Loading:
 
 @dataclass(frozen=True)
 class Opened:
-    """The model is loaded; the documents are about to be read."""
+    """The model is loaded; the documents are prefilled next."""
 
     model_name: str
     context: int
-    """Tokens the session can hold."""
+    """Largest number of tokens of the session."""
     chunk_size: int
     trace_bin_tokens: int
     document_start: int
@@ -34,14 +34,14 @@ class Opened:
     layout: "DocumentTokens | None"
     skipped: "tuple[Skipped, ...]"
     turns: "tuple[Answer, ...]"
-    """Earlier turns, where the conversation is an old one."""
+    """Turns of a resumed session."""
     notes: tuple[str, ...]
-    """What the user should know about how it was opened."""
+    """Remarks for the user on how the session was opened."""
 
 
 @dataclass(frozen=True)
 class Prefilling:
-    """The documents are being read."""
+    """The documents are being prefilled."""
 
     fraction: float
     tokens: int
@@ -50,18 +50,18 @@ class Prefilling:
 
 @dataclass(frozen=True)
 class Ready:
-    """The documents have been read; questions are welcome."""
+    """The documents are prefilled; questions can be asked."""
 
     tokens: int
     """Tokens in the session."""
     prefilled_tokens: int
-    """Of them read just now; the others had been read before."""
+    """Tokens prefilled just now; the others were prefilled in an earlier run."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class PrefillingQuestion:
-    """A question is being read."""
+    """A question is being prefilled."""
 
     fraction: float
 
@@ -72,13 +72,13 @@ class Streamed:
 
     text: str
     lengths: tuple[int, ...]
-    """Characters of each token as it is shown."""
+    """Characters that each token adds to the answer as it is shown."""
     tokens: int
     """Tokens of the answer so far."""
     tokens_per_s: float
     ttft_s: float
     sparsity: float
-    """Mean share of the visible tokens that were attended to so far."""
+    """Mean share of the visible tokens that the answer's tokens attended to."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class TraceReport:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer is complete, or cancelled."""
+    """The answer is complete or cancelled."""
 
     answer: "Answer"
     tokens: int
@@ -114,14 +114,14 @@ class Answered:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """Where the memory is."""
+    """Memory use."""
 
     figures: "MemoryFigures"
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Turns were taken out of the session."""
+    """Turns were removed from the session."""
 
     tokens: int
     """Tokens left in the session."""
@@ -132,25 +132,25 @@ class Verified:
     """An answer was scored again without its sources."""
 
     number: int
-    """Of the turn among those that stand in the session, from 0."""
+    """Number of the turn among those in the session, from 0."""
     found: "Verification | str"
-    """Or why it could not be done."""
+    """The result, or why there is none."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something that the user should know and that stands in the way of nothing."""
+    """A remark for the user that keeps nothing from going on."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Something went wrong; the text is for the user."""
+    """An error; the text is for the user."""
 
     text: str
     fatal: bool
-    """No question can be answered any more."""
+    """Whether no further question can be answered."""
 
 
 Report = (

@@ -1,4 +1,4 @@
-"""The one thread that owns the engine: commands go in through a queue, reports come out."""
+"""The one thread that owns the engine: orders go in through a queue, reports come out."""
 
 import queue
 import threading
@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hga_chat.display import displayable
-from hga_chat.screen.engine.garbage import keep_all, rare_collections, settle
+from hga_chat.screen.drawing.figures import count
+from hga_chat.screen.engine.garbage import freeze_all, rare_collections, settle
+from hga_chat.screen.engine.outbox import Outbox
+from hga_chat.screen.engine.pace import Pace, is_token
 from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
@@ -22,8 +24,6 @@ from hga_chat.screen.engine.reports import (
     PrefillingQuestion,
     Ready,
     Report,
-    Streamed,
-    TraceReport,
     Verified,
 )
 from hga_chat.screen.engine.tracing import TraceRecorder
@@ -32,15 +32,14 @@ from hga_chat.sources import document_bins
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
     from hga_engine.config import SamplingParams
-    from hga_engine.events import TextDelta
 
 Progress = Callable[[str, float], None]
 
 MEMORY_INTERVAL_S = 0.5
 
 
-class _Stop(Exception):  # noqa: N818 - it is a signal, not an error
-    """Leaves the loading of a model when the screen is closed."""
+class _Stop(Exception):  # noqa: N818 - a signal, not an error
+    """Ends the loading of a model when the screen is closed."""
 
 
 @dataclass(frozen=True)
@@ -69,57 +68,14 @@ class _Verify:
 _Order = _Question | _Forget | _Export | _Verify
 
 
-class Outbox:
-    """Reports on their way to the screen; what belongs together is merged while it waits."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._reports: list[Report] = []
-        self._latest: dict[type[Report], Report] = {}
-
-    def put(self, report: Report) -> None:
-        """Add ``report``, merged with the one before it where both say the same kind of thing."""
-        with self._lock:
-            merged = _merge(self._reports[-1], report) if self._reports else None
-            if isinstance(report, Answered | Failed):
-                # It would come after the answer, when the next one may have begun.
-                self._latest.pop(TraceReport, None)
-            if isinstance(report, MemoryReport | TraceReport):
-                # Apart, so that it does not stand between tokens.
-                self._latest[type(report)] = report
-            elif merged is None:
-                self._reports.append(report)
-            else:
-                self._reports[-1] = merged
-
-    def take(self) -> list[Report]:
-        """Everything since the last call, in order; of figures the latest, which come last."""
-        with self._lock:
-            reports = [*self._reports, *self._latest.values()]
-            self._reports, self._latest = [], {}
-            return reports
-
-
-def _merge(last: Report, new: Report) -> Report | None:
-    if isinstance(last, Streamed) and isinstance(new, Streamed):
-        return replace(
-            new,
-            text=last.text + new.text,
-            lengths=last.lengths + new.lengths,
-        )
-    if type(last) is type(new) and isinstance(new, Loading | Prefilling | PrefillingQuestion):
-        return new
-    return None
-
-
 class EngineThread:
-    """Loads the model, reads the documents, answers questions, closes the engine.
+    """Loads the model, prefills the documents, answers questions, closes the engine.
 
-    All methods belong to the screen's thread and return at once, ``join`` excepted.
+    All public methods are for the screen's thread and, except ``join``, return at once.
 
     Attributes:
-        error: what ended the thread early, if anything did.
-        sampling: how answers are drawn.
+        error: the exception that ended the thread early, or None.
+        sampling: how answers are sampled.
     """
 
     def __init__(
@@ -139,19 +95,19 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Begin loading and reading."""
+        """Start to load and prefill."""
         self._thread.start()
 
     def take(self) -> list[Report]:
-        """Reports since the last call, in order."""
+        """Return the reports since the last call, in order."""
         return self._outbox.take()
 
     def ask(self, question: str, *, temperature: float | None = None) -> None:
-        """Ask; questions are answered one after another.
+        """Queue a question.
 
         Args:
-            question: as the person typed it.
-            temperature: None: as it was chosen for the session.
+            question: as typed.
+            temperature: None keeps that of the session.
         """
         self._cancel = threading.Event()
         sampling = self.sampling
@@ -160,30 +116,30 @@ class EngineThread:
         self._orders.put(_Question(question, self._cancel, sampling))
 
     def forget(self, turns: int | None = None) -> None:
-        """Take the last turns out of the session; None: all of them."""
+        """Remove the last turns from the session; None removes all of them."""
         self._orders.put(_Forget(turns))
 
     def verify(self, number: int) -> None:
-        """Score an answer again without its sources; ``cancel`` stops after the one in hand."""
+        """Score an answer again without its sources; ``cancel`` stops after the current source."""
         self._cancel = threading.Event()
         self._orders.put(_Verify(number, self._cancel))
 
     def export(self, path: Path) -> None:
-        """Write the turns as Markdown; a note says whether that was possible."""
+        """Write the turns as Markdown; a note reports the outcome."""
         self._orders.put(_Export(path))
 
     def cancel(self) -> None:
-        """Stop the answer to the last question; its part is kept."""
+        """Stop the answer to the last question; what it has so far stays."""
         self._cancel.set()
 
     def stop(self) -> None:
-        """End the thread as soon as the engine lets go."""
+        """End the thread as soon as the engine returns."""
         self._stopping.set()
         self._cancel.set()
         self._orders.put(None)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the thread; say whether it has ended."""
+        """Wait for the thread to end; return whether it has."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -201,7 +157,7 @@ class EngineThread:
                 self._obey(conversation, order)
         except _Stop:
             pass
-        except Exception as error:  # noqa: BLE001 - the screen shows it and the caller gets it
+        except Exception as error:  # noqa: BLE001 - shown on the screen, raised by run_screen
             self.error = error
             self._fail(error, fatal=True)
         finally:
@@ -229,15 +185,15 @@ class EngineThread:
             )
         )
         self._report_memory(conversation)
-        unread = conversation.unread
+        to_prefill = conversation.unread
         began = time.perf_counter()
         for progress in conversation.prefill(self._stopping):
             self._outbox.put(Prefilling(progress.fraction, progress.tokens, progress.seconds))
             self._report_memory(conversation, now=False)
         if not self._stopping.is_set():
             self._report_memory(conversation)
-            keep_all()
-            self._outbox.put(Ready(engine.num_tokens, unread, time.perf_counter() - began))
+            freeze_all()
+            self._outbox.put(Ready(engine.num_tokens, to_prefill, time.perf_counter() - began))
             self._save(conversation)
 
     def _obey(self, conversation: "Conversation", order: _Order) -> None:
@@ -259,14 +215,14 @@ class EngineThread:
 
         try:
             self._outbox.put(Verified(number, verify(conversation, number, cancel)))
-        except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
+        except Exception as error:  # noqa: BLE001 - the session is intact
             self._outbox.put(Verified(number, describe(error)))
 
     def _answer(self, conversation: "Conversation", question: _Question) -> None:
         from hga_chat.conversation.answer import Answer
         from hga_engine.events import TextDelta
 
-        engine, pace = conversation.engine, _Pace()
+        engine, pace = conversation.engine, Pace()
         recorder = None
         if conversation.layout is not None:
             bins = document_bins(conversation.layout, conversation.document_start)
@@ -288,7 +244,7 @@ class EngineThread:
                 else:
                     self._outbox.put(PrefillingQuestion(event.fraction))
                 self._report_memory(conversation, now=False)
-        except Exception as error:  # noqa: BLE001 - the session stands; the next question may work
+        except Exception as error:  # noqa: BLE001 - the session is intact
             self._fail(error, fatal=False)
         else:
             self._save(conversation)
@@ -301,7 +257,7 @@ class EngineThread:
         self._report_memory(conversation)
 
     def _report_memory(self, conversation: "Conversation", *, now: bool = True) -> bool:
-        """Tell where the memory is, ``now`` or when it is time; whether it was."""
+        """Report memory use, ``now`` or if it is due; return whether it was reported."""
         moment = time.perf_counter()
         if not now and moment < self._memory_due:
             return False
@@ -316,45 +272,14 @@ class EngineThread:
 
 
 def export_turns(conversation: "Conversation", path: Path) -> str:
-    """Write a conversation's turns as Markdown to a new file; say how it went."""
+    """Write a conversation's turns as Markdown to a new file; return the outcome in words."""
     from hga_chat.sessions.export import turns_as_markdown
 
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(turns_as_markdown(conversation.turns))
     except FileExistsError:
-        return f"{path} is there already; nothing was written. '/export OTHER.md' takes a name."
+        return f"{path} exists; nothing was written. Name another file: '/export OTHER.md'."
     except OSError as error:
         return f"{path} cannot be written: {error.strerror or error}."
-    return f"{len(conversation.turns)} turns written to {path}."
-
-
-def is_token(delta: "TextDelta") -> bool:
-    """Whether a delta is a token, rather than the rest of a character after the last token."""
-    return delta.token_id >= 0
-
-
-class _Pace:
-    """Speed and sparsity of the answer under way."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._first = 0.0
-        self._tokens = 0
-        self._shares = 0.0
-
-    def report(self, delta: "TextDelta") -> Streamed:
-        now = time.perf_counter()
-        self._first = self._first or now
-        self._tokens += 1
-        trace = delta.trace
-        self._shares += min(trace.tokens_attended / (trace.position + 1), 1.0)
-        elapsed = now - self._first
-        return Streamed(
-            text=delta.text,
-            lengths=(len(displayable(delta.text)),) if is_token(delta) else (),
-            tokens=self._tokens,
-            tokens_per_s=(self._tokens - 1) / elapsed if elapsed > 0 else 0.0,
-            ttft_s=self._first - self._began,
-            sparsity=self._shares / self._tokens,
-        )
+    return f"{count(len(conversation.turns), 'turn')} written to {path}."

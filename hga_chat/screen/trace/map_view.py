@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from hga_chat.screen.drawing.bars import percent
+from hga_chat.screen.drawing.figures import percent
 from hga_chat.screen.drawing.legend import Legend
 from hga_chat.screen.trace.answer_trace import AnswerTrace
 from hga_chat.screen.trace.block_grid import BlockGrid

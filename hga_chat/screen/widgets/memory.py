@@ -12,7 +12,8 @@ from textual.strip import Strip
 from textual.visual import RenderOptions
 
 from hga_chat.output import human_bytes, human_share
-from hga_chat.screen.drawing.bars import QUIET, bar, speed, two_ends
+from hga_chat.screen.drawing.bars import QUIET, bar, two_ends
+from hga_chat.screen.drawing.figures import speed
 from hga_chat.screen.drawing.panel import Panel
 
 if TYPE_CHECKING:

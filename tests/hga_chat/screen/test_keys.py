@@ -343,7 +343,7 @@ async def test_export_writes_and_says_so(answered, tmp_path):
         path = tmp_path / "kept.md"
         await it.command(f"/export {path}")
         await it.until(lambda: bool(it.app.transcript.notices))
-        assert it.app.transcript.notices == [f"1 turns written to {path}."]
+        assert it.app.transcript.notices == [f"1 turn written to {path}."]
         assert "One **two** three." in path.read_text()
 
 

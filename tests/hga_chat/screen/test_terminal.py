@@ -261,7 +261,7 @@ def test_answer_reaches_the_clipboard_as_it_was_written(terminal, program):
 
 def test_terminal_is_clean_after_a_crash_of_the_engine(terminal, program):
     terminal.run(program(ENGINE_CRASH))
-    terminal.wait("the engine broke", "Nothing can be asked", "failed")
+    terminal.wait("the engine broke", "No questions can be asked", "failed")
     terminal.send("C-q")
     terminal.wait("the engine broke", "left with 1")
     assert terminal.is_clean()

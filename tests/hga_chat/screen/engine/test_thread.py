@@ -4,6 +4,7 @@ import time
 import torch
 
 from hga_chat.errors import describe
+from hga_chat.screen.engine.outbox import Outbox
 from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
@@ -17,7 +18,7 @@ from hga_chat.screen.engine.reports import (
     Streamed,
     TraceReport,
 )
-from hga_chat.screen.engine.thread import EngineThread, Outbox
+from hga_chat.screen.engine.thread import EngineThread
 from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError, KVStoreError, ModelFileError
