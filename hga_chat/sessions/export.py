@@ -1,14 +1,11 @@
 """A session to take along: Markdown for people, an object for programs."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hga_chat.display import displayable
 from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
 from hga_chat.sources import Source
-
-if TYPE_CHECKING:
-    from hga_chat.conversation.answer import Answer
 
 _EXCERPT_CHARS = 400
 
@@ -85,7 +82,7 @@ def as_markdown(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns)
     return head + "\n" + turns_as_markdown(turns.turns) if turns.turns else head
 
 
-def turns_as_markdown(turns: "Sequence[SavedTurn | Answer]") -> str:
+def turns_as_markdown(turns: Sequence[SavedTurn]) -> str:
     """Questions, answers and the passages that were read for each."""
     lines: list[str] = []
     for number, turn in enumerate(turns, 1):

@@ -273,11 +273,12 @@ class EngineThread:
 
 def export_turns(conversation: "Conversation", path: Path) -> str:
     """Write a conversation's turns as Markdown to a new file; return the outcome in words."""
+    from hga_chat.conversation.answer import saved_turn
     from hga_chat.sessions.export import turns_as_markdown
 
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(turns_as_markdown(conversation.turns))
+            file.write(turns_as_markdown([*map(saved_turn, conversation.turns)]))
     except FileExistsError:
         return f"{path} exists; nothing was written. Name another file: '/export OTHER.md'."
     except OSError as error:
