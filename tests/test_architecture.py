@@ -1,4 +1,4 @@
-"""What import-linter cannot say of this project: see pyproject.toml for who may import whom."""
+"""Rules of imports beyond the contracts in pyproject.toml, and what starting up imports."""
 
 import ast
 import subprocess
@@ -14,7 +14,7 @@ PACKAGES = [ROOT / "hga_chat", ROOT / "hga_engine", KERNELS]
 
 
 def foreign_imports(path: Path) -> Iterator[str]:
-    """Imports of a file, wherever they stand, that kernels may not have."""
+    """Yield the imports of a file, at any depth, that kernels may not have."""
     allowed = {"hga_kernels", "torch", "triton"} | sys.stdlib_module_names
     for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
         if isinstance(node, ast.Import):
@@ -55,7 +55,7 @@ def test_every_folder_with_code_is_a_package_but_kernels() -> None:
 
 
 def modules_after(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after running ``code``."""
+    """Return the top-level modules that a fresh interpreter has loaded after ``code``."""
     report = "; import sys; print('\\n' + ' '.join(sys.modules), end='')"
     run = subprocess.run(
         [sys.executable, "-c", code + report],

@@ -47,7 +47,7 @@ Vinegar takes the scale away in half an hour. Rinse well.
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_each_answer_stands_in_its_line_or_is_said_to_be_unknown(seed):
+def test_each_answer_occurs_in_its_line_or_is_unknown(seed):
     for fact in single_facts(random.Random(seed), 40):
         [asked] = fact.questions
         if not fact.lines:
@@ -66,7 +66,7 @@ def test_no_question_has_two_answers(seed):
     assert len(set(questions)) == len(questions)
 
 
-def test_names_are_none_of_those_that_are_measured_with():
+def test_no_name_is_one_of_the_benchmarks():
     measured = {
         needle.question.removeprefix("What is the access code for ").rstrip("?")
         for needle in make_needles(32, 0)
@@ -146,7 +146,7 @@ def test_questions_about_code(question, answer):
     assert asked_about(CODE, "a/kettle.py", "code")[question].asked.answer == answer
 
 
-def test_code_that_is_cut_short_is_asked_about_as_far_as_it_goes():
+def test_code_that_is_cut_off_is_asked_about_up_to_the_cut():
     cut = CODE[: CODE.index("kettle.heat")]
     assert "Which class does Kettle inherit from?" in asked_about(cut, "k.py", "code")
     assert not list(about("def (:\n" * 40, "k.py", "code", random.Random(0)))

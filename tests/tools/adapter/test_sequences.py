@@ -24,7 +24,7 @@ def maker(embedded_model):
 
 
 def split(maker, sequence):
-    """What stands before the turns, and the turns as (asked, answered)."""
+    """Return the text before the turns, and the turns as (asked, answered)."""
     tokenizer = maker.tokenizer
     ids = sequence.token_ids.tolist()
     answered = np.flatnonzero(sequence.answer_weights)
@@ -37,7 +37,7 @@ def split(maker, sequence):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_turns_are_as_a_conversation_about_documents_has_them(maker, seed):
+def test_turns_look_like_those_of_a_conversation_about_documents(maker, seed):
     tokenizer = maker.tokenizer
     sequence = maker.long(4096, seed)
     assert sequence.token_ids.shape == (4096,)
@@ -59,7 +59,7 @@ def test_turns_are_as_a_conversation_about_documents_has_them(maker, seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_answered_stands_in_the_text(maker, seed):
+def test_answers_occur_in_the_text(maker, seed):
     text, turns = split(maker, maker.long(8192, seed))
     decode = maker.tokenizer.decode
     for asked, answered in turns:
@@ -69,7 +69,7 @@ def test_what_is_answered_stands_in_the_text(maker, seed):
                 assert number in text, (decode(asked), answer)
 
 
-def test_documents_are_laid_out_as_the_product_does(maker):
+def test_documents_are_laid_out_as_in_the_product(maker):
     for text in (TEXTS[0], TEXTS[1]):
         section = Section(text.path, "", text.text, 1, 9, None)
         document = Document(text.path, "text", (section,))
@@ -91,19 +91,19 @@ def test_short_windows_hold_texts_and_conversations(maker):
     assert kinds == {True, False}
 
 
-def test_same_seed_same_sequence(maker):
+def test_the_same_seed_gives_the_same_sequence(maker):
     one, other, third = (maker.long(2048, seed).token_ids for seed in (3, 3, 4))
     assert (one == other).all()
     assert (one != third).any()
 
 
-def test_data_comes_back_as_it_was_written(tmp_path):
+def test_data_survives_writing_and_reading(tmp_path):
     data = Data(TEXTS[:2], CHATS)
     write(tmp_path / "texts.xz", data)
     assert read(tmp_path / "texts.xz") == data
 
 
-def test_schedule_ends_annealed_and_long():
+def test_the_schedule_ends_with_a_low_rate_and_long_sequences():
     rates = [schedule.rate(share / 100) for share in range(101)]
     assert max(rates) == rates[3] == 1
     assert rates[3:] == sorted(rates[3:], reverse=True)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, single_thread):
-    """A tiny model of the same architecture, and where its checkpoint is."""
+    """A tiny model of the same architecture, and the path of its checkpoint."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=97,
@@ -63,7 +63,7 @@ def test_network_gives_the_logits_of_transformers(reference, base):
     assert (hidden @ base.weights["embedding"].T - expected).abs().max() < 1e-4
 
 
-def test_network_goes_on_from_a_cache(base):
+def test_network_continues_from_a_cache(base):
     ids = torch.randint(97, (1, 40), generator=torch.Generator().manual_seed(2))
     network, cache = Network(base.config, 10_000.0), []
     whole = network.hidden(base.rounded, ids)
@@ -71,9 +71,7 @@ def test_network_goes_on_from_a_cache(base):
     assert (torch.cat(parts, 1) - whole).abs().max() < 1e-4
 
 
-def test_a_new_adapter_changes_nothing_and_the_network_merges_as_the_product(
-    base, reference, tmp_path
-):
+def test_a_new_adapter_changes_nothing_and_is_merged_as_in_the_product(base, reference, tmp_path):
     for name, weight in merge(base, new_adapter(base)).items():
         assert torch.equal(weight, base.weights[name])
     write_adapter(tmp_path / "adapter.safetensors", trained(base))
@@ -95,7 +93,7 @@ def test_int8_loses_little_of_what_was_learned(base):
         assert (kept - learned).norm() < 0.02 * learned.norm()
 
 
-def test_losses_are_those_of_whole_logits(base):
+def test_losses_equal_those_of_all_logits_at_once(base):
     generator = torch.Generator().manual_seed(3)
     hidden, other = (torch.randn(50, 48, generator=generator) for _ in range(2))
     table, targets = base.weights["embedding"], torch.arange(50)
@@ -108,7 +106,7 @@ def test_losses_are_those_of_whole_logits(base):
 
 
 class _Same:
-    """Gives the same batch again and again."""
+    """Returns the same batch every time."""
 
     def __init__(self, batch):
         self.batch = batch
@@ -134,7 +132,7 @@ def test_training_learns_the_answers_and_stays_near_the_base_model(base, tmp_pat
     assert all(factor.abs().max() > 0 for factor in factors.values())
 
 
-def test_gradients_are_those_of_the_plain_sum_of_losses(base, tmp_path):
+def test_gradients_equal_those_of_the_plain_sum_of_losses(base, tmp_path):
     ids = torch.randint(97, (1, 48), generator=torch.Generator().manual_seed(5))
     weights = torch.ones(1, 48)
     batch = Batch(ids, weights, weights.clone(), ids[:, :16], weights[:, :16])
@@ -172,7 +170,7 @@ def test_thirty_prompts_tell_right_from_wrong():
         assert prompts[prompt].is_right(answer) == expected
 
 
-def test_training_goes_on_from_what_an_adapter_does(base):
+def test_training_starts_from_what_an_adapter_does(base):
     factors = trained(base)
     ready = to_go_on(
         {name: f * (50 if name.endswith("a") else 0.02) for name, f in factors.items()}
@@ -186,8 +184,8 @@ def test_training_goes_on_from_what_an_adapter_does(base):
     )  # fmt: skip
 
 
-def test_share_of_even_attention_that_routing_misses():
-    """Of 128 groups 8 are sinks and 36 recent; of the other 84, 48 are read."""
+def test_the_missed_share_of_uniform_attention():
+    """Of 128 groups 8 are sinks and 36 recent; 48 of the other 84 are attended."""
     queries, keys = torch.zeros(1, 6, 2048, 8), torch.randn(1, 2, 2048, 8)
     missed = missed_share(queries, keys, torch.tensor([2047]))
     assert float(missed) == pytest.approx((84 - 48) * 16 / 2048)

@@ -65,7 +65,7 @@ def outcome_of(
     return network.run(text, attend, prefix)[0], statistics
 
 
-def test_dense_attention_is_the_engines(sample: Sample) -> None:
+def test_dense_attention_equals_the_engines(sample: Sample) -> None:
     tokens = sample.tokens + sample.branches[0].tokens
     expected = engine_nats(replace(ROUTER, kind="dense"), tokens, "decode")
     found, _ = outcome_of(sample, None)
@@ -74,7 +74,9 @@ def test_dense_attention_is_the_engines(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize(("variant", "rule"), [(DECODE, "decode"), (PREFILL, "prefill")])
-def test_rules_of_today_are_the_engines(sample: Sample, variant: Variant, rule: str) -> None:
+def test_the_engines_rules_equal_the_engines_attention(
+    sample: Sample, variant: Variant, rule: str
+) -> None:
     expected = engine_nats(ROUTER, sample.tokens, rule)
     found, statistics = outcome_of(sample, variant)
     # Groups that are nearly tied may be chosen differently.
@@ -84,7 +86,7 @@ def test_rules_of_today_are_the_engines(sample: Sample, variant: Variant, rule: 
     assert statistics.groups.sum() > 0
 
 
-def test_all_groups_are_dense_attention_from_any_start(sample: Sample) -> None:
+def test_choosing_all_groups_equals_dense_attention_from_any_start(sample: Sample) -> None:
     expected, _ = outcome_of(sample, None)
     found, statistics = outcome_of(sample, replace(DECODE, rule=Drawn(199)), start=192)
     assert torch.allclose(found.nats, expected.nats[192:], atol=1e-3)
@@ -94,7 +96,7 @@ def test_all_groups_are_dense_attention_from_any_start(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("rule", [Above(0, 8), Until(0, 8)])
-def test_a_share_is_found_that_reads_as_much_as_is_aimed_at(
+def test_calibration_finds_the_share_that_attends_as_much_as_aimed_at(
     sample: Sample, rule: Above | Until
 ) -> None:
     variant = Variant("open", rule, of_all=True, aim=0.8, **WINDOWS)
@@ -110,7 +112,7 @@ def test_a_source_without_a_name_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path / "samples.jsonl", 1024, [0], ["one=asyncio", "asyncio"])
 
 
-def test_rules_choose_what_they_say() -> None:
+def test_rules_choose_as_documented() -> None:
     mass = torch.tensor([[[0.5, 0.0, 0.3, 0.15, 0.05]]])
     expected = {
         Top(2): [1, 0, 1, 0, 0],
