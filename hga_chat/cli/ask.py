@@ -3,12 +3,12 @@
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hga_chat.cli.options import ANSWERING, Json, OptionalPaths, with_settings
-from hga_chat.cli.progress import INTERRUPTED, cancel_on_interrupt, read_documents
+from hga_chat.cli.progress import INTERRUPTED, cancel_on_interrupt, prefill_documents
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,18 +29,19 @@ def ask(
     session: Annotated[
         str | None,
         typer.Option(
-            "--session", metavar="SESSION", help="Ask in a saved session, after its turns."
+            "--session", metavar="SESSION", help="Continue a saved session; takes no PATH."
         ),
     ] = None,
     with_verification: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Score the answer again without each of its sources; takes seconds."
+            "--verify",
+            help="Measure how much the answer depends on each source; takes seconds.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read documents and answer one question about them."""
+    """Answer one question about documents."""
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
@@ -49,11 +50,11 @@ def ask(
     conversation = start.open(output.progress)
     load_s = time.perf_counter() - started
     try:
-        unread = conversation.unread
+        is_new = not conversation.is_prefilled
         for note in conversation.notes:
             output.note(note)
         with cancel_on_interrupt() as cancel:
-            read_s = read_documents(conversation, output, cancel)
+            prefill_s = prefill_documents(conversation, output, cancel)
             answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
             verification = None
             if with_verification and answer.sources:
@@ -61,18 +62,18 @@ def ask(
 
                 verification = verify(conversation, len(conversation.turns) - 1, cancel)
         if as_json:
-            report = _report(conversation, answer, load_s, read_s)
+            report = _report(conversation, answer, load_s, prefill_s)
             if verification is not None:
                 report["verification"] = verification.as_object()
             output.json(report)
         else:
-            _note_answer(conversation, answer, read_s if unread else None, output)
+            _note_answer(conversation, answer, prefill_s if is_new else None, output)
             if verification is not None:
                 output.note(f"\n{verification.as_text()}")
-        # Only now, so that nobody waits for the disk.
-        _save(conversation, output, is_new=bool(unread), with_turn=session is not None)
-    except BrokenPipeError:  # nobody wants more of the answer, but perhaps of the documents
-        _save(conversation, output, is_new=bool(unread), with_turn=session is not None)
+        # After printing, so that the answer does not wait for the disk.
+        _save(conversation, output, is_new=is_new, in_session=session is not None)
+    except BrokenPipeError:  # the reader is gone, but the K/V serves the next question
+        _save(conversation, output, is_new=is_new, in_session=session is not None)
         raise
     finally:
         conversation.close()
@@ -83,7 +84,7 @@ def ask(
 def _start(
     paths: list[str], session: str | None, question: str, settings: Settings, output: "Output"
 ) -> "Start":
-    """What the question is about: a saved session or documents."""
+    """Start on a saved session or on documents, whichever the arguments name."""
     from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents, start_on_session
     from hga_chat.errors import UsageError
 
@@ -91,7 +92,7 @@ def _start(
         raise UsageError("The question is empty.")
     if session is not None:
         if paths:
-            raise UsageError("--session takes only a question; its documents have been read.")
+            raise UsageError("--session takes only a question; the session has its documents.")
         return start_on_session(session, settings, output)
     if not paths:
         raise UsageError("Missing argument 'PATH': give documents and a question, or --session.")
@@ -113,7 +114,7 @@ def _answer(
     from hga_chat.conversation.answer import Answer
     from hga_engine.events import TextDelta
 
-    # Closed, the session is as before the question.
+    # Closing the generator early takes the question back out of the session.
     with closing(conversation.ask(question, settings.sampling(), cancel)) as events:
         for event in events:
             if isinstance(event, Answer):
@@ -125,25 +126,27 @@ def _answer(
     return answer
 
 
-def _save(conversation: "Conversation", output: "Output", *, is_new: bool, with_turn: bool) -> None:
-    """Keep what was read, and the turn where it belongs to a session."""
-    if conversation.is_read and (is_new or with_turn):
-        save = conversation.save_if_possible if with_turn else conversation.save_reading
+def _save(
+    conversation: "Conversation", output: "Output", *, is_new: bool, in_session: bool
+) -> None:
+    """Save the K/V of the documents; in a session, save the turn as well."""
+    if conversation.is_prefilled and (is_new or in_session):
+        save = conversation.save_if_possible if in_session else conversation.save_documents
         for note in save():
             output.note(note)
 
 
 def _note_answer(
-    conversation: "Conversation", answer: "Answer", read_s: float | None, output: "Output"
+    conversation: "Conversation", answer: "Answer", prefill_s: float | None, output: "Output"
 ) -> None:
-    """What was read for the answer, and how fast; ``read_s`` is None where nothing was unread."""
+    """Print the sources and the speed; ``prefill_s`` is None if all was prefilled before."""
     finished = answer.finished
     if finished.reason == "cancelled":
         output.note("Interrupted.")
-        if not conversation.is_read:
+        if not conversation.is_prefilled:
             return
     elif finished.reason == "length":
-        output.note("The answer was cut here; --max-new-tokens allows a longer one.")
+        output.note("The answer was cut off here; --max-new-tokens allows a longer one.")
     if answer.sources:
         output.note("\nRead most for this answer (share of the attention that stands out):")
         for source in answer.sources:
@@ -154,7 +157,7 @@ def _note_answer(
     elif conversation.layout and answer.text:
         output.note("\nNo passage of the documents stands out for this answer.")
     tokens = len(conversation.layout.token_ids) if conversation.layout else 0
-    how = "had been read before" if read_s is None else f"read in {read_s:.1f} s"
+    how = "had been read before" if prefill_s is None else f"read in {prefill_s:.1f} s"
     output.note(
         f"\n{tokens:,} tokens {how}; first token after {finished.ttft_s:.1f} s; "
         f"{finished.decode_tokens_per_s:.0f} tokens/s over {finished.sparsity:.1%} of them."
@@ -162,38 +165,35 @@ def _note_answer(
 
 
 def _report(
-    conversation: "Conversation",
-    answer: "Answer",
-    load_s: float,
-    read_s: float,
-) -> dict[str, object]:
-    """The object that ``--json`` prints. Times in seconds, first token counted from reading."""
+    conversation: "Conversation", answer: "Answer", load_s: float, prefill_s: float
+) -> dict[str, Any]:
+    """Return the object that ``--json`` prints.
+
+    Times are in seconds; the time to the first token includes the prefill of the documents.
+    """
+    from hga_chat.cli.listing import conversation_as_object
+
     engine, finished = conversation.engine, answer.finished
     memory, routing = engine.memory(), engine.config.routing
-    documents = conversation.layout.documents if conversation.layout else ()
+    listing = conversation_as_object(conversation)
+    for document in listing["documents"]:
+        del document["format"]
     return {
         "answer": answer.text,
         "finish_reason": finished.reason,
         "model": {"name": engine.model_name, "fingerprint": engine.fingerprint},
-        "documents": [
-            {
-                "path": span.document.path,
-                "sections": len(span.document.sections),
-                "tokens": span.tokens,
-            }
-            for span in documents
-        ],
-        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in conversation.skipped],
+        "documents": listing["documents"],
+        "skipped": listing["skipped"],
         "sources": [source.as_object() for source in answer.sources],
         "usage": {
-            "document_tokens": sum(span.tokens for span in documents),
+            "document_tokens": listing["tokens"],
             "prompt_tokens": finished.prompt_tokens,
             "completion_tokens": finished.completion_tokens,
         },
         "timing": {
             "load_s": round(load_s, 3),
-            "prefill_s": round(read_s + finished.prefill_s, 3),
-            "ttft_s": round(read_s + finished.ttft_s, 3),
+            "prefill_s": round(prefill_s + finished.prefill_s, 3),
+            "ttft_s": round(prefill_s + finished.ttft_s, 3),
             "decode_tokens_per_s": round(finished.decode_tokens_per_s, 2),
         },
         "memory": {

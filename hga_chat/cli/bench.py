@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from hga_chat import engine_access
 from hga_chat.cli.options import Json, with_settings
 from hga_chat.settings import Settings
 
@@ -60,21 +61,20 @@ def _model_and_text(
     *,
     topics: bool = False,
 ) -> "tuple[LoadedModel, list[int]]":
-    """What is measured with: a model, ready for sessions of ``context`` tokens, and its tokens."""
+    """Return a model that is ready for sessions of ``context`` tokens, and tokens to measure on."""
     from hga_chat.bench import standard_text, synthetic_text
     from hga_chat.cli.prepare import find_or_pull
-    from hga_engine.compiling import compile_kernels
-    from hga_engine.opening import prepare_model
 
+    config = settings.engine()
+    config = replace(config, cache=replace(config.cache, context=context))
+    access = engine_access.access
     if synthetic is None:
         files = find_or_pull(settings, output)
-        model = prepare_model(files, output.progress, settings.device)
+        model = access.load_model(files, config, settings.device, output.progress)
         tokens = model.tokenizer.encode(standard_text())
     else:
         model, tokens = synthetic_text(synthetic, settings.device, context, topics)
-    config = settings.engine()
-    longest = replace(config, cache=replace(config.cache, context=context))
-    compile_kernels(model, longest, output.progress)
+        access.compile_kernels(model, config, output.progress)
     output.clear_progress()
     return model, tokens
 
@@ -215,13 +215,12 @@ def quality(
     from hga_chat.bench import QualityPlan, run_quality, write_plot
     from hga_chat.cli.prepare import find_or_pull
     from hga_chat.output import Output
-    from hga_engine.compiling import compile_kernels
-    from hga_engine.opening import prepare_model
 
     contents = [_content(path) for path in text]
     output = Output(quiet=settings.quiet)
-    model = prepare_model(find_or_pull(settings, output), output.progress, settings.device)
-    compile_kernels(model, settings.engine(), output.progress)
+    model = engine_access.access.load_model(
+        find_or_pull(settings, output), settings.engine(), settings.device, output.progress
+    )
     output.clear_progress()
     first = settings.seed or 0
     plan = QualityPlan(

@@ -23,23 +23,23 @@ def ingest(
     paths: Paths,
     settings: Settings,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be read, and its tokens.")
+        bool, typer.Option("--dry-run", help="List the documents and their tokens, then stop.")
     ] = False,
     no_chat: Annotated[
-        bool, typer.Option("--no-chat", help="Read and save, and print the session's id.")
+        bool, typer.Option("--no-chat", help="Read and save, then print the session's id.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read documents, save the session and open the chat about it."""
+    """Read documents into a saved session and open the chat."""
     from hga_chat.errors import UsageError
 
     if dry_run:
         _list_documents(paths, settings, as_json=as_json)
         return
     if as_json and not no_chat:
-        raise UsageError("--json goes with --dry-run or --no-chat; 'hga-chat ask' answers as JSON.")
+        raise UsageError("--json needs --dry-run or --no-chat; 'hga-chat ask' answers as JSON.")
     if no_chat and settings.no_save:
-        raise UsageError("--no-chat saves a session, and --no-save keeps none.")
+        raise UsageError("--no-chat saves a session, --no-save does not: use one of them.")
     if not no_chat:
         _require_terminal()
     from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents
@@ -62,10 +62,10 @@ def chat(
     settings: Settings,
     session: Annotated[
         str | None,
-        typer.Argument(metavar="SESSION", help="Id or title of a saved session to go on with."),
+        typer.Argument(metavar="SESSION", help="Id or title of a saved session."),
     ] = None,
 ) -> None:
-    """Open the chat on a saved session, chosen from a list if none is named, or without one."""
+    """Open the chat on a saved session, chosen from a list if none is given."""
     _require_terminal()
     from hga_chat.cli.prepare import prepare, start_on_documents, start_on_session
     from hga_chat.output import Output
@@ -87,13 +87,13 @@ def chat(
         if not Path(session).exists():
             raise
         raise SessionMissingError(
-            f"{error}\nTo read what is there and chat about it: 'hga-chat ingest {session}'"
+            f"{error}\n{session} is a path: 'hga-chat ingest {session}' opens a chat about it."
         ) from error
     _open_screen(start, output)
 
 
 def _choose_session(settings: Settings) -> str | None:
-    """The id of a saved session; empty: a chat without documents, None: none at all."""
+    """Return the chosen session's id; empty for a chat without documents, None to quit."""
     from hga_chat.screen.picker import NEW, SessionPicker, entries_of
     from hga_chat.sessions.store import SessionStore
 
@@ -106,12 +106,12 @@ def _choose_session(settings: Settings) -> str | None:
 def _require_terminal() -> None:
     from hga_chat.errors import UsageError
 
-    # The screen is drawn on the last of them.
+    # Textual draws on sys.__stderr__.
     streams = (sys.stdin, sys.stdout, sys.__stderr__)
     if not all(stream is not None and stream.isatty() for stream in streams):
         raise UsageError(
             "The chat needs a terminal for input, output and errors.\n"
-            "For one answer without it use 'hga-chat ask PATH QUESTION'."
+            "'hga-chat ask PATH QUESTION' answers without one."
         )
 
 
@@ -128,18 +128,19 @@ def _open_screen(start: "Start", output: "Output") -> None:
     run_screen(make_conversation, settings.sampling(), settings.theme, plain=settings.ascii or None)
     saved = opened[0].saved if opened else None
     if saved is not None and saved.is_new:
-        output.note("Left before the documents were read; nothing is saved.")
+        output.note("The chat was left before the documents were read; nothing is saved.")
         raise typer.Exit(INTERRUPTED)
     if saved is not None:
         output.note(
             f"Session {saved.info.id} ({saved.info.title}) is saved; "
-            f"'hga-chat chat {saved.info.id}' goes on with it."
+            f"'hga-chat chat {saved.info.id}' continues it."
         )
 
 
 def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
-    """Read and save; the id goes to standard output."""
-    from hga_chat.cli.progress import cancel_on_interrupt, read_documents
+    """Prefill and save the documents, and print the session's id."""
+    from hga_chat.cli.listing import conversation_as_object
+    from hga_chat.cli.progress import cancel_on_interrupt, prefill_documents
     from hga_chat.output import human_bytes
     from hga_chat.sessions.files import disk_bytes
     from hga_chat.sessions.types import SessionError
@@ -150,14 +151,14 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
     try:
         for note in conversation.notes:
             output.note(note)
-        saved, unread = conversation.saved, conversation.unread
+        saved, pending = conversation.saved, conversation.pending_tokens
         if saved is None:
             raise SessionError(
-                "Nothing was read, because nothing can be kept; 'ask' needs no disk."
+                "Nothing was read, because the session cannot be saved; 'ask' works without."
             )
         with cancel_on_interrupt() as cancel:
-            read_s = read_documents(conversation, output, cancel)
-        if not conversation.is_read:
+            prefill_s = prefill_documents(conversation, output, cancel)
+        if not conversation.is_prefilled:
             output.note("Interrupted before the documents were read; nothing is saved.")
             raise typer.Exit(INTERRUPTED)
         started = time.perf_counter()
@@ -166,13 +167,13 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
         save_s = time.perf_counter() - started
         on_disk = disk_bytes(saved.folder) + disk_bytes(saved.kv_folder)
         if as_json:
-            seconds = {"load_s": load_s, "prefill_s": read_s, "save_s": save_s}
+            seconds = {"load_s": load_s, "prefill_s": prefill_s, "save_s": save_s}
             output.json(
                 {
                     "session": saved.info.id,
                     "title": saved.info.title,
-                    **_listing_of(conversation),
-                    "read_tokens": unread,
+                    **conversation_as_object(conversation),
+                    "read_tokens": pending,
                     "turns": len(conversation.turns),
                     "timing": {name: round(value, 3) for name, value in seconds.items()},
                     "disk_bytes": on_disk,
@@ -181,29 +182,12 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
         else:
             output.write(f"{saved.info.id}\n")
             output.note(
-                f"{saved.info.title}: {unread:,} of {conversation.engine.num_tokens:,} tokens read "
-                f"in {read_s:.1f} s, saved in {save_s:.1f} s; {human_bytes(on_disk)} on disk."
+                f"{saved.info.title}: {pending:,} of {conversation.engine.num_tokens:,} tokens "
+                f"read in {prefill_s:.1f} s, saved in {save_s:.1f} s; "
+                f"{human_bytes(on_disk)} on disk."
             )
     finally:
         conversation.close()
-
-
-def _listing_of(conversation: "Conversation") -> dict[str, object]:
-    """Documents as in the listing of ``--dry-run``."""
-    documents = conversation.layout.documents if conversation.layout else ()
-    return {
-        "documents": [
-            {
-                "path": span.document.path,
-                "format": span.document.format,
-                "sections": len(span.document.sections),
-                "tokens": span.tokens,
-            }
-            for span in documents
-        ],
-        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in conversation.skipped],
-        "tokens": sum(span.tokens for span in documents),
-    }
 
 
 def _list_documents(paths: Sequence[str], settings: Settings, *, as_json: bool) -> None:

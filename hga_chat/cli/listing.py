@@ -1,34 +1,30 @@
-"""What ``ingest --dry-run`` prints: what would be read, how long it is, and what is left out."""
+"""Lists documents with their lengths, and what was skipped, as JSON and as text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from hga_chat import documents
 from hga_chat.output import table
 
+if TYPE_CHECKING:
+    from hga_chat.conversation.conversation import Conversation
 
-def as_object(survey: documents.Survey, budget: int) -> dict[str, object]:
-    """The object that ``--json`` prints."""
-    return {
-        "documents": [
-            {
-                "path": document.path,
-                "format": document.format,
-                "sections": document.sections,
-                "tokens": document.tokens,
-            }
-            for document in survey.counted
-        ],
-        "skipped": [
-            {"path": entry.path, "reason": entry.reason} for entry in survey.loaded.skipped
-        ],
-        "tokens": survey.tokens,
-        "budget": budget,
-    }
+
+def as_object(survey: documents.Survey, budget: int) -> dict[str, Any]:
+    """Return the object that ``ingest --dry-run --json`` prints."""
+    return {**documents.listing(survey.counted, survey.loaded.skipped), "budget": budget}
+
+
+def conversation_as_object(conversation: "Conversation") -> dict[str, Any]:
+    """Return a conversation's documents as ``as_object`` lists them, without the budget."""
+    spans = conversation.layout.documents if conversation.layout else ()
+    counted = [documents.Counted.of(span.document, span.tokens) for span in spans]
+    return documents.listing(counted, conversation.skipped)
 
 
 def as_text(survey: documents.Survey, budget: int) -> str:
-    """The tree with the tokens of files and folders, for people."""
+    """Return the tree of folders and files with their tokens, for people."""
     parts = [table(("tokens", "format", "path"), [*_rows(_tree(survey.counted))])]
     if survey.loaded.skipped:
         rows = [(entry.reason, entry.path) for entry in survey.loaded.skipped]
@@ -42,7 +38,7 @@ def as_text(survey: documents.Survey, budget: int) -> str:
 
 @dataclass
 class _Folder:
-    """A folder of the tree, with what is in it in the order in which that is first read."""
+    """A folder of the tree; its entries are in the order of the documents."""
 
     tokens: int = 0
     entries: "dict[str, _Folder | documents.Counted]" = field(default_factory=dict)
@@ -56,7 +52,7 @@ def _tree(counted: tuple[documents.Counted, ...]) -> _Folder:
         place.tokens += document.tokens
         for folder in folders:
             below = place.entries.setdefault(f"{folder}/", _Folder())
-            assert isinstance(below, _Folder)  # a file's name holds no slash
+            assert isinstance(below, _Folder)  # a file name has no slash
             place = below
             place.tokens += document.tokens
         place.entries[name] = document
@@ -64,7 +60,7 @@ def _tree(counted: tuple[documents.Counted, ...]) -> _Folder:
 
 
 def _rows(folder: _Folder, depth: int = 0) -> Iterator[tuple[int, str, str]]:
-    """Tokens, format and indented name of everything in a folder."""
+    """Yield tokens, format and indented name of everything in a folder."""
     for name, entry in folder.entries.items():
         indented = "  " * depth + name
         if isinstance(entry, _Folder):

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hga_chat import documents
+from hga_chat import documents, engine_access
 from hga_chat.errors import OverBudgetError, describe
 from hga_chat.output import Output
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
-    from hga_chat.conversation.opening import Keeping
+    from hga_chat.conversation.opening import SaveTarget
     from hga_chat.sessions.saved import SavedSession
     from hga_engine.model.files import ModelFiles
 
@@ -24,35 +24,35 @@ _SKIPPED_SHOWN = 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """Documents as tokens of a model that is there but not loaded."""
+    """Documents as tokens of a model whose weights are not loaded yet."""
 
     files: "ModelFiles"
     survey: documents.Survey
     layout: documents.DocumentTokens | None
-    """None without documents, and where they are too long."""
+    """None without documents, and if they exceed the budget."""
     budget: int
-    """Document tokens there is room for."""
+    """Document tokens that fit."""
     is_fitted: bool
-    """Whether what could be left out has been."""
+    """Whether --fit has left documents out."""
 
     @property
     def loaded(self) -> documents.LoadedDocuments:
-        """What is read, and what is not."""
+        """The loaded documents, and what was skipped."""
         return self.survey.loaded
 
     def check_budget(self) -> None:
-        """Raise ``OverBudgetError`` if the documents are too long."""
+        """Raise ``OverBudgetError`` if the documents exceed the budget."""
         over = documents.over_budget(self.survey.counted, self.budget, is_fitted=self.is_fitted)
         if over is not None:
             raise OverBudgetError(over)
 
 
 def find_or_pull(settings: Settings, output: Output) -> "ModelFiles":
-    """The model's files; the embedded model is fetched if it is not there."""
-    from hga_chat.models import EMBEDDED_MODEL, ModelMissingError, find_model, pull_model
+    """Find the model's files; the embedded model is downloaded if it is missing."""
+    from hga_chat.models import EMBEDDED_MODEL, ModelMissingError, pull_model
 
     try:
-        return find_model(settings.model)
+        return engine_access.access.find_model(settings.model)
     except ModelMissingError:
         if settings.model != EMBEDDED_MODEL:
             raise
@@ -63,19 +63,18 @@ def find_or_pull(settings: Settings, output: Output) -> "ModelFiles":
 def prepare(
     paths: Sequence[str], settings: Settings, output: Output, question: str = ""
 ) -> Prepared:
-    """Read documents and lay them out in the model's tokens.
+    """Load documents and lay them out as tokens of the model.
 
     Raises:
-        DocumentError: nothing can be read.
+        DocumentError: nothing can be loaded.
         EngineError: the model is missing or damaged.
     """
-    # What can be wrong with the paths is said before the model is looked for.
+    # Wrong paths are reported before the model is looked for.
     entries = documents.iter_documents(paths, settings.include, settings.exclude) if paths else ()
     from hga_chat.conversation.prompts import room_for_documents
-    from hga_engine.tokenizer.load import load_tokenizer
 
     files = find_or_pull(settings, output)
-    tokenizer = load_tokenizer(files)
+    tokenizer = engine_access.access.load_tokenizer(files)
     room = room_for_documents(tokenizer, settings.context, settings.max_new_tokens, question)
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)
     survey = documents.survey_documents(
@@ -90,12 +89,12 @@ def prepare(
 
 @dataclass(frozen=True)
 class Start:
-    """A conversation that is opened when there is somebody to wait for the model."""
+    """A conversation that is ready to be opened; opening it loads the model."""
 
     settings: Settings
-    """The person's, or those of the saved session."""
+    """The user's settings, or those of the saved session."""
     open: "Callable[[Progress], Conversation]"
-    """Loads the model; tells what is being loaded and which share of it is done."""
+    """Loads the model and opens the conversation; reports the step and its fraction, 0 to 1."""
 
 
 def start_on_documents(
@@ -106,52 +105,51 @@ def start_on_documents(
     *,
     for_one_answer: bool = False,
 ) -> Start:
-    """A conversation about documents, which goes on from a saved reading of them.
+    """Start a conversation about documents, from saved K/V of them if there is any.
 
     Args:
         prepared: the documents.
-        paths: where they are from; none: there are no documents, and nothing is kept.
-        settings: the person's.
-        output: told what stands in the way of keeping the reading.
-        for_one_answer: leave the turns of the saved reading aside, and do without it where it is
-            in use; standard input is not kept.
+        paths: where they come from; empty: there are no documents, and nothing is saved.
+        settings: the user's settings.
+        output: receives notes on K/V that cannot be saved or used.
+        for_one_answer: ignore the turns of the saved session, and do without its K/V while another
+            process has it open; standard input is not saved.
 
     Raises:
-        SessionInUseError: another process has the saved reading open.
+        SessionInUseError: another process has the saved session open.
     """
     from hga_engine.model.weight_cache import read_ahead
 
     read_ahead(prepared.files)
-    keeping = None
+    target = None
     if paths and not settings.no_save and not (for_one_answer and "-" in paths):
-        keeping = _find_keeping(prepared, paths, settings, output, for_one_answer=for_one_answer)
+        target = _find_target(prepared, paths, settings, output, for_one_answer=for_one_answer)
     skipped = prepared.loaded.skipped
 
     def open_(progress: "Progress") -> "Conversation":
         from hga_chat.conversation.opening import open_documents
-        from hga_engine.compiling import compile_kernels
-        from hga_engine.opening import prepare_model
 
-        with _closing_on_failure(keeping.saved if keeping else None):
-            model = prepare_model(prepared.files, progress, settings.device)
-            compile_kernels(model, settings.engine(), progress)
+        with _closing_on_failure(target.saved if target else None):
+            model = engine_access.access.load_model(
+                prepared.files, settings.engine(), settings.device, progress
+            )
             return open_documents(
-                model, settings, prepared.layout, skipped, keeping, with_turns=not for_one_answer
+                model, settings, prepared.layout, skipped, target, resume_turns=not for_one_answer
             )
 
     return Start(settings, open_)
 
 
-def _find_keeping(
+def _find_target(
     prepared: Prepared,
     paths: Sequence[str],
     settings: Settings,
     output: Output,
     *,
     for_one_answer: bool,
-) -> "Keeping | None":
-    """Where the reading is kept; None: nowhere, because the saved one is in use."""
-    from hga_chat.conversation.opening import Keeping, find_reading, origin_of
+) -> "SaveTarget | None":
+    """Return where the session is to be saved; None if the saved one is in use."""
+    from hga_chat.conversation.opening import SaveTarget, find_saved_session, origin_of
     from hga_chat.sessions.store import SessionStore
     from hga_chat.sessions.types import SessionError, SessionInUseError
 
@@ -159,7 +157,7 @@ def _find_keeping(
     origin = origin_of(paths, prepared.files, settings)
     saved = None
     try:
-        found = find_reading(store, origin, prepared.loaded.documents, output.note)
+        found = find_saved_session(store, origin, prepared.loaded.documents, output.note)
         saved = store.open(found) if found else None
     except SessionInUseError as error:
         if not for_one_answer:
@@ -167,15 +165,15 @@ def _find_keeping(
         output.note(f"{error} The documents are read for this answer alone.")
         return None
     except (OSError, SessionError) as error:
-        output.note(f"A saved reading cannot be used: {describe(error)}")
-    return Keeping(store, tuple(paths), origin, saved)
+        output.note(f"A saved session cannot be used: {describe(error)}")
+    return SaveTarget(store, tuple(paths), origin, saved)
 
 
 def start_on_session(name: str, settings: Settings, output: Output) -> Start:
-    """A conversation that goes on with a saved session, found by its id or title.
+    """Start a conversation from a saved session, found by id or title.
 
     Raises:
-        SessionMissingError: there is none like this, or more than one.
+        SessionMissingError: no session matches, or more than one.
         SessionInUseError: another process has it open.
         SessionError: it is damaged.
         EngineError: its model is missing or damaged.
@@ -195,18 +193,14 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
         )
     files = find_or_pull(own, output)
     read_ahead(files)
-    # Encoding lets other threads run, so it is done by the time torch is imported.
+    # Tokenize in a thread while this one imports torch.
     threads = ThreadPoolExecutor(1)
     layout = threads.submit(lay_out_saved, saved, files)
     threads.shutdown(wait=False)
 
     def open_(progress: "Progress") -> "Conversation":
         with _closing_on_failure(saved):
-            from hga_engine.compiling import compile_kernels
-            from hga_engine.opening import prepare_model
-
-            model = prepare_model(files, progress, own.device)
-            compile_kernels(model, own.engine(), progress)
+            model = engine_access.access.load_model(files, own.engine(), own.device, progress)
             return open_session(model, own, saved, layout.result())
 
     return Start(own, open_)
@@ -214,7 +208,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
 
 @contextmanager
 def _closing_on_failure(saved: "SavedSession | None") -> Iterator[None]:
-    """Let others open the session if this process cannot."""
+    """Close the session if opening fails, so that other processes can open it."""
     try:
         yield
     except BaseException:
@@ -224,7 +218,7 @@ def _closing_on_failure(saved: "SavedSession | None") -> Iterator[None]:
 
 
 def note_skipped(prepared: Prepared, output: Output) -> None:
-    """Say what was not read: the first few, and how many more."""
+    """Name the first few skipped files, and count the rest."""
     skipped = prepared.loaded.skipped
     for entry in skipped[:_SKIPPED_SHOWN]:
         output.note(f"Skipped {entry.path}: {entry.reason}")

@@ -1,4 +1,4 @@
-"""Prefill of documents on the command line: its progress, and Ctrl-C."""
+"""Prefill on the command line: its progress line, and Ctrl-C."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second ends the process at once."""
+    """Set the event on the first Ctrl-C; the second ends the process at once."""
     cancel = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -31,10 +31,10 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def read_documents(
+def prefill_documents(
     conversation: "Conversation", output: "Output", cancel: threading.Event
 ) -> float:
-    """Read what is unread; how many seconds that took."""
+    """Prefill the pending tokens and return the seconds it took."""
     started = time.perf_counter()
     for step in conversation.prefill(cancel):
         left = step.seconds / step.fraction - step.seconds if step.fraction else 0

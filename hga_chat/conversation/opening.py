@@ -1,11 +1,12 @@
-"""Conversations over saved sessions: what of a session still holds, and what is read again."""
+"""Open conversations on saved sessions, with as much of the saved K/V as still holds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hga_chat.conversation.answer import common_prefix, kept_answer
+from hga_chat import engine_access
+from hga_chat.conversation.answer import common_prefix, restored_answer
 from hga_chat.conversation.conversation import Conversation
 from hga_chat.display import displayable
 from hga_chat.documents import Document, DocumentTokens, Skipped, lay_out
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """Where the reading of some documents is kept."""
+class SaveTarget:
+    """Where a conversation about documents is to be saved."""
 
     store: SessionStore
     given: tuple[str, ...]
-    """The paths as they were typed."""
+    """The paths as the user typed them."""
     origin: Origin
     saved: SavedSession | None
-    """A reading of the same paths that is there already, open."""
+    """The open session that was saved for the same origin, if there is one."""
 
 
 def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> Origin:
-    """What a reading of these paths follows from."""
+    """Return the origin of a session about these paths."""
     return Origin(
         paths=tuple(p if p == STANDARD_INPUT else str(Path(p).resolve()) for p in paths),
         include=settings.include,
@@ -51,7 +52,7 @@ def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> 
 
 
 def settings_of(info: SessionInfo, settings: Settings) -> Settings:
-    """The settings a session goes on with: its own where they decided what was read."""
+    """Return the user's settings, with the session's own where its K/V depends on them."""
     origin = info.origin
     return replace(
         settings,
@@ -62,23 +63,27 @@ def settings_of(info: SessionInfo, settings: Settings) -> Settings:
     )
 
 
-def find_reading(
+def find_saved_session(
     store: SessionStore,
     origin: Origin,
     documents: Sequence[Document],
     note: Callable[[str], None],
 ) -> str | None:
-    """The session of this origin whose documents agree longest with these; the latest of equals.
+    """Find the saved session of an origin that has the most in common with its documents now.
 
     Args:
         store: all sessions.
-        origin: of the reading.
-        documents: as they are now.
-        note: told of sessions that would do but are damaged.
+        origin: the origin to look for.
+        documents: the documents as they are now.
+        note: receives notes on damaged sessions of this origin.
+
+    Returns:
+        The id of the session that shares the longest prefix, the latest if several do; None
+        without any, or for standard input.
     """
     if STANDARD_INPUT in origin.paths:
         return None
-    best, most = None, -1
+    best, longest = None, -1
     for id_ in store.ids():
         try:
             if store.info(id_).origin != origin:
@@ -88,51 +93,52 @@ def find_reading(
         except SessionError as error:
             note(f"{error} 'hga-chat sessions rm {id_}' removes what is left of the session.")
             continue
-        same = sum(saved.tokens[: _equal_documents(saved.loaded.documents, documents)])
-        whole = saved.loaded.documents == tuple(documents)
-        if same + whole > most:
-            best, most = id_, same + whole
+        shared = sum(saved.tokens[: _equal_documents(saved.loaded.documents, documents)])
+        is_equal = saved.loaded.documents == tuple(documents)
+        if shared + is_equal > longest:
+            best, longest = id_, shared + is_equal
     return best
 
 
 def _equal_documents(one: Sequence[Document], other: Sequence[Document]) -> int:
+    """Return how many documents at the beginning are equal."""
     shorter = min(len(one), len(other))
     return next((n for n in range(shorter) if one[n] != other[n]), shorter)
 
 
 def lay_out_saved(saved: SavedSession, files: "ModelFiles") -> DocumentTokens | None:
-    """The documents of a saved session as tokens; None if it has none."""
-    from hga_engine.tokenizer.load import load_tokenizer
-
+    """Lay out the documents of a saved session as tokens; None if it has none."""
     assert saved.documents is not None
     loaded = saved.documents.loaded
-    return lay_out(loaded, load_tokenizer(files)) if loaded.documents else None
+    if not loaded.documents:
+        return None
+    return lay_out(loaded, engine_access.access.load_tokenizer(files))
 
 
 def open_session(
     model: "LoadedModel", settings: Settings, saved: SavedSession, layout: DocumentTokens | None
 ) -> Conversation:
-    """Go on with a saved session.
+    """Open a conversation on a saved session.
 
     Args:
-        model: the one that has read it.
-        settings: those of the session.
+        model: the loaded model of the session.
+        settings: the session's settings.
         saved: the session; the conversation closes it.
         layout: its documents.
 
     Raises:
-        SessionError: another model has read it.
-        EngineError: the session does not fit the memory.
+        SessionError: the session was made with another model.
+        EngineError: the session does not fit in memory.
     """
     info, documents = saved.info, saved.documents
     assert documents is not None
     if info.fingerprint != model.fingerprint:
         paths = " ".join(info.given)
         raise SessionError(
-            f"Session {info.id} was read by {_named(info)}; the model of that name is another now "
+            f"Session {info.id} was read by {_model_of(info)}; the model of that name has changed "
             f"({model.fingerprint[:12]}).\n'hga-chat ingest {paths}' reads the documents with it."
         )
-    return _converse(model, settings, layout, documents.loaded.skipped, saved)
+    return _open(model, settings, layout, documents.loaded.skipped, saved)
 
 
 def open_documents(
@@ -140,48 +146,48 @@ def open_documents(
     settings: Settings,
     layout: DocumentTokens | None,
     skipped: tuple[Skipped, ...],
-    keeping: Keeping | None,
+    target: SaveTarget | None,
     *,
-    with_turns: bool = True,
+    resume_turns: bool = True,
 ) -> Conversation:
-    """A conversation about documents, which goes on from a saved reading of them if there is one.
+    """Open a conversation about documents, with saved K/V of them if there is any.
 
     Args:
-        model: loaded.
-        settings: the person's.
+        model: the loaded model.
+        settings: the user's settings.
         layout: the documents as they are now.
-        skipped: what of them was not read.
-        keeping: where the reading is kept; None: nowhere.
-        with_turns: go on after the turns that were saved with the reading.
+        skipped: what was not loaded.
+        target: where to save the session; None: nowhere.
+        resume_turns: continue after the saved turns.
 
     Raises:
-        EngineError: the session does not fit the memory.
+        EngineError: the session does not fit in memory.
     """
-    if keeping is None:
-        return _converse(model, settings, layout, skipped, None)
+    if target is None:
+        return _open(model, settings, layout, skipped, None)
     notes: list[str] = []
-    saved = keeping.saved
+    saved = target.saved
     try:
         if saved is not None and saved.info.fingerprint != model.fingerprint:
             notes.append(
-                f"Session {saved.info.id} was read by {_named(saved.info)}, which is another model "
-                "now; the documents are read anew."
+                f"Session {saved.info.id} was read by {_model_of(saved.info)}; the model of that "
+                "name has changed, so the documents are read again."
             )
             saved.close()
             saved = None
         if saved is None:
-            saved = _create(keeping, model)
+            saved = _create(target, model)
         elif saved.turns and layout and not _is_unchanged(saved, layout):
-            saved = _fork(keeping, model, saved, layout, notes)
+            saved = _fork(target, model, saved, layout, notes)
     except OSError as error:
         saved = None
-        notes.append(f"The reading cannot be kept: {describe(error)}.")
-    conversation = _converse(model, settings, layout, skipped, saved, with_turns=with_turns)
+        notes.append(f"The session cannot be saved: {describe(error)}.")
+    conversation = _open(model, settings, layout, skipped, saved, resume_turns=resume_turns)
     conversation.notes[:0] = notes
     return conversation
 
 
-def _named(info: SessionInfo) -> str:
+def _model_of(info: SessionInfo) -> str:
     return f"{info.model_name} ({info.fingerprint[:12]})"
 
 
@@ -190,50 +196,50 @@ def _is_unchanged(saved: SavedSession, layout: DocumentTokens) -> bool:
     return saved.documents.loaded.documents == tuple(span.document for span in layout.documents)
 
 
-def _create(keeping: Keeping, model: "LoadedModel") -> SavedSession:
-    title = title_of(keeping.origin.paths)
-    return keeping.store.create(title, keeping.given, keeping.origin, model.name, model.fingerprint)
+def _create(target: SaveTarget, model: "LoadedModel") -> SavedSession:
+    title = title_of(target.origin.paths)
+    return target.store.create(title, target.given, target.origin, model.name, model.fingerprint)
 
 
 def title_of(paths: Sequence[str]) -> str:
-    """A name for people: that of the first path, and how many others there are."""
+    """Return a title for people: the name of the first path, and the number of others."""
     first = "standard input" if paths[0] == STANDARD_INPUT else Path(paths[0]).name or paths[0]
     first = " ".join(displayable(first).split())
     return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
 
 def _fork(
-    keeping: Keeping,
+    target: SaveTarget,
     model: "LoadedModel",
     old: SavedSession,
     layout: DocumentTokens,
     notes: list[str],
 ) -> SavedSession:
-    """A session of its own for the documents as they are now; the turns keep the old text."""
+    """Create a session for the documents as they are now; the old one keeps its text and turns."""
     assert old.documents is not None
-    new = _create(keeping, model)
+    new = _create(target, model)
     before = lay_out(old.documents.loaded, model.tokenizer).token_ids
-    same = len(model.tokenizer.opening(None)) + common_prefix(before, layout.token_ids)
+    shared = len(model.tokenizer.opening(None)) + common_prefix(before, layout.token_ids)
     try:
-        old.copy_state_to(new, same)
+        old.copy_kv_to(new, shared)
     except (OSError, EngineError) as error:
         notes.append(f"The K/V could not be copied: {describe(error)}")
     notes.append(
         f"The documents have changed. Session {old.info.id} keeps its turns about the old text; "
-        f"{new.info.id} ({new.info.title}) goes on with the new."
+        f"{new.info.id} ({new.info.title}) is about the new text."
     )
     old.close()
     return new
 
 
-def _converse(
+def _open(
     model: "LoadedModel",
     settings: Settings,
     layout: DocumentTokens | None,
     skipped: tuple[Skipped, ...],
     saved: SavedSession | None,
     *,
-    with_turns: bool = True,
+    resume_turns: bool = True,
 ) -> Conversation:
     notes: list[str] = []
     try:
@@ -242,45 +248,44 @@ def _converse(
         if saved is not None:
             saved.close()
         raise
-    turns = [kept_answer(turn) for turn in saved.turns] if saved and with_turns else []
-    conversation = Conversation(engine, layout, skipped, turns=turns, saved=saved)
+    turns = [restored_answer(turn) for turn in saved.turns] if saved and resume_turns else []
+    conversation = Conversation(engine, layout, skipped, turns, saved)
     conversation.notes += notes
     if saved is not None and (engine.num_tokens or not saved.is_new):
-        conversation.notes.append(_read_again(conversation))
+        conversation.notes.append(_resume_note(conversation))
     return conversation
 
 
 def _open_engine(
     model: "LoadedModel", settings: Settings, saved: SavedSession | None, notes: list[str]
 ) -> "Engine":
-    """An engine that holds what K/V was saved, as far as it is whole and of the same making."""
-    from hga_engine.opening import open_engine
-
+    """Open an engine with the saved K/V; without it if it is damaged or does not match."""
+    access = engine_access.access
     config = settings.engine()
     if saved is None:
-        return open_engine(model, config)
-    kept = replace(config, cache=replace(config.cache, saved_dir=saved.kv_folder))
-    for _ in range(2):
+        return access.open_engine(model, config)
+    with_saved_kv = replace(config, cache=replace(config.cache, saved_dir=saved.kv_folder))
+    for _ in range(2):  # once more after damaged K/V has been removed
         try:
-            return open_engine(model, kept)
+            return access.open_engine(model, with_saved_kv)
         except SavedStateError as error:
             notes.append(str(error))
-            saved.drop_state()
+            saved.drop_kv()
         except (KVStoreError, OSError) as error:
-            notes.append(f"The K/V cannot be kept: {describe(error)}")
+            notes.append(f"The K/V cannot be saved: {describe(error)}")
             break
-    return open_engine(model, config)
+    return access.open_engine(model, config)
 
 
-def _read_again(conversation: Conversation) -> str:
-    """What is read although it was read before."""
-    held, unread = conversation.engine.num_tokens, conversation.unread
-    if not unread:
+def _resume_note(conversation: Conversation) -> str:
+    """Say how much of the session has to be prefilled again."""
+    held, pending = conversation.engine.num_tokens, conversation.pending_tokens
+    if not pending:
         return "Resumed; nothing had to be read again."
     if held >= conversation.document_end:
-        return f"Read again: the last {unread:,} tokens of the turns."
+        return f"Read again: the last {pending:,} tokens of the turns."
     if not held or conversation.layout is None:
-        return f"The session's K/V is not there any more; {unread:,} tokens are read again."
+        return f"The session's K/V is gone; {pending:,} tokens are read again."
     documents = conversation.document_end - conversation.document_start
     found = conversation.layout.locate(held - conversation.document_start, documents)
-    return f"Read again: {unread:,} of {held + unread:,} tokens, from {found[0].path} on."
+    return f"Read again: {pending:,} of {held + pending:,} tokens, from {found[0].path} on."

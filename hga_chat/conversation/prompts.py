@@ -6,17 +6,17 @@ if TYPE_CHECKING:
     from hga_engine.tokenizer.tokenizer import Tokenizer
 
 QUESTION_ROOM = 512
-"""Tokens that a document leaves free for the question, besides those of the answer."""
+"""Least number of tokens that documents leave free for the question; the answer has its own."""
 
 
 def first_question(tokenizer: "Tokenizer", question: str, *, after_documents: bool) -> list[int]:
-    """Tokens of the first question, which ends the user message that holds the documents."""
+    """Return the tokens of the first question, which ends the user message with the documents."""
     text = f"\n\n{question}" if after_documents else question
     return [*tokenizer.encode(text), *tokenizer.to_answer()]
 
 
 def next_question(tokenizer: "Tokenizer", question: str) -> list[int]:
-    """Tokens of a further question, which close the answer before it, however that ended."""
+    """Return the tokens of a later question; they also close the answer before it."""
     return [
         *tokenizer.to_next_question(),
         *tokenizer.encode(question),
@@ -25,13 +25,9 @@ def next_question(tokenizer: "Tokenizer", question: str) -> list[int]:
 
 
 def room_for_documents(
-    tokenizer: "Tokenizer",
-    context: int,
-    max_new_tokens: int,
-    question: str = "",
-    system: str | None = None,
+    tokenizer: "Tokenizer", context: int, max_new_tokens: int, question: str = ""
 ) -> int:
-    """Document tokens that fit ``context`` beside the question and its answer."""
+    """Return how many document tokens fit in ``context`` with the question and its answer."""
     asking = len(first_question(tokenizer, question, after_documents=True))
-    opening = len(tokenizer.opening(system))
+    opening = len(tokenizer.opening(None))
     return max(context - opening - max(asking, QUESTION_ROOM) - max_new_tokens, 0)

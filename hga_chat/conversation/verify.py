@@ -1,8 +1,8 @@
-"""Whether an answer depends on the passages it read: hide them, and score the same answer again.
+"""Test whether an answer depends on its sources: hide each, and score the same answer again.
 
-The groups of a passage are hidden from the question and the answer, as if they had been cut out of
-the session; what later parts of the documents took over from them while they were read stays, and
-where a hidden group was drawn to stand for others, they are not read for it.
+The groups of a passage are hidden from the question and the answer only. What later parts of the
+documents took over from the passage during prefill stays. If a hidden group was sampled to stand
+for others, no other group takes its place.
 """
 
 import random
@@ -25,46 +25,41 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Effect:
-    """What hiding one passage does to the answer."""
+    """The effect of hiding one passage on the answer."""
 
     source: Source
     drop: float
-    """Nats by which the answer's log-probability falls; below zero where it rises."""
+    """Nats by which the answer's log-probability falls; negative if it rises."""
     random_drop: float
-    """The same for a passage of the same length elsewhere in the documents."""
+    """The drop for a random passage of the same length elsewhere in the documents."""
 
     @property
     def counts(self) -> bool:
-        """Whether the answer depends on it more than on a passage that was picked blindly."""
+        """Whether the answer depends on it more than on a random passage."""
         return self.drop > self.random_drop
 
 
 @dataclass(frozen=True)
 class Verification:
-    """An answer scored with and without what it read."""
+    """An answer scored with and without its sources."""
 
     log_probability: float
-    """Of the answer, in nats, with everything in place."""
+    """Log-probability of the answer in nats, with nothing hidden."""
     effects: tuple[Effect, ...]
-    """In the order of the answer's sources."""
+    """One for each source, in the order of the answer's sources."""
     seconds: float
 
     def as_text(self) -> str:
-        """What to tell people, in two lines; a drop of 2.3 nats is a tenth of the probability."""
-        drops, random_drops = (
-            ", ".join(f"{drop:.1f}" for drop in kind)
-            for kind in (
-                [effect.drop for effect in self.effects],
-                [effect.random_drop for effect in self.effects],
-            )
-        )
+        """Return two lines for people; a drop of 2.3 nats means a tenth of the probability."""
+        drops = ", ".join(f"{effect.drop:.1f}" for effect in self.effects)
+        random_drops = ", ".join(f"{effect.random_drop:.1f}" for effect in self.effects)
         return (
-            f"Without them, one at a time, the answer's log-probability falls by {drops} nats;\n"
-            f"without passages of the same length picked blindly by {random_drops}."
+            f"Without each of them, the answer's log-probability falls by {drops} nats;\n"
+            f"without a random passage of the same length, by {random_drops}."
         )
 
     def as_object(self) -> dict[str, object]:
-        """What is printed of it as JSON, in the order of the sources."""
+        """Return the object that is printed as JSON, in the order of the sources."""
         return {
             "log_probability": round(self.log_probability, 4),
             "drops": [round(effect.drop, 4) for effect in self.effects],
@@ -76,19 +71,19 @@ class Verification:
 def verify(
     conversation: "Conversation", turn_number: int, cancel: threading.Event | None = None
 ) -> Verification:
-    """Score an answer again without each of its sources, and without passages picked blindly.
+    """Score an answer again without each of its sources, and without random passages.
 
-    Question and answer are read twice for each source and once more. The session is then as
-    before, but for rounding: this turn and later ones are read again.
+    Question and answer are scored once as they are, and twice for each source. Afterwards this
+    turn and later ones are prefilled again, so the session is as before, up to rounding.
 
     Args:
-        conversation: whose documents and turns stand in the engine.
-        turn_number: of the answer, from 0.
-        cancel: set by another thread to stop after the source in hand.
+        conversation: its engine holds the documents and the turns.
+        turn_number: number of the turn, from 0.
+        cancel: set by another thread to stop after the current source.
 
     Raises:
         ValueError: the turn has no sources.
-        SavedStateError: what was resumed is damaged.
+        SavedStateError: the resumed K/V is damaged.
     """
     turn = conversation.turns[turn_number]
     if not turn.sources:
@@ -103,14 +98,16 @@ def verify(
     try:
         whole = _score(engine, start, question, answer)
         size = engine.config.routing.group_size
-        taken = [_groups_of(source, conversation.document_start, size) for source in turn.sources]
-        for source, groups, blind in zip(
-            turn.sources, taken, _elsewhere(conversation, taken, size), strict=True
-        ):
+        passages = [
+            _groups_of(source, conversation.document_start, size) for source in turn.sources
+        ]
+        random_passages = _random_passages(conversation, passages, size)
+        for source, groups, others in zip(turn.sources, passages, random_passages, strict=True):
             if cancel is not None and cancel.is_set():
                 break
-            drops = [whole - _score(engine, start, question, answer, g) for g in (groups, blind)]
-            effects.append(Effect(source, *drops))
+            drop = whole - _score(engine, start, question, answer, groups)
+            random_drop = whole - _score(engine, start, question, answer, others)
+            effects.append(Effect(source, drop, random_drop))
     finally:
         engine.truncate(start)
         for _ in engine.logits(everything[start:]):
@@ -125,9 +122,9 @@ def _score(
     answer: Sequence[int],
     hidden: Sequence[int] = (),
 ) -> float:
-    """Log-probability in nats of the answer to a question that begins at position ``start``."""
+    """Return the answer's log-probability in nats; the question begins at position ``start``."""
     engine.truncate(start)
-    # The token that follows each; what follows those of the question does not count.
+    # The target of each token, -1 where it is part of the question and does not count.
     following = torch.tensor([*[-1] * (len(question) - 1), *answer])
     total, done = 0.0, 0
     for logits in engine.logits([*question, *answer[:-1]], hidden_groups=hidden):
@@ -140,23 +137,34 @@ def _score(
 
 
 def _groups_of(source: Source, document_start: int, size: int) -> range:
-    """The pages of a size that hold a passage, without the first group, which all tokens need."""
+    """Return the groups that hold a passage, without the first trace bin, the attention sink."""
     start, end = (document_start + token for token in (source.start_token, source.end_token))
     return range(max(start, TRACE_BIN_TOKENS) // size, -(-end // size))
 
 
-def _elsewhere(conversation: "Conversation", taken: Sequence[range], size: int) -> list[list[int]]:
-    """For each passage as many neighbouring groups elsewhere in the documents, if there are."""
+def _random_passages(
+    conversation: "Conversation", passages: Sequence[range], size: int
+) -> list[list[int]]:
+    """Pick as many consecutive groups elsewhere in the documents for each passage.
+
+    Args:
+        conversation: its documents are picked from.
+        passages: groups of each passage; none of them is picked.
+        size: tokens of a group.
+
+    Returns:
+        Groups for each passage; empty if no other place is long enough.
+    """
     draw = random.Random(_SEED)  # noqa: S311
     first = -(-max(conversation.document_start, TRACE_BIN_TOKENS) // size)
     last = conversation.document_end // size
-    used = {group for groups in taken for group in groups}
+    used = {group for groups in passages for group in groups}
     picked = []
-    for groups in taken:
-        places = [
+    for groups in passages:
+        candidates = [
             range(start, start + len(groups))
             for start in range(first, last - len(groups) + 1)
             if used.isdisjoint(range(start, start + len(groups)))
         ]
-        picked.append(list(draw.choice(places)) if places else [])
+        picked.append(list(draw.choice(candidates)) if candidates else [])
     return picked

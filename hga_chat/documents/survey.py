@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from hga_chat.documents.fit import Fitting
 from hga_chat.documents.layout import DocumentTokenizer, count_tokens
 from hga_chat.documents.load import Loaded
 from hga_chat.documents.secrets import Secret, find_secrets, redact
-from hga_chat.documents.types import LoadedDocuments, Skipped
+from hga_chat.documents.types import Document, LoadedDocuments, Skipped
 
 _BATCH_CHARS = 500_000
 _MAX_COUNTERS = 4
@@ -26,7 +27,12 @@ class Counted:
     sections: int
     tokens: int
     """Including its header."""
-    secrets: tuple[Secret, ...]
+    secrets: tuple[Secret, ...] = ()
+
+    @classmethod
+    def of(cls, document: Document, tokens: int, secrets: tuple[Secret, ...] = ()) -> "Counted":
+        """Return the entry of a document that takes this many tokens."""
+        return cls(document.path, document.format, len(document.sections), tokens, secrets)
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,24 @@ class Survey:
     def secrets(self) -> tuple[Secret, ...]:
         """Secrets of all documents."""
         return tuple(secret for document in self.counted for secret in document.secrets)
+
+
+def listing(counted: Iterable[Counted], skipped: Iterable[Skipped]) -> dict[str, Any]:
+    """Return documents, skipped sources and the total of tokens as JSON values."""
+    documents = [
+        {
+            "path": entry.path,
+            "format": entry.format,
+            "sections": entry.sections,
+            "tokens": entry.tokens,
+        }
+        for entry in counted
+    ]
+    return {
+        "documents": documents,
+        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in skipped],
+        "tokens": sum(entry["tokens"] for entry in documents),
+    }
 
 
 def survey_documents(
@@ -76,8 +100,7 @@ def survey_documents(
         for (loaded, secrets), count in zip(batch, tokens, strict=True):
             document = loaded.document
             fitting.add(len(counted), document, loaded.kind, count)
-            sections = len(document.sections)
-            counted.append(Counted(document.path, document.format, sections, count, secrets))
+            counted.append(Counted.of(document, count, secrets))
     documents, reasons = fitting.choose()
     if fit:
         skipped += (

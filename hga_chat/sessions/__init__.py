@@ -1,1 +1,1 @@
-"""Sessions on disk: documents and turns as JSON here, K/V where caches are kept."""
+"""Sessions on disk: documents and turns as JSON, K/V in the cache directory."""

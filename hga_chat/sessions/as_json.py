@@ -1,4 +1,4 @@
-"""Parts of a session as JSON values, and back."""
+"""Converts the parts of a session to JSON values and back."""
 
 import hashlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def load(path: Path, build: Callable[[Any], _T]) -> _T:
     """Read a sealed file and build what it describes.
 
     Raises:
-        SessionError: it is missing, damaged or of another version; the text names it.
+        SessionError: the file is missing, damaged or of another version; the text names it.
     """
     content = read_sealed(path)
     try:
@@ -36,21 +36,21 @@ def load(path: Path, build: Callable[[Any], _T]) -> _T:
 
 
 def info_as_json(info: SessionInfo) -> dict[str, Any]:
-    """The content of ``session.json``."""
+    """Return the content of ``session.json``."""
     return asdict(info)
 
 
 def info_from_json(content: Any) -> SessionInfo:
-    """What ``info_as_json`` made a value of."""
+    """Reverse ``info_as_json``."""
     fields = _with_tuples(content["origin"], "paths", "include", "exclude")
-    if "budget" in fields:  # earlier sessions count groups of 16 tokens
+    if "budget" in fields:  # earlier versions counted groups of 16 tokens
         fields["budget_tokens"] = 16 * fields.pop("budget")
     origin = Origin(**fields)
     return SessionInfo(**{**_with_tuples(content, "given"), "origin": origin})
 
 
 def documents_as_json(documents: SavedDocuments) -> dict[str, Any]:
-    """The content of ``documents.json``."""
+    """Return the content of ``documents.json``."""
     entries = [
         {
             "path": document.path,
@@ -70,7 +70,7 @@ def _size_and_sum(document: Document) -> dict[str, Any]:
 
 
 def documents_from_json(content: Any) -> SavedDocuments:
-    """What ``documents_as_json`` made a value of."""
+    """Reverse ``documents_as_json``."""
     entries = content["documents"]
     documents = tuple(
         Document(
@@ -91,12 +91,12 @@ def _section(entry: Any) -> Section:
 
 
 def turns_as_json(saved: SavedTurns) -> dict[str, Any]:
-    """The content of ``turns.json``."""
+    """Return the content of ``turns.json``."""
     return asdict(saved)
 
 
 def turns_from_json(content: Any) -> SavedTurns:
-    """What ``turns_as_json`` made a value of."""
+    """Reverse ``turns_as_json``."""
     return SavedTurns(content["updated"], tuple(map(_turn, content["turns"])))
 
 

@@ -1,9 +1,10 @@
-"""A session to take along: Markdown for people, an object for programs."""
+"""Exports a session: Markdown for people, JSON for programs."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from hga_chat.display import displayable
+from hga_chat.documents import Counted, listing
 from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
 from hga_chat.sources import Source
 
@@ -11,7 +12,12 @@ _EXCERPT_CHARS = 400
 
 
 def as_object(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -> dict[str, Any]:
-    """Everything but the documents' text, as JSON values."""
+    """Return everything but the documents' text as JSON values."""
+    loaded = documents.loaded
+    counted = [
+        Counted.of(document, tokens)
+        for document, tokens in zip(loaded.documents, documents.tokens, strict=True)
+    ]
     return {
         "session": info.id,
         "title": info.title,
@@ -28,19 +34,7 @@ def as_object(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -
             "fit": info.origin.fit,
             "redact": info.origin.redact,
         },
-        "documents": [
-            {
-                "path": document.path,
-                "format": document.format,
-                "sections": len(document.sections),
-                "tokens": tokens,
-            }
-            for document, tokens in zip(documents.loaded.documents, documents.tokens, strict=True)
-        ],
-        "skipped": [
-            {"path": entry.path, "reason": entry.reason} for entry in documents.loaded.skipped
-        ],
-        "tokens": sum(documents.tokens),
+        **listing(counted, loaded.skipped),
         "turns": [_turn_as_object(turn) for turn in turns.turns],
     }
 
@@ -66,7 +60,7 @@ def _turn_as_object(turn: SavedTurn) -> dict[str, Any]:
 
 
 def as_markdown(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -> str:
-    """The turns as one reads them, with the passages that were read for each."""
+    """Return the session as Markdown: its documents, then the turns with their sources."""
     lines = [
         f"# {_one_line(info.title)}",
         "",
@@ -83,7 +77,7 @@ def as_markdown(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns)
 
 
 def turns_as_markdown(turns: Sequence[SavedTurn]) -> str:
-    """Questions, answers and the passages that were read for each."""
+    """Return questions and answers with their sources as Markdown."""
     lines: list[str] = []
     for number, turn in enumerate(turns, 1):
         lines += ["", f"## Question {number}", "", *_quote(turn.question), "", turn.text.strip()]
@@ -102,14 +96,14 @@ def _quote(text: str) -> list[str]:
 
 
 def _excerpt(source: Source) -> list[str]:
-    """The passage below its entry, indented and fenced by more backticks than it holds."""
+    """Return a passage as an indented code block; its fence is longer than any run in it."""
     text = source.text[:_EXCERPT_CHARS].strip("\n")
     fence = "`" * (max(2, _longest_run_of_backticks(text)) + 1)
     return ["", *(f"  {line}" for line in (fence, *text.splitlines(), fence)), ""]
 
 
 def _code(name: str) -> str:
-    """A name between backticks, more of them than it holds."""
+    """Return a name as inline code; its fence is longer than any run of backticks in it."""
     fence = "`" * (_longest_run_of_backticks(name) + 1)
     space = " " if "`" in name else ""
     return f"{fence}{space}{_one_line(name)}{space}{fence}"

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step and that notice when they are damaged."""
+"""JSON files that are replaced atomically and carry a checksum."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ VERSION = 1
 
 
 def write_sealed(path: Path, content: object) -> None:
-    """Replace a JSON file in one step, with its checksum; it is for its owner alone.
+    """Replace a JSON file atomically, with its checksum; only its owner can read it.
 
-    Killed at any moment, the file is the old one or the new one.
+    If the process is killed, the file is either the old or the new one.
 
     Raises:
-        OSError: the disk is full or cannot be written; the old file is as it was.
+        OSError: the disk is full or cannot be written; the old file is unchanged.
     """
     sealed = {
         "format": FORMAT,
@@ -27,26 +27,26 @@ def write_sealed(path: Path, content: object) -> None:
         "sha256": hashlib.sha256(_encode(content)).hexdigest(),
         "content": content,
     }
-    beside = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.new")
     try:
-        opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(opened, "wb") as file:
             file.write(_encode(sealed))
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_sealed(path: Path) -> Any:
-    """The content of a file that ``write_sealed`` wrote.
+    """Return the content of a file that ``write_sealed`` wrote.
 
     Raises:
-        SessionError: it is missing, damaged or of another version; the text names it.
+        SessionError: the file is missing, damaged or of another version; the text names it.
     """
     try:
         sealed = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
@@ -57,14 +57,14 @@ def read_sealed(path: Path) -> Any:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise SessionError(f"{path}: is damaged.") from None
     if is_ours and version != VERSION:
-        raise SessionError(f"{path}: is of format {version}; this version reads {VERSION}.")
+        raise SessionError(f"{path}: has format {version}; this version reads {VERSION}.")
     if not is_ours or hashlib.sha256(_encode(content)).hexdigest() != digest:
         raise SessionError(f"{path}: is damaged (its checksum differs).")
     return content
 
 
 def _encode(value: object) -> bytes:
-    # Text stays exactly as it was read, half characters of broken file names included.
+    # Lone surrogates, from file names that are not UTF-8, are kept.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 
@@ -78,12 +78,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes that the files of a folder take on the disk, holes left out."""
+    """Return the bytes that a folder's files occupy on disk, without holes."""
     total = 0
     for directory, _, names in os.walk(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-            except OSError:  # removed meanwhile
+            except OSError:  # removed in the meantime
                 continue
     return total

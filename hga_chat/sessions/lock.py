@@ -1,4 +1,4 @@
-"""One process at a time has a session open."""
+"""The lock that lets one process at a time open a session."""
 
 import errno
 import fcntl
@@ -9,18 +9,18 @@ from hga_chat.sessions.types import SessionInUseError, SessionMissingError
 
 
 class SessionLock:
-    """Holds a lock file, which names the process; the system lets go of it when that ends."""
+    """A locked file that names its process; the system unlocks it when the process ends."""
 
     def __init__(self, path: Path, *, is_use: bool = True) -> None:
         """Take the lock.
 
         Args:
-            path: the file, made if it is not there.
-            is_use: whether that counts as using the session.
+            path: the lock file, created if missing.
+            is_use: whether this counts as a use of the session.
 
         Raises:
-            SessionInUseError: somebody else holds it.
-            SessionMissingError: the session was removed at this moment.
+            SessionInUseError: another process holds the lock.
+            SessionMissingError: the session has just been removed.
             OSError: the file cannot be opened.
         """
         self._opened = _open(path)
@@ -40,15 +40,15 @@ class SessionLock:
             raise
 
     def _sign(self) -> None:
-        """Write down who holds it; that also dates the last use."""
+        """Write the process id into the file, which also records the time of the last use."""
         try:
             os.ftruncate(self._opened, 0)
             os.pwrite(self._opened, f"{os.getpid()}\n".encode(), 0)
-        except OSError:  # held all the same, by a session that can be read only
+        except OSError:  # a read-only session is locked all the same
             return
 
     def release(self) -> None:
-        """Let others open the session."""
+        """Let other processes open the session."""
         if self._opened >= 0:
             os.close(self._opened)
             self._opened = -1

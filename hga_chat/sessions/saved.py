@@ -1,4 +1,4 @@
-"""A session that this process has open, and what it writes."""
+"""A session that this process has open, and how it is saved."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hga_chat import engine_access
 from hga_chat.sessions import as_json
 from hga_chat.sessions.files import write_sealed
 from hga_chat.sessions.lock import SessionLock
@@ -18,16 +19,16 @@ INFO, DOCUMENTS, TURNS, LOCK = "session.json", "documents.json", "turns.json", "
 
 
 class SavedSession:
-    """A locked session: its folder, its K/V and what stands in them.
+    """A locked session: its folder and its K/V.
 
-    What is saved last decides. Documents and turns are written before the K/V, and only name what
-    the session has to hold; the K/V says by itself how far it holds that. So whichever of them a
-    process was killed between, the rest can be read again and nothing is taken for what it is not.
+    Documents and turns are written before the K/V and say what the session is to hold; the K/V
+    records how many tokens it does hold. Whenever the process is killed, the remaining tokens can
+    be prefilled again, and no K/V is taken for that of other text.
 
     Attributes:
-        info: what the session is.
-        documents: as they stand on the disk; None: nothing was saved yet.
-        turns: as they stand on the disk.
+        info: what never changes.
+        documents: the documents on disk; None: nothing has been saved yet.
+        turns: the turns on disk.
         is_written: whether saving writes anything.
     """
 
@@ -52,32 +53,32 @@ class SavedSession:
 
     @property
     def turns(self) -> tuple[SavedTurn, ...]:
-        """The turns on the disk."""
+        """The turns on disk."""
         return self._saved_turns.turns if self._saved_turns else ()
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was saved yet."""
+        """Whether nothing has been saved yet."""
         return self.documents is None
 
     def save(
         self,
-        save_state: Callable[[], None],
+        save_kv: Callable[[], None],
         documents: SavedDocuments,
         turns: Sequence[SavedTurn],
     ) -> "list[Removed]":
         """Write what has changed.
 
         Args:
-            save_state: writes the K/V, the engine's ``save``.
+            save_kv: writes the K/V, such as the engine's ``save``.
             documents: the session's documents.
-            turns: the turns about them.
+            turns: its turns.
 
         Returns:
-            Whose K/V was removed to keep within the limit on disk.
+            The K/V that was removed to stay within the disk limit.
 
         Raises:
-            OSError, KVStoreError: something could not be written; what was saved before still is.
+            OSError, KVStoreError: something could not be written; earlier saves are intact.
         """
         if not self.is_written:
             return []
@@ -92,40 +93,37 @@ class SavedSession:
         if is_new:
             write_sealed(self.folder / INFO, as_json.info_as_json(self.info))
         self.documents = documents
-        save_state()
+        save_kv()
         return self._make_room()
 
-    def copy_state_to(
-        self, new: "SavedSession", tokens: int | None = None, dropped: int = 0
-    ) -> None:
-        """Give a new session the beginning of this one's K/V, as far as there is any.
+    def copy_kv_to(self, new: "SavedSession", tokens: int | None = None, dropped: int = 0) -> None:
+        """Copy the first tokens of this session's K/V, if it has any, to a new session.
 
         Args:
-            new: has no K/V yet.
-            tokens: how many of the first tokens at most; None: no limit.
-            dropped: how many tokens to leave out at the end.
+            new: the new session, which has no K/V yet.
+            tokens: how many tokens to copy at most; None: no limit.
+            dropped: how many tokens to leave out at the end, if there is no limit.
 
         Raises:
-            OSError, EngineError: it cannot be copied; the new session has none.
+            OSError, EngineError: the K/V cannot be copied; the new session has none.
         """
-        from hga_engine import saved_state
-
+        access = engine_access.access
         try:
-            held = saved_state.read_info(self.kv_folder)
-            if held is not None:
-                kept = held.tokens - dropped if tokens is None else min(tokens, held.tokens)
-                saved_state.fork(self.kv_folder, new.kv_folder, max(kept, 0))
+            info = access.read_saved(self.kv_folder)
+            if info is not None:
+                count = info.tokens - dropped if tokens is None else min(tokens, info.tokens)
+                access.copy_saved(self.kv_folder, new.kv_folder, max(count, 0))
         except BaseException:
-            new.drop_state()
+            new.drop_kv()
             raise
 
-    def drop_state(self) -> None:
-        """Remove the K/V; the documents are read again when the session is opened next."""
+    def drop_kv(self) -> None:
+        """Remove the K/V; it is computed again when the session is next opened."""
         shutil.rmtree(self.kv_folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Let other processes open the session; one that was never saved is gone."""
+        """Let other processes open the session; remove it if it was never saved."""
         if self.is_new:
-            self.drop_state()
+            self.drop_kv()
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()

@@ -1,4 +1,4 @@
-"""All saved sessions: finding, making, opening and removing them, and the disk they take."""
+"""All saved sessions: find, create, open and remove them, and limit the disk they take."""
 
 import os
 import secrets
@@ -24,35 +24,35 @@ from hga_chat.sessions.types import (
 )
 
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base 32: nothing that is mistaken for something else."""
+"""Crockford's base 32, without letters that look like others."""
 _ID_LETTERS = 6
 
 
 class SessionStore:
-    """Sessions in one folder, their K/V in another, both with a folder for each session."""
+    """The sessions in one folder and their K/V in another; both have a subfolder per session."""
 
     def __init__(self, limit: int, sessions: Path | None = None, kv: Path | None = None) -> None:
-        """Say where sessions are and how much disk they may take.
+        """Set the folders and the disk limit.
 
         Args:
-            limit: bytes, held when a session is saved.
-            sessions: folder of documents and turns; None: the person's own.
-            kv: folder of K/V; None: the person's own.
+            limit: bytes on disk, enforced whenever a session is saved.
+            sessions: folder of documents and turns; None: the user's.
+            kv: folder of K/V; None: the user's.
         """
         self._limit = limit
         self._sessions = sessions or sessions_dir()
         self._kv = kv or kv_dir()
 
     def ids(self) -> list[str]:
-        """All sessions, damaged ones included, those used last first."""
+        """Return all session ids, damaged ones included, most recently used first."""
         found = [folder.name for folder in _folders(self._sessions) if (folder / INFO).exists()]
         return sorted(found, key=self._last_used, reverse=True)
 
     def find(self, name: str) -> str:
-        """The id of the session with this id, this title or an id that begins like this.
+        """Return the id of the session with this id, this title or an id with this prefix.
 
         Raises:
-            SessionMissingError: there is none, or more than one.
+            SessionMissingError: no session matches, or more than one.
         """
         ids = self.ids()
         if name in ids:
@@ -64,13 +64,13 @@ class SessionStore:
             return found[0]
         if found:
             named = ", ".join(f"{id_} ({titles[id_]})" for id_ in found[:5])
-            raise SessionMissingError(f"{name!r} could be {named}. More of the id tells.")
+            raise SessionMissingError(f"{name!r} could be {named}. Type more of the id.")
         raise SessionMissingError(
-            f"There is no saved session {name!r}. 'hga-chat sessions list' shows those there are."
+            f"There is no saved session {name!r}. 'hga-chat sessions list' shows all sessions."
         )
 
     def info(self, id_: str) -> SessionInfo:
-        """What a session is.
+        """Load what never changes about a session.
 
         Raises:
             SessionError: its file is damaged.
@@ -78,7 +78,7 @@ class SessionStore:
         return as_json.load(self._sessions / id_ / INFO, as_json.info_from_json)
 
     def documents(self, id_: str) -> SavedDocuments:
-        """A session's documents.
+        """Load a session's documents.
 
         Raises:
             SessionError: their file is damaged.
@@ -86,7 +86,7 @@ class SessionStore:
         return as_json.load(self._sessions / id_ / DOCUMENTS, as_json.documents_from_json)
 
     def turns(self, id_: str) -> SavedTurns:
-        """A session's turns.
+        """Load a session's turns.
 
         Raises:
             SessionError: their file is damaged.
@@ -94,15 +94,15 @@ class SessionStore:
         return as_json.load(self._sessions / id_ / TURNS, as_json.turns_from_json)
 
     def kv_folder(self, id_: str) -> Path:
-        """Where a session's K/V is, if it is kept."""
+        """Return the folder of a session's K/V; it may not exist."""
         return self._kv / id_
 
     def disk_bytes(self, id_: str) -> int:
-        """Bytes a session takes on the disk, its K/V included."""
+        """Return the bytes a session takes on disk, its K/V included."""
         return disk_bytes(self._sessions / id_) + disk_bytes(self._kv / id_)
 
     def open(self, id_: str) -> SavedSession:
-        """A session, for this process alone until it is closed.
+        """Open a session; no other process can until it is closed.
 
         Raises:
             SessionInUseError: another process has it open.
@@ -116,24 +116,24 @@ class SessionStore:
             lock.release()
             raise SessionError(
                 f"{error}\n'hga-chat sessions rm {id_}' removes the session; "
-                "'hga-chat ingest' reads its documents into another."
+                "'hga-chat ingest' reads its documents into a new one."
             ) from error
         return self._saved(lock, info, documents, turns)
 
     def create(
         self, title: str, given: tuple[str, ...], origin: Origin, model_name: str, fingerprint: str
     ) -> SavedSession:
-        """A new session, open; it is on the disk for good once it is saved.
+        """Create and open a session; closing it removes it again unless it has been saved.
 
         Args:
-            title: its name for people, which a number is added to where it is taken.
-            given: the paths as they were typed.
-            origin: what its reading follows from.
-            model_name: for reports.
+            title: its name for people; a number is added if it is taken.
+            given: the paths as the user typed them.
+            origin: where the documents come from and how they are prefilled.
+            model_name: the model's name, for reports.
             fingerprint: SHA-256 over the model's files.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be created.
         """
         os.makedirs(self._sessions, mode=0o700, exist_ok=True)
         os.makedirs(self._kv, mode=0o700, exist_ok=True)
@@ -143,7 +143,7 @@ class SessionStore:
                 (self._sessions / id_).mkdir(mode=0o700)
                 lock = SessionLock(self._sessions / id_ / LOCK)
             except (FileExistsError, FileNotFoundError, SessionInUseError, SessionMissingError):
-                # Taken, or swept away at this moment as a left-over.
+                # The id is taken, or another process has just swept the folder away.
                 continue
             break
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -162,7 +162,7 @@ class SessionStore:
         return SavedSession(folder, kv_folder, lock, info, documents, turns, self.make_room)
 
     def fork(self, old: SavedSession, turns: int | None) -> SavedSession:
-        """A copy of a session with its first turns, open; None: with all of them.
+        """Copy a session with its first turns, or all if None; return the open copy.
 
         Raises:
             OSError, EngineError: it cannot be copied.
@@ -172,7 +172,7 @@ class SessionStore:
         kept, dropped = old.turns[:turns], () if turns is None else old.turns[turns:]
         new = self.create(info.title, info.given, info.origin, info.model_name, info.fingerprint)
         try:
-            old.copy_state_to(new, dropped=sum(len(turn.token_ids) for turn in dropped))
+            old.copy_kv_to(new, dropped=sum(len(turn.token_ids) for turn in dropped))
             new.save(lambda: None, old.documents, kept)
         except BaseException:
             new.close()
@@ -180,7 +180,7 @@ class SessionStore:
         return new
 
     def remove(self, id_: str) -> int:
-        """Remove a session and its K/V; how many bytes that freed.
+        """Remove a session and its K/V; return the freed bytes.
 
         Raises:
             SessionInUseError: another process has it open.
@@ -196,18 +196,18 @@ class SessionStore:
 
     def _remove_locked(self, id_: str) -> None:
         _remove_folder(self._kv / id_)
-        # Without this file there is no session, whatever becomes of the rest.
+        # Without this file the session is gone, even if the rest cannot be removed.
         (self._sessions / id_ / INFO).unlink(missing_ok=True)
         _remove_folder(self._sessions / id_)
 
     def total_bytes(self) -> int:
-        """Bytes that all sessions take on the disk."""
+        """Return the bytes that all sessions take on disk."""
         return disk_bytes(self._sessions) + disk_bytes(self._kv)
 
     def make_room(self) -> list[Removed]:
-        """Remove K/V until everything is within the limit; used longest ago goes first.
+        """Remove K/V, least recently used first, until all sessions are within the limit.
 
-        Documents and turns stay, and so does everything of a session that is open.
+        Documents and turns stay, and so do open sessions.
 
         Raises:
             OSError: a file cannot be removed.
@@ -232,7 +232,7 @@ class SessionStore:
         return removed
 
     def _sweep(self) -> None:
-        """Remove what killed processes left of sessions that were never saved."""
+        """Remove the folders that killed processes left of sessions that were never saved."""
         for folder in _folders(self._sessions):
             if (folder / INFO).exists():
                 continue
@@ -241,13 +241,13 @@ class SessionStore:
             except (SessionInUseError, SessionMissingError, FileNotFoundError):
                 continue
             try:
-                if not (folder / INFO).exists():  # saved and closed at this moment
+                if not (folder / INFO).exists():  # else it has just been saved and closed
                     self._remove_locked(folder.name)
             finally:
                 lock.release()
 
     def _kv_by_last_use(self) -> list[str]:
-        """Sessions with K/V, those used longest ago first, those long gone before them."""
+        """Return the sessions with K/V, least recently used first; removed sessions lead."""
         return sorted((folder.name for folder in _folders(self._kv)), key=self._last_used)
 
     def _last_used(self, id_: str) -> float:
@@ -260,7 +260,7 @@ class SessionStore:
         return SessionLock(self._sessions / id_ / LOCK, is_use=is_use)
 
     def title(self, id_: str) -> str:
-        """A session's title; of one that is damaged, that it is."""
+        """Return a session's title, or "damaged"."""
         try:
             return self.info(id_).title
         except SessionError:
@@ -276,7 +276,7 @@ class SessionStore:
 
 
 def _folders(parent: Path) -> Iterator[Path]:
-    """The folders of sessions; none where nothing was saved yet."""
+    """Yield the folders of sessions; none if nothing has been saved yet."""
     try:
         yield from (entry for entry in sorted(parent.iterdir()) if entry.is_dir())
     except FileNotFoundError:
@@ -288,5 +288,5 @@ def _remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
     except FileNotFoundError:
         return
-    except OSError as error:  # which names the file without its folder
+    except OSError as error:  # its file name lacks the folder
         raise OSError(error.errno, error.strerror, str(folder)) from error

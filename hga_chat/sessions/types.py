@@ -1,4 +1,4 @@
-"""What a saved session consists of."""
+"""The parts of a saved session."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from hga_engine.events import Finished
 
 
 class SessionError(EngineError):
-    """A saved session is damaged or cannot be kept."""
+    """A saved session is damaged, or a session cannot be saved."""
 
 
 class SessionMissingError(SessionError):
-    """There is no such session, or more than one."""
+    """No session matches, or more than one."""
 
 
 class SessionInUseError(SessionError):
@@ -23,14 +23,17 @@ class SessionInUseError(SessionError):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a reading follows from: where documents come from, and how they are read."""
+    """What a session's K/V depends on: where its documents come from, and how they are prefilled.
+
+    Sessions of equal origin can continue from each other's K/V.
+    """
 
     paths: tuple[str, ...]
     """Resolved; ``-`` is standard input."""
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     model: str
-    """The setting: a name or a resolved directory."""
+    """The model setting: a name, or a resolved directory."""
     context: int
     router: RouterName
     budget_tokens: int
@@ -40,14 +43,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What stays the same for as long as a session lives."""
+    """The part of a session that never changes."""
 
     id: str
     title: str
     created: str
     """UTC, as in ``2026-11-24T21:42:07Z``."""
     given: tuple[str, ...]
-    """The paths as they were typed."""
+    """The paths as the user typed them."""
     origin: Origin
     model_name: str
     fingerprint: str
@@ -56,11 +59,11 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class SavedDocuments:
-    """The documents' text, so that nothing else is needed to go on."""
+    """The documents with their text, so that a session continues without their files."""
 
     loaded: LoadedDocuments
     tokens: tuple[int, ...]
-    """Of each document."""
+    """Token count of each document."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class SavedTurn:
     sources: tuple[Source, ...]
     finished: Finished
     token_ids: tuple[int, ...]
-    """The turn in the session: the question with what introduces it, and the answer."""
+    """The turn's tokens in the session: the prompt with the question, and the answer."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import torch
 
+from hga_chat.engine_access import EngineAccess
 from hga_engine.config import (
     CacheConfig,
     EngineConfig,
@@ -285,21 +286,43 @@ class ScriptedEngine:
         )
 
 
-def scripted_info(folder: Path) -> SimpleNamespace | None:
-    """What a scripted engine saved, as ``saved_state.read_info`` tells it."""
-    path = folder / "state.json"
-    if not path.exists():
-        return None
-    try:
-        state = json.loads(path.read_text())
-    except ValueError:
-        raise SavedStateError(f"{path}: is damaged.") from None
-    return SimpleNamespace(tokens=len(state["tokens"]))
+class ScriptedAccess(EngineAccess):
+    """Gives out one scripted engine in place of every model."""
 
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.engine = engine
+        self.files = SimpleNamespace(name="scripted", directory=None, cache_dir=None)
 
-def scripted_fork(source: Path, target: Path, tokens: int) -> None:
-    """Copy the beginning of what a scripted engine saved."""
-    state = json.loads((source / "state.json").read_text())
-    target.mkdir()
-    shorter = {**state, "tokens": state["tokens"][:tokens]}
-    (target / "state.json").write_text(json.dumps(shorter))
+    def find_model(self, name):
+        return self.files
+
+    def load_tokenizer(self, files):
+        return self.engine.tokenizer
+
+    def load_model(self, files, config, device, progress):
+        progress("Loading", 1.0)
+        return SimpleNamespace(
+            tokenizer=self.engine.tokenizer,
+            name=self.engine.model_name,
+            fingerprint=self.engine.fingerprint,
+            device_type=self.engine.device_type,
+        )
+
+    def open_engine(self, model, config):
+        return self.engine.open(config)
+
+    def read_saved(self, folder):
+        path = folder / "state.json"
+        if not path.exists():
+            return None
+        try:
+            state = json.loads(path.read_text())
+        except ValueError:
+            raise SavedStateError(f"{path}: is damaged.") from None
+        return SimpleNamespace(tokens=len(state["tokens"]))
+
+    def copy_saved(self, source, target, tokens):
+        state = json.loads((source / "state.json").read_text())
+        target.mkdir()
+        shorter = {**state, "tokens": state["tokens"][:tokens]}
+        (target / "state.json").write_text(json.dumps(shorter))

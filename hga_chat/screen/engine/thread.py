@@ -185,7 +185,7 @@ class EngineThread:
             )
         )
         self._report_memory(conversation)
-        to_prefill = conversation.unread
+        pending = conversation.pending_tokens
         began = time.perf_counter()
         for progress in conversation.prefill(self._stopping):
             self._outbox.put(Prefilling(progress.fraction, progress.tokens, progress.seconds))
@@ -193,7 +193,7 @@ class EngineThread:
         if not self._stopping.is_set():
             self._report_memory(conversation)
             freeze_all()
-            self._outbox.put(Ready(engine.num_tokens, to_prefill, time.perf_counter() - began))
+            self._outbox.put(Ready(engine.num_tokens, pending, time.perf_counter() - began))
             self._save(conversation)
 
     def _obey(self, conversation: "Conversation", order: _Order) -> None:

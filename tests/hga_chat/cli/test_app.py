@@ -55,7 +55,7 @@ def test_help_and_version_import_nothing_heavy(argument):
         (["ask", "x", "q", "--router", "best"], "--router must be hga, paper or dense"),
         (["ask", "x", "q", "--budget", "0"], "budget must be at least 64 tokens"),
         (["ask", "x", "q", "--host-budget", "lots"], "--host-budget must be a size such as"),
-        (["ingest", "x", "--json"], "--json goes with --dry-run"),
+        (["ingest", "x", "--json"], "--json needs --dry-run"),
         (["bench", "speed", "--context", "4k"], "numbers such as"),
     ],
 )
@@ -101,7 +101,7 @@ def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
     left = cli("ingest", tmp_path, "--max-new-tokens", "9")
     assert (left.code, left.err) == (
         130,
-        "Left before the documents were read; nothing is saved.\n",
+        "The chat was left before the documents were read; nothing is saved.\n",
     )
     assert cli("chat").code == 0
     (layout, new_tokens, loaded), (no_layout, *_) = opened
@@ -131,7 +131,7 @@ def test_keyboard_interrupt_is_130_without_a_traceback(cli, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_closed_streams_are_written_to_in_vain(cli, monkeypatch, closed):
+def test_a_closed_stream_does_not_fail_the_command(cli, monkeypatch, closed):
     monkeypatch.setattr(sys, closed, None)
     assert cli("--version").code == 0
     assert cli("sessions", "show", "lost").code == 1

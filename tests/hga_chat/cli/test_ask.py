@@ -3,10 +3,10 @@
 import io
 import json
 import signal
-from types import SimpleNamespace
 
 import pytest
 
+from hga_chat import engine_access
 from hga_chat.conversation.verify import Effect, Verification
 from hga_engine.errors import GpuMemoryError
 from tests.support.scripted import ScriptedAnswer
@@ -211,7 +211,7 @@ def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monk
     def refuse(*_):
         raise GpuMemoryError({"weights": 2 << 30}, 2 << 30, 1 << 30, 4096)
 
-    monkeypatch.setattr("hga_engine.opening.open_engine", refuse)
+    monkeypatch.setattr(engine_access.access, "open_engine", refuse)
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == (
@@ -231,8 +231,9 @@ def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monk
     def missing(name):
         raise hga_chat.models.ModelMissingError(f"{name} is not here")
 
-    monkeypatch.setattr(hga_chat.models, "find_model", missing)
-    files = SimpleNamespace(name="scripted", directory=None, cache_dir=None)
+    access = engine_access.access
+    files = access.find_model("smollm2-64k")
+    monkeypatch.setattr(access, "find_model", missing)
     monkeypatch.setattr(
         hga_chat.models, "pull_model", lambda name, note: fetched.append(name) or files
     )
@@ -262,6 +263,6 @@ def test_verification_is_printed_with_the_answer(cli, use_engine, notes, monkeyp
     }
     ran = cli("ask", "--verify", notes, "Which colour?")
     assert "falls by 7.2 nats" in ran.err
-    assert "picked blindly by -0.1" in ran.err
+    assert "of the same length, by -0.1" in ran.err
     ran = cli("ask", "--verify", "--json", notes, "Is there more?")
     assert json.loads(ran.out).keys() == KEYS  # nothing stands out, nothing to verify

@@ -196,7 +196,7 @@ def test_ask_in_a_session_as_json(cli, ingest, use_engine, folder):
     [
         (("ask", "--session", "log", "a.txt", "Is it?"), "--session takes only a question"),
         (("ask", "--session", "log", " "), "The question is empty."),
-        (("ingest", "--no-chat", "--no-save", "a.txt"), "--no-save keeps none"),
+        (("ingest", "--no-chat", "--no-save", "a.txt"), "--no-save does not"),
         (("sessions", "rm"), "Give the sessions to remove, or --all"),
         (("sessions", "rm", "--all", "log"), "Give the sessions to remove, or --all"),
         (("sessions", "fork", "log", "--turns", "-1"), "--turns must be 0 or more"),
@@ -347,7 +347,7 @@ def test_another_model_is_told_by_name(cli, ingest, use_engine, folder, store):
     assert f"hga-chat ingest {folder}" in ran.err
     ran = cli("ingest", "--no-chat", folder)
     assert ran.code == 0
-    assert "another model" in ran.err
+    assert "the model of that name has changed" in ran.err
     assert len(engine.reads) == len(store.ids()) == 2
 
 
@@ -373,10 +373,10 @@ def test_where_nothing_can_be_written_ask_answers_and_ingest_says_why(
     (tmp_path / "xdg-data").write_text("a file where a folder should be")
     ran = cli("ask", folder, "Is it?")
     assert (ran.code, ran.out) == (0, "Yes.\n")
-    assert "cannot be kept" in ran.err
+    assert "The session cannot be saved" in ran.err
     ran = cli("ingest", "--no-chat", folder)
     assert (ran.code, ran.out) == (1, "")
-    assert "nothing can be kept" in ran.err
+    assert "the session cannot be saved" in ran.err
 
 
 def test_answers_that_were_never_noted_are_taken_back(ingest, ask, use_engine, folder, tmp_path):
@@ -503,7 +503,7 @@ def test_chat_goes_on_with_a_session(cli, ingest, ask, use_engine, folder, monke
     ran = cli("chat", id_)
     assert ran.code == 0
     assert opened == [(["Yes."], ["Resumed; nothing had to be read again."])]
-    assert f"'hga-chat chat {id_}' goes on with it" in ran.err
+    assert f"'hga-chat chat {id_}' continues it" in ran.err
     assert cli("ingest", folder).code == 0
     assert opened[1] == opened[0]
     assert len(engine.reads) == 1

@@ -1,7 +1,6 @@
 import threading
 
 import pytest
-import torch
 
 from hga_chat.conversation.answer import Answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
@@ -81,7 +80,7 @@ def test_cancelled_read_can_be_taken_up_again(engine, conversation):
     cancel = threading.Event()
     for _ in conversation.prefill(cancel):
         cancel.set()
-    assert not conversation.is_read
+    assert not conversation.is_prefilled
     answer, _ = ask(conversation, "Which colour?", cancel)
     assert (answer.text, answer.finished.reason) == ("", "cancelled")
     assert conversation.turns == []
@@ -137,9 +136,3 @@ def test_failure_during_the_answer_takes_the_question_back():
         ask(conversation, "Which colour?")
     assert engine.session == before
     assert ask(conversation, "Which colour?")[0].text == "Blue."
-
-
-def test_attention_mass_is_summed_over_the_answer(engine):
-    engine = ScriptedEngine([ScriptedAnswer("one two three", reads={0: 0.25})])
-    answer, _ = ask(Conversation(engine, None), "Count.")
-    torch.testing.assert_close(answer.group_mass[0], torch.tensor(0.75))

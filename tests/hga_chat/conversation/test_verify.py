@@ -60,7 +60,7 @@ def told(request):
         finished = ask(engine, question, 6).finished
         sources = (source(3, 5), source(0, 2)) if number == 0 else ()
         turn = tuple(engine.token_ids[before:])
-        turns.append(Answer("", "", sources, finished, torch.zeros(0), turn))
+        turns.append(Answer("", "", sources, finished, turn))
     return Told(engine, turns)
 
 
@@ -128,7 +128,7 @@ def test_cancelled_it_has_what_is_done(told):
 
 def test_failure_leaves_the_session_whole(told, monkeypatch):
     before = told.engine.token_ids
-    monkeypatch.setattr("hga_chat.conversation.verify._elsewhere", lambda *_: 1 / 0)
+    monkeypatch.setattr("hga_chat.conversation.verify._random_passages", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         verify(told, 0)
     assert told.engine.token_ids == before

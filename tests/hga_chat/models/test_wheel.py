@@ -281,7 +281,7 @@ def test_directories_follow_the_environment(tmp_path, monkeypatch):
         pytest.skip("XDG variables count on Linux")
     for name in [name for name in os.environ if name.startswith("HGA_CHAT_")]:
         monkeypatch.delenv(name)
-    for kind in ("CONFIG", "DATA", "CACHE", "STATE"):
+    for kind in ("CONFIG", "DATA", "CACHE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
     assert config_dir() == tmp_path / "CONFIG" / "hga-chat"
     assert sessions_dir() == tmp_path / "DATA" / "hga-chat" / "sessions"

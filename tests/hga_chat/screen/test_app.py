@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hga_chat.conversation.answer import kept_answer, saved_turn
+from hga_chat.conversation.answer import restored_answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
 from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.errors import describe
@@ -533,7 +533,7 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         first = script.make(progress)
         list(first.prefill())
         list(first.ask("sea", SamplingParams()))
-        turns = [kept_answer(saved_turn(turn)) for turn in first.turns]
+        turns = [restored_answer(saved_turn(turn)) for turn in first.turns]
         conversation = Conversation(script.engine, script.layout, script.skipped, turns=turns)
         conversation.notes.append("Resumed; nothing had to be read again.")
         return conversation

@@ -51,7 +51,7 @@ def test_a_file_of_a_later_version_says_so(path):
     write_sealed(path, CONTENT)
     sealed = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     path.write_text(json.dumps({**sealed, "version": 2}))
-    with pytest.raises(SessionError, match="is of format 2"):
+    with pytest.raises(SessionError, match="has format 2"):
         read_sealed(path)
 
 

@@ -4,10 +4,12 @@ import re
 import signal
 import stat
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from hga_chat.documents import Document, LoadedDocuments, Section
+from hga_chat.engine_access import access
 from hga_chat.sessions import as_json
 from hga_chat.sessions.lock import SessionLock
 from hga_chat.sessions.store import SessionStore
@@ -226,16 +228,12 @@ def test_the_limit_takes_kv_used_longest_ago_and_never_what_is_open(save, tmp_pa
 
 
 def test_a_fork_has_the_first_turns_and_its_own_title(store, save, monkeypatch):
-    forked = []
-    monkeypatch.setattr(
-        "hga_engine.saved_state.read_info", lambda folder: type("Info", (), {"tokens": 20})
-    )
-    monkeypatch.setattr(
-        "hga_engine.saved_state.fork", lambda source, target, tokens: forked.append(tokens)
-    )
+    copied = []
+    monkeypatch.setattr(access, "read_saved", lambda folder: SimpleNamespace(tokens=20))
+    monkeypatch.setattr(access, "copy_saved", lambda source, target, tokens: copied.append(tokens))
     old = store.open(save(turns=(TURN, TURN)))
     new = store.fork(old, 1)
     assert new.turns == (TURN,)
     assert (new.info.title, new.info.origin) == ("sea.txt 2", ORIGIN)
-    assert forked == [20 - len(TURN.token_ids)]
+    assert copied == [20 - len(TURN.token_ids)]
     assert old.turns == (TURN, TURN)
