@@ -1,4 +1,4 @@
-"""Copying to where the person can paste from, saying no more than is known."""
+"""Copying to the clipboard, with a message that claims no more than is known."""
 
 import base64
 import os
@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 MOST_BYTES = 74_994
-"""What terminals take in one OSC 52 sequence: 100,000 characters of it in base 64."""
+"""Limit of terminals for one OSC 52 sequence: 100,000 characters of base 64."""
 PATIENCE_S = 2.0
 _PROGRAMS = (
     ("WAYLAND_DISPLAY", ["wl-copy"]),
@@ -19,15 +19,15 @@ _PROGRAMS = (
 
 
 def copy(text: str, write: Callable[[str], object], environment: Mapping[str, str]) -> str:
-    """Copy a text by a program of this machine, and through the terminal.
+    """Copy a text with a program of this machine and through the terminal.
 
     Args:
-        text: as it is to be pasted.
+        text: the text to paste later.
         write: writes to the terminal.
-        environment: tells which programs and which terminal there are.
+        environment: names the display and the terminal.
 
     Returns:
-        What is known about it, for the person.
+        A message for the user.
     """
     size = len(text.encode("utf-8", "replace"))
     through_terminal = size <= MOST_BYTES
@@ -44,11 +44,11 @@ def copy(text: str, write: Callable[[str], object], environment: Mapping[str, st
 
 
 def osc52(text: str, environment: Mapping[str, str]) -> str:
-    """The sequence that asks a terminal to fill its clipboard, wrapped where tmux is between."""
+    """Return the sequence that sets a terminal's clipboard, wrapped for tmux or screen."""
     code = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     sequence = f"\x1b]52;c;{code}\x07"
     if environment.get("TMUX"):
-        # tmux passes on what is wrapped if it is allowed to, and takes the bare one for itself.
+        # tmux takes the bare sequence itself and passes the wrapped one on if it is allowed to.
         escaped = sequence.replace("\x1b", "\x1b\x1b")
         return f"{sequence}\x1bPtmux;{escaped}\x1b\\"
     if environment.get("STY"):
@@ -57,7 +57,7 @@ def osc52(text: str, environment: Mapping[str, str]) -> str:
 
 
 def _by_program(text: str, environment: Mapping[str, str]) -> str | None:
-    """The first program that took the text."""
+    """Return the first program that took the text, or None."""
     for variable, command in _PROGRAMS:
         if (variable and not environment.get(variable)) or shutil.which(command[0]) is None:
             continue

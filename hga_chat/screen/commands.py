@@ -1,4 +1,4 @@
-"""What can be typed with a slash, chosen in the palette and looked up in the help."""
+"""The commands: typed with a slash, chosen in the palette, listed in the help."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Command:
     name: str
     help: str
     action: str
-    """The application's action; with an argument it is called with the text after the name."""
+    """Action of the application; gets the text after the name if there is an ``argument``."""
     key: str = ""
     argument: str = ""
-    """What may follow the name; empty: nothing."""
+    """Name of the argument; empty if there is none."""
 
 
 COMMANDS = (
@@ -28,22 +28,20 @@ COMMANDS = (
     Command("copy", "Copy the last answer as it was written", "copy", "F8"),
     Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
     Command("retry", "Ask the last question again", "retry", "Ctrl+R"),
-    Command("edit", "Take the last question back and change it", "edit", "F7"),
-    Command("clear", "Forget all turns; the documents stay read", "clear"),
-    Command(
-        "map", "Show on the map: the answer, all answers, what was hardly read", "map_mode", "F5"
-    ),
-    Command("layer", "Show what one layer of the model read, or all", "layer", "", "NUMBER"),
+    Command("edit", "Edit the last question", "edit", "F7"),
+    Command("clear", "Forget all turns; keep the documents", "clear"),
+    Command("map", "Map: the answer, all answers, what was hardly read", "map_mode", "F5"),
+    Command("layer", "Map: one layer of the model, or all", "layer", "", "NUMBER"),
     Command("documents", "Show or hide the documents", "panel('documents')", "F2"),
     Command("blocks", "Show or hide the map", "panel('map')", "F3"),
-    Command("memory", "Show or hide the memory", "panel('memory')", "F4"),
+    Command("memory", "Show or hide memory use", "panel('memory')", "F4"),
     Command("theme", "Night, day or sixteen colours", "next_theme", "F6", "NAME"),
     Command("quit", "Quit", "quit", "Ctrl+Q"),
 )
 
 
 def parse(text: str) -> tuple[Command, str] | None:
-    """The command a line begins with and what follows it; None if it is no command."""
+    """Return the command that a line begins with and the rest; None if it is not a command."""
     name, _, rest = text.strip().partition(" ")
     if not name.startswith("/") or "\n" in text.strip():
         return None
@@ -53,7 +51,7 @@ def parse(text: str) -> tuple[Command, str] | None:
 
 
 def is_command(text: str) -> bool:
-    """Whether a line was meant as a command: a slash, one word, no path."""
+    """Return whether a line is meant as a command: a slash and a word, not a path."""
     word = text.strip().split(maxsplit=1)[0] if text.strip() else ""
     return word.startswith("/") and "/" not in word[1:] and "\n" not in text.strip()
 
@@ -62,12 +60,12 @@ class PaletteCommands(Provider):
     """The commands in the palette."""
 
     async def discover(self) -> AsyncIterator[DiscoveryHit]:
-        """All of them."""
+        """Yield all commands."""
         for command in COMMANDS:
             yield DiscoveryHit(_title(command), self._run(command), help=command.help)
 
     async def search(self, query: str) -> AsyncIterator[Hit]:
-        """Those that match what is typed."""
+        """Yield the commands that match."""
         matcher = self.matcher(query)
         for command in COMMANDS:
             text = f"{_title(command)}: {command.help}"

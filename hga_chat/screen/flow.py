@@ -282,7 +282,7 @@ class Flow:
         if not self.is_free or not turns:
             return None
         turn = turns[-1]
-        if turn.stands:
+        if turn.in_session:
             self._engine.forget(1)
         self._screen.transcript.take_out(turn)
         self.view.turn = turns[-1] if turns else None
@@ -314,7 +314,7 @@ class Flow:
 
     def verify(self) -> str:
         """Measure how the last answer depends on its sources; why that cannot be, or nothing."""
-        turns = [turn for turn in self._screen.transcript.turns if turn.stands]
+        turns = [turn for turn in self._screen.transcript.turns if turn.in_session]
         if not self.is_free:
             return "Not while something is being read or answered."
         if not turns or not turns[-1].sources:
@@ -326,7 +326,7 @@ class Flow:
         return ""
 
     def _verified(self, report: Verified) -> None:
-        turn = [turn for turn in self._screen.transcript.turns if turn.stands][report.number]
+        turn = [turn for turn in self._screen.transcript.turns if turn.in_session][report.number]
         if isinstance(report.found, str):
             turn.add_note(report.found)
         else:

@@ -1,4 +1,4 @@
-"""How keys are called, and which of them are of use."""
+"""Names of keys."""
 
 from textual.binding import Binding
 
@@ -15,7 +15,7 @@ _NAMES = {
 
 
 def key_name(binding: Binding) -> str:
-    """``Ctrl+F``, ``Esc``, ``F1``, ``j``: the same in the footer, the help and the README."""
+    """Return ``Ctrl+F``, ``Esc``, ``F1``, ``j``, as in the footer, the help and the README."""
     if binding.key_display:
         return binding.key_display
     *held, key = binding.key.split("+")

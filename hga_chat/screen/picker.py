@@ -1,4 +1,4 @@
-"""The list of saved sessions with which ``chat`` begins."""
+"""The list of saved sessions that ``chat`` shows first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ class Entry:
     paths: tuple[str, ...] = ()
 
     def matches(self, words: Sequence[str]) -> bool:
-        """Whether every word is in its title, its paths or its questions."""
+        """Return whether every word is in the title, the paths or the questions."""
         text = " ".join((self.id, self.title, *self.paths, *self.questions)).lower()
         return all(word in text for word in words)
 
 
 def entries_of(store: "SessionStore") -> list[Entry]:
-    """Sessions that can be opened, those used last first."""
+    """Return the sessions that can be opened, most recently used first."""
     from hga_chat.sessions.types import SessionError
 
     entries = []
@@ -58,7 +58,7 @@ def entries_of(store: "SessionStore") -> list[Entry]:
 
 
 class SessionPicker(App[str | None]):
-    """Saved sessions, with search; returns the id of the one chosen, or ``NEW``."""
+    """Saved sessions with a search; the app returns the id of the chosen one, or ``NEW``."""
 
     TITLE = "hga-chat"
     ENABLE_COMMAND_PALETTE = False
@@ -82,9 +82,9 @@ class SessionPicker(App[str | None]):
         """Set up.
 
         Args:
-            entries: the sessions, those used last first.
+            entries: the sessions, most recently used first.
             theme: a name, or ``auto``.
-            plain: draw with ASCII alone.
+            plain: draw in ASCII.
         """
         import os
 
@@ -97,11 +97,11 @@ class SessionPicker(App[str | None]):
         self._list.can_focus = False
 
     def get_key_display(self, binding: Binding) -> str:
-        """How a key is called in the footer."""
+        """Return the name of a key for the footer."""
         return key_name(binding)
 
     def compose(self) -> ComposeResult:
-        """A line to search with, above the sessions."""
+        """Lay out the search line above the sessions."""
         with Vertical():
             yield Static("Saved sessions", markup=False, id="sessions-title")
             yield Input(placeholder="Search titles, paths and questions", id="search")
@@ -109,7 +109,7 @@ class SessionPicker(App[str | None]):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        """Show all of them."""
+        """Show all sessions."""
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self._first_theme.name
@@ -117,31 +117,31 @@ class SessionPicker(App[str | None]):
         self._show("")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Show those that match."""
+        """Show the sessions that match."""
         self._show(event.value)
 
     def on_key(self, event: events.Key) -> None:
-        """Up and down go through the list while one types."""
+        """Move through the list with up and down while typing."""
         if event.key in ("up", "down"):
             event.prevent_default()
             moves = {"up": self._list.action_cursor_up, "down": self._list.action_cursor_down}
             moves[event.key]()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """A session was clicked on."""
+        """Open the session that was clicked."""
         self.exit(event.option.id)
 
     def action_open(self) -> None:
-        """Open the session that is marked."""
+        """Open the highlighted session."""
         if self._list.option_count and self._list.highlighted is not None:
             self.exit(self._list.get_option_at_index(self._list.highlighted).id)
 
     def action_new(self) -> None:
-        """Chat without documents."""
+        """Start a chat without documents."""
         self.exit(NEW)
 
     def action_leave(self) -> None:
-        """Open none."""
+        """Quit without opening a session."""
         self.exit(None)
 
     def _show(self, search: str) -> None:
@@ -154,7 +154,7 @@ class SessionPicker(App[str | None]):
 
 
 def _line(entry: Entry) -> Content:
-    """The title, how many turns and when, and the last question."""
+    """Return title, number of turns, date and last question."""
     last = (
         " ".join(displayable(entry.questions[-1]).split()) if entry.questions else "not asked yet"
     )

@@ -1,4 +1,4 @@
-"""Opening the screen, and leaving the terminal as it was."""
+"""Running the screen; the terminal is restored afterwards."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hga_engine.config import SamplingParams
 
 PATIENCE_S = 15.0
-"""How long to wait for the engine to let go when the screen is closed."""
+"""How long to wait for the engine when the screen is closed."""
 
 
 def run_screen(
@@ -23,22 +23,21 @@ def run_screen(
     theme: str = "auto",
     plain: bool | None = None,
 ) -> None:
-    """Open the screen and stay until the user leaves; the engine is closed afterwards.
+    """Run the screen until the user quits, then close the engine.
 
     Args:
-        make_conversation: called in the engine's thread with a function that takes what is being
-            loaded and which share of it is done; the conversation's documents are read next.
-        sampling: how answers are drawn.
+        make_conversation: called in the engine's thread with a function that reports what is
+            being loaded and how much of it, 0 to 1; the documents are prefilled next.
+        sampling: how answers are sampled.
         theme: a name, or ``auto``.
-        plain: draw with ASCII alone; None: if the terminal asks for it.
+        plain: draw in ASCII; None: if the terminal asks for it.
 
     Raises:
-        Exception: what kept the model from loading or the documents from being read, after the
-            screen has shown it.
-        SystemExit: the screen itself failed; the terminal is restored and shows why.
+        Exception: the error that ended loading or prefill, after the screen has shown it.
+        SystemExit: the screen itself failed; the restored terminal shows why.
     """
     for name in ("COLUMNS", "LINES"):
-        # Where these are exported, Textual takes their word and never follows the terminal's size.
+        # If these are exported, Textual ignores changes of the terminal's size.
         os.environ.pop(name, None)
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]

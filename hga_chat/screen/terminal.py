@@ -1,31 +1,31 @@
-"""Output to a terminal that may be gone before the process is."""
+"""Output to a terminal that may close before the process ends."""
 
 from contextlib import suppress
 from typing import Any, TextIO
 
 LEAVE, ERASE = "\x1b[?1049l", "\x1b[2J"
-"""Back to the terminal's usual screen; empties the one that is shown."""
+"""Sequences that leave the alternate screen and that erase the screen."""
 
 
 class LastingOutput:
-    """A text file whose writes get lost, instead of failing, once its terminal is closed.
+    """A text file that drops writes, instead of failing, once its terminal is closed.
 
-    Textual writes on a thread that ends with the first failure; the screen would then wait for it
-    for ever, and the session stay locked.
+    Textual writes on a thread that ends at the first failure. The screen would then wait for it
+    forever and keep the session locked.
     """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        """Write, if there still is somewhere to write to."""
+        """Write, if the terminal is still there."""
         with suppress(OSError):
-            # tmux shows what is left on this screen on the usual one, if the terminal has grown.
+            # If the terminal has grown, tmux would copy the rest of this screen to the usual one.
             self._file.write(text.replace(LEAVE, ERASE + LEAVE))
         return len(text)
 
     def flush(self) -> None:
-        """Send what was written, if there still is somewhere to send it to."""
+        """Flush, if the terminal is still there."""
         with suppress(OSError):
             self._file.flush()
 

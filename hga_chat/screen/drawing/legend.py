@@ -1,4 +1,4 @@
-"""The signs of a map, and what they mean."""
+"""The signs of a map and their legend."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -11,31 +11,31 @@ from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.drawing.ramp import LEVELS, step
 
 SOURCE = LEVELS
-"""In place of a step of the colour ramp: the block holds a source, whatever else is true of it."""
+"""Used in place of a step of the colour ramp: the block holds a source, whatever else it is."""
 WINDOW = -1
-"""The same: it is read whatever is asked. Least of all, as a cell shows the most of its blocks."""
+"""The block is in the window. Below all steps, as a cell shows the highest of its blocks."""
 PENDING = -2
-"""The same: it is not read in yet."""
+"""The block is not prefilled yet."""
 OLD = 0.72
-"""Brightness of what was read before, against 1 for what is being read now."""
+"""Brightness of the whole answer, against 1 for its newest tokens."""
 AT_REST = step(OLD)
 SHADES = "·░▒▓█"
 PLAIN_SHADES = ".:+*#"
-"""For terminals that cannot show half a cell in each of two colours."""
+"""Signs for terminals without colours for the upper and lower half of a cell."""
 SIXTEEN = [
     Color.parse(f"ansi_{name}")
     for name in ("bright_black", "blue", "cyan", "yellow", "bright_white")
 ]
 LEAST_RAMP, WIDEST_RAMP = 4, 10
 NARROW, WIDE = 36, 44
-"""Cells up to which words are shortened, and from which there is room between items."""
+"""Up to ``NARROW`` cells words are shortened; from ``WIDE`` on items stand further apart."""
 
 Legend = Literal["filling", "answer", "part", "missed", "lines"]
-"""Of documents being read, answers, a word or layer of one, what is left over, lines of a text."""
+"""Of prefill, whole answers, a word or layer of one, what all missed, the lines of a document."""
 
 
 def sign(level: int, *, is_plain: bool) -> tuple[str, Color]:
-    """The sign of a step and its colour among the terminal's own."""
+    """Return the sign of a step and its colour among the terminal's own."""
     if level == SOURCE:
         return ("@" if is_plain else "◆"), Color.parse("ansi_bright_magenta")
     if level == WINDOW:
@@ -47,12 +47,12 @@ def sign(level: int, *, is_plain: bool) -> tuple[str, Color]:
 
 
 def legend(kind: Legend, width: int, look: Callable[[int], tuple[str, Color]]) -> Content:
-    """What the signs of a map mean, in one line.
+    """Return the legend of a map in one line.
 
     Args:
-        kind: what is shown.
-        width: cells there are.
-        look: the sign of a step, and its colour.
+        kind: what the map shows.
+        width: available cells.
+        look: returns the sign and colour of a step.
     """
 
     def shown(level: int) -> Content:
@@ -78,7 +78,7 @@ def legend(kind: Legend, width: int, look: Callable[[int], tuple[str, Color]]) -
 def _named(
     items: Sequence[tuple[int, str]], width: int, shown: Callable[[int], Content]
 ) -> Content:
-    """Signs, each with its name."""
+    """Return signs with their names."""
     return Content(_gap(width)).join(
         Content.assemble(shown(item), (f" {name}", QUIET)) for item, name in items
     )

@@ -1,4 +1,4 @@
-"""Widgets that may be folded away."""
+"""Widgets that can be folded away."""
 
 from typing import Self
 
@@ -7,11 +7,11 @@ from textual.widget import Widget
 
 
 class Panel(Widget):
-    """Is drawn only where it is shown; Textual would prepare a frame for it all the same."""
+    """A widget that is drawn only while it is shown; Textual would prepare frames regardless."""
 
     @property
     def is_shown(self) -> bool:
-        """Whether it has a place on the screen."""
+        """Whether the widget has a place on the screen."""
         return bool(self.size)
 
     def refresh(
@@ -21,11 +21,11 @@ class Panel(Widget):
         layout: bool = False,
         recompose: bool = False,
     ) -> Self:
-        """Draw anew, unless it is folded away and stays so."""
+        """Draw again, unless it is folded away and stays so."""
         if layout or recompose or self.is_shown:
             super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
         return self
 
     def on_show(self) -> None:
-        """Draw what came while it was folded away."""
+        """Draw what changed while it was folded away."""
         self.refresh(layout=True)

@@ -1,4 +1,4 @@
-"""Colours from cold to hot."""
+"""Colour ramps from cold to hot."""
 
 from textual.color import Color, Gradient
 
@@ -7,7 +7,7 @@ LEVELS = 24
 
 
 def ramp(cold: Color, hot: Color, dark: bool) -> list[Color]:
-    """Colours of the levels, from what was not read to what is being read now."""
+    """Return the colours of all steps, from no attention to the newest."""
     if dark:
         stops = [cold, Color.parse("#1f6a98"), Color.parse("#2fb3b0"), hot, Color.parse("#fff6d8")]
     else:
@@ -17,7 +17,7 @@ def ramp(cold: Color, hot: Color, dark: bool) -> list[Color]:
 
 
 def step(level: float) -> int:
-    """The colour ramp's step for a level of 0 to 1; anything read differs from nothing."""
+    """Return the step for a level of 0 to 1; only 0 has step 0."""
     if level <= 0:
         return 0
     return min(max(round(level * (LEVELS - 1)), 1), LEVELS - 1)

@@ -1,4 +1,4 @@
-"""Colours: dark, light, the terminal's own sixteen, and none; and plain signs for ASCII."""
+"""Themes: dark, light, the terminal's own sixteen colours; signs for ASCII terminals."""
 
 import os
 from collections.abc import Mapping
@@ -109,10 +109,10 @@ _PLAIN = {ord(sign): plain for sign, plain in _SIGNS.items()}
 
 
 class PlainSigns(LineFilter):
-    """Draws lines, bars and bullets with ASCII; letters stay as they are."""
+    """Draws lines, bars and bullets in ASCII; letters stay as they are."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
-        """Replace signs one by one, so that nothing changes its width."""
+        """Replace signs one by one, which keeps the width."""
         return [
             Segment(text if text.isascii() else text.translate(_PLAIN), style, control)
             for text, style, control in segments
@@ -120,7 +120,7 @@ class PlainSigns(LineFilter):
 
 
 def theme_for(name: str, environment: Mapping[str, str]) -> Theme:
-    """The theme of a name; ``auto``: what the terminal can show."""
+    """Return the theme of this name; ``auto`` chooses by what the terminal can show."""
     for theme in THEMES:
         if theme.name == name:
             return theme
@@ -130,13 +130,13 @@ def theme_for(name: str, environment: Mapping[str, str]) -> Theme:
     is_rich = depth in ("truecolor", "24bit") or "256" in term or "direct" in term
     if not is_rich and term in ("linux", "ansi", "vt100", "vt220", "xterm-16color", "screen"):
         return SIXTEEN
-    # "15;0" and the like: the colours of the text and of the ground, where the terminal tells.
+    # COLORFGBG holds the colours of text and background, such as "15;0".
     ground = environment.get("COLORFGBG", "").rpartition(";")[2]
     return DAY if ground in ("7", "15") else NIGHT
 
 
 def is_plain(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the terminal is one for ASCII alone."""
+    """Return whether the terminal shows only ASCII."""
     if environment.get("TERM") in ("vt100", "vt220", "dumb"):
         return True
     names = (environment.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))

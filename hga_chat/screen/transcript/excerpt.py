@@ -4,20 +4,20 @@ import re
 from collections import Counter
 
 SHOWN = 160
-"""Characters of it."""
+"""Characters of an excerpt."""
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 _WORD = re.compile(r"\w+")
 
 
 def excerpt(text: str, answer: str, room: int = SHOWN) -> str:
-    """Whole sentences or lines of ``text`` around the one that has most words of the answer.
+    """Return whole sentences or lines around the one that shares most words with the answer.
 
-    Words that stand in few of them count more. "…" stands where something is left out.
+    A word counts more the fewer sentences it is in. "…" marks what is left out.
 
     Args:
-        text: of the source.
-        answer: what was said.
-        room: characters that may be shown.
+        text: text of the source.
+        answer: text of the answer.
+        room: largest number of characters.
     """
     parts = _sentences(text)
     if not parts:
@@ -40,7 +40,7 @@ def excerpt(text: str, answer: str, room: int = SHOWN) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """Sentences, or lines where they are shorter, each in one line."""
+    """Return sentences, or lines where they are shorter, with single blanks."""
     parts, at = [], 0
     for between in _BETWEEN_SENTENCES.finditer(text):
         parts.append(text[at : between.end()])
@@ -51,7 +51,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _cut(sentence: str, word: str, room: int) -> str:
-    """A part of a long sentence, from its beginning unless ``word`` stands too far behind."""
+    """Return part of a long sentence, from its beginning unless ``word`` is too far behind."""
     at = sentence.casefold().find(word)
     begin = 0
     if at + len(word) >= room:

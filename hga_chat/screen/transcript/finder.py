@@ -1,4 +1,4 @@
-"""The line in which one types what to find in the transcript."""
+"""The search line of the transcript."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from hga_chat.screen.transcript.widget import Transcript
 
 
 class Finder(Horizontal):
-    """Finds while one types; Enter and Shift+Enter go from match to match, Escape closes."""
+    """Searches while the user types; Enter, Up and Down go from match to match."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,up", "step(-1)", "Previous match"),
@@ -27,25 +27,25 @@ class Finder(Horizontal):
         self.display = False
 
     def compose(self) -> ComposeResult:
-        """The text and how often it was found."""
+        """Lay out the input and the number of matches."""
         yield self._input
         yield self._count
 
     def open(self, text: str = "") -> None:
-        """Begin, with a text if one was given."""
+        """Open, with the given text or that of the last search."""
         self.display = True
         self._input.value = text or self._input.value
         self._input.focus()
         self._find(self._input.value)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Find what is there so far."""
+        """Search for the text so far."""
         event.stop()
         if self.display:
             self._find(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter goes to the previous match, as the newest was shown first."""
+        """Go to the previous match, as the newest is shown first."""
         event.stop()
         self.action_step(-1)
 
@@ -55,7 +55,7 @@ class Finder(Horizontal):
         self._show(at, count)
 
     def action_close(self) -> None:
-        """Take the marks away; the transcript stays where it is."""
+        """Remove the marks; the transcript stays where it is."""
         self.display = False
         self._transcript.find("")
         self._transcript.focus()

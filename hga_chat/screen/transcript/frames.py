@@ -1,4 +1,4 @@
-"""What stands around the text of a transcript's pieces."""
+"""Margins, bars and backgrounds of the transcript's pieces."""
 
 from rich.segment import Segment
 from rich.style import Style as RichStyle
@@ -9,29 +9,29 @@ from hga_chat.screen.transcript.pieces import Frame, Kind
 from hga_chat.screen.transcript.rows import Look
 
 MARGIN = 2
-"""Cells left of the text; the bar of what is selected stands in them."""
+"""Cells left of the text, where the bar is."""
 BARS = {"question": "$primary", "error": "$error", "card": "$panel", "notice": "$warning"}
-"""Kinds with a bar at their left, and its colour."""
+"""Colour of the bar of each kind that has one."""
 
 
 class Frames:
-    """How pieces are drawn, by their kind; kept until styles change."""
+    """Frames of pieces by kind, cached until styles change."""
 
     def __init__(self, widget: Widget) -> None:
-        """Draw with the styles of a widget."""
+        """Use the styles of a widget."""
         self._widget = widget
-        self._kept: dict[tuple[Kind, bool, int, int], Frame] = {}
+        self._cached: dict[tuple[Kind, bool, int, int], Frame] = {}
 
     def clear(self) -> None:
-        """Forget looks of another theme."""
-        self._kept = {}
+        """Drop the frames of another theme."""
+        self._cached = {}
 
     def of(self, kind: Kind, is_here: bool, width: int) -> Frame:
-        """Of a piece with so many cells of text; a brighter bar stands where the cursor is."""
+        """Return the frame for ``width`` cells of text; the bar is brighter at the cursor."""
         key = (kind, is_here, width, self._widget.outer_size.width)
-        if key not in self._kept:
-            self._kept[key] = self._make(*key)
-        return self._kept[key]
+        if key not in self._cached:
+            self._cached[key] = self._make(*key)
+        return self._cached[key]
 
     def _make(self, kind: Kind, is_here: bool, width: int, outer_width: int) -> Frame:
         widget = self._widget

@@ -1,4 +1,4 @@
-"""Markdown while it streams: finished blocks are split off, and blocks become styled lines."""
+"""Streaming Markdown: finished blocks are split off and rendered to styled lines."""
 
 import re
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _EMPHASIS = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
 
 @dataclass(frozen=True)
 class Block:
-    """A finished piece of Markdown; ``gap`` asks for an empty line before it."""
+    """A block of Markdown; with ``gap`` an empty line comes before it."""
 
     text: str
     gap: bool
@@ -33,7 +33,7 @@ class BlockSplitter:
     """Splits a stream of Markdown into blocks that later text cannot change.
 
     A block is a paragraph, a heading, a table, a quotation, a code fence or one item of the
-    outermost list with all that is nested in it.
+    outermost list with everything nested in it.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class BlockSplitter:
 
     @property
     def tail(self) -> Block:
-        """What is not finished yet."""
+        """The unfinished block."""
         lines = [*self._lines, *[""] * self._blanks, self._partial]
         return Block("\n".join(lines).rstrip("\n"), self._gap)
 
@@ -56,12 +56,12 @@ class BlockSplitter:
         return self._fence is not None
 
     def push(self, text: str) -> list[Block]:
-        """Take more text; return the blocks it finishes."""
+        """Add text; return the blocks that it finishes."""
         *lines, self._partial = (self._partial + text).split("\n")
         return [block for line in lines if (block := self._line(line)) is not None]
 
     def finish(self) -> list[Block]:
-        """The blocks that remain when the text has ended."""
+        """End the text; return the remaining blocks."""
         blocks = self.push("\n") if self._partial else []
         self._fence = None
         last = self._close()
@@ -111,7 +111,7 @@ class BlockSplitter:
         if self._blanks or _HEADING.match(self._lines[0]) or _HEADING.match(line):
             return True
         if item:
-            # A number other than 1 does not begin a list inside a paragraph: "born in\n1986. …".
+            # Within a paragraph only 1 begins a list; "born in\n1986. …" does not.
             return item[1] in (None, "1")
         return bool(_FENCE.match(line))
 
@@ -126,7 +126,7 @@ class BlockSplitter:
 
 @dataclass(frozen=True)
 class Line:
-    """A line before wrapping, and what stands left of it: bullets, bars, indentation."""
+    """A line before wrapping, with the bullets, bars or indentation left of it."""
 
     content: Content
     first: Content = field(default_factory=Content)
@@ -135,7 +135,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first row is its head. ``indent`` stands left of every line."""
+    """A table; the first row is its head, ``indent`` is left of every line."""
 
     rows: tuple[tuple[Content, ...], ...]
     indent: Content
@@ -148,14 +148,14 @@ def render(markdown: str, *, colours: bool = True) -> list[Part]:
     """Turn Markdown into styled lines.
 
     Args:
-        markdown: text that is safe to show; nothing in it is taken for the screen's own markup.
-        colours: whether code is highlighted, which is worth it for finished blocks only.
+        markdown: text that is safe to show; it is not interpreted as the screen's markup.
+        colours: whether to highlight code, which pays for finished blocks only.
     """
     return _Renderer(colours).render(_parser().parse(markdown))
 
 
 def plain_fence(markdown: str) -> list[Part] | None:
-    """A code fence, closed or not, without colours; None where it stands inside something else."""
+    """Render a code fence, closed or open, without colours; None if it is not at the top level."""
     first, _, code = markdown.partition("\n")
     opening = _FENCE.match(first)
     if not opening or first.startswith(" "):
@@ -174,7 +174,7 @@ def _code_line(line: str) -> Line:
 
 
 def open_table(markdown: str) -> list[Part] | None:
-    """A table that is still growing; its rows are parsed once. None for anything else."""
+    """Render a growing table, parsing each row once; None if the text is not a table."""
     lines = markdown.split("\n")
     if len(lines) < 4 or not lines[0].lstrip().startswith("|") or not lines[2].startswith("|"):
         return None
@@ -200,7 +200,7 @@ def _table_row(head: str, line: str) -> tuple[Content, ...] | None:
 
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
-    # Raw HTML stays text; entities are left as they were written.
+    # Raw HTML stays text; entities stay as written.
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
@@ -300,7 +300,7 @@ class _Renderer:
     def _code(self, code: str, language: str) -> None:
         text = code.removesuffix("\n").expandtabs(4)
         content = highlight(text, language=language) if self._colours and language else None
-        # The highlighter drops what it takes for line ends within a line; then plain it is.
+        # The highlighter drops what it takes for line ends; the code is then shown plain.
         if content is None or content.plain != text:
             content = Content.styled(text, CODE_STYLE)
         self._gap = self._gap or bool(self._parts)
@@ -315,7 +315,7 @@ class _Renderer:
 
 
 def _inline(tokens: list[Token]) -> Content:
-    """Text with its emphasis; a link shows where it leads."""
+    """Return text with its emphasis; links show their target."""
     pieces: list[tuple[str, str]] = []
     styles: list[str] = []
     links: list[tuple[str, int]] = []

@@ -1,4 +1,4 @@
-"""Pieces of the transcript: what is laid out, selected and copied together."""
+"""Pieces of the transcript: the units of layout, selection and copying."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -14,26 +14,26 @@ from textual.strip import Strip
 from hga_chat.screen.transcript.rows import Look, Mark, Row
 
 CACHED_ROWS = 100
-"""Rows of a growing piece whose drawn lines are kept: as many as a screen may show."""
+"""Rows of a growing piece whose drawn lines are cached: as many as a screen may show."""
 
 Kind = Literal["card", "notice", "question", "answer", "note", "error", "source"]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How the lines of a piece are drawn, and what stands around them."""
+    """Style and surroundings of a piece's lines."""
 
     look: Look
     left: Strip
-    """What stands left of the text."""
+    """Cells left of the text."""
     text_width: int
-    """Cells in the colours of the piece, those left of the text included."""
+    """Cells in the colours of the piece, including those left of the text."""
     width: int
     """Cells of the whole line."""
     ground: Style
 
     def around(self, strip: Strip, number: int) -> Strip:
-        """A line of row ``number`` of all rows, in which every character knows its row."""
+        """Return a framed line whose characters carry ``number``, their row among all rows."""
         line = Strip.join([self.left, _numbered(strip, number)])
         style = self.look.style.rich_style
         return line.extend_cell_length(self.text_width, style).extend_cell_length(
@@ -43,22 +43,22 @@ class Frame:
 
 @dataclass(eq=False)
 class Piece:
-    """Rows of one kind. Pieces are replaced, never changed, so what was laid out stays true."""
+    """Rows of one kind. A piece is replaced, not changed, so its layout stays valid."""
 
     kind: Kind
     made: InitVar[tuple[Row, ...]]
     source: str = ""
-    """What is copied: the text as it was written, before it was rendered."""
+    """Text to copy: as written, before rendering."""
     gap: bool = False
-    """An empty line before it."""
+    """Whether an empty line comes before it."""
     begin: int = 0
-    """Where ``source`` begins in the answer."""
+    """Offset of ``source`` in the answer."""
     number: int = 0
-    """Which of the answer's sources it is."""
+    """Number of the source among those of the answer."""
     make: Callable[[], tuple[Row, ...]] | None = None
-    """Makes the rows again after they were given back, for the same is written in less memory."""
+    """Makes the rows again after ``fold``; None if they cannot be dropped."""
     count: int = field(default=0, init=False)
-    """How many rows there are."""
+    """Number of rows."""
     _rows: tuple[Row, ...] | None = field(default=None, init=False)
     _width: int = field(default=-1, init=False)
     _ends: list[int] = field(default_factory=list, init=False)
@@ -71,18 +71,18 @@ class Piece:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The rows; those that were given back are made again and not kept."""
+        """The rows; folded ones are made again for each call."""
         if self._rows is not None:
             return self._rows
         assert self.make is not None
         return self.make()
 
     def is_measured(self, width: int) -> bool:
-        """Whether the height at this width is known."""
+        """Return whether the height at this width is known."""
         return self._width == width
 
     def height(self, width: int) -> int:
-        """Lines of the screen at ``width`` cells, the gap included."""
+        """Return the number of lines at ``width`` cells, including the gap."""
         if self._width != width:
             self._width = width
             self._strips = {}
@@ -90,13 +90,13 @@ class Piece:
         return self.gap + (self._ends[-1] if self._ends else 0)
 
     def guess(self, width: int) -> int:
-        """About how high it is, without laying it out; what was measured before is a good start."""
+        """Estimate the height without layout, from the height at another width if it is known."""
         if self._ends and self._width > 0:
             return self.gap + max(self.count, self._ends[-1] * self._width // width)
         return self.gap + sum(1 + len(row.plain) // width for row in self.rows)
 
     def row_at(self, y: int) -> tuple[int, int]:
-        """The row at line ``y``, and which of its lines that is; row -1 is the gap."""
+        """Return the row at line ``y`` and the line within it; row -1 is the gap."""
         y -= self.gap
         if y < 0:
             return -1, 0
@@ -104,20 +104,20 @@ class Piece:
         return row, y - (self._ends[row - 1] if row else 0)
 
     def line_of(self, row: int) -> int:
-        """The line at which a row begins."""
+        """Return the line at which a row begins."""
         return self.gap + (self._ends[row - 1] if row else 0)
 
     def strip(
         self, row: int, line: int, frame: Frame, number: int, marks: Sequence[Mark] = ()
     ) -> Strip:
-        """A line of the screen. What carries no marks is kept for the next time.
+        """Return a line of the screen; lines without marks are cached.
 
         Args:
-            row: of this piece.
-            line: of the row.
-            frame: how it is drawn.
-            number: of the row among those of all pieces, for the selection of text.
-            marks: what is marked in the row.
+            row: row of this piece.
+            line: line of the row.
+            frame: style and surroundings.
+            number: number of the row among those of all pieces, for selecting text.
+            marks: marked characters of the row.
         """
         self._rows = self.rows
         if marks:
@@ -136,7 +136,7 @@ class Piece:
         return [frame.around(strip, number) for strip in strips]
 
     def take_over(self, former: "Piece") -> None:
-        """Take heights and drawn lines of the rows that stand in ``former`` as well."""
+        """Reuse heights and drawn lines of the rows that ``former`` begins with as well."""
         width = former._width
         if width < 0:
             return
@@ -151,17 +151,17 @@ class Piece:
         self._ends = [*before, *islice(rest, 1, None)]
         self._width = width
         self._drawn_as = former._drawn_as
-        kept = range(max(same - CACHED_ROWS, 0), same)
-        self._strips = {row: drawn for row, drawn in former._strips.items() if row in kept}
+        cached = range(max(same - CACHED_ROWS, 0), same)
+        self._strips = {row: drawn for row, drawn in former._strips.items() if row in cached}
 
     def recolour(self, rows: tuple[Row, ...]) -> None:
-        """Take rows of the same text in other colours."""
+        """Replace the rows by the same text in other colours."""
         if [row.plain for row in rows] == [row.plain for row in self.rows]:
             self._rows = rows
             self._strips = {}
 
     def fold(self) -> None:
-        """Give back what is only needed for drawing; it is far from sight."""
+        """Drop what is only needed for drawing."""
         self._strips = {}
         self._drawn_as = None
         if self.make is not None:
@@ -178,8 +178,8 @@ def _numbered(strip: Strip, number: int) -> Strip:
 
 
 @lru_cache(maxsize=16)
-def written(piece: Piece) -> list[list[int]]:
-    """For each row of a piece, where in its source every character was written."""
+def source_offsets(piece: Piece) -> list[list[int]]:
+    """Return for each row the offsets of its characters in the piece's source."""
     offsets = written_at(piece.source, "".join(row.plain for row in piece.rows))
     found, at = [], 0
     for row in piece.rows:

@@ -1,4 +1,4 @@
-"""Rows of the transcript: lines and table rows before wrapping, and how they look at a width."""
+"""Rows of the transcript: lines of text and table rows, before and after wrapping."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,60 +15,60 @@ from hga_chat.screen.transcript.markdown import QUIET_STYLE, Line, Part, Table
 _LEAST_COLUMN = 6
 
 Mark = tuple[int, int, str | Style]
-"""From, to (-1: the end) and the style of characters that are marked in a row."""
+"""First character, one past the last (-1: the end) and style of a mark in a row."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What rows are drawn with."""
+    """The styles that rows are drawn with."""
 
     style: Style
     get_style: Callable[[str | Style], Style]
 
     def options(self) -> RenderOptions:
-        """For Textual's own rendering."""
+        """Return the options for Textual's rendering."""
         return RenderOptions(self.get_style, {}, None, None)
 
 
 class Row(Protocol):
-    """A line of the text, which may take several of the screen."""
+    """A line of text, which may take several lines of the screen."""
 
     @property
     def plain(self) -> str:
-        """The text without what stands left of it, unwrapped."""
+        """The text, unwrapped, without what is left of it."""
 
     def height(self, width: int) -> int:
-        """Lines after wrapping at ``width`` cells."""
+        """Return the number of lines at ``width`` cells."""
 
     def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
-        """Those lines; where they carry text, a place in ``plain`` is in the offset's x."""
+        """Return the lines; the offset's x of a character is its place in ``plain``."""
 
     def looks_like(self, other: "Row", width: int) -> bool:
-        """Whether another row is drawn the same at ``width`` cells."""
+        """Return whether another row is drawn the same at ``width`` cells."""
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """A line of text behind its bullets and bars."""
+    """A line of text with its bullets and bars."""
 
     line: Line
     is_wrapped: bool = True
-    """Else it is cut off where the screen ends."""
+    """Otherwise the line is cut off at the edge of the screen."""
 
     @property
     def plain(self) -> str:
-        """The text alone."""
+        """The text."""
         return self.line.content.plain
 
     def height(self, width: int) -> int:
-        """Lines after wrapping at ``width`` cells."""
+        """Return the number of lines at ``width`` cells."""
         room = _room(width, self.line.first.cell_length)
         if not self.is_wrapped or self.line.content.cell_length <= room:
             return 1
         return self.line.content.get_height({}, room)
 
     def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
-        """Render at ``width`` cells."""
+        """Return the lines at ``width`` cells."""
         content = self.line.content
         for start, end, style in marks:
             content = content.stylize(style, start, len(content) if end == -1 else end)
@@ -80,19 +80,19 @@ class TextRow:
         return [_behind(indent, strip, look) for indent, strip in zip(indents, body, strict=True)]
 
     def looks_like(self, other: Row, width: int) -> bool:  # noqa: ARG002
-        """Whether another row has the same text, styles and indent."""
+        """Return whether another row has the same text, styles and indent."""
         return self == other
 
 
 @dataclass(frozen=True)
 class TableGrid:
-    """A table and the columns it was last laid out in."""
+    """A table with the columns of its last layout."""
 
     table: Table
     _columns: dict[int, list[int]] = field(default_factory=dict, compare=False)
 
     def columns(self, width: int) -> list[int]:
-        """Column widths: natural ones, the widest narrowed until the row fits."""
+        """Return the column widths: natural ones, the widest narrowed until a row fits."""
         if width not in self._columns:
             self._columns.clear()
             self._columns[width] = _fit(self.table, width)
@@ -101,7 +101,7 @@ class TableGrid:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table; the head has a rule below it."""
+    """A row of a table; the head has a rule below."""
 
     grid: TableGrid
     number: int
@@ -112,7 +112,7 @@ class TableRow:
         return " | ".join(cell.plain for cell in self.grid.table.rows[self.number])
 
     def height(self, width: int) -> int:
-        """Lines after wrapping the cells."""
+        """Return the number of lines at ``width`` cells."""
         cells = self.grid.table.rows[self.number]
         columns = self._columns(width)
         lines = [
@@ -122,7 +122,7 @@ class TableRow:
         return max(lines, default=1) + (self.number == 0)
 
     def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
-        """Render at ``width`` cells; a mark marks the whole row."""
+        """Return the lines at ``width`` cells; a mark covers the whole row."""
         indent = self.grid.table.indent
         lines = self._lines(self._columns(width))
         strips = []
@@ -134,7 +134,7 @@ class TableRow:
         return strips
 
     def looks_like(self, other: Row, width: int) -> bool:
-        """Whether another row has the same cells in the same columns."""
+        """Return whether another row has the same cells in the same columns."""
         return (
             isinstance(other, TableRow)
             and self.number == other.number
@@ -169,7 +169,7 @@ class TableRow:
 
 
 def rows_of(parts: Sequence[Part]) -> tuple[Row, ...]:
-    """Parts of Markdown as rows."""
+    """Return parts of Markdown as rows."""
     rows: list[Row] = []
     for part in parts:
         if isinstance(part, Line):
@@ -181,7 +181,7 @@ def rows_of(parts: Sequence[Part]) -> tuple[Row, ...]:
 
 
 def text_rows(content: Content, *, wrapped: bool = True) -> tuple[Row, ...]:
-    """Styled text as rows, one a line."""
+    """Return styled text as rows, one for each line."""
     return tuple(TextRow(Line(line), wrapped) for line in content.split("\n", allow_blank=True))
 
 
@@ -190,7 +190,7 @@ def _room(width: int, indent: int) -> int:
 
 
 def _behind(indent: Content, strip: Strip, look: Look) -> Strip:
-    """A line behind its indent."""
+    """Return a line with its indent."""
     if not indent:
         return strip
     left = [

@@ -1,4 +1,4 @@
-"""Finding text in the transcript."""
+"""Searching the transcript."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hga_chat.screen.transcript.pieces import Piece
 
 @dataclass(frozen=True)
 class Match:
-    """Where a text was found: a piece, one of its rows, and characters of the row."""
+    """A place where a text was found: characters of a row of a piece."""
 
     piece: Piece
     row: int
@@ -17,7 +17,7 @@ class Match:
 
 
 def find(text: str, pieces: Sequence[Piece]) -> list[Match]:
-    """All places of ``text``; case counts only if there is a capital letter in it."""
+    """Return all matches of ``text``; case counts only if it has a capital letter."""
     return list(_find(text, pieces)) if text else []
 
 

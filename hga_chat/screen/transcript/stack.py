@@ -1,4 +1,4 @@
-"""Pieces one below the other: which of them is where, without laying out what is out of sight."""
+"""Positions of stacked pieces, without laying out those out of sight."""
 
 import time
 from bisect import bisect_right
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from hga_chat.screen.transcript.pieces import Piece
 
 LAYOUT_S = 0.02
-"""How long laying out may take at once; the heights of the rest are guessed and set right later."""
+"""Time limit of one layout; heights of the rest are estimated and corrected later."""
 
 
 class Stack:
-    """Pieces with their places, in lines of the screen.
+    """Pieces with their positions, in lines of the screen.
 
     Attributes:
-        pieces: from the top.
+        pieces: from top to bottom.
         width: cells for the text.
     """
 
@@ -26,11 +26,11 @@ class Stack:
 
     @property
     def height(self) -> int:
-        """Lines of all pieces, as far as they are known."""
+        """Number of lines of all pieces, partly estimated."""
         return self._tops[-1]
 
     def replace(self, start: int, fresh: Sequence[Piece]) -> int:
-        """Put ``fresh`` in place of everything from piece ``start`` on; the first that differs."""
+        """Replace all pieces from ``start`` on; return the first that differs."""
         old = self.pieces[start:]
         same = 0
         for one, other in zip(old, fresh, strict=False):
@@ -42,14 +42,14 @@ class Stack:
         return start + same
 
     def resize(self, width: int, shown: range) -> None:
-        """Lay out at another width, first the pieces that are ``shown``."""
+        """Lay out at another width, starting with the pieces ``shown``."""
         self.width = width
         for piece in self.pieces[shown.start : shown.stop]:
             piece.height(width)
         self._lay_out(0)
 
     def measure_end(self, lines: int) -> None:
-        """See that the heights of the last ``lines`` lines are true."""
+        """Make the heights of the last ``lines`` lines exact."""
         at = len(self.pieces)
         is_wrong = False
         while at > 0 and lines > 0:
@@ -60,7 +60,7 @@ class Stack:
             self._lay_out(at)
 
     def measure(self, shown: range) -> None:
-        """See that the heights of these pieces are true."""
+        """Make the heights of these pieces exact."""
         found = [piece.is_measured(self.width) for piece in self.pieces[shown.start : shown.stop]]
         if not all(found):
             for piece in self.pieces[shown.start : shown.stop]:
@@ -68,7 +68,7 @@ class Stack:
             self._lay_out(shown.start)
 
     def refine(self) -> bool:
-        """Measure some of what was guessed; whether everything is true now."""
+        """Measure some estimated heights; return whether all were exact before."""
         if all(piece.is_measured(self.width) for piece in self.pieces):
             return True
         self._lay_out(0)
@@ -86,23 +86,23 @@ class Stack:
             self._rows.append(row)
 
     def index_at(self, y: int) -> int:
-        """The piece at line ``y``; the last one below the end."""
+        """Return the piece at line ``y``; the last one if ``y`` is below the end."""
         return min(max(bisect_right(self._tops, y) - 1, 0), len(self.pieces) - 1)
 
     def top(self, index: int) -> int:
-        """The line at which a piece begins."""
+        """Return the line at which a piece begins."""
         return self._tops[index]
 
     def first_row(self, index: int) -> int:
-        """The number of a piece's first row among the rows of all pieces."""
+        """Return the number of a piece's first row among the rows of all pieces."""
         return self._rows[index]
 
     def index_of_row(self, row: int) -> int:
-        """The piece that holds a row."""
+        """Return the piece that holds a row."""
         return min(max(bisect_right(self._rows, row) - 1, 0), len(self.pieces) - 1)
 
     def between(self, top: int, bottom: int) -> range:
-        """The pieces that stand between two lines."""
+        """Return the pieces between two lines."""
         if not self.pieces:
             return range(0)
         return range(self.index_at(top), self.index_at(bottom) + 1)

@@ -1,4 +1,4 @@
-"""A question and its answer, as pieces of the transcript."""
+"""A question with its answer, as pieces of the transcript."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     from hga_chat.conversation.verify import Verification
     from hga_chat.sources import Source
 
-State = Literal["waiting", "reading", "streaming", "done"]
+State = Literal["waiting", "prefill", "streaming", "done"]
 
 _INDENT = Content(" " * 5)
-"""Of what a source says, below its place."""
-NOTHING_STANDS_OUT = "Nothing it read in the documents stands out."
+"""Indent of a source's excerpt."""
+NOTHING_STANDS_OUT = "No passage of the documents stands out."
 FROM_THE_CONVERSATION = (
-    "From the conversation: it read earlier turns more than any place in the documents."
+    "From the conversation: it read earlier turns more than any passage of the documents."
 )
 
 
 class Turn:
-    """A question, its answer, what the answer read, and its figures.
+    """A question, its answer with sources and figures, and the answer's trace.
 
-    Finished blocks of the answer are frozen; only the block under way changes.
+    Finished blocks of the answer are frozen; only the last block changes.
 
     Attributes:
         number: counted from 1.
-        question: as it was typed.
-        state: how far it is.
+        question: as typed.
+        state: progress of the answer.
         text: the answer so far, as Markdown that is safe to show.
         sources: the passages listed under the answer.
         trace: what the answer attended to.
-        stands: whether question and answer are in the session.
+        in_session: whether question and answer are in the session.
     """
 
     def __init__(self, number: int, question: str, colouring: Colouring) -> None:
@@ -59,7 +59,7 @@ class Turn:
         self.text = ""
         self.sources: tuple[Source, ...] = ()
         self.trace = AnswerTrace()
-        self.stands = False
+        self.in_session = False
         self._splitter = BlockSplitter()
         make = partial(_plain_rows, question)
         self._question = Piece("question", make(), question, gap=True, make=make)
@@ -71,29 +71,29 @@ class Turn:
 
     @property
     def pieces(self) -> list[Piece]:
-        """From question to sources, as they stand now."""
+        """The present pieces, from question to sources."""
         tail = [self._tail] if self._tail else []
         return [self._question, *self._blocks, *tail, *self._end]
 
     @property
     def note(self) -> str:
-        """The lines under the answer, before its sources."""
+        """Text of the lines between the answer and its sources."""
         found = [piece for piece in self._end if piece.kind in ("note", "error")]
         return "\n".join(row.plain for piece in found for row in piece.rows)
 
     @property
     def listing(self) -> str:
-        """The sources as they are listed."""
+        """Text of the listed sources."""
         found = [piece for piece in self._end if piece.kind == "source"]
         return "\n".join(row.plain for piece in found for row in piece.rows)
 
     def wait(self, until: str) -> None:
-        """Say what the question waits for."""
+        """Show what the question waits for."""
         self._end = [self._note(Content.styled(f"waiting until {until}", QUIET))]
 
     def show_prefill(self, fraction: float) -> None:
-        """Show how much of the question has been read."""
-        self.state = "reading"
+        """Show how much of the question is prefilled."""
+        self.state = "prefill"
         progress = Content.assemble(
             ("reading the question  ", QUIET), bar(fraction, 16), f" {fraction:4.0%}"
         )
@@ -110,8 +110,8 @@ class Turn:
         """Show the finished answer's figures and sources.
 
         Args:
-            answer: the finished one.
-            has_documents: whether there was something it could have passages of.
+            answer: the finished answer.
+            has_documents: whether it could have sources.
         """
         if self.state != "streaming" and answer.text:
             self._push(answer.text)
@@ -119,11 +119,11 @@ class Turn:
         self._finish()
         self.sources = answer.sources
         finished = answer.finished
-        self.stands = finished.reason != "cancelled" or finished.completion_tokens > 0
+        self.in_session = finished.reason != "cancelled" or finished.completion_tokens > 0
         lines = [_figures(answer)]
         if answer.from_conversation:
             lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
-        elif has_documents and not answer.sources and self.stands:
+        elif has_documents and not answer.sources and self.in_session:
             lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
         self._end = [self._note(Content("\n").join(lines))]
         best = max((source.score for source in self.sources), default=1.0)
@@ -132,18 +132,18 @@ class Turn:
         ]
 
     def cancel(self, why: str) -> None:
-        """The question was withdrawn before it was read."""
+        """Show why the question was not asked."""
         self.state = "done"
         self._end = [self._note(Content.styled(why, "$text-warning"))]
 
     def fail(self, text: str) -> None:
-        """Show what went wrong; what has been answered stays."""
+        """Show an error; the answer so far stays."""
         self.state = "done"
         self._finish()
         self._end = [Piece("error", _plain_rows(text), text, gap=True)]
 
     def verify(self, found: "Verification") -> None:
-        """Show at each source how much the answer depends on it, and below what was measured."""
+        """Show for each source how much the answer depends on it, and a summary below."""
         self._end = [piece for piece in self._end if piece.kind != "note" or piece.gap]
         for effect in found.effects:
             at = self.sources.index(effect.source)
@@ -157,7 +157,7 @@ class Turn:
         self._end.append(self._note(Content.styled(found.as_text(), QUIET), gap=False))
 
     def add_note(self, text: str) -> None:
-        """Add a line at the end, in place of one added before."""
+        """Add a line at the end, replacing the one added before."""
         self._end = [piece for piece in self._end if piece.kind != "note" or piece.gap]
         self._end.append(self._note(Content.styled(displayable(text), QUIET), gap=False))
 
@@ -189,7 +189,7 @@ class Turn:
         self._blocks.append(piece)
         self._placed = piece.begin + len(block.text)
         if code is not None:
-            self._colouring.want(piece)
+            self._colouring.queue(piece)
 
     def _piece(self, block: Block, rows: tuple[Row, ...]) -> Piece:
         found = self.text.find(block.text, self._placed)
@@ -200,7 +200,7 @@ class Turn:
         return piece
 
     def fold(self) -> None:
-        """Give back what is only needed for drawing; it is far from sight."""
+        """Drop what is only needed for drawing."""
         for piece in self.pieces:
             piece.fold()
 
@@ -210,7 +210,7 @@ class Turn:
     def _source(
         self, number: int, source: "Source", best: float, mark: Content | None = None
     ) -> Piece:
-        """Its share and where it stands, and below what it says of the answer."""
+        """Return the piece of a source: share and place, with an excerpt below."""
         shown = displayable(excerpt(source.text, self.text))
         make = partial(_source_rows, source, best, shown, mark)
         text = f"{source.place}\n\n{source.text}"

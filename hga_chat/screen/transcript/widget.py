@@ -1,4 +1,4 @@
-"""The transcript: one widget that draws what is in sight, however long the conversation is."""
+"""The transcript: one widget that draws what is in sight, however long the conversation."""
 
 from collections import OrderedDict
 from typing import ClassVar
@@ -17,7 +17,7 @@ from hga_chat.display import displayable
 from hga_chat.screen.transcript.entries import Entries
 from hga_chat.screen.transcript.frames import BARS, MARGIN, Frames
 from hga_chat.screen.transcript.highlight import Colouring
-from hga_chat.screen.transcript.pieces import Frame, Kind, Piece, written
+from hga_chat.screen.transcript.pieces import Frame, Kind, Piece, source_offsets
 from hga_chat.screen.transcript.rows import Mark, text_rows
 from hga_chat.screen.transcript.search import Match, find
 from hga_chat.screen.transcript.stack import Stack
@@ -25,14 +25,14 @@ from hga_chat.screen.transcript.turn import Turn
 
 WIDEST = 116
 CACHED_PIECES = 100
-"""Pieces whose drawn lines are kept."""
+"""Pieces whose drawn lines are cached."""
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
-"""How the chosen word and the match one is at look, and how other matches do."""
+"""Styles of the selected word or current match, and of other matches."""
 SELECTABLE = ("question", "answer", "source", "error")
 
 
 class Transcript(ScrollView, can_focus=True):
-    """Pieces of turns, oldest first; follows its end unless it is scrolled up.
+    """Pieces of turns, oldest first; follows its end unless scrolled up.
 
     Attributes:
         cursor: the piece that keys act on, or None.
@@ -56,7 +56,7 @@ class Transcript(ScrollView, can_focus=True):
     ]
 
     class SourceOpened(Message):
-        """A source of an answer is to be shown."""
+        """The user opened a source of an answer."""
 
         def __init__(self, turn: Turn, number: int) -> None:
             super().__init__()
@@ -64,7 +64,7 @@ class Transcript(ScrollView, can_focus=True):
             self.number = number
 
     class Pointed(Message):
-        """An answer is chosen, and maybe one of its tokens; None: no longer."""
+        """The user selected an answer and perhaps one of its tokens; None: no longer."""
 
         def __init__(self, turn: Turn | None, token: int | None) -> None:
             super().__init__()
@@ -172,7 +172,7 @@ class Transcript(ScrollView, can_focus=True):
     # Layout
 
     def on_resize(self) -> None:
-        """Lay out at the new width; what is at the top of the screen stays there."""
+        """Lay out at the new width; the piece at the top of the screen stays there."""
         room = self.scrollable_content_region.width
         width = max(min(room - 2 * MARGIN, WIDEST), 1)
         index = self._stack.index_at(self.scroll_offset.y)
@@ -186,11 +186,11 @@ class Transcript(ScrollView, can_focus=True):
         self._settle(None if self._follows else place)
 
     def _settle(self, y: int | None = None, changed: int = 0) -> None:
-        """Scroll to where the person is reading, and draw what changed from a piece on."""
+        """Follow the end or scroll to ``y``; draw what changed from a piece on."""
         before = self.scroll_offset.y
         if self._follows:
             self._stack.measure_end(self.size.height)
-        # The scrollbar is always there, so a new length asks for no new layout of the screen.
+        # The scrollbar is always shown, so a new length needs no new layout of the screen.
         size = Size(self.size.width, self._stack.height + 1)
         if size != self.virtual_size:
             self.set_reactive(Transcript.virtual_size, size)
@@ -205,7 +205,7 @@ class Transcript(ScrollView, can_focus=True):
             self.refresh()
 
     def _refresh_changed(self, first: int) -> None:
-        """Draw those lines from ``first`` on that are not on the screen as they are now."""
+        """Draw the lines from ``first`` on that differ from the screen."""
         width, height = self.size
         lines = range(max(first, 0), height)
         changed = [y for y in lines if self.render_line(y) != self._on_screen.get(y)]
@@ -216,7 +216,7 @@ class Transcript(ScrollView, can_focus=True):
         self.scroll_to(y=y, animate=False, immediate=True, force=True)
 
     def refine(self) -> None:
-        """Set right some of what was guessed or is plain so far; to be called now and then."""
+        """Correct some estimated heights and show highlighted code; called at each tick."""
         if self.colouring.show():
             self.refresh()
         if not self.size.width:
@@ -229,7 +229,7 @@ class Transcript(ScrollView, can_focus=True):
             self._settle(self._stack.top(index) + below)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Follow the end where the person has gone to it."""
+        """Follow the end if the user has scrolled there."""
         super().watch_scroll_y(old_value, new_value)
         if self.size.width:
             self._follows = new_value >= self.max_scroll_y
@@ -239,14 +239,14 @@ class Transcript(ScrollView, can_focus=True):
     # Drawing
 
     def notify_style_update(self) -> None:
-        """Forget looks of another theme."""
+        """Drop the frames of another theme."""
         super().notify_style_update()
         self._frames.clear()
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Some lines of the screen, filtered. What was drawn before is taken as it was.
+        """Return lines of the screen, filtered; pieces cache what was drawn before.
 
-        Textual's own cache goes by the place on the screen, which streaming changes all the time.
+        Textual's own cache goes by the position on the screen, which streaming changes constantly.
         """
         above = self.gutter.top
         _, background = self.background_colors
@@ -259,7 +259,7 @@ class Transcript(ScrollView, can_focus=True):
         return strips
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen; those before the first are empty."""
+        """Return one line of the screen; lines before the first are empty."""
         place = y + self.scroll_offset.y
         if y >= 0 and place < self._stack.height and self._stack.pieces:
             index = self._stack.index_at(place)
@@ -268,12 +268,12 @@ class Transcript(ScrollView, can_focus=True):
             if row >= 0 and piece.count:
                 number = self._stack.first_row(index) + row
                 marks = self._marks(piece, row, number)
-                self._keep(piece)
+                self._cache(piece)
                 return piece.strip(row, line, self._frame(piece), number, marks)
         return Strip.blank(self.outer_size.width, self.visual_style.rich_style)
 
     def _frame(self, piece: Piece) -> Frame:
-        """How a piece is drawn: with a bar left of it, brighter where the cursor is."""
+        """Return the frame of a piece; its bar is brighter at the cursor."""
         return self._frames.of(
             piece.kind, piece is self.cursor and self.has_focus, self._stack.width
         )
@@ -294,7 +294,7 @@ class Transcript(ScrollView, can_focus=True):
         return marks
 
     def _token_marks(self, piece: Piece, row: int) -> list[Mark]:
-        """The characters of a row that the chosen token wrote."""
+        """Return a mark for the characters of a row that the selected token wrote."""
         turn = self.chosen_turn
         assert turn is not None
         assert self.token is not None
@@ -302,12 +302,12 @@ class Transcript(ScrollView, can_focus=True):
         plain = piece.rows[row].plain
         found = [
             n
-            for n, at in enumerate(written(piece)[row])
+            for n, at in enumerate(source_offsets(piece)[row])
             if begin <= piece.begin + at < end and not plain[n].isspace()
         ]
         return [(found[0], found[-1] + 1, HERE)] if found else []
 
-    def _keep(self, piece: Piece) -> None:
+    def _cache(self, piece: Piece) -> None:
         self._drawn[piece] = None
         self._drawn.move_to_end(piece)
         if len(self._drawn) > CACHED_PIECES:
@@ -316,7 +316,7 @@ class Transcript(ScrollView, can_focus=True):
     # The cursor
 
     def action_move(self, by: int) -> None:
-        """Choose the next piece, or the one before."""
+        """Select another piece."""
         found = [piece for piece in self._stack.pieces if piece.kind in SELECTABLE]
         if not found:
             return
@@ -333,7 +333,7 @@ class Transcript(ScrollView, can_focus=True):
         return self._stack.pieces[found.start : found.stop]
 
     def choose(self, piece: Piece | None) -> None:
-        """Put the cursor on a piece and bring it into sight."""
+        """Move the cursor to a piece and scroll to it."""
         if piece is not self.cursor:
             self.token = None
         self.cursor = piece
@@ -345,14 +345,14 @@ class Transcript(ScrollView, can_focus=True):
         self.refresh()
 
     def _show_lines(self, top: int, bottom: int) -> None:
-        """Scroll no further than it takes to see these lines."""
+        """Scroll as little as possible to show these lines."""
         if top < self.scroll_offset.y or bottom - top >= self.size.height:
             self._go(top)
         elif bottom > self.scroll_offset.y + self.size.height:
             self._go(bottom - self.size.height)
 
     def action_token(self, by: int) -> None:
-        """Go word by word through an answer, and show what each read."""
+        """Select another token of an answer, to show its trace."""
         piece = self.cursor
         if piece is None or piece.kind != "answer":
             answers = [p for p in self._shown_pieces() if p.kind == "answer"]
@@ -375,14 +375,14 @@ class Transcript(ScrollView, can_focus=True):
         self.refresh()
 
     def action_open(self) -> None:
-        """Show the passage under the cursor."""
+        """Open the source at the cursor."""
         piece = self.cursor
         turn = self.chosen_turn
         if piece is not None and piece.kind == "source" and turn is not None:
             self.post_message(self.SourceOpened(turn, piece.number))
 
     def leave_token(self) -> bool:
-        """Give up the chosen word or piece; whether there was one."""
+        """Deselect the token or piece; return whether there was one."""
         if self.token is None and self.cursor is None:
             return False
         if self.token is not None:
@@ -408,11 +408,11 @@ class Transcript(ScrollView, can_focus=True):
         return self._stack.pieces[self._stack.index_at(y)] if y < self._stack.height else None
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Remember what a click begins on."""
+        """Remember the piece under the mouse."""
         self._pressed = self._piece_under(event)
 
     def on_click(self, event: events.Click) -> None:
-        """Choose a piece; open a source."""
+        """Select a piece; open a source."""
         piece = self._piece_under(event)
         if piece is None or piece.kind not in SELECTABLE or event.chain > 1:
             return
@@ -421,7 +421,7 @@ class Transcript(ScrollView, can_focus=True):
             self.action_open()
 
     def text_select_all(self) -> None:
-        """A double click selects the piece under the mouse."""
+        """Select the text of the piece that was double-clicked."""
         piece = self._pressed
         if piece is None or piece not in self._stack.pieces or not piece.count:
             return
@@ -431,31 +431,31 @@ class Transcript(ScrollView, can_focus=True):
         self.screen.selections = {self: Selection(*ends)}
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Show what the word under the mouse read."""
+        """Show the trace of the word under the mouse."""
         piece = self._piece_under(event)
         under, place = self.screen.get_widget_and_offset_at(event.screen_x, event.screen_y)
         if under is not self or place is None or piece is None or piece.kind != "answer":
             self.on_leave()
             return
         row = place.y - self._stack.first_row(self._stack.pieces.index(piece))
-        at = written(piece)[row] if 0 <= row < piece.count else []
+        at = source_offsets(piece)[row] if 0 <= row < piece.count else []
         turn = self._turn_of(piece)
         if turn is not None and place.x < len(at):
             self._point(turn, turn.trace.token_at(piece.begin + at[place.x]))
 
     def on_leave(self) -> None:
-        """Show again what the cursor is on."""
+        """Show the trace of what the cursor is on."""
         self._point(self.chosen_turn, self.token)
 
     # Selection and search
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """The selected text, unwrapped."""
+        """Return the selected text, unwrapped."""
         rows = [row.plain for piece in self._stack.pieces for row in piece.rows]
         return (selection.extract("\n".join(rows)), "\n") if rows else None
 
     def selected_source(self) -> str | None:
-        """The selection as it was written, where it begins and ends in the same answer."""
+        """Return the Markdown of the selection if it lies within one answer."""
         selection = self.text_selection
         if selection is None or selection.start is None or selection.end is None:
             return None
@@ -465,7 +465,7 @@ class Transcript(ScrollView, can_focus=True):
             piece, row = self._stack.pieces[index], offset.y - self._stack.first_row(index)
             if piece.kind != "answer" or row >= piece.count:
                 return None
-            at = written(piece)[row]
+            at = source_offsets(piece)[row]
             inside = at[min(max(offset.x, 0), len(at) - 1)] if at else 0
             is_end = bool(at) and offset.x >= len(at)
             ends.append((self._entries.turn_at(index), piece.begin + inside + is_end))
@@ -473,11 +473,11 @@ class Transcript(ScrollView, can_focus=True):
         return turn.text[begin:end] or None if turn is other and turn is not None else None
 
     def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
-        """Draw what is selected."""
+        """Draw the selection."""
         self.refresh()
 
     def find(self, text: str) -> int:
-        """Mark a text everywhere and go to its last place; how often it was found."""
+        """Mark all matches and go to the last; return their number."""
         self._matches = find(text, self._stack.pieces)
         self._match = len(self._matches)
         self.find_next(-1)
@@ -485,7 +485,7 @@ class Transcript(ScrollView, can_focus=True):
         return len(self._matches)
 
     def find_next(self, by: int) -> tuple[int, int]:
-        """Go to another match; which of them it is, counted from 1, and how many there are."""
+        """Go to another match; return its number, from 1, and the number of matches."""
         self._matches = [m for m in self._matches if m.piece in self._stack.pieces]
         if not self._matches:
             self._match = -1

@@ -24,7 +24,7 @@ def shown(colouring):
 def test_code_gets_its_colours_and_keeps_its_text():
     colouring, piece = Colouring(), plain(CODE)
     before = piece.rows
-    colouring.want(piece)
+    colouring.queue(piece)
     shown(colouring)
     (row,) = piece.rows
     assert row.plain == before[0].plain
@@ -42,8 +42,8 @@ def test_a_highlighter_that_fails_does_not_end_it(monkeypatch):
     monkeypatch.setattr(module, "render", fails_once)
     colouring, first, second = Colouring(), plain(CODE), plain(CODE)
     before = first.rows
-    colouring.want(first)
-    colouring.want(second)
+    colouring.queue(first)
+    colouring.queue(second)
     shown(colouring)
     assert first.rows is before
     assert second.rows is not before
