@@ -99,7 +99,7 @@ def test_choosing_all_groups_equals_dense_attention_from_any_start(sample: Sampl
 def test_calibration_finds_the_share_that_attends_as_much_as_aimed_at(
     sample: Sample, rule: Above | Until
 ) -> None:
-    variant = Variant("open", rule, of_all=True, aim=0.8, **WINDOWS)
+    variant = Variant("open", rule, of_all=True, aim=0.8, sinks=64, recent=128)
     text = Text(sample, 0, torch.device("cpu"))
     calibration = Calibration([variant], text, 320, MODEL.rope_base)
     Network(WEIGHTS, 1024).run(text, calibration.beside(dense(text)), None)
