@@ -62,7 +62,7 @@ def compile_kernels(
         if progress is not None:
             progress("Compiling kernels for this GPU, once", min(count / _ABOUT, 0.99))
 
-    with compiling.heard(tell):
+    with compiling.report_compiled(tell):
         first = replace(weights, config=few, layers=weights.layers[:layers])
         _rehearse(replace(model, weights=first), session)
     mark.parent.mkdir(parents=True, exist_ok=True)

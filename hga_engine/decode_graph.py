@@ -12,13 +12,26 @@ from hga_engine.kv_store.device import DeviceKVStore
 from hga_engine.kv_store.mirror import Mirror
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
-from hga_kernels import norm_linear, sample
-from hga_kernels.gpu.index import index_closed_chunk
-from hga_kernels.gpu.pages.attend import attend_resident
-from hga_kernels.gpu.pages.cache import write_token
-from hga_kernels.gpu.select.choose_pages import choose_pages
-from hga_kernels.gpu.select.step import WindowPages
-from hga_kernels.gpu.step import finish_step
+from hga_kernels import (
+    Angles,
+    Budget,
+    ChunkRange,
+    DecodeState,
+    HeadNorms,
+    LayerPages,
+    PageTable,
+    StepResults,
+    TokenWindow,
+    norm_linear,
+    sample,
+)
+from hga_kernels.gpu import (
+    attend_resident,
+    choose_pages,
+    finish_step,
+    index_closed_chunk,
+    write_token,
+)
 
 _RING = 4
 """Results that the host may still have to read."""
@@ -176,57 +189,46 @@ class DecodeGraph:
         model, router, index = self._model, self._router, self._index
         cache, hosts, window = self._store.cache, self._store.host_pages, self._store.window
         context = cache.table.shape[2] * router.group_size
-        cos, sin = self._decoder.angles(context)
+        angles = Angles(*self._decoder.angles(context))
         scale = 1 / math.sqrt(model.head_dim)
         hidden = self._decoder.embed(self._token)
         torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
-        index_closed_chunk(self._position, cache.resident, *index.stacked(), window)
+        cos, sin = index.middle_turns
+        index_closed_chunk(self._position, cache.resident, window, cos, sin, index.stacked)
+        chunks = ChunkRange(router.sink_tokens // router.chunk_size, self._end_chunk)
+        budget = Budget(router.decode_budget, router.group_size)
         for layer, weights in enumerate(self._weights.layers):
             heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
-            queries = write_token(
-                heads,
-                weights.q_norm,
-                weights.k_norm,
-                model.rms_norm_eps,
-                cos,
-                sin,
-                self._position,
-                cache.resident[layer],
-                hosts[layer],
-                model.num_query_heads,
-                model.num_kv_heads,
-                window,
-            )
+            norms = HeadNorms(weights.q_norm, weights.k_norm, model.rms_norm_eps)
+            pages = LayerPages(cache.resident[layer], hosts[layer], window)
+            queries = write_token(heads, norms, angles, self._position, pages)
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
-            groups, importance, places = choose_pages(
-                rows,
-                index.summaries[layer],
-                index.codes[layer],
-                index.scales[layer],
-                router.sink_tokens // router.chunk_size,
-                self._end_chunk,
-                router.decode_budget,
-                router.group_size,
-                scale,
+            table = PageTable(
                 cache.table[layer],
                 cache.owner[layer],
                 cache.stamps[layer],
                 self._step,
                 cache.counts,
-                WindowPages(self._position, cache.resident[layer], window),
+            )
+            groups, importance, slots = choose_pages(
+                rows,
+                index.layer(layer),
+                chunks,
+                budget,
+                scale,
+                table,
+                TokenWindow(self._position, pages),
                 layer,
             )
             attended = attend_resident(
                 queries,
-                groups,
-                places,
                 self._position,
-                cache.resident[layer],
-                hosts[layer],
+                pages,
+                groups,
+                slots,
                 scale,
                 self._step_mass[layer],
-                window,
                 importance,
             )
             assert attended is not None
@@ -236,14 +238,10 @@ class DecodeGraph:
         drawn = sample(logits, self._settings, self._top_k, self._seed, self._position)
         finish_step(
             drawn,
-            self._token,
-            self._position,
-            self._step,
+            DecodeState(self._token, self._position, self._step),
             self._mass,
-            self._tokens_out,
-            self._masses_out,
             cache.counts,
-            self._counts_out,
+            StepResults(self._tokens_out, self._masses_out, self._counts_out),
         )
 
     def _count_layers(self) -> None:

@@ -8,7 +8,14 @@ from safetensors import safe_open
 from hga_engine.config import ModelConfig, Routing
 from hga_engine.kv_store.store import KVStore
 from hga_engine.memory.probes import is_gpu
-from hga_kernels import Packing, code_shape, empty_on_huge_pages, index_chunks, summarize
+from hga_kernels import (
+    ChunkIndex,
+    Packing,
+    code_shape,
+    empty_on_huge_pages,
+    index_chunks,
+    summarize,
+)
 
 SLOW_TURN_RADIANS = 0.5
 """A frequency pair that turns less than this over a run is averaged at the run's middle."""
@@ -80,7 +87,7 @@ class RoutingIndex:
         self._chunk_turns = self._turns(size, wide)
         self._group_turns = self._turns(router.paper_group_size, wide)
         self._closed = [0] * model.num_layers
-        self._stacked: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._stacked: ChunkIndex | None = None
         self.summaries: list[torch.Tensor] = []
         self.codes: list[torch.Tensor] = []
         self.scales: list[torch.Tensor] = []
@@ -105,7 +112,7 @@ class RoutingIndex:
         codes = whole(code_shape(size, dim, self.packing), torch.uint8)
         scales = whole((size,), torch.bfloat16)
         self.codes, self.scales = list(codes.unbind()), list(scales.unbind())
-        self._stacked = (summaries, codes, scales)
+        self._stacked = ChunkIndex(summaries, codes, scales)
 
     def extend(self, layer: int, store: KVStore) -> None:
         """Index the chunks of ``layer`` that ``store`` has closed since the last call."""
@@ -124,20 +131,23 @@ class RoutingIndex:
             )
         else:
             codes, scales = self.codes[layer][:, first:last], self.scales[layer][:, first:last]
-            index_chunks(keys, *self._chunk_turns, summaries, codes, scales)
+            index_chunks(keys, *self._chunk_turns, ChunkIndex(summaries, codes, scales))
         self._closed[layer] = last
 
-    def stacked(
-        self,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What indexes a chunk in all layers at once (router ``hga``).
+    def layer(self, layer: int) -> ChunkIndex:
+        """Return the entries of one layer (router ``hga``)."""
+        return ChunkIndex(self.summaries[layer], self.codes[layer], self.scales[layer])
 
-        Returns:
-            cos, sin: [chunk_size, head_dim / 2], the turns of ``middle_turns``.
-            summaries, codes, scales: [layers, kv_heads, chunks, ...].
-        """
+    @property
+    def stacked(self) -> ChunkIndex:
+        """Entries of all layers, each tensor [layers, kv_heads, chunks, ...] (router ``hga``)."""
         assert self._stacked is not None
-        return (*self._chunk_turns, *self._stacked)
+        return self._stacked
+
+    @property
+    def middle_turns(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos, sin [chunk_size, head_dim / 2] of ``middle_turns`` for a chunk."""
+        return self._chunk_turns
 
     def truncate(self, tokens: int) -> None:
         """Forget chunks that are no longer whole."""

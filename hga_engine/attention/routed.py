@@ -14,7 +14,7 @@ from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import ModelConfig, Routing
 from hga_engine.events import Trace
 from hga_engine.kv_store.store import KVStore
-from hga_kernels import attend_pages, attention_lse
+from hga_kernels import Budget, ChunkRange, attend_pages, attention_lse
 
 Rule = Literal["decode", "prefill"]
 
@@ -255,8 +255,14 @@ class RoutedAttention:
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
-            *(queries.to(pool.dtype), blocks.positions, groups, slots, pool, self._scale),
-            *(with_mass, importance),
+            queries.to(pool.dtype),
+            blocks.positions,
+            groups,
+            slots,
+            pool,
+            self._scale,
+            with_mass,
+            importance,
         )
         if totals is not None:
             totals.attended += blocks.attended
@@ -324,22 +330,18 @@ class RoutedAttention:
             offset = (stride - 1 - self._blocks.place) % stride
             rows = slice(offset, None, stride) if offset < queries.shape[1] else slice(-1, None)
             scored, positions = queries[:, rows], positions[:, rows]
-        always = None
+        window_lse = None
         if router.kind == "hga" and self._blocks.last_chunk > self._sink_chunks:
-            always = self._window_lse(layer, scored, positions)
+            window_lse = self._window_lse(layer, scored, positions)
         groups, importance = select(
             scored,
             self._index,
             layer,
-            self._sink_chunks,
-            self._blocks.end_chunks,
-            self._blocks.last_chunk,
-            choice.budget,
-            choice.group_size,
-            router.kind,
-            router.paper_chunks,
+            ChunkRange(self._sink_chunks, self._blocks.end_chunks, self._blocks.last_chunk),
+            Budget(choice.budget, choice.group_size),
+            router,
             self._scale,
-            always,
+            window_lse,
         )
         return choice.in_pages(groups), None if importance is None else choice.of_pages(importance)
 

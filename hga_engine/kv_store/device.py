@@ -10,8 +10,8 @@ from hga_engine.errors import ContextFullError
 from hga_engine.kv_store.mirror import Mirror
 from hga_engine.kv_store.store import TierUsage
 from hga_engine.kv_store.tiered import TieredKVStore
-from hga_kernels.gpu.pages.cache import load_window
-from hga_kernels.reference.pages import Window, forget_pages, likely_groups
+from hga_kernels import Window, forget_pages, prefetch_candidates
+from hga_kernels.gpu import load_window
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class PageCache:
 
 def window_of(router: Routing) -> Window:
     """The groups per KV head that decoding always holds on the device."""
-    size = router.group_size
-    return Window(router.sink_tokens // size, router.chunk_size // size, size)
+    return Window(router.sink_tokens // router.group_size, router.group_size)
 
 
 class DeviceKVStore:
@@ -120,7 +119,7 @@ class DeviceKVStore:
         self._unfilled = set(range(self._layers))
         """Layers whose cached pages are none so far, until the first token is decoded."""
         self._likely: tuple[torch.Tensor, torch.Tensor] | None = None
-        """What to fill them with, see ``likely_groups``."""
+        """What to fill them with, see ``prefetch_candidates``."""
 
     def open_layer(self, layer: int) -> None:
         """Bring all pages of ``layer`` to the device, and those of the next one behind it."""
@@ -231,7 +230,7 @@ class DeviceKVStore:
         return memory[:size].view(shape)
 
     def prepare_decoding(self) -> None:
-        """Bring sinks and recent tokens to ``cache``."""
+        """Copy the window to ``cache``."""
         self._unfilled.clear()
         self.flush()
         position = torch.tensor([self._lengths[0]], dtype=torch.int32, device=self._device)
@@ -302,10 +301,10 @@ class DeviceKVStore:
         if router.kind != "hga":
             return
         if self._likely is None:
-            self._likely = likely_groups(
-                *(self._layers * kv_heads, cache.owner.shape[2]),
-                *router.routed_groups(self._lengths[layer]),
-                *(router.chunk_size // router.group_size, self._device),
+            first, end = router.routed_groups(self._lengths[layer])
+            per_chunk = router.chunk_size // router.group_size
+            self._likely = prefetch_candidates(
+                self._layers * kv_heads, cache.owner.shape[2], first, end, per_chunk, self._device
             )
         groups, slots = self._likely
         groups = groups.view(self._layers, kv_heads, -1)[layer]

@@ -6,9 +6,7 @@ import torch
 
 from hga_engine.config import ModelConfig, SessionConfig
 from hga_engine.errors import GpuMemoryError
-from hga_kernels import SELECTION_BYTES
-from hga_kernels.reference.pages import least_slots
-from hga_kernels.reference.selection import STRATA
+from hga_kernels import SELECTION_BYTES, STRATA, min_cache_slots
 
 _MIB = 2**20
 _FRAGMENTS = 96 * _MIB
@@ -70,7 +68,7 @@ def plan_device(
     per_chunk = router.chunk_size // router.group_size
     # Every group has a place, of strata as large as the largest.
     most_pages = -(-chunks // STRATA) * STRATA * per_chunk
-    least_pages = min(least_slots(router.decode_budget, per_chunk), most_pages)
+    least_pages = min(min_cache_slots(router.decode_budget, per_chunk), most_pages)
     heads = model.num_layers * model.num_kv_heads
     row = model.head_dim * dtype.itemsize
     page = 2 * router.group_size * row

@@ -42,7 +42,7 @@ class Decoder:
         if embedding.device == device:
             return torch.index_select(embedding, 0, token_ids, out=out)
         # Imported here: it needs a GPU.
-        from hga_kernels.gpu.pages.cache import gather_rows
+        from hga_kernels.gpu import gather_rows
 
         rows = gather_rows(embedding, token_ids, out)
         assert rows is not None

@@ -10,8 +10,7 @@ import torch
 from hga_engine.config import ModelConfig
 from hga_engine.model.layout import Joined, model_layout
 from hga_engine.model.types import LayerWeights, ModelWeights, Weight
-from hga_kernels import empty_on_huge_pages, pin
-from hga_kernels.weights import FP8_BLOCK, BlockScaled
+from hga_kernels import FP8_BLOCK, BlockScaled, empty_on_huge_pages, pin
 
 _MOST_BYTES = 2 << 30
 """Larger weights in host memory are not moved, because moving takes a second copy for a moment."""

@@ -14,8 +14,7 @@ from hga_engine.model.directory import DirectorySource, StoredTensor
 from hga_engine.model.layout import Joined, ModelLayout, Part, model_layout
 from hga_engine.model.placement import empty_weights
 from hga_engine.model.types import ModelWeights, Weight
-from hga_kernels import pin
-from hga_kernels.weights import FP8_BLOCK, BlockScaled
+from hga_kernels import FP8_BLOCK, BlockScaled, pin
 
 _BUFFER_BYTES = 64 << 20
 _READ_BYTES = 8 << 20

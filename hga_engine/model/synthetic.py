@@ -8,7 +8,7 @@ import torch
 from hga_engine.config import ModelConfig
 from hga_engine.model.placement import empty_weights, lock_embedding
 from hga_engine.model.types import ModelWeights, Weight
-from hga_kernels.weights import BlockScaled
+from hga_kernels import BlockScaled
 
 _AT_A_TIME = 1 << 24
 """Elements drawn at a time: 64 MiB in float32."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from hga_engine.config import ModelConfig
-from hga_kernels.weights import BlockScaled, Weight
+from hga_kernels import BlockScaled, Weight
 
 __all__ = ["LayerWeights", "ModelWeights", "Weight"]
 

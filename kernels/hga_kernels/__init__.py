@@ -1,20 +1,53 @@
 """Hierarchical Global Attention kernels, each with a plain torch reference.
 
-Every function here has the signature and meaning of its namesake in ``reference`` and takes the
-fastest path that fits the tensors it is given.
+This is the door for whatever runs on any device: every function here has the signature and meaning
+of its namesake in ``reference`` and takes the fastest path that fits the tensors it is given. What
+only runs on a GPU comes from the other door, ``hga_kernels.gpu``, which imports Triton: import it
+where there is a GPU only. Nothing else in this package is for use from outside.
 """
 
 import torch
 
 from hga_kernels import cpu, reference
+from hga_kernels.arguments import (
+    Angles,
+    Budget,
+    ChunkIndex,
+    ChunkRange,
+    DecodeState,
+    HeadNorms,
+    LayerPages,
+    PageTable,
+    StepResults,
+    TokenWindow,
+    Window,
+)
 from hga_kernels.cpu import layers, library
 from hga_kernels.dispatch import dispatch
 from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
 from hga_kernels.reference.index import Packing, code_shape, decode_tokens, hadamard
+from hga_kernels.reference.pages import forget_pages, min_cache_slots, prefetch_candidates
+from hga_kernels.reference.selection import STRATA, take_groups, top_chunks
+from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
 
 __all__ = [
+    "FP8_BLOCK",
     "SELECTION_BYTES",
+    "STRATA",
+    "Angles",
+    "BlockScaled",
+    "Budget",
+    "ChunkIndex",
+    "ChunkRange",
+    "DecodeState",
+    "HeadNorms",
+    "LayerPages",
     "Packing",
+    "PageTable",
+    "StepResults",
+    "TokenWindow",
+    "Weight",
+    "Window",
     "attend_pages",
     "attention_lse",
     "code_shape",
@@ -22,18 +55,23 @@ __all__ = [
     "empty_on_huge_pages",
     "encode_tokens",
     "experts",
+    "forget_pages",
     "hadamard",
     "index_chunks",
     "linear",
+    "min_cache_slots",
     "mlp",
     "norm_linear",
     "pin",
+    "prefetch_candidates",
     "reference",
     "sample",
     "select_groups",
     "split_heads",
     "status",
     "summarize",
+    "take_groups",
+    "top_chunks",
 ]
 
 linear = dispatch(reference.linear, cpu.linear, "linear.linear")
@@ -51,10 +89,10 @@ attention_lse = dispatch(reference.attention_lse, cpu.attention_lse, "attention"
 
 
 def status() -> dict[str, str]:
-    """What each device's kernels run as, for people."""
+    """Say in words how the kernels of each device run: compiled, or why not."""
     found = {"cpu": library.status()}
     if torch.cuda.is_available():
-        # Not to be imported where there is no GPU.
+        # Imports Triton.
         from hga_kernels.gpu import build, compiling
 
         found["cuda"] = f"{build.status()}; {compiling.status()}"

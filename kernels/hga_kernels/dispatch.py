@@ -1,4 +1,4 @@
-"""Which of the functions of one name runs: the GPU's, the CPU's, or the plain definition."""
+"""Choose between functions of one name: the GPU's, the CPU's, or the plain definition."""
 
 import importlib
 from collections.abc import Callable
@@ -16,12 +16,14 @@ def dispatch(
     cpu: Callable[Arguments, Result | None] | None = None,
     gpu: str | None = None,
 ) -> Callable[Arguments, Result]:
-    """The fast function for the device of the first tensor, or the plain one where it gives None.
+    """Return a function that calls the fast one for the device of its first argument.
+
+    A fast function returns None for tensors it does not take; then the plain one is called.
 
     Args:
-        plain: the definition.
+        plain: the definition in plain torch.
         cpu: its namesake for tensors on the CPU.
-        gpu: the module below ``hga_kernels.gpu`` with its namesake, imported when it is needed.
+        gpu: module below ``hga_kernels.gpu`` that has its namesake, imported when it is needed.
     """
 
     @wraps(plain)
@@ -36,11 +38,11 @@ def dispatch(
 
 
 def is_on_gpu(argument: object) -> bool:
-    """Whether an argument is a tensor in the memory of a GPU."""
+    """Tell whether an argument is a tensor in GPU memory."""
     return isinstance(argument, torch.Tensor) and argument.is_cuda
 
 
 def _on_gpu(module: str, name: str) -> Callable[..., Any]:
-    # Python keeps imported modules, so this is a look-up after the first call.
+    # After the first call this is a look-up in sys.modules.
     found: Callable[..., Any] = getattr(importlib.import_module(f"hga_kernels.gpu.{module}"), name)
     return found

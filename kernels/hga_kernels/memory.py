@@ -1,4 +1,4 @@
-"""Memory that is read in full or at random for every token."""
+"""Host memory that is read in full, or at random, for every token."""
 
 import ctypes
 import functools
@@ -10,21 +10,21 @@ from collections.abc import Sequence
 import torch
 
 SELECTION_BYTES = 64 << 20
-"""Of a GPU, that a selection for many blocks takes about as much of, beside its masses."""
+"""Target size of the GPU workspace of a selection for many query blocks, without its masses."""
 _PAGE = 2 << 20
 _MADV_HUGEPAGE = 14
 
 
 def empty_on_huge_pages(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised CPU tensor on pages of 2 MiB, where the system has them.
+    """Allocate an uninitialised CPU tensor on pages of 2 MiB, where the system has them.
 
-    Reading through small pages costs a third of the memory's bandwidth. What is smaller than a
-    huge page, and everything on other systems than Linux, is an ordinary tensor. As with those,
-    memory is committed when it is first written, here 2 MiB at a time.
+    Small pages cost a third of the memory bandwidth. A tensor smaller than a huge page, and any
+    tensor on a system other than Linux, is an ordinary one. Memory is committed when it is first
+    written, here 2 MiB at a time.
 
     Args:
         shape: of the tensor.
-        dtype: of its elements.
+        dtype: of the tensor.
     """
     size = math.prod(shape) * dtype.itemsize
     advise = _advise()
@@ -33,17 +33,17 @@ def empty_on_huge_pages(shape: Sequence[int], dtype: torch.dtype) -> torch.Tenso
     whole = -(-size // _PAGE) * _PAGE
     memory = torch.empty(whole + _PAGE, dtype=torch.uint8)
     start = -memory.data_ptr() % _PAGE
-    # Where the system refuses, the memory is as good as any other.
+    # If the system refuses, this is ordinary memory.
     advise(memory.data_ptr() + start, whole, _MADV_HUGEPAGE)
     return memory[start : start + size].view(dtype).view(tuple(shape))
 
 
 def pin(tensor: torch.Tensor, owner: object) -> None:
-    """Lock a CPU tensor in memory, so that GPUs read and write it where it is.
+    """Pin a CPU tensor, so that GPUs can read and write it in place.
 
     Args:
         tensor: contiguous.
-        owner: it is unlocked when this object goes, which has to be before the tensor does.
+        owner: the tensor is unpinned when this object is collected; the tensor must outlive it.
 
     Raises:
         MemoryError: the system or the driver refuses.

@@ -16,7 +16,7 @@ from hga_engine.events import TextDelta
 from hga_engine.memory.device_plan import plan_device
 from hga_engine.model.types import ModelWeights
 from hga_engine.opening import LoadedModel
-from hga_kernels.reference.pages import least_slots
+from hga_kernels import min_cache_slots
 from tests.support.fp8_weights import in_fp8, plain
 from tests.support.tiny_engine import (
     LLAMA,
@@ -99,7 +99,7 @@ def test_answers_are_those_of_the_cpu(
     """While one graph decodes over the end of a chunk and on."""
     weights = drawn()
     # No more than any choice needs.
-    cached = least_slots(router.decode_budget, router.chunk_size // router.group_size)
+    cached = min_cache_slots(router.decode_budget, router.chunk_size // router.group_size)
     monkeypatch.setattr(
         tiers, "plan_device", lambda *of: replace(plan_device(*of), cached_pages=cached)
     )

@@ -11,7 +11,7 @@ from hga_engine.config import CacheConfig, ModelConfig, Routing, SamplingParams,
 from hga_engine.engine import Engine
 from hga_engine.events import Finished, TextDelta
 from hga_engine.model.types import LayerWeights, ModelWeights
-from hga_kernels.reference.pages import least_slots
+from hga_kernels import min_cache_slots
 from hga_kernels.weights import BlockScaled
 from tests.support.fp8_weights import in_fp8, plain
 from tests.support.tiny_engine import random_weights
@@ -214,7 +214,7 @@ def test_few_cached_pages_change_nothing(moe: ModelWeights) -> None:
     store = small._tiers.device
     assert store is not None
     router = small.config.routing
-    cut = least_slots(router.decode_budget, router.chunk_size // router.group_size)
+    cut = min_cache_slots(router.decode_budget, router.chunk_size // router.group_size)
     window = store.cache.resident.shape[2] - store.cache.owner.shape[2]
     store.cache = replace(
         store.cache,

@@ -1,4 +1,7 @@
-"""Triton's interpreter, where there is no GPU: with a GPU's bf16, and faster. Imported first."""
+"""Triton's interpreter, where there is no GPU: made faster, and to round bf16 as a GPU does.
+
+Import this module before any kernel.
+"""
 
 from typing import Any
 
@@ -11,8 +14,8 @@ if not torch.cuda.is_available():
     from triton.runtime import interpreter
     from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorHandle
 
-    # The interpreter holds bf16 as integers of 16 bits: it cuts float32 off where a GPU rounds to
-    # the nearest, and multiplies the integers in a dot.
+    # The interpreter holds bf16 as 16-bit integers: it truncates float32 where a GPU rounds to the
+    # nearest, and multiplies the integers in a dot.
     plain_cast, plain_dot = InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot
 
     def cast(self: Any, source: Any, to: Any) -> Any:
@@ -34,7 +37,7 @@ if not torch.cuda.is_available():
     InterpreterBuilder.cast_impl = cast
     InterpreterBuilder.create_dot = dot
 
-    # It looks through the whole language whenever a kernel calls a function; once is enough.
+    # The interpreter patches the whole language whenever a kernel calls a function; once is enough.
     plain_patch, plain_launch = interpreter._patch_lang, GridExecutor.__call__
     patched: set[int] = set()
 
@@ -58,7 +61,7 @@ if not torch.cuda.is_available():
 
 
 def run_few_programs(patch: pytest.MonkeyPatch) -> None:
-    """Give products of single rows larger tiles: the interpreter takes its time for a program."""
+    """Give products of single rows larger tiles: the interpreter is slow per program."""
     from hga_kernels.gpu.build import Launch
     from hga_kernels.gpu.linear import expert_gemv, gemv
 

@@ -1,4 +1,4 @@
-"""Inputs and weights for linear layers on the GPU, and how far a result is off."""
+"""Inputs and weights for linear layers on the GPU, and the error of a result."""
 
 import torch
 
@@ -6,7 +6,7 @@ from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
 
 EPS = 1e-5
 BF16_ERROR = 3e-3
-"""Of a whole tensor, rounded once to bf16."""
+"""Relative error of a tensor that is rounded once to bf16."""
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

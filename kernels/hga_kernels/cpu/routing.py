@@ -8,9 +8,9 @@ import math
 
 import torch
 
+from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange
 from hga_kernels.cpu.library import call, takes
 from hga_kernels.reference.index import Packing, code_shape
-from hga_kernels.reference.pages import CHUNK
 
 _PAGE_TOKENS = 2
 _GROUP_SIZES = (2, 16)
@@ -46,68 +46,58 @@ def encode_tokens(
 
 
 def index_chunks(
-    keys: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
+    keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, entries: ChunkIndex
 ) -> bool | None:
     """Take two passes over the keys."""
     means = summarize(keys, cos, sin)
-    if means is None or codes.dim() != 6:
+    if means is None or entries.codes.dim() != 6:
         return None
-    centres = means.to(summaries.dtype)
+    centres = means.to(entries.summaries.dtype)
     found = encode_tokens(keys, centres)
     if found is None:
         return None
-    summaries.copy_(centres)
-    codes.copy_(found[0])
-    scales.copy_(found[1])
+    entries.summaries.copy_(centres)
+    entries.codes.copy_(found[0])
+    entries.scales.copy_(found[1])
     return True
 
 
 def select_groups(
     queries: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    first_chunk: int,
-    end_chunks: torch.Tensor,
-    budget: int,
-    group_size: int,
-    last_chunk: int | None = None,
+    index: ChunkIndex,
+    chunks: ChunkRange,
+    budget: Budget,
     scale: float = 1.0,
-    always: torch.Tensor | None = None,
+    window_lse: torch.Tensor | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Score tokens by byte products of 8-bit queries and 2-bit codes."""
     kv_heads, blocks, rows, dim = queries.shape
+    summaries, codes, scales = index.summaries, index.codes, index.scales
     if not takes(queries.dtype, queries) or queries.dtype == torch.float64:
         return None
     if not takes(torch.bfloat16, summaries, scales):
         return None
-    if not _can_be_coded(dim) or group_size not in _GROUP_SIZES:
+    if not _can_be_coded(dim) or budget.group_size not in _GROUP_SIZES:
         return None
     if codes.shape[2:] != code_shape(CHUNK, dim, "slabs"):
         return None
     if not (codes.is_contiguous() and scales.is_contiguous() and summaries.is_contiguous()):
         return None
-    last = int(end_chunks.max()) if last_chunk is None else last_chunk
+    last, per_chunk = chunks.bound(), CHUNK // budget.group_size
     queries = queries.float() * scale
-    span = max(last - first_chunk, 0)
-    budget = min(budget, span * (CHUNK // group_size))
-    groups = torch.empty(blocks, kv_heads, budget, dtype=torch.int32)
-    importance = torch.empty(blocks, kv_heads, budget)
-    if budget:
+    count = min(budget.groups, max(last - chunks.first, 0) * per_chunk)
+    groups = torch.empty(blocks, kv_heads, count, dtype=torch.int32)
+    importance = torch.empty(blocks, kv_heads, count)
+    if count:
         call(
             "hga_select_groups",
             queries.contiguous(),
             summaries,
             codes,
             scales,
-            end_chunks.to(torch.int32).contiguous(),
-            None if always is None else always.float().contiguous(),
+            chunks.ends.to(torch.int32).contiguous(),
+            None if window_lse is None else window_lse.float().contiguous(),
             groups,
             importance,
             blocks,
@@ -115,10 +105,10 @@ def select_groups(
             rows,
             dim,
             codes.shape[1],
-            first_chunk,
+            chunks.first,
             last,
-            budget,
-            CHUNK // group_size,
+            count,
+            per_chunk,
             layer,
         )
     return groups, importance

@@ -1,5 +1,24 @@
-"""Triton kernels for NVIDIA GPUs, each held against its namesake in ``reference``.
+"""Triton kernels for NVIDIA GPUs, each tested against its namesake in ``reference``.
 
-The modules are imported when a tensor on a GPU first comes along: importing Triton takes time, and
-machines without a GPU need not have it.
+This is the door for what only runs on a GPU: the parts of a decode step. It imports Triton, which
+takes time and is not there on every machine, so import it where there is a GPU only. The kernels
+behind the functions of ``hga_kernels`` are called from there.
 """
+
+from hga_kernels.gpu import compiling
+from hga_kernels.gpu.index import index_closed_chunk
+from hga_kernels.gpu.pages.attend import attend_resident
+from hga_kernels.gpu.pages.cache import gather_rows, load_window, write_token
+from hga_kernels.gpu.select.choose_pages import choose_pages
+from hga_kernels.gpu.step import finish_step
+
+__all__ = [
+    "attend_resident",
+    "choose_pages",
+    "compiling",
+    "finish_step",
+    "gather_rows",
+    "index_closed_chunk",
+    "load_window",
+    "write_token",
+]

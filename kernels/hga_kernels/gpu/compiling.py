@@ -1,4 +1,4 @@
-"""Which kernels have been compiled on this machine, and word of it while they are."""
+"""Which kernels have been compiled on this machine, and progress while they are."""
 
 import functools
 import hashlib
@@ -14,24 +14,24 @@ from hga_kernels.gpu.build import capability
 
 
 def mark(purpose: str) -> Path:
-    """The file that is there once all kernels for some purpose have been compiled.
+    """Return the path of the file that exists once all kernels for a purpose are compiled.
 
-    It lies in Triton's cache, so that it goes when they go. Other kernels, another Triton or
-    another GPU have another one.
+    It is in Triton's cache, so it disappears with the compiled kernels. Its name depends on the
+    kernels' sources, the version of Triton and the GPU.
 
     Args:
-        purpose: what the kernels are for: whatever decides which ones are needed.
+        purpose: everything that decides which kernels are needed, as text.
     """
     name = hashlib.sha256(purpose.encode()).hexdigest()[:16]
     return _folder() / f"{_prefix()}{name}"
 
 
 @contextmanager
-def heard(tell: Callable[[int], None]) -> Iterator[None]:
-    """Tell of kernels as they are compiled; those in Triton's cache do not count.
+def report_compiled(tell: Callable[[int], None]) -> Iterator[None]:
+    """Report kernels as they are compiled; those found in Triton's cache do not count.
 
     Args:
-        tell: given how many there have been; what it raises ends the compiling.
+        tell: called with the number compiled so far; an exception from it ends the compilation.
     """
     before, count = knobs.compilation.listener, 0
 
@@ -49,7 +49,7 @@ def heard(tell: Callable[[int], None]) -> Iterator[None]:
 
 
 def status() -> str:
-    """A few words for people: whether any kernels have been compiled for this GPU."""
+    """Say in words whether any kernels have been compiled for this GPU."""
     if any(_folder().glob(f"{_prefix()}*")):
         return "compiled"
     return "to be compiled when a model is first opened, once, in about a minute"

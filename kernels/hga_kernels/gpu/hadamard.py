@@ -1,8 +1,9 @@
-"""Parts of kernels that turn vectors by a Hadamard matrix, in the quarters that codes come in.
+"""The Hadamard transform inside kernels, on vectors in four quarters.
 
-Byte b of a token's codes holds dimensions b, b + dim/4, b + dim/2 and b + 3 dim/4, and the
-Hadamard matrix of dim is that of 4 by that of dim/4. So vectors are four quarters [rows, WIDTH],
-padded with zeros: each is turned by the small matrix, then they are added and subtracted.
+Byte b of a token's codes holds dimensions b, b + dim/4, b + dim/2 and b + 3 dim/4, and the Hadamard
+matrix of size dim is the Kronecker product of those of sizes 4 and dim/4. So a vector is handled as
+four quarters [rows, WIDTH], padded with zeros: each quarter is multiplied by the small matrix, then
+quarters are added and subtracted.
 """
 
 import triton
@@ -11,21 +12,21 @@ import triton.language as tl
 
 @triton.jit
 def load_quarters(start, rows, inside, stride, QUARTER: tl.constexpr, WIDTH: tl.constexpr):
-    """Four tiles [rows, WIDTH] of rows ``stride`` apart, zero outside."""
+    """Load four tiles [rows, WIDTH] of rows that are ``stride`` elements apart, zero outside."""
     columns = tl.arange(0, WIDTH)
-    places = rows[:, None] * stride + columns[None, :]
+    offsets = rows[:, None] * stride + columns[None, :]
     inside = inside[:, None] & (columns < QUARTER)[None, :]
     return (
-        tl.load(start + places, inside, 0),
-        tl.load(start + places + QUARTER, inside, 0),
-        tl.load(start + places + 2 * QUARTER, inside, 0),
-        tl.load(start + places + 3 * QUARTER, inside, 0),
+        tl.load(start + offsets, inside, 0),
+        tl.load(start + offsets + QUARTER, inside, 0),
+        tl.load(start + offsets + 2 * QUARTER, inside, 0),
+        tl.load(start + offsets + 3 * QUARTER, inside, 0),
     )
 
 
 @triton.jit
 def signs(QUARTER: tl.constexpr, WIDTH: tl.constexpr):
-    """[WIDTH, WIDTH] float32: the Hadamard matrix of QUARTER, not normalised, zero outside."""
+    """Return the Hadamard matrix of size QUARTER: [WIDTH, WIDTH] float32 of ±1, zero outside."""
     columns = tl.arange(0, WIDTH)
     shared = columns[:, None] & columns[None, :]
     shared ^= shared >> 4
@@ -35,11 +36,13 @@ def signs(QUARTER: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def turn_quarters(a, b, c, d, QUARTER: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
-    """Four tiles [rows, WIDTH], turned, in float32; if COLUMNS, they are [WIDTH, rows]."""
+def transform_quarters(
+    a, b, c, d, QUARTER: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Transform four tiles [rows, WIDTH], or [WIDTH, rows] if COLUMNS; the result is float32."""
     matrix = signs(QUARTER, WIDTH).to(a.dtype)
     if COLUMNS:
-        # Few rows: less is to be multiplied so.
+        # For few rows this is less to multiply.
         matrix = tl.trans(matrix)
         a = tl.dot(matrix, a)
         b = tl.dot(matrix, b)

@@ -4,10 +4,10 @@ import torch
 import triton
 import triton.language as tl
 
+from hga_kernels.arguments import ChunkIndex, Window
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.hadamard import load_quarters, signs, turn_quarters
+from hga_kernels.gpu.hadamard import load_quarters, signs, transform_quarters
 from hga_kernels.reference.index import packing_of
-from hga_kernels.reference.pages import WINDOW, Window
 
 INDEX_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 CLOSED_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
@@ -32,11 +32,11 @@ def _index_chunk(
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Index one chunk, whose keys are the quarters [SIZE, WIDTH]; the pointers are its own."""
+    """Index one chunk of keys, given in quarters [SIZE, WIDTH]; pointers are to its own entry."""
     tokens = tl.arange(0, SIZE)
     columns = tl.arange(0, WIDTH)
     inside = columns < QUARTER
-    # Pairs of RoPE are half the dimensions apart: quarter 0 with 2, quarter 1 with 3.
+    # RoPE pairs dimensions that are half the dimensions apart: quarter 0 with 2, and 1 with 3.
     angle = tokens[:, None] * (2 * QUARTER) + columns[None, :]
     cos_near = tl.load(cos + angle, inside[None, :], 0.0)
     sin_near = tl.load(sin + angle, inside[None, :], 0.0)
@@ -53,9 +53,10 @@ def _index_chunk(
     tl.store(summary + columns + 2 * QUARTER, mean_c, inside)
     tl.store(summary + columns + 3 * QUARTER, mean_d, inside)
 
-    # The turn is linear: keys and centre are exact in bf16, their difference is not.
+    # The transform is linear, and keys and centre are exact in bf16 while their difference is not:
+    # so both are transformed and then subtracted.
     matrix = signs(QUARTER, WIDTH)
-    a, b, c, d = turn_quarters(a, b, c, d, QUARTER, WIDTH, False)
+    a, b, c, d = transform_quarters(a, b, c, d, QUARTER, WIDTH, False)
     centre_a = tl.sum(mean_a.to(tl.float32)[:, None] * matrix, 0)
     centre_b = tl.sum(mean_b.to(tl.float32)[:, None] * matrix, 0)
     centre_c = tl.sum(mean_c.to(tl.float32)[:, None] * matrix, 0)
@@ -72,23 +73,23 @@ def _index_chunk(
     b, level_b = _levels(b, spread)
     c, level_c = _levels(c, spread)
     d, level_d = _levels(d, spread)
-    # Levels are 0.5 or 1.5 steps away from zero.
+    # A code stands for 0.5 or 1.5 steps from zero.
     product = tl.sum(tl.where(inside[None, :], a + b + c + d, 0.0), 1)
     steps = (level_a - 1.5) * (level_a - 1.5) + (level_b - 1.5) * (level_b - 1.5)
     steps += (level_c - 1.5) * (level_c - 1.5) + (level_d - 1.5) * (level_d - 1.5)
     steps = tl.sum(tl.where(inside[None, :], steps, 0.0), 1)
     tl.store(scales + tokens, (product / steps).to(tl.bfloat16))
     byte = level_a + 4 * level_b + 16 * level_c + 64 * level_d
-    places = tokens[:, None] * QUARTER + columns[None, :]
-    tl.store(codes + places, byte.to(tl.uint8), inside[None, :])
+    offsets = tokens[:, None] * QUARTER + columns[None, :]
+    tl.store(codes + offsets, byte.to(tl.uint8), inside[None, :])
 
 
 @triton.jit
-def _levels(turned, spread):
-    """Numbers times their steps, and their levels 0..3 as float32."""
-    level = tl.floor(turned / spread[:, None] + 2.0)
+def _levels(values, spread):
+    """Return values times their quantisation steps, and their levels 0..3 as float32."""
+    level = tl.floor(values / spread[:, None] + 2.0)
     level = tl.minimum(tl.maximum(level, 0.0), 3.0)
-    return turned * (level - 1.5), level
+    return values * (level - 1.5), level
 
 
 @triton.jit
@@ -107,7 +108,7 @@ def index_chunks_kernel(
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """One program a chunk and KV head; strides are those of KV heads."""
+    """One program per chunk and KV head; strides are from one KV head to the next."""
     chunk, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     tokens = tl.arange(0, SIZE)
     own = keys + head * key_stride + chunk * (SIZE * 4 * QUARTER)
@@ -140,21 +141,20 @@ def index_closed_chunk_kernel(
     slots,
     chunks,
     sinks,
-    recent,
     SIZE: tl.constexpr,
     GROUP: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """One program a layer and KV head."""
+    """One program per layer and KV head."""
     here = tl.load(position)
     if (here > 0) & (here % SIZE == 0):
         pair = tl.program_id(0).to(tl.int64)
         chunk = here // SIZE - 1
         tokens = tl.arange(0, SIZE)
         group = chunk * (SIZE // GROUP) + tokens // GROUP
-        slot = tl.where(group < sinks, group, sinks + group % recent)
-        # A page is K, then V, of GROUP tokens.
+        slot = tl.where(group < sinks, group, sinks + group % (SIZE // GROUP))
+        # A page is K of GROUP tokens, then V.
         rows = slot * (2 * GROUP) + tokens % GROUP
         own = resident + pair * slots * (2 * GROUP * 4 * QUARTER)
         a, b, c, d = load_quarters(own, rows, rows >= 0, 4 * QUARTER, QUARTER, WIDTH)
@@ -187,14 +187,10 @@ def _sizes(dim: int) -> dict[str, int]:
 
 
 def index_chunks(
-    keys: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
+    keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, entries: ChunkIndex
 ) -> bool | None:
-    """One pass over the keys; see ``reference.index_chunks``."""
+    """See ``reference.index_chunks``: one pass over the keys."""
+    summaries, codes, scales = entries.summaries, entries.codes, entries.scales
     if packing_of(codes, scales) != "tokens" or not _takes(keys, cos, summaries):
         return None
     if cos.dtype != torch.float32:
@@ -223,43 +219,38 @@ def index_chunks(
 def index_closed_chunk(
     position: torch.Tensor,
     resident: torch.Tensor,
+    window: Window,
     cos: torch.Tensor,
     sin: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    window: Window = WINDOW,
+    index: ChunkIndex,
 ) -> None:
-    """Index the chunk that ends right before ``position`` in every layer, if one does.
+    """Index the chunk that ends right before ``position``, if one does, in every layer.
 
     Args:
-        position: [1] int32: of the token that comes next, whose K/V is not there yet.
+        position: [1] int32 of the next token, whose K/V is not there yet.
         resident: [layers, kv_heads, slots, 2, group_size, head_dim] bf16.
+        window: which slots of ``resident`` hold which groups.
         cos: [chunk_size, head_dim / 2] float32, as for ``reference.summarize``.
         sin: [chunk_size, head_dim / 2].
-        summaries: [layers, kv_heads, chunks, head_dim] bf16; the chunk's entry is written.
-        codes: [layers, kv_heads, chunks, chunk_size, head_dim / 4] uint8.
-        scales: [layers, kv_heads, chunks, chunk_size] bf16.
-        window: which slots of ``resident`` hold which groups.
+        index: of all layers; the entry of the chunk is written.
 
     Raises:
         ValueError: the kernel does not take these sizes.
     """
     layers, kv_heads, slots, _, group_size, dim = resident.shape
-    if not _takes(resident, cos, summaries):
+    if not _takes(resident, cos, index.summaries):
         raise ValueError("the index of closed chunks needs bf16 keys of 16 to 256 dimensions")
     index_closed_chunk_kernel[(layers * kv_heads,)](
         position,
         resident,
         cos,
         sin,
-        summaries,
-        codes,
-        scales,
+        index.summaries,
+        index.codes,
+        index.scales,
         slots,
-        summaries.shape[2],
+        index.summaries.shape[2],
         window.sinks,
-        window.recent,
         SIZE=cos.shape[0],
         GROUP=group_size,
         **_sizes(dim),
@@ -295,7 +286,7 @@ def _builds(dim: int, model: str) -> tuple[Build, ...]:
                     "position": "*i32",
                     "resident": "*bf16",
                     **_ENTRIES,
-                    **dict.fromkeys(("slots", "chunks", "sinks", "recent"), "i32"),
+                    **dict.fromkeys(("slots", "chunks", "sinks"), "i32"),
                 },
                 CLOSED_LAUNCHES,
                 {**sizes, "GROUP": group},

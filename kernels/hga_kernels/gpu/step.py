@@ -1,9 +1,10 @@
-"""The end of a decode step: results to the host, and the state of the next step."""
+"""The end of a decode step: write results to the host and prepare the state of the next step."""
 
 import torch
 import triton
 import triton.language as tl
 
+from hga_kernels.arguments import DecodeState, StepResults
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 
 LAUNCHES = {90: Launch({"BLOCK": 2048}, warps=8), 120: Launch({"BLOCK": 2048}, warps=8)}
@@ -24,18 +25,18 @@ def finish_step_kernel(
     groups,
     BLOCK: tl.constexpr,
 ):
-    """One program: the step that all the others of the graph have led to."""
+    """Run as one program, after all other kernels of the step."""
     number = tl.load(step)
-    place = number % ring
+    result = number % ring
     chosen = tl.load(drawn)
     for first in range(0, groups, BLOCK):
         offsets = first + tl.arange(0, BLOCK)
         inside = offsets < groups
-        tl.store(masses_out + place * groups + offsets, tl.load(mass + offsets, inside), inside)
+        tl.store(masses_out + result * groups + offsets, tl.load(mass + offsets, inside), inside)
         tl.store(mass + offsets, 0.0, inside)
-    tl.store(tokens_out + place, chosen)
+    tl.store(tokens_out + result, chosen)
     both = tl.arange(0, 2)
-    tl.store(counts_out + place * 2 + both, tl.load(counts + both))
+    tl.store(counts_out + result * 2 + both, tl.load(counts + both))
     tl.store(token, tl.maximum(chosen, 0))
     tl.store(position, tl.load(position) + 1)
     tl.store(step, number + 1)
@@ -43,28 +44,24 @@ def finish_step_kernel(
 
 def finish_step(
     drawn: torch.Tensor,
-    token: torch.Tensor,
-    position: torch.Tensor,
-    step: torch.Tensor,
+    state: DecodeState,
     mass: torch.Tensor,
-    tokens_out: torch.Tensor,
-    masses_out: torch.Tensor,
     counts: torch.Tensor,
-    counts_out: torch.Tensor,
+    results: StepResults,
 ) -> None:
     """See ``reference.finish_step``; the results may be in pinned host memory."""
-    ring, groups = masses_out.shape
+    ring, groups = results.masses.shape
     launch = pick(LAUNCHES, capability())
     finish_step_kernel[(1,)](
         drawn,
-        token,
-        position,
-        step,
+        state.token,
+        state.position,
+        state.step,
         mass,
-        tokens_out,
-        masses_out,
+        results.tokens,
+        results.masses,
         counts,
-        counts_out,
+        results.counts,
         ring,
         groups,
         **launch.options(),

@@ -1,9 +1,6 @@
-"""The plain torch definition of every kernel: what the fast paths are held against."""
+"""The plain torch definition of every kernel, which the fast paths are tested against."""
 
-from hga_kernels.reference.attention import (
-    attend_pages,
-    attention_lse,
-)
+from hga_kernels.reference.attention import attend_pages, attention_lse
 from hga_kernels.reference.index import (
     Packing,
     code_shape,
@@ -16,10 +13,10 @@ from hga_kernels.reference.index import (
 from hga_kernels.reference.model import (
     experts,
     gated_silu,
-    keep_tokens,
     linear,
     mlp,
     norm_linear,
+    nucleus,
     quantize,
     rms_norm,
     rotate,
@@ -27,34 +24,31 @@ from hga_kernels.reference.model import (
     split_heads,
 )
 from hga_kernels.reference.pages import (
-    Window,
     attend_resident,
     forget_pages,
     gather_rows,
-    least_slots,
-    likely_groups,
     load_window,
+    min_cache_slots,
+    prefetch_candidates,
     resolve_pages,
+    write_token,
 )
 from hga_kernels.reference.selection import (
     MAX_IMPORTANCE,
     STRATA,
     candidate_chunks,
     draw_numbers,
-    keep_chunks,
     score_groups,
     select_groups,
     take_groups,
+    top_chunks,
 )
-from hga_kernels.reference.step import (
-    finish_step,
-)
+from hga_kernels.reference.step import finish_step
 
 __all__ = [
     "MAX_IMPORTANCE",
     "STRATA",
     "Packing",
-    "Window",
     "attend_pages",
     "attend_resident",
     "attention_lse",
@@ -70,14 +64,13 @@ __all__ = [
     "gather_rows",
     "hadamard",
     "index_chunks",
-    "keep_chunks",
-    "keep_tokens",
-    "least_slots",
-    "likely_groups",
     "linear",
     "load_window",
+    "min_cache_slots",
     "mlp",
     "norm_linear",
+    "nucleus",
+    "prefetch_candidates",
     "quantize",
     "resolve_pages",
     "rms_norm",
@@ -88,4 +81,6 @@ __all__ = [
     "split_heads",
     "summarize",
     "take_groups",
+    "top_chunks",
+    "write_token",
 ]

@@ -1,4 +1,4 @@
-"""The plain torch definitions of attention over pages."""
+"""Attention over pages in plain torch."""
 
 import math
 
@@ -15,18 +15,18 @@ def attention_lse(
     pool: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """Logarithm of the attention mass of the listed pages, before it is normalised.
+    """Return the log-sum-exp of the scores over the listed pages.
 
     Args:
-        queries: as for ``attend_pages``, like all that follows.
-        positions: of the queries.
-        groups: -1 for none.
-        slots: where those pages are.
-        pool: of the pages.
+        queries: [blocks, rows, query_heads, head_dim], after RoPE.
+        positions: [blocks, rows] of the queries; a query sees tokens up to its own position.
+        groups: [blocks, kv_heads, pages] group numbers, -1 for none; no group twice.
+        slots: [blocks, kv_heads, pages] where those pages are in ``pool``.
+        pool: [slots, 2, group_size, head_dim].
         scale: of the scores.
 
     Returns:
-        [blocks, rows, query_heads], at least float32: -inf where nothing is seen.
+        [blocks, rows, query_heads], at least float32; -inf where a query sees nothing.
     """
     blocks = queries.shape[0]
     out = _wide(queries).new_empty(queries.shape[:3])
@@ -49,22 +49,22 @@ def attend_pages(
     with_mass: bool = False,
     importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Exact causal attention over the listed pages.
+    """Attend exactly and causally to the listed pages.
 
     Args:
         queries: [blocks, rows, query_heads, head_dim], after RoPE.
         positions: [blocks, rows] of the queries; a query sees tokens up to its own position.
         groups: [blocks, kv_heads, pages] group numbers, -1 for none; no group twice.
-        slots: [blocks, kv_heads, pages]: where those pages are in ``pool``.
+        slots: [blocks, kv_heads, pages] where those pages are in ``pool``.
         pool: [slots, 2, group_size, head_dim].
         scale: of the scores.
-        with_mass: whether to add up the attention weights per page.
-        importance: [blocks, kv_heads, pages] float32: how many pages each counts as; None: one.
+        with_mass: whether to return the attention mass per page as well.
+        importance: [blocks, kv_heads, pages] float32: how many pages each stands for; None: one.
 
     Returns:
         out: like ``queries``.
-        mass: [blocks, kv_heads, pages] sum of the weights over rows and the query heads that
-            share the KV head, of each page by itself; None unless asked for.
+        mass: [blocks, kv_heads, pages] weights of each page, counted once whatever it stands for,
+            summed over rows and the query heads that share the KV head; None unless asked for.
     """
     blocks, pages, size = queries.shape[0], groups.shape[2], pool.shape[2]
     out = torch.empty_like(queries)
@@ -79,14 +79,14 @@ def attend_pages(
         if importance is None:
             weights = scores.softmax(-1)
         else:
-            times = importance[part].to(scores.dtype).repeat_interleave(size, 2)[:, :, None, None]
-            weights = (scores + times.log()).softmax(-1)
-        # Places no query of the block sees may hold anything, NaN too.
+            factor = importance[part].to(scores.dtype).repeat_interleave(size, 2)[:, :, None, None]
+            weights = (scores + factor.log()).softmax(-1)
+        # What no query of the block sees may hold anything, even NaN.
         values = values.masked_fill(hidden.all(2).unsqueeze(-1), 0)
         attended = torch.einsum("bhqrt,bhtd->brhqd", weights, values)
         out[part] = attended.flatten(2, 3).to(out.dtype)
         if mass is not None:
-            weights = weights if importance is None else weights / times
+            weights = weights if importance is None else weights / factor
             mass[part] = weights.sum((2, 3)).unflatten(-1, (pages, size)).sum(-1).float()
     return out, mass
 
@@ -98,17 +98,12 @@ def _masked_scores(
     keys: torch.Tensor,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores of tokens of the listed pages, -inf where a query must not see them.
+    """Score the tokens of the listed pages, -inf where a query must not see them.
 
-    Args:
-        queries: as for ``attend_pages``, like all that follows.
-        positions: of the queries.
-        groups: -1 for none.
-        keys: [blocks, kv_heads, tokens, head_dim] of those pages.
-        scale: of the scores.
+    Args as for ``attend_pages``, and ``keys``: [blocks, kv_heads, tokens, head_dim] of the pages.
 
     Returns:
-        scores: [blocks, kv_heads, query heads of each, rows, tokens].
+        scores: [blocks, kv_heads, query heads per KV head, rows, tokens].
         hidden: [blocks, kv_heads, rows, tokens] bool.
     """
     kv_heads, size = groups.shape[1], keys.shape[2] // max(1, groups.shape[2])

@@ -1,26 +1,24 @@
-"""The routing index in plain torch: chunk summaries and token codes."""
+"""The routing index in plain torch: chunk summaries and 2-bit token codes."""
 
 import math
 from typing import Literal
 
 import torch
 
+from hga_kernels.arguments import ChunkIndex
 from hga_kernels.reference.model import widen as _wide
 
 CODE_LEVELS = 4
-"""A token code is one of 0..3 and stands for (code - 1.5) steps."""
-
-
+"""A code is one of 0..3 and stands for (code - 1.5) quantisation steps."""
 SLAB = 16
-"""Tokens whose codes lie side by side, packed as slabs, where a chunk has as many."""
-
+"""Tokens of a slab, the unit that codes for a CPU are interleaved by; a smaller chunk is one."""
 
 Packing = Literal["slabs", "tokens"]
-"""How codes lie in memory: as the CPU's byte products or as a GPU reads them."""
+"""Memory layout of the codes: "slabs" for a CPU's byte dot products, "tokens" for a GPU."""
 
 
 def hadamard(size: int, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
-    """[size, size] orthonormal symmetric Hadamard matrix (Sylvester's construction).
+    """Return the orthonormal, symmetric [size, size] Hadamard matrix (Sylvester's construction).
 
     Raises:
         ValueError: ``size`` is not a power of two.
@@ -34,11 +32,11 @@ def hadamard(size: int, dtype: torch.dtype, device: torch.device | None = None) 
 
 
 def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Mixed-RoPE mean of runs of keys (HGA, arXiv 2606.30709).
+    """Average runs of keys to mixed-RoPE summaries (HGA, arXiv 2606.30709).
 
-    Frequency pairs that turn fast over a run average the keys as they are; slow ones average the
-    keys turned to the run's middle position. ``cos`` and ``sin`` hold that turn for each place in
-    the run and each pair (zero angle for fast pairs), so both are one weighted mean.
+    RoPE frequencies that are fast over the length of a run average the keys as they are; slow ones
+    average the keys rotated to the middle of the run. ``cos`` and ``sin`` hold that rotation for
+    each position in the run and each frequency, with angle zero for fast ones.
 
     Args:
         keys: [kv_heads, runs * size, head_dim], after RoPE.
@@ -51,12 +49,12 @@ def summarize(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     kv_heads, tokens, dim = keys.shape
     wide = _wide(keys).view(kv_heads, tokens // cos.shape[0], cos.shape[0], dim)
     first, second = wide[..., : dim // 2], wide[..., dim // 2 :]
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-    return turned.mean(2)
+    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    return rotated.mean(2)
 
 
 def code_shape(chunk_size: int, head_dim: int, packing: Packing) -> tuple[int, ...]:
-    """Of the token codes of one chunk, see ``encode_tokens``."""
+    """Return the shape of the token codes of one chunk, see ``encode_tokens``."""
     if packing == "tokens":
         return (chunk_size, head_dim // 4)
     slab = math.gcd(chunk_size, SLAB)
@@ -66,21 +64,21 @@ def code_shape(chunk_size: int, head_dim: int, packing: Packing) -> tuple[int, .
 def encode_tokens(
     keys: torch.Tensor, centres: torch.Tensor, packing: Packing = "slabs"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 2-bit token index of whole chunks.
+    """Quantise the keys of whole chunks to 2-bit token codes.
 
-    Keys minus their chunk's centre are turned by a Hadamard matrix, which spreads outliers, then
-    each dimension is rounded to four levels; the scale of a token is the one with the least
-    squared error.
+    The centre of its chunk is subtracted from each key, and a Hadamard transform spreads outliers
+    over all dimensions. Then each dimension is rounded to one of four levels. The scale of a token
+    is the one with the least squared error.
 
     Args:
         keys: [kv_heads, chunks * chunk_size, head_dim], after RoPE.
-        centres: [kv_heads, chunks, head_dim].
-        packing: of the codes.
+        centres: [kv_heads, chunks, head_dim] summaries of the chunks.
+        packing: memory layout of the codes.
 
     Returns:
-        codes: uint8, four dimensions a byte in bit pairs from the lowest, i = 0..3. Packing
+        codes: uint8, four dimensions to a byte; bit pair i = 0..3 counts from the lowest. Packing
             "slabs": [kv_heads, chunks, chunk_size / SLAB, head_dim / 16, SLAB, 4] (a smaller chunk
-            is one slab), where byte j of slab m holds dimensions 16m + 4i + j. Packing "tokens":
+            is one slab), where byte j of part m holds dimensions 16m + 4i + j. Packing "tokens":
             [kv_heads, chunks, chunk_size, head_dim / 4], where byte b holds dimensions b + i *
             head_dim / 4.
         scales: [kv_heads, chunks, chunk_size] bfloat16.
@@ -88,11 +86,11 @@ def encode_tokens(
     kv_heads, chunks, dim = centres.shape
     chunk_size = keys.shape[1] // chunks
     wide = _wide(keys).view(kv_heads, chunks, chunk_size, dim) - _wide(centres)[:, :, None]
-    turned = wide @ hadamard(dim, wide.dtype, wide.device)
-    spread = turned.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-30)
-    levels = (turned / spread + CODE_LEVELS // 2).floor().clamp(0, CODE_LEVELS - 1)
+    rotated = wide @ hadamard(dim, wide.dtype, wide.device)
+    spread = rotated.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-30)
+    levels = (rotated / spread + CODE_LEVELS // 2).floor().clamp(0, CODE_LEVELS - 1)
     steps = levels - (CODE_LEVELS - 1) / 2
-    scales = (turned * steps).sum(-1) / steps.square().sum(-1)
+    scales = (rotated * steps).sum(-1) / steps.square().sum(-1)
     # dim = 16 m + 4 i + j  ->  [m, i, j], or dim / 4 i + b  ->  [i, b]
     split = (dim // 16, 4, 4) if packing == "slabs" else (4, dim // 4)
     tokens = (-1, math.gcd(chunk_size, SLAB)) if packing == "slabs" else (chunk_size,)
@@ -106,12 +104,12 @@ def encode_tokens(
 
 
 def packing_of(codes: torch.Tensor, scales: torch.Tensor) -> Packing:
-    """How codes are packed, by their shape beside that of their scales."""
+    """Tell the packing of codes by their shape and that of their scales."""
     return "slabs" if codes.dim() - scales.dim() == 3 else "tokens"
 
 
 def decode_tokens(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """What the token index holds: keys minus centre in the Hadamard domain.
+    """Decode token codes to keys minus their centre, after the Hadamard transform.
 
     Args:
         codes: [..., tokens / SLAB, head_dim / 16, SLAB, 4] or [..., tokens, head_dim / 4], as from
@@ -130,24 +128,19 @@ def decode_tokens(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 
 def index_chunks(
-    keys: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
+    keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, entries: ChunkIndex
 ) -> None:
-    """Summaries and token index of whole chunks, written into the given places.
+    """Write the summaries and token codes of whole chunks into an index.
 
     Args:
         keys: [kv_heads, chunks * chunk_size, head_dim], after RoPE.
         cos: [chunk_size, head_dim / 2], as for ``summarize``.
         sin: [chunk_size, head_dim / 2].
-        summaries: [kv_heads, chunks, head_dim]: receives ``summarize``.
-        codes: [kv_heads, chunks, ...]: receives ``encode_tokens``, packed as its shape says.
-        scales: [kv_heads, chunks, chunk_size].
+        entries: the part of the index that belongs to these chunks, overwritten; codes are packed
+            as their shape says.
     """
-    summaries.copy_(summarize(keys, cos, sin))
-    found = encode_tokens(keys, summaries, packing_of(codes, scales))
-    codes.copy_(found[0])
-    scales.copy_(found[1])
+    entries.summaries.copy_(summarize(keys, cos, sin))
+    packing = packing_of(entries.codes, entries.scales)
+    codes, scales = encode_tokens(keys, entries.summaries, packing)
+    entries.codes.copy_(codes)
+    entries.scales.copy_(scales)

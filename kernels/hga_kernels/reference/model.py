@@ -1,6 +1,6 @@
-"""The plain torch definitions of what happens to hidden states besides attention, and of sampling.
+"""Linear layers, norms, RoPE, MLP, experts and sampling in plain torch.
 
-Weights may be ``BlockScaled`` everywhere.
+Every weight may be ``BlockScaled``.
 """
 
 import torch
@@ -9,11 +9,11 @@ from torch.nn import functional
 from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
 
 LARGEST_FP8 = 448.0
-"""Largest finite e4m3."""
+"""The largest finite e4m3 number."""
 
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:
-    """In at least float32."""
+    """Convert to float32, or leave float64 as it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -23,7 +23,7 @@ def linear(
     out_dtype: torch.dtype | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """``inputs @ weight.T + residual``.
+    """Return ``inputs @ weight.T + residual``.
 
     Args:
         inputs: [rows, in].
@@ -41,7 +41,7 @@ def linear(
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root mean square norm over the last dimension, computed in at least float32.
+    """Normalise the last dimension by its root mean square, in at least float32.
 
     Args:
         inputs: [..., size].
@@ -63,7 +63,7 @@ def norm_linear(
     weight: Weight,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """``linear`` of ``rms_norm``.
+    """Apply ``rms_norm``, then ``linear``.
 
     Args:
         inputs: [rows, in].
@@ -79,21 +79,21 @@ def norm_linear(
 
 
 def rotate(inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:
-    """RoPE on the first ``heads`` heads of each row, dimension i paired with i + head_dim / 2.
+    """Apply RoPE to the first ``heads`` heads of each row; dimension i pairs with i + head_dim / 2.
 
     Args:
         inputs: [rows, at least heads, head_dim].
         cos: [rows, head_dim / 2], at least float32.
         sin: [rows, head_dim / 2].
-        heads: how many heads are turned.
+        heads: number of heads to rotate.
 
     Returns:
         [rows, heads, head_dim] in the dtype of ``inputs``.
     """
     first, second = widen(inputs[:, :heads]).chunk(2, -1)
     cos, sin = cos[:, None], sin[:, None]
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-    return turned.to(inputs.dtype)
+    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    return rotated.to(inputs.dtype)
 
 
 def split_heads(
@@ -106,7 +106,7 @@ def split_heads(
     num_query_heads: int,
     num_kv_heads: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values out of one product: norm per head where there is one, then RoPE.
+    """Split a QKV product into heads; normalise queries and keys per head if asked, then RoPE.
 
     Args:
         heads: [rows, (query_heads + 2 * kv_heads) * head_dim]: queries, keys, values.
@@ -136,7 +136,7 @@ def split_heads(
 
 
 def gated_silu(inputs: torch.Tensor) -> torch.Tensor:
-    """``silu(gate) * up``.
+    """Return ``silu(gate) * up``.
 
     Args:
         inputs: [rows, 2 * size]: gate, then up.
@@ -151,7 +151,7 @@ def gated_silu(inputs: torch.Tensor) -> torch.Tensor:
 def mlp(
     hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
-    """``hidden`` plus the gated MLP of its norm.
+    """Return ``hidden`` plus the gated MLP of its norm.
 
     Args:
         hidden: [rows, hidden].
@@ -176,10 +176,10 @@ def experts(
     experts_per_token: int,
     normalize: bool,
 ) -> torch.Tensor:
-    """``hidden`` plus a mixture of gated MLPs of its norm, as in Qwen3-MoE.
+    """Return ``hidden`` plus a mixture of gated MLPs of its norm, as in Qwen3-MoE.
 
-    Each row goes through its best experts, weighted by the softmax of the gate. Here every expert
-    computes every row, and most have no weight.
+    Each row goes through its top-k experts, weighted by the softmax of the gate. This definition
+    lets every expert compute every row; most get weight zero.
 
     Args:
         hidden: [rows, hidden].
@@ -188,7 +188,7 @@ def experts(
         expert_gate: [experts, hidden].
         gate_up: [experts, 2 * width, hidden]: gate, then up.
         down: [experts, hidden, width].
-        experts_per_token: experts a row goes through.
+        experts_per_token: experts of each row.
         normalize: whether the weights of the chosen experts are scaled to sum to one
             (``norm_topk_prob``).
 
@@ -210,9 +210,9 @@ def experts(
 
 
 def quantize(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows in e4m3, with a scale for every 128 columns so that the largest becomes 448.
+    """Quantise rows to e4m3 with one scale per 128 columns, so that the largest becomes 448.
 
-    The activations of the FP8 checkpoints' "dynamic" scheme.
+    FP8 checkpoints with "dynamic" activation scales expect their inputs like this.
 
     Args:
         inputs: [rows, size].
@@ -229,11 +229,11 @@ def quantize(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return values.view(rows, -1)[:, :size].to(torch.float8_e4m3fn), scales
 
 
-def keep_tokens(logits: torch.Tensor, settings: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
-    """The tokens that may be drawn: the ``top_k`` largest, and of those the nucleus.
+def nucleus(logits: torch.Tensor, settings: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
+    """Find the tokens that may be drawn: the ``top_k`` largest, and the nucleus of those.
 
     The nucleus is the smallest set of most likely tokens that together reach ``top_p`` (Holtzman
-    et al., arXiv 1904.09751). Tokens equal to the last one kept are kept too.
+    et al., arXiv 1904.09751). Tokens as likely as the last one in it belong to it too.
 
     Args:
         logits: [1, vocab] float32.
@@ -250,10 +250,10 @@ def keep_tokens(logits: torch.Tensor, settings: torch.Tensor, top_k: torch.Tenso
     ordered = ordered[: int((ordered >= ordered[limit - 1]).sum())]
     weights = ordered.exp()
     reached = weights.cumsum(0)
-    # All of them where rounding keeps the sum of all below the mass.
+    # If rounding keeps the total below the target, all tokens belong to the nucleus.
     count = int((reached < top_p * weights.sum()).sum()) + 1
-    kept: torch.Tensor = scaled >= ordered[min(count, len(ordered)) - 1]
-    return kept
+    allowed: torch.Tensor = scaled >= ordered[min(count, len(ordered)) - 1]
+    return allowed
 
 
 def sample(
@@ -266,7 +266,7 @@ def sample(
     """Draw the next token.
 
     Temperature 0 takes the largest logit, the lowest id among equals. Otherwise logits are divided
-    by the temperature and one of ``keep_tokens`` is drawn. The draw depends on seed and step alone.
+    by the temperature and one of ``nucleus`` is drawn. The draw depends on seed and step alone.
 
     Args:
         logits: [1, vocab] float32; -inf excludes a token.
@@ -281,11 +281,11 @@ def sample(
     largest = logits.max()
     if not torch.isfinite(largest):
         return torch.full_like(step, -1)
-    # The first of equals: torch's own argmax may take any.
+    # torch.argmax may return any of several equal logits; this is the first.
     likeliest = (logits == largest).to(torch.int32).argmax(1)
     if float(settings[0]) == 0:
         return likeliest
-    kept = keep_tokens(logits, settings, top_k)
-    weights = ((logits - largest).double() / settings[0].double()).exp() * kept
+    allowed = nucleus(logits, settings, top_k)
+    weights = ((logits - largest).double() / settings[0].double()).exp() * allowed
     generator = torch.Generator(logits.device).manual_seed(int(seed) * 1_000_003 + int(step))
     return weights.multinomial(1, generator=generator)[0]

@@ -1,170 +1,102 @@
-"""The plain torch definition of decoding over pages: window, page cache, attention.
+"""Decoding over pages in plain torch: window, page cache and attention.
 
-While tokens are decoded, a layer's K/V is in two places. ``host`` [kv_heads * max_groups, 2,
-group_size, dim], pinned where there is a GPU, holds every page: that of a head's group is at
-``head * max_groups + group``. ``resident`` [kv_heads, slots, 2, group_size, dim] on the device
-holds the pages that are read: sinks, a ring of recent groups, and the page cache in the slots after
-those.
-
-A page cache is three int32 tensors: ``table`` [kv_heads, max_groups], the cache slot of a group or
--1; ``owner`` [kv_heads, cache_slots], the group in a slot or -1; ``stamps`` [kv_heads,
-cache_slots], the step that used a slot last, -1 for none.
+While tokens are decoded, the host holds every page of a layer, and the device holds the pages that
+are attended to: see ``arguments.LayerPages``, and ``arguments.PageTable`` for the page cache.
 """
 
 import itertools
-from dataclasses import dataclass
 
 import torch
 
+from hga_kernels.arguments import Angles, HeadNorms, LayerPages, PageTable, Window
 from hga_kernels.reference.attention import attend_pages
 from hga_kernels.reference.model import rms_norm, rotate
 from hga_kernels.reference.selection import STRATA, draw_numbers
 
-CHUNK = 64
 MISSING = 1 << 30
-"""Set in a place whose page has yet to be fetched into its slot."""
-MOST_AGE = 1023
-"""Slots that were not used for so many steps, or never, are equally old."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The slots of ``resident`` that are no cache: groups that every query reads.
-
-    Recent groups are those of the open chunk and of whole chunks before it; group g is in slot
-    ``sinks + g % recent``. Sinks are in slots of their own, and in the ring while they are recent.
-    """
-
-    sinks: int = 4
-    """Groups from the start of a session."""
-    recent: int = 4
-    """Groups, those of whole chunks."""
-    group_size: int = 16
-    """Tokens of a group."""
-
-    @property
-    def slots(self) -> int:
-        """Slots of the window; those of the cache follow."""
-        return self.sinks + self.recent
-
-    def recent_groups(self, position: int) -> range:
-        """Groups of the ring for a query at ``position``, without sinks."""
-        return range(
-            max(self.sinks, self.end(position) - self.recent), position // self.group_size + 1
-        )
-
-    def end(self, position: int) -> int:
-        """The group after the chunk of a position."""
-        return (position // CHUNK + 1) * (CHUNK // self.group_size)
-
-
-WINDOW = Window()
-"""Of the router's own configuration."""
+"""Flag in a cache slot number: the page has yet to be fetched into the slot."""
+MAX_AGE = 1023
+"""Slots that have not been used for so many steps, or never, count as equally old."""
 
 
 def list_window(position: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
-    """The groups that a query reads anyhow.
+    """List the groups of a query's window.
 
     Args:
         position: [1] int32 of the query.
-        window: how many there are.
+        window: its size.
 
     Returns:
         groups: [window.slots] int32, -1 for none.
-        slots: [window.slots] int32: where they are in ``resident``.
+        slots: [window.slots] int32 where they are in ``LayerPages.resident``.
     """
     last = position // window.group_size
     sinks = torch.arange(window.sinks, dtype=torch.int32, device=position.device)
-    recent = torch.arange(window.recent, dtype=torch.int32, device=position.device)
-    per_chunk = CHUNK // window.group_size
-    recent = (last // per_chunk + 1) * per_chunk - window.recent + recent
-    groups = torch.cat((sinks, recent.masked_fill(recent < window.sinks, -1)))
-    slots = torch.cat((sinks, window.sinks + recent % window.recent))
-    return groups.masked_fill(groups > last, -1), slots
+    within = torch.arange(window.open, dtype=torch.int32, device=position.device)
+    opened = last // window.open * window.open + within
+    groups = torch.cat((sinks, opened.masked_fill(opened < window.sinks, -1)))
+    return groups.masked_fill(groups > last, -1), torch.cat((sinks, window.sinks + within))
 
 
 def write_token(
     heads: torch.Tensor,
-    q_norm: torch.Tensor | None,
-    k_norm: torch.Tensor | None,
-    eps: float,
-    cos_table: torch.Tensor,
-    sin_table: torch.Tensor,
+    norms: HeadNorms,
+    angles: Angles,
     position: torch.Tensor,
-    resident: torch.Tensor,
-    host: torch.Tensor,
-    num_query_heads: int,
-    num_kv_heads: int,
-    window: Window = WINDOW,
+    pages: LayerPages,
 ) -> torch.Tensor:
-    """Turn one token's queries and keys, and write its K and V to the window and to the host.
+    """Rotate the queries and keys of one token, and write its K and V to the window and the host.
 
     Args:
-        heads: [1, (num_query_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values.
-        q_norm: [head_dim] RMSNorm weight of queries; None: they have no norm.
-        k_norm: the same of keys.
-        eps: of the norms.
-        cos_table: [context, head_dim / 2] float32.
-        sin_table: likewise.
+        heads: [1, (query_heads + 2 * kv_heads) * head_dim]: queries, keys, values.
+        norms: applied to queries and keys before RoPE.
+        angles: of RoPE.
         position: [1] int32 of the token.
-        resident: [num_kv_heads, slots, 2, group_size, head_dim].
-        host: [num_kv_heads * max_groups, 2, group_size, head_dim].
-        num_query_heads: query heads.
-        num_kv_heads: KV heads.
-        window: the slots of sinks and recent groups.
+        pages: of the layer, updated.
 
     Returns:
-        [num_query_heads, head_dim] queries after RoPE.
+        [query_heads, head_dim] queries after RoPE.
     """
-    place = int(position)
+    window, resident = pages.window, pages.resident
+    place, kv_heads = int(position), resident.shape[0]
     group, row = divmod(place, window.group_size)
-    split = heads.view(num_query_heads + 2 * num_kv_heads, -1)
-    queries, keys, values = split.split((num_query_heads, num_kv_heads, num_kv_heads))
-    if q_norm is not None and k_norm is not None:
-        queries = rms_norm(queries, q_norm, eps)
-        keys = rms_norm(keys, k_norm, eps)
-    turning = torch.cat((queries, keys))[None]
-    angles = cos_table[place : place + 1], sin_table[place : place + 1]
-    turned: torch.Tensor = rotate(turning, *angles, turning.shape[1])[0]
-    pair = torch.stack((turned[num_query_heads:], values), 1)  # [kv_heads, 2, dim]
-    resident[:, window.sinks + group % window.recent, :, row] = pair
+    split = heads.view(-1, resident.shape[-1])
+    query_heads = len(split) - 2 * kv_heads
+    queries, keys, values = split.split((query_heads, kv_heads, kv_heads))
+    if norms.queries is not None and norms.keys is not None:
+        queries = rms_norm(queries, norms.queries, norms.eps)
+        keys = rms_norm(keys, norms.keys, norms.eps)
+    joined = torch.cat((queries, keys))[None]
+    cos, sin = angles.cos[place : place + 1], angles.sin[place : place + 1]
+    rotated: torch.Tensor = rotate(joined, cos, sin, joined.shape[1])[0]
+    pair = torch.stack((rotated[query_heads:], values), 1)  # [kv_heads, 2, dim]
+    resident[:, window.slot(group), :, row] = pair
     if group < window.sinks:
         resident[:, group, :, row] = pair
-    host.unflatten(0, (num_kv_heads, -1))[:, group, :, row] = pair.to(host.device)
-    return turned[:num_query_heads]
+    pages.host.unflatten(0, (kv_heads, -1))[:, group, :, row] = pair.to(pages.host.device)
+    return rotated[:query_heads]
 
 
-def resolve_pages(
-    groups: torch.Tensor,
-    table: torch.Tensor,
-    owner: torch.Tensor,
-    stamps: torch.Tensor,
-    step: torch.Tensor,
-    counts: torch.Tensor,
-    per_chunk: int,
-) -> torch.Tensor:
-    """Find chosen pages in the page cache, and give those that are not there a slot.
+def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> torch.Tensor:
+    """Look up chosen pages in the page cache, and give missing ones a slot.
 
-    Every n-th slot belongs to a stratum (``STRATA``), and holds its groups only. Reused
-    are those least recently used, the lowest first among those of the same age or of ``MOST_AGE``,
-    never one that this step uses. Missing groups get them in the order of both.
+    Slot s belongs to stratum ``s % STRATA`` and only ever holds groups of that stratum. The slots
+    that are reused are the least recently used ones (LRU), the lowest first among those of the same
+    age or of ``MAX_AGE``, and never one that this step uses. Missing groups get them in ascending
+    order of slots.
 
     Args:
         groups: [kv_heads, budget] int32, -1 for none; no group twice.
-        table: [kv_heads, max_groups] int32, updated.
-        owner: [kv_heads, cache_slots] int32, ``least_slots`` or more, updated.
-        stamps: like ``owner``, updated.
-        step: [1] int32, one more with every call; where it starts anew, older stamps that are
-            larger count as the step before.
-        counts: [2] int64: hits and misses, added to.
+        cache: updated; it has ``min_cache_slots`` slots or more. Where ``step`` starts anew, older
+            stamps that are larger count as the step before.
         per_chunk: groups of a chunk.
 
     Returns:
-        [kv_heads, budget] int32 cache slots, with ``MISSING`` set where the page has to be fetched
-        into it; -1 for none.
+        [kv_heads, budget] int32 cache slots, -1 for none, with the flag ``MISSING`` where the page
+        has yet to be fetched.
     """
-    now = int(step)
-    places = torch.full_like(groups, -1)
+    table, owner, stamps, now = cache.table, cache.owner, cache.stamps, int(cache.step)
+    found = torch.full_like(groups, -1)
     for head, stratum in itertools.product(range(groups.shape[0]), range(STRATA)):
         wanted = [
             (i, group)
@@ -175,7 +107,7 @@ def resolve_pages(
         missing = [group for group, slot in slots.items() if slot < 0]
         in_use = {slot for slot in slots.values() if slot >= 0}
         stamps[head, list(in_use)] = now
-        ages = [min(now - min(stamp, now - 1), MOST_AGE) for stamp in stamps[head].tolist()]
+        ages = [min(now - min(stamp, now - 1), MAX_AGE) for stamp in stamps[head].tolist()]
         own = range(stratum, len(ages), STRATA)
         usable = [slot for slot in own if slot not in in_use]
         victims = sorted(sorted(usable, key=lambda slot: -ages[slot])[: len(missing)])
@@ -187,19 +119,24 @@ def resolve_pages(
             stamps[head, victim] = now
             slots[group] = victim | MISSING
         for i, group in wanted:
-            places[head, i] = slots[group]
-        counts[0] += len(wanted) - len(missing)
-        counts[1] += len(missing)
-    return places
+            found[head, i] = slots[group]
+        cache.counts[0] += len(wanted) - len(missing)
+        cache.counts[1] += len(missing)
+    return found
 
 
-def least_slots(budget: int, per_chunk: int) -> int:
-    """Slots of a KV head in which every choice of ``take_groups`` has a place."""
-    # A stratum may have a chunk more than the others, and a group more by rounding.
+def min_cache_slots(budget: int, per_chunk: int) -> int:
+    """Return the slots per KV head that hold every possible selection of ``take_groups``.
+
+    Args:
+        budget: groups of a selection.
+        per_chunk: groups of a chunk.
+    """
+    # A stratum may have one chunk more than the others, and one group more by rounding.
     return budget + STRATA * (per_chunk + 2)
 
 
-def likely_groups(
+def prefetch_candidates(
     heads: int,
     cache_slots: int,
     first_group: int,
@@ -207,87 +144,83 @@ def likely_groups(
     per_chunk: int,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The groups that most queries draw, for a page cache that is empty.
+    """Choose the groups to fill an empty page cache with: those that most queries will draw.
 
-    What a query draws depends on its fixed number (``draw_numbers``) as well as on its
-    mass: of groups alike those of the smallest numbers are drawn, by every query.
+    A group is drawn by its mass and its draw number, and draw numbers are the same for all queries.
+    So of groups of equal mass, every query draws those with the smallest numbers.
 
     Args:
         heads: KV heads of all layers.
-        cache_slots: of a KV head.
-        first_group: the first that may be chosen.
-        end_group: the first that may not, not below ``first_group``; both are of whole chunks.
+        cache_slots: slots per KV head.
+        first_group: the first group that may be chosen, at the start of a chunk.
+        end_group: the group after the last one, at the end of a chunk, not below ``first_group``.
         per_chunk: groups of a chunk.
         device: of the results.
 
     Returns:
         groups: [heads, n] int64, n <= cache_slots.
-        slots: [n] int64: where to put them, each in a slot of its stratum. The likeliest are in the
-            last ones, as ``resolve_pages`` reuses the first.
+        slots: [n] int64 slots for them, each of the group's stratum. The most likely groups get the
+            highest slots, as ``resolve_pages`` reuses the lowest first.
     """
     numbered = torch.arange(first_group, end_group, device=device)
     groups, slots = [], []
     for stratum in range(STRATA):
         own = numbered[numbered // per_chunk % STRATA == stratum]
-        places = torch.arange(stratum, cache_slots, STRATA, device=device)
-        count = min(len(own), len(places))
+        of_stratum = torch.arange(stratum, cache_slots, STRATA, device=device)
+        count = min(len(own), len(of_stratum))
         numbers = draw_numbers(0, heads, own.expand(heads, -1))
         groups.append(own[numbers.topk(count, largest=False).indices.flip(1)])
-        slots.append(places[:count])
+        slots.append(of_stratum[:count])
     return torch.cat(groups, 1), torch.cat(slots)
 
 
 def attend_resident(
     queries: torch.Tensor,
-    groups: torch.Tensor,
-    places: torch.Tensor,
     position: torch.Tensor,
-    resident: torch.Tensor,
-    host: torch.Tensor,
+    pages: LayerPages,
+    groups: torch.Tensor,
+    slots: torch.Tensor,
     scale: float,
     mass: torch.Tensor | None = None,
-    window: Window = WINDOW,
     importance: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of one token over sinks, recent groups and chosen pages.
+    """Attend from one token to its window and the chosen pages.
 
-    Pages that are missing are read from the host, and written to their slots.
+    Missing pages are read from the host and written to their cache slots.
 
     Args:
         queries: [query_heads, head_dim], after RoPE.
-        groups: [kv_heads, budget] int32 chosen groups, neither sinks nor recent, -1 for none.
-        places: [kv_heads, budget] int32, from ``resolve_pages``.
-        position: [1] int32 of the token, whose K and V are in ``resident``.
-        resident: [kv_heads, slots, 2, group_size, head_dim].
-        host: [kv_heads * max_groups, 2, group_size, head_dim].
+        position: [1] int32 of the token, whose K and V are in ``pages`` already.
+        pages: of the layer, updated.
+        groups: [kv_heads, budget] int32 chosen groups, outside the window, -1 for none.
+        slots: [kv_heads, budget] int32 cache slots, from ``resolve_pages``.
         scale: of the scores, above 0.
-        mass: [max_groups] float32, added to: each group's weights, summed over query heads.
-        window: the slots of sinks and recent groups.
+        mass: [max_groups] float32: the weights of each group, summed over query heads, are added.
         importance: [kv_heads, budget] float32: how many groups each stands for; None: one.
 
     Returns:
         [query_heads, head_dim].
     """
+    resident, window = pages.resident, pages.window
     kv_heads = resident.shape[0]
-    always, slots = list_window(position, window)
-    of_host = host.unflatten(0, (kv_heads, -1))
+    window_groups, window_slots = list_window(position, window)
+    host = pages.host.unflatten(0, (kv_heads, -1))
     for head in range(kv_heads):
-        for group, place in zip(groups[head].tolist(), places[head].tolist(), strict=True):
-            if place >= MISSING:
-                resident[head, window.slots + place - MISSING] = of_host[head, group]
-    fixed = slots.expand(kv_heads, -1)
-    chosen = window.slots + (places.clamp_min(0) & (MISSING - 1))
+        for group, slot in zip(groups[head].tolist(), slots[head].tolist(), strict=True):
+            if slot >= MISSING:
+                resident[head, window.slots + slot - MISSING] = host[head, group]
+    chosen = window.slots + (slots.clamp_min(0) & (MISSING - 1))
     per_head = torch.arange(kv_heads, device=resident.device)[:, None] * resident.shape[1]
-    listed = always.expand(kv_heads, -1)
+    listed = window_groups.expand(kv_heads, -1)
     if importance is not None:
         once = importance.new_ones(kv_heads, listed.shape[1])
         importance = torch.cat((once, importance), 1)[None]
-    listed = torch.cat((listed, groups.masked_fill(places < 0, -1)), 1)
+    listed = torch.cat((listed, groups.masked_fill(slots < 0, -1)), 1)
     out, weights = attend_pages(
         queries[None, None],
         position[None],
         listed[None],
-        (torch.cat((fixed, chosen), 1) + per_head)[None],
+        (torch.cat((window_slots.expand(kv_heads, -1), chosen), 1) + per_head)[None],
         resident.flatten(0, 1),
         scale,
         with_mass=mass is not None,
@@ -299,27 +232,26 @@ def attend_resident(
 
 
 def load_window(
-    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = WINDOW
+    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window
 ) -> None:
-    """Copy sinks and recent groups of all layers from the host.
+    """Copy the window of all layers from the host.
 
-    Recent ones are those of the last token that the host holds: where a chunk begins, the one
-    before it still has to be indexed.
+    The open chunk is that of the last token that the host holds: where a new chunk begins, the one
+    before it has yet to be indexed.
 
     Args:
         host: [layers, kv_heads * max_groups, 2, group_size, head_dim].
         resident: [layers, kv_heads, slots, 2, group_size, head_dim], written.
         position: [1] int32 of the next token; the host holds those before it.
-        window: the slots of sinks and recent groups.
+        window: the slots of sinks and open chunk.
     """
     now = int(position)
     of_host = host.unflatten(1, (resident.shape[1], -1))
-    for group in range(min(window.sinks, -(-now // window.group_size))):
+    end = -(-now // window.group_size)
+    for group in range(min(window.sinks, end)):
         resident[:, :, group] = of_host[:, :, group].to(resident.device)
-    end = window.end(max(now - 1, 0))
-    for group in range(max(0, end - window.recent), -(-now // window.group_size)):
-        slot = window.sinks + group % window.recent
-        resident[:, :, slot] = of_host[:, :, group].to(resident.device)
+    for group in range(window.first_open(max(now - 1, 0)), end):
+        resident[:, :, window.slot(group)] = of_host[:, :, group].to(resident.device)
 
 
 def forget_pages(
@@ -342,15 +274,15 @@ def forget_pages(
 def gather_rows(
     table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Rows of a table, such as embeddings of tokens.
+    """Gather rows of a table, such as the embeddings of tokens.
 
     Args:
         table: [rows, size], pinned where ``ids`` are on a GPU.
         ids: [n] int64.
-        out: [n, size] where they go; None: new memory.
+        out: [n, size] to write to; None: allocate it.
 
     Returns:
-        [n, size] on the device of ``ids``; NaN where an id is outside of the table.
+        [n, size] on the device of ``ids``; NaN for ids outside the table.
     """
     inside = (ids >= 0) & (ids < table.shape[0])
     rows = table[ids.where(inside, 0).to(table.device)].to(ids.device)

@@ -1,13 +1,11 @@
-"""The choice of groups in plain torch: scores, strata, draws."""
+"""The selection of groups in plain torch: scores, strata and draws."""
 
 import math
 
 import torch
 
-from hga_kernels.reference.index import (
-    decode_tokens,
-    hadamard,
-)
+from hga_kernels.arguments import Budget, ChunkIndex, ChunkRange
+from hga_kernels.reference.index import decode_tokens, hadamard
 from hga_kernels.reference.model import widen as _wide
 
 
@@ -18,25 +16,26 @@ def score_groups(
     scales: torch.Tensor,
     chunks: torch.Tensor,
     group_size: int,
-    always: torch.Tensor | None = None,
+    window_lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Estimated attention mass of every group of the candidate chunks.
+    """Estimate the attention mass of every group of the candidate chunks.
 
-    A token's score is its centre's plus the product with its code. The two halves of a group are
-    laid over each other, and of two tokens that meet the larger score counts: noise in the codes
-    raises sums of many small scores, and half of them suffice. A group's mass is the sum of the
-    exponentials, normalised over all candidates of the query and what it reads anyhow. Masses of
-    the query rows add up.
+    The score of a token is that of its chunk's centre plus the product with its code. The two
+    halves of a group are paired, token by token, and only the larger score of a pair counts: noise
+    in the codes inflates a sum of many small scores, and half of them are enough. The mass of a
+    group is the sum of the exponentials, normalised over all candidates of the query and its
+    window, and added up over the query rows.
 
     Args:
-        queries: [kv_heads, blocks, rows, head_dim], Hadamard domain, times the softmax scale.
-        centre_scores: [kv_heads, blocks, rows, chunks in the index]: scaled query times centre.
-        codes: [kv_heads, chunks, ...] of the token index, as from ``encode_tokens``.
-        scales: [kv_heads, chunks, chunk_size].
+        queries: [kv_heads, blocks, rows, head_dim] after the Hadamard transform, times the softmax
+            scale.
+        centre_scores: [kv_heads, blocks, rows, chunks in the index] scaled query times centre.
+        codes: [kv_heads, chunks, ...] token codes, see ``encode_tokens``.
+        scales: [kv_heads, chunks, chunk_size] of the token codes.
         chunks: [kv_heads, blocks, n] candidate chunks, -1 for none.
         group_size: tokens of a group.
-        always: [kv_heads, blocks, rows] ``attention_lse`` of what is read anyhow; None: it does not
-            count.
+        window_lse: [kv_heads, blocks, rows] ``attention_lse`` of the window; None: normalise over
+            the candidates alone.
 
     Returns:
         [kv_heads, blocks, n * groups] float32 (float64 for float64 queries).
@@ -58,105 +57,106 @@ def score_groups(
                 halves = scores.unflatten(-1, (groups, 2, -1)).amax(-2)
                 halves = halves.flatten(1)
                 total = halves.logsumexp(-1)
-                if always is not None:
-                    total = torch.logaddexp(total, always[head, block].to(total.dtype))
+                if window_lse is not None:
+                    total = torch.logaddexp(total, window_lse[head, block].to(total.dtype))
                 weights = (halves - total[:, None]).exp()
                 mass[head, block] = weights.view(rows, chunks.shape[2] * groups, -1).sum((0, 2))
     return mass
 
 
-def candidate_chunks(
-    kv_heads: int, first_chunk: int, end_chunks: torch.Tensor, last_chunk: int
-) -> torch.Tensor:
-    """[kv_heads, blocks, last_chunk - first_chunk] int32 chunks that may be chosen from, else -1.
-
-    Args:
-        kv_heads: KV heads.
-        first_chunk: first chunk that may be chosen from.
-        end_chunks: [blocks]: the chunk after the last that may be.
-        last_chunk: none of them is larger.
-    """
-    numbers = torch.arange(first_chunk, last_chunk, dtype=torch.int32, device=end_chunks.device)
-    candidates = numbers.expand(len(end_chunks), -1)
-    return candidates.masked_fill(candidates >= end_chunks[:, None], -1).expand(kv_heads, -1, -1)
-
-
-def keep_chunks(
-    centre_scores: torch.Tensor, first_chunk: int, end_chunks: torch.Tensor, kept: int
-) -> torch.Tensor:
-    """The chunk level of the paper: chunks with the most softmax weight, added over query rows.
-
-    Args:
-        centre_scores: [kv_heads, blocks, rows, chunks]: scaled query times summary.
-        first_chunk: first chunk that may be kept.
-        end_chunks: [blocks]: the chunk after the last that may be kept.
-        kept: chunks per KV head and block.
+def candidate_chunks(kv_heads: int, chunks: ChunkRange) -> torch.Tensor:
+    """List the chunks that may be chosen from.
 
     Returns:
-        [kv_heads, blocks, n] int32 chunk numbers, n <= kept, -1 for none.
+        [kv_heads, blocks, last - first] int32 chunk numbers, -1 from a block's own end on.
     """
-    kv_heads, _, _, chunks = centre_scores.shape
-    candidates = candidate_chunks(kv_heads, first_chunk, end_chunks, chunks)
-    if candidates.shape[2] <= kept:
+    ends = chunks.ends
+    numbers = torch.arange(chunks.first, chunks.bound(), dtype=torch.int32, device=ends.device)
+    candidates = numbers.expand(len(ends), -1)
+    return candidates.masked_fill(candidates >= ends[:, None], -1).expand(kv_heads, -1, -1)
+
+
+def top_chunks(centre_scores: torch.Tensor, chunks: ChunkRange, count: int) -> torch.Tensor:
+    """Choose the chunks with the most softmax weight, added up over the query rows.
+
+    This is the chunk level of the paper's router (HGA, arXiv 2606.30709).
+
+    Args:
+        centre_scores: [kv_heads, blocks, rows, last] scaled query times summary.
+        chunks: which chunks may be chosen.
+        count: chunks per KV head and block.
+
+    Returns:
+        [kv_heads, blocks, n] int32 chunk numbers, n <= count, -1 for none.
+    """
+    candidates = candidate_chunks(centre_scores.shape[0], chunks)
+    if candidates.shape[2] <= count:
         return candidates
     outside = candidates < 0
-    masked = centre_scores[..., first_chunk:].masked_fill(outside[:, :, None], -math.inf)
-    # A block without candidates gives NaN; its places are -1 below all the same.
+    masked = centre_scores[..., chunks.first :].masked_fill(outside[:, :, None], -math.inf)
+    # The softmax of a block without candidates is NaN; its entries become -1 like all outside.
     mass = masked.softmax(-1).sum(2).nan_to_num_(0.0).masked_fill_(outside, -1.0)
-    return candidates.gather(2, mass.topk(kept).indices)
+    return candidates.gather(2, mass.topk(count).indices)
 
 
 MAX_IMPORTANCE = 64
-"""Groups that one can stand for."""
+"""The most groups that a sampled group can stand for."""
 STRATA = 4
-"""Chunks are dealt to so many strata in turn, and groups are drawn from each by itself."""
-TURN, GROUP_TURN, HEAD_TURN = 2**24, 0x9E3779, 0xC13FA9
-"""A whole turn; the golden ratio of it for groups, the inverse plastic number of it for heads."""
+"""Chunk c belongs to stratum ``c % STRATA``; groups are drawn from each stratum separately."""
+PERIOD = 2**24
+"""Draw numbers repeat after so many steps, the integers that float32 holds exactly."""
+GROUP_STEP = 0x9E3779
+"""PERIOD divided by the golden ratio: what a draw number grows by from one group to the next."""
+HEAD_STEP = 0xC13FA9
+"""PERIOD divided by the plastic number: likewise, from one KV head to the next."""
 
 
 def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tensor:
-    """The fixed number of each group that decides whether it is drawn.
+    """Return the fixed pseudo-random number by which each group is drawn.
 
-    They lie evenly for neighbours (importance of the golden ratio), and otherwise for every layer
-    and KV head. As they never change, queries alike draw the same groups.
+    Numbers of neighbouring groups are spread evenly (multiples of the golden ratio), and every KV
+    head of every layer has a sequence of its own. They never change, so similar queries draw the
+    same groups.
 
     Args:
         layer: layer number.
-        kv_heads: KV heads.
+        kv_heads: KV heads of a layer.
         groups: [kv_heads, ...] group numbers.
 
     Returns:
-        Like ``groups``, float32 from 1 to MAX_IMPORTANCE.
+        float32 of the shape of ``groups``, from 1 to MAX_IMPORTANCE.
     """
     heads = layer * kv_heads + torch.arange(kv_heads, dtype=torch.int64, device=groups.device)
-    turns = groups.long() * GROUP_TURN + heads.view(-1, *[1] * (groups.dim() - 1)) * HEAD_TURN
-    return ((turns & (TURN - 1)).float() * (MAX_IMPORTANCE / TURN)).clamp_min(1.0)
+    steps = groups.long() * GROUP_STEP + heads.view(-1, *[1] * (groups.dim() - 1)) * HEAD_STEP
+    return ((steps & (PERIOD - 1)).float() * (MAX_IMPORTANCE / PERIOD)).clamp_min(1.0)
 
 
 def take_groups(
     mass: torch.Tensor, chunks: torch.Tensor, budget: int, layer: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The heaviest groups, or some drawn with odds that follow their mass.
+    """Take the groups of the largest mass, or draw groups with probability by mass.
 
-    A budget of the heaviest leaves out what is spread over many groups, and softmax then counts
-    the rest for too much. So groups are drawn (priority sampling: Duffield, Lund and Thorup, 2007):
-    those of the largest ratios of mass to their fixed number are taken. The heaviest are so surely;
-    any other one stands for as many groups like itself as it was unlikely to be drawn: the bound is
-    the first ratio that was not taken. Below 1 / MAX_IMPORTANCE of the bound, none is ever drawn.
+    Top-k alone leaves out mass that is spread over many groups, and the softmax then gives too much
+    weight to the rest. Groups are therefore drawn by priority sampling (Duffield, Lund and Thorup,
+    2007; vAttention, arXiv 2510.05688, also combines top-k and sampling). The priority of a group
+    is its mass divided by its draw number, and the groups of the highest priorities are taken. The
+    first priority that is not taken is the threshold. A group whose mass is so large that it is
+    always taken stands for itself; any other stands for as many groups as its chance of being drawn
+    was small. A group lighter than the threshold / MAX_IMPORTANCE is never drawn.
 
-    Each stratum has the part of the budget that it has of the chunks, and a bound of its own, so
-    that several processors can draw at the same time.
+    Each stratum gets the share of the budget that it has of the chunks and has its own threshold,
+    so that strata can be drawn in parallel.
 
     Args:
-        mass: [kv_heads, blocks, chunks * groups]: of the groups of ``chunks``.
-        chunks: [kv_heads, blocks, chunks], -1 for none; to draw, a column holds one chunk only.
+        mass: [kv_heads, blocks, chunks * groups] mass of the groups of ``chunks``.
+        chunks: [kv_heads, blocks, chunks], -1 for none; to draw, a column must hold one chunk only.
         budget: groups per KV head and block.
-        layer: whose numbers decide; None: the heaviest are taken.
+        layer: selects the draw numbers; None: take the groups of the largest mass.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
         importance: [blocks, kv_heads, n] like ``mass``: how many groups each stands for, from 1 to
-            MAX_IMPORTANCE; 1 for none.
+            MAX_IMPORTANCE; 1 where there is no group.
     """
     per_chunk = mass.shape[2] // max(chunks.shape[2], 1)
     budget = min(budget, mass.shape[2])
@@ -165,7 +165,7 @@ def take_groups(
         best = mass.masked_fill(groups < 0, -1.0).topk(budget)
         taken = groups.gather(2, best.indices).masked_fill(best.values < 0, -1)
         return taken.transpose(0, 1), torch.ones_like(best.values).transpose(0, 1)
-    shape = (*mass.shape[:2], budget + 1)  # the last place is that of what is not taken
+    shape = (*mass.shape[:2], budget + 1)  # what is not taken is written to the last column
     taken = torch.full(shape, -1, dtype=torch.int32, device=mass.device)
     importance = mass.new_ones(shape)
     stratum = chunks.flatten(0, 1).amax(0) % STRATA if chunks.numel() else chunks.new_empty(0)
@@ -177,8 +177,8 @@ def take_groups(
     for s in range(STRATA):
         own = split[:, :, stratum == s].flatten(2)
         groups = _groups_of(chunks[..., stratum == s], per_chunk)
-        odds = own / draw_numbers(layer, mass.shape[0], groups).to(mass.dtype)
-        best = odds.masked_fill(groups < 0, -1.0).topk(min(budget + 1, own.shape[2]))
+        priority = own / draw_numbers(layer, mass.shape[0], groups).to(mass.dtype)
+        best = priority.masked_fill(groups < 0, -1.0).topk(min(budget + 1, own.shape[2]))
         if not best.values.shape[2]:
             continue
         start = ends[s - 1] if s else torch.zeros_like(ends[0])
@@ -186,12 +186,12 @@ def take_groups(
         rank = torch.arange(best.values.shape[2], device=mass.device)
         is_taken = (rank < room) & (best.values >= 0)
         next_one = room.clamp_max(best.values.shape[2] - 1)
-        bound = best.values.gather(2, next_one) * MAX_IMPORTANCE
-        times = (bound / own.gather(2, best.indices)).clamp(1, MAX_IMPORTANCE).nan_to_num(1.0)
+        reach = best.values.gather(2, next_one) * MAX_IMPORTANCE
+        weight = (reach / own.gather(2, best.indices)).clamp(1, MAX_IMPORTANCE).nan_to_num(1.0)
         some_left = counts[s][..., None] * per_chunk > room
-        place = (start[..., None] + rank).where(is_taken, budget)
-        taken.scatter_(2, place, groups.gather(2, best.indices).where(is_taken, -1))
-        importance.scatter_(2, place, times.where(is_taken & some_left, 1.0))
+        column = (start[..., None] + rank).where(is_taken, budget)
+        taken.scatter_(2, column, groups.gather(2, best.indices).where(is_taken, -1))
+        importance.scatter_(2, column, weight.where(is_taken & some_left, 1.0))
     chosen = taken[..., :budget].transpose(0, 1).contiguous()
     return chosen, importance[..., :budget].transpose(0, 1).contiguous()
 
@@ -205,48 +205,40 @@ def _groups_of(chunks: torch.Tensor, per_chunk: int) -> torch.Tensor:
 
 def select_groups(
     queries: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    first_chunk: int,
-    end_chunks: torch.Tensor,
-    budget: int,
-    group_size: int,
-    last_chunk: int | None = None,
+    index: ChunkIndex,
+    chunks: ChunkRange,
+    budget: Budget,
     scale: float = 1.0,
-    always: torch.Tensor | None = None,
+    window_lse: torch.Tensor | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The groups a block of query rows reads, by the token index.
+    """Select the groups that each block of query rows attends to, by the token index.
 
     Args:
         queries: [kv_heads, blocks, rows, head_dim].
-        summaries: [kv_heads, chunks, head_dim].
-        codes: of the token index, as from ``encode_tokens``.
-        scales: of the token index.
-        first_chunk: first chunk that may be chosen from.
-        end_chunks: [blocks] int32: the chunk after the last that may be chosen from.
-        budget: groups per KV head and block.
-        group_size: tokens of a group.
-        last_chunk: none of ``end_chunks`` is larger; None: it is looked for in the tensor.
-        scale: of the attention scores; 1: the queries are scaled already.
-        always: [kv_heads, blocks, rows] ``attention_lse`` of the window, which then counts as mass
-            too; None: only the candidates count.
-        layer: whose numbers decide what is drawn.
+        index: of the layer.
+        chunks: which chunks may be chosen from.
+        budget: how many groups of which size.
+        scale: of the attention scores; 1 where the queries are scaled already.
+        window_lse: [kv_heads, blocks, rows] ``attention_lse`` of the window, whose mass then counts
+            in the normalisation; None: only the candidates count.
+        layer: layer number, which selects the draw numbers.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
         importance: [blocks, kv_heads, n], at least float32: how many groups each stands for.
     """
     kv_heads, blocks = queries.shape[:2]
-    last = int(end_chunks.max()) if last_chunk is None else last_chunk
-    if last <= first_chunk:
+    last = chunks.bound()
+    if last <= chunks.first:
         empty = torch.empty(blocks, kv_heads, 0, dtype=torch.int32, device=queries.device)
         return empty, empty.to(_wide(queries).dtype)
     rows = _wide(queries) * scale
-    centres = summaries[:, None, :last].to(rows.dtype)
+    centres = index.summaries[:, None, :last].to(rows.dtype)
     centre_scores = rows @ centres.transpose(2, 3)
-    chunks = candidate_chunks(kv_heads, first_chunk, end_chunks, last)
-    turned = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
-    mass = score_groups(turned, centre_scores, codes, scales, chunks, group_size, always)
-    return take_groups(mass, chunks, budget, layer)
+    listed = candidate_chunks(kv_heads, chunks)
+    rotated = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
+    mass = score_groups(
+        rotated, centre_scores, index.codes, index.scales, listed, budget.group_size, window_lse
+    )
+    return take_groups(mass, listed, budget.groups, layer)

@@ -1,37 +1,32 @@
-"""The plain torch definition of what ends a decode step."""
+"""The end of a decode step in plain torch."""
 
 import torch
+
+from hga_kernels.arguments import DecodeState, StepResults
 
 
 def finish_step(
     drawn: torch.Tensor,
-    token: torch.Tensor,
-    position: torch.Tensor,
-    step: torch.Tensor,
+    state: DecodeState,
     mass: torch.Tensor,
-    tokens_out: torch.Tensor,
-    masses_out: torch.Tensor,
     counts: torch.Tensor,
-    counts_out: torch.Tensor,
+    results: StepResults,
 ) -> None:
-    """Hand a step's results out and prepare the next step, all in place.
+    """Write the results of a step to the ring and prepare the next step, all in place.
 
     Args:
         drawn: [1] int64: the token that was drawn, negative if none could be.
-        token: [1] int64: becomes that token, 0 if there is none.
-        position: [1] int32: goes up by one.
-        step: [1] int32: number of this step; goes up by one.
-        mass: [groups] float32: attention mass of this step; becomes zero.
-        tokens_out: [ring] int64: row ``step % ring`` receives ``drawn``.
-        masses_out: [ring, groups] float32: row ``step % ring`` receives ``mass``.
-        counts: [2] int64: pages looked for so far that were found, and that were not.
-        counts_out: [ring, 2] int64: row ``step % ring`` receives ``counts``.
+        state: of this step; becomes that of the next: the drawn token (0 if there is none), the
+            next position, the next step.
+        mass: [groups] float32 attention mass of this step; becomes zero.
+        counts: [2] int64 hits and misses of the page cache so far.
+        results: the ring.
     """
-    place = int(step) % len(tokens_out)
-    tokens_out[place] = drawn[0]
-    masses_out[place] = mass
-    counts_out[place] = counts
+    row = int(state.step) % len(results.tokens)
+    results.tokens[row] = drawn[0]
+    results.masses[row] = mass
+    results.counts[row] = counts
     mass.zero_()
-    token.copy_(drawn.clamp_min(0))
-    position += 1
-    step += 1
+    state.token.copy_(drawn.clamp_min(0))
+    state.position.add_(1)
+    state.step.add_(1)

@@ -84,7 +84,9 @@ def test_codes_packed_for_a_gpu_hold_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert tokens.index.codes[0].shape[2:] == (8, 4)
     assert torch.equal(*decoded)
     assert tokens.index.bytes() == slabs.index.bytes()
-    for whole, own in zip(tokens.index.stacked()[2:], entries(tokens.index, 5), strict=True):
+    stacked = tokens.index.stacked
+    arrays = stacked.summaries, stacked.codes, stacked.scales
+    for whole, own in zip(arrays, entries(tokens.index, 5), strict=True):
         assert torch.equal(whole[0, :, :5], own)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hga_engine.attention.router import select
+from hga_kernels import Budget, ChunkRange
 from tests.support.plain_routing import (
     HEAD_DIM,
     SMALL,
@@ -38,13 +39,19 @@ def choose(
     queries: torch.Tensor,
     ends: list[int],
     budget: int,
-    always: torch.Tensor | None = None,
+    window_lse: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Select after one sink chunk."""
-    end_chunks = torch.tensor(ends, dtype=torch.int32)
+    chunks = ChunkRange(1, torch.tensor(ends, dtype=torch.int32), max(ends))
     return select(
-        *(queries, layer.index, 0, 1, end_chunks, max(ends), budget, size_of(layer)),
-        *(layer.router.kind, layer.router.paper_chunks, SCALE, always),
+        queries,
+        layer.index,
+        0,
+        chunks,
+        Budget(budget, size_of(layer)),
+        layer.router,
+        SCALE,
+        window_lse,
     )
 
 
@@ -123,14 +130,14 @@ def test_selection_is_the_rule_read_plainly(
     positions = [tokens - 1, tokens // 2, tokens // 4]
     scored = [[max(p - r, 0) for r in range(rows)] for p in positions]
     ends = [p // 8 for p in positions]
-    always = torch.empty(3, rows, kv_heads * ratio, dtype=torch.float64)
+    window_lse = torch.empty(3, rows, kv_heads * ratio, dtype=torch.float64)
     for block, head in itertools.product(range(3), range(kv_heads)):
         own = scored[block]
         window = always_read(own[-1], layer.router)
         of_window = attended_scores(text, head, own, window, layer.router.group_size)
         part = slice(head * ratio, (head + 1) * ratio)
-        always[block, :, part] = of_window.logsumexp(1).view(rows, ratio)
-    chosen, importance = choose(layer, text.queries[torch.tensor(scored)], ends, budget, always)
+        window_lse[block, :, part] = of_window.logsumexp(1).view(rows, ratio)
+    chosen, importance = choose(layer, text.queries[torch.tensor(scored)], ends, budget, window_lse)
     assert chosen.shape[:2] == (3, kv_heads)
     assert (importance is None) == (router == "paper")
     for block, position in enumerate(positions):

@@ -12,11 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import cpu, reference
+from hga_kernels import Budget, ChunkIndex, ChunkRange, cpu, reference
 from tests.support.kernel_cases import (
     BF16_STEP,
     CHUNK,
-    Index,
     assert_drawn,
     assert_near,
     exact,
@@ -41,14 +40,19 @@ def round_to_int8(rotated: torch.Tensor) -> torch.Tensor:
 
 
 def check_selection(
-    queries: torch.Tensor, index: Index, first: int, ends: torch.Tensor, budget: int, size: int,
-    always: torch.Tensor | None, layer: int,
-) -> None:  # fmt: skip
+    queries: torch.Tensor,
+    index: ChunkIndex,
+    first: int,
+    ends: torch.Tensor,
+    budget: int,
+    size: int,
+    window_lse: torch.Tensor | None,
+    layer: int,
+) -> None:
     """Assert that groups are drawn by the masses of the reference."""
     heads, blocks, rows, dim = queries.shape
-    centres, codes, scales = index
     found = cpu.select_groups(
-        queries, centres, codes, scales, first, ends, budget, size, None, 1.0, always, layer
+        queries, index, ChunkRange(first, ends), Budget(budget, size), 1.0, window_lse, layer
     )
     assert found is not None
     groups, importance = found
@@ -57,11 +61,11 @@ def check_selection(
     if span == 0:
         return
 
-    centre_scores = queries.double() @ centres[:, None, : first + span].double().transpose(2, 3)
-    candidates = reference.candidate_chunks(heads, first, ends, first + span)
+    centre_scores = queries.double() @ index.summaries[:, None, : first + span].double().mT
+    candidates = reference.candidate_chunks(heads, ChunkRange(first, ends, first + span))
     rotated = round_to_int8(queries.double() @ reference.hadamard(dim, torch.float64))
     all_mass = reference.score_groups(
-        rotated, centre_scores, codes, scales, candidates, size, always
+        rotated, centre_scores, index.codes, index.scales, candidates, size, window_lse
     )
     for block in range(blocks):
         for head in range(heads):
@@ -89,12 +93,12 @@ def test_selection_from_many_chunks(size: int, spread: float) -> None:
     """Enough groups that the threshold is searched among maxima; few and many blocks."""
     # Maxima are searched where a stratum has at least 256 groups.
     chunks = 300 if size == 16 else 60
-    centres, codes, scales = index_of(3, chunks, 64, seed=5)
+    index = index_of(3, chunks, 64, seed=5)
     for blocks, rows in ((1, 3), (6, 9), (6, 35)):
         queries = random(3, blocks, rows, 64, seed=blocks).float() / 8 * spread
         ends = torch.full((blocks,), chunks, dtype=torch.int32)
         ends[-1] = chunks - 5
-        check_selection(queries, (centres, codes, scales), 1, ends, 40, size, None, 2)
+        check_selection(queries, index, 1, ends, 40, size, None, 2)
 
 
 @compiled
@@ -114,21 +118,21 @@ def test_select_groups(
     )
     rows = queries_a_block * ratio
     queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
-    always = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
+    window_lse = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
     index = index_of(heads, chunks, dim, seed)
-    check_selection(queries, index, first, ends, budget, size, always, layer)
+    check_selection(queries, index, first, ends, budget, size, window_lse, layer)
 
 
 @compiled
 def test_rounding_queries_to_int8_changes_few_groups() -> None:
     """Nearly the same groups as by the reference, which does not round queries."""
-    centres, codes, scales = index_of(2, 60, 64, seed=7)
+    index = index_of(2, 60, 64, seed=7)
     queries = random(2, 4, 3, 64, seed=9).float() / 4
-    ends = torch.full((4,), 60, dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
+    chunks = ChunkRange(2, torch.full((4,), 60, dtype=torch.int32))
+    found = cpu.select_groups(queries, index, chunks, Budget(192, 2))
     assert found is not None
     groups, importance = found
-    best, expected = reference.select_groups(queries, centres, codes, scales, 2, ends, 192, 2)
+    best, expected = reference.select_groups(queries, index, chunks, Budget(192, 2))
     pairs = zip(groups.flatten(0, 1).tolist(), best.flatten(0, 1).tolist(), strict=True)
     shared = [len(set(a) & set(b)) for a, b in pairs]
     assert sum(shared) >= 0.97 * best.numel()
@@ -137,14 +141,14 @@ def test_rounding_queries_to_int8_changes_few_groups() -> None:
 
 @compiled
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 300.0])
-@pytest.mark.parametrize("where", ["queries", "always"])
+@pytest.mark.parametrize("where", ["queries", "window_lse"])
 def test_nan_and_infinity_select_no_group_outside_the_range(value: float, where: str) -> None:
     """The sampler reports damaged weights, so selection must get through them."""
-    centres, codes, scales = index_of(2, 20, 64, seed=3)
-    queries, always = random(2, 2, 3, 64, seed=4).float(), torch.zeros(2, 2, 3)
-    (queries if where == "queries" else always)[0, 0, 1] = value
-    ends = torch.tensor([20, 15], dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 1, ends, 8, 2, None, 0.1, always, 3)
+    index = index_of(2, 20, 64, seed=3)
+    queries, window_lse = random(2, 2, 3, 64, seed=4).float(), torch.zeros(2, 2, 3)
+    (queries if where == "queries" else window_lse)[0, 0, 1] = value
+    chunks = ChunkRange(1, torch.tensor([20, 15], dtype=torch.int32))
+    found = cpu.select_groups(queries, index, chunks, Budget(8, 2), 0.1, window_lse, 3)
     assert found is not None
     groups, importance = found
     assert groups.shape == importance.shape == (2, 2, 8)
@@ -160,16 +164,16 @@ def test_nan_and_infinity_select_no_group_outside_the_range(value: float, where:
 @compiled
 def test_selection_from_scores_far_apart() -> None:
     """Weights that underflow count as zero, and no result is NaN."""
-    centres, codes, scales = index_of(1, 6, 64, seed=3)
+    index = index_of(1, 6, 64, seed=3)
     queries = random(1, 1, 2, 64, seed=4).float() * 100
     ends = torch.tensor([6], dtype=torch.int32)
-    found = cpu.select_groups(queries, centres, codes, scales, 0, ends, 12, 2)
+    found = cpu.select_groups(queries, index, ChunkRange(0, ends), Budget(12, 2))
     assert found is not None
-    centre_scores = queries.double() @ centres[:, None].double().transpose(2, 3)
+    centre_scores = queries.double() @ index.summaries[:, None].double().mT
     rotated = queries.double() @ reference.hadamard(64, torch.float64)
     chunks = torch.arange(6)[None, None]
     top = {
-        int(reference.score_groups(row, of_row, codes, scales, chunks, 2).argmax())
+        int(reference.score_groups(row, of_row, index.codes, index.scales, chunks, 2).argmax())
         for row, of_row in zip(rotated.split(1, 2), centre_scores.split(1, 2), strict=True)
     }
     assert bool(found[1].isfinite().all())

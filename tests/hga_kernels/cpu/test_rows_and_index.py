@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import cpu, reference
+from hga_kernels import Budget, ChunkIndex, ChunkRange, cpu, reference
 from hga_kernels.cpu import build, library
 from tests.support.kernel_cases import (
     BF16_STEP,
@@ -160,12 +160,15 @@ def test_encode_keys_equal_to_their_centre() -> None:
 def refused() -> dict[str, Any]:
     queries, positions, groups, slots, pool = page_case(32, 1, 2, 1, 2, 3, 40, seed=0, group_size=2)
     pages = positions, groups, slots
-    centres, codes, scales = index_of(1, 2, 32, seed=0)
+    index = index_of(1, 2, 32, seed=0)
+    centres = index.summaries
     rows = random(1, 1, 2, 32).float()
     ends = torch.tensor([2], dtype=torch.int32)
     ones = torch.ones(4, 8)
     keys = random(1, CHUNK, 32)
-    wide_index = random(1, 2, 96), torch.zeros(1, 2, 4, 6, 16, 4, dtype=torch.uint8), scales
+    wide_codes = torch.zeros(1, 2, 4, 6, 16, 4, dtype=torch.uint8)
+    wide_index = ChunkIndex(random(1, 2, 96), wide_codes, index.scales)
+    chunks = ChunkRange(0, ends)
     return {
         "linear of many rows": lambda: cpu.linear(random(17, 8), random(4, 8)),
         "linear of float32": lambda: cpu.linear(torch.ones(1, 8), torch.ones(4, 8)),
@@ -178,13 +181,11 @@ def refused() -> dict[str, Any]:
         "codes for a GPU": lambda: cpu.encode_tokens(keys, centres[:, :1], "tokens"),
         "codes of a small chunk": lambda: cpu.encode_tokens(keys[:, :32], centres[:, :1]),
         "selection in float64": lambda: cpu.select_groups(
-            rows.double(), centres, codes, scales, 0, ends, 4, 2
+            rows.double(), index, chunks, Budget(4, 2)
         ),
-        "selection of groups of 8": lambda: cpu.select_groups(
-            rows, centres, codes, scales, 0, ends, 4, 8
-        ),
+        "selection of groups of 8": lambda: cpu.select_groups(rows, index, chunks, Budget(4, 8)),
         "selection by 96 dimensions": lambda: cpu.select_groups(
-            random(1, 1, 2, 96).float(), *wide_index, 0, ends, 4, 2
+            random(1, 1, 2, 96).float(), wide_index, chunks, Budget(4, 2)
         ),
         "attention in float32": lambda: cpu.attend_pages(
             queries.float(), *pages, pool.float(), 1.0
@@ -220,7 +221,7 @@ def private_library(tmp_path: Path) -> Callable[[int], ctypes.CDLL]:
 
 
 def run_everything(seed: int) -> list[torch.Tensor]:
-    centres, codes, scales = index_of(2, 20, 64, seed)
+    index = index_of(2, 20, 64, seed)
     rows = random(2, 5, 6, 64, seed=seed).float() / 4
     ends = torch.tensor([20, 15, 10, 5, 2], dtype=torch.int32)
     angles = torch.linspace(0, 3, CHUNK * 32).view(CHUNK, 32)
@@ -231,8 +232,8 @@ def run_everything(seed: int) -> list[torch.Tensor]:
         cpu.rotate(random(64, 7, 64, seed=seed), angles.cos(), angles.sin(), 5),
         cpu.gated_silu(random(200, 64, seed=seed)),
         cpu.summarize(keys, angles.cos(), angles.sin()),
-        cpu.encode_tokens(keys, centres[:, :10].contiguous()),
-        cpu.select_groups(rows, centres, codes, scales, 1, ends, 12, 2),
+        cpu.encode_tokens(keys, index.summaries[:, :10].contiguous()),
+        cpu.select_groups(rows, index, ChunkRange(1, ends), Budget(12, 2)),
         cpu.attend_pages(*page_case(64, 2, 3, 4, 8, 9, 120, seed, group_size=2), 0.125, True),
     )
     flat: list[torch.Tensor] = []

@@ -75,7 +75,7 @@ def test_kept_tokens_are_those_of_the_definition(
     token, deepest = sampling.draw(*(argument.to(device) for argument in arguments))
     depths = (logits.max() - logits) / temperature
     kept = (depths * 2**19).int() <= int(deepest)
-    assert torch.equal(kept, reference.keep_tokens(logits, settings, limit))
+    assert torch.equal(kept, reference.nucleus(logits, settings, limit))
     assert kept[0, int(token)]
 
 

@@ -2,30 +2,40 @@
 
 import torch
 
-from hga_kernels import reference
+from hga_kernels import DecodeState, StepResults, reference
 from hga_kernels.gpu.step import finish_step
 
+Arguments = tuple[torch.Tensor, DecodeState, torch.Tensor, torch.Tensor, StepResults]
 
-def state(device: torch.device, drawn: int, step: int, groups: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    values = [
-        torch.tensor([drawn]),
-        torch.tensor([7]),
-        torch.tensor([41], dtype=torch.int32),
-        torch.tensor([step], dtype=torch.int32),
-        torch.rand(groups, generator=generator),
-        torch.full((3,), -5),
-        torch.full((3, groups), torch.nan),
-        torch.tensor([100 + step, 2**40]),
-        torch.full((3, 2), -5),
-    ]
-    return [value.to(device) for value in values]
+
+def arguments_of(device: torch.device, drawn: int, step: int, groups: int) -> Arguments:
+    def number(value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.tensor([value], dtype=dtype, device=device)
+
+    mass = torch.rand(groups, generator=torch.Generator().manual_seed(step)).to(device)
+    return (
+        number(drawn),
+        DecodeState(number(7), number(41, torch.int32), number(step, torch.int32)),
+        mass,
+        torch.tensor([100 + step, 2**40], device=device),
+        StepResults(
+            torch.full((3,), -5, device=device),
+            torch.full((3, groups), torch.nan, device=device),
+            torch.full((3, 2), -5, device=device),
+        ),
+    )
+
+
+def tensors(arguments: Arguments) -> list[torch.Tensor]:
+    drawn, state, mass, counts, results = arguments
+    after = [state.token, state.position, state.step]
+    return [drawn, *after, mass, counts, results.tokens, results.masses, results.counts]
 
 
 def test_results_go_to_the_ring_and_the_next_step_is_ready(device: torch.device) -> None:
     for drawn, step, groups in ((12, 0, 5000), (-1, 4, 1), (3, 8, 2048)):
-        ours, plain = state(device, drawn, step, groups), state(device, drawn, step, groups)
+        ours, plain = (arguments_of(device, drawn, step, groups) for _ in range(2))
         finish_step(*ours)
         reference.finish_step(*plain)
-        for mine, theirs in zip(ours, plain, strict=True):
+        for mine, theirs in zip(tensors(ours), tensors(plain), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)

@@ -118,7 +118,7 @@ def number(value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
 )  # fmt: skip
 def test_kept_tokens_by_hand(top_p: float, top_k: int, kept: list[int]) -> None:
     shares = torch.tensor([[0.25, 0.1, 0.5, 0.15]])
-    found = reference.keep_tokens(shares.log() * 2, settings(2.0, top_p), number(top_k))
+    found = reference.nucleus(shares.log() * 2, settings(2.0, top_p), number(top_k))
     assert found[0].nonzero().flatten().tolist() == kept
 
 

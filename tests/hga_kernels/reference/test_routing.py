@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hga_kernels import reference
+from hga_kernels import Budget, ChunkIndex, ChunkRange, reference
 from tests.support.kernel_cases import assert_drawn
 
 
@@ -186,7 +186,9 @@ def test_chunks_are_indexed_into_given_places(packing: reference.Packing) -> Non
     codes, scales = reference.encode_tokens(keys, summaries, packing)
     places = [torch.full_like(entry, 9).repeat(1, 2, *[1] * (entry.dim() - 2))
               for entry in (summaries, codes, scales)]  # fmt: skip
-    reference.index_chunks(keys, *turns, *[place[:, 2:5] for place in places])
+    cos, sin = turns
+    own = ChunkIndex(*(place[:, 2:5] for place in places))
+    reference.index_chunks(keys, cos, sin, own)
     for place, entry in zip(places, (summaries, codes, scales), strict=True):
         assert torch.equal(place[:, 2:5], entry)
         assert (place[:, :2] == 9).all()
@@ -282,7 +284,7 @@ def test_group_scores_are_the_softmax_over_decoded_keys() -> None:
 def test_chunks_with_most_softmax_weight_are_kept(kept: int) -> None:
     scores = random(2, 3, 4, 9, seed=3)
     ends = torch.tensor([9, 4, 1])
-    chunks = reference.keep_chunks(scores, 2, ends, kept)
+    chunks = reference.top_chunks(scores, ChunkRange(2, ends, scores.shape[3]), kept)
     for head in range(2):
         for block, end in enumerate(ends.tolist()):
             weight = scores[head, block, :, 2:end].softmax(-1).sum(0)
@@ -350,30 +352,28 @@ def test_queries_alike_draw_the_same_groups() -> None:
         assert len(shared) >= 54
 
 
-def test_what_is_read_anyhow_counts_as_mass() -> None:
+def test_the_mass_of_the_window_counts_in_the_normalisation() -> None:
     centres, codes, scales = make_index(2, 12, 32)
     queries = random(2, 1, 5, 32, seed=4)
-    turned = queries @ reference.hadamard(32, queries.dtype)
+    rotated = queries @ reference.hadamard(32, queries.dtype)
     centre_scores = queries @ centres[:, None].transpose(2, 3)
     chunks = torch.arange(2, 12).expand(2, 1, -1)
-    arguments = turned, centre_scores, codes, scales, chunks, 4
+    arguments = rotated, centre_scores, codes, scales, chunks, 4
     mass = reference.score_groups(*arguments)
     nothing = torch.full((2, 1, 5), -math.inf)
     torch.testing.assert_close(reference.score_groups(*arguments, nothing), mass)
     # Where one row alone has other mass, it gives so much less.
     rows = [
-        reference.score_groups(turned[:, :, [r]], centre_scores[:, :, [r]], *arguments[2:])
+        reference.score_groups(rotated[:, :, [r]], centre_scores[:, :, [r]], *arguments[2:])
         for r in range(5)
     ]
     huge = nothing.clone()
     huge[:, :, 0] = 1e4
     torch.testing.assert_close(reference.score_groups(*arguments, huge), sum(rows[1:]))
-    groups, _ = reference.select_groups(
-        queries, centres, codes, scales, 2, torch.tensor([12]), 9, 4, always=huge
-    )
-    others = reference.select_groups(
-        queries[:, :, 1:], centres, codes, scales, 2, torch.tensor([12]), 9, 4
-    )
+    index, allowed = ChunkIndex(centres, codes, scales), ChunkRange(2, torch.tensor([12]))
+    budget = Budget(9, 4)
+    groups, _ = reference.select_groups(queries, index, allowed, budget, window_lse=huge)
+    others = reference.select_groups(queries[:, :, 1:], index, allowed, budget)
     assert torch.equal(groups, others[0])
 
 
@@ -382,7 +382,7 @@ def test_selection_is_by_estimated_mass() -> None:
     queries = random(2, 3, 5, 32, seed=4)
     ends = torch.tensor([12, 7, 2], dtype=torch.int32)
     groups, importance = reference.select_groups(
-        queries, centres, codes, scales, 2, ends, 5, 4, layer=2
+        queries, ChunkIndex(centres, codes, scales), ChunkRange(2, ends), Budget(5, 4), layer=2
     )
     assert groups.shape == importance.shape == (3, 2, 5)
     for block, end in enumerate(ends.tolist()):
@@ -401,8 +401,9 @@ def test_selection_is_by_estimated_mass() -> None:
 def test_nothing_to_choose_from_gives_nothing() -> None:
     centres, codes, scales = make_index(2, 3, 16)
     ends = torch.tensor([2, 0, -4], dtype=torch.int32)
+    index = ChunkIndex(centres, codes, scales)
     groups, importance = reference.select_groups(
-        random(2, 3, 1, 16), centres, codes, scales, 2, ends, 5, 4
+        random(2, 3, 1, 16), index, ChunkRange(2, ends), Budget(5, 4)
     )
     assert groups.shape == importance.shape == (3, 2, 0)
 

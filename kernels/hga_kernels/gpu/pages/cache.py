@@ -1,7 +1,7 @@
-"""K/V pages while tokens are decoded: writing them, the page cache, the window.
+"""K/V pages while tokens are decoded: writing a token, the page cache, the window.
 
-Shapes and meanings are those of ``reference_pages``. Host memory is pinned, and read and written
-in place.
+Shapes are those of ``arguments.LayerPages`` and ``arguments.PageTable``. Host memory is pinned, and
+read and written in place.
 """
 
 import torch
@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from hga_kernels.arguments import CHUNK, Angles, HeadNorms, LayerPages, PageTable, Window
 from hga_kernels.gpu.build import (
     GROUP_SIZES,
     Build,
@@ -18,27 +19,27 @@ from hga_kernels.gpu.build import (
     overlap,
     pick,
 )
-from hga_kernels.gpu.topk import oldest
-from hga_kernels.reference.pages import CHUNK, MISSING, MOST_AGE, WINDOW, Window
+from hga_kernels.gpu.topk import least_recently_used
+from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
 
 _CHUNK = tl.constexpr(CHUNK)
 _MISSING = tl.constexpr(MISSING)
-_MOST_AGE = tl.constexpr(MOST_AGE)
+_MAX_AGE = tl.constexpr(MAX_AGE)
 _STRATA = tl.constexpr(STRATA)
 _IN_USE = tl.constexpr(2**31 - 1)
-"""Later than every step."""
+"""The stamp of a slot that this step uses: later than every step."""
 
 WRITE = {90: Launch({}, warps=1, stages=1)}
 RESOLVE: dict[int, dict[int, Launch]] = {
     512: {90: Launch({}, warps=1, stages=1)},
     2**16: {90: Launch({}, warps=4, stages=1)},
 }
-"""By the most slots of a cache."""
+"""By the largest number of cache slots that each is for."""
 LOAD = {90: Launch({}, warps=4, stages=1)}
 GATHER = {90: Launch({"COLUMNS": 2048}, warps=8, stages=1)}
 CANDIDATES = {
-    "resolve_pages": tuple(Launch({}, warps=w, stages=1) for w in (1, 2, 4, 8)),
+    "resolve_pages": tuple(Launch({}, warps=warps, stages=1) for warps in (1, 2, 4, 8)),
     "gather_rows": tuple(
         Launch({"COLUMNS": columns}, warps=warps, stages=1)
         for columns, warps in ((512, 2), (1024, 4), (2048, 4), (2048, 8))
@@ -65,11 +66,11 @@ def _write_token(
     DIM: tl.constexpr,
     NORM: tl.constexpr,
     SINKS: tl.constexpr,
-    RECENT: tl.constexpr,
     GROUP: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    # One program a head: queries, then keys, then values.
+    # One program per head: queries, then keys, then values.
+    OPEN: tl.constexpr = _CHUNK // GROUP
     if OVERLAPS:
         gdc_launch_dependents()
         gdc_wait()
@@ -103,7 +104,7 @@ def _write_token(
         group = position // GROUP
         inside = (which * GROUP + position % GROUP) * DIM
         page = 2 * GROUP * DIM
-        ring = kv_head * resident_slots + SINKS + group % RECENT
+        ring = kv_head * resident_slots + SINKS + group % OPEN
         at = resident + ring.to(tl.int64) * page + inside + half
         tl.store(at, first)
         tl.store(at + DIM // 2, second)
@@ -119,43 +120,37 @@ def _write_token(
 
 def write_token(
     heads: torch.Tensor,
-    q_norm: torch.Tensor | None,
-    k_norm: torch.Tensor | None,
-    eps: float,
-    cos_table: torch.Tensor,
-    sin_table: torch.Tensor,
+    norms: HeadNorms,
+    angles: Angles,
     position: torch.Tensor,
-    resident: torch.Tensor,
-    host: torch.Tensor,
-    num_query_heads: int,
-    num_kv_heads: int,
-    window: Window = WINDOW,
+    pages: LayerPages,
 ) -> torch.Tensor | None:
-    """See ``reference.write_token``."""
-    dim = resident.shape[-1]
-    if not _takes(resident) or cos_table.dtype != torch.float32:
+    """See ``reference.write_token``; None for pages that the kernel does not take."""
+    resident, host = pages.resident, pages.host
+    if not _takes(resident) or angles.cos.dtype != torch.float32:
         return None
+    num_kv_heads, slots, _, group_size, dim = resident.shape
+    num_query_heads = heads.numel() // dim - 2 * num_kv_heads
     queries = heads.new_empty(num_query_heads, dim)
     _write_token[(num_query_heads + 2 * num_kv_heads,)](
         heads,
-        q_norm,
-        k_norm,
-        cos_table,
-        sin_table,
+        norms.queries,
+        norms.keys,
+        angles.cos,
+        angles.sin,
         position,
         resident,
         host,
         queries,
-        eps,
+        norms.eps,
         num_query_heads,
         num_kv_heads,
-        resident.shape[1],
+        slots,
         host.shape[0] // num_kv_heads,
         DIM=dim,
-        NORM=q_norm is not None,
-        SINKS=window.sinks,
-        RECENT=window.recent,
-        GROUP=resident.shape[3],
+        NORM=norms.queries is not None,
+        SINKS=pages.window.sinks,
+        GROUP=group_size,
         **overlap(heads.device),
         **pick(WRITE, capability(heads.device)).options(),
     )
@@ -164,7 +159,7 @@ def write_token(
 
 @triton.jit
 def slots_of(stratum, SLOTS: tl.constexpr):
-    """The slots of a stratum; there are SLOTS or fewer in the cache."""
+    """Return the cache slots of a stratum; SLOTS is at least as many as it has."""
     return tl.arange(0, SLOTS) * _STRATA + stratum
 
 
@@ -172,8 +167,8 @@ def slots_of(stratum, SLOTS: tl.constexpr):
 def mark_used(known, listed, stamps, step, counts):
     """Count hits and misses of one stratum, and mark the slots that this step uses.
 
-    Args: ``known`` are cache slots or -1, ``listed`` which of them are wanted; ``stamps`` of the
-    head. Returns: the number of misses. Where there are some, ``give_slots`` has to follow.
+    Args: ``known``: cache slots or -1; ``listed``: which of them are chosen; ``stamps``: of the
+    KV head. Returns: the number of misses. Unless it is zero, ``give_slots`` must follow.
     """
     hit = listed & (known >= 0)
     misses = tl.sum((listed & (known < 0)).to(tl.int32), 0)
@@ -189,7 +184,7 @@ def give_slots(
     slot,
     old,
     groups,
-    places,
+    slots,
     table,
     owner,
     stamps,
@@ -198,40 +193,41 @@ def give_slots(
     cache_slots,
     BUDGET: tl.constexpr,
 ):
-    """Give the missing groups of one stratum of a KV head the slots least recently used.
+    """Give the missing groups of one stratum of a KV head the least recently used slots.
 
-    Args: ``slot`` are those of the stratum, from ``slots_of``, ``old`` the groups in them;
-    ``groups`` and ``places`` are its part, the other pointers those of the head. ``places`` hold
-    the slots of groups that are there and -1. ``BUDGET`` is a power of two, at least ``budget``.
+    Args: ``slot``: the slots of the stratum, from ``slots_of``; ``old``: the groups in them;
+    ``groups`` and ``slots``: pointers to the stratum's part of the selection, where ``slots`` holds
+    the slots of cached groups and -1 for missing ones; ``table``, ``owner`` and ``stamps``: of the
+    KV head. BUDGET is a power of two, at least ``budget``.
     """
-    # Groups, places and stamps were written by other threads.
+    # Groups, slots and stamps were written by other threads.
     tl.debug_barrier()
     lane = tl.arange(0, BUDGET)
     group = tl.load(groups + lane, mask=lane < budget, other=-1)
-    place = tl.load(places + lane, mask=lane < budget, other=-1)
+    cached = tl.load(slots + lane, mask=lane < budget, other=-1)
     stamp = tl.load(stamps + slot, mask=slot < cache_slots, other=_IN_USE)
-    missing = (group >= 0) & (place < 0)
+    missing = (group >= 0) & (cached < 0)
     nth = tl.cumsum(missing.to(tl.int32), 0) - 1
-    age = tl.minimum(step - tl.minimum(stamp, step - 1), _MOST_AGE)
+    age = tl.minimum(step - tl.minimum(stamp, step - 1), _MAX_AGE)
     usable = (slot < cache_slots) & (stamp != _IN_USE)
-    reused, rank = oldest(age, usable, misses)
+    reused, rank = least_recently_used(age, usable, misses)
     tl.store(table + old, -1, mask=reused & (old >= 0))
     tl.store(stamps + slot, step, mask=reused | ((slot < cache_slots) & (stamp == _IN_USE)))
-    # The n-th slot meets the n-th missing group through memory.
+    # The n-th reused slot goes to the n-th missing group, by way of memory.
     tl.debug_barrier()
-    tl.store(places + rank, slot, mask=reused)
+    tl.store(slots + rank, slot, mask=reused)
     tl.debug_barrier()
-    given = tl.load(places + nth, mask=missing, other=0)
+    given = tl.load(slots + nth, mask=missing, other=0)
     tl.store(owner + given, group, mask=missing)
     tl.store(table + group, given, mask=missing)
     tl.debug_barrier()
-    tl.store(places + lane, tl.where(missing, given | _MISSING, place), mask=lane < budget)
+    tl.store(slots + lane, tl.where(missing, given | _MISSING, cached), mask=lane < budget)
 
 
 @triton.jit
 def _resolve_pages(
     groups,
-    places,
+    slots,
     table,
     owner,
     stamps,
@@ -246,68 +242,70 @@ def _resolve_pages(
 ):
     head = tl.program_id(0)
     groups += head * budget
-    places += head * budget
+    slots += head * budget
     table += head * max_groups
     owner += head * cache_slots
     stamps += head * cache_slots
     lane = tl.arange(0, BUDGET)
     group = tl.load(groups + lane, mask=lane < budget, other=-1)
     step = tl.load(step_at)
-    place = tl.load(table + group, mask=group >= 0, other=-1)
-    # One stratum after the other, as all may be mixed.
+    found = tl.load(table + group, mask=group >= 0, other=-1)
+    # Groups may come in any order, so every stratum looks at all of them.
     for stratum in range(_STRATA):
         own = (group >= 0) & (group // per_chunk % _STRATA == stratum)
         slot = slots_of(stratum, SLOTS)
         old = tl.load(owner + slot, mask=slot < cache_slots, other=-1)
-        tl.store(places + lane, tl.where(own, place, 0), mask=lane < budget)
-        misses = mark_used(place, own, stamps, step, counts)
+        tl.store(slots + lane, tl.where(own, found, 0), mask=lane < budget)
+        misses = mark_used(found, own, stamps, step, counts)
         if misses > 0:
             give_slots(
-                *(misses, slot, old, groups, places, table, owner, stamps, step, budget),
-                *(cache_slots, BUDGET),
+                misses,
+                slot,
+                old,
+                groups,
+                slots,
+                table,
+                owner,
+                stamps,
+                step,
+                budget,
+                cache_slots,
+                BUDGET,
             )
             tl.debug_barrier()
-            place = tl.where(own, tl.load(places + lane, lane < budget, -1), place)
+            found = tl.where(own, tl.load(slots + lane, lane < budget, -1), found)
             tl.debug_barrier()
-    tl.store(places + lane, place, mask=lane < budget)
+    tl.store(slots + lane, found, mask=lane < budget)
 
 
 def padded_slots(cache_slots: int, warps: int) -> int:
-    """``SLOTS`` of ``slots_of`` for a program of so many warps."""
+    """Return SLOTS of ``slots_of``: a power of two, at least one slot per thread."""
     return max(int(triton.next_power_of_2(-(-cache_slots // STRATA))), 32 * warps)
 
 
-def resolve_pages(
-    groups: torch.Tensor,
-    table: torch.Tensor,
-    owner: torch.Tensor,
-    stamps: torch.Tensor,
-    step: torch.Tensor,
-    counts: torch.Tensor,
-    per_chunk: int,
-) -> torch.Tensor | None:
+def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> torch.Tensor:
     """See ``reference.resolve_pages``."""
     kv_heads, budget = groups.shape
-    cache_slots = owner.shape[1]
-    places = torch.empty_like(groups)
+    cache_slots = cache.owner.shape[1]
+    slots = torch.empty_like(groups)
     launch = pick(launches_for(RESOLVE, cache_slots), capability(groups.device))
     _resolve_pages[(kv_heads,)](
         groups,
-        places,
-        table,
-        owner,
-        stamps,
-        step,
-        counts,
+        slots,
+        cache.table,
+        cache.owner,
+        cache.stamps,
+        cache.step,
+        cache.counts,
         budget,
         cache_slots,
-        table.shape[1],
+        cache.table.shape[1],
         per_chunk,
         BUDGET=triton.next_power_of_2(budget),
         SLOTS=padded_slots(cache_slots, launch.warps),
         **launch.options(),
     )
-    return places
+    return slots
 
 
 @triton.jit
@@ -319,7 +317,6 @@ def _load_window(
     resident_slots,
     SIZE: tl.constexpr,
     SINKS: tl.constexpr,
-    RECENT: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     slot, head, layer = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -327,10 +324,8 @@ def _load_window(
     position = tl.load(position_at)
     group = slot
     if slot >= SINKS:
-        # The one group of the window's span that the ring holds there. A chunk that has just been
-        # closed is to be indexed from there.
-        first = (tl.maximum(position - 1, 0) // _CHUNK + 1) * (_CHUNK // GROUP) - RECENT
-        group = first + ((slot - SINKS - first) % RECENT + RECENT) % RECENT
+        # The chunk of the last token: one that has just been closed is indexed from here.
+        group = tl.maximum(position - 1, 0) // _CHUNK * (_CHUNK // GROUP) + slot - SINKS
     if (group >= 0) & (group * GROUP < position):
         element = tl.arange(0, SIZE)
         source = row.to(tl.int64) * max_groups + group
@@ -339,9 +334,9 @@ def _load_window(
 
 
 def load_window(
-    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window = WINDOW
+    host: torch.Tensor, resident: torch.Tensor, position: torch.Tensor, window: Window
 ) -> bool | None:
-    """See ``reference.load_window``; True when it has done so."""
+    """See ``reference.load_window``; True, or None for pages that the kernel does not take."""
     layers, kv_heads, slots, _, group, dim = resident.shape
     if not _takes(resident):
         return None
@@ -353,7 +348,6 @@ def load_window(
         slots,
         SIZE=2 * group * dim,
         SINKS=window.sinks,
-        RECENT=window.recent,
         GROUP=group,
         **pick(LOAD, capability(resident.device)).options(),
     )
@@ -362,18 +356,18 @@ def load_window(
 
 @triton.jit
 def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64)
+    target = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    row = tl.load(ids + place)
+    row = tl.load(ids + target)
     known = tl.where((row >= 0) & (row < rows), size, 0)
     values = tl.load(table + row * size + column, mask=column < known, other=float("nan"))
-    tl.store(out + place * size + column, values, mask=column < size)
+    tl.store(out + target * size + column, values, mask=column < size)
 
 
 def gather_rows(
     table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
 ) -> torch.Tensor | None:
-    """See ``reference.gather_rows``; ``out`` [n, size] is contiguous."""
+    """See ``reference.gather_rows``; ``out`` must be contiguous. None for a strided table."""
     if not table.is_contiguous():
         return None
     rows, size = table.shape
@@ -388,7 +382,7 @@ def gather_rows(
 
 
 def _takes(pages: torch.Tensor) -> bool:
-    """Whether these are bf16 pages of a size the kernels take."""
+    """Tell whether these are bf16 pages of a size that the kernels take."""
     dim = pages.shape[-1]
     sizes = pages.shape[-2] in GROUP_SIZES and dim & (dim - 1) == 0 and dim >= 16
     return pages.dtype == torch.bfloat16 and sizes
@@ -406,7 +400,7 @@ _NO_NORM = {"NORM": False, "q_norm": None, "k_norm": None}
 
 
 def _builds(group: int) -> tuple[Build, ...]:
-    window = {"SINKS": 64 // group, "RECENT": 64 // group, "GROUP": group}
+    window = {"SINKS": CHUNK // group, "GROUP": group}
     token = {**window, "OVERLAPS": True}
     return (
         Build(
@@ -427,7 +421,7 @@ def _builds(group: int) -> tuple[Build, ...]:
             f"resolve_pages/{group}",
             _resolve_pages,
             {
-                **dict.fromkeys(("groups", "places", "table", "owner", "stamps"), "*i32"),
+                **dict.fromkeys(("groups", "slots", "table", "owner", "stamps"), "*i32"),
                 "step_at": "*i32",
                 "counts": "*i64",
                 **dict.fromkeys(("budget", "cache_slots", "max_groups", "per_chunk"), "i32"),
@@ -459,4 +453,4 @@ BUILDS = (
         GATHER,
     ),
 )
-"""In groups of 16 and of 2 tokens."""
+"""For groups of 16 and of 2 tokens."""

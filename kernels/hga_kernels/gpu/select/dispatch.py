@@ -1,4 +1,4 @@
-"""Which groups a block of query rows reads: see ``reference.select_groups``."""
+"""The selection of groups for blocks of query rows, see ``reference.select_groups``."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,21 +7,22 @@ from typing import Any
 import torch
 import triton
 
+from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange
 from hga_kernels.gpu.build import GROUP_SIZES, capability, launches_for, pick
 from hga_kernels.gpu.select.block import (
     CENTRE_TILE,
     choose_kernel,
+    quantise_rows_kernel,
     score_chunks_kernel,
     score_groups_kernel,
-    turn_rows_kernel,
     weigh_kernel,
 )
 from hga_kernels.gpu.select.launches import (
     CENTRE_LAUNCHES,
     CHOOSE_LAUNCHES,
-    LEAST_BYTES,
+    MIN_BYTES,
+    QUANTISE_LAUNCHES,
     SCORE_LAUNCHES,
-    TURN_LAUNCHES,
     WEIGH_LAUNCHES,
     unit_rows_for,
 )
@@ -31,29 +32,27 @@ from hga_kernels.reference.index import packing_of
 from hga_kernels.reference.selection import STRATA
 
 _MAX_CHUNKS = 4096
-_LEAST_PLACES = 1024
-"""To choose from at a time, so that fewer kernels are compiled."""
-_CHUNK = 64
+"""Chunks of an index that the kernels take: 262,144 tokens."""
+_MIN_STRATUM_GROUPS = 1024
+"""Strata are padded to at least so many groups, so that fewer kernels are compiled."""
 
 
 @dataclass(frozen=True)
 class _Work:
-    """A selection of several blocks, or of a part of them, and what all its kernels share."""
+    """A selection for several blocks, or a part of them: what all its kernels share."""
 
     queries: torch.Tensor  # [kv_heads, blocks, rows, dim]
-    end_chunks: torch.Tensor  # [blocks]
-    summaries: torch.Tensor
-    codes: torch.Tensor
-    scales: torch.Tensor
+    end_chunks: torch.Tensor  # [blocks] int32
+    index: ChunkIndex
     group_size: int
     first_chunk: int
     last_chunk: int
     log_scale: float
     ints: torch.Tensor  # [units, unit_rows, 4, bytes] int8
     starts: torch.Tensor  # [units, unit_rows] int32
-    steps: torch.Tensor  # [units, unit_rows]
-    always: torch.Tensor | None  # [pairs, rows]; None: it does not count
-    masses: torch.Tensor  # [pairs, groups]
+    steps: torch.Tensor  # [units, unit_rows] float32
+    window_lse: torch.Tensor | None  # [pairs, rows] float32; None: it does not count
+    masses: torch.Tensor  # [pairs, groups] float32
 
     @property
     def heads(self) -> int:
@@ -81,7 +80,7 @@ class _Work:
 
     @property
     def per_chunk(self) -> int:
-        return _CHUNK // self.group_size
+        return CHUNK // self.group_size
 
     @property
     def runs(self) -> int:
@@ -89,11 +88,11 @@ class _Work:
 
     @property
     def most_runs(self) -> int:
-        """A power of two that holds for the whole index, so that fewer kernels are compiled."""
-        return int(triton.next_power_of_2(-(-self.codes.shape[1] // CENTRE_TILE)))
+        """Runs of the whole index; a power of two, so that fewer kernels are compiled."""
+        return int(triton.next_power_of_2(-(-self.index.codes.shape[1] // CENTRE_TILE)))
 
     def blocks(self, first: int, last: int) -> "_Work":
-        """The part from one block to another."""
+        """Return the part of the blocks from ``first`` up to ``last``."""
         pairs = slice(first * self.heads, last * self.heads)
         units = slice(pairs.start * self.tiles, pairs.stop * self.tiles)
         return replace(
@@ -103,7 +102,7 @@ class _Work:
             ints=self.ints[units],
             starts=self.starts[units],
             steps=self.steps[units],
-            always=None if self.always is None else self.always[pairs],
+            window_lse=None if self.window_lse is None else self.window_lse[pairs],
             masses=self.masses[pairs],
         )
 
@@ -111,104 +110,91 @@ class _Work:
         return torch.empty(shape, dtype=dtype, device=self.queries.device)
 
     def query_arguments(self) -> tuple[Any, ...]:
-        """Scale, counts and strides of the queries, as two kernels take them."""
+        """Return scale, counts and strides of the queries, as two of the kernels take them."""
         head, block, row, _ = self.queries.stride()
         return (self.log_scale, self.heads, self.tiles, self.rows, head // row, block // row)
 
 
 def select_groups(
     queries: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    first_chunk: int,
-    end_chunks: torch.Tensor,
-    budget: int,
-    group_size: int,
-    last_chunk: int | None = None,
+    index: ChunkIndex,
+    chunks: ChunkRange,
+    budget: Budget,
     scale: float = 1.0,
-    always: torch.Tensor | None = None,
+    window_lse: torch.Tensor | None = None,
     layer: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """8-bit queries by 2-bit codes on tensor cores; always ``budget`` places.
+    """See ``reference.select_groups``: 8-bit queries by 2-bit codes on tensor cores.
 
-    Unless ``last_chunk`` is None it can be captured in a CUDA graph.
+    The result has ``budget.groups`` columns even where fewer groups may be chosen. It can be
+    captured in a CUDA graph unless ``chunks.last`` is None.
+
+    Returns:
+        None for tensors that the kernels do not take.
     """
     kv_heads, blocks, rows, dim = queries.shape
-    if not takes(queries, summaries, codes, scales, group_size):
+    if not takes(queries, index, budget.group_size):
         return None
-    last = int(end_chunks.max()) if last_chunk is None else last_chunk
-    last = min(last, codes.shape[1])
-    span = last - first_chunk
-    if span <= 0:
-        groups = end_chunks.new_full((blocks, kv_heads, budget), -1, dtype=torch.int32)
+    last = min(chunks.bound(), index.codes.shape[1])
+    if last <= chunks.first:
+        shape = (blocks, kv_heads, budget.groups)
+        groups = chunks.ends.new_full(shape, -1, dtype=torch.int32)
         return groups, torch.ones_like(groups, dtype=torch.float32)
     queries = queries.contiguous()
-    always = None if always is None else always.float().contiguous()
-    end_chunks = end_chunks.to(torch.int32)
+    window_lse = None if window_lse is None else window_lse.float().contiguous()
+    chunks = ChunkRange(chunks.first, chunks.ends.to(torch.int32), last)
     if blocks == 1 and rows <= MAX_ROWS:
-        return select_few(
-            *(queries, summaries, codes, scales, first_chunk, end_chunks, budget),
-            *(group_size, last, scale, queries.is_cuda, None, always, layer),
-        )
+        return select_few(queries, index, chunks, budget, scale, window_lse, layer)
     unit_rows = unit_rows_for(rows)
     pairs, units = blocks * kv_heads, blocks * kv_heads * -(-rows // unit_rows)
-    groups_held = last * (_CHUNK // group_size)
+    all_groups = last * (CHUNK // budget.group_size)
 
     def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=queries.device)
 
     work = _Work(
         queries,
-        end_chunks,
-        summaries,
-        codes,
-        scales,
-        group_size,
-        first_chunk,
+        chunks.ends,
+        index,
+        budget.group_size,
+        chunks.first,
         last,
         scale * math.log2(math.e),
-        ints=empty(torch.int8, units, unit_rows, 4, max(dim // 4, LEAST_BYTES)),
+        ints=empty(torch.int8, units, unit_rows, 4, max(dim // 4, MIN_BYTES)),
         starts=empty(torch.int32, units, unit_rows),
         steps=empty(torch.float32, units, unit_rows),
-        always=None if always is None else always.transpose(0, 1).flatten(0, 1),
-        masses=empty(torch.float32, pairs, groups_held),
+        window_lse=None if window_lse is None else window_lse.transpose(0, 1).flatten(0, 1),
+        masses=empty(torch.float32, pairs, all_groups),
     )
-    _turn_rows(work)
-    unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * groups_held)
+    _quantise_rows(work)
+    unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * all_groups)
     step = max(1, SELECTION_BYTES // (unit_bytes * kv_heads * work.tiles))
     for first in range(0, blocks, step):
-        _weigh_groups(work.blocks(first, first + step))
-    groups = empty(torch.int32, blocks, kv_heads, budget)
-    importance = empty(torch.float32, blocks, kv_heads, budget)
+        _compute_masses(work.blocks(first, first + step))
+    groups = empty(torch.int32, blocks, kv_heads, budget.groups)
+    importance = empty(torch.float32, blocks, kv_heads, budget.groups)
     _choose(work, groups, importance, layer)
     return groups, importance
 
 
-def takes(
-    queries: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    group_size: int,
-) -> bool:
-    """Whether these are a selection's tensors of a kind and size that the kernels take."""
+def takes(queries: torch.Tensor, index: ChunkIndex, group_size: int) -> bool:
+    """Tell whether the kernels take tensors of these types and sizes."""
     dim = queries.shape[3]
     return (
-        packing_of(codes, scales) == "tokens"
+        packing_of(index.codes, index.scales) == "tokens"
         and group_size in GROUP_SIZES
-        and scales.shape[2] == _CHUNK
+        and index.scales.shape[2] == CHUNK
         and dim & (dim - 1) == 0
         and 16 <= dim <= 256
-        and codes.shape[1] <= _MAX_CHUNKS
+        and index.codes.shape[1] <= _MAX_CHUNKS
         and queries.dtype in (torch.bfloat16, torch.float32)
-        and summaries.dtype == torch.bfloat16
+        and index.summaries.dtype == torch.bfloat16
     )
 
 
-def _turn_rows(work: _Work) -> None:
+def _quantise_rows(work: _Work) -> None:
     """Fill ``ints``, ``starts`` and ``steps``."""
-    turn_rows_kernel[(work.units,)](
+    quantise_rows_kernel[(work.units,)](
         work.queries,
         work.ints,
         work.starts,
@@ -217,29 +203,29 @@ def _turn_rows(work: _Work) -> None:
         ROWS=work.unit_rows,
         QUARTER=work.queries.shape[3] // 4,
         WIDTH=work.ints.shape[3],
-        **pick(TURN_LAUNCHES, capability()).options(),
+        **pick(QUANTISE_LAUNCHES, capability()).options(),
     )
 
 
-def _weigh_groups(work: _Work) -> None:
-    """Fill ``masses`` of a part."""
+def _compute_masses(work: _Work) -> None:
+    """Fill ``masses`` of a part of the blocks."""
     centres, peaks = _score_chunks(work)
     _weigh(work, *_score_groups(work, centres, peaks))
 
 
 def _score_chunks(work: _Work) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centre scores [units, chunks, rows], and their peaks [units, runs, rows]."""
+    """Return centre scores [units, chunks, rows] and their peaks [units, runs, rows], float32."""
     centres = work.empty(work.units, work.runs * CENTRE_TILE, work.unit_rows)
     peaks = work.empty(work.units, work.runs, work.unit_rows)
     score_chunks_kernel[(work.runs, work.units)](
         work.queries,
-        work.summaries,
+        work.index.summaries,
         work.end_chunks,
         centres,
         peaks,
         *work.query_arguments(),
         work.first_chunk,
-        work.summaries.shape[1],
+        work.index.summaries.shape[1],
         work.runs,
         ROWS=work.unit_rows,
         DIM=work.queries.shape[3],
@@ -252,7 +238,7 @@ def _score_chunks(work: _Work) -> tuple[torch.Tensor, torch.Tensor]:
 def _score_groups(
     work: _Work, centres: torch.Tensor, peaks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of groups [units, groups, rows] bf16, and their sums [units, spans, rows]."""
+    """Return weights of groups [units, groups, rows] bf16 and their sums [units, spans, rows]."""
     launch = pick(SCORE_LAUNCHES[work.unit_rows], capability())
     spans = -(-work.last_chunk // launch.sizes["SPAN"])
     sums = work.empty(work.units, work.masses.shape[1], work.unit_rows, dtype=torch.bfloat16)
@@ -263,17 +249,17 @@ def _score_groups(
         work.steps,
         centres,
         peaks,
-        work.codes,
-        work.scales,
+        work.index.codes,
+        work.index.scales,
         work.end_chunks,
         sums,
         totals,
-        sums if work.always is None else work.always,
+        sums if work.window_lse is None else work.window_lse,
         work.heads,
         work.tiles,
         work.rows,
         work.first_chunk,
-        work.codes.shape[1],
+        work.index.codes.shape[1],
         work.runs,
         work.last_chunk,
         spans,
@@ -284,17 +270,17 @@ def _score_groups(
         TILE=CENTRE_TILE,
         RUNS=work.most_runs,
         PACKED=work.queries.is_cuda,
-        ALWAYS=work.always is not None,
+        WITH_WINDOW=work.window_lse is not None,
         **launch.options(),
     )
     return sums, totals
 
 
 def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
-    """Fill ``masses`` with the shares of groups, added over rows."""
+    """Fill ``masses``: normalise the weights of groups and add them up over rows."""
     launch = pick(WEIGH_LAUNCHES, capability())
-    places, runs = work.masses.shape[1], totals.shape[1]
-    weigh_kernel[(-(-places // launch.sizes["BLOCK"]), work.pairs)](
+    all_groups, runs = work.masses.shape[1], totals.shape[1]
+    weigh_kernel[(-(-all_groups // launch.sizes["BLOCK"]), work.pairs)](
         weights,
         totals,
         work.end_chunks,
@@ -304,7 +290,7 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
         work.rows,
         work.first_chunk,
         runs,
-        places,
+        all_groups,
         ROWS=work.unit_rows,
         RUNS=max(work.most_runs, triton.next_power_of_2(runs)),
         PER_CHUNK=work.per_chunk,
@@ -313,10 +299,10 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
 
 
 def _choose(work: _Work, groups: torch.Tensor, importance: torch.Tensor, layer: int) -> None:
-    """Draw the groups of each pair, as many as ``groups`` has places for."""
-    places, budget = work.masses.shape[1], groups.shape[-1]
-    of_stratum = -(-places // (work.per_chunk * STRATA)) * work.per_chunk
-    padded = max(int(triton.next_power_of_2(of_stratum)), _LEAST_PLACES)
+    """Draw the groups of each pair, as many as ``groups`` has columns."""
+    all_groups, budget = work.masses.shape[1], groups.shape[-1]
+    of_stratum = -(-all_groups // (work.per_chunk * STRATA)) * work.per_chunk
+    padded = max(int(triton.next_power_of_2(of_stratum)), _MIN_STRATUM_GROUPS)
     choose_kernel[(work.pairs, STRATA)](
         work.masses,
         work.end_chunks,
@@ -324,10 +310,10 @@ def _choose(work: _Work, groups: torch.Tensor, importance: torch.Tensor, layer: 
         importance,
         work.heads,
         work.first_chunk,
-        places,
+        all_groups,
         budget,
         layer * work.heads,
-        PLACES=padded,
+        COUNT=padded,
         BUDGET=triton.next_power_of_2(budget),
         PER_CHUNK=work.per_chunk,
         **pick(launches_for(CHOOSE_LAUNCHES, padded), capability()).options(),

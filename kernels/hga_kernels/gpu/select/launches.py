@@ -1,28 +1,29 @@
-"""How the kernels of the selection for blocks are launched; the forms that all are built in."""
+"""Launches of the selection's kernels for blocks, and the forms in which all are built."""
 
 import triton
 
+from hga_kernels.arguments import CHUNK
 from hga_kernels.gpu.build import Build, Launch, launches_for
 from hga_kernels.gpu.select import step as selection_step
 from hga_kernels.gpu.select.block import (
     CENTRE_TILE,
     choose_kernel,
+    quantise_rows_kernel,
     score_chunks_kernel,
     score_groups_kernel,
-    turn_rows_kernel,
     weigh_kernel,
 )
 from hga_kernels.reference.selection import STRATA
 
-LEAST_BYTES = 16
-"""Of a quarter of a query or a token, padded with zeros."""
+MIN_BYTES = 16
+"""Bytes that a quarter of a query or a token is padded to with zeros."""
 
 
 def _score_launch(warps: int, registers: int = 0) -> Launch:
     return Launch({"SPAN": 32}, warps=warps, stages=3, registers=registers)
 
 
-TURN_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
+QUANTISE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 CENTRE_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
 WEIGH_LAUNCHES = {90: Launch({"BLOCK": 64}, warps=8), 120: Launch({"BLOCK": 64}, warps=8)}
 CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
@@ -30,14 +31,14 @@ CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
     4096: {90: Launch({}, warps=8), 120: Launch({}, warps=8)},
     2**14: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
 }
-"""By the most places of a stratum."""
+"""By the largest number of groups in a stratum that each is for."""
 SCORE_LAUNCHES: dict[int, dict[int, Launch]] = {
     16: {90: _score_launch(1), 120: _score_launch(1)},
     32: {90: _score_launch(1), 120: _score_launch(1)},
     64: {90: _score_launch(4), 120: _score_launch(4)},
     128: {90: _score_launch(4), 120: _score_launch(4)},
 }
-"""By rows of a unit."""
+"""By query rows of a unit."""
 
 CANDIDATES = {
     "score_groups 128": tuple(
@@ -67,27 +68,25 @@ CANDIDATES = {
 
 
 def unit_rows_for(rows: int) -> int:
-    """Rows of a unit, where a block has ``rows``."""
+    """Return the query rows of a unit, given those of a block."""
     return min(max(int(triton.next_power_of_2(rows)), 16), 128)
 
 
 _COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
-
-
 _SCORED = {"peaks": "*fp32", "totals": "*fp32", "end_chunks": "*i32"}
 _WEIGHED = {
     **dict.fromkeys(("masses", "totals"), "*fp32"),
     "end_chunks": "*i32",
-    **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "runs", "places"), "i32"),
+    **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "runs", "all_groups"), "i32"),
 }
 
 
 def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
     quarter = dim // 4
     counts = dict.fromkeys(_COUNTS, "i32")
-    turn = Build(
-        f"turn_rows {model}",
-        turn_rows_kernel,
+    quantise = Build(
+        f"quantise_rows {model}",
+        quantise_rows_kernel,
         {
             "queries": "*bf16",
             "ints": "*i8",
@@ -96,8 +95,8 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
             "scale": "fp32",
             **counts,
         },
-        TURN_LAUNCHES,
-        {"ROWS": unit_rows_for(rows), "QUARTER": quarter, "WIDTH": max(quarter, LEAST_BYTES)},
+        QUANTISE_LAUNCHES,
+        {"ROWS": unit_rows_for(rows), "QUARTER": quarter, "WIDTH": max(quarter, MIN_BYTES)},
     )
     centres = Build(
         f"score_chunks {model}",
@@ -115,7 +114,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
         {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
     )
     grouped = (build for group in (16, 2) for build in _group_builds(dim, rows, model, group))
-    return (turn, centres, *grouped)
+    return (quantise, centres, *grouped)
 
 
 def _group_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
@@ -132,19 +131,19 @@ def _group_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, .
             "sums": "*bf16",
             **_SCORED,
             **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "capacity"), "i32"),
-            **dict.fromkeys(("runs", "places", "spans"), "i32"),
-            "always": "*fp32",
+            **dict.fromkeys(("runs", "last_chunk", "spans"), "i32"),
+            "window_lse": "*fp32",
         },
         SCORE_LAUNCHES[unit_rows_for(rows)],
         {
             "ROWS": unit_rows_for(rows),
             "GROUP": group,
             "QUARTER": dim // 4,
-            "WIDTH": max(dim // 4, LEAST_BYTES),
+            "WIDTH": max(dim // 4, MIN_BYTES),
             "TILE": CENTRE_TILE,
             "RUNS": 16,
             "PACKED": True,
-            "ALWAYS": True,
+            "WITH_WINDOW": True,
         },
     )
     weighing = Build(
@@ -152,17 +151,13 @@ def _group_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, .
         weigh_kernel,
         {"values": "*bf16", **_WEIGHED},
         WEIGH_LAUNCHES,
-        {
-            "ROWS": unit_rows_for(rows),
-            "RUNS": 16,
-            "PER_CHUNK": 64 // group,
-        },
+        {"ROWS": unit_rows_for(rows), "RUNS": 16, "PER_CHUNK": CHUNK // group},
     )
     return (scores, weighing)
 
 
-def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
-    numbers = ("heads", "first_chunk", "places", "budget", "first_head")
+def _choose_build(kind: str, count: int, budget: int, per_chunk: int) -> Build:
+    numbers = ("heads", "first_chunk", "all_groups", "budget", "first_head")
     return Build(
         f"choose {kind}",
         choose_kernel,
@@ -173,18 +168,14 @@ def _choose_build(kind: str, places: int, budget: int, per_chunk: int) -> Build:
             "importance": "*fp32",
             **dict.fromkeys(numbers, "i32"),
         },
-        launches_for(CHOOSE_LAUNCHES, places),
-        {
-            "PLACES": places,
-            "BUDGET": budget,
-            "PER_CHUNK": per_chunk,
-        },
+        launches_for(CHOOSE_LAUNCHES, count),
+        {"COUNT": count, "BUDGET": budget, "PER_CHUNK": per_chunk},
     )
 
 
 def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
-    padded = max(int(triton.next_power_of_2(rows)), selection_step.LEAST_ROWS)
-    sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PARTS": 1, "OVERLAPS": True}
+    padded = max(int(triton.next_power_of_2(rows)), selection_step.MIN_ROWS)
+    sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PIECES": 1}
     score = Build(
         f"score_step {model} {group}",
         selection_step.score_step_kernel,
@@ -199,21 +190,20 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             **dict.fromkeys(("rows", "query_stride", "first_chunk", "capacity", "runs"), "i32"),
             "position_at": "*i32",
             "resident": "*bf16",
-            "logs": "*fp32",
+            "window_lse": "*fp32",
             "resident_slots": "i32",
         },
         selection_step.SCORE_LAUNCHES,
         {
             "ROWS": padded,
             "HEADS": rows,
-            "SINKS": 64 // group,
-            "RECENT": 64 // group,
+            "SINKS": CHUNK // group,
             "GROUP": group,
             "QUARTER": dim // 4,
             "WIDTH": max(dim // 4, 32),
             "PACKED": True,
             "OVERLAPS": True,
-            "STANDS": True,
+            "INDEX_READY": True,
         },
     )
     choose = Build(
@@ -222,16 +212,16 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
         {
             **_SCORED,
             "sums": "*bf16",
-            "always": "*fp32",
+            "window_lse": "*fp32",
             **dict.fromkeys(("rows", "first_chunk", "runs"), "i32"),
             "groups": "*i32",
             "importance": "*fp32",
-            **dict.fromkeys(("places", "table", "owner", "stamps", "step_at"), "*i32"),
+            **dict.fromkeys(("slots", "table", "owner", "stamps", "step_at"), "*i32"),
             "counts": "*i64",
-            **dict.fromkeys(("budget", "cache_slots", "max_groups", "parts", "first_head"), "i32"),
+            **dict.fromkeys(("budget", "cache_slots", "max_groups", "pieces", "first_head"), "i32"),
         },
-        launches_for(selection_step.CHOOSE_LAUNCHES, 128 * 8 * (64 // group) // STRATA),
-        {**sizes, "BUDGET": 2048 // group, "SLOTS": 1024},
+        launches_for(selection_step.CHOOSE_LAUNCHES, 128 * 8 * (CHUNK // group) // STRATA),
+        {**sizes, "OVERLAPS": True, "BUDGET": 2048 // group, "SLOTS": 1024},
     )
     return (score, choose)
 
@@ -247,4 +237,4 @@ BUILDS = (
     *_step_builds(64, 3, "smollm2-64k", 16),
     *_step_builds(64, 3, "smollm2-64k", 2),
 )
-"""In groups of 16 and of 2 tokens."""
+"""For groups of 16 and of 2 tokens."""

@@ -1,6 +1,7 @@
-"""Selection for one block of few query rows, as in a decode step: two kernels.
+"""Selection for one block of few query rows, as in a decode step.
 
-The second also finds the chosen pages in the page cache, if it is given one.
+Two kernels: the first scores groups, the second draws them and, if it is given a page cache, looks
+up their pages.
 """
 
 import math
@@ -11,44 +12,43 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange, PageTable, TokenWindow
 from hga_kernels.gpu.build import Launch, capability, launches_for, overlap, pick
-from hga_kernels.gpu.hadamard import load_quarters, turn_quarters
-from hga_kernels.gpu.pages.attend import store_lse
+from hga_kernels.gpu.hadamard import load_quarters, transform_quarters
+from hga_kernels.gpu.pages.attend import LOG2_E, store_window_lse
 from hga_kernels.gpu.pages.cache import give_slots, mark_used, padded_slots, slots_of
 from hga_kernels.gpu.select.scores import (
     LIFT,
-    LOG2_E,
-    MOST_SCORE,
+    MAX_SCORE,
     draw_numbers,
     group_sums,
     importance_of,
     in_product_order,
-    quantised,
+    quantise,
     stratum_groups,
     stratum_room,
     token_products,
 )
-from hga_kernels.gpu.topk import heaviest
-from hga_kernels.reference.pages import WINDOW, Window
+from hga_kernels.gpu.topk import top_k
 from hga_kernels.reference.selection import STRATA
 
 _STRATA = tl.constexpr(STRATA)
 
 
 @dataclass(frozen=True)
-class WindowPages:
-    """Where the pages are that a token reads anyhow."""
+class Lookup:
+    """Where the second kernel looks up the pages that it has drawn."""
 
-    position: torch.Tensor
-    """[1] int32 of the token."""
-    resident: torch.Tensor
-    """[kv_heads, slots, 2, group_size, head_dim], see ``reference_pages``."""
-    sizes: Window = WINDOW
+    slots: torch.Tensor
+    """[kv_heads, budget] int32, written: as from ``reference.resolve_pages``."""
+    cache: PageTable
+    """Of the layer, updated."""
 
 
 MAX_ROWS = 16
-LEAST_ROWS = 8
-"""Of a tile: a product has no fewer."""
+"""Query rows that these kernels take."""
+MIN_ROWS = 8
+"""Rows of a tile are padded to so many, the fewest of a matrix product."""
 
 
 def _score_launch(chunks: int, warps: int, registers: int = 0) -> Launch:
@@ -62,7 +62,7 @@ CHOOSE_LAUNCHES: dict[int, dict[int, Launch]] = {
     512: {90: Launch({}, warps=16), 120: Launch({}, warps=16)},
     2**16: {90: Launch({}, warps=32), 120: Launch({}, warps=32)},
 }
-"""By the most places of a stratum."""
+"""By the largest number of groups in a stratum that each is for."""
 
 CANDIDATES = {
     "score_step": (
@@ -96,26 +96,26 @@ def score_step_kernel(
     runs,
     position_at,
     resident,
-    logs,
+    window_lse,
     resident_slots,
     ROWS: tl.constexpr,
     QUARTER: tl.constexpr,
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
     SINKS: tl.constexpr,
-    RECENT: tl.constexpr,
     GROUP: tl.constexpr,
     PACKED: tl.constexpr,
     OVERLAPS: tl.constexpr,
-    STANDS: tl.constexpr,
+    INDEX_READY: tl.constexpr,
     CHUNKS: tl.constexpr,
     WARPS: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """One program a run of CHUNKS chunks and KV head: weight per group and row.
+    """One program per run of CHUNKS chunks and KV head: weight per group and query row.
 
-    STANDS: no kernel that may still be running changes the index or ``end_chunks``. With HEADS the
-    programs after the runs find the mass of TOKENS places each of what is read anyhow.
+    INDEX_READY: no kernel that may still be running writes to the index or to ``end_chunks``. If
+    HEADS is not 0, the programs after the runs compute the log-sum-exp of the window, TOKENS tokens
+    each.
     """
     run, head = tl.program_id(0), tl.program_id(1)
     SIZE: tl.constexpr = CHUNKS * 64
@@ -124,11 +124,11 @@ def score_step_kernel(
     dim: tl.constexpr = 4 * QUARTER
     if OVERLAPS:
         gdc_launch_dependents()
-        if not STANDS:
+        if not INDEX_READY:
             gdc_wait()
     end = tl.load(end_chunks)
     counts = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
-    # What is far away is asked for first.
+    # What comes from far away is loaded first.
     left = tl.where(counts, capacity - run * CHUNKS, 0)
     first = head * capacity + run * CHUNKS
     token, columns = tl.arange(0, SIZE), tl.arange(0, WIDTH)
@@ -140,7 +140,7 @@ def score_step_kernel(
     s_a, s_b, s_c, s_d = load_quarters(
         summaries + first * dim, number, number < left, dim, QUARTER, WIDTH
     )
-    if OVERLAPS and STANDS:
+    if OVERLAPS and INDEX_READY:
         gdc_wait()
     if counts:
         row = tl.arange(0, ROWS)
@@ -149,8 +149,8 @@ def score_step_kernel(
         )
         kind = q_a.dtype
         q_a, q_b, q_c, q_d = tl.trans(q_a), tl.trans(q_b), tl.trans(q_c), tl.trans(q_d)
-        a, b, c, d = turn_quarters(q_a, q_b, q_c, q_d, QUARTER, WIDTH, True)
-        a, b, c, d, step, begin = quantised(a, b, c, d, 0)
+        a, b, c, d = transform_quarters(q_a, q_b, q_c, q_d, QUARTER, WIDTH, True)
+        a, b, c, d, step, begin = quantise(a, b, c, d, 0)
         centre = tl.dot(s_a.to(kind), q_a)
         centre = tl.dot(s_b.to(kind), q_b, centre)
         centre = tl.dot(s_c.to(kind), q_c, centre)
@@ -173,45 +173,67 @@ def score_step_kernel(
         group = tl.arange(0, CHUNKS * PER_CHUNK)
         own = (head * runs + run) * (CHUNKS * PER_CHUNK)
         tl.store(sums + (own + group)[:, None] * ROWS + row[None, :], weight.to(tl.bfloat16))
-        place = (head * runs + run) * ROWS + row
-        tl.store(peaks + place, peak)
-        tl.store(totals + place, tl.sum(weight, 0))
-    if HEADS:  # noqa: SIM102 (decided when it is compiled)
+        of_run = (head * runs + run) * ROWS + row
+        tl.store(peaks + of_run, peak)
+        tl.store(totals + of_run, tl.sum(weight, 0))
+    if HEADS:  # noqa: SIM102 (HEADS is a constant, `run` is not)
         if run >= runs:
-            store_lse(
-                *(queries + head * query_stride, position_at, resident, logs, scale),
-                *(resident_slots, run - runs, tl.num_programs(0) - runs, head),
-                *(HEADS, dim, SINKS, RECENT, GROUP, ROWS, TOKENS),
+            store_window_lse(
+                queries + head * query_stride,
+                position_at,
+                resident,
+                window_lse,
+                scale,
+                resident_slots,
+                run - runs,
+                tl.num_programs(0) - runs,
+                head,
+                HEADS,
+                dim,
+                SINKS,
+                GROUP,
+                ROWS,
+                TOKENS,
             )
 
 
 @triton.jit
-def _held(run, first_chunk, end, rows, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
-    """Which runs and rows were scored: [runs, ROWS]."""
-    scored = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
-    return scored[:, None] & (tl.arange(0, ROWS) < rows)[None, :]
+def _scored(run, first_chunk, end, rows, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+    """Return which runs and rows were scored: [runs, ROWS]."""
+    has_chunks = (run * CHUNKS < end) & (run * CHUNKS + CHUNKS > first_chunk)
+    return has_chunks[:, None] & (tl.arange(0, ROWS) < rows)[None, :]
 
 
 @triton.jit
-def _whole(peak, total, held, always, head, rows, parts, ROWS: tl.constexpr, PARTS: tl.constexpr):
-    """The largest peak of each row, and what all its weights are beside it."""
+def _whole(
+    peak,
+    total,
+    scored,
+    window_lse,
+    head,
+    rows,
+    pieces,
+    ROWS: tl.constexpr,
+    PIECES: tl.constexpr,
+):
+    """Return the largest peak of each row, and the sum of all its weights relative to that."""
     row = tl.arange(0, ROWS)
     most = tl.max(peak, 0)
-    whole = tl.sum(total * tl.where(held, tl.exp2(peak - most[None, :]), 0.0), 0)
-    if PARTS:
-        part = tl.arange(0, PARTS)
-        at = (head * parts + part)[:, None] * rows + row[None, :]
-        there = (part < parts)[:, None] & (row < rows)[None, :]
-        other = tl.load(always + at, there, -float("inf")) * LOG2_E - (most - LIFT)[None, :]
-        whole += tl.sum(tl.exp2(tl.minimum(other, MOST_SCORE)), 0)
+    whole = tl.sum(total * tl.where(scored, tl.exp2(peak - most[None, :]), 0.0), 0)
+    if PIECES:
+        piece = tl.arange(0, PIECES)
+        at = (head * pieces + piece)[:, None] * rows + row[None, :]
+        there = (piece < pieces)[:, None] & (row < rows)[None, :]
+        other = tl.load(window_lse + at, there, -float("inf")) * LOG2_E - (most - LIFT)[None, :]
+        whole += tl.sum(tl.exp2(tl.minimum(other, MAX_SCORE)), 0)
     return most, whole
 
 
 @triton.jit
-def _added_up(weight, peak, held, most, whole):
-    """Masses of groups: weights [runs * groups, rows] normalised and added up over the rows."""
-    share = tl.where(held, tl.exp2(peak - most[None, :]), 0.0)
-    share = tl.where(held & (whole > 0)[None, :], share / whole[None, :], 0.0)
+def _normalised(weight, peak, scored, most, whole):
+    """Normalise weights [runs * groups, rows] and add them up over the rows: mass per group."""
+    share = tl.where(scored, tl.exp2(peak - most[None, :]), 0.0)
+    share = tl.where(scored & (whole > 0)[None, :], share / whole[None, :], 0.0)
     GROUPS: tl.constexpr = weight.shape[0] // peak.shape[0]
     shared = tl.reshape(weight, (peak.shape[0], GROUPS, peak.shape[1])) * share[:, None, :]
     return tl.sum(tl.reshape(shared, weight.shape), 1)
@@ -223,10 +245,10 @@ def choose_step_kernel(
     sums,
     peaks,
     totals,
-    always,
+    window_lse,
     groups,
     importance,
-    places,
+    slots,
     table,
     owner,
     stamps,
@@ -238,7 +260,7 @@ def choose_step_kernel(
     budget,
     cache_slots,
     max_groups,
-    parts,
+    pieces,
     first_head,
     ROWS: tl.constexpr,
     GROUP: tl.constexpr,
@@ -246,12 +268,13 @@ def choose_step_kernel(
     RUNS: tl.constexpr,
     BUDGET: tl.constexpr,
     SLOTS: tl.constexpr,
-    PARTS: tl.constexpr,
+    PIECES: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """One program a KV head and stratum: mass per group, those drawn, with SLOTS their places.
+    """One program per KV head and stratum: compute the mass of groups and draw some of them.
 
-    With PARTS what is read anyhow counts: ``always`` [kv_heads, parts, rows], logarithms.
+    If SLOTS is not 0, look up their pages as well. If PIECES is not 0, the window counts in the
+    normalisation: ``window_lse`` [kv_heads, pieces, rows].
     """
     head, stratum = tl.program_id(0), tl.program_id(1)
     PER_CHUNK: tl.constexpr = 64 // GROUP
@@ -264,10 +287,10 @@ def choose_step_kernel(
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
     run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
     of_run = (head * runs + run)[:, None] * ROWS + row[None, :]
-    held = _held(run, first_chunk, end, rows, ROWS, CHUNKS)
-    peak = tl.load(peaks + of_run, held, -float("inf"))
-    total = tl.load(totals + of_run, held, 0.0)
-    # As one list of rows, so that neighbours read neighbours.
+    scored = _scored(run, first_chunk, end, rows, ROWS, CHUNKS)
+    peak = tl.load(peaks + of_run, scored, -float("inf"))
+    total = tl.load(totals + of_run, scored, 0.0)
+    # One row per group, so that neighbouring threads read neighbouring addresses.
     at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
     weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
     if SLOTS:
@@ -275,66 +298,80 @@ def choose_step_kernel(
         slot = slots_of(stratum, SLOTS)
         old = tl.load(owner + head * cache_slots + slot, slot < cache_slots, -1)
         step = tl.load(step_at)
-    most, whole = _whole(peak, total, held, always, head, rows, parts, ROWS, PARTS)
-    mass = _added_up(weight, peak, held, most, whole)
+    most, whole = _whole(peak, total, scored, window_lse, head, rows, pieces, ROWS, PIECES)
+    mass = _normalised(weight, peak, scored, most, whole)
 
-    odds = mass / draw_numbers(number, first_head + head)
+    priority = mass / draw_numbers(number, first_head + head)
     start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
-    taken, place, bound = heaviest(odds, present, room)
+    taken, rank, threshold = top_k(priority, present, room)
     groups += head * budget
     importance += head * budget
-    tl.store(groups + start + place, number, taken)
-    tl.store(importance + start + place, importance_of(mass, bound), taken)
+    tl.store(groups + start + rank, number, taken)
+    tl.store(importance + start + rank, importance_of(mass, threshold), taken)
     lane = tl.arange(0, BUDGET)
     rest = (lane >= tl.where(stratum == 0, filled, budget)) & (lane < budget)
     tl.store(groups + lane, -1, rest)
     tl.store(importance + lane, 1.0, rest)
     if SLOTS:
-        places += head * budget
-        tl.store(places + start + place, known, taken)
-        tl.store(places + lane, -1, rest)
+        slots += head * budget
+        tl.store(slots + start + rank, known, taken)
+        tl.store(slots + lane, -1, rest)
         misses = mark_used(known, taken, stamps + head * cache_slots, step, counts)
         if misses > 0:
             give_slots(
-                *(misses, slot, old, groups + start, places + start, table + head * max_groups),
-                *(owner + head * cache_slots, stamps + head * cache_slots, step),
-                *(room, cache_slots, BUDGET),
+                misses,
+                slot,
+                old,
+                groups + start,
+                slots + start,
+                table + head * max_groups,
+                owner + head * cache_slots,
+                stamps + head * cache_slots,
+                step,
+                room,
+                cache_slots,
+                BUDGET,
             )
 
 
 def select_few(
     queries: torch.Tensor,
-    summaries: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    first_chunk: int,
-    end_chunks: torch.Tensor,
-    budget: int,
-    group_size: int,
-    last_chunk: int,
+    index: ChunkIndex,
+    chunks: ChunkRange,
+    budget: Budget,
     scale: float,
-    packed: bool,
-    pages: tuple[torch.Tensor, ...] | None = None,
-    always: torch.Tensor | None = None,
+    window: torch.Tensor | TokenWindow | None = None,
     layer: int = 0,
-    window: WindowPages | None = None,
+    lookup: Lookup | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``reference.select_groups`` for one block of at most MAX_ROWS rows.
+    """Run ``reference.select_groups`` for one block of at most MAX_ROWS rows.
 
-    ``pages`` are the places to fill in, and table, owner, stamps, step and counts of the page
-    cache, as in ``reference.resolve_pages``. With them no kernel that may still be running
-    changes the index or ``end_chunks``. ``always`` is contiguous float32 [kv_heads, parts, rows]:
-    what is read anyhow may be given in parts. Or ``window`` says where it is.
+    Args:
+        queries: [kv_heads, 1, rows, head_dim], contiguous.
+        index: of the layer.
+        chunks: which may be chosen from, with an upper bound of the end.
+        budget: how many groups of which size.
+        scale: of the scores.
+        window: the window, whose mass then counts in the normalisation: contiguous float32
+            [kv_heads, pieces, rows] log-sum-exp of each of its pieces, or where its pages are.
+        layer: layer number, which selects the draw numbers.
+        lookup: looks up the chosen pages in the page cache as well. Then no kernel that may still
+            be running writes to the index or to the end of the range.
+
+    Returns:
+        Groups [1, kv_heads, budget] int32 and importance weights of the same shape, float32.
     """
     kv_heads, _, rows, dim = queries.shape
+    assert chunks.last is not None
+    group_size, capacity = budget.group_size, index.summaries.shape[1]
     score = pick(SCORE_LAUNCHES, capability())
-    chunks = score.sizes["CHUNKS"]
-    groups_of_run = chunks * (64 // group_size)
-    runs = -(-last_chunk // chunks)
-    all_runs = int(triton.next_power_of_2(-(-summaries.shape[1] // chunks)))
-    padded = max(int(triton.next_power_of_2(rows)), LEAST_ROWS)
+    run_chunks = score.sizes["CHUNKS"]
+    groups_of_run = run_chunks * (CHUNK // group_size)
+    runs = -(-chunks.last // run_chunks)
+    all_runs = int(triton.next_power_of_2(-(-capacity // run_chunks)))
+    padded = max(int(triton.next_power_of_2(rows)), MIN_ROWS)
     choose = pick(launches_for(CHOOSE_LAUNCHES, all_runs * groups_of_run // STRATA), capability())
-    # ``heaviest`` wants a place a thread.
+    # ``top_k`` needs at least one group per thread.
     all_runs = max(all_runs, 32 * choose.warps * STRATA // groups_of_run)
     device = queries.device
     sums = torch.empty(
@@ -342,69 +379,77 @@ def select_few(
     )
     peaks = torch.empty((kv_heads, runs, padded), dtype=torch.float32, device=device)
     totals = torch.empty_like(peaks)
-    groups = torch.empty((1, kv_heads, budget), dtype=torch.int32, device=device)
-    importance = torch.empty((1, kv_heads, budget), dtype=torch.float32, device=device)
-    pieces = 0
-    if window is not None:
-        pieces = -(-window.sizes.slots * group_size // score.sizes["TOKENS"])
-        always = torch.empty((kv_heads, pieces, rows), dtype=torch.float32, device=device)
-    score_step_kernel[(runs + pieces, kv_heads)](
+    groups = torch.empty((1, kv_heads, budget.groups), dtype=torch.int32, device=device)
+    importance = torch.empty((1, kv_heads, budget.groups), dtype=torch.float32, device=device)
+    token = window if isinstance(window, TokenWindow) else None
+    window_lse = window if isinstance(window, torch.Tensor) else None
+    new_pieces = 0
+    if token is not None:
+        new_pieces = -(-token.pages.window.slots * group_size // score.sizes["TOKENS"])
+        window_lse = torch.empty((kv_heads, new_pieces, rows), dtype=torch.float32, device=device)
+    score_step_kernel[(runs + new_pieces, kv_heads)](
         queries,
-        summaries,
-        codes,
-        scales,
-        end_chunks,
+        index.summaries,
+        index.codes,
+        index.scales,
+        chunks.ends,
         sums,
         peaks,
         totals,
         scale * math.log2(math.e),
         rows,
         queries.stride(0),
-        first_chunk,
-        summaries.shape[1],
+        chunks.first,
+        capacity,
         runs,
-        None if window is None else window.position,
-        None if window is None else window.resident,
-        None if window is None else always,
-        0 if window is None else window.resident.shape[1],
+        None if token is None else token.position,
+        None if token is None else token.pages.resident,
+        None if token is None else window_lse,
+        0 if token is None else token.pages.resident.shape[1],
         ROWS=padded,
         QUARTER=dim // 4,
         WIDTH=max(dim // 4, 32),
-        HEADS=0 if window is None else rows,
-        SINKS=0 if window is None else window.sizes.sinks,
-        RECENT=0 if window is None else window.sizes.recent,
+        HEADS=0 if token is None else rows,
+        SINKS=0 if token is None else token.pages.window.sinks,
         GROUP=group_size,
-        PACKED=packed,
-        STANDS=pages is not None,
+        PACKED=queries.is_cuda,
+        INDEX_READY=lookup is not None,
         **overlap(device),
         **score.options(),
     )
-    parts = 0 if always is None else always.shape[1]
-    always = peaks if always is None else always
-    sizes = {"ROWS": padded, "GROUP": group_size, "CHUNKS": chunks, "RUNS": all_runs}
-    sizes |= {"PARTS": triton.next_power_of_2(parts) if parts else 0, **overlap(device)}
-    _, table, owner, *_ = pages or (None,) * 6
-    cache_slots = 0 if owner is None else owner.shape[1]
+    pieces = 0 if window_lse is None else window_lse.shape[1]
+    cache = None if lookup is None else lookup.cache
+    cache_slots = 0 if cache is None else cache.owner.shape[1]
     choose_step_kernel[(kv_heads, STRATA)](
-        end_chunks,
+        chunks.ends,
         sums,
         peaks,
         totals,
-        always,
+        peaks if window_lse is None else window_lse,
         groups,
         importance,
-        *(pages or (None,) * 6),
+        None if lookup is None else lookup.slots,
+        None if cache is None else cache.table,
+        None if cache is None else cache.owner,
+        None if cache is None else cache.stamps,
+        None if cache is None else cache.step,
+        None if cache is None else cache.counts,
         rows,
-        first_chunk,
+        chunks.first,
         runs,
-        budget,
+        budget.groups,
         cache_slots,
-        0 if table is None else table.shape[1],
-        parts,
+        0 if cache is None else cache.table.shape[1],
+        pieces,
         layer * kv_heads,
-        BUDGET=triton.next_power_of_2(budget),
+        ROWS=padded,
+        GROUP=group_size,
+        CHUNKS=run_chunks,
+        RUNS=all_runs,
+        BUDGET=triton.next_power_of_2(budget.groups),
         SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
-        **sizes,
+        PIECES=triton.next_power_of_2(pieces) if pieces else 0,
+        **overlap(device),
         **choose.options(),
     )
     return groups, importance

@@ -1,11 +1,21 @@
-"""Choosing a token's pages in one go, against selection and look-up one after the other."""
+"""Choosing a token's pages in two kernels, against selection and look-up one after the other."""
 
 import math
 
 import pytest
 import torch
 
-from hga_kernels import reference, select_groups
+from hga_kernels import (
+    Budget,
+    ChunkIndex,
+    ChunkRange,
+    LayerPages,
+    PageTable,
+    TokenWindow,
+    Window,
+    reference,
+    select_groups,
+)
 from tests.support.kernel_cases import CHUNK, random
 
 choice = pytest.importorskip("hga_kernels.gpu.select.choose_pages")
@@ -15,30 +25,33 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 MAX_ROWS = 16
 HEADS, CHUNKS, BUDGET = 2, 25, 6
 SLOTS = 4 * 7
-"""Where there is one chunk only, its stratum has all of the budget."""
+"""Where there is only one chunk, its stratum has the whole budget."""
 
 
-def window_of(group_size: int) -> reference.Window:
-    """Of more pages than one program reads."""
-    return reference.Window(64 // group_size, 192 // group_size, group_size)
+def window_of(group_size: int) -> Window:
+    """Return a window of two chunks of sinks and the open chunk: more than one program's pages."""
+    return Window(2 * CHUNK // group_size, group_size)
 
 
-def empty_cache(device: torch.device, group_size: int) -> list[torch.Tensor]:
-    """Table, owner, stamps, step and counts."""
-    shapes = (HEADS, CHUNKS * CHUNK // group_size), (HEADS, SLOTS), (HEADS, SLOTS)
-    cache = [torch.full(shape, -1, dtype=torch.int32, device=device) for shape in shapes]
+def empty_cache(device: torch.device, group_size: int) -> PageTable:
+    def empty(columns: int) -> torch.Tensor:
+        return torch.full((HEADS, columns), -1, dtype=torch.int32, device=device)
+
     step = torch.zeros(1, dtype=torch.int32, device=device)
-    return [*cache, step, torch.zeros(2, dtype=torch.int64, device=device)]
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    groups = CHUNKS * CHUNK // group_size
+    return PageTable(empty(groups), empty(SLOTS), empty(SLOTS), step, counts)
 
 
-def read_anyhow(
+def window_lse(
     queries: torch.Tensor, resident: torch.Tensor, position: int, scale: float
 ) -> torch.Tensor:
-    """[kv_heads, 1, rows]: logarithm of the mass of sinks, two chunks and the open one."""
-    tokens = [*range(64), *range(max(64, (position // 64 - 2) * 64), position + 1)]
+    """[kv_heads, 1, rows]: log-sum-exp of the scores of sinks and open chunk."""
     size = resident.shape[3]
     window = window_of(size)
-    slots = [t // size if t < 64 else window.sinks + t // size % window.recent for t in tokens]
+    sinks = window.sinks * size
+    tokens = [*range(sinks), *range(max(sinks, position // CHUNK * CHUNK), position + 1)]
+    slots = [t // size if t < sinks else window.slot(t // size) for t in tokens]
     keys = resident[:, slots, 0, [t % size for t in tokens]].double()
     return (queries.double() @ keys[:, None].mT * scale).logsumexp(-1).float()
 
@@ -54,52 +67,53 @@ def read_anyhow(
         pytest.param(3, True, 8, marks=pytest.mark.exhaustive),
     ],
 )
-def test_choose_pages(
+def test_choosing_pages_is_selecting_groups_and_resolving_them(
     device: torch.device,
     rows: int,
     with_window: bool,
     size: int,
 ) -> None:
-    """Over several steps; 20 rows are too many for one go."""
+    """Over several steps; 20 rows are too many for the two kernels."""
     dim, scale, sizes = 64, 1 / 8, window_of(size)
     centres = random(HEADS, CHUNKS, dim, seed=2, size=0.5)
     keys = random(HEADS, CHUNKS * CHUNK, dim, seed=3)
     codes, scales = reference.encode_tokens(keys, centres, "tokens")
     scales[:, -1], centres[:, -1] = math.nan, math.nan
-    index = [part.to(device) for part in (centres, codes, scales)]
+    index = ChunkIndex(centres.to(device), codes.to(device), scales.to(device))
+    budget = Budget(BUDGET, size)
     cache, expected = empty_cache(device, size), empty_cache(device, size)
     for step, end in enumerate((1, 2, 5, 5, *(24, 9, 22, 15) * 4)):
         queries = random(HEADS, 1, rows, dim, seed=step - step % 3 // 2, size=8).to(device)
         ends = torch.tensor([end], dtype=torch.int32, device=device)
-        for state in (cache, expected):
-            state[3].fill_(step)
-        window, always = None, None
+        for table in (cache, expected):
+            table.step.fill_(step)
+        window, lse = None, None
         if with_window:
             position = (end + 2) * CHUNK + 5 + 9 * step
             resident = random(HEADS, sizes.slots, 2, size, dim, seed=step).to(device)
             # What comes after the token may hold anything.
             group = position // size
-            resident[:, sizes.sinks + group % sizes.recent, :, position % size + 1 :] = math.nan
-            for later in range(group + 1, sizes.end(position)):
-                resident[:, sizes.sinks + later % sizes.recent] = math.nan
+            resident[:, sizes.slot(group), :, position % size + 1 :] = math.nan
+            for later in range(group + 1, sizes.first_open(position) + sizes.open):
+                resident[:, sizes.slot(later)] = math.nan
             at = torch.tensor([position], dtype=torch.int32, device=device)
-            window = choice.WindowPages(at, resident, sizes)
-            always = read_anyhow(queries, resident, position, scale)
-        groups, importance, places = choice.choose_pages(
-            queries, *index, 1, ends, BUDGET, size, scale, *cache, window, 5
+            window = TokenWindow(at, LayerPages(resident, resident.new_empty(0), sizes))
+            lse = window_lse(queries, resident, position, scale)
+        groups, importance, slots = choice.choose_pages(
+            queries, index, ChunkRange(1, ends), budget, scale, cache, window, 5
         )
         select = selection.select_groups if rows <= MAX_ROWS else select_groups
         chosen, expected_importance = select(
-            queries, *index, 1, ends, BUDGET, size, CHUNKS, scale, always, 5
+            queries, index, ChunkRange(1, ends, CHUNKS), budget, scale, lse, 5
         )
         assert torch.equal(groups, chosen[0])
         torch.testing.assert_close(importance, expected_importance[0], rtol=3e-3, atol=0)
-        assert torch.equal(places, reference.resolve_pages(chosen[0], *expected, CHUNK // size))
-        for found, right in zip(cache, expected, strict=True):
-            assert torch.equal(found, right)
-    hits, misses = cache[4].tolist()
+        assert torch.equal(slots, reference.resolve_pages(chosen[0], expected, CHUNK // size))
+        for name in ("table", "owner", "stamps", "step", "counts"):
+            assert torch.equal(getattr(cache, name), getattr(expected, name)), name
+    hits, misses = cache.counts.tolist()
     assert hits > 0
-    # So many pages had to make room for others.
-    assert misses - int((cache[1] >= 0).sum()) > 4
+    # Many pages had to make room for others.
+    assert misses - int((cache.owner >= 0).sum()) > 4
     # The second step has one chunk to choose from, the others a budget and more.
     assert hits + misses == HEADS * (min(CHUNK // size, BUDGET) + 18 * BUDGET)

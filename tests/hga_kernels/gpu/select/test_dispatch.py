@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import reference
+from hga_kernels import Budget, ChunkIndex, ChunkRange, reference
 from tests.support.kernel_cases import CHUNK, assert_drawn, random
 
 triton = pytest.importorskip("triton")
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @triton.jit
-def take_kernel(mass, present, taken, places, bound, limit, SIZE: tl.constexpr):
+def take_kernel(mass, present, taken, ranks, bound, limit, SIZE: tl.constexpr):
     at = tl.arange(0, SIZE)
-    found, place, next_one = topk.heaviest(tl.load(mass + at), tl.load(present + at) > 0, limit)
+    found, rank, next_one = topk.top_k(tl.load(mass + at), tl.load(present + at) > 0, limit)
     tl.store(bound, next_one)
     tl.store(taken + at, found.to(tl.int32))
-    tl.store(places + at, place)
+    tl.store(ranks + at, rank)
 
 
 masses = st.lists(
@@ -38,7 +38,7 @@ masses = st.lists(
 
 
 def alike(mass: float) -> float:
-    """What all masses have in common that are taken for equal."""
+    """Round a mass down to what it has in common with all that count as equal."""
     if mass < 2.0**-56:
         return 0.0
     digits, exponent = math.frexp(mass)
@@ -47,39 +47,39 @@ def alike(mass: float) -> float:
 
 @settings(max_examples=20, deadline=None)
 @given(masses, st.integers(0, 64))
-def test_the_heaviest_are_taken_and_the_first_of_those_alike(
+def test_top_k_takes_the_largest_and_the_first_among_equal_ones(
     device: torch.device, drawn: list[float | None], limit: int
 ) -> None:
     size = len(drawn)
     mass = torch.tensor([7.0 if m is None else m for m in drawn], device=device)
     present = torch.tensor([m is not None for m in drawn], device=device).int()
-    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    taken, ranks = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
     bound = torch.empty(1, device=device)
-    take_kernel[(1,)](mass, present, taken, places, bound, limit, SIZE=size, num_warps=2)
+    take_kernel[(1,)](mass, present, taken, ranks, bound, limit, SIZE=size, num_warps=2)
     held = mass.tolist()
     there = [n for n in range(size) if drawn[n] is not None]
     ranked = sorted(there, key=lambda n: -alike(held[n]))
     expected = sorted(ranked[:limit])
     assert torch.nonzero(taken).flatten().tolist() == expected
-    assert [int(places[n]) for n in expected] == list(range(len(expected)))
+    assert [int(ranks[n]) for n in expected] == list(range(len(expected)))
     assert float(bound) == (alike(held[ranked[limit]]) if len(there) > limit else 0.0)
 
 
-def test_the_first_are_taken_of_very_many_alike(device: torch.device) -> None:
+def test_top_k_of_very_many_equal_ones_takes_the_first(device: torch.device) -> None:
     size, limit = 2**16, 5
     mass, present = torch.zeros(size, device=device), torch.ones(size, device=device).int()
     mass[[700, 65_000]] = 1.0
-    taken, places = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+    taken, ranks = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
     bound = torch.empty(1, device=device)
-    take_kernel[(1,)](mass, present, taken, places, bound, limit, SIZE=size, num_warps=32)
+    take_kernel[(1,)](mass, present, taken, ranks, bound, limit, SIZE=size, num_warps=32)
     expected = [0, 1, 2, 700, 65_000]
     assert torch.nonzero(taken).flatten().tolist() == expected
-    assert places[expected].tolist() == [0, 1, 2, 3, 4]
+    assert ranks[expected].tolist() == [0, 1, 2, 3, 4]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Arguments of ``select_groups`` by what they are; ends are of the blocks."""
+    """Arguments of ``select_groups`` by name; one end per block."""
 
     dim: int
     heads: int
@@ -92,15 +92,15 @@ class Choice:
     dtype: torch.dtype = torch.bfloat16
     layer: int = 0
     window: float | None = None
-    """About the logarithm of the mass of what is read anyhow."""
+    """About the log-sum-exp of the window; None: it does not count."""
     group: int = 16
 
     @property
     def per_chunk(self) -> int:
         return CHUNK // self.group
 
-    def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """Queries and an index, which holds no number from the last end on."""
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, ChunkIndex]:
+        """Return queries, and an index that is NaN from the last end on."""
         shape = (self.heads, len(self.ends), self.rows, self.dim)
         queries = random(*shape, seed=1, size=self.size).to(device, self.dtype)
         centres = random(self.heads, self.chunks, self.dim, seed=2, size=0.5)
@@ -109,10 +109,10 @@ class Choice:
         last = max(self.ends)
         if last >= 0:
             scales[:, last:], centres[:, last:] = math.nan, math.nan
-        return queries, centres.to(device), codes.to(device), scales.to(device)
+        return queries, ChunkIndex(centres.to(device), codes.to(device), scales.to(device))
 
     @property
-    def always(self) -> torch.Tensor | None:
+    def window_lse(self) -> torch.Tensor | None:
         if self.window is None:
             return None
         return random(self.heads, len(self.ends), self.rows, seed=5).float() * 2 + self.window
@@ -158,31 +158,38 @@ for _name in IN_OTHER_SIZES:
 
 def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
-    queries, *index = choice.tensors(device)
-    always = None
-    if choice.always is not None:  # not contiguous
-        always = choice.always.to(device).mT.contiguous().mT
+    queries, index = choice.tensors(device)
+    window_lse = None
+    if choice.window_lse is not None:  # not contiguous
+        window_lse = choice.window_lse.to(device).mT.contiguous().mT
+    chunks = ChunkRange(choice.first, ends, max(choice.ends))
+    budget = Budget(choice.budget, choice.group)
     found = selection.select_groups(
-        queries, *index, choice.first, ends, choice.budget, choice.group,
-        max(choice.ends), choice.scale, always, choice.layer,
-    )  # fmt: skip
+        queries, index, chunks, budget, choice.scale, window_lse, choice.layer
+    )
     assert found is not None
     return found[0].cpu(), found[1].cpu()
 
 
 def plain_mass(choice: Choice) -> torch.Tensor:
-    """[kv_heads, blocks, groups]: of candidates; negative elsewhere."""
-    queries, centres, codes, scales = choice.tensors(torch.device("cpu"))
+    """Return the mass [kv_heads, blocks, groups] of candidates; it is negative elsewhere."""
+    queries, index = choice.tensors(torch.device("cpu"))
     rows = queries.double() * choice.scale
-    centre_scores = rows @ centres[:, None].double().transpose(2, 3)
-    ends = torch.tensor(choice.ends)
-    chunks = reference.candidate_chunks(choice.heads, choice.first, ends, choice.chunks)
-    turned = rows @ reference.hadamard(choice.dim, torch.float64)
-    step = turned.abs().amax(-1, keepdim=True) / 127
-    turned = (turned / step).round() * step
+    centre_scores = rows @ index.summaries[:, None].double().mT
+    allowed = ChunkRange(choice.first, torch.tensor(choice.ends), choice.chunks)
+    chunks = reference.candidate_chunks(choice.heads, allowed)
+    rotated = rows @ reference.hadamard(choice.dim, torch.float64)
+    step = rotated.abs().amax(-1, keepdim=True) / 127
+    rotated = (rotated / step).round() * step
     per_chunk = choice.per_chunk
     mass = reference.score_groups(
-        turned, centre_scores, codes, scales, chunks, choice.group, choice.always
+        rotated,
+        centre_scores,
+        index.codes,
+        index.scales,
+        chunks,
+        choice.group,
+        choice.window_lse,
     )
     whole = torch.full((*mass.shape[:2], choice.chunks * per_chunk), -1.0, dtype=torch.float64)
     for head, block, place in torch.cartesian_prod(*map(torch.arange, chunks.shape)).tolist():
@@ -210,25 +217,27 @@ def test_groups_are_drawn_by_their_mass(device: torch.device, name: str) -> None
             assert (groups[block, head, count:] == -1).all()
             assert (importance[block, head, count:] == 1).all()
             found = dict(zip(chosen, importance[block, head].tolist(), strict=False))
-            place = choice.layer * choice.heads + head
-            # Sums in bf16, and what is far below the heaviest counts for little.
+            number = choice.layer * choice.heads + head
+            # Sums are in bf16, and what is far below the largest is less exact.
             least = 3e-4 * max(mass.values(), default=0.0)
-            assert_drawn(found, mass, place, choice.budget, CHUNK // choice.group, 0.04, least)
+            assert_drawn(found, mass, number, choice.budget, CHUNK // choice.group, 0.04, least)
 
 
-def test_end_chunks_alone_say_where_the_choice_ends(device: torch.device) -> None:
-    """So a graph may be captured for the whole context, or the end be looked for."""
+def test_the_choice_ends_at_the_ends_of_blocks_whatever_the_upper_bound(
+    device: torch.device,
+) -> None:
+    """So a graph can be captured for the whole context, or the bound be computed."""
     for name in ("one token", "float32 of few dimensions"):
         choice = CHOICES[name]
         ends = torch.tensor(choice.ends, dtype=torch.int32, device=device)
-        queries, *index = choice.tensors(device)
+        queries, index = choice.tensors(device)
+        budget = Budget(choice.budget, choice.group)
         found = [
             selection.select_groups(
-                queries, *index, choice.first, ends, choice.budget, choice.group,
-                last, choice.scale,
+                queries, index, ChunkRange(choice.first, ends, last), budget, choice.scale
             )
             for last in (max(choice.ends), choice.chunks, None)
-        ]  # fmt: skip
+        ]
         for other in found[1:]:
             assert torch.equal(found[0][0], other[0])
             torch.testing.assert_close(found[0][1], other[1], rtol=1e-5, atol=1e-7)
@@ -253,14 +262,14 @@ def test_nothing_to_choose_from_gives_nothing(device: torch.device) -> None:
 
 
 def test_what_the_kernels_do_not_take_is_left_to_the_definition(device: torch.device) -> None:
-    queries, centres, codes, scales = Choice(32, 1, 1, 2, 0, (2,), 1).tensors(device)
-    ends = torch.tensor([2], dtype=torch.int32, device=device)
-    for index in (
-        (centres.float(), codes, scales),
-        (centres, codes.view(1, 2, 4, 2, 16, 4), scales),
-        (centres, codes.view(1, 4, 32, 8), scales.view(1, 4, 32)),
+    queries, index = Choice(32, 1, 1, 2, 0, (2,), 1).tensors(device)
+    chunks = ChunkRange(0, torch.tensor([2], dtype=torch.int32, device=device))
+    codes, scales = index.codes, index.scales
+    for other in (
+        ChunkIndex(index.summaries.float(), codes, scales),
+        ChunkIndex(index.summaries, codes.view(1, 2, 4, 2, 16, 4), scales),
+        ChunkIndex(index.summaries, codes.view(1, 4, 32, 8), scales.view(1, 4, 32)),
     ):
-        assert selection.select_groups(queries, *index, 0, ends, 1, 16) is None
-    wide = queries.double()
-    assert selection.select_groups(wide, centres, codes, scales, 0, ends, 2, 1, 16) is None
-    assert selection.select_groups(queries, centres, codes, scales, 0, ends, 2, 1, 32) is None
+        assert selection.select_groups(queries, other, chunks, Budget(1, 16)) is None
+    assert selection.select_groups(queries.double(), index, chunks, Budget(2, 16)) is None
+    assert selection.select_groups(queries, index, chunks, Budget(2, 32)) is None
