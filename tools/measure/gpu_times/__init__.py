@@ -1,4 +1,4 @@
-"""What is timed on a GPU, by part."""
+"""The cases that ``time_kernels`` times on a GPU, by part."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,7 +11,7 @@ from hga_kernels.gpu.build import Launch
 
 @dataclass
 class Case:
-    """Work to time: the least bytes and operations it takes, and how far it is from the truth."""
+    """Work to time, with the fewest bytes and operations it needs and the error of its result."""
 
     name: str
     run: Callable[[], object]
@@ -21,7 +21,7 @@ class Case:
 
 
 def changed(case: Case, name: str, change: Callable[[], AbstractContextManager[object]]) -> Case:
-    """The same case, while something is otherwise."""
+    """Return the same case, run within a context that changes something."""
 
     def within(call: Callable[[], Any]) -> Callable[[], Any]:
         def run() -> Any:
@@ -34,12 +34,12 @@ def changed(case: Case, name: str, change: Callable[[], AbstractContextManager[o
 
 
 def with_value(case: Case, name: str, table: dict[int, object], value: object) -> Case:
-    """The same case with another value on every GPU."""
+    """Return the same case with another value in a table, for every GPU."""
     return changed(case, name, lambda: patch.dict(table, dict.fromkeys(table, value)))
 
 
 def with_launch(case: Case, table: dict[int, Launch], launch: Launch) -> Case:
-    """The same case with another launch on every GPU."""
+    """Return the same case with another launch, for every GPU."""
     sizes = " ".join(f"{name}={size}" for name, size in launch.sizes.items())
     name = f"{case.name}: {sizes} w{launch.warps} s{launch.stages}"
     name += f" r{launch.registers}" if launch.registers else ""

@@ -1,7 +1,7 @@
 """Attention over pages, the page cache, and copies from host memory.
 
-Decoding is timed over several layers at once, so that caches of the GPU do not hold their pages.
-Pages are of ``group`` tokens, and as many tokens are read with any size.
+Decoding is timed over several layers at once, so that their pages do not fit the GPU's caches.
+Pages are of ``group`` tokens, and the number of tokens read does not depend on that.
 """
 
 import itertools
@@ -11,22 +11,30 @@ from dataclasses import replace
 
 import torch
 
-from hga_kernels import reference
+from hga_kernels import (
+    Angles,
+    Budget,
+    ChunkRange,
+    HeadNorms,
+    LayerPages,
+    PageTable,
+    Window,
+    reference,
+)
 from hga_kernels.gpu import attention
 from hga_kernels.gpu.build import launches_for
 from hga_kernels.gpu.pages import attend as resident
 from hga_kernels.gpu.pages import cache as pages
 from hga_kernels.gpu.select import choose_pages as choice
 from hga_kernels.gpu.select import dispatch as selection
-from hga_kernels.reference.pages import Window
 from tools.measure.gpu_times import Case, with_launch
-from tools.measure.gpu_times.select import entries
+from tools.measure.gpu_times.select import entries, layer_of
 
 LAYERS, KV_HEADS, HEADS, DIM, TOKENS = 48, 4, 32, 128, 65_536
 TOKEN = 2 * DIM * 2
 """Bytes of K and V."""
 BUDGET, PREFILL, DECODE = 1312, 2304, 1440
-"""Tokens that are chosen in a step, and that are read by a block."""
+"""Tokens that are chosen in a decode step; tokens that a block reads, in prefill and in decode."""
 SLOTS = 7600
 """Tokens that the page cache of a KV head holds."""
 TIMED_LAYERS = 16
@@ -35,12 +43,12 @@ POSITION = 60_001
 
 
 def window_of(group: int) -> Window:
-    """A chunk of sinks, and the open one."""
-    return Window(64 // group, 64 // group, group)
+    """Return a window of a chunk of sinks and the open chunk."""
+    return Window(64 // group, group)
 
 
 def cases(device: torch.device, group: int) -> Iterator[Case]:
-    """Everything this part is timed by."""
+    """Return all cases of this part."""
     yield _prefill(device, 4096, 64, PREFILL, "attend_pages, slice of 4,096", group)
     yield _prefill(device, 64, 1, DECODE, "attend_pages, 64 appended tokens", group)
     shape = LAYERS, KV_HEADS * TOKENS // group, 2, group, DIM
@@ -66,7 +74,7 @@ def cases(device: torch.device, group: int) -> Iterator[Case]:
 
 
 def candidates(device: torch.device, group: int) -> Iterator[Case]:
-    """The launches to choose from."""
+    """Return a case per launch to choose from."""
     slices = _prefill(device, 4096, 64, PREFILL, "attend_pages/128", group)
     append = _prefill(device, 64, 1, DECODE, "attend_pages/16", group)
     for launch in attention.CANDIDATES["attend_pages/128"]:
@@ -79,9 +87,9 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     [resolve, attend] = decode.parts()
     for launch in resident.CANDIDATES["attend_resident"]:
         yield with_launch(attend, resident.ATTEND, launch)
-    attend = replace(attend, name="add_up")
-    for launch in resident.CANDIDATES["add_up"]:
-        yield with_launch(attend, resident.ADD_UP, launch)
+    attend = replace(attend, name="combine")
+    for launch in resident.CANDIDATES["combine"]:
+        yield with_launch(attend, resident.COMBINE, launch)
     for launch in pages.CANDIDATES["resolve_pages"]:
         yield with_launch(resolve, launches_for(pages.RESOLVE, decode.owner.shape[2]), launch)
 
@@ -91,12 +99,12 @@ def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:
 
 
 def _choice(device: torch.device, fused: bool, group: int) -> Case:
-    """Selection at 64K and the look-up of what is chosen, all hits, one after the other or not."""
-    summaries, codes, scales = entries(TIMED_LAYERS, device)
+    """Make a case of selection at 64K and page look-up, all hits; together if ``fused``."""
+    index = entries(TIMED_LAYERS, device)
     queries = torch.randn(KV_HEADS, 1, HEADS // KV_HEADS, DIM, device=device).bfloat16()
     integer = {"dtype": torch.int32, "device": device}
-    chunks, budget = TOKENS // 64, BUDGET // group
-    end = torch.tensor([chunks - 8], **integer)
+    chunks, budget = TOKENS // 64, Budget(BUDGET // group, group)
+    allowed = ChunkRange(2, torch.tensor([chunks - 8], **integer), chunks)
     table = torch.full((TIMED_LAYERS, KV_HEADS, TOKENS // group), -1, **integer)
     owner = torch.full((TIMED_LAYERS, KV_HEADS, SLOTS // group), -1, **integer)
     stamps, step = owner.clone(), torch.zeros(1, **integer)
@@ -104,14 +112,14 @@ def _choice(device: torch.device, fused: bool, group: int) -> Case:
 
     def run() -> None:
         for layer in range(TIMED_LAYERS):
-            cache = table[layer], owner[layer], stamps[layer], step, counts
-            index = summaries[layer], codes[layer], scales[layer], 2, end
+            cache = PageTable(table[layer], owner[layer], stamps[layer], step, counts)
+            own = layer_of(index, layer)
             if fused:
-                choice.choose_pages(queries, *index, budget, group, SCALE, *cache)
+                choice.choose_pages(queries, own, allowed, budget, SCALE, cache)
             else:
-                found = selection.select_groups(queries, *index, budget, group, chunks, SCALE)
+                found = selection.select_groups(queries, own, allowed, budget, SCALE)
                 assert found is not None
-                pages.resolve_pages(found[0][0], *cache, 64 // group)
+                pages.resolve_pages(found[0][0], cache, 64 // group)
 
     launches = "choose_pages" if fused else "select_groups, resolve_pages"
     return Case(f"{launches}, {TIMED_LAYERS} layers at 64K", run)
@@ -124,7 +132,7 @@ def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
 def _prefill(
     device: torch.device, tokens: int, rows: int, read: int, name: str, group: int
 ) -> Case:
-    """Queries from 56K on: sinks, chosen pages in any order, and the recent ones."""
+    """Make a case of queries from 56K on: sinks, chosen pages in any order, the open chunk."""
     total, sizes = TOKENS // group, window_of(group)
     pool = torch.randn(KV_HEADS * total, 2, group, DIM, device=device).bfloat16()
     blocks, start = tokens // rows, 57_344
@@ -132,15 +140,15 @@ def _prefill(
     positions = torch.arange(start, start + tokens, dtype=torch.int32, device=device)
     positions = positions.view(blocks, rows)
     chunk = positions[:, 0] // 64
-    window = torch.arange(sizes.recent, dtype=torch.int32, device=device)
-    recent = (chunk[:, None] + 1) * (64 // group) - sizes.recent + window
-    recent = recent.masked_fill(recent * group > positions[:, -1:], -1)[:, None]
+    within = torch.arange(sizes.open, dtype=torch.int32, device=device)
+    opened = chunk[:, None] * sizes.open + within
+    opened = opened.masked_fill(opened * group > positions[:, -1:], -1)[:, None]
     noise = torch.rand(blocks, KV_HEADS, (start - 1024) // group, device=device)
     count = read // group - sizes.slots
     chosen = noise.topk(count, sorted=False).indices.int() + sizes.sinks
     sinks = torch.arange(sizes.sinks, dtype=torch.int32, device=device)
     sinks = sinks.expand(blocks, KV_HEADS, -1)
-    groups = torch.cat((sinks, chosen, recent.expand(-1, KV_HEADS, -1)), 2)
+    groups = torch.cat((sinks, chosen, opened.expand(-1, KV_HEADS, -1)), 2)
     heads = torch.arange(KV_HEADS, dtype=torch.int32, device=device)[:, None] * total
     slots = groups.clamp_min(0) + heads
     arguments = queries, positions, groups, slots, pool, SCALE
@@ -159,7 +167,7 @@ def _prefill(
 
 
 class _Decode:
-    """Layers with a full page cache, of whose chosen pages so many are new each time."""
+    """Layers with a full page cache; ``missing`` of the chosen pages are new each time."""
 
     def __init__(self, device: torch.device, host: torch.Tensor, missing: int, name: str) -> None:
         self.name, self.missing = name, missing
@@ -167,7 +175,7 @@ class _Decode:
         group, dim = host.shape[3:]
         self.window = window_of(group)
         self.budget, total = BUDGET // group, TOKENS // group
-        slots = reference.least_slots(self.budget, 64 // group) + 2 * missing
+        slots = reference.min_cache_slots(self.budget, 64 // group) + 2 * missing
         integer = {"dtype": torch.int32, "device": device}
         self.position = torch.tensor([POSITION], **integer)
         self.step = torch.zeros(1, **integer)
@@ -179,75 +187,78 @@ class _Decode:
         self.resident = torch.zeros(shape, dtype=torch.bfloat16, device=device)
         pages.load_window(self.host, self.resident, self.position + 1, self.window)
         self.heads = torch.randn(1, (HEADS + 2 * KV_HEADS) * DIM, device=device).bfloat16()
-        self.norm = torch.ones(DIM, dtype=torch.bfloat16, device=device)
-        angles = torch.rand(TOKENS, DIM // 2, device=device) * 6
-        self.cos, self.sin = angles.cos(), angles.sin()
+        norm = torch.ones(DIM, dtype=torch.bfloat16, device=device)
+        self.norms = HeadNorms(norm, norm, 1e-6)
+        radians = torch.rand(TOKENS, DIM // 2, device=device) * 6
+        self.angles = Angles(radians.cos(), radians.sin())
         self.mass = torch.zeros(total, device=device)
-        # Four selections in turn; a cache of this size has dropped the first's new pages by then.
+        # Four selections in turn: by the fourth, the cache has dropped the first one's new pages.
         noise = torch.rand(TIMED_LAYERS, KV_HEADS, 57_600 // group, device=device)
         order = noise.argsort(-1).int() + 128 // group
-        kept = order[..., : self.budget - missing]
+        always = order[..., : self.budget - missing]
         news = order[..., self.budget : self.budget + 4 * missing]
         news = news.unflatten(-1, (4, missing)).unbind(-2)
-        self.groups = [torch.cat((kept, new), -1) for new in news]
-        self.turn = itertools.cycle(range(4))
+        self.groups = [torch.cat((always, new), -1) for new in news]
+        self.numbers = itertools.cycle(range(4))
         for _ in range(4):
             self.run()
 
+    def layer(self, layer: int) -> LayerPages:
+        """Return the pages of a layer."""
+        return LayerPages(self.resident[layer], self.host[layer], self.window)
+
     def run(self) -> None:
-        """One step of all layers."""
-        groups = self.groups[next(self.turn)]
+        """Run one step of all layers."""
+        groups = self.groups[next(self.numbers)]
         self.step += 1
         for layer in range(TIMED_LAYERS):
             queries = pages.write_token(
-                self.heads, self.norm, self.norm, 1e-6, self.cos, self.sin, self.position,
-                self.resident[layer], self.host[layer], HEADS, KV_HEADS, self.window,
-            )  # fmt: skip
-            places = self.resolve(layer, groups[layer])
-            self.attend(layer, queries, groups[layer], places)
+                self.heads, self.norms, self.angles, self.position, self.layer(layer)
+            )
+            assert queries is not None
+            slots = self.resolve(layer, groups[layer])
+            self.attend(layer, queries, groups[layer], slots)
 
     def resolve(self, layer: int, groups: torch.Tensor) -> torch.Tensor:
-        """The places of a layer's groups."""
-        cache = self.table[layer], self.owner[layer], self.stamps[layer], self.step, self.counts
-        places = pages.resolve_pages(groups, *cache, 64 // self.window.group_size)
-        assert places is not None
-        return places
+        """Look up the pages of a layer's groups."""
+        cache = PageTable(
+            self.table[layer], self.owner[layer], self.stamps[layer], self.step, self.counts
+        )
+        return pages.resolve_pages(groups, cache, 64 // self.window.group_size)
 
     def attend(
-        self, layer: int, queries: torch.Tensor, groups: torch.Tensor, places: torch.Tensor
+        self, layer: int, queries: torch.Tensor, groups: torch.Tensor, slots: torch.Tensor
     ) -> torch.Tensor:
-        """Attention of a layer."""
-        out = resident.attend_resident(
-            queries, groups, places, self.position, self.resident[layer], self.host[layer], SCALE,
-            self.mass, self.window,
-        )  # fmt: skip
+        """Attend in a layer."""
+        own = self.layer(layer)
+        out = resident.attend_resident(queries, self.position, own, groups, slots, SCALE, self.mass)
         assert out is not None
         return out
 
     def check(self) -> float:
-        """Of the last layer, which reads the host where pages are missing."""
-        groups = self.groups[next(self.turn)][-1]
+        """Return the error of the last layer, which reads the host where pages are missing."""
+        groups = self.groups[next(self.numbers)][-1]
         self.step += 1
-        places = self.resolve(TIMED_LAYERS - 1, groups)
+        slots = self.resolve(TIMED_LAYERS - 1, groups)
         queries = self.heads.view(-1, DIM)[:HEADS].contiguous()
+        wide = LayerPages(self.resident[-1].float(), self.host[-1], self.window)
         plain = reference.attend_resident(
-            queries.float(), groups, places, self.position, self.resident[-1].float(),
-            self.host[-1], SCALE, None, self.window,
-        )  # fmt: skip
-        error = _error(self.attend(TIMED_LAYERS - 1, queries, groups, places), plain)
+            queries.float(), self.position, wide, groups, slots, SCALE
+        )
+        error = _error(self.attend(TIMED_LAYERS - 1, queries, groups, slots), plain)
         for _ in range(3):
-            next(self.turn)
+            next(self.numbers)
         return error
 
     def case(self) -> Case:
-        """Write, resolve and attend."""
+        """Return the case of a whole step: write, resolve and attend."""
         size = TIMED_LAYERS * KV_HEADS * (128 + BUDGET) * TOKEN
         return Case(f"decode, {TIMED_LAYERS} layers, {self.name}", self.run, size, 0, self.check)
 
     def parts(self) -> Iterator[Case]:
-        """Resolve and attend by themselves, when all pages are there."""
+        """Return cases of resolving and of attending alone, with all pages cached."""
         groups = self.groups[0]
-        places = [self.resolve(layer, groups[layer]) for layer in range(TIMED_LAYERS)]
+        slots = [self.resolve(layer, groups[layer]) for layer in range(TIMED_LAYERS)]
         queries = self.heads.view(-1, DIM)[:HEADS].contiguous()
 
         def resolve() -> None:
@@ -256,7 +267,7 @@ class _Decode:
 
         def attend() -> None:
             for layer in range(TIMED_LAYERS):
-                self.attend(layer, queries, groups[layer], places[layer])
+                self.attend(layer, queries, groups[layer], slots[layer])
 
         size = TIMED_LAYERS * KV_HEADS * (128 + BUDGET) * TOKEN
         yield Case(f"resolve_pages, {TIMED_LAYERS} layers, {self.name}", resolve)

@@ -169,7 +169,7 @@ def _sampling(device: torch.device) -> Iterator[Case]:
             token = sampling.sample(*arguments)
             if arguments[1][0] == 0:
                 return float(token != arguments[0].argmax())
-            return float(~reference.keep_tokens(*arguments[:3])[0, token])
+            return float(~reference.nucleus(*arguments[:3])[0, token])
 
         yield Case(f"sample, {name}", lambda a=arguments: sampling.sample(*a), VOCAB * 4, 0, check)
 
