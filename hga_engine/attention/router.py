@@ -5,7 +5,7 @@ import math
 import torch
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import RouterConfig
+from hga_engine.config import Routing
 from hga_kernels import Budget, ChunkRange, select_groups, take_groups, top_chunks
 
 
@@ -15,7 +15,7 @@ def select(
     layer: int,
     chunks: ChunkRange,
     budget: Budget,
-    router: RouterConfig,
+    router: Routing,
     scale: float,
     window_lse: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
