@@ -1,4 +1,4 @@
-"""From questions to the engine, and from its reports to what is shown."""
+"""The flow of questions to the engine and of its reports to the screen."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from hga_chat.screen.engine.thread import EngineThread
 
 LIVELY = 0.8
-"""Temperature of another answer to the same question where answers are drawn at 0."""
+"""Temperature for asking a question again if the session's is 0."""
 
 
 class Flow:
-    """One question at a time, one that may wait, and what the engine tells meanwhile.
+    """One question at a time, one that may wait, and the reports of the engine.
 
     Attributes:
-        state: what the engine is doing, in a word.
+        state: the state of the engine, as the title line shows it.
         layout: the documents, or None.
-        view: whose reading is shown.
+        view: the selected trace.
         turn: the turn being answered, or None.
     """
 
@@ -58,24 +58,24 @@ class Flow:
         self._waiting: Turn | None = None
         self._temperature: float | None = None
         self._streamed: Streamed | None = None
-        """The latest that the panels do not show yet."""
+        """The latest report that the panels do not show yet."""
         self._newest: torch.Tensor | None = None
         """[bins] the mass of tokens that the panels do not show yet."""
 
     @property
     def is_free(self) -> bool:
-        """Whether the next question is asked at once."""
+        """Whether the next question would be asked at once."""
         return self.state == "ready"
 
     @property
     def is_stoppable(self) -> bool:
-        """Whether there is something that ``cancel`` would end."""
+        """Whether there is something to cancel."""
         is_busy = self.turn is not None or self.state == "verifying"
         return self._waiting is not None or (is_busy and self.state != "stopping")
 
     @property
     def has_progress(self) -> bool:
-        """Whether the panels do not show yet how the answer has gone on."""
+        """Whether the panels lag behind the answer."""
         return self._streamed is not None
 
     def start(self) -> None:
@@ -85,7 +85,7 @@ class Flow:
     # Reports
 
     def show(self, report: Report) -> None:
-        """Show what the engine told."""
+        """Show a report of the engine."""
         transcript = self._screen.transcript
         match report:
             case Loading():
@@ -139,7 +139,7 @@ class Flow:
         screen.lay_out(report.layout)
         for answer in report.turns:
             turn = screen.transcript.add(answer.question)
-            self._place(turn, answer)
+            self._restore(turn, answer)
             screen.transcript.changed(turn)
             screen.prompt.remember(answer.question)
         if report.turns:
@@ -147,8 +147,8 @@ class Flow:
             screen.show_trace()
             screen.refresh_bindings()
 
-    def _place(self, turn: Turn, answer: "Answer") -> None:
-        """Show an answer that was saved; its reading was not, but its passages were."""
+    def _restore(self, turn: Turn, answer: "Answer") -> None:
+        """Show a saved answer; of its trace only the sources were saved."""
         self.view.restore(turn, answer.sources)
         turn.complete(answer)
 
@@ -161,7 +161,7 @@ class Flow:
         self._streamed = report
 
     def show_progress(self) -> None:
-        """Show in the panels how the answer has gone on."""
+        """Show the progress of the answer in the panels."""
         if self._streamed is None:
             return
         streamed, newest = self._streamed, self._newest
@@ -223,7 +223,7 @@ class Flow:
     # Questions
 
     def _next(self) -> None:
-        """Ask what waits, or wait for a question."""
+        """Ask the waiting question, or become ready."""
         self.turn, self._waiting = self._waiting, None
         self._newest = None
         if self.turn is None:
@@ -238,15 +238,15 @@ class Flow:
         self._temperature = None
 
     def refusal(self) -> str:
-        """Why no question can be taken now; empty if one can."""
+        """Return why no question can be taken now; empty if one can."""
         if self.state == "failed":
             return "No questions can be asked. Ctrl+Q quits."
         if self._waiting:
-            return "One question waits already. Esc withdraws it."
+            return "One question is already waiting. Esc withdraws it."
         return ""
 
     def send(self, question: str) -> None:
-        """Ask now, or as soon as the engine is free; one question may wait."""
+        """Ask now, or as soon as the engine is ready; one question may wait."""
         turn = self._screen.transcript.add(question)
         self._waiting = turn
         if self.is_free:
@@ -259,7 +259,7 @@ class Flow:
         self._screen.refresh_bindings()
 
     def cancel(self) -> bool:
-        """Withdraw what waits, or stop the answer and keep its part; whether there was either."""
+        """Withdraw the waiting question or stop the answer; return whether there was either."""
         if self._withdraw("withdrawn"):
             return True
         if self.turn is None and self.state != "verifying":
@@ -277,7 +277,7 @@ class Flow:
         return turn is not None
 
     def take_back(self) -> str | None:
-        """Take the last question out of the session; None: there is none, or no time for it now."""
+        """Remove the last turn; return its question, or None if that is not possible now."""
         turns = self._screen.transcript.turns
         if not self.is_free or not turns:
             return None
@@ -292,17 +292,17 @@ class Flow:
         return turn.question
 
     def retry(self) -> str | None:
-        """Ask the last question again; what there is to say about it, None: it cannot be."""
+        """Ask the last question again; return a remark, or None if that is not possible now."""
         question = self.take_back()
         if question is None:
             return None
         is_fixed = self._engine.sampling.temperature == 0
         self._temperature = LIVELY if is_fixed else None
         self.send(question)
-        return f"Drawn at temperature {LIVELY}; at 0 it would be the same." if is_fixed else ""
+        return f"Sampled at temperature {LIVELY}; at 0 it would be the same." if is_fixed else ""
 
     def clear(self) -> bool:
-        """Forget all turns; whether that was possible now."""
+        """Remove all turns; return whether that was possible now."""
         if not self.is_free:
             return False
         self._engine.forget()
@@ -313,13 +313,13 @@ class Flow:
         return True
 
     def verify(self) -> str:
-        """Measure how the last answer depends on its sources; why that cannot be, or nothing."""
+        """Measure how the last answer depends on its sources; return a refusal, or nothing."""
         turns = [turn for turn in self._screen.transcript.turns if turn.in_session]
         if not self.is_free:
-            return "Not while something is being read or answered."
+            return "Wait until the engine is ready."
         if not turns or not turns[-1].sources:
             return "The last answer has no sources to verify."
-        turns[-1].add_note("scoring the answer again without each source …")
+        turns[-1].add_note("scoring the answer without each source …")
         self._screen.transcript.changed(turns[-1])
         self._set_state("verifying")
         self._engine.verify(len(turns) - 1)

@@ -64,7 +64,7 @@ async def session(folder: Path) -> None:
     app = ChatApp(start.open, settings.sampling(), "night", plain=False)
     async with app.run_test(size=WIDE) as pilot:
         await until(app, "reading", lambda: app.flow.state.startswith("reading"), LOAD_S)
-        await until(app, "a third of it", lambda: app.map.filled > 0.33, READ_S)
+        await until(app, "a third of it", lambda: app.panels.map.filled > 0.33, READ_S)
         await take(app, pilot, folder, "wide-reading")
         await take(app, pilot, folder, "small-reading", SMALL)
         await until(app, "the end of reading", lambda: app.flow.state == "ready", READ_S)

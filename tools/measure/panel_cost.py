@@ -37,13 +37,13 @@ async def until_free(app: ChatApp) -> None:
 async def answer(app: ChatApp, *, with_panels: bool) -> tuple[float, float]:
     """Return tokens per second, and CPU seconds of the screen's thread per token."""
     for name in PANELS:
-        app.side.set_class(not with_panels, f"-no-{name}")
+        app.panels.side.set_class(not with_panels, f"-no-{name}")
     await asyncio.sleep(0.5)
     computed = time.thread_time()
     app.flow.send(QUESTION)
     await until_free(app)
     computed = time.thread_time() - computed
-    speed = app.speed.tokens_per_s
+    speed = app.panels.speed.tokens_per_s
     app.flow.take_back()
     await asyncio.sleep(0.5)
     return speed, computed / TOKENS

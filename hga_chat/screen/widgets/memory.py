@@ -177,7 +177,7 @@ class SpeedLine(Panel):
         self.tokens_per_s, self.ttft_s, self.sparsity = tokens_per_s, ttft_s, sparsity
         self.refresh(Region(0, 0, self.size.width, 1))  # not the head above it
 
-    def tell_device(self, *, has_gpu: bool) -> None:
+    def show_device(self, *, has_gpu: bool) -> None:
         """Say where answers are computed, if it is not a GPU."""
         title = "Last answer" if has_gpu else "Last answer, no GPU in use"
         if title != self._title:

@@ -107,8 +107,8 @@ async def test_documents_take_the_lines_that_other_panels_leave(
     script = scripted(loaded=LoadedDocuments(tuple(texts), ()))
     async with opened(script.make, size) as (app, pilot):
         await until(pilot, is_ready(app))
-        side, tree = app.side, app.document_tree
-        left = side.region.bottom - app.speed.region.bottom
+        side, tree = app.panels.side, app.panels.document_tree
+        left = side.region.bottom - app.panels.speed.region.bottom
         assert left >= 0
         assert tree.size.height == documents if left else tree.size.height < documents
 
@@ -124,8 +124,8 @@ async def test_documents_alone_fill_the_height_of_a_small_screen(scripted, opene
     ):
         await until(pilot, is_ready(app))
         await pilot.press("f2")
-        await until(pilot, lambda: app.document_tree.size.height > 0)
-        assert app.document_tree.region.bottom == app.side.region.bottom
+        await until(pilot, lambda: app.panels.document_tree.size.height > 0)
+        assert app.panels.document_tree.region.bottom == app.panels.side.region.bottom
 
 
 async def test_screen_follows_the_terminal(scripted, opened, until):
@@ -191,7 +191,7 @@ async def test_only_one_question_waits(scripted, opened, until):
         await ask(pilot, "two")
         assert len(turns(app)) == 1
         assert app.query_one(Prompt).text == "two"
-        await until(pilot, lambda: "One question waits already" in "\n".join(shown(app)))
+        await until(pilot, lambda: "One question is already waiting" in "\n".join(shown(app)))
         script.engine.release.set()
         await until(pilot, is_done(app))
         assert turns(app)[0].text == "First."
@@ -238,13 +238,13 @@ async def test_what_every_word_reads_does_not_outshine_the_source(scripted, answ
         assert levels[whale // 4] == 1.0
         assert levels[end // 4] == 0.0
         assert view.source_blocks == {whale // 4, 20 // 4}
-        for block_map in (app.map, app.status_line.map):
+        for block_map in (app.panels.map, app.panels.status_line.map):
             assert block_map._all_steps()[whale // 4] == SOURCE
         # Source, viewer and documents tell the same share.
         first, second = turn.sources
         assert "67%" in turn.listing
         assert "(67%)" in app.flow.view.readers_text(first.start_token, first.end_token)
-        assert app.document_tree.shares()["book.pdf"] == pytest.approx(first.score)
+        assert app.panels.document_tree.shares()["book.pdf"] == pytest.approx(first.score)
         assert "(33%)" in app.flow.view.readers_text(second.start_token, second.end_token)
 
 
@@ -278,14 +278,14 @@ async def test_prefill_progress_fills_the_map(scripted, opened, until):
         assert app.query_one(TitleLine).state == "reading 75%"
         tokens = len(script.layout)
         assert f"{round(0.75 * tokens)} of {tokens} tokens read" in shown(app)[0]
-        assert "Reading the documents" in str(app.map.border_title)
+        assert "Reading the documents" in str(app.panels.map.border_title)
         assert any("■ read so far" in line and "■ to come" in line for line in shown(app))
         assert "75%" in app.transcript.card
         script.engine.release.set()
         await until(pilot, is_ready(app))
         assert block_map.filled == 1.0
         assert f"{tokens + 1} of 65,536 tokens" in shown(app)[0]  # one opens the session
-        assert str(app.map.border_title).startswith("Blocks")
+        assert str(app.panels.map.border_title).startswith("Blocks")
         opening = app.transcript.card
         assert "2 documents" in opening
         assert "logs/crew.jpg: binary" in opening
@@ -325,7 +325,7 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
         assert "disk K/V" not in screen  # it holds nothing, and may not
         assert "/ 625.0 MiB" in screen  # the capacity for K/V in host memory
         assert "95.4 MiB" in screen  # the weights
-        speed = app.speed
+        speed = app.panels.speed
         assert (speed.tokens_per_s, speed.ttft_s, speed.sparsity) == (40.0, 0.05, 0.03)
 
 

@@ -56,7 +56,7 @@ async def settled(pilot, app):
     """What is left of the last answer's glow has faded, and every frame is drawn."""
     for _ in range(200):
         await pilot.pause()
-        if not any(app.map._glow) and not app.screen._dirty_widgets:
+        if not any(app.panels.map._glow) and not app.screen._dirty_widgets:
             return
         await asyncio.sleep(0.05)
     pytest.fail("the map glows on")
@@ -76,14 +76,14 @@ async def test_terminal_shows_what_drawing_anew_would(
         app.flow.send("One?")
         await until(pilot, lambda: app.flow.turn and app.flow.turn.trace.tokens >= 150)
         for name in PANELS:
-            app.side.add_class(f"-no-{name}")
+            app.panels.side.add_class(f"-no-{name}")
         await pilot.pause()
         script.engine.release.set()
         await until(pilot, is_ready(app))
         app.flow.send("Two?")
         await until(pilot, is_ready(app))
         for name in PANELS:
-            app.side.remove_class(f"-no-{name}")
+            app.panels.side.remove_class(f"-no-{name}")
         await settled(pilot, app)
         seen, anew = terminal.lines(app.size), drawn_anew(app)
         differ = {
@@ -101,14 +101,23 @@ async def test_folded_panels_ask_for_no_frame(scripted, answer, opened, until, m
     async with opened(script.make, (120, 40)) as (app, pilot):
         await until(pilot, is_ready(app))
         for name in PANELS:
-            app.side.add_class(f"-no-{name}")
+            app.panels.side.add_class(f"-no-{name}")
         await pilot.pause()
-        panels = [app.document_tree, app.map, app.status_line.map, app.memory, app.speed]
+        panels = [
+            app.panels.document_tree,
+            app.panels.map,
+            app.panels.status_line.map,
+            app.panels.memory,
+            app.panels.speed,
+        ]
         dirty = []
         for panel in panels:
             panel._set_dirty = lambda *_, panel=panel: dirty.append(panel)
         app.flow.send("How?")
-        await until(pilot, lambda: app.flow.is_free and app.map._totals and any(app.map._totals))
+        await until(
+            pilot,
+            lambda: app.flow.is_free and app.panels.map._totals and any(app.panels.map._totals),
+        )
         await asyncio.sleep(0.3)  # three frames of the panels
         assert not dirty
 

@@ -128,7 +128,7 @@ async def test_footer_shows_keys_that_do_something(scripted, answer, opened, unt
         assert "Enter" in shown()  # on a source
         await pilot.press("k")
         assert "Enter" not in shown()
-        app.map.focus()
+        app.panels.map.focus()
         await pilot.pause()
         assert {"F5", "l", "← ↑ ↓ →"} <= set(shown())
         await pilot.press("escape")  # hidden, as there is nothing to stop
@@ -220,21 +220,21 @@ async def test_word_by_word_the_map_shows_what_each_read(answered):
     async with answered() as it:
         it.app.transcript.focus()
         await it.press("right", "right")
-        await it.until(lambda: "Read for" in str(it.app.map.border_title))
+        await it.until(lambda: "Read for" in str(it.app.panels.map.border_title))
         assert it.app.flow.view.token == 1
         await it.press("left")
-        await it.until(lambda: "“One”" in str(it.app.map.border_title))
-        assert sum(level > 0 for level in it.app.map.levels) == 2
+        await it.until(lambda: "“One”" in str(it.app.panels.map.border_title))
+        assert sum(level > 0 for level in it.app.panels.map.levels) == 2
         await it.press("escape")
         await it.until(lambda: it.app.flow.view.token is None)
 
 
 async def test_map_shows_layer_by_layer_what_was_read(answered):
     async with answered() as it:
-        title = lambda: str(it.app.map.border_title)  # noqa: E731
-        lit = lambda: [n for n, level in enumerate(it.app.map.levels) if level > 0]  # noqa: E731
+        title = lambda: str(it.app.panels.map.border_title)  # noqa: E731
+        lit = lambda: [n for n, level in enumerate(it.app.panels.map.levels) if level > 0]  # noqa: E731
         assert len(lit()) == 2
-        it.app.map.focus()
+        it.app.panels.map.focus()
         await it.press("l")
         assert "Read by layer 1 of 2" in title()
         assert lit() == [0]  # group 3 of the session, of which block 0 holds the first four
@@ -335,7 +335,7 @@ async def test_clear_keeps_the_documents_read(answered):
         await it.command("/clear")
         assert it.app.transcript.turns == []
         await it.until(lambda: it.script.engine.num_tokens == len(it.script.layout) + 1)
-        assert not any(it.app.map.levels)
+        assert not any(it.app.panels.map.levels)
 
 
 async def test_export_writes_and_says_so(answered, tmp_path):
@@ -349,12 +349,12 @@ async def test_export_writes_and_says_so(answered, tmp_path):
 
 async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
     async with answered() as it:
-        it.app.map.focus()
+        it.app.panels.map.focus()
         await it.press("right", "right")
-        assert it.app.map.cursor == 2
+        assert it.app.panels.map.cursor == 2
         await it.press("end")
-        assert it.app.map.cursor == it.app.map.blocks - 1
-        await it.until(lambda: "book.pdf, page 7" in str(it.app.map.border_title))
+        assert it.app.panels.map.cursor == it.app.panels.map.blocks - 1
+        await it.until(lambda: "book.pdf, page 7" in str(it.app.panels.map.border_title))
         await it.press("home", "down", "up", "enter")
         await it.until(lambda: isinstance(it.app.screen, Viewer))
         await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
@@ -363,25 +363,29 @@ async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
 
 async def test_map_shows_all_answers_and_what_was_hardly_read(answered):
     async with answered() as it:
-        lit = [level > 0 for level in it.app.map.levels]
-        of_answer = it.app.document_tree.shares()
+        lit = [level > 0 for level in it.app.panels.map.levels]
+        of_answer = it.app.panels.document_tree.shares()
         assert sum(lit) == 2
         await it.press("f5")
-        assert "read by all answers" in str(it.app.map.border_title)
-        assert [level > 0 for level in it.app.map.levels] == lit
-        assert it.app.document_tree.shares() == of_answer
+        assert "read by all answers" in str(it.app.panels.map.border_title)
+        assert [level > 0 for level in it.app.panels.map.levels] == lit
+        assert it.app.panels.document_tree.shares() == of_answer
         await it.command("/map")
-        assert "Hardly read: 87%" in str(it.app.map.border_title)  # 13 of 15 blocks
-        assert [level > 0 for level in it.app.map.levels] == [not read for read in lit]
+        assert "Hardly read: 87%" in str(it.app.panels.map.border_title)  # 13 of 15 blocks
+        assert [level > 0 for level in it.app.panels.map.levels] == [not read for read in lit]
 
 
 async def test_panels_fold_away_and_come_back(answered):
     async with answered() as it:
-        panels = {"f2": it.app.document_tree, "f3": it.app.map, "f4": it.app.memory}
+        panels = {
+            "f2": it.app.panels.document_tree,
+            "f3": it.app.panels.map,
+            "f4": it.app.panels.memory,
+        }
         for key, panel in panels.items():
             await it.press(key)
             assert panel.size.height == 0
-        assert it.app.side.size.width == 0
+        assert it.app.panels.side.size.width == 0
         for name, panel in zip(("documents", "blocks", "memory"), panels.values(), strict=True):
             await it.command(f"/{name}")
             assert panel.size.height > 0
@@ -390,12 +394,15 @@ async def test_panels_fold_away_and_come_back(answered):
 async def test_on_a_small_screen_a_panel_is_shown_alone(answered):
     async with answered((80, 24)) as it:
         await it.press("f2")
-        assert it.app.document_tree.size.height > 0
-        assert it.app.document_tree.has_focus
+        assert it.app.panels.document_tree.size.height > 0
+        assert it.app.panels.document_tree.has_focus
         await it.press("f3")
-        assert (it.app.document_tree.size.height, it.app.map.size.height > 0) == (0, True)
+        assert (it.app.panels.document_tree.size.height, it.app.panels.map.size.height > 0) == (
+            0,
+            True,
+        )
         await it.press("f3")
-        assert it.app.side.size.width == 0
+        assert it.app.panels.side.size.width == 0
 
 
 async def test_themes_change_the_colours(answered):
@@ -411,7 +418,7 @@ async def test_themes_change_the_colours(answered):
 
 async def test_documents_open_from_the_tree(answered):
     async with answered() as it:
-        it.app.document_tree.focus()
+        it.app.panels.document_tree.focus()
         await it.press("down", "enter")
         await it.until(lambda: isinstance(it.app.screen, Viewer))
 

@@ -61,8 +61,8 @@ async def test_screen_is_as_it_was_looked_at(size, way, scripted, answer, until,
         await until(pilot, lambda: app.flow.state == "ready")
         # The pace of reading is a figure of this machine.
         app.transcript.show_card(app.flow._opening.start())
-        app.map.clear()
-        app.status_line.map.clear()
+        app.panels.map.clear()
+        app.panels.status_line.map.clear()
         app.show_trace()
         await until(pilot, lambda: app.transcript.colouring.is_done)
         await pilot.pause()

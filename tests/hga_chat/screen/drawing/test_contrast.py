@@ -77,7 +77,7 @@ async def test_text_can_be_read(theme, scripted, answer, until, monkeypatch):
         await check()
         app.flow.turn = None
         app.transcript.note("A note.")
-        for panel in (app.document_tree, app.map, app.transcript):
+        for panel in (app.panels.document_tree, app.panels.map, app.transcript):
             panel.focus()
             await check()
         app.transcript.action_move(1)
