@@ -1,4 +1,4 @@
-"""The console script ``hga-chat``."""
+"""Entry point of the ``hga-chat`` command."""
 
 import gc
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    # Imports and documents leave hardly any cycles; looking for them costs a tenth of the start.
+    # Imports and documents create few cycles; searching for them takes a tenth of the startup.
     gc.set_threshold(100_000, 20, 20)
     from hga_chat.cli.app import run
 

@@ -1,4 +1,4 @@
-"""Measures this machine: speed, and quality against dense attention on the same text."""
+"""Measures speed, memory, and the quality of routed beside dense attention."""
 
 from hga_chat.bench.memory import run_memory
 from hga_chat.bench.plot import write_plot

@@ -1,4 +1,4 @@
-"""Figures of what was measured, with what chance allows of them."""
+"""Summarizes measurements, with confidence intervals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ _ROUNDING = 1e-9
 
 
 def interval(values: torch.Tensor) -> tuple[float, float]:
-    """Where the mean lies with 95 % certainty, by the bootstrap (Efron, 1979).
+    """Return the 95% confidence interval of the mean, by the bootstrap (Efron, 1979).
 
     Args:
-        values: [segments] float64, as good as independent of one another.
+        values: [segments] float64, nearly independent of one another.
     """
     draw = torch.Generator().manual_seed(0)
     picked = torch.randint(len(values), (_RESAMPLED, len(values)), generator=draw)
@@ -30,13 +30,13 @@ def interval(values: torch.Tensor) -> tuple[float, float]:
 
 
 def segments(values: torch.Tensor) -> torch.Tensor:
-    """Means over neighbouring tokens, [tokens] to [segments], as many as make them nearly equal."""
+    """Return means over segments of about ``SEGMENT_TOKENS`` tokens, [tokens] to [segments]."""
     parts = max(1, len(values) // SEGMENT_TOKENS)
     return torch.stack([part.mean() for part in values.tensor_split(parts)])
 
 
 def compare(routed: Sequence[Scored], dense: Sequence[Scored]) -> dict[str, Any]:
-    """Figures of one way of attending over several texts, beside dense attention over the same."""
+    """Compare routed with dense attention over the same texts."""
     gaps = [one.nats - other.nats for one, other in zip(routed, dense, strict=True)]
     halves = [gap[(len(gap) + 1) // 2 :] for gap in gaps]
     by_part = [torch.stack([part.mean() for part in gap.tensor_split(PARTS)]) for gap in gaps]
@@ -66,7 +66,7 @@ def compare(routed: Sequence[Scored], dense: Sequence[Scored]) -> dict[str, Any]
 
 
 def needles_by_depth(scored: Sequence[Scored]) -> list[dict[str, float]]:
-    """Of the needles at each depth the share that was answered."""
+    """Return the share of answered needles at each depth."""
     by_depth = list(zip(*(one.needles for one in scored), strict=True))
     return [
         {"depth": depth, "found": sum(found) / len(found)}
@@ -75,7 +75,7 @@ def needles_by_depth(scored: Sequence[Scored]) -> list[dict[str, float]]:
 
 
 def _recall(scored: Sequence[Scored]) -> dict[str, Any] | None:
-    """Shares of dense attention's mass, by layer and KV head; None where nothing was chosen."""
+    """Return the attended share of dense attention's mass; None if coverage was not measured."""
     counted = [one.coverage for one in scored if one.coverage is not None]
     if not counted:
         return None
@@ -83,7 +83,7 @@ def _recall(scored: Sequence[Scored]) -> dict[str, Any] | None:
         sum(getattr(one, name) for one in counted)
         for name in ("routed", "selectable", "attended", "total")
     )
-    # What was computed as a difference of equal numbers is not quite zero.
+    # A difference of equal numbers is not exactly zero.
     selectable = selectable.where(selectable > _ROUNDING * total, torch.nan)
     return {
         "attended": float(attended.sum() / total.sum()),
@@ -95,25 +95,25 @@ def _recall(scored: Sequence[Scored]) -> dict[str, Any] | None:
 
 
 def _or_none(share: torch.Tensor) -> float | None:
-    """A share, or None where there was nothing to choose from."""
+    """Return a share as a float; None if there was nothing to select from."""
     return float(share) if bool(share.isfinite()) else None
 
 
 def families(
     samples: Sequence[Sample], answered: Sequence[Answered]
 ) -> dict[str, dict[str, float]]:
-    """Of each family of tasks the mean score, and of right answers mean nats and what is known."""
+    """Return mean score, mean nats of the right answer and its known share for each family."""
     rows: dict[str, list[tuple[float, float, float]]] = {family: [] for family in FAMILIES}
     for sample, answers in zip(samples, answered, strict=True):
         figures = zip(answers.scores, answers.nats, answers.known, strict=True)
-        for task, of_task in zip(sample.tasks, figures, strict=True):
-            rows[task.family].append(of_task)
+        for task, row in zip(sample.tasks, figures, strict=True):
+            rows[task.family].append(row)
     names = ("score", "answer_nats", "answer_known")
     return {
         family: {
-            **{name: sum(row[n] for row in some) / len(some) for n, name in enumerate(names)},
-            "tasks": len(some),
+            **{name: sum(row[n] for row in found) / len(found) for n, name in enumerate(names)},
+            "tasks": len(found),
         }
-        for family, some in rows.items()
-        if some
+        for family, found in rows.items()
+        if found
     }

@@ -1,4 +1,4 @@
-"""What one way of attending makes of one text: nats, choices, coverage, answers."""
+"""Scores one text under one router and rule: nats, choices, coverage, answers."""
 
 import bisect
 import itertools
@@ -20,7 +20,7 @@ from hga_engine.events import TextDelta
 NEEDLE_TOKENS, TASK_TOKENS = 24, 64
 COPY_TOKENS, COPIES = 96, 5
 _COPY_LEAD = 16
-"""Of a copy these come first; no attention can know from them what is copied."""
+"""First tokens of a copy, which are not scored: they do not reveal yet what is copied."""
 _SAMPLES = 64
 
 
@@ -35,33 +35,33 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scored:
-    """A text scored by one way of attending."""
+    """The scores of a text under one router and rule."""
 
     nats: torch.Tensor
     """[tokens - 1] float64: negative log-likelihood of each token after the first."""
     choices: torch.Tensor
-    """[tokens - 1] int32: the likeliest token at each of these places."""
+    """[tokens - 1] int32: the likeliest token at each of these positions."""
     sparsity: float
-    """Mean over positions of the share of what they could see that they attended to."""
+    """Mean over positions of the attended share of the visible tokens."""
     sparsity_last_half: float
     coverage: Coverage | None
     copies: torch.Tensor
-    """[copies] float64: mean nats a token of passages repeated after the text."""
+    """[copies] float64: mean nats per token of passages repeated after the text."""
     needles: tuple[bool, ...]
-    """Which were answered, in the order they are planted."""
+    """Whether each needle was answered, in the order they are planted."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Tasks answered by one way of attending."""
+    """The scores of a text's tasks under one router and rule."""
 
     scores: tuple[float, ...]
-    """Of each task the share of what a right answer holds, 0 to 1."""
+    """For each task, the share of the expected words that were answered, 0 to 1."""
     nats: tuple[float, ...]
-    """Of each task the mean nats a token of a right answer."""
+    """For each task, the mean nats per token of the right answer."""
     known: tuple[float, ...]
-    """Of each task the share of what a right answer holds that is likeliest, token after token,
-    after what stands before it in a right answer, 0 to 1."""
+    """For each task, the share of the expected words that greedy decoding predicts when it is
+    given the right answer up to each of them, 0 to 1."""
 
 
 def score_text(
@@ -70,11 +70,11 @@ def score_text(
     """Score a text and ask for its needles. The engine's session is empty before and after.
 
     Args:
-        engine: whose attention is measured.
+        engine: the engine to measure.
         sample: the text.
-        rule: how selections are shared.
-        note: told how far it is.
-        dense: whether it attends to everything, so that there is nothing to cover.
+        rule: how queries share selections.
+        note: receives notes on progress.
+        dense: whether the engine attends to everything; coverage is not measured then.
     """
     model, tokens = engine.model_config, len(sample.token_ids)
     stride = max(engine.config.routing.chunk_size, tokens // _SAMPLES)
@@ -108,18 +108,18 @@ def score_text(
 def answer_tasks(
     engine: Engine, sample: Sample, rule: Rule, note: Callable[[str], None]
 ) -> Answered:
-    """Read a text and answer its tasks. The engine's session is empty before and after."""
+    """Prefill a text and answer its tasks. The engine's session is empty before and after."""
     steps = engine.prefill if rule == "prefill" else engine.logits
     for _ in steps(sample.token_ids):
         pass
-    note(f"{len(sample.token_ids):,} tokens read for the tasks")
+    note(f"{len(sample.token_ids):,} tokens prefilled for the tasks")
     scores, nats, known = [], [], []
     for task in sample.tasks:
         answer = _ask(engine, task.question, TASK_TOKENS)
         scores.append(sum(expected in answer for expected in task.answers) / len(task.answers))
-        of_answer, share = _right_answer(engine, task)
-        nats.append(of_answer)
-        known.append(share)
+        answer_nats, answer_known = _right_answer(engine, task)
+        nats.append(answer_nats)
+        known.append(answer_known)
     engine.truncate(0)
     return Answered(tuple(scores), tuple(nats), tuple(known))
 
@@ -127,7 +127,10 @@ def answer_tasks(
 def _scores(
     engine: Engine, token_ids: Sequence[int], rule: Rule, totals: AttentionTotals | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Append a text; of each slice nats and likeliest tokens, where what follows is known."""
+    """Append a text; yield the nats and the likeliest tokens of each slice.
+
+    The last token of the text has no target and is left out.
+    """
     targets = torch.tensor(token_ids)
     done = 0
     for logits in engine.logits(token_ids, rule, totals):
@@ -139,7 +142,7 @@ def _scores(
 
 
 def _copy_nats(engine: Engine, token_ids: Sequence[int], number: int, rule: Rule) -> float:
-    """Mean nats of a passage that stood in the text and is repeated at its end."""
+    """Return the mean nats of a passage of the text that is repeated at its end."""
     tokens = len(token_ids)
     length = min(COPY_TOKENS, tokens // 4)
     start = int((tokens - length) * number / COPIES)
@@ -159,7 +162,7 @@ def _prompt(engine: Engine, question: str) -> list[int]:
 
 
 def _ask(engine: Engine, question: str, tokens: int) -> str:
-    """What is answered after the text, greedily; the session is then as before."""
+    """Return the greedy answer to a question after the text; the session is then as before."""
     before = engine.num_tokens
     events = engine.answer(_prompt(engine, question), SamplingParams(max_new_tokens=tokens))
     answer = "".join(event.text for event in events if isinstance(event, TextDelta))
@@ -168,7 +171,7 @@ def _ask(engine: Engine, question: str, tokens: int) -> str:
 
 
 def _right_answer(engine: Engine, task: Task) -> tuple[float, float]:
-    """Of a right answer after text and question the mean nats a token, and what is known."""
+    """Return the mean nats per token of the right answer, and its known share."""
     before = engine.num_tokens
     prompt, answer = _prompt(engine, task.question), engine.tokenizer.encode(task.text)
     scored = list(_scores(engine, [*prompt, *answer], "decode"))
@@ -180,19 +183,19 @@ def _right_answer(engine: Engine, task: Task) -> tuple[float, float]:
 
 
 def share_known(pieces: Sequence[bytes], right: Sequence[bool], answers: Sequence[str]) -> float:
-    """Of what an answer holds the share all of whose tokens are right.
+    """Return the share of expected words all of whose tokens are right.
 
     Args:
         pieces: the bytes of each token of the answer.
-        right: whether each is.
-        answers: what it holds, whole words in this order.
+        right: whether each token is the likeliest.
+        answers: the words that the answer contains, in this order.
     """
     ends = list(itertools.accumulate(map(len, pieces)))
-    said, place, known = b"".join(pieces), 0, 0
+    text, end, known = b"".join(pieces), 0, 0
     for answer in answers:
-        found = re.compile(rb"\b" + re.escape(answer.encode()) + rb"\b").search(said, place)
-        assert found, f"{answer!r} is not in {said!r}"
-        place = found.end()
-        first, last = bisect.bisect(ends, found.start()), bisect.bisect_left(ends, place)
+        found = re.compile(rb"\b" + re.escape(answer.encode()) + rb"\b").search(text, end)
+        assert found, f"{answer!r} is not in {text!r}"
+        end = found.end()
+        first, last = bisect.bisect(ends, found.start()), bisect.bisect_left(ends, end)
         known += all(right[first : last + 1])
     return known / len(answers)

@@ -1,4 +1,4 @@
-"""Memory that was predicted beside memory that is used."""
+"""Compares predicted with used memory."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -23,17 +23,17 @@ def run_memory(
     config: EngineConfig,
     note: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Fill sessions of several lengths, and hold the ledger's figures against what they took.
+    """Fill sessions of several lengths, and compare the ledger's predictions with their memory.
 
     Args:
-        load: gives the model and a text; what is resident before does not count.
-        contexts: tokens, each measured in a session of its own, the shortest first.
-        config: of the engine, for each of the contexts.
-        note: told what is going on.
+        load: returns the model and a text; memory that is resident before does not count.
+        contexts: context lengths in tokens, each for a session of its own, shortest first.
+        config: the engine's configuration; its context is replaced.
+        note: receives notes on progress.
 
     Returns:
-        The object that ``bench memory --json`` prints. Host memory is what is resident beyond what
-        was before the model came; a GPU's is the most that its driver reported.
+        The object that ``bench memory --json`` prints. Host memory is resident memory beyond that
+        before the model was loaded; GPU memory is the maximum that the driver reported.
 
     Raises:
         ValueError: a context is too short for a question and an answer.

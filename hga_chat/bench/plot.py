@@ -1,4 +1,4 @@
-"""Gap against sparsity, as a picture."""
+"""Plots gap against sparsity."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def write_plot(runs: Sequence[dict[str, Any]], title: str, path: Path) -> list[Path]:
-    """Draw the gap of every run over the share of tokens it read, with its interval.
+    """Plot the gap of every run, with its interval, over the share of tokens it attended to.
 
     Args:
-        runs: as ``run_quality`` gives them.
-        title: over the picture.
-        path: where to; ``.png`` and ``.svg`` take the place of its suffix.
+        runs: ``runs`` of the result of ``run_quality``.
+        title: title of the plot.
+        path: where to write; its suffix is replaced by ``.png`` and ``.svg``.
 
     Returns:
-        The files that were written.
+        The written files.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -32,15 +32,15 @@ def write_plot(runs: Sequence[dict[str, Any]], title: str, path: Path) -> list[P
         lines[run["router"], run["rule"]].append(point)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for (router, rule), points in lines.items():
-        read, gap, low, high = zip(*sorted(points), strict=True)
+        attended, gap, low, high = zip(*sorted(points), strict=True)
         below = [max(value - least, 0) for value, least in zip(gap, low, strict=True)]
         above = [max(most - value, 0) for value, most in zip(gap, high, strict=True)]
         axes.errorbar(
-            read, gap, (below, above), marker="o", capsize=3, label=f"{router}, {rule} rule"
+            attended, gap, (below, above), marker="o", capsize=3, label=f"{router}, {rule} rule"
         )
     axes.axhline(0, color="grey", linewidth=1)
-    axes.set_xlabel("tokens read, %")
-    axes.set_ylabel("nats a token above dense attention")
+    axes.set_xlabel("tokens attended, %")
+    axes.set_ylabel("nats per token above dense attention")
     axes.set_title(title)
     axes.legend()
     written = [path.with_suffix(suffix) for suffix in (".png", ".svg")]

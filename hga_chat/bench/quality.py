@@ -1,4 +1,4 @@
-"""How far routed attention is from dense attention, on the same texts with the same model."""
+"""Measures the gap of routed to dense attention on the same texts with the same model."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,26 +24,26 @@ from hga_engine.opening import LoadedModel, open_engine
 
 _QUESTION_ROOM = 256 + max(COPY_TOKENS, TASK_TOKENS)
 _LIST_SHARE = 0.1
-"""Of the context, the words of a list that a task asks about."""
+"""Words of a list that a task asks about, as a share of the context's tokens."""
 
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class QualityPlan:
-    """What is measured."""
+    """The texts to make, and the routers, budgets and rules to measure on them."""
 
     context: int
-    """Tokens of each text, with what is planted."""
+    """Tokens of each text, including planted facts."""
     needles: int = 10
     """Facts to plant in each text and ask for."""
     tasks: int = 0
-    """Tasks of each family to ask about each text; needs a second reading."""
+    """Tasks of each family to ask about each text; they take a second prefill."""
     seeds: tuple[int, ...] = (0,)
-    """Of what is planted, and of the place in the text where each reading begins."""
+    """Each seed chooses what is planted and where in the text to begin."""
     routers: tuple[RouterName, ...] = ("hga",)
     budgets: tuple[int, ...] = (1312,)
-    """Tokens by the decode rule; the prefill rule has more in proportion."""
+    """Tokens under the decode rule; the prefill rule has proportionally more."""
     rules: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -52,20 +52,20 @@ def run_quality(
 ) -> dict[str, Any]:
     """Measure dense attention, and every router, budget and rule of the plan, on every text.
 
-    Dense attention and the routers see the same tokens. The copies and questions that follow a
-    text are read by the same rule as the text, answers are decoded.
+    Dense attention and the routers see the same tokens. The copies and questions after a text use
+    the same rule as the text; answers are decoded.
 
     Args:
-        model: in memory.
+        model: the loaded model.
         texts: each long enough for the context.
-        plan: what is measured.
-        config: of the engine, but for router, budgets and context.
-        note: told what is going on.
+        plan: what to measure.
+        config: the engine's configuration; its router, budget and context are replaced.
+        note: receives notes on progress.
 
     Returns:
         The object that ``bench quality --json`` prints: figures of the first router and budget
-        under ``rules``, of all under ``runs``. Intervals hold the mean with 95 % certainty, as far
-        as segments of 256 tokens are independent.
+        under ``rules``, of all under ``runs``. Intervals are 95% confidence intervals of the mean,
+        assuming that segments of 256 tokens are independent.
 
     Raises:
         ValueError: a text is too short, or there are too many needles.
@@ -84,7 +84,7 @@ def run_quality(
         for budget in plan.budgets
     ]
     measured = partial(_measure, model, plan.context, plain, hard)
-    # Dense attention is the same under both rules; whole blocks are faster.
+    # Dense attention is the same under both rules; the prefill rule is faster.
     dense_config = dataclasses.replace(config, router="dense")
     dense, dense_answers = measured(dense_config, "prefill", partial(_note_as, note, "dense"))
     dense_families = families(hard, dense_answers)
@@ -99,7 +99,7 @@ def run_quality(
                 row["answer_gap_nats"] = row["answer_nats"] - dense_families[family]["answer_nats"]
             run = {"router": one.router, "rule": rule, "budget_tokens": one.budget_tokens}
             runs.append({**run, **figures})
-            note(f"{name}: {figures['gap_nats']:+.4f} nats, {figures['sparsity']:.2%} read")
+            note(f"{name}: {figures['gap_nats']:+.4f} nats, {figures['sparsity']:.2%} attended")
     first = [(run["router"], run["budget_tokens"]) == _key(runs[0]) for run in runs]
     return {
         "context": plan.context,
@@ -132,7 +132,7 @@ def _measure(
     rule: Rule,
     note: Note,
 ) -> tuple[list[Scored], list[Answered]]:
-    """Every text by one way of attending."""
+    """Score every text under one router and rule."""
     cache = dataclasses.replace(config.cache, context=context + _QUESTION_ROOM)
     engine = open_engine(model, dataclasses.replace(config, cache=cache))
     try:
@@ -146,14 +146,14 @@ def _measure(
 def _sample(
     model: LoadedModel, text: str, plan: QualityPlan, seed: int, with_tasks: bool
 ) -> Sample:
-    """The part of a text that a seed begins at, with needles or tasks planted."""
+    """Return an excerpt of a text with needles or tasks planted, all chosen by the seed."""
     tokenizer = model.tokenizer
     needles = () if with_tasks else tuple(make_needles(plan.needles, seed))
     planted = TaskSet((), tuple(n.fact for n in needles), tuple(depths(len(needles))))
     if with_tasks:
         words = single_token_words(tokenizer.token_bytes, tokenizer.vocab_size)
         planted = make_tasks(words, plan.tasks, int(plan.context * _LIST_SHARE), seed)
-    # The first seed begins where the text does.
+    # The excerpt of the first seed is the beginning of the text.
     start = seed if seed != plan.seeds[0] else None
     token_ids = plant_from(tokenizer, text, planted.facts, planted.places, plan.context, start)
     return Sample(tuple(token_ids), needles, planted.tasks)

@@ -1,4 +1,4 @@
-"""How fast this machine reads and answers, at several context lengths."""
+"""Measures prefill and decode speed at several context lengths."""
 
 import threading
 import time
@@ -28,20 +28,20 @@ def run_speed(
     config: EngineConfig,
     note: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Read, answer and ask again at each context length.
+    """Prefill a text and ask two questions at each context length.
 
     A context holds the text, two questions of 64 tokens and two answers of 128.
 
     Args:
-        model: in memory.
-        tokens: the text; repeated where a context is longer.
-        contexts: tokens, each measured in a session of its own, in this order.
-        config: of the engine, for each of the contexts.
-        note: told what is going on.
+        model: the loaded model.
+        tokens: the text; repeated if a context is longer.
+        contexts: context lengths in tokens, each measured in a session of its own, in this order.
+        config: the engine's configuration; its context is replaced.
+        note: receives notes on progress.
 
     Returns:
-        The object that ``bench speed --json`` prints. Times are seconds; the host's peak is that of
-        the process up to then, the device's what its driver reported while the context was used.
+        The object that ``bench speed --json`` prints. Times are in seconds. The host's peak is the
+        process's so far; the device's is the maximum its driver reported during the measurement.
 
     Raises:
         ValueError: a context is too short to hold the questions and answers.
@@ -59,13 +59,13 @@ def run_speed(
         with watched_device(device) as peak:
             used = replace(config, cache=replace(config.cache, context=context))
             if device.type != "cpu":
-                # Kernels are loaded when they are first used.
+                # Warm up: kernels are loaded on first use.
                 _one_context(model, text[: context - asked], used)
             results[context] = _one_context(model, text[: context - asked], used)
         results[context]["device_peak_bytes"] = peak[0]
         note(
-            f"{context:,} tokens: read at {results[context]['prefill_tokens_per_s']:,.0f} tok/s, "
-            f"answered at {results[context]['decode_tokens_per_s']:.1f} tok/s"
+            f"{context:,} tokens: prefill {results[context]['prefill_tokens_per_s']:,.0f} tok/s, "
+            f"decode {results[context]['decode_tokens_per_s']:.1f} tok/s"
         )
     return {"device": device_name(device), "model": model.name, "context": results}
 
@@ -100,10 +100,10 @@ def _one_context(model: LoadedModel, document: list[int], config: EngineConfig) 
 
 @contextmanager
 def watched_device(device: torch.device) -> Iterator[list[int]]:
-    """Look all the time how much of a GPU's memory its driver says is in use.
+    """Poll the driver for a GPU's memory in use.
 
     Yields:
-        One number, the most bytes there have been so far; 0 for a CPU.
+        A list with one number, the maximum of bytes so far; 0 for a CPU.
     """
     peak = [0]
     if device.type == "cpu":

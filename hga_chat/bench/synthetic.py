@@ -1,4 +1,4 @@
-"""A model of random weights, and a text for it."""
+"""Makes a model with random weights, and a text for it."""
 
 from hga_chat.models import geometry_of
 from hga_engine.config import DeviceName
@@ -9,17 +9,17 @@ from hga_engine.opening import LoadedModel, synthetic_model
 def synthetic_text(
     name: str, device: DeviceName, tokens: int, with_topics: bool
 ) -> tuple[LoadedModel, list[int]]:
-    """Random weights of a model's geometry, and tokens to read.
+    """Return random weights with a model's geometry, and tokens to prefill.
 
     Args:
-        name: of the model whose geometry it is.
-        device: where it is to compute.
-        tokens: of the text.
-        with_topics: whether selections shall change slowly along the text, as those of trained
-            models do; without, every query selects anew.
+        name: name of the model with the geometry.
+        device: where to compute.
+        tokens: length of the text.
+        with_topics: whether selections change slowly along the text, as in trained models;
+            otherwise every query selects anew.
 
     Raises:
-        ModelMissingError: there is no model of that name, or its geometry is not known.
+        ModelMissingError: no model has that name, or its geometry is not known.
     """
     config, topics = geometry_of(name), Topics() if with_topics else None
     model = synthetic_model(f"{name} (random weights)", config, device, topics)

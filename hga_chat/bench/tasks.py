@@ -1,9 +1,8 @@
-"""Questions that are hard for attention that reads a part only, made from a vocabulary alone.
+"""Makes questions that are hard for sparse attention from a model's vocabulary.
 
-The families of RULER (Hsieh et al., 2024, arXiv 2404.06654) that ask for one of many facts alike,
-for several facts at once, for a chain of facts, and for what is spread over a whole list. Chains
-are followed from a name to its value: RULER's way, from a value to all its names, is beyond small
-models.
+These are families of RULER (Hsieh et al., 2024, arXiv 2404.06654): one of many similar facts,
+several facts at once, a chain of facts, and properties of a whole list. Chains lead from a name to
+its value; RULER's direction, from a value to all its names, is too hard for small models.
 """
 
 import random
@@ -19,9 +18,25 @@ _KEYS, _VALUES, _CHAIN = 8, 4, 2
 _COMMON, _FREQUENT = 5, 3
 _COMMON_TIMES, _OTHER_TIMES = 10, 2
 _ZIPF = 2.0
-_SAID = {"value", "variable", "number", "numbers", "locker", "door", "called", "written", "words"}
-_SAID |= {"that", "list", "common", "coded", "occur", "most", "often"}
-"""Words of questions and answers, that name nothing else."""
+_RESERVED = {
+    "called",
+    "coded",
+    "common",
+    "door",
+    "list",
+    "locker",
+    "most",
+    "number",
+    "numbers",
+    "occur",
+    "often",
+    "that",
+    "value",
+    "variable",
+    "words",
+    "written",
+}
+"""Words of the questions and answers themselves; they never serve as names."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +46,26 @@ class Task:
     family: str
     question: str
     answers: tuple[str, ...]
-    """What a right answer holds, in this order."""
+    """The words that the right answer contains, in this order."""
     text: str
-    """A right answer."""
+    """The right answer."""
 
 
 @dataclass(frozen=True)
 class TaskSet:
-    """Tasks and what has to be planted for them."""
+    """Tasks, and the facts to plant for them."""
 
     tasks: tuple[Task, ...]
     facts: tuple[str, ...]
     places: tuple[float, ...]
-    """Where each of the facts stands, 0 to 1."""
+    """Depth of each fact in the text, 0 to 1."""
 
 
 def single_token_words(token_bytes: Callable[[int], bytes], vocab_size: int) -> list[str]:
-    """Words of a vocabulary that are one token, with a blank before them.
+    """Return the words that are one token, with a leading space, in a vocabulary.
 
     Raises:
-        ValueError: there are too few of them to make tasks of.
+        ValueError: there are too few of them to make tasks.
     """
     pieces = map(token_bytes, range(vocab_size))
     words = sorted({piece.decode().strip() for piece in pieces if _WORD.fullmatch(piece)})
@@ -60,16 +75,16 @@ def single_token_words(token_bytes: Callable[[int], bytes], vocab_size: int) -> 
 
 
 def make_tasks(words: Sequence[str], count: int, list_words: int, seed: int) -> TaskSet:
-    """Make ``count`` tasks of each family, of the families with lists one.
+    """Make ``count`` tasks of each family, and one of each family with a list.
 
     Args:
-        words: to choose from.
+        words: the words to choose names from.
         count: tasks of each family.
-        list_words: length of each list of words.
-        seed: of every choice.
+        list_words: words in each list.
+        seed: seed of all choices.
     """
     draw = random.Random(seed)  # noqa: S311
-    free = [word for word in words if word not in _SAID]
+    free = [word for word in words if word not in _RESERVED]
     pool = iter(draw.sample(free, len(free)))
     made: list[tuple[list[Task], list[str]]] = [
         _many_keys(draw, pool, count),
@@ -79,7 +94,7 @@ def make_tasks(words: Sequence[str], count: int, list_words: int, seed: int) -> 
     if count:
         made.append(_common_words(draw, pool, list_words))
         made.append(_frequent_words(draw, pool, list_words))
-    tasks = [task for some, _ in made for task in some]
+    tasks = [task for made_tasks, _ in made for task in made_tasks]
     facts, places = [], []
     for _, lines in made:
         facts += lines
@@ -152,7 +167,7 @@ def _common_words(
 def _frequent_words(
     draw: random.Random, pool: Iterator[str], length: int
 ) -> tuple[list[Task], list[str]]:
-    """Frequencies fall with the square of the rank, as in RULER's coded text."""
+    """Make a list whose word frequencies fall with the square of the rank, as RULER's do."""
     ranked = [word for _, word in zip(range(50), pool, strict=False)]
     weights = [rank**-_ZIPF for rank in range(1, len(ranked) + 1)]
     listed = draw.choices(ranked, weights, k=length)

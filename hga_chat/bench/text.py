@@ -1,4 +1,4 @@
-"""Texts to measure on, and facts planted in them."""
+"""Makes texts to measure on, with facts planted in them."""
 
 import random
 import sysconfig
@@ -9,21 +9,46 @@ from pathlib import Path
 from hga_engine.tokenizer.tokenizer import Tokenizer
 
 _PLACES = (
-    *("Amberfield", "Birchwater", "Coldharbour", "Dunmore", "Eastleigh", "Foxglove", "Greystone"),
-    *("Hollowbrook", "Ironbridge", "Juniper", "Kingsfold", "Larkspur", "Marblehead", "Northgate"),
-    *("Oakhurst", "Pinewood", "Quarry Bank", "Ravenscar", "Silverdale", "Thornbury", "Underhill"),
-    *("Valewood", "Westmarch", "Yarrow", "Zennor", "Ashdown", "Bramble", "Copperhill", "Drayton"),
-    *("Elmstead", "Fernley", "Gorse Hill"),
+    "Amberfield",
+    "Birchwater",
+    "Coldharbour",
+    "Dunmore",
+    "Eastleigh",
+    "Foxglove",
+    "Greystone",
+    "Hollowbrook",
+    "Ironbridge",
+    "Juniper",
+    "Kingsfold",
+    "Larkspur",
+    "Marblehead",
+    "Northgate",
+    "Oakhurst",
+    "Pinewood",
+    "Quarry Bank",
+    "Ravenscar",
+    "Silverdale",
+    "Thornbury",
+    "Underhill",
+    "Valewood",
+    "Westmarch",
+    "Yarrow",
+    "Zennor",
+    "Ashdown",
+    "Bramble",
+    "Copperhill",
+    "Drayton",
+    "Elmstead",
+    "Fernley",
+    "Gorse Hill",
 )
-
-
 _MARGIN = 64
-"""Tokens that a text may lose where it is cut."""
+"""Tokens that a text may lose at the cut."""
 
 
 @dataclass(frozen=True)
 class Needle:
-    """A fact that stands once in the text."""
+    """A fact that occurs once in the text."""
 
     fact: str
     question: str
@@ -31,16 +56,16 @@ class Needle:
 
 
 def standard_text() -> str:
-    """Sources of Python's asyncio package: real code that is at hand wherever Python is."""
+    """Return the source of Python's asyncio package: real code that comes with every Python."""
     package = Path(sysconfig.get_paths()["stdlib"]) / "asyncio"
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(package.glob("*.py")))
 
 
 def make_needles(count: int, seed: int) -> list[Needle]:
-    """Facts about distinct places, each with a five-digit answer.
+    """Make facts about different places, each with a five-digit answer.
 
     Raises:
-        ValueError: more facts are asked for than there are places.
+        ValueError: ``count`` exceeds the number of places.
     """
     if count > len(_PLACES):
         raise ValueError(f"at most {len(_PLACES)} needles can be planted, not {count}")
@@ -57,17 +82,17 @@ def make_needles(count: int, seed: int) -> list[Needle]:
 
 
 def depths(count: int) -> list[float]:
-    """Where facts are planted: from the beginning, 0, to the end, 1; one alone in the middle."""
+    """Return evenly spaced depths from 0, the beginning, to 1, the end; 0.5 for a single fact."""
     return [number / (count - 1) for number in range(count)] if count > 1 else [0.5] * count
 
 
 def plant(text: str, facts: Sequence[str], places: Sequence[float]) -> str:
-    """Put facts into a text, between its lines.
+    """Insert facts between the lines of a text.
 
     Args:
-        text: what they are put into.
-        facts: a line, or more, each.
-        places: share of the lines that stand before each, 0 to 1.
+        text: the text.
+        facts: one or more lines each.
+        places: share of the lines before each fact, 0 to 1.
     """
     lines = text.splitlines(keepends=True)
     planted: list[str] = []
@@ -90,12 +115,12 @@ def plant_from(
     """Return ``tokens`` tokens, or a few less, of a text with facts planted in it.
 
     Args:
-        tokenizer: of the model.
-        text: to begin in.
-        facts: a line, or more, each.
-        places: share of the lines that stand before each, 0 to 1.
-        tokens: to return, facts included.
-        seed: of the place in the text where the excerpt begins; None: its beginning.
+        tokenizer: the model's tokenizer.
+        text: the text to take an excerpt from.
+        facts: one or more lines each.
+        places: share of the excerpt's lines before each fact, 0 to 1.
+        tokens: length of the excerpt, facts included.
+        seed: chooses where the excerpt begins; None: at the beginning of the text.
 
     Raises:
         ValueError: the text is too short.
@@ -116,7 +141,7 @@ def cut(
     places: Sequence[float],
     tokens: int,
 ) -> list[int]:
-    """As much of a text as makes ``tokens`` tokens, or a few less, with the facts in it.
+    """Cut a text with planted facts to ``tokens`` tokens, or a few less.
 
     Raises:
         ValueError: the text is too short.
@@ -127,7 +152,7 @@ def cut(
         needed = f"{tokens:,} tokens, {tokens - room:,} of them planted, are needed"
         raise ValueError(f"the text has {len(whole):,} tokens; {needed}")
     while True:
-        # Where the text is cut and planted in, tokens may be others than those counted.
+        # Tokens may differ from those counted where the text is cut and where facts are inserted.
         token_ids = encode(plant(decode(whole[:room]), facts, places))
         surplus = len(token_ids) - tokens
         if surplus <= 0:

@@ -1,4 +1,4 @@
-"""The commands put together, and what happens when one fails."""
+"""The command line: all commands, and the handling of their errors."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from hga_chat.cli import ask, bench, doctor, models, sessions
 from hga_chat.cli import chat as screen
 from hga_chat.cli.progress import INTERRUPTED
 
-# Typer brings click along or carries a copy of it; either way this is its base of usage errors.
+# Typer depends on click or bundles it, by version; either way this is click's UsageError.
 UsageError: Any = typer.BadParameter.__base__
 
 
@@ -22,7 +22,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # Typer would leave without a word
+        except KeyboardInterrupt:  # Typer would exit silently
             raise typer.Abort from None
 
 
@@ -50,7 +50,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Handle the options that come before the command."""
     context.obj["debug"] = debug
     if version:
         sys.stdout.write(f"hga-chat {__version__}\n")
@@ -60,10 +60,10 @@ def options(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; errors become lines on standard error."""
+    """Run one command line and return its exit code; errors are printed to standard error."""
     given = {"debug": False}
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started the process
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         _never_fail_to_encode(getattr(sys, name))
     try:
@@ -76,9 +76,9 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _closed_pipe()
-    except SystemExit as error:  # Typer's answer to a closed pipe
+    except SystemExit as error:  # raised by Typer when a pipe is closed
         return error.code if isinstance(error.code, int) else 1
-    except Exception as error:  # noqa: BLE001  # the last place that can tell the user
+    except Exception as error:  # noqa: BLE001  # nothing else would report it
         return _failure(error, debug=given["debug"])
     return code if isinstance(code, int) else 0
 
@@ -96,7 +96,7 @@ def _usage(error: Any) -> int:
 
 
 def _closed_pipe() -> int:
-    """Whoever read the output has gone; nothing more can or need be said."""
+    """Discard the rest of the output, which nobody reads any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 

@@ -1,4 +1,4 @@
-"""``bench``: what this machine does, and how close routing comes to dense attention."""
+"""``bench``: measure speed, memory, and the quality of routed beside dense attention."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from hga_engine.config import RouterName
     from hga_engine.opening import LoadedModel
 
-app = typer.Typer(help="Measure speed and quality on this machine.", rich_markup_mode=None)
+app = typer.Typer(help="Measure speed, memory and quality on this machine.", rich_markup_mode=None)
 
 
 Contexts = Annotated[
-    str, typer.Option("--context", help="Token counts to measure at, with commas between.")
+    str, typer.Option("--context", help="Context lengths to measure at, separated by commas.")
 ]
 Synthetic = Annotated[
     str | None,
-    typer.Option("--synthetic", help="Random weights of this model's geometry instead of a model."),
+    typer.Option("--synthetic", help="Use random weights with the geometry of this model."),
 ]
 
 
 def _numbers(text: str) -> list[int]:
-    """Numbers of a list such as ``4096,65536``."""
+    """Parse a list such as ``4096,65536``."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
-        raise typer.BadParameter("numbers such as 4096,65536 are needed")
+        raise typer.BadParameter(f"expected numbers such as 4096,65536, not {text!r}")
     return numbers
 
 
 @contextmanager
-def _told_as_usage() -> Iterator[None]:
-    """Values that a measurement cannot work with are the caller's to change."""
+def _value_errors_as_usage_errors() -> Iterator[None]:
+    """Report a ValueError as a usage error."""
     try:
         yield
     except ValueError as error:
@@ -88,21 +88,23 @@ def speed(
     topics: Annotated[
         bool,
         typer.Option(
-            "--topics", help="Random weights and text whose selections change slowly, as real ones."
+            "--topics",
+            help="With --synthetic: weights and text whose selections change slowly, as in trained "
+            "models.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure reading, first token, answering and memory."""
+    """Measure prefill and decode speed, time to first token and memory."""
     contexts = _numbers(context)
     from hga_chat.bench import run_speed
     from hga_chat.output import Output, human_bytes, table
 
     output = Output(quiet=settings.quiet)
     if topics and synthetic is None:
-        raise typer.BadParameter("--topics goes with --synthetic")
+        raise typer.BadParameter("--topics needs --synthetic")
     model, tokens = _model_and_text(settings, output, max(contexts), synthetic, topics=topics)
-    with _told_as_usage():
+    with _value_errors_as_usage_errors():
         result = run_speed(model, tokens, contexts, settings.engine(), output.note)
     if as_json:
         output.json(result)
@@ -121,10 +123,10 @@ def speed(
     ]
     header = (
         "context",
-        "read tok/s",
+        "prefill tok/s",
         "first token s",
-        "answer tok/s",
-        "next first s",
+        "decode tok/s",
+        "follow-up first token s",
         "GPU peak",
         "host peak",
     )
@@ -139,14 +141,14 @@ def memory(
     synthetic: Synthetic = None,
     as_json: Json = False,
 ) -> None:
-    """Hold predicted memory against what is used."""
+    """Compare predicted with used memory."""
     contexts = _numbers(context)
     from hga_chat.bench import run_memory
     from hga_chat.output import Output, human_bytes, table
 
     output = Output(quiet=settings.quiet)
     load = partial(_model_and_text, settings, output, max(contexts), synthetic)
-    with _told_as_usage():
+    with _value_errors_as_usage_errors():
         result = run_memory(load, contexts, settings.engine(), output.note)
     if as_json:
         output.json(result)
@@ -165,8 +167,14 @@ def memory(
         for tokens, row in result["context"].items()
     ]
     header = (
-        *("context", "host predicted", "host", "GPU predicted", "GPU"),
-        *("K/V on host", "K/V on GPU", "index"),
+        "context",
+        "host predicted",
+        "host",
+        "GPU predicted",
+        "GPU",
+        "K/V on host",
+        "K/V on GPU",
+        "index",
     )
     output.write(f"{result['model']} on {result['device']}\n{table(header, rows)}\n")
 
@@ -179,36 +187,37 @@ def quality(
     settings: Settings,
     text: Annotated[
         list[str],
-        typer.Option("--text", help="Text to measure on, longer than the context; repeatable."),
+        typer.Option("--text", help="File to measure on, longer than the context. Repeatable."),
     ],
     needles: Annotated[
-        int, typer.Option("--needles", min=0, help="Facts to plant in the text and ask for.")
+        int, typer.Option("--needles", min=0, help="Facts to plant in each text and ask for.")
     ] = 10,
     tasks: Annotated[
         int,
         typer.Option(
             "--tasks",
             min=0,
-            help="Harder tasks of each family to plant and ask for as well; known is what of a "
-            "right answer is likeliest, token after token.",
+            help="Also plant this many RULER-style tasks per family; 'known' is the share of the "
+            "right answer that greedy decoding predicts.",
         ),
     ] = 0,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="How many seeds from --seed on, for each text.")
+        int, typer.Option("--seeds", min=1, help="Number of seeds for each text, from --seed on.")
     ] = 1,
     routers: Annotated[
-        str | None, typer.Option("--routers", help="Such as hga,paper; by default --router.")
+        str | None, typer.Option("--routers", help="List such as hga,paper; by default --router.")
     ] = None,
     budgets: Annotated[
-        str | None, typer.Option("--budgets", help="Such as 512,1312,2048; by default --budget.")
+        str | None,
+        typer.Option("--budgets", help="List such as 512,1312,2048; by default --budget."),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw gap against sparsity into a .png and an .svg file."),
+        typer.Option("--plot", help="Plot gap against sparsity to a .png and an .svg file."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare routed with dense attention on the same texts."""
+    """Compare routed attention with dense attention on the same texts."""
     plan_routers = _routers(routers or settings.router)
     plan_budgets = _numbers(budgets) if budgets else [settings.budget]
     _check_plot(plot)
@@ -231,12 +240,12 @@ def quality(
         routers=plan_routers,
         budgets=tuple(plan_budgets),
     )
-    with _told_as_usage():
+    with _value_errors_as_usage_errors():
         result = run_quality(model, contents, plan, settings.engine(), output.note)
     if plot is not None:
         title = f"{result['model']}, {result['context']:,} tokens"
         for path in write_plot(result["runs"], title, plot):
-            output.note(f"{path} was written.")
+            output.note(f"Written: {path}")
     if as_json:
         output.json(result)
     else:
@@ -244,15 +253,15 @@ def quality(
 
 
 def _routers(text: str) -> "tuple[RouterName, ...]":
-    """Names of routers of a list such as ``hga,paper``."""
+    """Parse a list of routers such as ``hga,paper``."""
     names = text.split(",")
     if not set(names) <= {"hga", "paper", "dense"}:
-        raise typer.BadParameter("--routers takes hga, paper and dense, with commas between")
+        raise typer.BadParameter("--routers takes hga, paper and dense, separated by commas")
     return tuple(cast("RouterName", name) for name in names)
 
 
 def _check_plot(path: Path | None) -> None:
-    """Better said now than after the measuring."""
+    """Raise ``UsageError`` before the measurement if the plot cannot be written."""
     from hga_chat.errors import UsageError
 
     if path is None:
@@ -260,11 +269,11 @@ def _check_plot(path: Path | None) -> None:
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'hga-chat[plot]'.")
     if not path.parent.is_dir():
-        raise UsageError(f"--plot {path}: there is no folder {path.parent}.")
+        raise UsageError(f"--plot {path}: the folder {path.parent} does not exist.")
 
 
 def _content(path: str) -> str:
-    """The text of documents of any format."""
+    """Return the text of a file or folder, in any supported format."""
     from hga_chat.documents import load_documents
 
     documents = load_documents([path]).documents
@@ -276,7 +285,7 @@ def _task_shares(figures: dict[str, Any]) -> str:
 
 
 def quality_text(result: dict[str, Any]) -> str:
-    """The figures for people."""
+    """Return the figures as a table."""
     from hga_chat.output import table
 
     total = result["needles_total"]
@@ -301,8 +310,16 @@ def quality_text(result: dict[str, Any]) -> str:
     scores = (_task_shares(result["tasks_dense"][family]) for family in families)
     rows.append((*dense, f"{result['needles_dense']} of {total}", *scores))
     header = (
-        *("attention", "gap in nats", "95 %", "in the last half", "same choice", "tokens read"),
-        *("in the last half", "mass read", "copies", "needles"),
+        "attention",
+        "gap in nats",
+        "95% interval",
+        "in the last half",
+        "same choice",
+        "tokens attended",
+        "in the last half",
+        "mass attended",
+        "copies",
+        "needles",
         *(f"{family} (known)" for family in families),
     )
     return (

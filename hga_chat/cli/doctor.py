@@ -1,4 +1,4 @@
-"""``doctor``: what this machine has, and what it can run."""
+"""``doctor``: report what this machine has and which models it can run."""
 
 import platform
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ _PACKAGES = ("torch", "transformers", "textual")
 
 @with_settings("context", "budget", "router", "device", "device_limit", "host_budget")
 def doctor(settings: Settings, as_json: Json = False) -> None:
-    """Show what this machine can run, and what is missing."""
+    """Show what this machine can run and what is missing."""
     from hga_chat.output import Output
 
     output = Output()
@@ -27,7 +27,7 @@ def doctor(settings: Settings, as_json: Json = False) -> None:
 
 
 def _examine(settings: Settings) -> dict[str, Any]:
-    """The object that ``doctor --json`` prints."""
+    """Return the object that ``doctor --json`` prints."""
     import os
 
     import torch
@@ -59,17 +59,17 @@ def _version(package: str) -> str | None:
 
 
 def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
-    """A model, and whether a full session of it fits; ``problem`` says why not."""
+    """Return a model and whether a full session fits; ``problem`` says why it does not."""
     from hga_chat.cli.models import as_dict
     from hga_chat.output import human_bytes
 
     needed, problem = None, None
     if model.directory is None:
         size = human_bytes(model.size_bytes)
-        problem = f"not here; 'hga-chat models pull {model.name}' fetches it ({size})"
+        problem = f"not here; 'hga-chat models pull {model.name}' downloads it ({size})"
         problem += f"; needs {model.needs}" if model.needs else ""
     else:
-        needed, problem = _needed(model.name, settings)
+        needed, problem = _estimate(model.name, settings)
     return as_dict(model) | {
         "device": needed.device_type if needed else None,
         "needed_bytes": needed.host_bytes if needed else None,
@@ -78,8 +78,8 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     }
 
 
-def _needed(name: str, settings: Settings) -> "tuple[Estimate | None, str | None]":
-    """What a full session takes, or what stands against it."""
+def _estimate(name: str, settings: Settings) -> "tuple[Estimate | None, str | None]":
+    """Return the memory that a full session takes, or the reason why it cannot run."""
     from hga_chat.errors import describe
     from hga_chat.models import find_model
     from hga_engine.errors import EngineError
@@ -104,10 +104,10 @@ def _text(report: dict[str, Any], settings: Settings) -> str:
         f"packages  Python {report['python']}, {', '.join(packages)}",
     ]
     for model in report["models"]:
-        told = model["problem"]
-        if told is None:
-            told = f"runs; {settings.context:,} tokens take {human_bytes(model['needed_bytes'])}"
+        status = model["problem"]
+        if status is None:
+            status = f"runs; {settings.context:,} tokens take {human_bytes(model['needed_bytes'])}"
             if model["needed_device_bytes"]:
-                told += f", and {human_bytes(model['needed_device_bytes'])} of the GPU"
-        lines.append(f"model     {model['name']}: {told}")
+                status += f" of memory and {human_bytes(model['needed_device_bytes'])} of the GPU's"
+        lines.append(f"model     {model['name']}: {status}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""``models``: what is here, fetching, checking."""
+"""``models``: list, download and verify models."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +10,13 @@ from hga_chat.settings import Settings
 if TYPE_CHECKING:
     from hga_chat.models import ListedModel
 
-app = typer.Typer(help="List, fetch and check models.", rich_markup_mode=None)
+app = typer.Typer(help="List, download and verify models.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="MODEL")]
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List models, and which of them are here."""
+    """List models and where they are stored."""
     from hga_chat.models import list_models
     from hga_chat.output import Output, human_bytes, table
 
@@ -32,7 +32,7 @@ def list_(as_json: Json = False) -> None:
 @app.command("pull")
 @with_settings("quiet")
 def pull(name: Name, settings: Settings, as_json: Json = False) -> None:
-    """Fetch a model and check it."""
+    """Download a model and verify it."""
     from hga_chat.models import pull_model
     from hga_chat.output import Output
 
@@ -45,7 +45,7 @@ def pull(name: Name, settings: Settings, as_json: Json = False) -> None:
 @app.command("verify")
 @with_settings("quiet")
 def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
-    """Check every byte of a model again."""
+    """Verify every file of a model by checksum."""
     from hga_chat.models import verify_model
     from hga_chat.output import Output
 
@@ -60,7 +60,7 @@ def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
         )
         return
     output.write("".join(f"{file.sha256}  {file.path}\n" for file in files))
-    output.note(f"{name} is whole.")
+    output.note(f"{name} is complete and undamaged.")
 
 
 def _where(model: "ListedModel") -> str:
@@ -69,7 +69,7 @@ def _where(model: "ListedModel") -> str:
 
 
 def as_dict(model: "ListedModel") -> dict[str, Any]:
-    """A listed model as JSON."""
+    """Return a listed model as JSON values."""
     return {
         "name": model.name,
         "directory": str(model.directory) if model.directory else None,

@@ -1,4 +1,4 @@
-"""Settings as flags of commands."""
+"""Turns settings into flags of commands."""
 
 import inspect
 from collections.abc import Callable
@@ -22,11 +22,14 @@ OptionalPaths = Annotated[
 ANSWERING = tuple(
     setting.name for setting in fields(Settings) if setting.name not in ("theme", "ascii")
 )
-"""Settings of a command that answers without a screen."""
+"""Settings of a command that answers without the chat screen."""
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command flags for the settings named, or for all, and pass it ``settings``."""
+    """Decorate a command with a flag for each named setting, or for all if none is named.
+
+    The command receives the settings as ``settings``.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         chosen = [setting for setting in fields(Settings) if not names or setting.name in names]
@@ -51,7 +54,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def _flag(setting: "Field[Any]") -> inspect.Parameter:
-    """The parameter of a command that becomes ``--name``; None if the flag is not given."""
+    """Return the command parameter for a setting's flag; its value is None without the flag."""
     kind: Any = setting.metadata["flag"]
     flag = f"--{setting.name.replace('_', '-')}"
     text = setting.metadata["help"]

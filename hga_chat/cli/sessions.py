@@ -1,4 +1,4 @@
-"""``sessions``: what is saved, and looking at it, taking it along, copying and removing it."""
+"""``sessions``: list, show, export, fork and remove saved sessions."""
 
 from datetime import datetime
 from pathlib import Path
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, export, fork and remove saved sessions.", rich_markup_mode=None)
 Name = Annotated[
-    str, typer.Argument(metavar="SESSION", help="Id, how an id begins, or title of a session.")
+    str, typer.Argument(metavar="SESSION", help="Id, beginning of an id, or title of a session.")
 ]
 
 
 @app.command("list")
 @with_settings("disk_limit")
 def list_(settings: Settings, as_json: Json = False) -> None:
-    """List saved sessions, those used last first, and the disk they take."""
+    """List saved sessions, most recently used first, with the disk space they take."""
     from hga_chat.output import Output, human_bytes, table
     from hga_chat.sessions.store import SessionStore
 
@@ -58,7 +58,7 @@ def list_(settings: Settings, as_json: Json = False) -> None:
 
 @app.command("show")
 def show(name: Name, as_json: Json = False) -> None:
-    """Show what a session holds: documents, questions, settings, disk."""
+    """Show a session's documents, questions, settings and disk space."""
     from hga_chat.output import Output, human_bytes, table
 
     output, store, id_ = _find(name)
@@ -93,21 +93,20 @@ def show(name: Name, as_json: Json = False) -> None:
 def export(
     name: Name,
     to: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export questions, answers and sources as Markdown, or as JSON."""
+    """Export questions, answers and sources as Markdown or JSON."""
     import json
 
-    from hga_chat.sessions import export as forms
+    from hga_chat.sessions.export import as_markdown
 
     output, store, id_ = _find(name)
-    parts = (store.info(id_), store.documents(id_), store.turns(id_))
     if as_json:
-        text = json.dumps(forms.as_object(*parts), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(_content(store, id_), ensure_ascii=False, indent=2) + "\n"
     else:
-        text = forms.as_markdown(*parts)
+        text = as_markdown(store.info(id_), store.documents(id_), store.turns(id_))
     if to is None:
         output.write(text)
     else:
@@ -124,7 +123,7 @@ def fork(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a session, to ask on differently; prints the id of the copy."""
+    """Copy a session, to ask other questions, and print the copy's id."""
     from hga_chat.errors import UsageError
     from hga_chat.output import Output
     from hga_chat.sessions.store import SessionStore
@@ -137,16 +136,16 @@ def fork(
     try:
         new = store.fork(old, turns)
         try:
-            kept = len(new.turns)
+            count = len(new.turns)
         finally:
             new.close()
     finally:
         old.close()
     if as_json:
-        output.json({"session": new.info.id, "title": new.info.title, "turns": kept})
+        output.json({"session": new.info.id, "title": new.info.title, "turns": count})
         return
     output.write(f"{new.info.id}\n")
-    output.note(f"{new.info.title}: a copy of {id_} with {kept} of its {len(old.turns)} turns.")
+    output.note(f"{new.info.title}: a copy of {id_} with {count} of its {len(old.turns)} turns.")
 
 
 @app.command("rm")
@@ -159,15 +158,15 @@ def remove(
     all_: Annotated[bool, typer.Option("--all", help="Remove all sessions.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove sessions and everything kept of them."""
+    """Remove sessions with everything saved of them."""
     from hga_chat.errors import UsageError
     from hga_chat.output import Output, human_bytes
     from hga_chat.sessions.store import SessionStore
 
     if bool(names) == all_:
-        raise UsageError("Give the sessions to remove, or --all.")
+        raise UsageError("Name the sessions to remove, or use --all.")
     output, store = Output(quiet=settings.quiet), SessionStore(settings.disk_limit)
-    # All names are looked up before anything is removed.
+    # Look up all names before removing anything.
     ids = store.ids() if all_ else list(dict.fromkeys(store.find(name) for name in names or []))
     removed = []
     for id_ in ids:
@@ -194,7 +193,7 @@ def _content(store: "SessionStore", id_: str) -> dict[str, Any]:
 
 
 def _summary(store: "SessionStore", id_: str) -> dict[str, Any]:
-    """A session in the list; one that is damaged says so."""
+    """Return a session's entry in the list; ``problem`` says if it is damaged."""
     from hga_chat.sessions.files import disk_bytes
     from hga_chat.sessions.types import SessionError
 
@@ -213,12 +212,12 @@ def _summary(store: "SessionStore", id_: str) -> dict[str, Any]:
         content = _content(store, id_)
     except SessionError as error:
         return {**entry, "problem": str(error).splitlines()[0]}
-    held = sum(len(turn.token_ids) for turn in store.turns(id_).turns)
+    turn_tokens = sum(len(turn.token_ids) for turn in store.turns(id_).turns)
     return {
         **entry,
         "title": content["title"],
         "paths": content["paths"],
-        "tokens": content["tokens"] + held,
+        "tokens": content["tokens"] + turn_tokens,
         "turns": len(content["turns"]),
         "updated": content["updated"],
     }

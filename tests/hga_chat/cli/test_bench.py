@@ -1,4 +1,4 @@
-"""``bench``: what it passes on and how it shows results; the measuring itself is stood in for."""
+"""``bench``: arguments and printed results, with stubs in place of the measurements."""
 
 import json
 import re
@@ -68,7 +68,7 @@ QUALITY = {
 
 @pytest.fixture
 def passed(monkeypatch, use_engine):
-    """What the measuring functions were called with."""
+    """Replaces the measuring functions; returns the arguments of their calls."""
     import hga_chat.bench
 
     calls = []
@@ -95,9 +95,8 @@ def test_speed(cli, passed):
     assert (contexts, config.budget_tokens) == ([4096, 8192], 64)
     assert (config.cache.host_budget_bytes, config.cache.device_limit_bytes) == (2**30, 31 * 2**30)
     assert ran.out.splitlines()[0] == "scripted on a processor"
-    assert ran.out.splitlines()[2].split() == [
-        *("4,096", "1,234", "3.25", "41.3", "0.12", "0", "B", "1.0", "GiB")
-    ]
+    row = "4,096 1,234 3.25 41.3 0.12 0 B 1.0 GiB"
+    assert ran.out.splitlines()[2].split() == row.split()
 
 
 def test_memory(cli, passed):
@@ -128,8 +127,17 @@ def test_quality(cli, passed, tmp_path):
     lines = ran.out.splitlines()
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [
-        *("hga, 1,024 tokens, decode rule", "+0.0051", "+0.0040 to +0.0060", "-0.0010", "98.7%"),
-        *("2.91%", "2.02%", "95.2%", "+0.2500", "3 of 10", "75% (50%)"),
+        "hga, 1,024 tokens, decode rule",
+        "+0.0051",
+        "+0.0040 to +0.0060",
+        "-0.0010",
+        "98.7%",
+        "2.91%",
+        "2.02%",
+        "95.2%",
+        "+0.2500",
+        "3 of 10",
+        "75% (50%)",
     ]
     assert lines[4].startswith("dense")
     assert json.loads(cli("bench", "quality", "--text", text, "--json").out) == QUALITY
@@ -140,17 +148,15 @@ def test_quality_of_several_texts_seeds_routers_and_budgets(cli, passed, tmp_pat
     for name in ("a.txt", "b.md"):
         (tmp_path / name).write_text(f"Text of {name}.")
         texts += ["--text", tmp_path / name]
-    cli(
-        *("bench", "quality", *texts, "--seeds", "3", "--seed", "5", "--tasks", "2"),
-        *("--routers", "hga,paper", "--budgets", "16,64"),
-    )
+    flags = ("--seeds", "3", "--seed", "5", "--tasks", "2")
+    cli("bench", "quality", *texts, *flags, "--routers", "hga,paper", "--budgets", "16,64")
     contents, plan, _, _ = passed[0]
     assert contents == ["Text of a.txt.", "Text of b.md."]
     assert (plan.seeds, plan.tasks) == ((5, 6, 7), 2)
     assert (plan.routers, plan.budgets) == (("hga", "paper"), (16, 64))
 
 
-def test_plot_is_drawn_of_every_run(cli, passed, tmp_path, monkeypatch):
+def test_the_plot_shows_every_run(cli, passed, tmp_path, monkeypatch):
     drawn = []
 
     def stand_in(runs, title, path):
@@ -162,13 +168,13 @@ def test_plot_is_drawn_of_every_run(cli, passed, tmp_path, monkeypatch):
     text.write_text("Some text.")
     ran = cli("bench", "quality", "--text", text, "--plot", tmp_path / "gap")
     assert drawn == [(QUALITY["runs"], "scripted, 2,048 tokens")]
-    assert "gap.png was written" in ran.err
+    assert "gap.png" in ran.err
 
 
-def test_a_plot_that_cannot_be_drawn_is_told_before_measuring(cli, passed, tmp_path, monkeypatch):
+def test_an_unwritable_plot_is_reported_before_the_measurement(cli, passed, tmp_path, monkeypatch):
     ran = cli("bench", "quality", "--text", "x", "--plot", tmp_path / "none" / "gap")
     assert (ran.code, passed) == (2, [])
-    assert "there is no folder" in ran.err
+    assert "does not exist" in ran.err
     monkeypatch.setattr("hga_chat.cli.bench.find_spec", lambda _: None)
     ran = cli("bench", "quality", "--text", "x", "--plot", tmp_path / "gap")
     assert (ran.code, passed) == (2, [])
@@ -176,7 +182,7 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_measuring(cli, passed, tmp_p
 
 
 @pytest.mark.parametrize("flags", [("--routers", "hga,best"), ("--budgets", "16,many")])
-def test_lists_that_mean_nothing_are_exit_code_2(cli, passed, flags):
+def test_invalid_lists_are_exit_code_2(cli, passed, flags):
     assert cli("bench", "quality", "--text", "x", *flags).code == 2
     assert passed == []
 
@@ -187,7 +193,7 @@ def test_text_that_cannot_be_read_is_exit_code_3(cli, passed, tmp_path):
     assert "none.txt: no such file" in ran.err
 
 
-def test_values_that_cannot_be_measured_with_are_exit_code_2(cli, passed, monkeypatch):
+def test_a_context_that_is_too_short_is_exit_code_2(cli, passed, monkeypatch):
     def refuse(*_):
         raise ValueError("a context must be above 384 tokens")
 

@@ -43,7 +43,7 @@ def test_verify_lists_files_with_their_sums(cli, monkeypatch):
     monkeypatch.setattr(hga_chat.models, "verify_model", lambda name, progress: (file,))
     ran = cli("models", "verify", "tiny")
     assert ran.out == f"{'ab' * 32}  /models/tiny.gguf\n"
-    assert ran.err == "tiny is whole.\n"
+    assert ran.err == "tiny is complete and undamaged.\n"
     assert json.loads(cli("models", "verify", "tiny", "--json").out) == [
         {"path": "/models/tiny.gguf", "size_bytes": 12, "sha256": "ab" * 32}
     ]
@@ -61,7 +61,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(cli, no_models):
     for part in ("memory", "kernels   cpu: ", "torch 2.", "models pull smollm2-64k"):
         assert part in ran.out
     (large,) = [line for line in ran.out.splitlines() if "qwen3-30b-a3b: " in line]
-    assert "models pull qwen3-30b-a3b' fetches it (29.0 GiB)" in large
+    assert "models pull qwen3-30b-a3b' downloads it (29.0 GiB)" in large
     assert "needs an NVIDIA GPU with 32 GB" in large
 
 

@@ -197,8 +197,8 @@ def test_ask_in_a_session_as_json(cli, ingest, use_engine, folder):
         (("ask", "--session", "log", "a.txt", "Is it?"), "--session takes only a question"),
         (("ask", "--session", "log", " "), "The question is empty."),
         (("ingest", "--no-chat", "--no-save", "a.txt"), "--no-save does not"),
-        (("sessions", "rm"), "Give the sessions to remove, or --all"),
-        (("sessions", "rm", "--all", "log"), "Give the sessions to remove, or --all"),
+        (("sessions", "rm"), "Name the sessions to remove, or use --all"),
+        (("sessions", "rm", "--all", "log"), "Name the sessions to remove, or use --all"),
         (("sessions", "fork", "log", "--turns", "-1"), "--turns must be 0 or more"),
     ],
 )
