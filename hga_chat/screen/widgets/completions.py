@@ -1,4 +1,4 @@
-"""What could follow what is being typed: commands after a slash, files after an at sign."""
+"""Completions of what is typed: commands after a slash, files after an at sign."""
 
 import re
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _AT = re.compile(r"(?:^|(?<=\s))@(\S*)$")
 
 
 def completions(before: str, paths: Sequence[str]) -> tuple[int, list[tuple[str, str]]]:
-    """What could stand at the end of a text.
+    """Return the completions of the last word of a text.
 
     Args:
         before: the text before the cursor.
-        paths: of the documents.
+        paths: paths of the documents.
 
     Returns:
-        Where in the text the completed word begins; for each completion the text and a remark.
+        The offset at which the word begins, and each completion with a remark.
     """
     if re.fullmatch(r"/[a-z]*", before):
         found = [c for c in COMMANDS if c.name.startswith(before[1:])]
@@ -37,7 +37,7 @@ def completions(before: str, paths: Sequence[str]) -> tuple[int, list[tuple[str,
 
 
 def _rank(typed: str, path: str) -> tuple[int, int] | None:
-    """Lower is better: the name begins with it, the path holds it, its letters come in order."""
+    """Return a rank, lower is better: name begins with it, path contains it, letters in order."""
     lower = path.lower()
     name = lower.rsplit("/", 1)[-1]
     if name.startswith(typed):
@@ -53,7 +53,7 @@ def _rank(typed: str, path: str) -> tuple[int, int] | None:
 
 
 class Completions(OptionList, can_focus=False):
-    """The list above the prompt; the prompt keeps the focus and passes keys on."""
+    """The list above the prompt, which keeps the focus and passes keys on."""
 
     def __init__(self) -> None:
         super().__init__(id="completions", compact=True)
@@ -61,16 +61,16 @@ class Completions(OptionList, can_focus=False):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to choose from."""
+        """Whether completions are shown."""
         return bool(self._texts)
 
     @property
     def chosen(self) -> str:
-        """The completion that is marked."""
+        """The highlighted completion."""
         return self._texts[self.highlighted or 0]
 
     def offer(self, found: Sequence[tuple[str, str]]) -> None:
-        """Show completions with their remarks, or nothing."""
+        """Show completions with their remarks; hide the list if there are none."""
         texts = [text for text, _ in found]
         if texts == self._texts:
             return

@@ -1,4 +1,4 @@
-"""The documents: how long each is, and how much of the last answer's reading it drew."""
+"""The documents, with their lengths and their shares of an answer's attention."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens
 
 _NUMBERS = 13
-"""Cells for the counts at the right."""
+"""Cells for the figures on the right."""
 MUCH = 0.1
-"""Share from which a document stands out."""
+"""Share from which a document is highlighted."""
 
 
 @dataclass
 class Entry:
-    """A document or a folder of them."""
+    """A document or a folder."""
 
     name: str
     tokens: int = 0
     share: float = 0.0
     number: int | None = None
-    """Of a document, which one it is."""
+    """Number of the document; None for a folder."""
 
 
 class DocumentTree(Tree[Entry], Panel):
-    """Folders and documents with token counts; shares are of the last answer's attention."""
+    """Folders and documents with token counts and shares of the trace that is shown."""
 
     class Opened(Message):
-        """A document is to be shown."""
+        """The user opened a document."""
 
         def __init__(self, number: int) -> None:
             super().__init__()
@@ -56,7 +56,7 @@ class DocumentTree(Tree[Entry], Panel):
         self._leaves: list[TreeNode[Entry]] = []
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
-        """Show the documents of a layout, grouped by folder in reading order."""
+        """Show the documents of a layout in order, grouped by folder."""
         self.root.remove_children()
         self._leaves = []
         if layout is None:
@@ -80,27 +80,27 @@ class DocumentTree(Tree[Entry], Panel):
         self._fit()
 
     def _fit(self) -> None:
-        """Take as many lines as there are, if other panels leave so many."""
+        """Limit the height to the number of lines."""
         lines = self.last_line + 1
         self.styles.max_height = max(lines, 1) + self.gutter.height
 
     def on_tree_node_expanded(self) -> None:
-        """A folder was opened."""
+        """Fit the height to an opened folder."""
         self._fit()
 
     def on_tree_node_collapsed(self) -> None:
-        """A folder was closed."""
+        """Fit the height to a closed folder."""
         self._fit()
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Entry]) -> None:
-        """A document was chosen."""
+        """Open the chosen document."""
         event.stop()
         number = _entry(event.node).number
         if number is not None:
             self.post_message(self.Opened(number))
 
     def show_shares(self, shares: Sequence[float]) -> None:
-        """Show each document's share of what an answer read."""
+        """Show the share of each document."""
         totals: dict[TreeNode[Entry], float] = {}
         for leaf, share in zip(self._leaves, shares, strict=True):
             for node in _upwards(leaf):
@@ -112,16 +112,16 @@ class DocumentTree(Tree[Entry], Panel):
                 node.refresh()
 
     def shares(self) -> dict[str, float]:
-        """The share of each document, by name as shown."""
+        """Return the share of each document by its name."""
         return {_entry(leaf).name: _entry(leaf).share for leaf in self._leaves}
 
     def on_resize(self) -> None:
-        """Numbers stay at the right edge."""
+        """Keep the figures at the right edge."""
         self._head()
         self._invalidate()
 
     def _head(self) -> None:
-        """Put the heads of the columns into the border, above the numbers."""
+        """Put the heads of the columns into the border, above the figures."""
         heads = " tokens  read" if self._leaves or self.root.children else ""
         room = max(self.scrollable_content_region.width - len(heads) - 1, 4)
         title = Content(self._title).truncate(room, ellipsis=True)
@@ -129,11 +129,11 @@ class DocumentTree(Tree[Entry], Panel):
         self.border_title = Content.assemble(title, (f" {line} ", "$panel"), heads.strip())
 
     def render_label(self, node: TreeNode[Entry], base_style: Style, style: Style) -> Text:
-        """A name at the left, its tokens and share at the right."""
+        """Return a name on the left, with its tokens and share on the right."""
         entry = _entry(node)
         depth = len(list(_upwards(node))) - 2
         mark = ("▾ " if node.is_expanded else "▸ ") if node.allow_expand else "  "
-        # A branch has no guides, but its indentation is there.
+        # Guides are hidden, but the indentation is there.
         width = self.scrollable_content_region.width - self.guide_depth * (depth + 1)
         name = Text(mark + entry.name, style=base_style + style, no_wrap=True)
         if not entry.tokens:
@@ -148,7 +148,7 @@ class DocumentTree(Tree[Entry], Panel):
 
 
 def _upwards(node: TreeNode[Entry]) -> Iterator[TreeNode[Entry]]:
-    """The node and all above it."""
+    """Yield the node and all nodes above it."""
     above: TreeNode[Entry] | None = node
     while above is not None:
         yield above
@@ -156,7 +156,7 @@ def _upwards(node: TreeNode[Entry]) -> Iterator[TreeNode[Entry]]:
 
 
 def _joined(paths: list[list[str]]) -> list[list[str]]:
-    """Paths in which a folder that holds nothing but one other folder is one with it."""
+    """Return paths in which a folder that holds only another folder is joined with it."""
     inside = Counter(tuple(path[:depth]) for path in paths for depth in range(1, len(path)))
     joined = []
     for path in paths:
@@ -172,7 +172,7 @@ def _joined(paths: list[list[str]]) -> list[list[str]]:
 
 
 def _shared_parents(paths: Sequence[Sequence[str]]) -> int:
-    """How many folders all paths begin with."""
+    """Return the number of folders that all paths begin with."""
     levels = zip(*(path[:-1] for path in paths), strict=False)
     return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
 

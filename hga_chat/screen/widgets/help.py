@@ -1,4 +1,4 @@
-"""Keys and commands in one place."""
+"""The help: all keys and commands."""
 
 from typing import ClassVar
 
@@ -18,8 +18,8 @@ KEYS = (
         "Anywhere",
         (
             ("Tab  Shift+Tab", "next panel, previous panel"),
-            ("Esc", "stop the answer and keep its part; back to the prompt"),
-            ("Ctrl+C", "copy what is selected; stop the answer; twice: quit"),
+            ("Esc", "stop the answer, keep what is there; back to the prompt"),
+            ("Ctrl+C", "copy the selection; stop the answer; twice: quit"),
             ("Ctrl+P", "all commands"),
         ),
     ),
@@ -29,7 +29,7 @@ KEYS = (
             ("Enter", "send"),
             ("Ctrl+J  Shift+Enter", "new line"),
             ("↑ ↓", "previous question, next question"),
-            ("/  @", "a command, a file; Tab takes what is offered"),
+            ("/  @", "a command, a file; Tab completes"),
             ("PgUp PgDn", "scroll the conversation"),
         ),
     ),
@@ -40,7 +40,7 @@ KEYS = (
             ("→ ←", "word by word through an answer: the map shows what each read"),
             ("Enter", "open the source"),
             ("c  y", "copy the paragraph or source, the whole answer, as written"),
-            ("e  r", "change the last question, ask it again"),
+            ("e  r", "edit the last question, ask it again"),
             ("/  n  N", "find, next match, previous match"),
         ),
     ),
@@ -48,16 +48,16 @@ KEYS = (
         "Opened source",
         (
             ("→ ←", "next source, previous source"),
-            ("c", "copy it"),
+            ("c", "copy the source"),
         ),
     ),
     (
         "Map",
         (
             ("← ↑ ↓ →", "go from block to block"),
-            ("Enter", "open the block, and see which answers read it"),
+            ("Enter", "open the block and see which answers read it"),
             ("F5", "the answer, all answers, what was hardly read"),
-            ("l  L", "what the next layer of the model read, the previous layer"),
+            ("l  L", "next layer of the model, previous layer"),
         ),
     ),
 )
@@ -71,27 +71,27 @@ class Help(ModalScreen[None]):
     ]
 
     def compose(self) -> ComposeResult:
-        """Keys by place, then commands."""
+        """Lay out the text with a key line."""
         with _Scrolled(id="help"):
             yield Static(help_text(), markup=False)
         yield KeyLine()
 
 
 class _Scrolled(VerticalScroll):
-    """Says that there is more below."""
+    """Text that says in its border whether there is more below."""
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """The last of it is in sight, or no longer."""
+        """Update the border."""
         super().watch_scroll_y(old_value, new_value)
         self.border_subtitle = "↓ more" if new_value < self.max_scroll_y else ""
 
     def on_resize(self) -> None:
-        """There may be more room, or less."""
+        """Update the border."""
         self.watch_scroll_y(self.scroll_y, self.scroll_y)
 
 
 def help_text() -> Content:
-    """Keys and commands as text."""
+    """Return keys and commands as text."""
     lines: list[Content] = []
     for place, keys in KEYS:
         lines += [Content.styled(place, "bold $text-primary")]
@@ -105,7 +105,7 @@ def help_text() -> Content:
         Content(""),
         Content.styled("The mouse selects text, opens sources and blocks.", QUIET),
         Content.styled(
-            "Brightness and shares: what was read beyond what every word of an answer reads.", QUIET
+            "Brightness and shares: attention beyond what every word of an answer has.", QUIET
         ),
         Content.styled("“Read” means attended to, not “supported by”.", QUIET),
     ]

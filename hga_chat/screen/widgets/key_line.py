@@ -1,4 +1,4 @@
-"""The last line: which keys do something now."""
+"""The last line: keys that do something now."""
 
 from typing import ClassVar
 
@@ -11,10 +11,9 @@ from textual.widget import Widget
 
 
 class KeyLine(Widget):
-    """Keys and what they do; a click on one presses it.
+    """Keys with their actions; a click on one presses it.
 
-    One widget for all of them: Textual's footer makes a widget for each whenever one changes, and
-    never lets go of the former ones.
+    Textual's footer makes a widget for each key whenever one changes, and leaks the former ones.
     """
 
     DEFAULT_CSS = """
@@ -28,7 +27,7 @@ class KeyLine(Widget):
         self._shown = Content("")
 
     def on_mount(self) -> None:
-        """Follow what keys do."""
+        """Subscribe to changes of the bindings."""
         self.screen.bindings_updated_signal.subscribe(self, self._follow)
 
     def _follow(self, screen: Screen[object]) -> None:
@@ -38,12 +37,12 @@ class KeyLine(Widget):
             self.refresh()
 
     def render(self) -> RenderResult:
-        """One after the other, cut off where the screen ends."""
+        """Return the keys in one line, cut off at the edge of the screen."""
         return self._shown
 
 
 def _listing(screen: Screen[object]) -> Content:
-    """The first key of every action that is shown."""
+    """Return the first key of every shown action."""
     firsts: dict[str, Binding] = {}
     for active in screen.active_bindings.values():
         if active.binding.show:

@@ -1,4 +1,4 @@
-"""Where the memory is, and how fast the answer comes."""
+"""Memory use and the speed of the last answer."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _LABEL, _BAR = 9, 8
 _WITH_HISTORY = 14
-"""Cells from which a history stands beside the bar."""
+"""Least room, in cells, for a history beside the bar."""
 HISTORY = 60
-"""Reports kept of each tier, two a second while something goes on."""
+"""Reports in the history of a tier; there are two a second while the engine works."""
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 class MemoryPanel(Panel):
-    """One line a tier: its history or a bar from 0 to its capacity, and the figures.
+    """One line a tier: a bar from 0 to its capacity, its history and its figures.
 
-    Where pages move between tiers, another for how many of them were at hand.
+    Another line shows the page-cache hits where pages move between tiers.
     """
 
     figures: "reactive[MemoryFigures | None]" = reactive(None, repaint=False)
@@ -42,7 +42,7 @@ class MemoryPanel(Panel):
         self._lines = self._content()
 
     def watch_figures(self) -> None:
-        """Remember them, and show what changed; take another height if a tier appears."""
+        """Add to the history and draw what changed; take another height if a tier appears."""
         if self.figures is None:
             return
         for label, used, capacity in rows_of(self.figures):
@@ -61,17 +61,17 @@ class MemoryPanel(Panel):
             self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
     def on_resize(self) -> None:
-        """Bars and histories take the room there is."""
+        """Fit bars and histories to the room."""
         self.border_title = self._heads()
         self._lines = self._content()
         self.refresh(layout=True)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
-        """A line a tier, and what is said below."""
+        """Return the number of lines."""
         return len(self._content())
 
     def render_line(self, y: int) -> Strip:
-        """One line; the others stay as they were drawn."""
+        """Return one line; the others stay as they were drawn."""
         width = self.size.width
         if y >= len(self._lines):
             return Strip.blank(width, self.visual_style.rich_style)
@@ -88,11 +88,11 @@ class MemoryPanel(Panel):
 
     @property
     def _room(self) -> int:
-        """Cells between the names and the figures."""
+        """Cells between names and figures."""
         return self.content_size.width - _LABEL - 1 - len("888.88 / 888.88 GiB")
 
     def _heads(self) -> Content:
-        """What the columns show, above each."""
+        """Return the title with the heads of the columns."""
         title = Content("Memory")
         if self._room < _WITH_HISTORY:
             return title
@@ -102,14 +102,14 @@ class MemoryPanel(Panel):
         return title
 
     def _pages(self, figures: "MemoryFigures") -> Content:
-        """How many of the pages that were wanted were at hand, and what had to be brought."""
-        wanted = figures.page_hits + figures.page_misses
-        brought = human_bytes(figures.page_misses * figures.page_bytes)
+        """Return the line of page-cache hits and of the bytes that were fetched."""
+        requested = figures.page_hits + figures.page_misses
+        fetched = human_bytes(figures.page_misses * figures.page_bytes)
         way = "over PCIe" if has_device(figures) else "from disk"
         name = Content.styled("pages".ljust(_LABEL), QUIET)
-        name = Content.assemble(name, f"{figures.page_hits / wanted:.1%}", (" at hand", QUIET))
+        name = Content.assemble(name, f"{figures.page_hits / requested:.1%}", (" cached", QUIET))
         return two_ends(
-            name, Content.assemble(brought, (f" {way}", QUIET)), self.content_size.width
+            name, Content.assemble(fetched, (f" {way}", QUIET)), self.content_size.width
         )
 
     def _row(self, label: str, used: int, capacity: int) -> Content:
@@ -127,7 +127,7 @@ class MemoryPanel(Panel):
 
 
 def rows_of(figures: "MemoryFigures") -> list[tuple[str, int, int]]:
-    """Label, bytes used and capacity (0: none of its own) of each tier that is there."""
+    """Return label, bytes used and capacity (0 if it has none) of each tier in use."""
     rows = [
         ("host K/V", figures.kv_host_bytes, figures.kv_host_capacity_bytes),
         ("disk K/V", figures.kv_disk_bytes, figures.kv_disk_capacity_bytes),
@@ -149,12 +149,12 @@ def rows_of(figures: "MemoryFigures") -> list[tuple[str, int, int]]:
 
 
 def has_device(figures: "MemoryFigures") -> bool:
-    """Whether a GPU is in use."""
+    """Return whether a GPU is in use."""
     return bool(figures.device_peak_bytes or figures.device_total_bytes)
 
 
 def history(shares: "Sequence[float]", width: int) -> str:
-    """The latest shares of a capacity as columns from 0 to full; anything above 0 shows."""
+    """Return the latest shares of a capacity as columns; anything above 0 shows."""
     latest = list(shares)[-width:]
     signs = [_HEIGHTS[min(max(round(share * 8), 1 if share > 0 else 0), 8)] for share in latest]
     return "".join(signs).rjust(width)
@@ -165,7 +165,7 @@ def _alarm(fraction: float) -> str:
 
 
 class SpeedLine(Panel):
-    """Tokens a second, time to the first token, and the share of the tokens attended to."""
+    """Tokens a second, time to the first token and share of the tokens attended to."""
 
     def __init__(self) -> None:
         super().__init__(id="speed")
@@ -175,16 +175,16 @@ class SpeedLine(Panel):
     def show(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
         """Show the figures of an answer."""
         self.tokens_per_s, self.ttft_s, self.sparsity = tokens_per_s, ttft_s, sparsity
-        self.refresh(Region(0, 0, self.size.width, 1))  # not the head above it
+        self.refresh(Region(0, 0, self.size.width, 1))  # without the border above
 
     def show_device(self, *, has_gpu: bool) -> None:
-        """Say where answers are computed, if it is not a GPU."""
+        """Show whether a GPU is in use."""
         title = "Last answer" if has_gpu else "Last answer, no GPU in use"
         if title != self._title:
             self._title = self.border_title = title
 
     def render(self) -> RenderResult:
-        """Three figures in one line."""
+        """Return the figures in one line."""
         if not self.ttft_s:
             return Content.styled("no answer yet", QUIET)
         return speed(self.tokens_per_s, self.ttft_s, self.sparsity)

@@ -1,4 +1,4 @@
-"""Where questions are typed."""
+"""The prompt."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -14,12 +14,12 @@ from hga_chat.screen.widgets.completions import Completions, completions
 class Prompt(TextArea):
     """Several lines of input: Enter sends, Ctrl+J or Shift+Enter breaks the line.
 
-    Up in the first line and Down in the last go through what was asked before. Commands after a
-    slash and files after an at sign are offered in ``offered``; Tab takes the one that is marked.
+    Up in the first line and Down in the last go through earlier questions. Commands after a slash
+    and files after an at sign are offered; Tab takes the highlighted one.
 
     Attributes:
-        offered: the list of completions, which stands elsewhere on the screen.
-        paths: of the documents.
+        offered: the list of completions, laid out by the application.
+        paths: paths of the documents.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -30,7 +30,7 @@ class Prompt(TextArea):
     ]
 
     class Sent(Message):
-        """A question was sent."""
+        """The user sent a question or command."""
 
         def __init__(self, question: str) -> None:
             super().__init__()
@@ -51,20 +51,20 @@ class Prompt(TextArea):
         self._draft = ""
 
     def remember(self, question: str) -> None:
-        """Add a question to the history, and go to its end."""
+        """Add a question to the history and go to its end."""
         if not self._history or self._history[-1] != question:
             self._history.append(question)
         self._place = len(self._history)
         self._draft = ""
 
     def fill(self, text: str) -> None:
-        """Put a text into the prompt, to be changed and sent."""
+        """Put a text into the prompt for editing."""
         self.text = text
         self.move_cursor(self.document.end)
         self.focus()
 
     async def _on_key(self, event: events.Key) -> None:
-        # The base class takes Enter for a line end before bindings are asked.
+        # The base class handles Enter as a line break before it checks bindings.
         is_taken = self.offered.is_open and self._choose(event.key)
         if is_taken or event.key == "enter":
             event.stop()
@@ -75,7 +75,7 @@ class Prompt(TextArea):
         await super()._on_key(event)
 
     def _choose(self, key: str) -> bool:
-        """Act on a key while completions are offered; whether it was one for them."""
+        """Handle a key while completions are offered; return whether it was for them."""
         if key in ("up", "down"):
             step = self.offered.action_cursor_up if key == "up" else self.offered.action_cursor_down
             step()
@@ -92,26 +92,26 @@ class Prompt(TextArea):
         return True
 
     def take_completion(self) -> None:
-        """Put the marked completion in place of what was typed of it."""
+        """Replace the typed word by the highlighted completion."""
         row, column = self.cursor_location
         begin, _ = completions(self.document.get_line(row)[:column], self.paths)
         self.replace(self.offered.chosen, (row, begin), (row, column))
         self.offered.offer(())
 
     def on_text_area_changed(self) -> None:
-        """Offer what could follow."""
+        """Offer completions."""
         row, column = self.cursor_location
         before = self.document.get_line(row)[:column]
         found = completions(before, self.paths)[1]
         self.offered.offer(() if row and before.startswith("/") else found)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Completions are clicked on."""
+        """Take the completion that was clicked."""
         event.stop()
         self.take_completion()
 
     def action_send(self) -> None:
-        """Hand the question over; whoever takes it clears the prompt."""
+        """Send the text; the receiver clears the prompt."""
         if self.text.strip():
             self.post_message(self.Sent(self.text.strip()))
 
@@ -120,14 +120,14 @@ class Prompt(TextArea):
         self.insert("\n")
 
     def action_cursor_up(self, select: bool = False) -> None:
-        """Move up, or to the question before from the first line."""
+        """Move up, or from the first line to the previous question."""
         if not select and self.navigator.is_first_wrapped_line(self.cursor_location):
             self._recall(self._place - 1)
         else:
             super().action_cursor_up(select)
 
     def action_cursor_down(self, select: bool = False) -> None:
-        """Move down, or to the question after from the last line."""
+        """Move down, or from the last line to the next question."""
         if not select and self.navigator.is_last_wrapped_line(self.cursor_location):
             self._recall(self._place + 1)
         else:

@@ -1,4 +1,4 @@
-"""The line at the top, and the line that stands for the panels on a small screen."""
+"""The title line, and the line that replaces the panels on a small screen."""
 
 from typing import TYPE_CHECKING
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 class TitleLine(Widget):
-    """The model, how full the session is, and what is going on."""
+    """The model, the tokens of the session and the state of the engine."""
 
     model = reactive("")
     tokens = reactive(0)
     context = reactive(0)
     prefill: "reactive[tuple[int, int] | None]" = reactive(None)
-    """Tokens read so far and to be read, while documents are."""
+    """Tokens prefilled so far and in all, during prefill."""
     state = reactive("starting")
 
     def __init__(self) -> None:
         super().__init__(id="title")
 
     def render(self) -> RenderResult:
-        """Left: what; right: how it stands."""
+        """Return model and tokens on the left, the state on the right."""
         left = Content.assemble((" hga-chat", "bold $text-primary"))
         if self.model:
             left = Content.assemble(left, (f"  {self.model}", ""))
@@ -46,7 +46,7 @@ class TitleLine(Widget):
 
 
 class StatusLine(Horizontal):
-    """Map, memory and speed in one line, where there is no room for the panels."""
+    """Map, memory and speed in one line, for a small screen."""
 
     def __init__(self) -> None:
         super().__init__(id="status")
@@ -57,12 +57,12 @@ class StatusLine(Horizontal):
         self._shown = Content("")
 
     def compose(self) -> ComposeResult:
-        """The map, then figures."""
+        """Lay out the map and the figures."""
         yield self.map
         yield self._text
 
     def show_memory(self, figures: "MemoryFigures") -> None:
-        """Show the memory K/V takes and that of the whole process."""
+        """Show the memory of K/V and of the whole process."""
         stored = figures.kv_host_bytes + figures.kv_disk_bytes + figures.kv_device_bytes
         self._memory = Content.assemble(
             ("K/V ", QUIET),
@@ -78,11 +78,11 @@ class StatusLine(Horizontal):
         self._show()
 
     def on_show(self) -> None:
-        """Catch up with what came while the panels were there instead."""
+        """Show what changed while the panels were shown instead."""
         self._show()
 
     def _show(self) -> None:
-        # Other text is laid out anew with the whole screen, so not where nobody sees it.
+        # New text lays out the whole screen, so skip it while hidden.
         if not self.size:
             return
         pieces = [piece for piece in (self._speed, self._memory) if piece]

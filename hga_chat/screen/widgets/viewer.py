@@ -1,4 +1,4 @@
-"""A document, opened at a passage, with what answers read of it beside the lines."""
+"""A document opened at a passage, with the attention to each line beside it."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextLine:
-    """A line of a document, or the head of one of its sections."""
+    """A line of a document, or the heading of a section."""
 
     label: str
     text: str
@@ -42,7 +42,7 @@ class TextLine:
 
 
 def lines_of(span: "DocumentSpan") -> list[TextLine]:
-    """A document line by line, with the tokens of each; sections of several have heads."""
+    """Return the lines of a document with their tokens; several sections have headings."""
     lines: list[TextLine] = []
     for part in span.sections:
         section = part.section
@@ -63,7 +63,7 @@ def lines_of(span: "DocumentSpan") -> list[TextLine]:
 
 
 class DocumentLines(ScrollView, can_focus=True):
-    """Wrapped lines with their numbers; a bar shows how much of each was read, as the map does."""
+    """Wrapped lines with their numbers; a bar shows the brightness of each, as on the map."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "scroll_down", "Down", show=False),
@@ -82,10 +82,10 @@ class DocumentLines(ScrollView, can_focus=True):
         """Set up.
 
         Args:
-            lines: of the document.
-            marked: the tokens of the passage.
+            lines: lines of the document.
+            marked: tokens of the passage, ``[start, end)``.
             levels: brightness of each line, 0 to 1.
-            is_plain: draw with ASCII.
+            is_plain: draw in ASCII.
         """
         super().__init__(id="lines")
         self._lines = lines
@@ -98,7 +98,7 @@ class DocumentLines(ScrollView, can_focus=True):
 
     @property
     def marked_text(self) -> str:
-        """The lines that are marked."""
+        """Text of the marked lines."""
         return "\n".join(line.text for line in self._lines if self._is_marked(line))
 
     def _is_marked(self, line: TextLine) -> bool:
@@ -106,7 +106,7 @@ class DocumentLines(ScrollView, can_focus=True):
         return not line.is_head and line.start < end and line.end > start
 
     def on_resize(self) -> None:
-        """Wrap anew; the passage comes into sight the first time."""
+        """Wrap the lines; scroll to the passage the first time."""
         width = self.scrollable_content_region.width
         if width <= 0:
             return
@@ -133,7 +133,7 @@ class DocumentLines(ScrollView, can_focus=True):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
+        """Return one line of the screen."""
         ground = self.visual_style.rich_style
         place = y + self.scroll_offset.y
         if place >= len(self._shown):
@@ -161,7 +161,7 @@ class DocumentLines(ScrollView, can_focus=True):
         return Strip(segments).extend_cell_length(self.size.width, style)
 
     def heat(self, level: int) -> tuple[str, Color]:
-        """The sign of a step of brightness, and its colour."""
+        """Return the sign and colour of a step of brightness."""
         if self.app.current_theme.ansi or self._is_plain:
             return sign(level, is_plain=self._is_plain)
         if not self._ramp:
@@ -173,7 +173,7 @@ class DocumentLines(ScrollView, can_focus=True):
 
 
 class Viewer(ModalScreen[None]):
-    """A document over the screen, at the place of a passage."""
+    """A document over the screen, opened at a passage."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Back"),
@@ -196,11 +196,11 @@ class Viewer(ModalScreen[None]):
 
         Args:
             layout: the documents.
-            places: passages to go through: first token, one past the last, how each is called.
-            number: the one to begin with.
-            brightness: how bright tokens from and to are on the map, 0 to 1.
-            readers: which answers read tokens from and to, in words.
-            is_plain: draw with ASCII.
+            places: passages to go through: first token, one past the last, name.
+            number: number of the first passage to show.
+            brightness: returns the brightness of tokens ``[start, end)`` on the map, 0 to 1.
+            readers: returns in words which answers attended to tokens ``[start, end)``.
+            is_plain: draw in ASCII.
         """
         super().__init__()
         self._layout = layout
@@ -211,7 +211,7 @@ class Viewer(ModalScreen[None]):
         self._is_plain = is_plain
 
     def compose(self) -> ComposeResult:
-        """Where the passage stands, the document, who read the passage."""
+        """Lay out the place of the passage, the document and the readers of the passage."""
         with Vertical(id="viewer"):
             yield Static("", markup=False, id="viewer-place")
             yield Vertical(id="viewer-body")
@@ -225,7 +225,7 @@ class Viewer(ModalScreen[None]):
         await self._show()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
-        """There may be no other source to go to."""
+        """Offer to go on only if there are several passages."""
         return action != "go" or len(self._places) > 1
 
     async def action_go(self, by: int) -> None:

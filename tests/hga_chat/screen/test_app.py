@@ -335,7 +335,7 @@ async def test_pages_are_shown_where_they_move(of_device, scripted, opened, unti
     figures = script.engine.memory()
     async with opened(script.make, size=(200, 60)) as (app, pilot):
         await until(pilot, is_ready(app))
-        assert "at hand" not in "\n".join(shown(app))
+        assert " cached" not in "\n".join(shown(app))
         app.show_memory(
             replace(
                 figures,
@@ -347,7 +347,7 @@ async def test_pages_are_shown_where_they_move(of_device, scripted, opened, unti
         )
         await pilot.pause()
         line = next(line for line in shown(app) if "pages" in line)
-        assert "97.5% at hand" in line
+        assert "97.5% cached" in line
         assert ("800.0 KiB over PCIe" in line) is (of_device > 0)
         assert ("800.0 KiB from disk" in line) is (of_device == 0)
 

@@ -56,7 +56,7 @@ async def test_blocks_are_as_large_as_fits_and_cover_the_map_once(blocks, cells)
         counts = [0] * blocks
         for row in range(16):
             for x in range(40):
-                for block in block_map._blocks_at(x, row):
+                for block in block_map._cells.blocks_at(x, row):
                     counts[block] += 1
     # A cell is two half lines high: 4 × 2 cells are 16 half cells, and so on.
     assert counts == [cells] * blocks
@@ -70,7 +70,10 @@ async def test_more_blocks_than_cells_share_cells_and_none_is_lost():
         block_map.lay_out([0] * 1500)
         await pilot.pause()
         shown = {
-            block for row in range(16) for x in range(40) for block in block_map._blocks_at(x, row)
+            block
+            for row in range(16)
+            for x in range(40)
+            for block in block_map._cells.blocks_at(x, row)
         }
     assert shown == set(range(1500))
 
@@ -111,7 +114,7 @@ async def test_blocks_of_sources_stand_out_from_everything_else(across, blocks, 
         await pilot.pause()
         levels = [n / blocks for n in range(blocks)]
         app.map.light(levels, levels, {3}, [n == blocks - 1 for n in range(blocks)])
-        assert app.map._across == across
+        assert app.map._cells.across == across
         colours = Counter(
             colour for y in range(app.map._area[1]) for pair in app.colours(y) for colour in pair
         )
