@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @triton.jit
-def take_kernel(mass, present, taken, ranks, bound, limit, SIZE: tl.constexpr):
+def take_kernel(mass, present, taken, ranks, bound, limit, SIZE: tl.constexpr):  # type: ignore[name-defined]
     at = tl.arange(0, SIZE)
     found, rank, next_one = topk.top_k(tl.load(mass + at), tl.load(present + at) > 0, limit)
     tl.store(bound, next_one)
