@@ -65,7 +65,7 @@ def chat(
         typer.Argument(metavar="SESSION", help="Id or title of a saved session."),
     ] = None,
 ) -> None:
-    """Open the chat on a saved session, chosen from a list if none is given."""
+    """Open the chat on a saved session, or choose one from a list."""
     _require_terminal()
     from hga_chat.cli.prepare import prepare, start_on_documents, start_on_session
     from hga_chat.output import Output

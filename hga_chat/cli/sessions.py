@@ -22,7 +22,7 @@ Name = Annotated[
 @app.command("list")
 @with_settings("disk_limit")
 def list_(settings: Settings, as_json: Json = False) -> None:
-    """List saved sessions, most recently used first, with the disk space they take."""
+    """List saved sessions and their disk space, latest first."""
     from hga_chat.output import Output, human_bytes, table
     from hga_chat.sessions.store import SessionStore
 

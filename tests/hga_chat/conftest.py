@@ -1,4 +1,4 @@
-"""The command line in this process, and with a scripted engine in place of a model."""
+"""Runs the command line in this process, with a scripted engine in place of a model."""
 
 import os
 from dataclasses import dataclass

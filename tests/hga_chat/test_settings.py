@@ -30,11 +30,11 @@ def test_flags_win_over_environment_over_file(config):
     assert (settings.context, settings.budget, settings.seed) == (2048, 96, 3)
 
 
-def test_missing_file_is_no_error(tmp_path):
+def test_a_missing_file_is_not_an_error(tmp_path):
     assert load_settings({}, {}, tmp_path / "none.toml") == Settings()
 
 
-def test_every_kind_is_read_from_environment_and_file(config):
+def test_every_kind_of_setting_is_parsed_from_environment_and_file(config):
     environment = {
         "HGA_CHAT_HOST_BUDGET": "1.5GiB",
         "HGA_CHAT_TEMPERATURE": "0.7",
@@ -77,7 +77,7 @@ def test_the_budget_is_that_of_the_decode_rule_and_prefill_gets_more():
         ({"max_tokens": 0}, {}, "", "max_tokens must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_named(config, flags, environment, file, message):
+def test_an_invalid_setting_is_named(config, flags, environment, file, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(flags, environment, config(file))
 
@@ -97,11 +97,11 @@ def test_sizes(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1M", "1X", "1e9"])
-def test_no_sizes(text):
+def test_invalid_sizes(text):
     with pytest.raises(ValueError, match="size"):
         parse_size(text)
 
 
-def test_file_stands_in_the_xdg_configuration_directory(monkeypatch, tmp_path):
+def test_the_file_is_in_the_xdg_configuration_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert config_path() == tmp_path / "hga-chat" / "config.toml"

@@ -16,7 +16,7 @@ def scored(nats, *, choices=None, needles=(), coverage=None, copies=(1.0,), spar
     return Scored(nats, choices, sparsity, sparsity / 2, coverage, copies, needles)
 
 
-def test_interval_is_that_of_the_normal_distribution_where_there_is_much():
+def test_the_interval_approaches_the_normal_one_for_many_values():
     values = torch.randn(4000, generator=torch.Generator().manual_seed(1)).double() * 3 + 2
     low, high = interval(values)
     margin = NormalDist().inv_cdf(0.975) * float(values.std()) / 4000**0.5
@@ -65,7 +65,7 @@ def test_agreement_needles_and_copies():
     assert found["recall"] is None
 
 
-def test_recall_is_by_layer_and_head_and_none_where_nothing_can_be_chosen():
+def test_recall_is_by_layer_and_head_and_none_without_a_choice():
     coverage = Coverage(1, 2, 64)
     coverage.total += torch.tensor([[10.0, 10.0]])
     coverage.attended += torch.tensor([[9.0, 10.0]])

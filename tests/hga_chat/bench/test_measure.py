@@ -1,4 +1,4 @@
-"""Scores over tiny engines, against the same model with torch's own attention."""
+"""Scores of tiny engines, compared with the same model under torch's attention."""
 
 from dataclasses import replace
 
@@ -23,14 +23,14 @@ def score(router, rule="decode"):
 
 
 def nats_of(tokens):
-    """Of each token after the first."""
+    """Return the nats of each token after the first."""
     logits = dense_pass(LLAMA, tokens)[0].log_softmax(-1)
     return torch.tensor([-float(logits[n - 1, tokens[n]]) for n in range(1, len(tokens))])
 
 
 @pytest.mark.parametrize("rule", ["decode", "prefill"])
 @pytest.mark.parametrize("router", [DENSE, FULL])
-def test_everything_read_is_dense_attention(router, rule):
+def test_a_full_budget_is_dense_attention(router, rule):
     scored = score(router, rule)
     torch.testing.assert_close(scored.nats.float(), nats_of(TOKENS), rtol=1e-4, atol=1e-5)
     choices = dense_pass(LLAMA, TOKENS)[0][:-1].argmax(-1)
@@ -51,7 +51,7 @@ def test_copies_are_scored_after_the_text_without_their_beginning():
         assert found == pytest.approx(float(nats.mean()), rel=1e-4)
 
 
-def test_a_small_budget_reads_less_and_covers_less():
+def test_a_small_budget_attends_to_less_and_covers_less():
     scored = score(PARTIAL)
     assert scored.sparsity_last_half < scored.sparsity < 0.65
     coverage = scored.coverage
@@ -63,12 +63,12 @@ def test_a_small_budget_reads_less_and_covers_less():
     ("wrong", "expected"),
     [((), 1), ((0, 6), 1), ((2,), 0.5), ((3,), 0.5), ((5,), 0.5), ((2, 5), 0)],
 )
-def test_what_is_known_of_an_answer_are_its_parts_all_of_whose_tokens_are_right(wrong, expected):
+def test_a_word_is_known_if_all_its_tokens_are_right(wrong, expected):
     pieces = [b"The one", b" is a", b" moss", b"y", b", not", b" moss", b"."]
     right = [number not in wrong for number in range(len(pieces))]
     assert share_known(pieces, right, ("mossy", "moss")) == expected
 
 
-def test_an_answer_has_to_hold_its_parts():
+def test_an_answer_must_contain_its_words():
     with pytest.raises(AssertionError, match="'cat' is not in"):
         share_known([b"concatenate"], [True], ("cat",))

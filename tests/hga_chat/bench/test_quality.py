@@ -1,4 +1,4 @@
-"""The whole measure over a tiny model whose text comes as one token a byte."""
+"""The whole measurement, with a tiny model whose tokens are bytes."""
 
 from dataclasses import replace
 from itertools import product
@@ -35,7 +35,7 @@ def result():
     notes = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "single_token_words", lambda *_: WORDS)
-        # A word is four tokens and a blank here.
+        # A word is four letters and a space here, one token each.
         patch.setattr(quality, "_LIST_SHARE", 0.02)
         patch.setattr(measure, "NEEDLE_TOKENS", 4)
         patch.setattr(measure, "TASK_TOKENS", 4)
@@ -45,7 +45,7 @@ def result():
     return found
 
 
-def test_every_router_budget_and_rule_is_there_with_those_of_the_first_apart(result):
+def test_every_router_budget_and_rule_is_reported(result):
     assert [(run["router"], run["budget_tokens"], run["rule"]) for run in result["runs"]] == [
         (router, budget, rule)
         for router in ("hga", "paper")
@@ -58,7 +58,7 @@ def test_every_router_budget_and_rule_is_there_with_those_of_the_first_apart(res
     assert len(result["needles_dense_by_depth"]) == 3
 
 
-def test_a_budget_for_everything_is_dense_attention(result):
+def test_a_budget_for_all_tokens_is_dense_attention(result):
     run = next(r for r in result["runs"] if (r["router"], r["budget_tokens"]) == ("hga", 1920))
     assert run["gap_nats"] == pytest.approx(0, abs=1e-3)
     assert run["copies_gap_nats"] == pytest.approx(0, abs=1e-2)
@@ -69,7 +69,7 @@ def test_a_budget_for_everything_is_dense_attention(result):
         assert row["answer_gap_nats"] == pytest.approx(0, abs=2e-2)
 
 
-def test_a_small_budget_reads_and_covers_less(result):
+def test_a_small_budget_attends_to_and_covers_less(result):
     small, _, large, _ = result["runs"][:4]
     assert small["sparsity"] < 0.5 < large["sparsity"]
     assert small["recall"]["routed"] < 0.9

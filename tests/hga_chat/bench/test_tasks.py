@@ -18,7 +18,7 @@ def tasks():
     return make_tasks(WORDS, 3, 400, seed=1)
 
 
-def test_there_are_as_many_as_wanted_and_one_of_each_list(tasks):
+def test_there_are_count_tasks_of_each_family_and_one_of_each_list(tasks):
     assert Counter(task.family for task in tasks.tasks) == dict(
         zip(FAMILIES, (3, 3, 3, 1, 1), strict=True)
     )
@@ -27,12 +27,12 @@ def test_there_are_as_many_as_wanted_and_one_of_each_list(tasks):
     assert make_tasks(WORDS, 0, 400, 1).facts == ()
 
 
-def test_right_answers_hold_what_is_expected(tasks):
+def test_right_answers_contain_the_expected_words(tasks):
     for task in tasks.tasks:
         assert all(answer in task.text for answer in task.answers)
 
 
-def test_keys_and_values_stand_in_the_facts(tasks):
+def test_keys_and_values_are_in_the_facts(tasks):
     for task in tasks.tasks:
         if task.family in ("many keys", "many values"):
             key = re.search(r"called (\w+)", task.question).group(1)
@@ -44,7 +44,7 @@ def test_keys_and_values_stand_in_the_facts(tasks):
     assert len({fact.split()[-1] for fact in keys}) == 8
 
 
-def test_variables_lead_to_a_number_against_the_order_of_the_text(tasks):
+def test_variables_lead_to_a_number_in_reverse_order(tasks):
     for task in tasks.tasks:
         if task.family == "variables":
             facts = {
@@ -66,7 +66,7 @@ def test_variables_lead_to_a_number_against_the_order_of_the_text(tasks):
 @pytest.mark.parametrize(
     ("family", "kind"), [("common words", "common"), ("frequent words", "coded")]
 )
-def test_listed_words_that_are_asked_for_are_the_most_frequent(tasks, family, kind):
+def test_the_expected_words_are_the_most_frequent_of_the_list(tasks, family, kind):
     (fact,) = planted_for(tasks, holding=f"List of {kind} words: ")
     counts = Counter(fact.partition(": ")[2].split())
     (task,) = (task for task in tasks.tasks if task.family == family)
@@ -80,7 +80,7 @@ def test_a_seed_gives_the_same_tasks():
     assert make_tasks(WORDS, 2, 100, 5) != make_tasks(WORDS, 2, 100, 6)
 
 
-def test_words_are_whole_tokens_with_a_blank():
+def test_words_are_single_tokens_with_a_leading_space():
     vocabulary = [b" " + word.encode() for word in WORDS[:300]]
     vocabulary += [b" Upper", b"nblank", b" two words", b" nine99", b"\xff", b" abc"]
     found = single_token_words(vocabulary.__getitem__, len(vocabulary))
@@ -89,7 +89,7 @@ def test_words_are_whole_tokens_with_a_blank():
         single_token_words(vocabulary.__getitem__, 199)
 
 
-def test_words_of_questions_and_answers_name_nothing():
+def test_words_of_questions_and_answers_are_not_names():
     tasks = make_tasks(WORDS, 3, 400, seed=1)
     texts = [*tasks.facts, *(f"{task.question} {task.text}" for task in tasks.tasks)]
     said = set(re.findall(r"\b[a-z]{4,8}\b", " ".join(texts))) - set(WORDS)

@@ -1,4 +1,4 @@
-"""The command line as a whole: starting, help, settings, streams, interrupts."""
+"""The command line as a whole: startup, help, settings, streams, interrupts."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def test_help_and_version_import_nothing_heavy(argument):
         (["bench", "speed", "--context", "4k"], "numbers such as"),
     ],
 )
-def test_wrong_use_is_two_lines_and_exit_code_2(cli, arguments, message):
+def test_a_usage_error_is_two_lines_and_exit_code_2(cli, arguments, message):
     ran = cli(*arguments)
     assert ran.code == 2
     assert ran.out == ""
@@ -74,7 +74,7 @@ def test_unknown_settings_are_errors(cli, monkeypatch, tmp_path):
     assert "HGA_CHAT_BUGDET is not a setting" in ran.err
 
 
-def test_screen_without_a_terminal_points_to_ask(cli, tmp_path):
+def test_the_chat_without_a_terminal_points_to_ask(cli, tmp_path):
     for command in (["ingest", tmp_path], ["chat"]):
         ran = cli(*command)
         assert ran.code == 2
@@ -82,7 +82,7 @@ def test_screen_without_a_terminal_points_to_ask(cli, tmp_path):
         assert "hga-chat ask" in ran.err
 
 
-def test_screen_opens_on_a_terminal_and_loads_the_model_when_asked(
+def test_the_chat_opens_on_a_terminal_before_the_model_is_loaded(
     cli, use_engine, monkeypatch, tmp_path
 ):
     import hga_chat.screen.run
@@ -135,7 +135,7 @@ def test_a_closed_stream_does_not_fail_the_command(cli, monkeypatch, closed):
     monkeypatch.setattr(sys, closed, None)
     assert cli("--version").code == 0
     assert cli("sessions", "show", "lost").code == 1
-    # Opened for the life of a process, which here goes on.
+    # The command leaves it open until the process ends, which it does not here.
     getattr(sys, closed).close()
 
 

@@ -27,7 +27,7 @@ KEYS = {
 
 @pytest.fixture
 def notes(tmp_path):
-    """300 lines of five tokens, after three that name the file."""
+    """300 lines of five tokens, after a header of three."""
     path = tmp_path / "notes.txt"
     path.write_text("".join(f"line{n} holds some words\n" for n in range(1, 301)))
     return path
@@ -121,10 +121,8 @@ def test_json_sources_name_lines_and_text(cli, use_engine, notes):
 
 def test_settings_reach_the_engine(cli, use_engine, notes):
     engine = use_engine("one two three four")
-    ran = cli(
-        *("ask", notes, "q", "--json", "--router", "paper", "--budget", "64", "--context", "4096"),
-        *("--host-budget", "64M", "--max-new-tokens", "2"),
-    )
+    flags = "--json --router paper --budget 64 --context 4096 --host-budget 64M --max-new-tokens 2"
+    ran = cli("ask", notes, "q", *flags.split())
     assert json.loads(ran.out)["finish_reason"] == "length"
     assert engine.config.routing.kind == "paper"
     assert engine.config.routing.decode_budget == 32
@@ -132,7 +130,7 @@ def test_settings_reach_the_engine(cli, use_engine, notes):
     assert engine.config.cache.host_budget_bytes == 64 * 2**20
 
 
-def test_cut_answer_says_so(cli, use_engine, notes):
+def test_an_answer_cut_by_the_limit_says_so(cli, use_engine, notes):
     use_engine("one two three four")
     ran = cli("ask", notes, "q", "--max-new-tokens", "2")
     assert (ran.code, ran.out) == (0, "one two\n")
@@ -140,7 +138,7 @@ def test_cut_answer_says_so(cli, use_engine, notes):
 
 
 def interrupt_at(engine, kind):
-    """Sends Ctrl-C when the engine first reports an event of this kind."""
+    """Send Ctrl-C when the engine first reports an event of this kind."""
     answer = engine.answer
 
     def interrupted(*arguments):
@@ -152,7 +150,7 @@ def interrupt_at(engine, kind):
     engine.answer = interrupted
 
 
-def test_interrupt_keeps_what_was_answered(cli, use_engine, notes):
+def test_an_interrupt_keeps_the_partial_answer(cli, use_engine, notes):
     engine = use_engine("one two three")
     handler = signal.getsignal(signal.SIGINT)
     interrupt_at(engine, "TextDelta")
@@ -162,7 +160,7 @@ def test_interrupt_keeps_what_was_answered(cli, use_engine, notes):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_interrupt_before_the_answer(cli, use_engine, notes):
+def test_an_interrupt_before_the_answer(cli, use_engine, notes):
     engine = use_engine("one two three")
     interrupt_at(engine, "PrefillProgress")
     ran = cli("ask", notes, "q", "--json")
@@ -171,7 +169,7 @@ def test_interrupt_before_the_answer(cli, use_engine, notes):
     assert (report["answer"], report["finish_reason"]) == ("", "cancelled")
 
 
-def test_interrupted_while_it_reads_it_claims_no_reading(cli, use_engine, notes):
+def test_an_interrupted_prefill_is_not_reported_as_done(cli, use_engine, notes):
     engine = use_engine("one")
     prefill = engine.prefill
 
@@ -189,7 +187,7 @@ def test_interrupted_while_it_reads_it_claims_no_reading(cli, use_engine, notes)
     assert ran.err.splitlines()[-1].startswith("Interrupted before")
 
 
-def test_a_closed_pipe_costs_the_answer_but_not_the_reading(cli, use_engine, notes, monkeypatch):
+def test_a_closed_pipe_costs_the_answer_but_not_the_prefill(cli, use_engine, notes, monkeypatch):
     engine = use_engine("one two three", "one two three")
 
     def closed(*_):
@@ -222,7 +220,7 @@ def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monk
     )
 
 
-def test_embedded_model_is_fetched_on_the_first_ask(cli, use_engine, notes, monkeypatch):
+def test_the_embedded_model_is_downloaded_on_the_first_ask(cli, use_engine, notes, monkeypatch):
     import hga_chat.models
 
     use_engine("Yes.")

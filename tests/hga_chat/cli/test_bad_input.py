@@ -1,4 +1,4 @@
-"""What cannot be read, loaded or fetched: a clear line and its exit code."""
+"""Inputs that cannot be loaded and models that cannot be downloaded: message and exit code."""
 
 import json
 import os
@@ -77,14 +77,14 @@ def test_over_the_budget_is_exit_code_4_and_says_what_to_leave_out(cli, engine, 
     assert engine.session == []
 
 
-def test_what_it_says_to_leave_out_is_enough(cli, use_engine, large):
+def test_excluding_what_it_suggests_is_enough(cli, use_engine, large):
     use_engine("Fits.")
     ran = cli("ask", large, "q", "--max-tokens", "500", "--exclude", "big.txt")
     assert (ran.code, ran.out) == (0, "Fits.\n")
 
 
 def test_without_a_limit_the_context_is_the_limit(cli, engine, large):
-    # 2048 less 512 for the answer, 512 for the question and the opening token.
+    # 2048 minus 512 for the answer, 512 for the question and one opening token.
     ran = cli("ask", large, "q", "--context", "2048")
     assert ran.code == 4
     assert "over the budget of 1,023" in ran.err
@@ -92,7 +92,7 @@ def test_without_a_limit_the_context_is_the_limit(cli, engine, large):
     assert "over the budget of 1,023" in more.err
 
 
-def test_dry_run_lists_what_would_be_read_and_its_tokens(cli, engine, large):
+def test_dry_run_lists_documents_with_their_tokens(cli, engine, large):
     ran = cli("ingest", "--dry-run", "--json", large)
     report = json.loads(ran.out)
     assert ran.code == 0
@@ -155,7 +155,7 @@ def test_no_network_is_exit_code_1_and_says_what_to_do(cli, tmp_path, monkeypatc
 
 
 def closed_port_url():
-    """Where nothing listens: a port that was free a moment ago."""
+    """Return a URL on which nothing listens: a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/simple"

@@ -1,4 +1,4 @@
-"""What ``ingest --dry-run`` prints, and what ``--fit`` and ``--redact`` do to it and to ``ask``."""
+"""The output of ``ingest --dry-run``, and the effect of ``--fit`` and ``--redact``."""
 
 import json
 import random
@@ -80,7 +80,7 @@ def test_over_the_budget_names_folders_and_what_makes_it_fit(cli, use_engine, tr
     assert cli("ingest", "--dry-run", tree, "--max-tokens", "500", "--exclude", "tests/").code == 0
 
 
-def test_secrets_are_told_and_never_shown(cli, use_engine, tree):
+def test_secrets_are_reported_and_never_shown(cli, use_engine, tree):
     engine = use_engine("Yes.", "Yes.")
     (tree / "src/main.py").write_text(f"pass\nTOKEN = '{KEY}'\n")
     listed = cli("ingest", "--dry-run", tree)
@@ -93,7 +93,7 @@ def test_secrets_are_told_and_never_shown(cli, use_engine, tree):
     assert KEY in engine.tokenizer.decode(engine.session)
 
 
-def test_redact_takes_secrets_out_of_what_is_read(cli, use_engine, tree):
+def test_redact_removes_secrets_from_documents(cli, use_engine, tree):
     engine = use_engine("Yes.")
     (tree / "src/main.py").write_text(f"pass\nTOKEN = '{KEY}'\n")
     ran = cli("ask", "--redact", tree, "q")

@@ -13,7 +13,7 @@ def no_models(monkeypatch, tmp_path):
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
 
 
-def test_list_says_what_is_not_here(cli, no_models, monkeypatch, tmp_path):
+def test_list_names_models_that_are_missing(cli, no_models, monkeypatch, tmp_path):
     ran = cli("models", "list")
     assert ran.code == 0
     embedded, large = (line.split("  ") for line in ran.out.splitlines()[1:])
@@ -31,7 +31,7 @@ def test_list_as_json(cli, monkeypatch, tmp_path):
     ]
 
 
-def test_pull_of_an_unknown_model_names_those_there_are(cli):
+def test_pull_of_an_unknown_model_names_the_known_ones(cli):
     ran = cli("models", "pull", "tiny")
     assert (ran.code, ran.out) == (1, "")
     assert "'tiny'" in ran.err
@@ -49,13 +49,13 @@ def test_verify_lists_files_with_their_sums(cli, monkeypatch):
     ]
 
 
-def test_verify_of_what_is_not_here_says_how_to_get_it(cli, no_models):
+def test_verify_of_a_missing_model_says_how_to_download_it(cli, no_models):
     ran = cli("models", "verify", "smollm2-64k")
     assert ran.code == 1
     assert "hga-chat models pull smollm2-64k" in ran.err
 
 
-def test_doctor_says_what_is_there_and_what_is_missing(cli, no_models):
+def test_doctor_names_what_is_installed_and_what_is_missing(cli, no_models):
     ran = cli("doctor")
     assert ran.code == 0
     for part in ("memory", "kernels   cpu: ", "torch 2.", "models pull smollm2-64k"):

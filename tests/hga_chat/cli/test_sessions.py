@@ -12,7 +12,7 @@ CHUNK = 64
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three files of 201 tokens each, and the lines that introduce and part them."""
+    """Three files of 201 tokens each, besides their headers."""
     root = tmp_path / "log"
     root.mkdir()
     for name in "abc":
@@ -27,7 +27,7 @@ def store(cli, tmp_path):
 
 @pytest.fixture
 def ingest(cli):
-    """Reads and saves; returns what ``--json`` prints."""
+    """Runs ``ingest --no-chat``; returns the object it prints."""
 
     def run(*arguments):
         ran = cli("ingest", "--no-chat", "--json", *arguments)
@@ -39,7 +39,7 @@ def ingest(cli):
 
 @pytest.fixture
 def ask(cli):
-    """Asks in a session; returns the answer."""
+    """Asks a question in a session; returns the answer."""
 
     def run(session, question="Is it?"):
         ran = cli("ask", "--session", session, question)
@@ -61,7 +61,7 @@ def text(engine):
     return engine.tokenizer.decode(engine.session)
 
 
-def test_ingest_prints_the_id_and_says_the_figures(cli, use_engine, folder, store):
+def test_ingest_prints_the_id_and_the_figures(cli, use_engine, folder, store):
     engine = use_engine()
     ran = cli("ingest", "--no-chat", folder)
     (id_,) = store.ids()
@@ -83,7 +83,7 @@ def test_ingest_as_json(ingest, use_engine, folder, store):
     assert found["disk_bytes"] > 0
 
 
-def test_the_same_again_is_not_read_again(cli, ingest, use_engine, folder, store):
+def test_unchanged_documents_are_not_prefilled_again(cli, ingest, use_engine, folder, store):
     engine = use_engine()
     first = ingest(folder)
     ran = cli("ingest", "--no-chat", folder)
@@ -93,7 +93,7 @@ def test_the_same_again_is_not_read_again(cli, ingest, use_engine, folder, store
     assert store.ids() == [first["session"]]
 
 
-def test_a_relative_path_finds_the_reading(ingest, use_engine, folder, monkeypatch):
+def test_a_relative_path_finds_the_saved_session(ingest, use_engine, folder, monkeypatch):
     engine = use_engine()
     first = ingest(folder)
     monkeypatch.chdir(folder.parent)
@@ -105,14 +105,14 @@ def test_a_relative_path_finds_the_reading(ingest, use_engine, folder, monkeypat
     "change",
     [("--budget", "128"), ("--context", "4096"), ("--exclude", "b.*"), ("--redact",), ("--fit",)],
 )
-def test_another_way_of_reading_is_another_session(ingest, use_engine, folder, store, change):
+def test_other_settings_make_another_session(ingest, use_engine, folder, store, change):
     engine = use_engine()
     ingest(folder)
     ingest(folder, *change)
     assert len(engine.reads) == len(store.ids()) == 2
 
 
-def test_a_change_is_read_from_its_chunk_on(cli, ingest, use_engine, folder, store):
+def test_a_change_is_prefilled_from_its_chunk_on(cli, ingest, use_engine, folder, store):
     engine = use_engine()
     first = ingest(folder)
     before = list(engine.session)
@@ -132,7 +132,7 @@ def test_a_change_is_read_from_its_chunk_on(cli, ingest, use_engine, folder, sto
     assert len(engine.reads) == 2
 
 
-def test_text_added_at_the_end_is_all_that_is_read(ingest, use_engine, folder):
+def test_only_text_added_at_the_end_is_prefilled(ingest, use_engine, folder):
     engine = use_engine()
     ingest(folder)
     before = len(engine.session)
@@ -142,7 +142,7 @@ def test_text_added_at_the_end_is_all_that_is_read(ingest, use_engine, folder):
     assert engine.reads[1] <= CHUNK + len(engine.session) - before
 
 
-def test_turns_keep_the_text_they_are_about(cli, ingest, ask, use_engine, folder, store):
+def test_turns_keep_the_text_that_they_are_about(cli, ingest, ask, use_engine, folder, store):
     engine = use_engine("Yes.", "No.", "Still yes.")
     first = ingest(folder)["session"]
     ask(first)
@@ -162,7 +162,7 @@ def test_turns_keep_the_text_they_are_about(cli, ingest, ask, use_engine, folder
     assert len(engine.reads) == 2
 
 
-def test_follow_up_questions_go_on_after_the_turns(ingest, ask, use_engine, folder, store):
+def test_follow_up_questions_come_after_the_turns(ingest, ask, use_engine, folder, store):
     engine = use_engine("Yes.", "Because.")
     id_ = ingest(folder)["session"]
     assert ask("log", "Is it?") == "Yes."
@@ -202,7 +202,7 @@ def test_ask_in_a_session_as_json(cli, ingest, use_engine, folder):
         (("sessions", "fork", "log", "--turns", "-1"), "--turns must be 0 or more"),
     ],
 )
-def test_wrong_use_is_exit_code_2(cli, ingest, use_engine, folder, arguments, message):
+def test_a_usage_error_is_exit_code_2(cli, ingest, use_engine, folder, arguments, message):
     use_engine()
     ingest(folder)
     ran = cli(*arguments)
@@ -210,9 +210,7 @@ def test_wrong_use_is_exit_code_2(cli, ingest, use_engine, folder, arguments, me
     assert message in ran.err
 
 
-def test_one_shot_uses_a_saved_reading_and_leaves_its_turns(
-    cli, ingest, ask, use_engine, folder, store
-):
+def test_ask_uses_saved_kv_and_leaves_the_turns_alone(cli, ingest, ask, use_engine, folder, store):
     engine = use_engine("Yes.", "No.", "Yes again.")
     id_ = ingest(folder)["session"]
     ask(id_, "Is it?")
@@ -227,7 +225,7 @@ def test_one_shot_uses_a_saved_reading_and_leaves_its_turns(
     assert len(engine.reads) == 1
 
 
-def test_one_shot_saves_its_reading_for_the_next(cli, use_engine, folder, store):
+def test_ask_saves_kv_for_the_next_question(cli, use_engine, folder, store):
     engine = use_engine("Yes.", "Yes.")
     cli("ask", folder, "Is it?")
     (id_,) = store.ids()
@@ -237,7 +235,7 @@ def test_one_shot_saves_its_reading_for_the_next(cli, use_engine, folder, store)
     assert engine.prompts[0] == engine.prompts[1]
 
 
-def test_no_save_and_standard_input_keep_nothing(cli, use_engine, folder, store, monkeypatch):
+def test_no_save_and_standard_input_save_nothing(cli, use_engine, folder, store, monkeypatch):
     import io
 
     engine = use_engine("Yes.", "Yes.", "Yes.")
@@ -249,14 +247,14 @@ def test_no_save_and_standard_input_keep_nothing(cli, use_engine, folder, store,
     assert len(engine.reads) == 3
 
 
-def test_no_save_leaves_a_session_as_it_is(cli, ingest, use_engine, folder, store):
+def test_no_save_leaves_a_session_unchanged(cli, ingest, use_engine, folder, store):
     use_engine("Yes.")
     id_ = ingest(folder)["session"]
     assert cli("ask", "--session", id_, "Is it?", "--no-save").out == "Yes.\n"
     assert store.turns(id_).turns == ()
 
 
-def test_a_session_in_use_is_told(cli, ingest, use_engine, folder, store):
+def test_a_session_in_use_is_reported(cli, ingest, use_engine, folder, store):
     engine = use_engine("Yes.")
     id_ = ingest(folder)["session"]
     held = store.open(id_)
@@ -272,7 +270,7 @@ def test_a_session_in_use_is_told(cli, ingest, use_engine, folder, store):
     assert store.ids() == [id_]
 
 
-def test_a_cleared_cache_costs_a_reading_and_no_turn(
+def test_a_cleared_cache_costs_a_prefill_but_no_turn(
     cli, ingest, ask, use_engine, folder, tmp_path
 ):
     engine = use_engine("Yes.", "Because.")
@@ -288,7 +286,7 @@ def test_a_cleared_cache_costs_a_reading_and_no_turn(
     assert engine.reads[1] == len(session)
 
 
-def test_what_a_gpu_read_goes_on_there_and_is_read_again_elsewhere(
+def test_kv_of_a_gpu_is_used_there_and_computed_again_elsewhere(
     cli, ingest, ask, use_engine, folder
 ):
     engine = use_engine("Yes.", "Yes.", "Yes.")
@@ -303,7 +301,7 @@ def test_what_a_gpu_read_goes_on_there_and_is_read_again_elsewhere(
     assert len(engine.reads) == 2
 
 
-def test_damaged_kv_is_named_and_read_again(cli, ingest, ask, use_engine, folder, tmp_path):
+def test_damaged_kv_is_reported_and_computed_again(cli, ingest, ask, use_engine, folder, tmp_path):
     engine = use_engine("Yes.", "Yes.")
     id_ = ingest(folder)["session"]
     (kv(tmp_path, id_) / "state.json").write_text("{")
@@ -315,7 +313,7 @@ def test_damaged_kv_is_named_and_read_again(cli, ingest, ask, use_engine, folder
     assert len(engine.reads) == 2
 
 
-def test_damaged_documents_are_named_and_read_into_another_session(
+def test_damaged_documents_are_reported_and_read_into_a_new_session(
     cli, ingest, use_engine, folder, tmp_path
 ):
     use_engine()
@@ -337,7 +335,7 @@ def test_damaged_documents_are_named_and_read_into_another_session(
     assert "is damaged" in cli("sessions", "list").out
 
 
-def test_another_model_is_told_by_name(cli, ingest, use_engine, folder, store):
+def test_a_changed_model_is_reported(cli, ingest, use_engine, folder, store):
     engine = use_engine("Yes.")
     id_ = ingest(folder)["session"]
     engine.fingerprint = "1" * 64
@@ -360,15 +358,13 @@ def test_a_full_disk_costs_no_answer(cli, ingest, ask, use_engine, folder, store
     assert "could not be saved: kv: No space left" in ran.err
     engine.save_error = None
     session = list(engine.session)
-    # The turn itself was written; what its K/V lacks is read again.
+    # The turn was written; the K/V it lacks is computed again.
     assert ask(id_, "Why?") == "Because."
     assert engine.session[: len(session)] == session
     assert len(engine.reads) == 2
 
 
-def test_where_nothing_can_be_written_ask_answers_and_ingest_says_why(
-    cli, use_engine, folder, tmp_path
-):
+def test_on_a_read_only_disk_ask_answers_and_ingest_fails(cli, use_engine, folder, tmp_path):
     use_engine("Yes.")
     (tmp_path / "xdg-data").write_text("a file where a folder should be")
     ran = cli("ask", folder, "Is it?")
@@ -379,8 +375,8 @@ def test_where_nothing_can_be_written_ask_answers_and_ingest_says_why(
     assert "the session cannot be saved" in ran.err
 
 
-def test_answers_that_were_never_noted_are_taken_back(ingest, ask, use_engine, folder, tmp_path):
-    """The K/V is ahead of the turns: a process was killed before it wrote them."""
+def test_answers_missing_from_the_turns_are_dropped(ingest, ask, use_engine, folder, tmp_path):
+    """The process was killed after writing the K/V and before writing the turns."""
     engine = use_engine("Yes.", "No.")
     id_ = ingest(folder)["session"]
     turns = (files(tmp_path, id_) / "turns.json").read_bytes()
@@ -393,8 +389,10 @@ def test_answers_that_were_never_noted_are_taken_back(ingest, ask, use_engine, f
     assert len(engine.reads) == 1
 
 
-def test_turns_ahead_of_the_kv_are_read_again(cli, ingest, ask, use_engine, folder, tmp_path):
-    """A process was killed after it wrote the turns and before the K/V."""
+def test_turns_missing_from_the_kv_are_prefilled_again(
+    cli, ingest, ask, use_engine, folder, tmp_path
+):
+    """The process was killed after writing the turns and before writing the K/V."""
     engine = use_engine("Yes.", "No.")
     id_ = ingest(folder)["session"]
     state = (kv(tmp_path, id_) / "state.json").read_bytes()
@@ -408,7 +406,7 @@ def test_turns_ahead_of_the_kv_are_read_again(cli, ingest, ask, use_engine, fold
     assert engine.reads[1:] == [len(session) - before]
 
 
-def test_the_limit_removes_kv_used_longest_ago_and_says_so(
+def test_the_disk_limit_removes_the_oldest_kv_and_says_so(
     cli, ingest, use_engine, folder, tmp_path
 ):
     use_engine()
@@ -460,7 +458,7 @@ def test_export_has_questions_answers_and_sources(cli, ingest, use_engine, folde
     assert turn["sources"][0]["path"] == "b.txt"
 
 
-def test_a_fork_goes_its_own_way(cli, ingest, ask, use_engine, folder, store):
+def test_a_fork_is_independent_of_its_original(cli, ingest, ask, use_engine, folder, store):
     engine = use_engine("Yes.", "Because.", "No reason.")
     first = ingest(folder)["session"]
     ask(first, "Is it?")
@@ -472,7 +470,7 @@ def test_a_fork_goes_its_own_way(cli, ingest, ask, use_engine, folder, store):
     assert questions == [["Is it?", "Why?"], ["Is it?", "Why really?"]]
 
 
-def test_rm_removes_what_it_says(cli, ingest, use_engine, folder, store, tmp_path):
+def test_rm_removes_the_sessions_it_names(cli, ingest, use_engine, folder, store, tmp_path):
     use_engine()
     a, b, c = (ingest(folder / f"{name}.txt")["session"] for name in "abc")
     ran = cli("sessions", "rm", a, "nonesuch")
@@ -486,7 +484,7 @@ def test_rm_removes_what_it_says(cli, ingest, use_engine, folder, store, tmp_pat
     assert store.ids() == []
 
 
-def test_chat_goes_on_with_a_session(cli, ingest, ask, use_engine, folder, monkeypatch):
+def test_chat_continues_a_session(cli, ingest, ask, use_engine, folder, monkeypatch):
     engine = use_engine("Yes.", "Because.")
     id_ = ingest(folder)["session"]
     ask(id_, "Is it?")

@@ -13,14 +13,14 @@ GREEDY = SamplingParams()
 
 
 def ask(conversation, question, cancel=None):
-    """The answer, and the events before it."""
+    """Ask a question; return the answer and the events before it."""
     *events, answer = conversation.ask(question, GREEDY, cancel)
     assert isinstance(answer, Answer)
     return answer, events
 
 
 class Layout:
-    """Just the tokens: these tests look at the session, not at sources."""
+    """Tokens without provenance: these tests check the session, not the sources."""
 
     def __init__(self, token_ids):
         self.token_ids = token_ids
@@ -63,7 +63,7 @@ def test_events_are_progress_then_text_then_one_answer(conversation):
     assert [saved_turn(turn) for turn in conversation.turns] == [saved_turn(answer)]
 
 
-def test_documents_are_read_once(conversation, engine):
+def test_documents_are_prefilled_once(conversation, engine):
     list(conversation.prefill())
     tokens = engine.num_tokens
     assert list(conversation.prefill()) == []
@@ -76,7 +76,7 @@ def test_without_documents_the_question_opens_the_session(engine):
     assert engine.session[:4] == [0, *engine.tokenizer.encode("Hello?"), 2]
 
 
-def test_cancelled_read_can_be_taken_up_again(engine, conversation):
+def test_a_cancelled_prefill_can_be_repeated(engine, conversation):
     cancel = threading.Event()
     for _ in conversation.prefill(cancel):
         cancel.set()
@@ -87,7 +87,7 @@ def test_cancelled_read_can_be_taken_up_again(engine, conversation):
     assert ask(conversation, "Which colour?")[0].text == "Blue."
 
 
-def test_question_cancelled_while_it_is_read_leaves_no_mark(engine, conversation):
+def test_a_question_cancelled_during_its_prefill_leaves_no_trace(engine, conversation):
     list(conversation.prefill())
     before = list(engine.session)
     cancel = threading.Event()
@@ -103,7 +103,7 @@ def test_question_cancelled_while_it_is_read_leaves_no_mark(engine, conversation
     assert engine.prompts[-1][:1] == engine.tokenizer.encode("\n")  # again a first question
 
 
-def test_answer_cancelled_on_its_way_keeps_its_part(engine, conversation):
+def test_a_cancelled_answer_keeps_what_was_decoded(engine, conversation):
     list(conversation.prefill())
     cancel = threading.Event()
     for event in conversation.ask("Which colour?", GREEDY, cancel):
@@ -127,7 +127,7 @@ def test_full_context_leaves_the_session_usable():
     assert ask(conversation, "Which colour?")[0].text == "Blue."
 
 
-def test_failure_during_the_answer_takes_the_question_back():
+def test_a_failed_answer_removes_its_question():
     engine = ScriptedEngine([ScriptedAnswer("x", error=OSError("disk")), "Blue."])
     conversation = Conversation(engine, None)
     list(conversation.prefill())

@@ -1,4 +1,4 @@
-"""Verification over a tiny engine, against the same model with torch's own attention."""
+"""Verification with a tiny engine, compared with the same model under torch's attention."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from tests.support.tiny_engine import FULL, LLAMA, ask, dense_pass, make_engine,
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
-# Groups of 16 tokens, as sources have them; everything is attended to.
+# Groups as large as a trace bin, and attention to everything.
 ROUTER = replace(
     FULL,
     chunk_size=32,
@@ -30,8 +30,8 @@ QUESTIONS = [random_tokens(9, seed=1), random_tokens(7, seed=2)]
 
 
 @dataclass
-class Told:
-    """What verification needs of a conversation."""
+class VerifiedConversation:
+    """The part of a conversation that verification uses."""
 
     engine: object
     turns: list
@@ -43,14 +43,14 @@ class Told:
 
 
 def source(start, end):
-    """A passage of the groups from ``start`` to ``end`` of the session."""
+    """Return a passage from group ``start`` to group ``end`` of the session."""
     first, last = max(16 * start - OPENING, 0), 16 * end - OPENING
     return Source("a", "a", None, None, None, 0.5, "", first, last)
 
 
 @pytest.fixture
-def told(request):
-    """Two turns of six tokens each; the first has two sources. A parameter is the groups' size."""
+def conversation(request):
+    """Two turns with answers of six tokens, the first with two sources; takes the group size."""
     size = getattr(request, "param", 16)
     engine = make_engine(router=replace(ROUTER, group_size=size))
     read(engine, random_tokens(OPENING, seed=9) + DOCUMENT)
@@ -61,13 +61,13 @@ def told(request):
         sources = (source(3, 5), source(0, 2)) if number == 0 else ()
         turn = tuple(engine.token_ids[before:])
         turns.append(Answer("", "", sources, finished, turn))
-    return Told(engine, turns)
+    return VerifiedConversation(engine, turns)
 
 
-def expected(told, hidden=()):
-    """Log-probability of the first answer where its turn does not see the hidden groups."""
-    start, turn = told.document_end, told.turns[0]
-    tokens = told.engine.token_ids[: start + len(turn.token_ids)]
+def expected(conversation, hidden=()):
+    """Return the first answer's log-probability if its turn does not see the hidden groups."""
+    start, turn = conversation.document_end, conversation.turns[0]
+    tokens = conversation.engine.token_ids[: start + len(turn.token_ids)]
     unseen = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
     for group in hidden:
         unseen[start:, 16 * group : 16 * group + 16] = True
@@ -76,67 +76,67 @@ def expected(told, hidden=()):
     return sum(float(logits[n - 1, tokens[n]]) for n in range(answer, len(tokens)))
 
 
-@pytest.mark.parametrize("told", [4, 16], indirect=True)
-def test_drop_is_what_the_answer_loses_without_the_passage(told):
-    whole = expected(told)
-    found = verify(told, 0)
+@pytest.mark.parametrize("conversation", [4, 16], indirect=True)
+def test_the_drop_is_what_the_answer_loses_without_the_passage(conversation):
+    whole = expected(conversation)
+    found = verify(conversation, 0)
     assert found.log_probability == pytest.approx(whole, rel=1e-4)
     first, second = found.effects
-    assert first.source == told.turns[0].sources[0]
-    assert first.drop == pytest.approx(whole - expected(told, [3, 4]), rel=1e-3, abs=1e-4)
-    # The first group stays: every token needs it.
-    assert second.drop == pytest.approx(whole - expected(told, [1]), rel=1e-3, abs=1e-4)
+    assert first.source == conversation.turns[0].sources[0]
+    assert first.drop == pytest.approx(whole - expected(conversation, [3, 4]), rel=1e-3, abs=1e-4)
+    # The first group is the attention sink and stays visible.
+    assert second.drop == pytest.approx(whole - expected(conversation, [1]), rel=1e-3, abs=1e-4)
     assert found.seconds > 0
 
 
-def test_random_passages_are_as_long_and_elsewhere_in_the_documents(told):
-    whole = expected(told)
-    first, second = verify(told, 0).effects
-    ends = told.document_end // 16
+def test_random_passages_are_as_long_as_the_sources_and_elsewhere(conversation):
+    whole = expected(conversation)
+    first, second = verify(conversation, 0).effects
+    ends = conversation.document_end // 16
     free = [g for g in range(1, ends) if g not in (1, 3, 4)]
-    pairs = [whole - expected(told, [g, g + 1]) for g in free if g + 1 in free]
-    ones = [whole - expected(told, [g]) for g in free]
+    pairs = [whole - expected(conversation, [g, g + 1]) for g in free if g + 1 in free]
+    ones = [whole - expected(conversation, [g]) for g in free]
     assert any(first.random_drop == pytest.approx(drop, rel=1e-3, abs=1e-4) for drop in pairs)
     assert any(second.random_drop == pytest.approx(drop, rel=1e-3, abs=1e-4) for drop in ones)
     assert first.counts == (first.drop > first.random_drop)
 
 
-def test_the_session_is_as_before(told):
-    before = told.engine.token_ids
+def test_verification_restores_the_session(conversation):
+    before = conversation.engine.token_ids
     follow_up = random_tokens(5, seed=3)
-    verify(told, 0)
-    assert told.engine.token_ids == before
-    logits = torch.cat(list(told.engine.logits(follow_up)))[-len(follow_up) :]
+    verify(conversation, 0)
+    assert conversation.engine.token_ids == before
+    logits = torch.cat(list(conversation.engine.logits(follow_up)))[-len(follow_up) :]
     wanted = dense_pass(LLAMA, before + follow_up)[0][-len(follow_up) :]
     torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_no_place_for_a_random_passage_hides_nothing(told):
-    everything = source(1, told.document_end // 16)
-    told.turns[0] = replace(told.turns[0], sources=(everything,))
-    (effect,) = verify(told, 0).effects
+def test_without_room_for_a_random_passage_nothing_is_hidden(conversation):
+    everything = source(1, conversation.document_end // 16)
+    conversation.turns[0] = replace(conversation.turns[0], sources=(everything,))
+    (effect,) = verify(conversation, 0).effects
     assert effect.random_drop == pytest.approx(0, abs=1e-6)
 
 
-def test_cancelled_it_has_what_is_done(told):
+def test_a_cancelled_verification_returns_what_is_done(conversation):
     cancel = threading.Event()
     cancel.set()
-    before = told.engine.token_ids
-    assert verify(told, 0, cancel).effects == ()
-    assert told.engine.token_ids == before
+    before = conversation.engine.token_ids
+    assert verify(conversation, 0, cancel).effects == ()
+    assert conversation.engine.token_ids == before
 
 
-def test_failure_leaves_the_session_whole(told, monkeypatch):
-    before = told.engine.token_ids
+def test_a_failed_verification_restores_the_session(conversation, monkeypatch):
+    before = conversation.engine.token_ids
     monkeypatch.setattr("hga_chat.conversation.verify._random_passages", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        verify(told, 0)
-    assert told.engine.token_ids == before
+        verify(conversation, 0)
+    assert conversation.engine.token_ids == before
 
 
-def test_without_sources_there_is_nothing_to_verify(told):
+def test_without_sources_there_is_nothing_to_verify(conversation):
     with pytest.raises(ValueError, match="no sources"):
-        verify(told, 1)
-    bare = SimpleNamespace(turns=[replace(told.turns[0], sources=())])
+        verify(conversation, 1)
+    bare = SimpleNamespace(turns=[replace(conversation.turns[0], sources=())])
     with pytest.raises(ValueError, match="no sources"):
         verify(bare, 0)

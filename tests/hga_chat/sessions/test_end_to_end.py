@@ -1,4 +1,4 @@
-"""Saved sessions with real engines: killed at any moment, and as if they had never been closed."""
+"""Saved sessions with real engines: killed at any moment, and continued after closing."""
 
 import json
 import subprocess
@@ -17,8 +17,8 @@ HANDBOOK = ROOT / "assets" / "samples" / "handbook" / "13-budget.md"
 QUESTIONS = ("What is the total of the year?", "And what does the dome cost?")
 
 
-def test_killed_at_any_moment_nothing_is_damaged_or_lost():
-    """A few kills; ``python -m tools.stress.killed_sessions`` goes on for as long as one likes."""
+def test_killing_at_any_moment_damages_and_loses_nothing():
+    """Only a few kills; ``python -m tools.stress.killed_sessions`` runs longer."""
     command = [sys.executable, "-m", "tools.stress.killed_sessions", "--kills", "3"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
@@ -32,7 +32,7 @@ def test_a_session_answers_as_if_it_had_never_been_closed(
     from hga_engine.opening import open_engine, prepare_model
 
     model = prepare_model(embedded_model)
-    monkeypatch.setattr("hga_engine.opening.prepare_model", lambda *_: model)  # once is enough
+    monkeypatch.setattr("hga_engine.opening.prepare_model", lambda *_: model)  # loaded once
     layout = lay_out(load_documents([str(HANDBOOK)]), model.tokenizer)
     uninterrupted = Conversation(open_engine(model, EngineConfig()), layout)
     greedy = SamplingParams(max_new_tokens=24)

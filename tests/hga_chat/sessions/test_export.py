@@ -21,7 +21,7 @@ def exported(text, source_text, question="Is it?"):
     return as_markdown(info, SavedDocuments(loaded, (1_234,)), turns)
 
 
-def test_passages_and_names_cannot_leave_their_place():
+def test_passages_and_names_cannot_break_the_markdown():
     text = exported("Yes.", "```\n# not a heading\n````\n> nor a quote")
     tokens = MarkdownIt().parse(text)
     headings = [
@@ -39,7 +39,7 @@ def test_passages_and_names_cannot_leave_their_place():
     assert code == ["we`ird # name.md", "we`ird # name.md:3-4"]
 
 
-def test_question_answer_and_how_it_ended_are_there():
+def test_question_answer_and_finish_reason_are_exported():
     text = exported("**Yes.**", "passage", "Is it\nblue?")
     assert "> Is it\n> blue?\n\n**Yes.**\n\n*The answer was cut here.*\n" in text
     assert "1,234 tokens in 1 documents" in text

@@ -15,14 +15,14 @@ def path(tmp_path):
     return tmp_path / "turns.json"
 
 
-def test_content_comes_back_exactly(path):
+def test_content_is_loaded_unchanged(path):
     write_sealed(path, CONTENT)
     assert read_sealed(path) == CONTENT
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(path.parent) == ["turns.json"]
 
 
-def test_any_changed_byte_is_noticed_or_changes_nothing(path):
+def test_any_changed_byte_is_detected_or_harmless(path):
     content = {"question": "Où?", "tokens": [17, 4]}
     write_sealed(path, content)
     whole = path.read_bytes()
@@ -40,7 +40,7 @@ def test_any_changed_byte_is_noticed_or_changes_nothing(path):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, -1])
-def test_a_cut_file_is_damaged(path, keep):
+def test_a_truncated_file_is_damaged(path, keep):
     write_sealed(path, CONTENT)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(SessionError, match=r"turns\.json: is damaged"):
@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     assert read_sealed(path) == "newer"
 
 
-def test_disk_bytes_leave_holes_out(tmp_path):
+def test_disk_bytes_do_not_count_holes(tmp_path):
     (tmp_path / "inner").mkdir()
     with (tmp_path / "inner" / "sparse").open("wb") as file:
         file.truncate(1 << 30)

@@ -43,7 +43,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def save(store, tmp_path):
-    """Saves a session with so many bytes of K/V; returns its id."""
+    """Saves a session with ``kv`` bytes of K/V; returns its id."""
 
     def make(title="sea.txt", kv=0, turns=(TURN,), used=None):
         session = store.create(title, ("sea.txt",), ORIGIN, "scripted", "0" * 64)
@@ -59,7 +59,7 @@ def save(store, tmp_path):
     return make
 
 
-def test_what_was_saved_comes_back(store, save):
+def test_a_saved_session_is_loaded_unchanged(store, save):
     id_ = save()
     session = store.open(id_)
     assert session.info.origin == ORIGIN
@@ -69,8 +69,8 @@ def test_what_was_saved_comes_back(store, save):
     session.close()
 
 
-def test_budgets_in_groups_of_sixteen_are_taken_over(store, save):
-    """Sessions of earlier versions."""
+def test_budgets_of_earlier_versions_are_converted_to_tokens(store, save):
+    """Earlier versions counted groups of 16 tokens."""
     content = as_json.info_as_json(store.open(save()).info)
     content["origin"]["budget"] = 64
     del content["origin"]["budget_tokens"]
@@ -86,7 +86,7 @@ def test_only_the_owner_can_read_anything(store, save, tmp_path):
     assert len(files) == 4
 
 
-def test_found_by_id_beginning_and_title(store, save):
+def test_a_session_is_found_by_id_prefix_and_title(store, save):
     first, second = save("sea.txt"), save("a book")
     assert re.fullmatch("[0-9a-z]{6}", first)
     assert store.find(first) == first
@@ -94,12 +94,12 @@ def test_found_by_id_beginning_and_title(store, save):
     assert store.find("a book") == second
 
 
-def test_titles_are_one_of_a_kind(store, save):
+def test_titles_are_unique(store, save):
     ids = [save("sea.txt") for _ in range(3)]
     assert [store.title(id_) for id_ in ids] == ["sea.txt", "sea.txt 2", "sea.txt 3"]
 
 
-def test_what_is_not_found_or_ambiguous_says_so(store, save, monkeypatch):
+def test_missing_and_ambiguous_names_are_errors(store, save, monkeypatch):
     with pytest.raises(SessionMissingError, match="no saved session 'x'"):
         store.find("x")
     with pytest.raises(SessionMissingError):
@@ -113,7 +113,7 @@ def test_what_is_not_found_or_ambiguous_says_so(store, save, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["session.json", "documents.json", "turns.json"])
-def test_a_damaged_file_is_named_with_what_to_do(store, save, tmp_path, name):
+def test_a_damaged_file_is_named_with_advice(store, save, tmp_path, name):
     id_ = save()
     path = tmp_path / "sessions" / id_ / name
     path.write_bytes(path.read_bytes().replace(b"sea", b"see").replace(b"Blue", b"Blux"))
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_named_with_what_to_do(store, save, tmp_path, name):
     assert store.ids() == []
 
 
-def test_one_has_it_open_and_the_other_is_told_by_whom(store, save):
+def test_a_second_process_is_told_who_has_the_session_open(store, save):
     id_ = save()
     session = store.open(id_)
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_one_has_it_open_and_the_other_is_told_by_whom(store, save):
     store.open(id_).close()
 
 
-def test_the_lock_goes_with_the_process(store, save, tmp_path):
+def test_the_lock_ends_with_the_process(store, save, tmp_path):
     id_ = save()
     ready, tell = os.pipe()
     child = os.fork()
@@ -156,7 +156,7 @@ def test_the_lock_goes_with_the_process(store, save, tmp_path):
     store.open(id_).close()
 
 
-def test_what_can_only_be_read_is_locked_all_the_same(store, save, monkeypatch):
+def test_a_read_only_session_is_locked_too(store, save, monkeypatch):
     id_ = save()
     really_open = os.open
 
@@ -181,7 +181,7 @@ def test_a_session_that_was_never_saved_leaves_nothing(store, tmp_path):
     assert list((tmp_path / "kv").iterdir()) == []
 
 
-def test_left_overs_of_killed_processes_are_swept_up(store, save, tmp_path):
+def test_leftovers_of_killed_processes_are_removed(store, save, tmp_path):
     kept = save()
     torn = tmp_path / "sessions" / "torn00"
     torn.mkdir()
@@ -196,7 +196,7 @@ def test_left_overs_of_killed_processes_are_swept_up(store, save, tmp_path):
     assert list((tmp_path / "kv").iterdir()) == []
 
 
-def test_what_cannot_be_removed_is_named_in_full(store, save, monkeypatch):
+def test_a_file_that_cannot_be_removed_is_named_with_its_folder(store, save, monkeypatch):
     id_ = save()
 
     def refuse(folder):
@@ -207,7 +207,7 @@ def test_what_cannot_be_removed_is_named_in_full(store, save, monkeypatch):
         store.remove(id_)
 
 
-def test_the_limit_takes_kv_used_longest_ago_and_never_what_is_open(save, tmp_path):
+def test_the_limit_removes_the_oldest_kv_but_not_that_of_open_sessions(save, tmp_path):
     now = time.time()
     oldest = save("oldest", kv=300_000, used=now - 300)
     middle = save("middle", kv=300_000, used=now - 200)
@@ -223,7 +223,7 @@ def test_the_limit_takes_kv_used_longest_ago_and_never_what_is_open(save, tmp_pa
     assert all(300_000 <= entry.bytes < 310_000 for entry in removed)
     assert [folder.name for folder in (tmp_path / "kv").iterdir()] == [oldest]
     assert store.turns(middle).turns == (TURN,)
-    assert store.ids() == [newest, middle, oldest]  # removing is no use of a session
+    assert store.ids() == [newest, middle, oldest]  # removing K/V does not count as use
     session.close()
 
 
