@@ -1,4 +1,4 @@
-"""Fetching from a stand-in of the Hugging Face Hub: whole, broken off, wrong, and not at all."""
+"""Fetches from a local stand-in of the Hugging Face Hub: complete, interrupted, wrong, refused."""
 
 import hashlib
 import json
@@ -61,13 +61,13 @@ def tiny(tmp_path, monkeypatch):
 
 @pytest.fixture
 def connect(monkeypatch):
-    """Makes a hub the one that is asked."""
+    """Return a function that makes a server the hub."""
     for name in [name for name in os.environ if name.upper().endswith("_PROXY")]:
         monkeypatch.delenv(name)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    # Between attempts the library waits.
+    # The library waits between attempts.
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     huggingface_hub.close_session()  # its client remembers proxies
     yield lambda url: monkeypatch.setenv("HF_ENDPOINT", url)
@@ -90,7 +90,7 @@ def left(model):
 
 
 def stopping_at(count):
-    """Progress that ends in an interrupt once so many bytes have been fetched."""
+    """Return a progress callback that interrupts after ``count`` fetched bytes."""
 
     def progress(label, share):
         if label.startswith("Fetching") and share * sum(map(len_of, WANTED)) >= count:
@@ -191,7 +191,7 @@ def test_a_pull_resumes_after_an_interrupt(tiny, server):
 
 
 def test_a_broken_connection_is_resumed(tiny, server):
-    """The library asks again from where it broke, until nothing more comes."""
+    """The library retries from the break until a retry brings nothing new."""
     server.cuts[SECOND] = 12_300
     with pytest.raises(FetchError, match=r"the connection to .* broke\. .* is kept; run") as caught:
         pull()
@@ -253,7 +253,7 @@ def test_a_lack_of_disk_space_is_reported_before_anything_is_fetched(tiny, serve
         pull()
     assert "HGA_CHAT_MODELS_DIR" in people(caught)
     assert server.fetched() == []
-    # What is here already needs no room.
+    # Files that are complete need no more space.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 100, 60_000))
     with pytest.raises(KeyboardInterrupt):
         pull(progress=stopping_at(30_000))
@@ -376,7 +376,7 @@ def test_geometry_and_size_of_the_model_in_the_catalogue():
     config = geometry_of("qwen3-30b-a3b")
     predicted = ledger.weights_bytes(config, torch.float8_e4m3fn)
     assert model.size_bytes == pytest.approx(predicted, rel=0.01)
-    # The published numbers of parameters: 30.5e9, of which 3.3e9 are used for a token.
+    # Published: 30.5e9 parameters, of which each token uses 3.3e9.
     dense = ledger.weights_bytes(config, torch.bfloat16) / 2
     used = replace(config, num_experts=config.experts_per_token)
     assert dense == pytest.approx(30.5e9, rel=0.005)

@@ -35,7 +35,7 @@ def stored(name, content):
 
 
 def write_wheel(folder, content=CONTENT, member=MEMBER):
-    """A wheel that pip takes for tiny-model 1.0."""
+    """Write a wheel that pip accepts as tiny-model 1.0."""
     folder.mkdir(exist_ok=True)
     path = folder / "tiny_model-1.0-py3-none-any.whl"
     info = "tiny_model-1.0.dist-info"
@@ -51,7 +51,7 @@ def write_wheel(folder, content=CONTENT, member=MEMBER):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder of wheels, in place of the package index."""
+    """A folder of wheels instead of the package index."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -64,7 +64,7 @@ def index(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A small model in the catalogue, with one adapter, kept in a folder of its own."""
+    """A small model with one adapter in the catalogue, in a folder of its own."""
     assets = tmp_path / "assets"
     assets.mkdir()
     (assets / "adapter.safetensors").write_bytes(b"adapter")
