@@ -177,7 +177,7 @@ def _report(
     memory, routing = engine.memory(), engine.config.routing
     listing = conversation_as_object(conversation)
     for document in listing["documents"]:
-        del document["format"]
+        del document["format"]  # not part of this command's JSON
     return {
         "answer": answer.text,
         "finish_reason": finished.reason,

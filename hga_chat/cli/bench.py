@@ -124,9 +124,9 @@ def speed(
     header = (
         "context",
         "prefill tok/s",
-        "first token s",
+        "TTFT s",
         "decode tok/s",
-        "follow-up first token s",
+        "next TTFT s",
         "GPU peak",
         "host peak",
     )

@@ -169,11 +169,11 @@ class SessionStore:
         """
         assert old.documents is not None
         info = old.info
-        kept, dropped = old.turns[:turns], () if turns is None else old.turns[turns:]
+        first, dropped = old.turns[:turns], () if turns is None else old.turns[turns:]
         new = self.create(info.title, info.given, info.origin, info.model_name, info.fingerprint)
         try:
             old.copy_kv_to(new, dropped=sum(len(turn.token_ids) for turn in dropped))
-            new.save(lambda: None, old.documents, kept)
+            new.save(lambda: None, old.documents, first)
         except BaseException:
             new.close()
             raise

@@ -1,4 +1,4 @@
-"""An engine without a model: scripted answers with scripted traces, for tests of what uses one."""
+"""An engine without a model, for tests of the chat: its answers and traces are scripted."""
 
 import json
 import re
@@ -49,7 +49,7 @@ MODEL = ModelConfig(
 
 
 class ScriptedTokenizer:
-    """One token a word (with the blank before it) or sign; ids in order of first appearance."""
+    """One token per word, with the space before it, or sign; ids in order of appearance."""
 
     vocab_size = 100_000
     end_tokens = frozenset({2})
@@ -90,15 +90,15 @@ class ScriptedTokenizer:
 
 @dataclass(frozen=True)
 class ScriptedAnswer:
-    """What the engine says to one question."""
+    """The engine's answer to one question, with the attention to report for it."""
 
     text: str
     reads: Mapping[int, float] = field(default_factory=dict)
     """Attention mass per group of the session, the same for every token of the answer."""
     reads_of_tokens: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
-    """The same for single tokens of the answer, on top."""
+    """Additional mass per group for single tokens of the answer, by number."""
     always: Sequence[int] = ()
-    """Groups that every token reads, whatever is asked."""
+    """Groups in the window, which every token attends to."""
     reason: FinishReason = "stop"
     hold_after: int | None = None
     """Tokens after which the answer waits for ``ScriptedEngine.release`` or the cancel event."""
@@ -107,11 +107,13 @@ class ScriptedAnswer:
 
 
 class ScriptedEngine:
-    """Has the interface of ``hga_engine.engine.Engine``; answers in the order given.
+    """Has the interface of ``hga_engine.engine.Engine``; gives its answers in order.
 
-    ``session`` holds the token ids of the session, ``prompts`` what each question added, ``reads``
-    how many tokens each reading added. ``open`` does what opening an engine with a configuration
-    does; ``save_error`` is raised by the next savings.
+    Attributes:
+        session: the token ids of the session.
+        prompts: the tokens of each question.
+        reads: the number of tokens of each prefill.
+        save_error: raised by ``save``.
     """
 
     device_type = "cpu"
@@ -143,7 +145,7 @@ class ScriptedEngine:
         self._prefill_steps = prefill_steps
 
     def open(self, config: EngineConfig) -> "ScriptedEngine":
-        """Begin a session with this configuration, with what its folder holds."""
+        """Open a session with this configuration, with the state saved in its folder."""
         self.config = resolve(config, self.device_type)
         self.closed = False
         self.session = []
@@ -253,7 +255,7 @@ class ScriptedEngine:
         )
 
     def layer_mass(self) -> torch.Tensor:
-        """Each layer reads one group of what the answer reads, the first layer the first."""
+        """Return mass in which each layer attends to one of the answer's groups, in order."""
         mass = torch.zeros(MODEL.num_layers, self.config.cache.context // GROUP)
         for layer, (group, share) in enumerate(list(self._reads.items())[: MODEL.num_layers]):
             mass[layer, group] = share
@@ -287,7 +289,7 @@ class ScriptedEngine:
 
 
 class ScriptedAccess(EngineAccess):
-    """Gives out one scripted engine in place of every model."""
+    """Opens one scripted engine in place of every model."""
 
     def __init__(self, engine: ScriptedEngine) -> None:
         self.engine = engine

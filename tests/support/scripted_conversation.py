@@ -14,7 +14,7 @@ def section(path, text, **place):
 
 
 def documents():
-    """Two documents: 100 lines of 8 tokens each and their line ends, then a page."""
+    """Return two documents: one of 100 lines of 8 tokens each and their newlines, one of a page."""
     long = "".join(f"line {n} of the log says calm\n" for n in range(100))
     return LoadedDocuments(
         (
@@ -38,7 +38,7 @@ def documents():
 
 
 class ScriptedConversation:
-    """An engine with its conversation, made in the engine's thread as the real one is."""
+    """An engine and its conversation, which is created in the engine's thread like a real one."""
 
     def __init__(self, answers=(), *, loaded=None, with_documents=True, **engine):
         tokenizer = ScriptedTokenizer()
@@ -51,7 +51,7 @@ class ScriptedConversation:
         return Conversation(self.engine, self.layout, self.skipped if self.layout else ())
 
     def group_of(self, text):
-        """The group of the session that holds the first token of ``text``."""
+        """Return the trace bin of the session that holds the first token of ``text``."""
         ids = self.engine.tokenizer.encode(text)
         tokens = self.layout.token_ids
         start = next(n for n in range(len(tokens)) if tokens[n : n + len(ids)] == ids)
@@ -59,7 +59,7 @@ class ScriptedConversation:
 
 
 def keep(conversation, store):
-    """Gives a conversation a new saved session."""
+    """Give a conversation a new saved session."""
     origin = Origin(("/logs",), (), (), "scripted", 65_536, "hga", 64)
     saved = store.create("logs", ("logs",), origin, "scripted", conversation.engine.fingerprint)
     engine = conversation.engine
