@@ -1,4 +1,4 @@
-"""How a kernel is built for a GPU: sizes by compute capability, and compiling without one."""
+"""How kernels are built: launch sizes by compute capability, and compiling without a GPU."""
 
 import functools
 import re
@@ -17,12 +17,12 @@ from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 
 SHARED_MEMORY = {90: 232_448, 120: 101_376}
-"""Bytes of shared memory a block may use, by compute capability (H100, RTX 5090)."""
+"""Bytes of shared memory that a block may use, by compute capability (H100, RTX 5090)."""
 _ALIGNED = [["tt.divisibility", 16]]
 GROUP_SIZES = (2, 8, 16)
-"""Tokens of a group, and of a page, that kernels take."""
+"""Sizes of a group, and of a page, that the kernels take, in tokens."""
 OVERLAP = {90: True, 120: True}
-"""Whether a kernel that reads weights begins before the one ahead has ended, by capability."""
+"""Whether kernels start before the previous one has ended, by compute capability."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Launch:
     warps: int = 4
     stages: int = 3
     registers: int = 0
-    """Most that a thread may have, so that more programs fit; 0: as many as it takes."""
+    """Registers that a thread may use, so that more programs fit; 0: no limit."""
 
     def compiler_options(self) -> dict[str, int]:
-        """What the compiler is told besides the sizes."""
+        """Return the compiler's options besides the sizes."""
         options = {"num_warps": self.warps, "num_stages": self.stages}
         return {**options, "maxnreg": self.registers} if self.registers else options
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of a kernel call."""
+        """Return the keyword arguments of a kernel call."""
         return {**self.sizes, **self.compiler_options()}
 
 
@@ -51,7 +51,7 @@ Launches = Mapping[int, Launch]
 
 @dataclass(frozen=True)
 class Build:
-    """One form of a kernel that the engine uses, so that it can be compiled without a GPU."""
+    """One form in which the engine uses a kernel, for compiling it without a GPU."""
 
     name: str
     kernel: Any
@@ -65,52 +65,52 @@ class Build:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a kernel."""
+    """What the compiler reports about a kernel."""
 
     shared_bytes: int
     registers: int
     local_bytes: int
-    """Of local memory a thread: registers that were spilled."""
+    """Local memory of a thread: spilled registers."""
 
 
 @functools.cache
 def capability(device: torch.device | None = None) -> int:
-    """Compute capability of a GPU as one number: 90 for an H100, 120 for an RTX 5090."""
+    """Return the compute capability of a GPU as one number: 90 for an H100, 120 for an RTX 5090."""
     if not torch.cuda.is_available():
-        # Triton's interpreter: any will do.
+        # For Triton's interpreter, any will do.
         return 90
     major, minor = torch.cuda.get_device_capability(device)
     return major * 10 + minor
 
 
 def pick(launches: Launches, capability: int) -> Launch:
-    """The launch for a GPU: its own, else that of the nearest one below, else the lowest.
+    """Return the launch for a GPU: its own, else that of the nearest below, else the lowest.
 
     Args:
-        launches: what there is to choose from.
+        launches: to choose from.
         capability: compute capability of the GPU.
     """
     below = [known for known in launches if known <= capability]
     return launches[max(below) if below else min(launches)]
 
 
-def launches_for(by_most: dict[int, dict[int, Launch]], size: int) -> dict[int, Launch]:
-    """Those for a size, of launches by the most that each are for; the last ones for more."""
-    return by_most[min((most for most in by_most if size <= most), default=max(by_most))]
+def launches_for(by_limit: dict[int, dict[int, Launch]], size: int) -> dict[int, Launch]:
+    """Return the launches of the smallest limit >= size, or those of the largest limit."""
+    return by_limit[min((limit for limit in by_limit if size <= limit), default=max(by_limit))]
 
 
 def status() -> str:
-    """One line for people: which launches this machine's GPU gets."""
+    """Say in words which launches this machine's GPU gets."""
     known = capability()
     chosen = max([made for made in SHARED_MEMORY if made <= known] or [min(SHARED_MEMORY)])
     return f"Triton {triton.__version__}, launches of sm_{chosen} on sm_{known}"
 
 
 def overlap(device: torch.device) -> dict[str, Any]:
-    """Keyword arguments of a kernel that has the constant OVERLAPS.
+    """Return the keyword arguments of a kernel that has the constant OVERLAPS.
 
-    Such a kernel is launched before the one ahead of it in the stream has ended ("programmatic
-    dependent launch"). It may read what no kernel writes; then it waits.
+    Such a kernel starts before the previous one in the stream has ended ("programmatic dependent
+    launch"). Until it has waited for that, it may only read what no kernel writes.
     """
     if not torch.cuda.is_available():
         return {"OVERLAPS": False}
@@ -120,14 +120,14 @@ def overlap(device: torch.device) -> dict[str, Any]:
 
 
 def compile_ahead(build: Build, target: int) -> Compiled:
-    """Compile a kernel for a GPU that need not be here.
+    """Compile a kernel for a GPU that this machine need not have.
 
     Args:
-        build: the kernel's form.
+        build: the form of the kernel.
         target: compute capability.
 
     Raises:
-        RuntimeError: it does not compile.
+        RuntimeError: the kernel does not compile.
     """
     launch = pick(build.launches, target)
     constants = {**build.constants, **launch.sizes}
@@ -135,8 +135,8 @@ def compile_ahead(build: Build, target: int) -> Compiled:
         name: "constexpr" if name in constants else build.types[name]
         for name in build.kernel.arg_names
     }
-    places = [i for i, name in enumerate(build.kernel.arg_names) if types[name].startswith("*")]
-    source = ASTSource(build.kernel, types, constants, {(i,): _ALIGNED for i in places})
+    pointers = [i for i, name in enumerate(build.kernel.arg_names) if types[name].startswith("*")]
+    source = ASTSource(build.kernel, types, constants, {(i,): _ALIGNED for i in pointers})
     compiled = compile_kernel(
         source,
         target=GPUTarget("cuda", target, 32),
@@ -147,7 +147,7 @@ def compile_ahead(build: Build, target: int) -> Compiled:
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory a thread, by the disassembler that comes with Triton."""
+    """Return registers and local bytes of a thread, by the disassembler that Triton ships."""
     tool = Path(get_ptxas(90).path).parent / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

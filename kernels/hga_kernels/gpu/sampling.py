@@ -1,9 +1,9 @@
-"""Drawing the next token, with settings read on the GPU, so that one graph serves all of them.
+"""Drawing the next token; settings are read on the GPU, so one CUDA graph serves all of them.
 
-A token's depth is how far its logit lies below the largest, divided by the temperature and cut to
-whole steps of 2^-19; what lies deeper than 32 has no weight. The depth down to which tokens are
-kept is searched digit by digit in base 64, first by their number (top-k), then by their weight
-(nucleus). The draw adds Gumbel noise to the kept tokens and takes the largest.
+The depth of a token is how far its logit is below the largest, divided by the temperature, in whole
+steps of 2^-19; tokens deeper than 32 have no weight. The depth of the last token that may be drawn
+is searched digit by digit in base 64, first by the number of tokens (top-k), then by their weight
+(nucleus). The draw adds Gumbel noise to the logits of these tokens and takes the largest sum.
 """
 
 import torch
@@ -17,7 +17,7 @@ _BASE = tl.constexpr(64)
 _STEPS = tl.constexpr(2**24)
 _STEPS_PER_UNIT = tl.constexpr(2.0**19)
 _TILE = tl.constexpr(128)
-"""Tokens that are held against all values of a digit at a time."""
+"""Tokens compared to all values of a digit at a time."""
 
 LAUNCHES = {90: Launch({"BLOCK": 2048}, 8), 120: Launch({"BLOCK": 2048}, 8)}
 CANDIDATES = {
@@ -29,14 +29,14 @@ CANDIDATES = {
 
 @triton.jit
 def _largest(largest_ptr, COUNT: tl.constexpr, BLOCK_P: tl.constexpr):
-    """The largest of the blocks' largest logits; not finite if a logit is not a number."""
+    """Return the largest logit; it is not finite if any logit is NaN."""
     block = tl.arange(0, BLOCK_P)
     return tl.max(tl.load(largest_ptr + block, mask=block < COUNT, other=float("-inf")), 0)
 
 
 @triton.jit
 def _depths(logits_ptr, token, largest, temperature, VOCAB: tl.constexpr):
-    """Exact and stepped depths of tokens; none that may be drawn is at _STEPS."""
+    """Return the depths of tokens, exact and in steps; depth _STEPS is never drawn."""
     logits = tl.load(logits_ptr + token, mask=token < VOCAB, other=float("-inf"))
     exact = (largest - logits) / temperature
     stepped = tl.minimum(exact * _STEPS_PER_UNIT, _STEPS).to(tl.int32)
@@ -54,11 +54,11 @@ def _found(
     COUNT: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """What a pass, whose digit counts STEP, tells: the least depth of the last token kept."""
+    """Return a lower bound of the last token's depth, found by a pass whose digit counts STEP."""
     block = tl.arange(0, BLOCK_P)
     mask = block < COUNT
-    places = (PASS * COUNT + block[:, None]) * _BASE + tl.arange(0, _BASE)[None, :]
-    sums = tl.sum(tl.load(sums_ptr + places, mask=mask[:, None], other=0.0), 0)
+    offsets = (PASS * COUNT + block[:, None]) * _BASE + tl.arange(0, _BASE)[None, :]
+    sums = tl.sum(tl.load(sums_ptr + offsets, mask=mask[:, None], other=0.0), 0)
     wanted = tl.load(top_k_ptr).to(tl.float32)
     if PASS >= _DIGITS:
         # The last sum of the search's first pass is the weight of all.
@@ -79,14 +79,16 @@ def _deepest(
     COUNT: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """The depth of the last token kept, after the first search or both."""
+    """Return the depth of the last token that may be drawn, after the first search or both."""
     deepest = _STEPS - 1
     if tl.load(top_k_ptr) > 0:
-        pointers = sums_ptr, state_ptr, settings_ptr, top_k_ptr
-        deepest = _found(*pointers, _DIGITS - 1, 1, COUNT, BLOCK_P)
+        deepest = _found(
+            sums_ptr, state_ptr, settings_ptr, top_k_ptr, _DIGITS - 1, 1, COUNT, BLOCK_P
+        )
     if HAS_NUCLEUS and tl.load(settings_ptr + 1) < 1:
-        pointers = sums_ptr, state_ptr, settings_ptr, top_k_ptr
-        deepest = _found(*pointers, 2 * _DIGITS - 1, 1, COUNT, BLOCK_P)
+        deepest = _found(
+            sums_ptr, state_ptr, settings_ptr, top_k_ptr, 2 * _DIGITS - 1, 1, COUNT, BLOCK_P
+        )
     return deepest
 
 
@@ -94,7 +96,7 @@ def _deepest(
 def largest_kernel(
     logits_ptr, largest_ptr, likeliest_ptr, VOCAB: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Largest logit of a block of tokens, and the first token that has it."""
+    """Find the largest logit of a block of tokens, and the first token that has it."""
     block = tl.program_id(0)
     token = block * BLOCK + tl.arange(0, BLOCK)
     logits = tl.load(logits_ptr + token, mask=token < VOCAB, other=float("-inf"))
@@ -120,33 +122,34 @@ def narrow_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One digit of a search: number or weight of the tokens down to each of its values."""
+    """Sum one digit of a search: number or weight of the tokens down to each of its values."""
     temperature = tl.load(settings_ptr)
     is_wanted = tl.load(top_k_ptr) > 0
     if PASS >= _DIGITS:
         is_wanted = tl.load(settings_ptr + 1) < 1
     if (temperature == 0) | (not is_wanted):
         return
-    pointers = sums_ptr, state_ptr, settings_ptr, top_k_ptr
     start = 0
     if STEP * _BASE < _STEPS:
-        start = _found(*pointers, PASS - 1, STEP * _BASE, COUNT, BLOCK_P)
+        start = _found(
+            sums_ptr, state_ptr, settings_ptr, top_k_ptr, PASS - 1, STEP * _BASE, COUNT, BLOCK_P
+        )
     if tl.program_id(0) == 0:
         tl.store(state_ptr + PASS, start)
     ends = start + (tl.arange(0, _BASE) + 1) * STEP
     largest = _largest(largest_ptr, COUNT, BLOCK_P)
-    kept = _STEPS - 1
+    deepest = _STEPS - 1
     if PASS >= _DIGITS:
-        kept = _deepest(*pointers, False, COUNT, BLOCK_P)
+        deepest = _deepest(sums_ptr, state_ptr, settings_ptr, top_k_ptr, False, COUNT, BLOCK_P)
     tiles = tl.zeros([_TILE, _BASE], tl.float32)
     for first in range(0, BLOCK, _TILE):
         token = tl.program_id(0) * BLOCK + first + tl.arange(0, _TILE)
         exact, stepped = _depths(logits_ptr, token, largest, temperature, VOCAB)
-        weights = tl.where(stepped <= kept, tl.exp(-exact) if PASS >= _DIGITS else 1.0, 0.0)
+        weights = tl.where(stepped <= deepest, tl.exp(-exact) if PASS >= _DIGITS else 1.0, 0.0)
         tiles += tl.where(stepped[:, None] < ends[None, :], weights[:, None], 0.0)
     sums = tl.sum(tiles, 0)
-    places = (PASS * COUNT + tl.program_id(0)) * _BASE + tl.arange(0, _BASE)
-    tl.store(sums_ptr + places, sums)
+    offsets = (PASS * COUNT + tl.program_id(0)) * _BASE + tl.arange(0, _BASE)
+    tl.store(sums_ptr + offsets, sums)
 
 
 @triton.jit
@@ -167,12 +170,11 @@ def draw_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Of the kept tokens of a block the one with the largest logit plus noise."""
+    """Find the token of a block with the largest logit plus noise, of those that may be drawn."""
     temperature = tl.load(settings_ptr)
     if temperature == 0:
         return
-    pointers = sums_ptr, state_ptr, settings_ptr, top_k_ptr
-    deepest = _deepest(*pointers, True, COUNT, BLOCK_P)
+    deepest = _deepest(sums_ptr, state_ptr, settings_ptr, top_k_ptr, True, COUNT, BLOCK_P)
     tl.store(deepest_ptr, deepest, mask=tl.program_id(0) == 0)
     largest = _largest(largest_ptr, COUNT, BLOCK_P)
     token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -226,7 +228,7 @@ def sample(
     seed: torch.Tensor,
     step: torch.Tensor,
 ) -> torch.Tensor | None:
-    """See the reference; tokens within 2^-19 of the last kept one, after scaling, are kept too."""
+    """See ``reference.sample``; scaled logits within 2^-19 of the last token's count as equal."""
     if logits.dtype != torch.float32 or logits.shape[0] != 1:
         return None
     return draw(logits.contiguous(), settings, top_k, seed, step)[0]
@@ -239,7 +241,7 @@ def draw(
     seed: torch.Tensor,
     step: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The token, and the depth of the last kept one in steps unless the temperature is 0."""
+    """Return the token and the depth of the last that may be drawn, unset at temperature 0."""
     vocab, device = logits.shape[1], logits.device
     launch = pick(LAUNCHES, capability(device))
     count = triton.cdiv(vocab, launch.sizes["BLOCK"])
@@ -255,7 +257,12 @@ def draw(
     largest_kernel[(count,)](logits, largest, likeliest, VOCAB=vocab, **options)
     for number in range(passes):
         narrow_kernel[(count,)](
-            *(logits, settings, top_k, largest, sums, state),
+            logits,
+            settings,
+            top_k,
+            largest,
+            sums,
+            state,
             VOCAB=vocab,
             PASS=number,
             STEP=_BASE.value ** (_DIGITS.value - 1 - number % _DIGITS.value),
@@ -263,8 +270,17 @@ def draw(
             **options,
         )
     draw_kernel[(count,)](
-        *(logits, settings, top_k, seed, step, largest, sums, state),
-        *(deepest, best, drawn),
+        logits,
+        settings,
+        top_k,
+        seed,
+        step,
+        largest,
+        sums,
+        state,
+        deepest,
+        best,
+        drawn,
         VOCAB=vocab,
         **blocks,
         **options,
@@ -274,11 +290,20 @@ def draw(
 
 
 _TYPES = {
-    "logits_ptr": "*fp32", "settings_ptr": "*fp32", "top_k_ptr": "*i32", "seed_ptr": "*i64",
-    "step_ptr": "*i64", "largest_ptr": "*fp32", "likeliest_ptr": "*i32", "sums_ptr": "*fp32",
-    "state_ptr": "*i32", "deepest_ptr": "*i32", "best_ptr": "*fp32", "drawn_ptr": "*i32",
+    "logits_ptr": "*fp32",
+    "settings_ptr": "*fp32",
+    "top_k_ptr": "*i32",
+    "seed_ptr": "*i64",
+    "step_ptr": "*i64",
+    "largest_ptr": "*fp32",
+    "likeliest_ptr": "*i32",
+    "sums_ptr": "*fp32",
+    "state_ptr": "*i32",
+    "deepest_ptr": "*i32",
+    "best_ptr": "*fp32",
+    "drawn_ptr": "*i32",
     "out_ptr": "*i64",
-}  # fmt: skip
+}
 _QWEN = {"VOCAB": 151_936, "COUNT": 75, "BLOCK_P": 128}
 
 BUILDS = (

@@ -58,8 +58,8 @@ def write_token(
         [query_heads, head_dim] queries after RoPE.
     """
     window, resident = pages.window, pages.resident
-    place, kv_heads = int(position), resident.shape[0]
-    group, row = divmod(place, window.group_size)
+    now, kv_heads = int(position), resident.shape[0]
+    group, row = divmod(now, window.group_size)
     split = heads.view(-1, resident.shape[-1])
     query_heads = len(split) - 2 * kv_heads
     queries, keys, values = split.split((query_heads, kv_heads, kv_heads))
@@ -67,7 +67,7 @@ def write_token(
         queries = rms_norm(queries, norms.queries, norms.eps)
         keys = rms_norm(keys, norms.keys, norms.eps)
     joined = torch.cat((queries, keys))[None]
-    cos, sin = angles.cos[place : place + 1], angles.sin[place : place + 1]
+    cos, sin = angles.cos[now : now + 1], angles.sin[now : now + 1]
     rotated: torch.Tensor = rotate(joined, cos, sin, joined.shape[1])[0]
     pair = torch.stack((rotated[query_heads:], values), 1)  # [kv_heads, 2, dim]
     resident[:, window.slot(group), :, row] = pair

@@ -50,14 +50,32 @@ def check(
 
 @settings(max_examples=10, deadline=None)
 @given(
-    st.sampled_from([16, 64, 128]), st.integers(1, 2), ratios, st.integers(1, 2),
-    st.integers(1, 9), st.integers(3, 11), st.integers(17, 150), st.booleans(),
-    st.sampled_from([0.3, 1.0, 4.0]), group_sizes, seeds,
-)  # fmt: skip
+    st.sampled_from([16, 64, 128]),
+    st.integers(1, 2),
+    ratios,
+    st.integers(1, 2),
+    st.integers(1, 9),
+    st.integers(3, 11),
+    st.integers(17, 150),
+    st.booleans(),
+    st.sampled_from([0.3, 1.0, 4.0]),
+    group_sizes,
+    seeds,
+)
 def test_attend_pages(
-    device: torch.device, dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int,
-    tokens: int, with_mass: bool, size: float, group_size: int, seed: int,
-) -> None:  # fmt: skip
+    device: torch.device,
+    dim: int,
+    heads: int,
+    ratio: int,
+    blocks: int,
+    rows: int,
+    pages: int,
+    tokens: int,
+    with_mass: bool,
+    size: float,
+    group_size: int,
+    seed: int,
+) -> None:
     # As many places for pages as make the same number of tokens, and a few more.
     pages += (16 // group_size - 1) * 3
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, group_size)

@@ -54,9 +54,12 @@ def assert_same_index(found: ChunkIndex, expected: ChunkIndex) -> None:
 
 @settings(max_examples=6, deadline=None)
 @given(
-    st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3),
-    st.sampled_from([0.0, 4.0]), seeds,
-)  # fmt: skip
+    st.sampled_from([16, 32, 64, 128, 256]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 4.0]),
+    seeds,
+)
 def test_chunks_are_indexed_as_defined(
     device: torch.device, dim: int, heads: int, chunks: int, apart: float, seed: int
 ) -> None:

@@ -16,9 +16,13 @@ Draw = Callable[..., int]
 @pytest.fixture
 def draw(device: torch.device) -> Draw:
     def run(
-        logits: torch.Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0,
-        seed: int = 7, step: int = 3,
-    ) -> int:  # fmt: skip
+        logits: torch.Tensor,
+        temperature: float,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 7,
+        step: int = 3,
+    ) -> int:
         from hga_kernels.gpu.sampling import sample
 
         token = sample(

@@ -113,9 +113,16 @@ def number(value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("top_p", "top_k", "kept"),
-    [(1.0, 0, [0, 1, 2, 3]), (0.75, 0, [0, 2]), (0.76, 0, [0, 2, 3]), (0.2, 0, [2]),
-     (1.0, 2, [0, 2]), (0.6, 2, [2]), (1.0, 9, [0, 1, 2, 3])],
-)  # fmt: skip
+    [
+        (1.0, 0, [0, 1, 2, 3]),
+        (0.75, 0, [0, 2]),
+        (0.76, 0, [0, 2, 3]),
+        (0.2, 0, [2]),
+        (1.0, 2, [0, 2]),
+        (0.6, 2, [2]),
+        (1.0, 9, [0, 1, 2, 3]),
+    ],
+)
 def test_kept_tokens_by_hand(top_p: float, top_k: int, kept: list[int]) -> None:
     shares = torch.tensor([[0.25, 0.1, 0.5, 0.15]])
     found = reference.nucleus(shares.log() * 2, settings(2.0, top_p), number(top_k))

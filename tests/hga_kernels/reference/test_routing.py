@@ -184,8 +184,10 @@ def test_chunks_are_indexed_into_given_places(packing: reference.Packing) -> Non
     turns = angles.cos(), angles.sin()
     summaries = reference.summarize(keys, *turns).bfloat16()
     codes, scales = reference.encode_tokens(keys, summaries, packing)
-    places = [torch.full_like(entry, 9).repeat(1, 2, *[1] * (entry.dim() - 2))
-              for entry in (summaries, codes, scales)]  # fmt: skip
+    places = [
+        torch.full_like(entry, 9).repeat(1, 2, *[1] * (entry.dim() - 2))
+        for entry in (summaries, codes, scales)
+    ]
     cos, sin = turns
     own = ChunkIndex(*(place[:, 2:5] for place in places))
     reference.index_chunks(keys, cos, sin, own)
@@ -459,9 +461,12 @@ def test_attention_over_pages_is_masked_attention(ratio: int) -> None:
                     mask[row, token] = token // size in listed
             own = queries[block, :, head * ratio : (head + 1) * ratio].transpose(0, 1)
             expected = functional.scaled_dot_product_attention(
-                own, keys[head].expand(ratio, -1, -1), values[head].expand(ratio, -1, -1), mask,
+                own,
+                keys[head].expand(ratio, -1, -1),
+                values[head].expand(ratio, -1, -1),
+                mask,
                 scale=0.3,
-            )  # fmt: skip
+            )
             found = out[block, :, head * ratio : (head + 1) * ratio].transpose(0, 1)
             torch.testing.assert_close(found, expected)
             scores = (own @ keys[head].T * 0.3).masked_fill(~mask, -math.inf)

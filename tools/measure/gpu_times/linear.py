@@ -139,8 +139,10 @@ def _decode(device: torch.device) -> Iterator[Case]:
 def _lm_head(device: torch.device) -> Case:
     # Larger than any cache: one will do.
     weight, hidden, scale = (
-        _rows(device, VOCAB, HIDDEN), _rows(device, 1, HIDDEN), _rows(device, HIDDEN)
-    )  # fmt: skip
+        _rows(device, VOCAB, HIDDEN),
+        _rows(device, 1, HIDDEN),
+        _rows(device, HIDDEN),
+    )
     normed = reference.rms_norm(hidden, scale, EPS).float()
     return Case(
         "lm_head, 1 row",
@@ -176,8 +178,10 @@ def _sampling(device: torch.device) -> Iterator[Case]:
 
 def _prefill(device: torch.device, rows: int) -> Iterator[Case]:
     hidden, attended, scale = (
-        _rows(device, rows, HIDDEN), _rows(device, rows, ATTENDED), _rows(device, HIDDEN)
-    )  # fmt: skip
+        _rows(device, rows, HIDDEN),
+        _rows(device, rows, ATTENDED),
+        _rows(device, HIDDEN),
+    )
     qkv = [_scaled(device, QKV, HIDDEN) for _ in range(COPIES)]
     output = [_scaled(device, HIDDEN, ATTENDED) for _ in range(COPIES)]
     yield Case(
@@ -207,8 +211,11 @@ ExpertLayer = tuple[torch.Tensor, float, torch.Tensor, BlockScaled, BlockScaled]
 
 def _expert_layer(device: torch.device) -> ExpertLayer:
     return (
-        *(_rows(device, HIDDEN), EPS, _rows(device, EXPERTS, HIDDEN) * HIDDEN**-0.5),
-        *(_scaled(device, EXPERTS, 2 * WIDTH, HIDDEN), _scaled(device, EXPERTS, HIDDEN, WIDTH)),
+        _rows(device, HIDDEN),
+        EPS,
+        _rows(device, EXPERTS, HIDDEN) * HIDDEN**-0.5,
+        _scaled(device, EXPERTS, 2 * WIDTH, HIDDEN),
+        _scaled(device, EXPERTS, HIDDEN, WIDTH),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which rows go to which expert: the best experts of each, and tiles of rows sorted by expert."""
+"""Assignment of rows to experts: top-k experts per row, and tiles of rows sorted by expert."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ LAUNCHES = {
 
 @dataclass(frozen=True)
 class Assignments:
-    """Rows times the experts of each, sorted by expert and cut into tiles of one expert.
+    """Pairs of a row and one of its experts, sorted by expert and cut into tiles of one expert.
 
-    The order within an expert is that in which the GPU came to them; no result depends on it.
+    The order within an expert depends on timing on the GPU; no result depends on it.
     """
 
     order: torch.Tensor  # [assignments] int32: row * experts_per_row + slot, sorted by expert
-    tiles: torch.Tensor  # [most tiles, 3] int32: expert or -1, first place in order, end of expert
+    tiles: torch.Tensor  # [max tiles, 3] int32: expert or -1, first index in order, end of expert
     block: int
     """Rows of a tile."""
 
@@ -33,60 +33,64 @@ def route_kernel(
     logits_ptr,  # [rows, EXPERTS] float32
     experts_ptr,  # [rows, CHOSEN] int32
     shares_ptr,  # [rows, CHOSEN] float32
-    places_ptr,  # [rows, CHOSEN] int32
+    ranks_ptr,  # [rows, CHOSEN] int32: the row's rank among the rows of its expert
     counts_ptr,  # [EXPERTS] int32, zero at first
     EXPERTS: tl.constexpr,
     CHOSEN: tl.constexpr,
     NORMALIZE: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """The experts of a row and their shares, best first, and its places among their rows."""
+    """Find the experts of a row and their shares, best first, and its rank among their rows."""
     row = tl.program_id(0)
     expert, logits, rank = ranks(logits_ptr + row * EXPERTS, EXPERTS, BLOCK_E)
     chosen = rank < CHOSEN
-    place = tl.atomic_add(counts_ptr + expert, 1, mask=chosen, sem="relaxed")
+    nth = tl.atomic_add(counts_ptr + expert, 1, mask=chosen, sem="relaxed")
     target = row * CHOSEN + rank
     tl.store(experts_ptr + target, expert, mask=chosen)
-    tl.store(shares_ptr + target, shares_of(logits, rank, EXPERTS, CHOSEN, NORMALIZE, BLOCK_E),
-             mask=chosen)  # fmt: skip
-    tl.store(places_ptr + target, place, mask=chosen)
+    tl.store(
+        shares_ptr + target,
+        shares_of(logits, rank, EXPERTS, CHOSEN, NORMALIZE, BLOCK_E),
+        mask=chosen,
+    )
+    tl.store(ranks_ptr + target, nth, mask=chosen)
 
 
 @triton.jit
 def order_kernel(
     experts_ptr,  # [assignments] int32
-    places_ptr,  # [assignments] int32
+    ranks_ptr,  # [assignments] int32
     counts_ptr,  # [EXPERTS] int32
     order_ptr,  # [assignments] int32
-    tiles_ptr,  # [most_tiles, 3] int32
+    tiles_ptr,  # [max_tiles, 3] int32
     assignments,
-    most_tiles,
+    max_tiles,
     rows,
     EXPERTS: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK assignments put in order, and BLOCK tiles of ``rows`` rows described."""
+    """Sort BLOCK assignments, and describe BLOCK tiles of ``rows`` rows."""
     number = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     expert = tl.arange(0, BLOCK_E)[None, :]
-    counts = tl.load(counts_ptr + tl.arange(0, BLOCK_E), mask=tl.arange(0, BLOCK_E) < EXPERTS,
-                     other=0)  # fmt: skip
+    counts = tl.load(
+        counts_ptr + tl.arange(0, BLOCK_E), mask=tl.arange(0, BLOCK_E) < EXPERTS, other=0
+    )
     tiles = (counts + rows - 1) // rows
     ends, tile_ends = tl.cumsum(counts, 0), tl.cumsum(tiles, 0)
     starts, tile_starts = (ends - counts)[None, :], (tile_ends - tiles)[None, :]
 
     inside = number < assignments
     own = tl.load(experts_ptr + number, mask=inside, other=0)[:, None] == expert
-    place = tl.load(places_ptr + number, mask=inside, other=0)
-    place += tl.sum(tl.where(own, starts, 0), 1)
-    tl.store(order_ptr + place, number, mask=inside)
+    target = tl.load(ranks_ptr + number, mask=inside, other=0)
+    target += tl.sum(tl.where(own, starts, 0), 1)
+    tl.store(order_ptr + target, number, mask=inside)
 
     tile = number[:, None]
     own = (tile_starts <= tile) & (tile < tile_ends[None, :])
     found = tl.sum(tl.where(own, expert + 1, 0), 1) - 1
     first = tl.sum(tl.where(own, starts + (tile - tile_starts) * rows, 0), 1)
     end = tl.sum(tl.where(own, ends[None, :], 0), 1)
-    inside = number < most_tiles
+    inside = number < max_tiles
     tl.store(tiles_ptr + number * 3, found, mask=inside)
     tl.store(tiles_ptr + number * 3 + 1, first, mask=inside)
     tl.store(tiles_ptr + number * 3 + 2, end, mask=inside)
@@ -95,12 +99,12 @@ def order_kernel(
 def assign(
     logits: torch.Tensor, experts_per_row: int, normalize: bool, block: int
 ) -> tuple[Assignments, torch.Tensor]:
-    """Choose the experts of rows.
+    """Choose the top-k experts of rows and sort the rows by expert.
 
     Args:
         logits: [rows, experts] float32 of the gate.
-        experts_per_row: how many a row goes through.
-        normalize: whether a row's shares are scaled to sum to one.
+        experts_per_row: experts of each row.
+        normalize: whether the shares of a row are scaled to sum to one.
         block: rows of a tile.
 
     Returns:
@@ -108,26 +112,37 @@ def assign(
     """
     rows, experts = logits.shape
     total = rows * experts_per_row
-    # At most one tile an expert that is not full.
-    most_tiles = triton.cdiv(total, block) + min(experts, total)
-    chosen, places, order = (
+    # Each expert has at most one tile that is not full.
+    max_tiles = triton.cdiv(total, block) + min(experts, total)
+    chosen, within, order = (
         torch.empty(total, dtype=torch.int32, device=logits.device) for _ in range(3)
     )
     shares = torch.empty(rows, experts_per_row, dtype=torch.float32, device=logits.device)
-    tiles = torch.empty(most_tiles, 3, dtype=torch.int32, device=logits.device)
+    tiles = torch.empty(max_tiles, 3, dtype=torch.int32, device=logits.device)
     counts = torch.zeros(experts, dtype=torch.int32, device=logits.device)
     sizes = {"EXPERTS": experts, "BLOCK_E": triton.next_power_of_2(experts)}
     target = capability(logits.device)
     route_kernel[(rows,)](
-        *(logits, chosen, shares, places, counts),
+        logits,
+        chosen,
+        shares,
+        within,
+        counts,
         CHOSEN=experts_per_row,
         NORMALIZE=normalize,
         **sizes,
         **pick(LAUNCHES["route"], target).options(),
     )
     launch = pick(LAUNCHES["order"], target)
-    order_kernel[(triton.cdiv(max(total, most_tiles), launch.sizes["BLOCK"]),)](
-        *(chosen, places, counts, order, tiles, total, most_tiles, block),
+    order_kernel[(triton.cdiv(max(total, max_tiles), launch.sizes["BLOCK"]),)](
+        chosen,
+        within,
+        counts,
+        order,
+        tiles,
+        total,
+        max_tiles,
+        block,
         **sizes,
         **launch.options(),
     )
@@ -141,8 +156,11 @@ BUILDS = (
         "route",
         route_kernel,
         {
-            "logits_ptr": "*fp32", "experts_ptr": "*i32", "shares_ptr": "*fp32",
-            "places_ptr": "*i32", "counts_ptr": "*i32",
+            "logits_ptr": "*fp32",
+            "experts_ptr": "*i32",
+            "shares_ptr": "*fp32",
+            "ranks_ptr": "*i32",
+            "counts_ptr": "*i32",
         },
         LAUNCHES["route"],
         _SIZES | {"CHOSEN": 8, "NORMALIZE": True},
@@ -151,10 +169,16 @@ BUILDS = (
         "order",
         order_kernel,
         {
-            "experts_ptr": "*i32", "places_ptr": "*i32", "counts_ptr": "*i32", "order_ptr": "*i32",
-            "tiles_ptr": "*i32", "assignments": "i32", "most_tiles": "i32", "rows": "i32",
+            "experts_ptr": "*i32",
+            "ranks_ptr": "*i32",
+            "counts_ptr": "*i32",
+            "order_ptr": "*i32",
+            "tiles_ptr": "*i32",
+            "assignments": "i32",
+            "max_tiles": "i32",
+            "rows": "i32",
         },
         LAUNCHES["order"],
         _SIZES,
     ),
-)  # fmt: skip
+)

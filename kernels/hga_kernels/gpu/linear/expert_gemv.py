@@ -1,7 +1,7 @@
-"""Mixtures of experts for one to four rows: the gate, ``gate_up`` and ``down``, a kernel each.
+"""Mixtures of experts for one to four rows: one kernel each for the gate, ``gate_up`` and ``down``.
 
 The gate's kernel also chooses the experts and normalises the rows, once for all programs of the
-next two, which can ask for their weights at once.
+next two kernels, so these can load their weights at once.
 """
 
 import functools
@@ -14,7 +14,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, overlap
 from hga_kernels.gpu.linear.gemv import (
-    MOST_ROWS,
+    MAX_ROWS,
     normed_row,
     options,
     parts,
@@ -55,7 +55,7 @@ CANDIDATES = {
 
 @dataclass(frozen=True)
 class Route:
-    """Where a few rows go."""
+    """The experts that a few rows go through."""
 
     normed: torch.Tensor  # [rows, size] bf16
     experts: torch.Tensor  # [rows, experts_per_row] int32, best first
@@ -64,22 +64,22 @@ class Route:
 
 @triton.jit
 def _choosable(logits_ptr, expert, EXPERTS: tl.constexpr):
-    # Past the first cache, which does not see what other programs have just written.
+    # Bypasses the L1 cache, which does not see what other programs have just written.
     logits = tl.load(
         logits_ptr + expert, mask=expert < EXPERTS, other=float("-inf"), cache_modifier=".cg"
     )
-    # What is not a number must not choose an expert that there is not.
+    # NaN must not choose an expert that does not exist.
     return tl.where(logits == logits, logits, float("-inf"))
 
 
 @triton.jit
 def ranks(logits_ptr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr):
-    """Numbers, logits and ranks [BLOCK] of the experts: 0 for the largest, the first of equals."""
+    """Return numbers, logits and ranks [BLOCK] of experts; rank 0 is the first of the largest."""
     TILE: tl.constexpr = 16 if BLOCK > 16 else BLOCK
     expert = tl.arange(0, BLOCK)
     logits = _choosable(logits_ptr, expert, EXPERTS)
     before = tl.zeros([BLOCK, TILE], tl.int32)
-    # All against all at once would take too many registers.
+    # Comparing all with all at once would take too many registers.
     for first in tl.static_range(0, BLOCK, TILE):
         other = first + tl.arange(0, TILE)
         others = _choosable(logits_ptr, other, EXPERTS)[None, :]
@@ -97,7 +97,7 @@ def shares_of(
     NORMALIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """[BLOCK] softmax of the logits, over the chosen alone if normalised."""
+    """Return the softmax of the logits [BLOCK], over the chosen experts alone if NORMALIZE."""
     weights = tl.exp(logits - tl.max(logits, 0))
     counted = rank < CHOSEN if NORMALIZE else tl.arange(0, BLOCK) < EXPERTS
     return weights / tl.sum(tl.where(counted, weights, 0.0), 0)
@@ -112,7 +112,7 @@ def gate_kernel(
     logits_ptr,  # [rows, EXPERTS] float32
     experts_ptr,  # [rows, CHOSEN] int32
     shares_ptr,  # [rows, CHOSEN] float32
-    counts_ptr,  # [rows] int32: programs that have ended; zero before and after
+    counts_ptr,  # [rows] int32: programs that are done; zero before and after
     eps,
     SIZE: tl.constexpr,
     EXPERTS: tl.constexpr,
@@ -123,7 +123,7 @@ def gate_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Logits of BLOCK_N experts; a row's last program chooses among all."""
+    """Compute the logits of BLOCK_N experts; the last program of a row chooses among all."""
     row = tl.program_id(1)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     if OVERLAPS:
@@ -139,7 +139,7 @@ def gate_kernel(
             tl.store(normed_ptr + row * SIZE + k, x.to(tl.bfloat16), mask=k < SIZE)
         sums += tl.sum(weight.to(tl.float32) * x[None, :], 1)
     tl.store(logits_ptr + row * EXPERTS + n, sums, mask=n < EXPERTS)
-    # All of the program's threads have written before it counts as ended.
+    # All threads of the program must have written before it counts as done.
     tl.debug_barrier()
     if tl.atomic_add(counts_ptr + row, 1, sem="acq_rel") == tl.num_programs(0) - 1:
         expert, logits, rank = ranks(logits_ptr + row * EXPERTS, EXPERTS, BLOCK_E)
@@ -168,12 +168,12 @@ def gated_gemv_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """``silu(gate) * up`` of a row, for each of its experts; without, of one weight for all."""
+    """Compute ``silu(gate) * up`` of a row for each of its experts, or of one shared weight."""
     slot, row = tl.program_id(1), tl.program_id(2)
     SCALES: tl.constexpr = (SIZE + 127) // 128
     if OVERLAPS:
         gdc_wait()
-        # Not before: the next kernel reads what the one before this has written.
+        # Not earlier: the next kernel reads what the kernel before this one writes.
         gdc_launch_dependents()
     if HAS_EXPERTS:
         expert = tl.load(experts_ptr + row * CHOSEN + slot).to(tl.int64)
@@ -199,8 +199,8 @@ def gated_gemv_kernel(
         gates += tl.sum(gate.to(tl.float32) * x_gate[None, :], 1)
         ups += tl.sum(up.to(tl.float32) * x_up[None, :], 1)
     out = gates / (1 + tl.exp(-gates)) * ups
-    places = (row * CHOSEN + slot) * WIDTH + n
-    tl.store(out_ptr + places, out.to(tl.bfloat16), mask=n < WIDTH)
+    target = (row * CHOSEN + slot) * WIDTH + n
+    tl.store(out_ptr + target, out.to(tl.bfloat16), mask=n < WIDTH)
 
 
 @triton.jit
@@ -221,9 +221,9 @@ def mixed_gemv_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """``residual`` plus the products with a row's experts, weighted by their shares.
+    """Compute ``residual`` plus the products with a row's experts, weighted by their shares.
 
-    All that is read is asked for at once; the warps of a program share the experts.
+    All loads are issued at once; the warps of a program share the experts.
     """
     start = tl.program_id(0) * BLOCK_N
     row = tl.program_id(1)
@@ -234,7 +234,7 @@ def mixed_gemv_kernel(
     SCALES: tl.constexpr = (SIZE + 127) // 128
     if OVERLAPS:
         gdc_launch_dependents()
-    # The kernel ahead waited for these before it let this one begin.
+    # The previous kernel waited for these before it let this one start.
     choice = row * CHOSEN + slot
     expert = tl.load(experts_ptr + choice, mask=is_slot, other=0, cache_modifier=".cg")
     expert = expert.to(tl.int64)
@@ -248,16 +248,16 @@ def mixed_gemv_kernel(
     factors = share[:, None]
     if HAS_SCALES:
         block = tl.arange(0, BLOCK_K // 128)
-        place = (expert * ((OUT + 127) // 128) + start // 128)[:, None] * SCALES + block[None, :]
-        scales = tl.load(scales_ptr + place, mask=(block < SCALES)[None, :], other=0)
+        offset = (expert * ((OUT + 127) // 128) + start // 128)[:, None] * SCALES + block[None, :]
+        scales = tl.load(scales_ptr + offset, mask=(block < SCALES)[None, :], other=0)
         factors = (factors * scales)[:, :, None]
         factors = tl.broadcast_to(factors, [BLOCK_C, BLOCK_K // 128, 128])
         factors = tl.reshape(factors, [BLOCK_C, BLOCK_K])
     if OVERLAPS:
         gdc_wait()
-    x_place = choice[:, None] * SIZE + k[None, :]
-    x = tl.load(x_ptr + x_place, mask=is_slot[:, None] & inside[None, :], other=0)
-    # Asked for before the sums need it.
+    x_offset = choice[:, None] * SIZE + k[None, :]
+    x = tl.load(x_ptr + x_offset, mask=is_slot[:, None] & inside[None, :], other=0)
+    # Loaded before the sums need it.
     residual = tl.load(residual_ptr + row * OUT + n, mask=n < OUT, other=0).to(tl.float32)
     products = weight.to(tl.float32) * (x.to(tl.float32) * factors)[None, :, :]
     sums = tl.sum(tl.reshape(products, [BLOCK_N, BLOCK_C * BLOCK_K]), 1)
@@ -272,15 +272,15 @@ def gate(
     experts_per_row: int,
     normalize: bool,
 ) -> Route:
-    """Normalise a few rows and choose the experts of each. One stream at a time.
+    """Normalise a few rows and choose the experts of each; not on several streams at once.
 
     Args:
         inputs: [rows, size].
         norm: [size].
         eps: of the norm.
         weight: [experts, size] bf16.
-        experts_per_row: how many a row goes through.
-        normalize: whether a row's shares are scaled to sum to one.
+        experts_per_row: experts of each row.
+        normalize: whether the shares of a row are scaled to sum to one.
     """
     rows, size = inputs.shape
     experts = len(weight)
@@ -294,8 +294,15 @@ def gate(
     )
     chosen = options(LAUNCHES["gate"], size, device)
     gate_kernel[(triton.cdiv(experts, chosen["BLOCK_N"]), rows)](
-        *(inputs.contiguous(), norm, weight, route.normed, logits, route.experts, route.shares),
-        *(_counts(device), eps),
+        inputs.contiguous(),
+        norm,
+        weight,
+        route.normed,
+        logits,
+        route.experts,
+        route.shares,
+        _counts(device),
+        eps,
         SIZE=size,
         EXPERTS=experts,
         CHOSEN=experts_per_row,
@@ -309,7 +316,7 @@ def gate(
 
 @functools.cache
 def _counts(device: torch.device) -> torch.Tensor:
-    return torch.zeros(MOST_ROWS, dtype=torch.int32, device=device)
+    return torch.zeros(MAX_ROWS, dtype=torch.int32, device=device)
 
 
 def gated_gemv(
@@ -319,12 +326,12 @@ def gated_gemv(
     eps: float = 0.0,
     route: Route | None = None,
 ) -> torch.Tensor:
-    """``silu(gate) * up`` of a few rows, for each of a row's experts.
+    """Compute ``silu(gate) * up`` of a few rows for each of their experts.
 
     Args:
         inputs: [rows, size].
         weight: [experts, 2 * width, size]; without a route [2 * width, size].
-        norm: [size]; None: the rows are normalised.
+        norm: [size]; None: the rows are normalised already.
         eps: of the norm.
         route: the rows' experts.
 
@@ -338,8 +345,13 @@ def gated_gemv(
     out = torch.empty(rows, experts_per_row, width, dtype=inputs.dtype, device=inputs.device)
     chosen = options(LAUNCHES["gated"], size, inputs.device)
     gated_gemv_kernel[(triton.cdiv(width, chosen["BLOCK_N"]), experts_per_row, rows)](
-        *(inputs.contiguous(), norm, None if route is None else route.experts),
-        *(values, scales, out, eps),
+        inputs.contiguous(),
+        norm,
+        None if route is None else route.experts,
+        values,
+        scales,
+        out,
+        eps,
         WIDTH=width,
         SIZE=size,
         CHOSEN=experts_per_row,
@@ -355,9 +367,9 @@ def gated_gemv(
 def mixed_gemv(
     gated: torch.Tensor, route: Route, weight: Weight, residual: torch.Tensor
 ) -> torch.Tensor:
-    """``residual`` plus the products with a row's experts, weighted by their shares.
+    """Compute ``residual`` plus the products with a row's experts, weighted by their shares.
 
-    To be called right after ``gated_gemv``, during which it may begin.
+    Call it right after ``gated_gemv``: it may start while that still runs.
 
     Args:
         gated: [rows, experts of a row, width].
@@ -374,7 +386,13 @@ def mixed_gemv(
     out = torch.empty_like(residual, memory_format=torch.contiguous_format)
     chosen = options(LAUNCHES["mixed"], width, gated.device)
     mixed_gemv_kernel[(triton.cdiv(outputs, chosen["BLOCK_N"]), rows)](
-        *(gated, route.experts, route.shares, values, scales, residual.contiguous(), out),
+        gated,
+        route.experts,
+        route.shares,
+        values,
+        scales,
+        residual.contiguous(),
+        out,
         OUT=outputs,
         SIZE=width,
         CHOSEN=experts_per_row,
@@ -395,24 +413,39 @@ BUILDS = (
         gate_kernel,
         _CHOICE
         | {
-            "x_ptr": "*bf16", "norm_ptr": "*bf16", "w_ptr": "*bf16", "normed_ptr": "*bf16",
-            "logits_ptr": "*fp32", "counts_ptr": "*i32", "eps": "fp32",
+            "x_ptr": "*bf16",
+            "norm_ptr": "*bf16",
+            "w_ptr": "*bf16",
+            "normed_ptr": "*bf16",
+            "logits_ptr": "*fp32",
+            "counts_ptr": "*i32",
+            "eps": "fp32",
         },
         LAUNCHES["gate"],
         {
-            "SIZE": 2048, "EXPERTS": 128, "CHOSEN": 8, "NORMALIZE": True, "OVERLAPS": True,
+            "SIZE": 2048,
+            "EXPERTS": 128,
+            "CHOSEN": 8,
+            "NORMALIZE": True,
+            "OVERLAPS": True,
             "BLOCK_E": 128,
         },
     ),
     Build(
         "gemv_gate_up",
         gated_gemv_kernel,
-        _CHOICE | _WEIGHT
+        _CHOICE
+        | _WEIGHT
         | {"x_ptr": "*bf16", "norm_ptr": "*bf16", "out_ptr": "*bf16", "eps": "fp32"},
         LAUNCHES["gated"],
         {
-            "WIDTH": 768, "SIZE": 2048, "CHOSEN": 8, "HAS_EXPERTS": True, "HAS_NORM": False,
-            "HAS_SCALES": True, "OVERLAPS": True,
+            "WIDTH": 768,
+            "SIZE": 2048,
+            "CHOSEN": 8,
+            "HAS_EXPERTS": True,
+            "HAS_NORM": False,
+            "HAS_SCALES": True,
+            "OVERLAPS": True,
         },
     ),
     Build(
@@ -421,8 +454,12 @@ BUILDS = (
         _CHOICE | _WEIGHT | {"x_ptr": "*bf16", "residual_ptr": "*bf16", "out_ptr": "*bf16"},
         LAUNCHES["mixed"],
         {
-            "OUT": 2048, "SIZE": 768, "CHOSEN": 8, "HAS_SCALES": True, "OVERLAPS": True,
+            "OUT": 2048,
+            "SIZE": 768,
+            "CHOSEN": 8,
+            "HAS_SCALES": True,
+            "OVERLAPS": True,
             "BLOCK_C": 8,
         },
     ),
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""``mlp`` and ``experts``: three kernels for a few rows, grouped products for many."""
+"""``mlp`` and ``experts``: three kernels for a few rows, grouped matrix products for many."""
 
 import torch
 import triton
@@ -8,19 +8,19 @@ from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.linear.assign import assign
 from hga_kernels.gpu.linear.expert_gemv import gate, gated_gemv, mixed_gemv
 from hga_kernels.gpu.linear.gemm import gemm, options
-from hga_kernels.gpu.linear.gemv import MOST_ROWS, takes
+from hga_kernels.gpu.linear.gemv import MAX_ROWS, takes
 from hga_kernels.gpu.linear.linear import linear, prepare
 from hga_kernels.gpu.linear.norm import rms_norm
 from hga_kernels.weights import BlockScaled, Weight
 
 SLICE_ROWS = 4096
-"""More rows are done in slices of so many."""
+"""More rows are processed in slices of so many."""
 _PART_BYTES = 32 << 20
-"""Of the experts' outputs that are held at a time; the columns are done in parts."""
+"""Size of the experts' outputs held at a time; their columns are processed in parts."""
 _WIDTH_UNIT = 64
-"""Gates that share a tile, and so must share a row of scales with each other."""
-_MOST_WIDTH = 8192
-"""Above this a tile of the product with ``down`` has no room."""
+"""Gates that share a tile, and must therefore share a row of scales."""
+_MAX_WIDTH = 8192
+"""Wider experts do not fit a tile of the product with ``down``."""
 
 LAUNCHES = {90: Launch({"BLOCK": 512}, 2), 120: Launch({"BLOCK": 512}, 2)}
 
@@ -37,26 +37,26 @@ def mix_kernel(
     CHOSEN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``residual`` plus the weighted sum of the experts' outputs, for some columns."""
+    """Compute ``residual`` plus the weighted sum of the experts' outputs, for some columns."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = column < columns
-    place = row * SIZE + first_column + column
-    total = tl.load(residual_ptr + place, mask=mask, other=0).to(tl.float32)
+    target = row * SIZE + first_column + column
+    total = tl.load(residual_ptr + target, mask=mask, other=0).to(tl.float32)
     for slot in tl.static_range(CHOSEN):
         assignment = row * CHOSEN + slot
         part = tl.load(parts_ptr + assignment * columns + column, mask=mask, other=0)
         total += part.to(tl.float32) * tl.load(shares_ptr + assignment)
-    tl.store(out_ptr + place, total.to(tl.bfloat16), mask=mask)
+    tl.store(out_ptr + target, total.to(tl.bfloat16), mask=mask)
 
 
 def mlp(
     hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
 ) -> torch.Tensor | None:
-    """bf16 rows; the gate is applied before the wide product is rounded."""
+    """See ``reference.mlp``: bf16 rows; the gate is applied before the product is rounded."""
     if not (takes(hidden, gate_up) and takes(hidden, down) and _is_in_units(gate_up)):
         return None
-    if hidden.shape[0] <= MOST_ROWS:
+    if hidden.shape[0] <= MAX_ROWS:
         return linear(gated_gemv(hidden, gate_up, norm, eps)[:, 0], down, residual=hidden)
     inputs, scales = prepare(hidden, norm, eps, gate_up)
     gated = _empty(hidden, hidden.shape[0], gate_up.shape[-2] // 2)
@@ -74,17 +74,26 @@ def experts(
     experts_per_token: int,
     normalize: bool,
 ) -> torch.Tensor | None:
-    """bf16 rows; nothing here waits for the GPU."""
+    """See ``reference.experts``: bf16 rows; the host never waits for the GPU."""
     if not all(takes(hidden, weight) for weight in (expert_gate, gate_up, down)):
         return None
-    if not _is_in_units(gate_up) or down.shape[-1] > _MOST_WIDTH:
+    if not _is_in_units(gate_up) or down.shape[-1] > _MAX_WIDTH:
         return None
-    if hidden.shape[0] > MOST_ROWS:
+    if hidden.shape[0] > MAX_ROWS:
         out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
         for first in range(0, hidden.shape[0], SLICE_ROWS):
             rows = slice(first, first + SLICE_ROWS)
-            weights = norm, eps, expert_gate, gate_up, down
-            _many(hidden[rows], *weights, experts_per_token, normalize, out[rows])
+            _many(
+                hidden[rows],
+                norm,
+                eps,
+                expert_gate,
+                gate_up,
+                down,
+                experts_per_token,
+                normalize,
+                out[rows],
+            )
         return out
     route = gate(hidden, norm, eps, expert_gate, experts_per_token, normalize)
     gated = gated_gemv(route.normed, gate_up, route=route)
@@ -113,26 +122,37 @@ def _many(
     assigned, shares = assign(logits, experts_per_token, normalize, block)
     gated = _empty(hidden, rows * experts_per_token, gate_up.shape[-2] // 2)
     gemm(
-        *(inputs, scales, gate_up, gated),
+        inputs,
+        scales,
+        gate_up,
+        gated,
         assigned=assigned,
         shared=experts_per_token,
         is_gated=True,
     )
     inputs, scales = prepare(gated, None, 0.0, down)
-    # Whole blocks of columns, as many as there is room for.
+    # As many whole blocks of columns as fit.
     part = max(_PART_BYTES // (2 * len(gated)) // 128, 1) * 128
     launch = pick(LAUNCHES, capability(hidden.device))
     for first in range(0, size, part):
         columns = min(part, size - first)
         outputs = _empty(hidden, len(gated), columns)
         gemm(
-            *(inputs, scales, down, outputs),
+            inputs,
+            scales,
+            down,
+            outputs,
             assigned=assigned,
             is_scattered=True,
             first_column=first,
         )
         mix_kernel[(rows, triton.cdiv(columns, launch.sizes["BLOCK"]))](
-            *(outputs, shares, hidden, out, first, columns),
+            outputs,
+            shares,
+            hidden,
+            out,
+            first,
+            columns,
             SIZE=size,
             CHOSEN=experts_per_token,
             **launch.options(),
@@ -152,10 +172,14 @@ BUILDS = (
         "mix",
         mix_kernel,
         {
-            "parts_ptr": "*bf16", "shares_ptr": "*fp32", "residual_ptr": "*bf16",
-            "out_ptr": "*bf16", "first_column": "i32", "columns": "i32",
+            "parts_ptr": "*bf16",
+            "shares_ptr": "*fp32",
+            "residual_ptr": "*bf16",
+            "out_ptr": "*bf16",
+            "first_column": "i32",
+            "columns": "i32",
         },
         LAUNCHES,
         {"SIZE": 2048, "CHOSEN": 8},
     ),
-)  # fmt: skip
+)

@@ -1,8 +1,8 @@
-"""Products of many rows with bf16 or FP8 weights, for one weight or one an expert.
+"""Products of many rows with bf16 or FP8 weights: with one weight, or one weight per expert.
 
-The product is computed transposed, ``w @ x.T``: e4m3 weights are widened in registers, from where
-tensor cores take their first operand. The scale of a block is multiplied into the product of that
-block, so that the weights stay exact.
+The product is computed transposed, ``w @ x.T``: e4m3 weights are widened in registers, from which
+tensor cores can take their first operand. The scale of a block is multiplied into the product of
+that block, so that the weights stay exact.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ LAUNCHES = {
     "grouped_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
     "bf16": {90: _launch(128, 128, 64, 8, 3), 120: _launch(128, 64, 64, 4, 2)},
     "bf16_few": {90: _launch(64, 32, 64, 4, 4), 120: _launch(64, 32, 64, 4, 3)},
-    # A gate: so few outputs that rows are cut small, or few programs would do it all.
+    # A gate has few outputs, so tiles have few rows: otherwise there would be few programs.
     "narrow": {90: _launch(64, 64, 128, 4, 4), 120: _launch(64, 64, 64, 4, 3)},
     "narrow_few": {90: _launch(32, 16, 256, 2, 3), 120: _launch(32, 16, 256, 2, 3)},
     "quantized": {90: _launch(64, 128, 128, 4, 4), 120: _launch(128, 64, 128, 4, 2, True)},
@@ -78,12 +78,12 @@ CANDIDATES = {
 }
 
 QUANTIZE = {90: False, 120: False}
-"""Whether the rows that meet FP8 weights are rounded to e4m3, by compute capability."""
+"""Whether rows are rounded to e4m3 for FP8 weights, by compute capability."""
 
 NARROW = 256
-"""Outputs up to which a bf16 weight counts as a gate."""
+"""A bf16 weight with at most so many outputs counts as a gate."""
 _FEW_ROWS = 64
-"""Rows of a tile from which the launches for many rows are used."""
+"""Tiles with fewer rows use the launches for few rows."""
 
 
 @triton.jit
@@ -113,12 +113,12 @@ def gemm_kernel(
     BLOCK_K: tl.constexpr,
     UNIT_SCALES: tl.constexpr,
 ):
-    """``columns`` columns of ``x @ w.T + residual``, from ``first_column``.
+    """Compute ``columns`` columns of ``x @ w.T + residual``, from ``first_column``.
 
-    EXPERTS > 0: a tile's rows are of one expert and ``order`` gives the assignment each is of;
-    SHARED assignments in a row are of one row of x, and SCATTER writes the rows in the order of the
-    assignments. GATED: the outputs are ``silu(gate) * up``; gates and ups alternate in a tile
-    every 8 rows, which puts both of a pair into one thread.
+    EXPERTS > 0: the rows of a tile belong to one expert, and ``order`` gives the assignment of each
+    row; SHARED consecutive assignments belong to one row of x, and SCATTER writes rows in the order
+    of the assignments. GATED: the outputs are ``silu(gate) * up``; gates and ups alternate every 8
+    rows of a tile, which puts both of a pair into one thread.
     """
     if EXPERTS > 0:
         tile_ptr = tiles_ptr + tl.program_id(1) * 3
@@ -142,39 +142,39 @@ def gemm_kernel(
     # Columns of the result and rows of the weight.
     UNITS: tl.constexpr = BLOCK_O // 2 if GATED else BLOCK_O
     first_unit = first_column + tl.program_id(0) * UNITS
-    place = tl.arange(0, BLOCK_O)
+    within = tl.arange(0, BLOCK_O)
     if GATED:
-        is_up = (place // 8) % 2 == 1
-        unit = first_unit + place // 16 * 8 + place % 8
+        is_up = (within // 8) % 2 == 1
+        unit = first_unit + within // 16 * 8 + within % 8
         output = tl.minimum(unit, OUT // 2 - 1) + tl.where(is_up, OUT // 2, 0)
     else:
-        output = tl.minimum(first_unit + place, OUT - 1)
+        output = tl.minimum(first_unit + within, OUT - 1)
 
     k = tl.arange(0, BLOCK_K)
-    w_place = w_ptr + output[:, None] * SIZE + k[None, :]
-    x_place = x_ptr + source[None, :] * SIZE + k[:, None]
+    w_start = w_ptr + output[:, None] * SIZE + k[None, :]
+    x_start = x_ptr + source[None, :] * SIZE + k[:, None]
     SCALES: tl.constexpr = (SIZE + 127) // 128
     if HAS_SCALES:
-        scale_place = w_scales_ptr + first_unit // 128 * SCALES
-        up_scale_place = w_scales_ptr + (OUT // 2 + first_unit) // 128 * SCALES
+        scale_start = w_scales_ptr + first_unit // 128 * SCALES
+        up_scale_start = w_scales_ptr + (OUT // 2 + first_unit) // 128 * SCALES
     last_scale = 1.0
     if HAS_SCALES and GATED:
         last_scale = tl.full([BLOCK_O, 1], 1.0, tl.float32)
     sums = tl.zeros([BLOCK_O, BLOCK_R], tl.float32)
     for first in range(0, SIZE, BLOCK_K):
         if SIZE % BLOCK_K == 0:
-            w = tl.load(w_place + first)
-            x = tl.load(x_place + first)
+            w = tl.load(w_start + first)
+            x = tl.load(x_start + first)
         else:
-            w = tl.load(w_place + first, mask=(k < SIZE - first)[None, :], other=0.0)
-            x = tl.load(x_place + first, mask=(k < SIZE - first)[:, None], other=0.0)
+            w = tl.load(w_start + first, mask=(k < SIZE - first)[None, :], other=0.0)
+            x = tl.load(x_start + first, mask=(k < SIZE - first)[:, None], other=0.0)
         if HAS_SCALES:
-            scale = tl.load(scale_place + first // 128)
+            scale = tl.load(scale_start + first // 128)
             if GATED:
-                scale = tl.where(is_up, tl.load(up_scale_place + first // 128), scale)[:, None]
+                scale = tl.where(is_up, tl.load(up_scale_start + first // 128), scale)[:, None]
         if HAS_X_SCALES:
             if UNIT_SCALES:
-                # Full rate on sm_120, where plain products of e4m3 run at half.
+                # Runs at the full rate on sm_120, where plain products of e4m3 run at half of it.
                 w_unit = tl.full([BLOCK_O, BLOCK_K // 32], 127, tl.uint8)
                 x_unit = tl.full([BLOCK_R, BLOCK_K // 32], 127, tl.uint8)
                 product = tl.dot_scaled(w, w_unit, "e4m3", x, x_unit, "e4m3")
@@ -183,11 +183,11 @@ def gemm_kernel(
             x_scale = tl.load(x_scales_ptr + source * SCALES + first // 128)
             sums += product * (scale * x_scale[None, :])
         elif HAS_SCALES:
-            # Held in units of the scale at hand: a second tile of sums would take the registers.
+            # Sums are in units of the current scale: a second tile would take too many registers.
             scale = tl.where(scale == 0, 1e-30, scale)
             sums *= last_scale / scale
             last_scale = scale
-            # By way of float32, which is twice as fast as straight from e4m3.
+            # Converting by way of float32 is twice as fast as directly from e4m3.
             sums = tl.dot(w.to(tl.float32).to(tl.bfloat16), x, sums)
         else:
             sums = tl.dot(w, x, sums)
@@ -202,21 +202,21 @@ def gemm_kernel(
     target = row
     if SCATTER:
         target = tl.load(order_ptr + row, mask=inside, other=0)
-    places = target.to(tl.int64)[None, :] * columns + column[:, None]
+    offsets = target.to(tl.int64)[None, :] * columns + column[:, None]
     mask = inside[None, :] & (column < columns)[:, None]
     if HAS_RESIDUAL:
-        sums += tl.load(residual_ptr + places, mask=mask, other=0).to(tl.float32)
-    tl.store(out_ptr + places, sums.to(out_ptr.dtype.element_ty), mask=mask)
+        sums += tl.load(residual_ptr + offsets, mask=mask, other=0).to(tl.float32)
+    tl.store(out_ptr + offsets, sums.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def options(
     weight: Weight, rows: int, device: torch.device, is_quantized: bool = False
 ) -> dict[str, Any]:
-    """Keyword arguments of a launch for tiles of about ``rows`` rows.
+    """Return the keyword arguments of a launch for tiles of about ``rows`` rows.
 
     Args:
         weight: [outputs, in], or [experts, outputs, in].
-        rows: that there are; of each expert.
+        rows: in all, or per expert.
         device: the GPU.
         is_quantized: whether the rows are e4m3.
     """
@@ -233,7 +233,7 @@ def options(
 
 
 def is_quantizing(weight: Weight, device: torch.device) -> bool:
-    """Whether rows that meet this weight are to be rounded to e4m3."""
+    """Tell whether rows are rounded to e4m3 before they are multiplied by this weight."""
     below = [known for known in QUANTIZE if known <= capability(device)]
     return not isinstance(weight, torch.Tensor) and QUANTIZE[max(below or QUANTIZE)]
 
@@ -250,20 +250,20 @@ def gemm(
     is_gated: bool = False,
     first_column: int = 0,
 ) -> torch.Tensor:
-    """Columns of ``inputs @ weight.T + residual``.
+    """Compute columns of ``inputs @ weight.T + residual``.
 
     Args:
         inputs: [rows, in] bf16, or e4m3 with scales.
         input_scales: [rows, ceil(in / 128)].
         weight: [outputs, in], or [experts, outputs, in] where rows are assigned.
-        out: [rows, columns]: written; its columns are those of the product from ``first_column``.
+        out: [rows, columns], written: columns of the product from ``first_column``.
         residual: like ``out``.
         assigned: which rows of inputs go to which expert.
-        shared: how many assignments in a row are of one row of inputs.
-        is_scattered: inputs are in the sorted order and the result is in that of the assignments,
-            instead of the other way round.
+        shared: consecutive assignments that belong to one row of inputs.
+        is_scattered: inputs are sorted by expert, and the result is in the order of the
+            assignments; otherwise the other way round.
         is_gated: the result is ``silu(gate) * up``; the first half of the outputs are gates.
-        first_column: of the product, to be the first of ``out``.
+        first_column: column of the product that is the first of ``out``.
 
     Returns:
         ``out``.
@@ -281,8 +281,17 @@ def gemm(
         chosen["BLOCK_R"] = assigned.block
     units = chosen["BLOCK_O"] // 2 if is_gated else chosen["BLOCK_O"]
     gemm_kernel[(triton.cdiv(columns, units), tiles)](
-        *(inputs, input_scales, values, scales, residual, out, order, table),
-        *(rows, first_column, columns),
+        inputs,
+        input_scales,
+        values,
+        scales,
+        residual,
+        out,
+        order,
+        table,
+        rows,
+        first_column,
+        columns,
         OUT=outputs,
         SIZE=size,
         EXPERTS=experts,
@@ -298,10 +307,16 @@ def gemm(
 
 
 _TYPES = {
-    "x_scales_ptr": "*fp32", "w_scales_ptr": "*fp32", "order_ptr": "*i32", "tiles_ptr": "*i32",
-    "residual_ptr": "*bf16", "out_ptr": "*bf16", "rows": "i32", "first_column": "i32",
+    "x_scales_ptr": "*fp32",
+    "w_scales_ptr": "*fp32",
+    "order_ptr": "*i32",
+    "tiles_ptr": "*i32",
+    "residual_ptr": "*bf16",
+    "out_ptr": "*bf16",
+    "rows": "i32",
+    "first_column": "i32",
     "columns": "i32",
-}  # fmt: skip
+}
 _OPERANDS = {
     "fp8": {"x_ptr": "*bf16", "w_ptr": "*fp8e4nv"},
     "grouped": {"x_ptr": "*bf16", "w_ptr": "*fp8e4nv"},
@@ -310,9 +325,14 @@ _OPERANDS = {
     "quantized": {"x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv"},
 }
 _FLAGS = {
-    "EXPERTS": 0, "SHARED": 1, "GATED": False, "SCATTER": False, "HAS_SCALES": True,
-    "HAS_X_SCALES": False, "HAS_RESIDUAL": False,
-}  # fmt: skip
+    "EXPERTS": 0,
+    "SHARED": 1,
+    "GATED": False,
+    "SCATTER": False,
+    "HAS_SCALES": True,
+    "HAS_X_SCALES": False,
+    "HAS_RESIDUAL": False,
+}
 _EXPERTS = {"EXPERTS": 128}
 
 

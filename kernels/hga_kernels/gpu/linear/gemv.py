@@ -1,8 +1,8 @@
-"""Products of one to four rows: what decoding does, at the speed of reading the weight.
+"""Products of one to four rows, as in decoding: as fast as the weight can be read.
 
-A program reads whole rows of the weight, 16 bytes a thread, all asked for before the first is
-used, and before the kernel ahead has ended where kernels overlap. The scale of a block is
-multiplied into the input, once for all rows of the program: they share a row of blocks.
+A program reads whole rows of the weight, 16 bytes per thread. All loads are issued before the first
+is used and, where kernels overlap, before the previous kernel has ended. The scale of a block is
+multiplied into the input, once for all weight rows of the program, which share a row of blocks.
 """
 
 from typing import Any
@@ -15,9 +15,10 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from hga_kernels.gpu.build import Build, Launch, Launches, capability, overlap, pick
 from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
 
-MOST_ROWS = 4
+MAX_ROWS = 4
+"""Input rows that these kernels take."""
 NARROW = 1024
-"""Outputs up to which a bf16 weight is read a row a program."""
+"""Up to so many outputs, each program reads a single row of a bf16 weight."""
 
 
 def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
@@ -28,10 +29,10 @@ LAUNCHES = {
     "fp8": {90: _launch(4, 2), 120: _launch(4, 2)},
     "fp8_deep": {90: _launch(2, 1, 4096), 120: _launch(2, 1, 4096)},
     "bf16": {90: _launch(8), 120: _launch(8)},
-    # Few outputs: a row of the weight a program, so that more programs share the work.
+    # Few outputs: one row of the weight per program, so that more programs share the work.
     "narrow": {90: _launch(1), 120: _launch(1)},
 }
-"""By kind of product, then by compute capability; rows are deep above 2,048."""
+"""By kind of product, then by compute capability; "deep" rows have more than 2,048 columns."""
 
 CANDIDATES = {
     "fp8": (
@@ -57,9 +58,9 @@ _DEEP = 2048
 def normed_row(
     x_ptr, norm_ptr, eps, first, SIZE: tl.constexpr, HAS_NORM: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """[BLOCK] float32 of a row from ``first``, normalised and rounded as ``rms_norm`` does."""
-    places = first + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + places, mask=places < SIZE, other=0).to(tl.float32)
+    """Return [BLOCK] float32 of a row from ``first``, normalised and rounded like ``rms_norm``."""
+    columns = first + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + columns, mask=columns < SIZE, other=0).to(tl.float32)
     if HAS_NORM:
         if BLOCK >= SIZE:
             squares = tl.sum(x * x, 0)
@@ -70,14 +71,14 @@ def normed_row(
                 y = tl.load(x_ptr + others, mask=others < SIZE, other=0).to(tl.float32)
                 squares += tl.sum(y * y, 0)
         normed = (x * tl.rsqrt(squares / SIZE + eps)).to(tl.bfloat16).to(tl.float32)
-        weight = tl.load(norm_ptr + places, mask=places < SIZE, other=0).to(tl.float32)
+        weight = tl.load(norm_ptr + columns, mask=columns < SIZE, other=0).to(tl.float32)
         x = (normed * weight).to(tl.bfloat16).to(tl.float32)
     return x
 
 
 @triton.jit
 def spread_scales(scales_ptr, first, COUNT: tl.constexpr, BLOCK: tl.constexpr):
-    """[BLOCK] scales of the columns from ``first``, of a row of ``COUNT`` scales."""
+    """Return the scales [BLOCK] of the columns from ``first``, from a row of COUNT scales."""
     blocks = first // 128 + tl.arange(0, BLOCK // 128)
     scales = tl.load(scales_ptr + blocks, mask=blocks < COUNT, other=0)
     return tl.reshape(tl.broadcast_to(scales[:, None], [BLOCK // 128, 128]), [BLOCK])
@@ -85,12 +86,12 @@ def spread_scales(scales_ptr, first, COUNT: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def weight_tile(w_ptr, n, first, OUT: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """[rows of ``n``, BLOCK] of a weight [OUT, SIZE]; zero beyond SIZE, anything beyond OUT."""
+    """Load rows ``n`` of a weight [OUT, SIZE], BLOCK columns; zero beyond SIZE."""
     k = first + tl.arange(0, BLOCK)
-    places = tl.minimum(n, OUT - 1).to(tl.int64)[:, None] * SIZE + k[None, :]
+    offsets = tl.minimum(n, OUT - 1).to(tl.int64)[:, None] * SIZE + k[None, :]
     if SIZE % BLOCK == 0:
-        return tl.load(w_ptr + places)
-    return tl.load(w_ptr + places, mask=(k < SIZE)[None, :], other=0.0)
+        return tl.load(w_ptr + offsets)
+    return tl.load(w_ptr + offsets, mask=(k < SIZE)[None, :], other=0.0)
 
 
 @triton.jit
@@ -112,13 +113,13 @@ def gemv_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """``out = norm(x) @ w.T + residual``; a program computes BLOCK_N columns of all rows."""
+    """Compute ``norm(x) @ w.T + residual``, BLOCK_N columns of all rows per program."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     SCALES: tl.constexpr = (SIZE + 127) // 128
-    # Column r is of row r; the rest is padding, as sizes are powers of two.
+    # One column per row, padded to a power of two.
     PADDED: tl.constexpr = 4 if ROWS > 2 else ROWS
     rows = tl.arange(0, PADDED)
-    places = rows[None, :] * OUT + n[:, None]
+    targets = rows[None, :] * OUT + n[:, None]
     mask = (n < OUT)[:, None] & (rows < ROWS)[None, :]
     sums = tl.zeros([BLOCK_N, PADDED], tl.float32)
     if OVERLAPS:
@@ -128,7 +129,7 @@ def gemv_kernel(
         if OVERLAPS and first == 0:
             gdc_wait()
         if HAS_RESIDUAL and first == 0:
-            sums += tl.load(residual_ptr + places, mask=mask, other=0).to(tl.float32)
+            sums += tl.load(residual_ptr + targets, mask=mask, other=0).to(tl.float32)
         weight = stored.to(tl.float32)
         for row in tl.static_range(ROWS):
             x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
@@ -137,27 +138,27 @@ def gemv_kernel(
                 x *= spread_scales(scales_ptr + block_row * SCALES, first, SCALES, BLOCK_K)
             part = tl.sum(weight * x[None, :], 1)
             sums += tl.where(rows[None, :] == row, part[:, None], 0.0)
-    tl.store(out_ptr + places, sums.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(out_ptr + targets, sums.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def takes(inputs: torch.Tensor, weight: Weight) -> bool:
-    """Whether the GPU's kernels multiply these: bf16 rows, and bf16 or e4m3 weights."""
+    """Tell whether the kernels multiply these: bf16 rows with bf16 or e4m3 weights."""
     values = weight.values if isinstance(weight, BlockScaled) else weight
     stored = torch.float8_e4m3fn if isinstance(weight, BlockScaled) else torch.bfloat16
     return inputs.dtype == torch.bfloat16 and values.dtype == stored and values.is_contiguous()
 
 
 def parts(weight: Weight) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Values and scales of a weight."""
+    """Return the values and scales of a weight."""
     if isinstance(weight, BlockScaled):
         return weight.values, weight.scales
     return weight, None
 
 
 def options(launches: Launches, size: int, device: torch.device) -> dict[str, Any]:
-    """Keyword arguments of a launch for rows of ``size``."""
+    """Return the keyword arguments of a launch for rows of ``size`` columns."""
     chosen = pick(launches, capability(device)).options()
-    # Whole blocks of scales.
+    # A block of columns holds whole blocks of scales.
     return chosen | {
         "BLOCK_K": min(chosen["BLOCK_K"], max(triton.next_power_of_2(size), FP8_BLOCK))
     }
@@ -171,7 +172,7 @@ def gemv(
     out_dtype: torch.dtype,
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
-    """``norm_linear`` or ``linear`` of at most MOST_ROWS rows."""
+    """Run ``norm_linear`` or ``linear`` for at most MAX_ROWS rows."""
     values, scales = parts(weight)
     rows, size = inputs.shape
     outputs = values.shape[0]
@@ -182,7 +183,13 @@ def gemv(
         kind = "bf16" if outputs > NARROW else "narrow"
     chosen = options(LAUNCHES[kind], size, inputs.device)
     gemv_kernel[(triton.cdiv(outputs, chosen["BLOCK_N"]),)](
-        *(inputs.contiguous(), norm, values, scales, residual, out, eps),
+        inputs.contiguous(),
+        norm,
+        values,
+        scales,
+        residual,
+        out,
+        eps,
         OUT=outputs,
         SIZE=size,
         ROWS=rows,

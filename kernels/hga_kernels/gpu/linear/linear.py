@@ -3,7 +3,7 @@
 import torch
 
 from hga_kernels.gpu.linear.gemm import gemm, is_quantizing
-from hga_kernels.gpu.linear.gemv import MOST_ROWS, gemv, takes
+from hga_kernels.gpu.linear.gemv import MAX_ROWS, gemv, takes
 from hga_kernels.gpu.linear.norm import quantize, rms_norm
 from hga_kernels.weights import Weight
 
@@ -14,7 +14,7 @@ def linear(
     out_dtype: torch.dtype | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """bf16 rows; the residual is added before rounding."""
+    """See ``reference.linear``: bf16 rows; the residual is added before rounding."""
     return _linear(inputs, None, 0.0, weight, out_dtype, residual)
 
 
@@ -25,7 +25,7 @@ def norm_linear(
     weight: Weight,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor | None:
-    """bf16 rows; of a few, every program normalises them itself."""
+    """See ``reference.norm_linear``: bf16 rows; few rows are normalised by every program."""
     return _linear(inputs, norm, eps, weight, out_dtype, None)
 
 
@@ -40,7 +40,7 @@ def _linear(
     out_dtype = out_dtype or inputs.dtype
     if not takes(inputs, weight):
         return None
-    if inputs.shape[0] <= MOST_ROWS:
+    if inputs.shape[0] <= MAX_ROWS:
         return gemv(inputs, norm, eps, weight, out_dtype, residual)
     inputs, scales = prepare(inputs, norm, eps, weight)
     shape = (inputs.shape[0], weight.shape[0])
@@ -51,10 +51,10 @@ def _linear(
 def prepare(
     inputs: torch.Tensor, norm: torch.Tensor | None, eps: float, weight: Weight
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Rows as ``gemm`` takes them: normalised if asked, and rounded to e4m3 where that is done.
+    """Prepare rows for ``gemm``: normalise them if asked, and round them to e4m3 if it needs that.
 
     Returns:
-        [rows, in] and the scales, or None.
+        [rows, in], and their scales, None for bf16 rows.
     """
     if is_quantizing(weight, inputs.device):
         return quantize(inputs, norm, eps)

@@ -1,4 +1,4 @@
-"""Row-wise kernels: RMSNorm, rows in e4m3, and heads out of a product."""
+"""Row-wise kernels: RMSNorm, quantisation to e4m3, and splitting a QKV product into heads."""
 
 import torch
 import triton
@@ -6,6 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.linear.gemv import normed_row
+from hga_kernels.reference.model import LARGEST_FP8
 from hga_kernels.weights import FP8_BLOCK
 
 ROW_LAUNCHES = {90: Launch({}, 4), 120: Launch({}, 4)}
@@ -20,15 +21,16 @@ CANDIDATES = {
     ),
 }
 _FEW_ROWS = 16
+_LARGEST_FP8 = tl.constexpr(LARGEST_FP8)
 
 
 @triton.jit
 def rms_norm_kernel(x_ptr, norm_ptr, out_ptr, eps, stride, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """A row a program."""
+    """One program per row."""
     row = tl.program_id(0).to(tl.int64)
-    places = tl.arange(0, BLOCK)
+    columns = tl.arange(0, BLOCK)
     normed = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, True, BLOCK)
-    tl.store(out_ptr + row * SIZE + places, normed.to(tl.bfloat16), mask=places < SIZE)
+    tl.store(out_ptr + row * SIZE + columns, normed.to(tl.bfloat16), mask=columns < SIZE)
 
 
 @triton.jit
@@ -43,16 +45,16 @@ def quantize_kernel(
     HAS_NORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A row a program, normalised first if asked."""
+    """One program per row, which is normalised first if HAS_NORM."""
     row = tl.program_id(0).to(tl.int64)
-    places = tl.arange(0, BLOCK)
+    columns = tl.arange(0, BLOCK)
     x = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, HAS_NORM, BLOCK)
     SCALES: tl.constexpr = (SIZE + 127) // 128
     tile = tl.reshape(x, [BLOCK // 128, 128])
-    scales = tl.max(tl.abs(tile), 1) / 448.0
+    scales = tl.max(tl.abs(tile), 1) / _LARGEST_FP8
     scales = tl.where(scales == 0, 1.0, scales)
-    values = tl.reshape(tl.clamp(tile / scales[:, None], -448.0, 448.0), [BLOCK])
-    tl.store(out_ptr + row * SIZE + places, values.to(tl.float8e4nv), mask=places < SIZE)
+    values = tl.reshape(tl.clamp(tile / scales[:, None], -_LARGEST_FP8, _LARGEST_FP8), [BLOCK])
+    tl.store(out_ptr + row * SIZE + columns, values.to(tl.float8e4nv), mask=columns < SIZE)
     blocks = tl.arange(0, BLOCK // 128)
     tl.store(scales_ptr + row * SCALES + blocks, scales, mask=blocks < SCALES)
 
@@ -77,7 +79,7 @@ def split_heads_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """BLOCK_R rows of one head a program."""
+    """One program per BLOCK_R rows of one head."""
     head = tl.program_id(0)
     row = (tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)).to(tl.int64)[:, None]
     pair = tl.arange(0, BLOCK_D)[None, :]
@@ -86,9 +88,9 @@ def split_heads_kernel(
     first = tl.load(source, mask=mask, other=0).to(tl.float32)
     second = tl.load(source + HALF, mask=mask, other=0).to(tl.float32)
     if head >= QUERIES + KEYS:
-        place = values_ptr + (row * KEYS + head - QUERIES - KEYS) * (2 * HALF) + pair
-        tl.store(place, first.to(tl.bfloat16), mask=mask)
-        tl.store(place + HALF, second.to(tl.bfloat16), mask=mask)
+        target = values_ptr + (row * KEYS + head - QUERIES - KEYS) * (2 * HALF) + pair
+        tl.store(target, first.to(tl.bfloat16), mask=mask)
+        tl.store(target + HALF, second.to(tl.bfloat16), mask=mask)
     else:
         is_query = head < QUERIES
         if HAS_Q_NORM or HAS_K_NORM:
@@ -106,20 +108,24 @@ def split_heads_kernel(
                 second = second.to(tl.bfloat16).to(tl.float32)
         cos = tl.load(cos_ptr + row * HALF + pair, mask=mask, other=0)
         sin = tl.load(sin_ptr + row * HALF + pair, mask=mask, other=0)
-        place = queries_ptr + (row * QUERIES + head) * (2 * HALF) + pair
+        target = queries_ptr + (row * QUERIES + head) * (2 * HALF) + pair
         if head >= QUERIES:
-            place = keys_ptr + (row * KEYS + head - QUERIES) * (2 * HALF) + pair
-        tl.store(place, (first * cos - second * sin).to(tl.bfloat16), mask=mask)
-        tl.store(place + HALF, (second * cos + first * sin).to(tl.bfloat16), mask=mask)
+            target = keys_ptr + (row * KEYS + head - QUERIES) * (2 * HALF) + pair
+        tl.store(target, (first * cos - second * sin).to(tl.bfloat16), mask=mask)
+        tl.store(target + HALF, (second * cos + first * sin).to(tl.bfloat16), mask=mask)
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """bf16 rows: [rows, size]."""
+    """See ``reference.rms_norm``: bf16 rows [rows, size]."""
     rows, size = inputs.shape
     out = torch.empty(rows, size, dtype=inputs.dtype, device=inputs.device)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
     rms_norm_kernel[(rows,)](
-        *(inputs, weight, out, eps, inputs.stride(0)),
+        inputs,
+        weight,
+        out,
+        eps,
+        inputs.stride(0),
         SIZE=size,
         BLOCK=triton.next_power_of_2(size),
         **launch.options(),
@@ -130,13 +136,18 @@ def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
 def quantize(
     inputs: torch.Tensor, norm: torch.Tensor | None = None, eps: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See the reference; of the norm of bf16 rows where one is given."""
+    """See ``reference.quantize``; bf16 rows are normalised first if a norm is given."""
     rows, size = inputs.shape
     values = torch.empty(rows, size, dtype=torch.float8_e4m3fn, device=inputs.device)
     scales = torch.empty(rows, triton.cdiv(size, FP8_BLOCK), device=inputs.device)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
     quantize_kernel[(rows,)](
-        *(inputs, norm, values, scales, eps, inputs.stride(0)),
+        inputs,
+        norm,
+        values,
+        scales,
+        eps,
+        inputs.stride(0),
         SIZE=size,
         HAS_NORM=norm is not None,
         BLOCK=max(triton.next_power_of_2(size), FP8_BLOCK),
@@ -155,7 +166,7 @@ def split_heads(
     num_query_heads: int,
     num_kv_heads: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
-    """One pass over the rows; bf16 with float32 angles."""
+    """See ``reference.split_heads``: one pass over bf16 rows, with float32 angles."""
     if heads.dtype != torch.bfloat16 or cos.dtype != torch.float32:
         return None
     rows, half = cos.shape
@@ -167,8 +178,16 @@ def split_heads(
     kind = "few" if rows < _FEW_ROWS else "many"
     launch = pick(HEADS_LAUNCHES[kind], capability(heads.device))
     split_heads_kernel[(sum(shape), triton.cdiv(rows, launch.sizes["BLOCK_R"]))](
-        *(heads.contiguous(), q_norm, k_norm, cos.contiguous(), sin.contiguous()),
-        *(queries, keys, values, rows, eps),
+        heads.contiguous(),
+        q_norm,
+        k_norm,
+        cos.contiguous(),
+        sin.contiguous(),
+        queries,
+        keys,
+        values,
+        rows,
+        eps,
         QUERIES=num_query_heads,
         KEYS=num_kv_heads,
         HALF=half,
@@ -182,11 +201,17 @@ def split_heads(
 
 _ROW = {"x_ptr": "*bf16", "norm_ptr": "*bf16", "eps": "fp32", "stride": "i32"}
 _HEADS = {
-    "x_ptr": "*bf16", "q_norm_ptr": "*bf16", "k_norm_ptr": "*bf16",
-    "cos_ptr": "*fp32", "sin_ptr": "*fp32",
-    "queries_ptr": "*bf16", "keys_ptr": "*bf16", "values_ptr": "*bf16",
-    "rows": "i32", "eps": "fp32",
-}  # fmt: skip
+    "x_ptr": "*bf16",
+    "q_norm_ptr": "*bf16",
+    "k_norm_ptr": "*bf16",
+    "cos_ptr": "*fp32",
+    "sin_ptr": "*fp32",
+    "queries_ptr": "*bf16",
+    "keys_ptr": "*bf16",
+    "values_ptr": "*bf16",
+    "rows": "i32",
+    "eps": "fp32",
+}
 _QWEN = {"QUERIES": 32, "KEYS": 4, "HALF": 64, "HAS_Q_NORM": True, "HAS_K_NORM": True}
 _SMOLLM = {"QUERIES": 9, "KEYS": 3, "HALF": 32, "HAS_Q_NORM": False, "HAS_K_NORM": False}
 

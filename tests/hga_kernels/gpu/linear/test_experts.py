@@ -42,21 +42,39 @@ def test_mlp(kind: str, rows: int, hidden: int, width: int, device: torch.device
     [(1, 96, 64, 8, 3), (3, 160, 64, 5, 2), (6, 96, 64, 8, 3), (40, 128, 64, 5, 2)],
 )
 def test_experts(
-    rows: int, hidden: int, width: int, experts: int, chosen: int, kind: str, normalize: bool,
+    rows: int,
+    hidden: int,
+    width: int,
+    experts: int,
+    chosen: int,
+    kind: str,
+    normalize: bool,
     device: torch.device,
-) -> None:  # fmt: skip
+) -> None:
     from hga_kernels.gpu.linear.experts import experts as run
 
     inputs, norm, gate = random(rows, hidden), random(hidden, seed=1), far_apart(experts, hidden)
     gate_up = part(kind, experts, 2 * width, hidden, seed=3)
     down = part(kind, experts, hidden, width, seed=4)
     out = run(
-        *(inputs.to(device), norm.to(device), EPS, gate.to(device)),
-        *(moved(gate_up, device), moved(down, device), chosen, normalize),
+        inputs.to(device),
+        norm.to(device),
+        EPS,
+        gate.to(device),
+        moved(gate_up, device),
+        moved(down, device),
+        chosen,
+        normalize,
     )
     expected = reference.experts(
-        *(inputs.double(), norm.double(), EPS, gate.double(), wide(gate_up), wide(down)),
-        *(chosen, normalize),
+        inputs.double(),
+        norm.double(),
+        EPS,
+        gate.double(),
+        wide(gate_up),
+        wide(down),
+        chosen,
+        normalize,
     )
     assert error(out, expected) < 0.015
 
@@ -70,7 +88,9 @@ def test_columns_done_in_parts(device: torch.device, monkeypatch: pytest.MonkeyP
     from hga_kernels.gpu.linear import experts
 
     arguments = (
-        *(random(9, 320).to(device), random(320, seed=1).to(device), EPS),
+        random(9, 320).to(device),
+        random(320, seed=1).to(device),
+        EPS,
         *(far_apart(4, 320).to(device), moved(block_scaled(4, 128, 320), device)),
         *(moved(block_scaled(4, 320, 64, seed=1), device), 2, True),
     )
@@ -96,11 +116,24 @@ def test_equal_logits_choose_the_first_experts(rows: int, device: torch.device) 
     down[2:] = 0
     ones = torch.ones(64, dtype=torch.bfloat16)
     gate = torch.zeros(4, 64, dtype=torch.bfloat16)
-    out = run(*(t.to(device) for t in (hidden, ones)), EPS, gate.to(device),
-              gate_up.to(device), down.to(device), 2, True)  # fmt: skip
+    out = run(
+        *(t.to(device) for t in (hidden, ones)),
+        EPS,
+        gate.to(device),
+        gate_up.to(device),
+        down.to(device),
+        2,
+        True,
+    )
     expected = reference.experts(
-        *(hidden.double(), ones.double(), EPS, gate[:2].double()),
-        *(gate_up[:2].double(), down[:2].double(), 2, True),
+        hidden.double(),
+        ones.double(),
+        EPS,
+        gate[:2].double(),
+        gate_up[:2].double(),
+        down[:2].double(),
+        2,
+        True,
     )
     assert error(out, expected) < 0.01
 
@@ -113,8 +146,13 @@ def test_a_row_that_is_no_number_harms_no_other(rows: int, device: torch.device)
     hidden = random(rows, 64)
     hidden[1] = math.nan
     arguments = (
-        *(random(64, seed=1), EPS, far_apart(4, 64)),
-        *(random(4, 128, 64, seed=1) * 0.1, random(4, 64, 64, seed=2) * 0.1, 2, True),
+        random(64, seed=1),
+        EPS,
+        far_apart(4, 64),
+        random(4, 128, 64, seed=1) * 0.1,
+        random(4, 64, 64, seed=2) * 0.1,
+        2,
+        True,
     )
     on_device = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
     out = run(hidden.to(device), *on_device)

@@ -128,7 +128,8 @@ def test_split_heads(
     on_device = [None if norm is None else norm.to(device) for norm in norms]
     found = split_heads(
         *(heads.to(device), *on_device, EPS, *(turn.to(device) for turn in turns)),
-        *(queries, keys),
+        queries,
+        keys,
     )
     expected = reference.split_heads(heads, *norms, EPS, *turns, queries, keys)
     assert found is not None
