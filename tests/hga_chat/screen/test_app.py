@@ -155,7 +155,7 @@ async def test_typing_goes_on_while_the_answer_streams(scripted, answer, opened,
         assert turns(app)[1].text == "Next answer."
 
 
-async def test_escape_keeps_the_part(scripted, answer, opened, until):
+async def test_escape_keeps_the_partial_answer(scripted, answer, opened, until):
     script = scripted([answer(LONG, hold_after=5), "More."])
     async with opened(script.make) as (app, pilot):
         await until(pilot, is_ready(app))
@@ -197,7 +197,7 @@ async def test_only_one_question_waits(scripted, opened, until):
         assert turns(app)[0].text == "First."
 
 
-async def test_block_map_and_documents_light_up_where_the_answer_reads(
+async def test_block_map_and_documents_light_up_where_the_answer_attends(
     scripted, answer, opened, until
 ):
     script = scripted()
@@ -220,7 +220,9 @@ async def test_block_map_and_documents_light_up_where_the_answer_reads(
         assert max(block_map.levels) > 0.5
 
 
-async def test_what_every_word_reads_does_not_outshine_the_source(scripted, answer, opened, until):
+async def test_attention_of_every_word_does_not_outshine_the_source(
+    scripted, answer, opened, until
+):
     script = scripted()
     end, whale = script.group_of(" 60 of"), script.group_of("The whale")
     last = len(script.layout) // 16
@@ -330,7 +332,7 @@ async def test_memory_and_speed_are_shown(scripted, opened, until):
 
 
 @pytest.mark.parametrize("of_device", [0, 32 * 2**30])
-async def test_pages_are_shown_where_they_move(of_device, scripted, opened, until):
+async def test_page_cache_hits_are_shown_where_pages_move(of_device, scripted, opened, until):
     script = scripted()
     figures = script.engine.memory()
     async with opened(script.make, size=(200, 60)) as (app, pilot):
@@ -352,7 +354,7 @@ async def test_pages_are_shown_where_they_move(of_device, scripted, opened, unti
         assert ("800.0 KiB from disk" in line) is (of_device == 0)
 
 
-async def test_columns_of_the_memory_are_named(scripted, opened, until):
+async def test_columns_of_the_memory_panel_have_heads(scripted, opened, until):
     async with opened(scripted().make, size=(200, 60)) as (app, pilot):
         await until(pilot, is_ready(app))
         lines = shown(app)
@@ -395,7 +397,7 @@ async def test_model_that_does_not_load_is_shown(opened, until):
 
 
 @pytest.mark.parametrize("keys", [["ctrl+q"], ["ctrl+c", "ctrl+c"]])
-async def test_quit_while_documents_are_read(keys, scripted, opened, until):
+async def test_quit_during_prefill(keys, scripted, opened, until):
     script = scripted(hold_prefill_after=2)
     async with opened(script.make) as (app, pilot):
         await until(pilot, lambda: app.query_one(TitleLine).state.startswith("reading"))
@@ -560,7 +562,7 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         assert app.query_one(Prompt).text == "sea"
 
 
-async def test_what_could_not_be_saved_stays_in_sight(scripted, opened, until, tmp_path):
+async def test_a_failed_save_stays_in_sight(scripted, opened, until, tmp_path):
     script = scripted(["Calm.", "Rough."])
     script.engine.save_error = KVStoreError("The disk is full.")
     store = SessionStore(1 << 30, tmp_path / "sessions", tmp_path / "kv")

@@ -24,7 +24,7 @@ def programs(monkeypatch, tmp_path):
     return install
 
 
-def test_terminal_is_asked_and_success_is_not_claimed(programs):
+def test_copying_through_the_terminal_claims_no_success(programs):
     programs()
     written = []
     said = clipboard.copy("sea ü", written.append, {})
@@ -47,20 +47,20 @@ def test_a_program_that_took_the_text_is_named(programs):
     assert (folder / "xclip.got").read_text() == "sea"
 
 
-def test_a_program_that_fails_is_no_success(programs):
+def test_a_failed_program_is_not_reported_as_success(programs):
     programs("xclip", status=1)
     said = clipboard.copy("sea", lambda _: None, {"DISPLAY": ":0"})
     assert said.startswith("Sent 3 characters")
 
 
-def test_far_away_no_program_of_this_machine_is_asked(programs):
+def test_over_ssh_no_local_program_is_used(programs):
     folder = programs("xclip")
     said = clipboard.copy("sea", lambda _: None, {"DISPLAY": ":0", "SSH_TTY": "/dev/pts/1"})
     assert said.startswith("Sent 3 characters")
     assert not (folder / "xclip.got").exists()
 
 
-def test_what_is_too_long_is_not_sent(programs):
+def test_a_text_that_is_too_long_is_not_sent(programs):
     programs()
     written = []
     said = clipboard.copy("x" * 80_000, written.append, {})

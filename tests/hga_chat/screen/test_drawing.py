@@ -1,4 +1,4 @@
-"""Only what changed is drawn; the terminal must show what drawing everything would."""
+"""Only changes are drawn; the terminal must show what a full redraw would."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ PANELS = ("documents", "map", "memory")
 
 
 class Terminal:
-    """The cells of a terminal, from all that an app has drawn on it."""
+    """The cells of a terminal, assembled from everything that an app draws."""
 
     def __init__(self, app):
         self._console = app.console
@@ -53,7 +53,7 @@ def is_ready(app):
 
 
 async def settled(pilot, app):
-    """What is left of the last answer's glow has faded, and every frame is drawn."""
+    """Wait until the glow has faded and every frame is drawn."""
     for _ in range(200):
         await pilot.pause()
         if not any(app.panels.map._glow) and not app.screen._dirty_widgets:
@@ -63,7 +63,7 @@ async def settled(pilot, app):
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_terminal_shows_what_drawing_anew_would(
+async def test_partial_drawing_shows_what_a_full_redraw_would(
     size, scripted, answer, opened, until, monkeypatch
 ):
     monkeypatch.setattr("hga_chat.screen.widgets.block_map.HALF_LIFE_S", 0.05)
@@ -95,7 +95,7 @@ async def test_terminal_shows_what_drawing_anew_would(
         assert not differ
 
 
-async def test_folded_panels_ask_for_no_frame(scripted, answer, opened, until, monkeypatch):
+async def test_folded_panels_request_no_frame(scripted, answer, opened, until, monkeypatch):
     monkeypatch.setattr("hga_chat.screen.app.PANELS_S", 0.1)
     script = scripted([answer(TEXT, {12: 1.0})])
     async with opened(script.make, (120, 40)) as (app, pilot):
@@ -122,7 +122,7 @@ async def test_folded_panels_ask_for_no_frame(scripted, answer, opened, until, m
         assert not dirty
 
 
-async def test_word_draws_one_line_of_the_transcript(scripted, answer, opened, until):
+async def test_a_new_word_draws_one_line_of_the_transcript(scripted, answer, opened, until):
     script = scripted([answer("word " * 5, hold_after=3)])
     async with opened(script.make, (120, 40)) as (app, pilot):
         await until(pilot, is_ready(app))

@@ -86,7 +86,7 @@ async def test_help_lists_every_key_and_command(answered):
     assert all(f"/{command.name}" in listed for command in COMMANDS)
 
 
-def test_the_keys_that_commands_name_do_what_they_do():
+def test_keys_named_by_commands_run_the_same_actions():
     bound = {key_name(binding): binding.action for binding in ChatApp.BINDINGS}
     for command in COMMANDS:
         assert not command.key or bound[command.key] == command.action
@@ -137,7 +137,7 @@ async def test_footer_shows_keys_that_do_something(scripted, answer, opened, unt
         await until(pilot, lambda: set(shown()) == {"Enter", "F1", "Ctrl+Q"})
 
 
-async def test_a_click_presses_the_key_that_is_named(answered):
+async def test_a_click_on_a_key_presses_it(answered):
     async with answered() as it:
         line = it.app.query_one(KeyLine)
         await it.pilot.click(line, offset=(line.render().plain.index("F1"), 0))
@@ -154,7 +154,7 @@ async def test_help_says_that_there_is_more(answered):
         await it.until(lambda: not shown.border_subtitle)
 
 
-async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
+async def test_sources_open_at_the_passage_and_name_its_readers(answered):
     async with answered() as it:
         await it.press("ctrl+o")
         await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
@@ -174,7 +174,7 @@ async def test_sources_open_at_the_passage_and_tell_who_read_it(answered):
         await it.until(lambda: "page 7" in str(it.app.screen.query_one("#viewer-place").content))
 
 
-async def test_text_keeps_off_the_scrollbar_and_its_bar_is_explained(answered):
+async def test_text_does_not_touch_the_scrollbar_and_a_legend_explains_its_bar(answered):
     async with answered((80, 24)) as it:
         await it.command("/sources 2")
         await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
@@ -216,7 +216,7 @@ async def test_pieces_are_chosen_opened_and_copied_as_written(answered):
         assert transcript.cursor is None
 
 
-async def test_word_by_word_the_map_shows_what_each_read(answered):
+async def test_the_map_shows_the_trace_of_each_word(answered):
     async with answered() as it:
         it.app.transcript.focus()
         await it.press("right", "right")
@@ -229,7 +229,7 @@ async def test_word_by_word_the_map_shows_what_each_read(answered):
         await it.until(lambda: it.app.flow.view.token is None)
 
 
-async def test_map_shows_layer_by_layer_what_was_read(answered):
+async def test_the_map_shows_each_layer(answered):
     async with answered() as it:
         title = lambda: str(it.app.panels.map.border_title)  # noqa: E731
         lit = lambda: [n for n, level in enumerate(it.app.panels.map.levels) if level > 0]  # noqa: E731
@@ -271,7 +271,7 @@ async def test_search_goes_from_match_to_match(answered):
         await it.until(lambda: str(count.content) == "2 of 2")
 
 
-async def test_copy_without_a_choice_takes_the_last_answer(answered):
+async def test_copy_takes_the_last_answer_by_default(answered):
     async with answered() as it:
         await it.press("f8")
         assert copied(it.app) == TEXT
@@ -280,7 +280,7 @@ async def test_copy_without_a_choice_takes_the_last_answer(answered):
         assert copied(it.app) == "Two."
 
 
-async def test_edit_takes_the_question_back_and_out_of_the_session(answered):
+async def test_edit_moves_the_question_from_the_session_to_the_prompt(answered):
     async with answered() as it:
         before = it.script.engine.num_tokens
         await it.ask("more")
@@ -295,7 +295,7 @@ async def test_edit_takes_the_question_back_and_out_of_the_session(answered):
         assert it.app.prompt.text == ""
 
 
-async def test_retry_asks_again_in_place_of_the_old_turn(answered):
+async def test_retry_replaces_the_last_turn(answered):
     async with answered() as it:
         await it.press("ctrl+r")
         await it.until(lambda: it.is_done(1) and it.app.transcript.turns[0].text == "Two.")
@@ -319,7 +319,7 @@ async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered,
         await it.ask("more")  # the conversation goes on
 
 
-async def test_verify_that_fails_says_why(answered, monkeypatch):
+async def test_a_failed_verification_says_why(answered, monkeypatch):
     def broken(conversation, number, cancel):
         raise ValueError("it broke")
 
@@ -330,7 +330,7 @@ async def test_verify_that_fails_says_why(answered, monkeypatch):
         assert it.app.flow.is_free
 
 
-async def test_clear_keeps_the_documents_read(answered):
+async def test_clear_keeps_the_documents(answered):
     async with answered() as it:
         await it.command("/clear")
         assert it.app.transcript.turns == []
@@ -361,7 +361,7 @@ async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
         assert "line 0 of the log" in it.app.screen.query_one(DocumentLines).marked_text
 
 
-async def test_map_shows_all_answers_and_what_was_hardly_read(answered):
+async def test_the_map_shows_all_answers_and_what_they_missed(answered):
     async with answered() as it:
         lit = [level > 0 for level in it.app.panels.map.levels]
         of_answer = it.app.panels.document_tree.shares()
@@ -456,7 +456,7 @@ async def test_files_are_completed_after_an_at_sign(answered):
         assert not it.app.prompt.offered.is_open
 
 
-async def test_tab_goes_round_and_the_focus_shows(answered):
+async def test_tab_cycles_the_focus_visibly(answered):
     async with answered() as it:
         seen = []
         for _ in range(4):
@@ -476,7 +476,7 @@ async def test_first_ctrl_c_copies_what_is_selected(answered):
         assert it.app.is_running
 
 
-def test_what_begins_with_a_slash_is_a_command_unless_it_is_a_path():
+def test_a_slash_begins_a_command_unless_it_is_a_path():
     assert is_command("/help me")
     assert not is_command("/etc/passwd is what?")
     assert not is_command("and /help")
@@ -484,14 +484,14 @@ def test_what_begins_with_a_slash_is_a_command_unless_it_is_a_path():
     assert parse("/m") is None  # map or memory
 
 
-def test_completions_prefer_names_that_begin_so():
+def test_completions_prefer_names_with_the_typed_prefix():
     paths = ["src/sea.py", "tests/test_sea.py", "search/x.py"]
     _, found = completions("read @sea", paths)
     assert [text.strip() for text, _ in found] == ["src/sea.py", "search/x.py", "tests/test_sea.py"]
     assert completions("a@sea", paths)[1] == []
 
 
-async def test_long_code_is_highlighted_aside(answered):
+async def test_long_code_is_highlighted_in_the_background(answered):
     code = "```python\n" + "x = 'calm'\n" * 65 + "```"
     async with answered() as it:
         it.script.engine._answers[0] = type(it.script.engine._answers[0])(code)

@@ -1,8 +1,8 @@
-"""The whole screen at three sizes and in three ways of drawing, against what was looked at.
+"""The whole screen at three sizes and in three ways of drawing, against reviewed snapshots.
 
     UPDATE_SCREENS=1 python -m pytest tests/hga_chat/screen/test_snapshots.py
 
-writes the files in tests/data/screens anew. Look at the differences before they are committed.
+rewrites the files in tests/data/screens. Review the differences before committing them.
 """
 
 import os
@@ -44,7 +44,7 @@ def drawn(app):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", SIZES)
-async def test_screen_is_as_it_was_looked_at(size, way, scripted, answer, until, monkeypatch):
+async def test_screen_matches_its_snapshot(size, way, scripted, answer, until, monkeypatch):
     environment, theme, plain = WAYS[way]
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environment.items():

@@ -1,4 +1,4 @@
-"""The screen in a real terminal: what it leaves behind when it ends, however it ends."""
+"""The screen in a real terminal, and the state in which it leaves the terminal."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is no
 
 
 class Terminal:
-    """A tmux session of its own server, so that nobody else's is touched."""
+    """A tmux session on a server of its own."""
 
     def __init__(self, directory):
         self._socket = f"hga-{uuid.uuid4().hex[:12]}"
@@ -157,7 +157,7 @@ def test_terminal_is_clean_when_the_process_is_told_to_end(terminal, program):
     assert terminal.is_clean()
 
 
-def test_the_process_ends_with_its_terminal(terminal, program):
+def test_an_answering_process_ends_with_its_terminal(terminal, program):
     terminal.run(program())
     terminal.wait("ready")
     terminal.send("How is it?", "Enter")
@@ -186,7 +186,7 @@ def test_terminal_is_clean_after_a_crash(terminal, program):
     assert terminal.is_clean()
 
 
-def test_twice_ctrl_c_leaves(terminal, program):
+def test_ctrl_c_twice_quits(terminal, program):
     terminal.run(program())
     terminal.wait("ready")
     terminal.send("C-c")
@@ -196,7 +196,7 @@ def test_twice_ctrl_c_leaves(terminal, program):
     assert terminal.is_clean()
 
 
-def test_ctrl_c_stops_the_answer_and_a_second_leaves(terminal, program):
+def test_ctrl_c_stops_the_answer_and_twice_quits(terminal, program):
     terminal.run(program())
     terminal.wait("ready")
     terminal.send("How is it?", "Enter")
@@ -279,7 +279,7 @@ def test_after_a_crash_in_an_answer_the_next_question_is_answered(terminal, prog
     assert terminal.is_clean()
 
 
-def test_a_terminal_that_goes_away_ends_the_process(terminal, program):
+def test_an_idle_process_ends_with_its_terminal(terminal, program):
     terminal.run(program())
     terminal.wait("ready")
     process = terminal.process()

@@ -29,7 +29,7 @@ def test_theme_follows_the_terminal(name, environment, theme):
         ({}, False),
     ],
 )
-def test_ascii_where_the_terminal_asks_for_it(environment, plain):
+def test_ascii_if_the_terminal_asks_for_it(environment, plain):
     assert is_plain(environment) is plain
 
 

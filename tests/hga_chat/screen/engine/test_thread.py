@@ -58,7 +58,7 @@ def ended(thread):
     return thread.join(PATIENCE_S)
 
 
-def test_tokens_that_wait_come_together():
+def test_waiting_tokens_are_merged():
     outbox = Outbox()
     outbox.put(streamed("a", 1))
     outbox.put(streamed("b", 2))
@@ -68,7 +68,7 @@ def test_tokens_that_wait_come_together():
     assert outbox.take() == []
 
 
-def test_latest_progress_replaces_what_waits_but_order_is_kept():
+def test_progress_replaces_waiting_progress_and_keeps_the_order():
     outbox = Outbox()
     for report in (Prefilling(0.1, 5, 1.0), Prefilling(0.2, 5, 2.0), Loading("x", 0.5)):
         outbox.put(report)
@@ -76,7 +76,7 @@ def test_latest_progress_replaces_what_waits_but_order_is_kept():
     assert outbox.take() == [Prefilling(0.2, 5, 2.0), Loading("x", 0.5), Prefilling(0.3, 5, 3.0)]
 
 
-def test_memory_figures_do_not_stand_between_tokens(scripted):
+def test_memory_figures_do_not_separate_tokens(scripted):
     figures = scripted().engine.memory()
     outbox = Outbox()
     for report in (streamed("a"), MemoryReport(figures), streamed("b")):
@@ -153,7 +153,7 @@ def test_engine_lives_in_one_thread(scripted):
     assert threading.get_ident() not in threads
 
 
-def test_cancel_keeps_the_part(scripted, answer):
+def test_cancel_keeps_the_partial_answer(scripted, answer):
     thread = started(scripted([answer("Calm seas today.", hold_after=2), "More."]))
     collect(thread, Ready)
     thread.ask("How?")
@@ -185,7 +185,7 @@ def test_stop_while_the_model_loads(scripted):
     assert not script.engine.closed
 
 
-def test_stop_while_documents_are_read(scripted):
+def test_stop_during_prefill(scripted):
     script = scripted(hold_prefill_after=1)
     thread = started(script)
     collect(thread, Prefilling)
@@ -200,7 +200,7 @@ def test_stop_before_start(scripted):
     assert ended(thread)
 
 
-def test_error_while_loading_is_kept_and_told_as_it_is():
+def test_an_error_while_loading_is_kept_and_reported():
     def make(progress):
         raise ModelFileError("model.safetensors is damaged. Pull it again.")
 
@@ -224,7 +224,7 @@ def test_error_in_an_answer_leaves_the_thread_alive(scripted, answer):
     assert ended(thread)
 
 
-def test_unexpected_error_names_its_kind(scripted, answer):
+def test_an_unexpected_error_names_its_type(scripted, answer):
     thread = started(scripted([answer("", error=RuntimeError("shapes differ"))]))
     collect(thread, Ready)
     thread.ask("Is it?")
@@ -234,7 +234,7 @@ def test_unexpected_error_names_its_kind(scripted, answer):
     assert ended(thread)
 
 
-def test_every_turn_is_saved_after_it_is_told(scripted, tmp_path):
+def test_every_turn_is_saved_after_it_is_reported(scripted, tmp_path):
     script = scripted(["Calm.", "Rough."])
     store, made = SessionStore(1 << 30, tmp_path / "sessions", tmp_path / "kv"), []
 
@@ -284,7 +284,7 @@ def test_turns_are_forgotten_and_exported(scripted, tmp_path):
     assert ended(thread)
 
 
-def test_another_temperature_holds_for_one_question(scripted):
+def test_another_temperature_applies_to_one_question(scripted):
     script = scripted(["Calm.", "Rough."])
     drawn = []
     answer = script.engine.answer

@@ -38,14 +38,14 @@ def test_blocks_are_chunks_of_the_session_that_hold_documents():
     assert grid.documents == [0, 0, 1]
 
 
-def test_block_levels_are_square_roots_of_shares_of_the_most():
+def test_block_levels_are_square_roots_relative_to_the_heaviest_block():
     grid = BlockGrid(layout(100, 60), 70, 64, 16)
     mass = [9.0] * 4 + [0.25] * 4 + [0.0, 0.0, 4.0, 0.0]
     assert grid.block_levels(mass) == [0.5, 1.0, 0.0]
     assert grid.block_levels([]) == [0.0] * 3
 
 
-def test_document_shares_count_tokens_of_the_documents_alone():
+def test_document_shares_count_document_tokens_only():
     grid = BlockGrid(layout(40, 24), document_start=8, chunk_size=64, trace_bin_tokens=16)
     # Documents at 8–48 and 48–72; half of bins 0 and 4 belongs to others.
     mass = [2.0, 1.0, 0.0, 1.0, 2.0]
@@ -55,7 +55,7 @@ def test_document_shares_count_tokens_of_the_documents_alone():
     assert grid.shares(mass, [(8, 24)], whole=16.0) == pytest.approx([1 / 16])
 
 
-def test_blocks_and_tokens_name_each_other():
+def test_blocks_map_to_tokens_and_back():
     grid = BlockGrid(layout(100, 60), 70, 64, 16)
     assert [grid.tokens_of(block) for block in range(3)] == [(0, 58), (58, 122), (122, 160)]
     assert [grid.block_of(token) for token in (0, 57, 58, 159)] == [0, 0, 1, 2]
@@ -84,7 +84,7 @@ def test_without_documents_there_is_nothing_to_show():
     assert grid.passage(0) is None
 
 
-def test_whatever_was_read_differs_from_nothing():
+def test_any_attention_differs_from_none():
     assert step(0.0) == 0
     assert step(0.001) == 1
     assert step(1.0) == step(2.0) == LEVELS - 1

@@ -32,7 +32,7 @@ def test_code_gets_its_colours_and_keeps_its_text():
     assert not colouring.show()
 
 
-def test_a_highlighter_that_fails_does_not_end_it(monkeypatch):
+def test_a_failing_highlighter_does_not_stop_the_thread(monkeypatch):
     from hga_chat.screen.transcript import highlight as module
 
     def fails_once(source):

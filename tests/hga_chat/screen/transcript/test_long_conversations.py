@@ -1,4 +1,4 @@
-"""What is left of turns that are far up: their text, and little else."""
+"""Old turns keep their text and little else."""
 
 import gc
 
@@ -53,7 +53,7 @@ async def test_a_turn_leaves_few_objects_behind(scripted, answer, opened, until,
         assert [turn.text for turn in app.transcript.turns] == [ANSWER] * 15
 
 
-async def test_what_refers_to_itself_is_not_frozen(scripted, answer, opened, until):
+async def test_turns_are_not_frozen(scripted, answer, opened, until):
     script = scripted([answer(ANSWER)] * 4)
     async with opened(script.make) as (app, pilot):
         await until(pilot, lambda: app.flow.is_free)

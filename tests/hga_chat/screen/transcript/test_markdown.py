@@ -54,7 +54,7 @@ def test_blocks_do_not_depend_on_how_the_text_arrives(size):
     assert [block.text for block in split(ANSWER, size)] == BLOCKS
 
 
-def test_gaps_are_asked_for_where_blocks_stand_apart():
+def test_gaps_separate_blocks_that_are_not_tight():
     gaps = {block.text.split("\n")[0]: block.gap for block in split(ANSWER, 1000)}
     assert not gaps["Intro with **bold**"]
     assert gaps["# Heading"]
@@ -80,7 +80,7 @@ def test_open_fence_stays_in_the_tail():
     assert not splitter.in_fence
 
 
-def test_year_at_the_start_of_a_line_is_no_list():
+def test_a_year_at_the_start_of_a_line_is_not_a_list():
     assert [block.text for block in split("born in\n1986. A year\n", 3)] == [
         "born in\n1986. A year"
     ]
@@ -90,7 +90,7 @@ def plain(parts):
     return [part.first.plain + part.content.plain for part in parts if isinstance(part, Line)]
 
 
-def test_lists_hang_behind_their_marks():
+def test_lists_are_indented_behind_their_marks():
     parts = render("- one\n  - two\n\n    more")
     assert plain(parts) == ["• one", "  ◦ two", "    ", "    more"]
     assert parts[1].rest.plain == "    "
@@ -100,7 +100,7 @@ def test_numbers_start_where_the_text_says():
     assert plain(render("9. nine\n10. ten")) == ["9. nine", "10. ten"]
 
 
-def test_code_stands_behind_a_gutter_word_for_word():
+def test_code_is_verbatim_behind_a_gutter():
     parts = render("```python\nif a[0]:\n    b()\n```")
     assert [part.content.plain for part in parts] == ["if a[0]:", "    b()"]
     assert {part.first.plain for part in parts} == {"▏ "}
@@ -122,7 +122,7 @@ def test_html_and_entities_stay_text():
     assert plain(render("<script>x</script> a")) == ["<script>x</script> a"]
 
 
-def test_links_say_where_they_lead():
+def test_links_show_their_target():
     assert plain(render("[docs](https://a.org/b)")) == ["docs (https://a.org/b)"]
     assert plain(render("<https://a.org>")) == ["https://a.org"]
 

@@ -1,4 +1,4 @@
-"""A growing piece takes over what was laid out and drawn, and looks as if drawn anew."""
+"""A growing piece reuses layout and drawn lines, and looks like a new one."""
 
 import pytest
 from rich.style import Style as RichStyle
@@ -30,7 +30,7 @@ def drawn(piece):
 
 
 @pytest.mark.parametrize("lines", [FENCE, TABLE, PROSE], ids=["fence", "table", "prose"])
-def test_a_growing_piece_looks_as_if_drawn_anew(lines):
+def test_a_growing_piece_looks_like_a_new_one(lines):
     growing = piece(lines[:2])
     for end in range(2, len(lines) + 1):
         former, growing = growing, piece(lines[:end])
@@ -57,5 +57,5 @@ def test_rows_that_stay_are_not_drawn_again():
         ("- item", "item", [2, 3, 4, 5]),
     ],
 )
-def test_rendered_characters_know_where_they_were_written(source, shown, offsets):
+def test_rendered_characters_map_to_offsets_in_the_source(source, shown, offsets):
     assert written_at(source, shown) == offsets

@@ -19,7 +19,7 @@ def stacked(*pieces, width=10):
     return stack
 
 
-def test_lines_rows_and_pieces_name_each_other():
+def test_lines_rows_and_pieces_map_to_each_other():
     # Ten cells: "aaaa bbbb cccc" takes two lines.
     stack = stacked(piece("aaaa bbbb cccc\nd"), piece("e", gap=True))
     assert stack.height == 5
@@ -29,7 +29,7 @@ def test_lines_rows_and_pieces_name_each_other():
     assert (stack.first_row(1), stack.index_of_row(1), stack.index_of_row(2)) == (2, 0, 1)
 
 
-def test_replacing_the_end_leaves_the_beginning_as_it_was_laid_out(monkeypatch):
+def test_replacing_the_end_keeps_the_layout_of_the_beginning(monkeypatch):
     first, second = piece("one"), piece("two")
     stack = stacked(first, second)
     measured = []
@@ -40,7 +40,7 @@ def test_replacing_the_end_leaves_the_beginning_as_it_was_laid_out(monkeypatch):
     assert stack.pieces == [first, second, third]
 
 
-def test_what_takes_too_long_is_guessed_and_set_right_later(monkeypatch):
+def test_heights_are_estimated_when_time_runs_out_and_corrected_later(monkeypatch):
     pieces = [piece("aaaa bbbb cccc") for _ in range(50)]
     monkeypatch.setattr(stack_module, "LAYOUT_S", -1.0)
     stack = stacked(*pieces, width=7)
@@ -57,12 +57,12 @@ def test_what_takes_too_long_is_guessed_and_set_right_later(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "places"), [("sea", [(0, 4, 7), (1, 0, 3)]), ("Sea", [(1, 0, 3)]), ("", [])]
 )
-def test_search_heeds_capitals_only_where_they_are_typed(text, places):
+def test_search_is_case_sensitive_only_with_capitals(text, places):
     found = find(text, [piece("the sea\nSea")])
     assert [(match.row, match.start, match.end) for match in found] == places
 
 
-def test_folded_rows_are_made_again_as_they_were():
+def test_folded_rows_are_made_again():
     made = []
 
     def make():

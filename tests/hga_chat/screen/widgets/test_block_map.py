@@ -37,48 +37,7 @@ class MapApp(App):
         ]
 
 
-@pytest.mark.parametrize(
-    ("blocks", "cells"),
-    [
-        # 40 cells wide, at most 8 lines of 20: squares of 4 × 2, 2 × 1, or 1 × ½ cells.
-        (20, 4 * 4),
-        (100, 2 * 2),
-        (500, 1),
-    ],
-)
-async def test_blocks_are_as_large_as_fits_and_cover_the_map_once(blocks, cells):
-    app = MapApp()
-    async with app.run_test(size=(40, 20)) as pilot:
-        block_map = app.map
-        block_map.styles.height = 8 + LEGEND
-        block_map.lay_out([0] * blocks)
-        await pilot.pause()
-        counts = [0] * blocks
-        for row in range(16):
-            for x in range(40):
-                for block in block_map._cells.blocks_at(x, row):
-                    counts[block] += 1
-    # A cell is two half lines high: 4 × 2 cells are 16 half cells, and so on.
-    assert counts == [cells] * blocks
-
-
-async def test_more_blocks_than_cells_share_cells_and_none_is_lost():
-    app = MapApp()
-    async with app.run_test(size=(40, 20)) as pilot:
-        block_map = app.map
-        block_map.styles.height = 8 + LEGEND
-        block_map.lay_out([0] * 1500)
-        await pilot.pause()
-        shown = {
-            block
-            for row in range(16)
-            for x in range(40)
-            for block in block_map._cells.blocks_at(x, row)
-        }
-    assert shown == set(range(1500))
-
-
-async def test_brightness_fades_to_what_was_read_in_all():
+async def test_brightness_fades_to_the_level_of_the_whole_answer():
     app = MapApp()
     async with app.run_test(size=(40, 20)):
         block_map = app.map
@@ -93,7 +52,7 @@ async def test_brightness_fades_to_what_was_read_in_all():
         assert block_map.levels == [0.0] * 3
 
 
-async def test_colours_tell_unread_from_read_and_documents_apart():
+async def test_colours_distinguish_prefilled_blocks_and_documents():
     app = MapApp(lines=1)
     async with app.run_test(size=(4, 3)) as pilot:
         app.map.lay_out([0, 1, 1, 1])
@@ -129,7 +88,7 @@ async def test_blocks_of_sources_stand_out_from_everything_else(across, blocks, 
 
 
 @pytest.mark.parametrize(("is_plain", "source", "always"), [(False, "◆", "="), (True, "@", "=")])
-async def test_signs_mark_sources_and_what_is_always_read(is_plain, source, always):
+async def test_signs_mark_sources_and_the_window(is_plain, source, always):
     app = MapApp(theme=SIXTEEN, is_plain=is_plain)
     async with app.run_test(size=(40, 12)) as pilot:
         app.map.lay_out([0] * 10)
@@ -168,13 +127,13 @@ async def test_a_cell_of_several_blocks_shows_a_source_before_all_else():
         assert app.map.render_line(0).text == "=▓◆▓"
 
 
-def test_bar_runs_from_nothing_to_capacity():
+def test_a_bar_runs_from_empty_to_full():
     assert bar(0.0, 4).plain == "────"
     filled = [bar(share, 4).spans[0] for share in (0.5, 0.001, 1.0, 7.0)]
     assert [span.end - span.start for span in filled] == [2, 1, 4, 4]
     assert bar(0.625, 4).plain == "━━╸─"
 
 
-def test_two_ends_shorten_the_left():
+def test_two_ends_shortens_the_left():
     assert two_ends(Content("left"), Content("right"), 12).plain == "left   right"
     assert two_ends(Content("much too long"), Content("right"), 12).plain == "much … right"
