@@ -24,7 +24,7 @@ _EXCERPT_CHARS = 72
 def ask(
     *,
     paths: OptionalPaths = None,
-    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
     settings: Settings,
     session: Annotated[
         str | None,

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from hga_chat.models import ListedModel
 
 app = typer.Typer(help="List, download and verify models.", rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(metavar="MODEL")]
+Name = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Name of a model in 'hga-chat models list'.")
+]
 
 
 @app.command("list")
