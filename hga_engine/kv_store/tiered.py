@@ -1,4 +1,4 @@
-"""The K/V store: resident pages, and on disk what exceeds the host budget."""
+"""The K/V store of host memory and disk: pages beyond the host budget are on disk."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,28 +16,26 @@ from hga_engine.kv_store.restore import Checksums, PageReader
 from hga_engine.kv_store.store import TierUsage
 from hga_kernels import empty_on_huge_pages, pin
 
-_CPU = torch.device("cpu")
-
 
 class TieredKVStore:
     """`KVStore` of a host tier and, under a host budget, a disk tier.
 
-    Who owns what: the host tier owns the resident copy of a page, the disk tier the other one. A
-    page of a closed group never changes, so its copy on disk stays good and is written once, when
-    it first leaves. The page of the open group is always resident and never on disk.
+    Copies: the host tier owns the resident copy of a page, the disk tier the copy on disk. A page
+    of a closed group never changes, so it is written to disk once, when it is first evicted. Pages
+    of the open group are always resident and never on disk.
 
-    Who evicts: `Residency`, when pages are added or fetched. Each layer has an equal share of the
-    budget, at least one page a KV head.
+    Eviction: `Residency` evicts pages when others are added or fetched. Each layer has an equal
+    share of the budget, at least one page per KV head.
 
-    When it is safe: slots and `pool` are valid until the next call that may move pages (`append`,
-    `fetch`, `open_layer`, `close_layer`, `truncate`), of any layer when there is a budget, but
-    for the open layer. All calls come from one thread. After a `KVStoreError` the store is
-    consistent: `append` has added nothing, `truncate` may have cut only some layers and is to be
-    called again.
+    Validity: slots and `pool` are valid until the next call that may move pages (`append`,
+    `fetch`, `open_layer`, `close_layer`, `truncate`); with a budget this holds for calls on any
+    layer, except for pages of the open layer. All calls come from one thread. After a
+    `KVStoreError` the store is consistent: `append` has added nothing; `truncate` may have cut only
+    some layers and must be called again.
 
-    Without a budget nothing ever moves: slot = head * max_groups + group, and fetching is
-    arithmetic. The VRAM tier (`DeviceKVStore`) stands on such a store in pinned memory: it writes
-    pages by itself and says with `grow` how many there are.
+    Without a budget pages never move: slot = head * max_groups + group, and fetching is
+    arithmetic. The VRAM tier (`DeviceKVStore`) is built on such a store in pinned memory: it writes
+    pages itself and reports their number with `grow`.
     """
 
     def __init__(
@@ -46,22 +44,20 @@ class TieredKVStore:
         router: Routing,
         cache: CacheConfig,
         dtype: torch.dtype,
-        device: torch.device = _CPU,
         is_pinned: bool = False,
     ) -> None:
         """Make an empty store.
 
         Args:
             model: geometry of the model.
-            router: size of a group, and the sinks.
+            router: sizes of groups and sinks.
             cache: context, host budget and folder of the disk tier.
-            dtype: of the stored K/V.
-            device: where the resident pages are.
-            is_pinned: whether a GPU shall read and write them where they are; there is no budget
-                then.
+            dtype: type of K/V.
+            is_pinned: whether to pin all pages, so that a GPU can read and write them in place;
+                requires a store without a budget.
 
         Raises:
-            MemoryError: they cannot be pinned.
+            MemoryError: the pages cannot be pinned.
             KVStoreError: the file of the disk tier cannot be created.
         """
         self._group_size = router.group_size
@@ -70,7 +66,7 @@ class TieredKVStore:
         self._kv_heads = model.num_kv_heads
         self._max_groups = -(-cache.context // router.group_size)
         space = self._space = PageSpace(model.num_layers, self._kv_heads, self._max_groups)
-        page = torch.empty(2, router.group_size, model.head_dim, dtype=dtype, device=device)
+        page = torch.empty(2, router.group_size, model.head_dim, dtype=dtype)
         page_bytes = page.numel() * page.element_size()
         share = space.pages_per_layer
         if cache.host_budget_bytes is not None:
@@ -83,14 +79,14 @@ class TieredKVStore:
             if path is None:
                 self._disk.open()
         self.pinned: torch.Tensor | None = None
-        """[layers, slots, 2, group_size, head_dim]: the pools of all layers, if they are pinned."""
+        """Pools of all layers, [layers, slots, 2, group_size, head_dim], if they are pinned."""
         if is_pinned:
             shape = (model.num_layers, space.pages_per_layer, *page.shape)
             self.pinned = empty_on_huge_pages(shape, dtype)
             pin(self.pinned, self)
         lengths = self._lengths = [0] * model.num_layers
 
-        # Not a method: the store has to go as soon as nobody uses it, pinned as it may be.
+        # A closure, not a method: no reference cycle may keep pinned memory alive.
         def open_pages(layer: int) -> PageNumbers:
             group, tokens = divmod(lengths[layer], router.group_size)
             return space.of_groups(group, group + (tokens > 0))
@@ -99,15 +95,15 @@ class TieredKVStore:
         self._residency = Residency(space, page, share, self._disk, open_pages, self.pinned)
         self._layers = self._residency.layers
         self._head_start = np.arange(self._kv_heads)[:, None] * self._max_groups
-        self._slot_start = torch.from_numpy(self._head_start).to(device, torch.int32)
+        self._slot_start = torch.from_numpy(self._head_start).to(torch.int32)
         self._hits = 0
         self._misses = 0
 
     def open_layer(self, layer: int) -> None:
-        """Make and keep all pages of ``layer`` resident until ``close_layer``.
+        """Make all pages of ``layer`` resident until ``close_layer``.
 
         Raises:
-            RuntimeError: a layer is open.
+            RuntimeError: a layer is already open.
             KVStoreError: a page cannot be read back.
         """
         if self._residency.open is not None:
@@ -116,11 +112,12 @@ class TieredKVStore:
         self._residency.hold_all(layer, self._space.of_groups(0, groups))
 
     def close_layer(self, layer: int) -> None:
-        """Let pages of ``layer`` beyond the budget go to disk; sinks and the newest stay.
+        """Move pages of ``layer`` beyond the budget to disk; sinks and the newest stay resident.
 
         Raises:
             RuntimeError: ``layer`` is not open.
-            KVStoreError: the disk tier could not be written. The layer is closed; its pages stay.
+            KVStoreError: the disk tier could not be written. The layer is closed, and its pages
+                stay resident.
         """
         if self._residency.open != layer:
             raise RuntimeError(f"layer {layer} is not open")
@@ -143,7 +140,7 @@ class TieredKVStore:
             raise ContextFullError(tokens, before, self.context)
         group, place = divmod(before, self._group_size)
         if place and place + tokens <= self._group_size and not self.spills:
-            # Most tokens of an answer: their page is there.
+            # The fast path for most tokens of an answer: their page exists.
             self._layers[layer].write(group, place, keys[None], values[None])
             self._lengths[layer] += tokens
             return
@@ -156,21 +153,20 @@ class TieredKVStore:
             raise
 
     def fetch(self, layer: int, groups: torch.Tensor, counted: bool = True) -> torch.Tensor:
-        """Make pages resident and say where they are.
+        """Make pages resident and return their slots.
 
-        A place counts as a miss when its page has to be read from disk, else as a hit.
+        A page that has to be read from disk counts as a miss, any other as a hit.
 
         Args:
             layer: layer number.
-            groups: [..., kv_heads, n] int32 group numbers below the layer's length; -1 marks an
-                empty place.
-            counted: whether these are hits and misses.
+            groups: [..., kv_heads, n] int32 group numbers below the layer's length; -1 for none.
+            counted: whether to count hits and misses.
 
         Returns:
             [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1.
 
         Raises:
-            IndexError: under a budget, a group that the layer does not hold.
+            IndexError: the layer does not hold a group; checked only with a budget.
             KVStoreError: a page is damaged, or the disk tier could not be read or written.
         """
         if not self._residency.moves(layer):
@@ -180,7 +176,7 @@ class TieredKVStore:
             return torch.where(empty, groups, groups + self._slot_start)
         self._residency.return_to_share(unless=layer)
         resident = self._layers[layer]
-        numbers = groups.cpu().numpy()
+        numbers = groups.numpy()
         pages = numbers + self._head_start
         wanted = pages[numbers >= 0]
         missing = np.unique(wanted[resident.table[wanted] < 0])
@@ -193,19 +189,19 @@ class TieredKVStore:
             self._misses += len(missing)
             self._hits += len(wanted) - len(missing)
         slots = np.where(numbers < 0, -1, resident.table[pages])
-        return torch.from_numpy(slots).to(groups.device, torch.int32)
+        return torch.from_numpy(slots).to(torch.int32)
 
     def pool(self, layer: int) -> torch.Tensor:
-        """[slots, 2, group_size, head_dim]: the pages of ``layer`` that are resident.
+        """Return the resident pages of ``layer``, [slots, 2, group_size, head_dim].
 
-        Another tensor after a call that moved pages; ask again after each ``fetch``.
+        Calls that move pages may replace the tensor: get it again after each ``fetch``.
         """
         return self._layers[layer].pool
 
     def keys(self, layer: int, start: int, end: int) -> torch.Tensor:
-        """[kv_heads, end - start, head_dim]: keys of a token range, after RoPE.
+        """Return keys of a token range after RoPE, [kv_heads, end - start, head_dim].
 
-        Pages on disk are read and stay there.
+        Pages on disk are read without becoming resident.
 
         Raises:
             IndexError: the layer does not hold the range.
@@ -222,25 +218,24 @@ class TieredKVStore:
             pages = self._space.of_groups(first, last)
             slots = resident.table[pages]
             found = pool.new_empty(len(pages), *pool.shape[2:])
-            here = torch.from_numpy(slots >= 0)
-            found[here] = pool[torch.from_numpy(slots[slots >= 0]), 0]
+            found[torch.from_numpy(slots >= 0)] = pool[torch.from_numpy(slots[slots >= 0]), 0]
             absent = np.flatnonzero(slots < 0)
             for part, contents in self._residency.read(layer, pages[absent]):
-                found[torch.from_numpy(absent[part])] = contents[:, 0].to(pool.device)
+                found[torch.from_numpy(absent[part])] = contents[:, 0]
         found = found.reshape(self._kv_heads, -1, found.shape[-1])
         skipped = first * self._group_size
         return found[:, start - skipped : end - skipped]
 
     def length(self, layer: int) -> int:
-        """Tokens that ``layer`` holds."""
+        """Number of tokens that ``layer`` holds."""
         return self._lengths[layer]
 
     def truncate(self, tokens: int) -> None:
-        """Drop everything from position ``tokens`` on, in every layer.
+        """Drop everything from position ``tokens`` on in every layer.
 
         Raises:
-            KVStoreError: the page that is open again cannot be read back; its layer then ends
-                before that group.
+            KVStoreError: the page of the group that becomes open cannot be read from disk; its
+                layer then ends before that group.
         """
         if tokens < 0:
             raise ValueError("tokens must be 0 or more")
@@ -248,11 +243,13 @@ class TieredKVStore:
             self._cut(layer, tokens)
 
     def grow(self, layer: int, tokens: int) -> None:
-        """Count tokens that somebody else has written to the pool of ``layer``.
+        """Set the length of ``layer`` after tokens were written to its pool from outside.
+
+        Requires a store without a budget, in which every page has a slot.
 
         Args:
-            layer: layer number; every page has a slot, so the store has no budget.
-            tokens: that the layer holds from now on.
+            layer: layer number.
+            tokens: new length of the layer.
         """
         size = self._group_size
         first, last = -(-self._lengths[layer] // size), -(-tokens // size)
@@ -261,10 +258,10 @@ class TieredKVStore:
         self._lengths[layer] = tokens
 
     def write_closed(self) -> None:
-        """Write the pages of full groups that the disk tier does not hold; none of them moves.
+        """Write the pages of full groups that the disk tier does not hold; no page is evicted.
 
         Raises:
-            KVStoreError: the disk is full or failed; to be called again.
+            KVStoreError: the disk is full or failed; the call can be repeated.
         """
         if self._disk is None:
             return
@@ -275,14 +272,20 @@ class TieredKVStore:
         self._disk.flush()
 
     def closed_checksums(self) -> Checksums:
-        """[layers, kv_heads, groups]: CRC-32 of the pages of full groups, all on disk."""
+        """Return the CRC-32 of all pages of full groups, [layers, kv_heads, groups].
+
+        All of them must be on disk.
+        """
         assert self._disk is not None
         pages = self._space.of_groups(0, self._lengths[0] // self._group_size)
         starts = np.arange(len(self._layers))[:, None] * self._space.pages_per_layer
         return self._disk.checksums(starts + pages).reshape(len(starts), self._kv_heads, -1)
 
     def open_pages(self) -> npt.NDArray[np.uint8]:
-        """[layers, kv_heads, page bytes]: pages of the group that is not full; [0, …] if none."""
+        """Return the pages of the open group, [layers, kv_heads, page bytes].
+
+        The first dimension is 0 if every group is full.
+        """
         pages = [
             resident.contents(self._open_pages(layer))
             for layer, resident in enumerate(self._layers)
@@ -293,16 +296,16 @@ class TieredKVStore:
     def resume(
         self, tokens: int, checksums: Checksums, open_pages: npt.NDArray[np.uint8]
     ) -> list[Callable[[], None]]:
-        """Fill an empty store with what a saved file holds.
+        """Fill an empty store from a saved file.
 
         Args:
-            tokens: in every layer.
-            checksums: [layers, kv_heads, groups], of the pages of full groups.
-            open_pages: [layers, kv_heads, page bytes], of the group that is not full.
+            tokens: length of every layer.
+            checksums: [layers, kv_heads, groups] CRC-32 of the pages of full groups.
+            open_pages: [layers, kv_heads, page bytes] pages of the open group.
 
         Returns:
-            Work that reads and checks the pages, to be done on any threads before K/V is used; it
-            raises ``SavedStateError``.
+            Tasks that read and check the pages. They may run on any threads, must end before K/V is
+            used, and raise ``SavedStateError``.
         """
         assert self._disk is not None
         assert self._disk.path is not None
@@ -323,25 +326,24 @@ class TieredKVStore:
         pools = None if self.spills else [layer.bytes_by_head() for layer in self._layers]
         page_bytes = self._residency.page_bytes
         reader = PageReader(self._disk.path, self._space, page_bytes, checksums, pools)
-        copies = zip(pools or (), open_pages, strict=False)  # none where no group is open
-        work = [partial(np.copyto, pool[:, closed], pages) for pool, pages in copies]
-        return [*work, *reader.tasks()]
+        copies = zip(pools or (), open_pages, strict=False)  # none if no group is open
+        tasks = [partial(np.copyto, pool[:, closed], pages) for pool, pages in copies]
+        return [*tasks, *reader.tasks()]
 
     @property
     def spills(self) -> bool:
-        """Whether pages leave host memory for the disk as the session grows."""
+        """Whether a full session has pages beyond the host budget."""
         return self._residency.spills
 
     def usage(self) -> TierUsage:
-        """Bytes per tier now, in whole pages. A page with copies in two tiers counts in both."""
+        """Return the current bytes per tier; a page with copies in two tiers counts in both."""
         held = self._residency
         resident = sum(layer.num_resident for layer in self._layers) * held.page_bytes
         capacity = len(self._layers) * held.share * held.page_bytes
-        on_host = self._slot_start.device.type == "cpu"
         return TierUsage(
-            device_bytes=0 if on_host else resident,
-            host_bytes=resident if on_host else 0,
-            host_capacity_bytes=capacity if on_host else 0,
+            device_bytes=0,
+            host_bytes=resident,
+            host_capacity_bytes=capacity,
             disk_bytes=self._disk.bytes if self._disk else 0,
             disk_capacity_bytes=self._disk.capacity_bytes if self._disk else 0,
             page_hits=self._hits,
@@ -350,14 +352,14 @@ class TieredKVStore:
         )
 
     def close(self) -> None:
-        """Give memory and files back. May be called twice."""
+        """Release memory and files. Closing twice is harmless."""
         self._layers.clear()
         self._lengths.clear()
         if self._disk is not None:
             self._disk.close()
 
     def _append_part(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> int:
-        """Append as many of the tokens as there are slots for; returns how many."""
+        """Append as many of the tokens as there are slots for; return their number."""
         size, length = self._group_size, self._lengths[layer]
         resident = self._layers[layer]
         if self._residency.open != layer:
@@ -366,7 +368,7 @@ class TieredKVStore:
         end = min(length + len(keys), (first + resident.slots // self._kv_heads) * size)
         self._residency.add(layer, self._space.of_groups(-(-length // size), -(-end // size)))
 
-        # The rest of the open group, then full groups, then the beginning of a new one.
+        # The rest of the open group, then full groups, then the start of a new one.
         bounds = sorted({length, min(-(-length // size) * size, end), end // size * size, end})
         for start, stop in pairwise(bounds):
             if start < length:
@@ -380,7 +382,7 @@ class TieredKVStore:
         return end - length
 
     def _cut(self, layer: int, tokens: int) -> None:
-        """Drop the tokens of one layer from position ``tokens`` on."""
+        """Drop the tokens from position ``tokens`` on in one layer."""
         length, size = self._lengths[layer], self._group_size
         if tokens >= length:
             return
