@@ -9,7 +9,7 @@ from hga_engine.config import DeviceName, EngineConfig, ModelConfig, resolve
 from hga_engine.engine import Engine
 from hga_engine.errors import HostBudgetError, NoGpuError, SavedStateError, WeightMemoryError
 from hga_engine.memory import ledger, probes
-from hga_engine.memory.device_plan import plan_device
+from hga_engine.memory.device_plan import DeviceUse, plan_device
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.load import load_model, read_model_config, weights_dtype
 from hga_engine.model.synthetic import Topics, synthetic_weights
@@ -133,9 +133,8 @@ def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto
         free, total = torch.cuda.mem_get_info(chosen)
         table = 0 if model.tie_embeddings else model.vocab_size * model.hidden_size * 2
         on_device, weights = _weights_bytes(files) - table, table
-        device_bytes = plan_device(
-            model, session, on_device, total - free, total, torch.bfloat16
-        ).total
+        use = DeviceUse(total, weights=on_device, other=total - free)
+        device_bytes = plan_device(model, session, use, torch.bfloat16).total
     plan = ledger.predict(model, weights, session, torch.bfloat16, chosen.type)
     free_disk = probes.available_disk_bytes(config.cache)
     ledger.check(plan, probes.available_memory_bytes(), free_disk)

@@ -9,7 +9,7 @@ from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import SessionConfig
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
-from hga_engine.memory.device_plan import DevicePlan, plan_device
+from hga_engine.memory.device_plan import DevicePlan, DeviceUse, plan_device
 from hga_engine.memory.probes import device_memory, is_gpu
 from hga_engine.model.types import ModelWeights
 
@@ -82,12 +82,6 @@ def plan_session(weights: ModelWeights, config: SessionConfig, dtype: torch.dtyp
     """
     torch.cuda.empty_cache()
     device = weights.final_norm.device
-    now, weights_bytes = device_memory(device), weights.device_bytes()
-    return plan_device(
-        weights.config,
-        config,
-        weights_bytes,
-        now.used_bytes - weights_bytes,
-        now.total_bytes,
-        dtype,
-    )
+    now, held = device_memory(device), weights.device_bytes()
+    use = DeviceUse(now.total_bytes, weights=held, other=now.used_bytes - held)
+    return plan_device(weights.config, config, use, dtype)

@@ -1,1 +1,1 @@
-"""What memory there is, what a session will take, and what it takes."""
+"""Memory of a session: prediction, measurement and figures."""

@@ -1,4 +1,4 @@
-"""Memory of a GPU: what a session will take of it, and what is in use."""
+"""Plan how a session divides the memory of a GPU."""
 
 from dataclasses import dataclass, fields
 
@@ -6,58 +6,67 @@ import torch
 
 from hga_engine.config import ModelConfig, SessionConfig
 from hga_engine.errors import GpuMemoryError
+from hga_engine.memory.ledger import index_bytes
 from hga_kernels import SELECTION_BYTES, STRATA, min_cache_slots
 
 _MIB = 2**20
 _FRAGMENTS = 96 * _MIB
-"""What torch's allocator holds beyond what is asked of it, and a captured graph."""
+"""Memory that torch's allocator holds beyond what is requested, and that of a captured graph."""
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    """Bytes of a GPU's memory when a session is planned."""
+
+    total: int
+    """All memory of the GPU."""
+    weights: int
+    """The model's weights on the GPU."""
+    other: int
+    """In use besides the weights, as the driver counts: the CUDA context and other programs."""
 
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """Bytes of GPU memory that a session takes, by purpose."""
+    """Planned bytes of GPU memory by purpose."""
 
     driver: int
-    """In use before anything of ours: the CUDA context, and other programs."""
+    """In use besides the weights: the CUDA context and other programs."""
     weights: int
     index: int
     layer_pools: int
-    """K/V of the layer that is being computed and of the next one."""
+    """K/V of the layer in use and of the next one."""
     window: int
     """Sinks and open chunk of all layers, for decoding."""
     page_cache: int
     workspace: int
     cached_pages: int
-    """Places of the page cache per layer and KV head."""
+    """Slots of the page cache per layer and KV head; the only number that is not in bytes."""
 
     @property
     def total(self) -> int:
-        """Bytes in all, as the driver will count them."""
+        """Bytes in all, as the driver counts them."""
         return sum(getattr(self, part.name) for part in fields(self)[:-1])
 
 
 def plan_device(
     model: ModelConfig,
     config: SessionConfig,
-    weights_bytes: int,
-    driver_bytes: int,
-    total_bytes: int,
+    use: DeviceUse,
     dtype: torch.dtype,
 ) -> DevicePlan:
-    """Divide the memory of a GPU; the page cache takes what the rest leaves.
+    """Divide the memory of a GPU; the page cache takes what the other purposes leave.
 
-    The workspace is the hidden states of a whole context, as far as they do not find room in the
-    page cache while a text is read, and what one slice takes: hidden states three times, queries,
-    keys and values before and after RoPE, attention's output, the experts' (or the MLP's)
-    intermediate and output rows, and the scores of the groups that are chosen from.
+    The workspace holds the hidden states of a whole context, unless they fit in the page cache
+    during prefill, and the memory of one slice: hidden states three times, queries, keys and values
+    before and after RoPE, the output of attention, the intermediate and output rows of the experts
+    (or the MLP), and the scores of the groups to select from.
 
     Args:
-        model: geometry.
-        config: context, routing, slice size and the limit.
-        weights_bytes: on the device.
-        driver_bytes: in use without them.
-        total_bytes: memory of the device.
-        dtype: of K/V and hidden states.
+        model: geometry of the model.
+        config: context, routing, slice size and memory limit.
+        use: memory of the GPU, and what is in use.
+        dtype: type of K/V and hidden states.
 
     Raises:
         GpuMemoryError: the session does not fit.
@@ -66,46 +75,42 @@ def plan_device(
     groups = -(-context // router.group_size)
     chunks = -(-context // router.chunk_size)
     per_chunk = router.chunk_size // router.group_size
-    # Every group has a place, of strata as large as the largest.
+    # A slot for every group, with all strata as large as the largest.
     most_pages = -(-chunks // STRATA) * STRATA * per_chunk
     least_pages = min(min_cache_slots(router.decode_budget, per_chunk), most_pages)
     heads = model.num_layers * model.num_kv_heads
-    row = model.head_dim * dtype.itemsize
-    page = 2 * router.group_size * row
-    index = 0
-    if router.kind == "hga":
-        index = heads * chunks * (row + router.chunk_size * (model.head_dim // 4 + 2))
-    elif router.kind == "paper":
-        index = heads * chunks * row * (1 + router.chunk_size // router.paper_group_size)
+    page = 2 * router.group_size * model.head_dim * dtype.itemsize
+    index = index_bytes(model, router, context, dtype)
     pools = 2 * model.num_kv_heads * groups * page
-    always = router.window_tokens // router.group_size
-    window = heads * (always * page + groups * 4)
+    window_pages = router.window_tokens // router.group_size
+    window = heads * (window_pages * page + groups * 4)
     workspace = _workspace(model, config, dtype) + _FRAGMENTS
-    limit = min(total_bytes, config.cache.device_limit_bytes or total_bytes)
-    left = limit - driver_bytes - weights_bytes - index - pools - window - workspace
+    limit = min(use.total, config.cache.device_limit_bytes or use.total)
+    left = limit - use.other - use.weights - index - pools - window - workspace
     hidden = context * model.hidden_size * dtype.itemsize
-    # A page, its owner and its stamp.
-    pages = min(left // (heads * (page + 8)), most_pages)
-    if (pages + always) * heads * page < hidden:
+    # One cached page of every head, with its owner and its stamp.
+    slot = heads * (page + 8)
+    pages = min(left // slot, most_pages)
+    if (pages + window_pages) * heads * page < hidden:
         left, workspace = left - hidden, workspace + hidden
-        pages = min(left // (heads * (page + 8)), most_pages)
+        pages = min(left // slot, most_pages)
     if pages < least_pages:
-        needed = limit - left + least_pages * heads * (page + 8)
+        needed = limit - left + least_pages * slot
         parts = {
-            "weights": weights_bytes,
+            "weights": use.weights,
             "index": index,
             "K/V": pools + window,
             "workspace": workspace,
-            "in use before": driver_bytes,
+            "other use": use.other,
         }
         raise GpuMemoryError(parts, needed, limit, context)
     return DevicePlan(
-        driver=driver_bytes,
-        weights=weights_bytes,
+        driver=use.other,
+        weights=use.weights,
         index=index,
         layer_pools=pools,
         window=window,
-        page_cache=pages * heads * (page + 8),
+        page_cache=pages * slot,
         workspace=workspace,
         cached_pages=pages,
     )
@@ -123,9 +128,9 @@ def _workspace(model: ModelConfig, config: SessionConfig, dtype: torch.dtype) ->
         mlp = 3 * model.intermediate_size
     elements = tokens * (3 * model.hidden_size + heads + attended + mlp)
     angles = context * model.head_dim * 4
-    # Selection takes as many blocks at a time as its workspace has room for, but keeps all masses.
-    masses = 4 * (
+    # Selection takes the query blocks in batches that fit its workspace, but keeps all scores.
+    scores = 4 * (
         tokens // router.prefill_block * model.num_kv_heads * context // router.prefill_group_size
     )
-    selection = masses + SELECTION_BYTES
+    selection = scores + SELECTION_BYTES
     return elements * dtype.itemsize + angles + selection + 4 * model.vocab_size

@@ -1,4 +1,4 @@
-"""Where a session's memory is, put together from its parts."""
+"""Current memory figures of a session, from its stores and from probes."""
 
 from dataclasses import dataclass
 
@@ -23,20 +23,20 @@ class MemoryFigures:
     kv_host_capacity_bytes: int
     kv_disk_capacity_bytes: int
     device_used_bytes: int = 0
-    """Of the GPU, as its driver counts it, by all programs."""
+    """GPU memory in use by all programs, as the driver counts it."""
     device_total_bytes: int = 0
     device_reserved_bytes: int = 0
-    """Of the GPU, by torch's allocator."""
+    """GPU memory that torch's allocator holds."""
     device_allocated_bytes: int = 0
-    """Of those, in use."""
+    """GPU memory that torch's allocator has handed out."""
     device_planned_bytes: int = 0
-    """What was predicted before anything was allocated."""
+    """GPU memory predicted before anything was allocated."""
     page_hits: int = 0
-    """Pages that were at hand when they were wanted: in the GPU's memory, else in the host's."""
+    """Fetched pages that were resident: in GPU memory or, without a GPU, in host memory."""
     page_misses: int = 0
-    """Pages that had to come from the tier below: over PCIe, else from disk."""
+    """Fetched pages that came from the tier below: over PCIe or, without a GPU, from disk."""
     page_bytes: int = 0
-    """Of one page."""
+    """Bytes of one page."""
 
 
 def memory_figures(
@@ -46,14 +46,14 @@ def memory_figures(
     usage: TierUsage,
     device: DeviceMemory,
 ) -> MemoryFigures:
-    """Figures of the session and of this process, now.
+    """Collect the current figures of a session and of this process.
 
     Args:
-        weights_bytes: of the model.
-        index_bytes: of what the router scores against.
-        planned_bytes: predicted for the GPU; 0 where there is none.
-        usage: of the K/V store.
-        device: of the GPU, zeros where there is none.
+        weights_bytes: bytes of the model's weights.
+        index_bytes: bytes of the routing index.
+        planned_bytes: GPU memory predicted for the session; 0 without a GPU.
+        usage: bytes per tier of the K/V store.
+        device: memory of the GPU; zeros without one.
     """
     return MemoryFigures(
         weights_bytes=weights_bytes,

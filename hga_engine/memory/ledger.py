@@ -1,34 +1,34 @@
-"""The memory ledger: what a session will take, before anything is allocated, and what there is."""
+"""The memory ledger: predict what a session takes before anything is allocated."""
 
 from dataclasses import dataclass
 
 import torch
 
-from hga_engine.config import ModelConfig, SessionConfig
+from hga_engine.config import ModelConfig, Routing, SessionConfig
 from hga_engine.errors import DiskSpaceError, HostMemoryError
+from hga_kernels.weights import FP8_BLOCK
 
 _MIB = 2**20
-_FP8_BLOCK = 128
 _MOVED_AT_A_TIME = 2 * 8 * _MIB
 _PAGE_RECORD = 20
-"""Bytes kept of each page beside it, at most: its slot, when it was used, its checksum."""
+"""Most bytes that the stores keep about a page: its slot, last use and checksum."""
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Bytes that a session with a full context takes, by purpose."""
+    """Predicted bytes of a session with a full context, by purpose."""
 
     weights: int
     index: int
     kv_host: int
     kv_disk: int
-    """At most: pages stay on disk when they are read back."""
+    """Upper bound: pages stay on disk when they are read back."""
     workspace: int
     context: int
-    """Tokens the figures are for."""
+    """Tokens of the full context."""
     kv_saved: int = 0
-    """K/V on disk when the session is saved, in the same file as ``kv_disk``. Not required to
-    fit: where it does not, saving fails and the session goes on."""
+    """K/V on disk when the session is saved, in the same file as ``kv_disk``. It need not fit: if
+    it does not, saving fails and the session continues."""
 
     @property
     def total_host(self) -> int:
@@ -37,18 +37,18 @@ class Ledger:
 
 
 def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
-    """Bytes of a model's weights by its geometry.
+    """Return the bytes of a model's weights.
 
     Args:
-        model: the geometry.
-        dtype: of the linear weights. An FP8 type brings a float32 scale per 128 x 128 block;
+        model: geometry of the model.
+        dtype: type of the linear weights. FP8 adds a float32 scale per 128 x 128 block;
             embeddings, output head, norms and expert gates are then bfloat16.
     """
     is_fp8 = dtype.itemsize == 1
     other = 2 if is_fp8 else dtype.itemsize
 
     def linear(rows: int, columns: int) -> int:
-        scales = -(-rows // _FP8_BLOCK) * -(-columns // _FP8_BLOCK) * 4 if is_fp8 else 0
+        scales = -(-rows // FP8_BLOCK) * -(-columns // FP8_BLOCK) * 4 if is_fp8 else 0
         return rows * columns * dtype.itemsize + scales
 
     def mlp(width: int) -> int:
@@ -69,6 +69,23 @@ def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
     return total + (tables * model.vocab_size + 1) * hidden * other
 
 
+def index_bytes(model: ModelConfig, routing: Routing, context: int, dtype: torch.dtype) -> int:
+    """Return the bytes of the routing index of a full context.
+
+    Per layer and KV head: with the router ``hga`` a summary of ``head_dim`` elements per chunk, and
+    ``head_dim / 4`` bytes of codes and a 2-byte scale per token; with ``paper`` a summary per chunk
+    and one per group; nothing with ``dense``.
+    """
+    summary = model.head_dim * dtype.itemsize
+    if routing.kind == "hga":
+        chunk = summary + routing.chunk_size * (model.head_dim // 4 + 2)
+    elif routing.kind == "paper":
+        chunk = summary * (1 + routing.chunk_size // routing.paper_group_size)
+    else:
+        chunk = 0
+    return model.num_layers * model.num_kv_heads * -(-context // routing.chunk_size) * chunk
+
+
 def predict(
     model: ModelConfig,
     weights: int,
@@ -76,52 +93,40 @@ def predict(
     dtype: torch.dtype,
     device_type: str = "cpu",
 ) -> Ledger:
-    """Predict what a session with a full context takes of the host's memory, and of the disk.
+    """Predict the host memory and disk space of a session with a full context.
 
-    K/V: ``2 * layers * kv_heads * head_dim`` elements a token, in whole groups.
+    K/V takes ``2 * layers * kv_heads * head_dim`` elements per token, in whole groups.
 
-    Index, per layer and KV head: a summary of ``head_dim`` elements a chunk; with the router
-    ``hga`` also ``head_dim / 4`` bytes of codes and a 2-byte scale a token; with ``paper`` a
-    summary a group. None for ``dense``.
-
-    Workspace: the hidden states of a whole context; a slice's activations in float32 (three times
-    the hidden size, queries, keys, values and attention's output, and the MLP's three
-    intermediates, or those of all chosen experts); the scores of one block of queries over the
-    context and its K/V, in float32; logits twice; under a host budget one whole layer of K/V,
-    which is resident while it is open, and the pages in transit.
+    The workspace holds the hidden states of a whole context; a slice's activations in float32
+    (three times the hidden size, queries, keys, values and the output of attention, and the three
+    intermediates of the MLP or of all chosen experts); scores and K/V of one query block in
+    float32; logits twice; and, with a host budget, one whole layer of K/V, which is resident while
+    it is open, and the pages in transit.
 
     Args:
-        model: geometry.
+        model: geometry of the model.
         weights: bytes of the weights in host memory.
-        config: context, slice, router and host budget.
-        dtype: of K/V and hidden states.
-        device_type: what computes; of a GPU's memory `plan_device` tells.
+        config: context, slice, routing and host budget.
+        dtype: type of K/V and hidden states.
+        device_type: "cpu" or "cuda"; `plan_device` predicts the memory of a GPU.
     """
     router, context = config.routing, config.cache.context
     groups = -(-context // router.group_size)
-    chunks = -(-context // router.chunk_size)
-    places = model.num_layers * model.num_kv_heads
-    summary = model.head_dim * dtype.itemsize
-    kv_layer = 2 * model.num_kv_heads * groups * router.group_size * summary
+    heads = model.num_layers * model.num_kv_heads
+    page = 2 * router.group_size * model.head_dim * dtype.itemsize
+    kv_layer = model.num_kv_heads * groups * page
     kv = model.num_layers * kv_layer
-
-    index = 0
-    if router.kind == "hga":
-        token_entries = router.chunk_size * (model.head_dim // 4 + 2)
-        index = places * chunks * (summary + token_entries)
-    elif router.kind == "paper":
-        index = places * chunks * summary * (1 + router.chunk_size // router.paper_group_size)
 
     budget = config.cache.host_budget_bytes
     spills = budget is not None and budget < kv
-    smallest = places * 2 * router.group_size * summary
-    kv_host = min(kv, max(budget, smallest)) if budget is not None else kv
+    kv_host = min(kv, max(budget, heads * page)) if budget is not None else kv
 
-    workspace = context * model.hidden_size * dtype.itemsize + places * groups * _PAGE_RECORD
+    workspace = context * model.hidden_size * dtype.itemsize + heads * groups * _PAGE_RECORD
     workspace += 4 * (_slice_elements(model, config) + _block_elements(model, config))
     workspace += 4 * 2 * model.vocab_size
     if spills:
         workspace += kv_layer + _MOVED_AT_A_TIME
+    index = index_bytes(model, router, context, dtype)
     if device_type != "cpu":
         index, workspace = 0, _MOVED_AT_A_TIME
     kv_saved = kv if config.cache.saved_dir is not None else 0
@@ -133,7 +138,7 @@ def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> No
 
     Args:
         ledger: the prediction.
-        available_host_bytes: host memory that can be had, weights included.
+        available_host_bytes: host memory that the session may take, weights included.
         free_disk_bytes: free space where the disk tier lives.
 
     Raises:
@@ -147,7 +152,7 @@ def check(ledger: Ledger, available_host_bytes: int, free_disk_bytes: int) -> No
 
 
 def _slice_elements(model: ModelConfig, config: SessionConfig) -> int:
-    """Elements of one slice's activations."""
+    """Count the elements of one slice's activations."""
     heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
     expert = 3 * model.expert_intermediate_size + model.hidden_size
     mlp = max(3 * model.intermediate_size, model.experts_per_token * expert)
@@ -156,7 +161,7 @@ def _slice_elements(model: ModelConfig, config: SessionConfig) -> int:
 
 
 def _block_elements(model: ModelConfig, config: SessionConfig) -> int:
-    """Elements of the scores and the gathered K/V of one block of queries."""
+    """Count the elements of the scores and the gathered K/V of one query block."""
     router, context = config.routing, config.cache.context
     attended = min(
         router.window_tokens + router.prefill_budget * router.prefill_group_size, context

@@ -1,4 +1,4 @@
-"""What memory and disk there are: of this process, this machine and its GPU."""
+"""Measure memory and disk space of this process, this machine and its GPU."""
 
 import os
 import resource
@@ -13,13 +13,11 @@ import torch
 from hga_engine.config import PAGES, CacheConfig
 
 _CGROUPS = Path("/sys/fs/cgroup")
-
-
 _PROC = Path("/proc")
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is resident now; its peak where the system does not tell."""
+    """Return the resident memory of this process, or its peak if the system reports only that."""
     try:
         pages = int((_PROC / "self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -28,19 +26,19 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory of this process that was ever resident."""
+    """Return the peak resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def total_memory_bytes() -> int:
-    """Memory of this machine, or of the control group (v2) this process is limited to."""
+    """Return the memory of this machine, or the limit of this process's control group (v2)."""
     limits = [limit for limit, _ in _cgroup_limits()]
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
 
 
 def available_memory_bytes() -> int:
-    """Memory that can be had without swapping; all there is where the system does not tell."""
+    """Return the memory available without swapping, or all memory if that is unknown."""
     available = total_memory_bytes()
     try:
         for line in (_PROC / "meminfo").read_text().splitlines():
@@ -53,7 +51,7 @@ def available_memory_bytes() -> int:
 
 
 def free_disk_bytes(directory: Path | None) -> int:
-    """Free space where a folder is or would be made; None: the system's temporary folder."""
+    """Return the free space at a folder, existing or not; None for the temporary folder."""
     folder = Path(tempfile.gettempdir()) if directory is None else directory.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -61,7 +59,7 @@ def free_disk_bytes(directory: Path | None) -> int:
 
 
 def available_disk_bytes(cache: CacheConfig) -> int:
-    """Room for a session's K/V on disk: what is free, and what its file of pages takes already."""
+    """Return the disk space for a session's K/V: free space plus what its file already takes."""
     if cache.saved_dir is None:
         return free_disk_bytes(None)
     try:
@@ -72,7 +70,7 @@ def available_disk_bytes(cache: CacheConfig) -> int:
 
 
 def _cgroup_limits() -> list[tuple[int, int]]:
-    """(limit, used) in bytes of this process's control group (v2) and those above it."""
+    """Return (limit, used) in bytes of this process's control group (v2) and its ancestors."""
     try:
         lines = (_PROC / "self/cgroup").read_text().splitlines()
     except OSError:
@@ -95,7 +93,7 @@ def _cgroup_limits() -> list[tuple[int, int]]:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of a control group's file cache that the kernel gives up on demand."""
+    """Return the bytes of a control group's file cache that the kernel frees on demand."""
     for line in (folder / "memory.stat").read_text().splitlines():
         name, _, count = line.partition(" ")
         if name == "inactive_file":
@@ -105,35 +103,35 @@ def _reclaimable(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes of GPU memory now; zeros where there is no GPU."""
+    """Current bytes of GPU memory; zeros without a GPU."""
 
     used_bytes: int = 0
-    """As the driver counts, all programs together."""
+    """In use by all programs, as the driver counts."""
     total_bytes: int = 0
     reserved_bytes: int = 0
-    """By torch's allocator."""
+    """Held by torch's allocator."""
     allocated_bytes: int = 0
-    """Of those, in use."""
+    """Handed out by torch's allocator."""
     peak_bytes: int = 0
-    """The most that was ever used, as the driver would have counted it."""
+    """Peak use by all programs, as the driver would have counted it."""
 
 
 def is_gpu(device: torch.device) -> bool:
-    """Whether a device is a GPU, with memory of its own."""
+    """Whether a device is a GPU."""
     return device.type == "cuda"
 
 
 def device_memory(device: torch.device) -> DeviceMemory:
-    """What is in use on a device."""
+    """Measure the memory of a device."""
     if not is_gpu(device):
         return DeviceMemory()
     free, total = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
-    beside = total - free - reserved
+    others = total - free - reserved
     return DeviceMemory(
         used_bytes=total - free,
         total_bytes=total,
         reserved_bytes=reserved,
         allocated_bytes=torch.cuda.memory_allocated(device),
-        peak_bytes=beside + torch.cuda.max_memory_reserved(device),
+        peak_bytes=others + torch.cuda.max_memory_reserved(device),
     )

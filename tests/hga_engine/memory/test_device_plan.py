@@ -6,11 +6,10 @@ import torch
 from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, EngineConfig, resolve
 from hga_engine.errors import GpuMemoryError
-from hga_engine.memory.device_plan import plan_device
+from hga_engine.memory.device_plan import DeviceUse, plan_device
 
 GIB = 2**30
 WEIGHTS = int(28.45 * GIB)
-DRIVER = GIB // 2
 
 
 def plan(limit: float | None = 31, total: float = 80, **given):
@@ -19,9 +18,7 @@ def plan(limit: float | None = 31, total: float = 80, **given):
     return plan_device(
         QWEN3_30B_A3B,
         resolve(EngineConfig(router, cache=cache), "cuda"),
-        WEIGHTS,
-        DRIVER,
-        int(total * GIB),
+        DeviceUse(int(total * GIB), weights=WEIGHTS, other=GIB // 2),
         torch.bfloat16,
     )
 
