@@ -8,7 +8,7 @@ import torch
 
 from hga_chat.errors import describe, exit_code
 from hga_chat.models.catalogue import QWEN3_30B_A3B
-from hga_engine.config import CacheConfig, EngineConfig
+from hga_engine.config import CacheConfig, SessionConfig
 from hga_engine.errors import (
     ContextFullError,
     DamagedPageError,
@@ -88,13 +88,13 @@ def test_memory_that_ran_out_is_shown_with_advice():
 
 
 def test_a_session_fits_with_the_host_budget_that_is_advised():
-    config = EngineConfig()
+    config = SessionConfig()
     plain = ledger.predict(QWEN3_30B_A3B, 29 * GIB, config, torch.bfloat16)
     available = plain.total_host - 2 * GIB
     with pytest.raises(HostMemoryError) as error:
         ledger.check(plain, available, 99 * GIB)
     budget = int(describe(error.value).rsplit(maxsplit=1)[1].rstrip("M.")) * 2**20
-    advised = EngineConfig(cache=CacheConfig(host_budget_bytes=budget))
+    advised = SessionConfig(cache=CacheConfig(host_budget_bytes=budget))
     ledger.check(
         ledger.predict(QWEN3_30B_A3B, 29 * GIB, advised, torch.bfloat16), available, 99 * GIB
     )
