@@ -1,10 +1,12 @@
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+
+from hga_chat.documents.sandbox.processes import ending_children
 
 
 class ByteTokenizer:
@@ -36,6 +38,13 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self._pieces[i] for i in ids).decode("utf-8", "replace")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_child_is_left() -> Iterator[None]:
+    """End the parsers that tests of single formats start, which nothing else ends."""
+    with ending_children():
+        yield
 
 
 @pytest.fixture(scope="session")
