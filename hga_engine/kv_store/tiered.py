@@ -70,8 +70,8 @@ class TieredKVStore:
         page_bytes = page.numel() * page.element_size()
         share = space.pages_per_layer
         if cache.host_budget_bytes is not None:
-            wanted = cache.host_budget_bytes // (model.num_layers * page_bytes)
-            share = min(max(wanted, self._kv_heads), share)
+            requested = cache.host_budget_bytes // (model.num_layers * page_bytes)
+            share = min(max(requested, self._kv_heads), share)
         path = None if cache.saved_dir is None else cache.saved_dir / PAGES
         self._disk: DiskTier | None = None
         if share < space.pages_per_layer or path is not None:
@@ -178,16 +178,16 @@ class TieredKVStore:
         resident = self._layers[layer]
         numbers = groups.numpy()
         pages = numbers + self._head_start
-        wanted = pages[numbers >= 0]
-        missing = np.unique(wanted[resident.table[wanted] < 0])
+        requested = pages[numbers >= 0]
+        missing = np.unique(requested[resident.table[requested] < 0])
         if len(missing):
             last_group = int((missing % self._max_groups).max())
             if last_group * self._group_size >= self._lengths[layer]:
                 raise IndexError(f"layer {layer} holds no group {last_group}")
-        self._residency.use(layer, wanted, missing)
+        self._residency.use(layer, requested, missing)
         if counted:
             self._misses += len(missing)
-            self._hits += len(wanted) - len(missing)
+            self._hits += len(requested) - len(missing)
         slots = np.where(numbers < 0, -1, resident.table[pages])
         return torch.from_numpy(slots).to(torch.int32)
 

@@ -17,7 +17,7 @@ _TICK_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model is: a directory in the Hugging Face layout, or one GGUF file."""
+    """Location of a model: a directory in the Hugging Face layout, or one GGUF file."""
 
     name: str
     directory: Path | None

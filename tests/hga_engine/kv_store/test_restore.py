@@ -1,4 +1,4 @@
-"""Checksums of runs of pages, against zlib's of the whole run."""
+"""Combined checksums of pages against zlib's checksum of the whole run."""
 
 import zlib
 
@@ -15,7 +15,7 @@ from hga_engine.kv_store.restore import joined
     pages=st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_checksum_of_a_run_comes_from_those_of_its_pages(
+def test_checksums_of_pages_combine_into_that_of_the_run(
     size: int, runs: int, pages: int, seed: int
 ) -> None:
     data = np.random.default_rng(seed).integers(0, 256, (runs, pages, size), np.uint8)

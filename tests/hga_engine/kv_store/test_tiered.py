@@ -1,4 +1,4 @@
-"""The tiered store against a model that keeps everything in one tensor per layer."""
+"""The tiered store against a model that holds everything in one tensor per layer."""
 
 import os
 import re
@@ -81,7 +81,7 @@ class Plain:
 
 
 def check_fetch(store: TieredKVStore, plain: Plain, layer: int, groups: torch.Tensor) -> None:
-    """Every fetched page holds the tokens of its group, as far as there are any."""
+    """Check that every fetched page holds the tokens of its group that exist."""
     slots = store.fetch(layer, groups)
     assert slots.dtype == torch.int32
     assert slots.shape == groups.shape
@@ -117,7 +117,7 @@ step = st.tuples(
     dtype=st.sampled_from([torch.bfloat16, torch.float32]),
     steps=st.lists(step, max_size=25),
 )
-def test_equals_a_store_that_keeps_everything(
+def test_it_equals_a_store_that_holds_everything_in_memory(
     kv_heads: int, pages: int | None, dtype: torch.dtype, steps: list[tuple[str, int, int]]
 ) -> None:
     store = make_store(kv_heads, pages, dtype)
@@ -176,12 +176,12 @@ def test_equals_a_store_that_keeps_everything(
     store.close()
 
 
-def test_is_a_kv_store() -> None:
+def test_it_is_a_kv_store() -> None:
     store: KVStore = make_store()
     store.close()
 
 
-def test_without_a_budget_consecutive_groups_of_a_head_are_neighbours() -> None:
+def test_without_a_budget_consecutive_groups_of_a_head_are_adjacent() -> None:
     store = make_store(kv_heads=2)
     store.append(0, *tokens(30))
     groups = torch.tensor([[0, 3, -1], [1, 2, 7]], dtype=torch.int32)
@@ -191,7 +191,7 @@ def test_without_a_budget_consecutive_groups_of_a_head_are_neighbours() -> None:
 
 
 def test_usage_counts_pages_of_each_tier() -> None:
-    # 2 heads, 10 groups: 20 pages; 6 stay, 14 are on disk.
+    # 2 heads of 10 groups are 20 pages: 6 in memory, 14 on disk.
     store = make_store(kv_heads=2, pages_per_layer=6)
     store.open_layer(1)
     store.append(1, *tokens(40))
@@ -207,8 +207,8 @@ def test_usage_counts_pages_of_each_tier() -> None:
     assert (store.usage().host_bytes, store.usage().disk_bytes) == (0, 0)
 
 
-def test_closing_a_layer_keeps_sinks_and_the_newest() -> None:
-    # Sinks are 2 groups a head: 4 pages; 2 more pages are the newest group.
+def test_closing_a_layer_keeps_sinks_and_the_newest_groups_resident() -> None:
+    # The sinks are 2 groups per head, 4 pages; 2 more pages are the newest group.
     store = make_store(kv_heads=2, pages_per_layer=6)
     store.open_layer(0)
     store.append(0, *tokens(40))
@@ -219,7 +219,7 @@ def test_closing_a_layer_keeps_sinks_and_the_newest() -> None:
     assert (store.usage().page_hits, store.usage().page_misses) == (6, 1)
 
 
-def test_the_least_recently_used_page_leaves() -> None:
+def test_the_least_recently_used_page_is_evicted() -> None:
     store = make_store(kv_heads=1, pages_per_layer=3)
     store.append(0, *tokens(20, kv_heads=1))
 
@@ -232,7 +232,7 @@ def test_the_least_recently_used_page_leaves() -> None:
     assert fetch(2, 3, 4) == (3, 0)
     assert fetch(2) == (1, 0)
     assert fetch(4) == (1, 0)
-    assert fetch(0) == (0, 1)  # in the place of 3
+    assert fetch(0) == (0, 1)  # in the slot of 3
     assert fetch(2, 4, 0) == (3, 0)
     assert fetch(3) == (0, 1)
 
@@ -252,11 +252,11 @@ def test_a_page_is_written_to_disk_once(monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(3):
         for group in range(10):
             store.fetch(0, torch.tensor([[group]], dtype=torch.int32))
-    assert sum(written) == 2 * page_bytes(torch.float32)  # the two that had never left
+    assert sum(written) == 2 * page_bytes(torch.float32)  # the two that were never evicted before
     assert store.usage().disk_bytes == 10 * page_bytes(torch.float32)
 
 
-def test_a_fetch_beyond_the_share_is_served_and_given_back() -> None:
+def test_a_fetch_may_exceed_the_share_until_another_layer_is_used() -> None:
     store = make_store(kv_heads=2, pages_per_layer=4)
     plain = Plain(*tokens(80))
     for layer in range(2):
@@ -270,7 +270,7 @@ def test_a_fetch_beyond_the_share_is_served_and_given_back() -> None:
     assert store.pool(0).shape[0] == store.pool(1).shape[0] == 4
 
 
-def test_the_open_group_stays_and_is_not_on_disk() -> None:
+def test_the_open_group_is_resident_and_not_on_disk() -> None:
     store = make_store(kv_heads=1, pages_per_layer=1)
     keys, values = tokens(50, kv_heads=1)
     store.append(0, keys[:21], values[:21])  # five full groups and one token
@@ -291,7 +291,7 @@ def test_a_truncated_group_is_writable_again() -> None:
     check_fetch(store, plain, 0, torch.arange(6, dtype=torch.int32).expand(2, -1))
 
 
-def test_a_context_that_is_full_says_so() -> None:
+def test_a_full_context_is_reported() -> None:
     store = make_store()
     store.append(0, *tokens(CONTEXT - 1))
     with pytest.raises(ContextFullError) as error:
@@ -301,7 +301,7 @@ def test_a_context_that_is_full_says_so() -> None:
     store.append(0, *tokens(1))
 
 
-def test_wrong_use_is_refused() -> None:
+def test_misuse_is_refused() -> None:
     store = make_store(pages_per_layer=4)
     store.append(0, *tokens(5))
     with pytest.raises(RuntimeError):
@@ -319,7 +319,7 @@ def test_wrong_use_is_refused() -> None:
 
 
 def disk_file() -> int:
-    """Descriptor of the store's file: the one that is open and holds data, but has no name."""
+    """Return the descriptor of the store's file: open, not empty, and without a name."""
     for entry in os.listdir("/proc/self/fd"):
         try:
             status = os.fstat(int(entry))
@@ -337,7 +337,7 @@ DISK_DIR = Path(tempfile.gettempdir()) / f"hga-chat-test-{os.getpid()}"
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="reads /proc")
 @pytest.mark.parametrize("how", ["flipped bit", "cut short"])
-def test_a_damaged_page_is_noticed(how: str) -> None:
+def test_a_damaged_page_is_detected(how: str) -> None:
     store = make_store(kv_heads=2, pages_per_layer=2, directory=DISK_DIR)
     try:
         store.append(1, *tokens(40))
@@ -366,7 +366,7 @@ def test_a_damaged_page_is_noticed(how: str) -> None:
         DISK_DIR.rmdir()
 
 
-def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(
+def test_a_full_disk_is_reported_and_leaves_the_store_unchanged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resource = pytest.importorskip("resource")
@@ -391,7 +391,7 @@ def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(
     check_fetch(store, whole, 0, torch.arange(14, dtype=torch.int32).expand(2, -1))
 
 
-def test_a_full_disk_while_closing_a_layer_keeps_its_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_closing_a_layer_loses_no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(kv_heads=2, pages_per_layer=4)
     plain = Plain(*tokens(40))
     store.open_layer(0)
@@ -411,7 +411,7 @@ def test_a_full_disk_while_closing_a_layer_keeps_its_pages(monkeypatch: pytest.M
     assert store.pool(0).shape[0] == 4
 
 
-def test_the_disk_file_is_private_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_disk_file_is_private_and_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     store = make_store(pages_per_layer=2, directory=folder)
     store.append(0, *tokens(40))
@@ -424,7 +424,7 @@ def test_the_disk_file_is_private_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(KVStoreError, match=r"Cannot create a K/V file in .*file"):
         make_store(pages_per_layer=2, directory=tmp_path / "file" / "cache")

@@ -1,4 +1,4 @@
-"""Dividing a GPU's memory before anything is allocated."""
+"""The plan of a GPU's memory against figures worked out by hand."""
 
 import pytest
 import torch
@@ -25,13 +25,13 @@ def plan(limit: float | None = 31, total: float = 80, **given):
 
 def test_64k_of_qwen3_fits_beside_its_weights_on_a_32_gb_card():
     made = plan()
-    # By the geometry: 48 layers of 4 heads, 1,024 chunks; 128 B of summary a chunk and 34 of codes
-    # and scale a token; 96 KiB of K/V a token, of which a layer holds a 48th.
+    # The geometry: 48 layers of 4 heads and 1,024 chunks, with a 256-byte summary per chunk and 34
+    # bytes of codes and scale per token; 96 KiB of K/V per token in 48 layers.
     assert made.index == 48 * 4 * 1024 * (256 + 64 * 34)
     assert made.layer_pools == 2 * 65_536 * 96 * 1024 // 48
     assert made.window > 48 * 4 * 8 * 8192
     assert made.total <= 31 * GIB
-    # Every query finds room for what it chooses, several times over.
+    # The cache has room for several times the pages that a query selects.
     assert made.cached_pages >= 4 * 64
     assert made.page_cache == made.cached_pages * 48 * 4 * (8192 + 8)
 

@@ -27,7 +27,7 @@ SMOLLM2 = ModelConfig(
 )
 
 
-def test_weights_of_the_published_geometries() -> None:
+def test_weights_of_published_geometries() -> None:
     # 134,515,008 is the parameter count of SmolLM2-135M on its model card.
     assert ledger.weights_bytes(SMOLLM2, torch.bfloat16) == 2 * 134_515_008
     # Qwen3-30B-A3B: 30,532,122,624 parameters, as Hugging Face counts the bf16 checkpoint.
@@ -59,7 +59,7 @@ def test_the_index_of_each_router() -> None:
     assert index(Routing(kind="hga")) == 9000 * (128 + 64 * 18)
 
 
-def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None:
+def test_a_host_budget_moves_kv_to_disk_and_adds_a_layer_to_the_workspace() -> None:
     def predict(budget: int | None) -> ledger.Ledger:
         cache = CacheConfig(host_budget_bytes=budget)
         return ledger.predict(QWEN3_30B_A3B, 0, SessionConfig(cache=cache), torch.bfloat16)
@@ -68,11 +68,11 @@ def test_a_host_budget_moves_kv_to_disk_and_keeps_a_layer_as_workspace() -> None
     assert (half.kv_host, half.kv_disk) == (3 * GIB, 6 * GIB)
     assert half.workspace - predict(None).workspace == (128 + 16) * 2**20
     assert predict(6 * GIB) == predict(None)
-    # One page of 2 x 2 x 128 x 2 bytes for each layer and head is the least.
+    # The minimum is one page of 2 x 2 x 128 x 2 bytes for each layer and head.
     assert predict(0).kv_host == 192 * 1024
 
 
-def test_a_context_that_is_no_multiple_of_a_group_takes_whole_pages() -> None:
+def test_a_context_that_ends_within_a_group_takes_whole_pages() -> None:
     config = SessionConfig(cache=CacheConfig(context=17))
     assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 18 * 30 * 3 * 64 * 2 * 4
 
@@ -82,7 +82,7 @@ LEDGER = ledger.Ledger(
 )
 
 
-def test_what_fits_passes() -> None:
+def test_a_session_that_fits_passes() -> None:
     ledger.check(LEDGER, 12 * GIB, 0)
     ledger.check(replace(LEDGER, kv_disk=GIB), 12 * GIB, GIB)
 
