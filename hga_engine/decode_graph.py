@@ -6,6 +6,7 @@ from collections.abc import Generator
 import torch
 
 from hga_engine.attention.index import RoutingIndex
+from hga_engine.attention.trace import Tracer
 from hga_engine.config import Routing, SamplingParams
 from hga_engine.errors import NotANumberError
 from hga_engine.kv_store.device import DeviceKVStore
@@ -54,26 +55,29 @@ class DecodeGraph:
     def __init__(
         self,
         weights: ModelWeights,
-        router: Routing,
+        routing: Routing,
         store: DeviceKVStore,
         index: RoutingIndex,
         decoder: Decoder,
+        tracer: Tracer,
     ) -> None:
         """Set up the state; the graph is captured when it is first used.
 
         Args:
             weights: of the model, on the GPU.
-            router: which groups a query may read.
+            routing: of the session.
             store: of the session.
             index: of the session.
             decoder: over ``weights``.
+            tracer: of the session; says which mass the layers report.
         """
         self._weights = weights
         self._model = weights.config
-        self._router = router
+        self._routing = routing
         self._store = store
         self._index = index
         self._decoder = decoder
+        self._tracer = tracer
         self._device = device = weights.final_norm.device
         self._graph: torch.cuda.CUDAGraph | None = None
         groups = store.cache.table.shape[2]
@@ -90,7 +94,7 @@ class DecodeGraph:
         self._step_mass = rows[:, :groups]
         """[layers, groups] of this step."""
         self._layer_mass = torch.zeros(layers, groups, dtype=torch.float32, device=device)
-        """[layers, groups] of the answer, without what is always attended to."""
+        """[layers, groups] of the answer, as far as traces report it."""
         self._layer_mirror = Mirror(self._layer_mass)
         self._groups = torch.arange(groups, dtype=torch.int32, device=device)
         self._settings = torch.zeros(2, dtype=torch.float32, device=device)
@@ -148,12 +152,12 @@ class DecodeGraph:
         """Count one token that ``run`` has given K/V."""
         self._store.advance(1)
         length = self._store.length(0)
-        self._index.count((length - 1) // self._router.chunk_size)
+        self._index.count((length - 1) // self._routing.chunk_size)
 
     def layer_mass(self) -> torch.Tensor:
-        """[layers, groups] float32: what each layer read for the answer, summed over query heads.
+        """Return [layers, groups] float32: the answer's attention mass, summed over query heads.
 
-        Of a moment ago while steps are under way; without what is always attended to.
+        It holds what traces report, and lags a little while steps are computed.
         """
         return self._layer_mirror.latest()
 
@@ -186,17 +190,17 @@ class DecodeGraph:
 
     def _run_step(self) -> None:
         """Queue one step."""
-        model, router, index = self._model, self._router, self._index
+        model, routing, index = self._model, self._routing, self._index
         cache, hosts, window = self._store.cache, self._store.host_pages, self._store.window
-        context = cache.table.shape[2] * router.group_size
+        context = cache.table.shape[2] * routing.group_size
         angles = Angles(*self._decoder.angles(context))
         scale = 1 / math.sqrt(model.head_dim)
         hidden = self._decoder.embed(self._token)
-        torch.div(self._position, router.chunk_size, rounding_mode="floor", out=self._end_chunk)
+        torch.div(self._position, routing.chunk_size, rounding_mode="floor", out=self._end_chunk)
         cos, sin = index.middle_turns
         index_closed_chunk(self._position, cache.resident, window, cos, sin, index.stacked)
-        chunks = ChunkRange(router.sink_tokens // router.chunk_size, self._end_chunk)
-        budget = Budget(router.decode_budget, router.group_size)
+        chunks = ChunkRange(routing.sink_chunks, self._end_chunk)
+        budget = Budget(routing.decode_budget, routing.group_size)
         for layer, weights in enumerate(self._weights.layers):
             heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
             norms = HeadNorms(weights.q_norm, weights.k_norm, model.rms_norm_eps)
@@ -245,12 +249,8 @@ class DecodeGraph:
         )
 
     def _count_layers(self) -> None:
-        """Queue adding up what the layers of this step read."""
-        router = self._router
+        """Queue adding up the attention mass that the layers of this step report."""
         torch.sum(self._step_mass, 0, out=self._mass)
-        first = router.sink_tokens // router.group_size
-        end = self._end_chunk * (router.chunk_size // router.group_size)
-        # A short session has nothing to choose from; then all of it is told.
-        told = (self._groups < end) | (end <= first)
-        self._layer_mass.addcmul_(self._step_mass, told.float())
+        reported = self._tracer.is_reported(self._groups, self._position)
+        self._layer_mass.addcmul_(self._step_mass, reported.float())
         self._step_mass.zero_()

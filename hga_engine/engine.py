@@ -70,8 +70,9 @@ class Engine:
         dtype = kv_dtype or weights.embedding.dtype
         tiers = self._tiers = make_tiers(weights, config, dtype)
         self._store, self._index = tiers.store, tiers.index
-        self._graph = self._make_graph(weights)
         self._attention = RoutedAttention(model, router, self._store, self._index, device)
+        self._tracer = self._attention.tracer
+        self._graph = self._make_graph(weights)
         groups = -(-config.cache.context // router.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
         self._layers = ForwardPass(model, self._decoder, self._attention, tiers, config, device)
@@ -108,7 +109,7 @@ class Engine:
         # Not to be imported where there is no GPU.
         from hga_engine.decode_graph import DecodeGraph
 
-        return DecodeGraph(weights, router, tiers.device, tiers.index, self._decoder)
+        return DecodeGraph(weights, router, tiers.device, tiers.index, self._decoder, self._tracer)
 
     @property
     def token_ids(self) -> list[int]:
@@ -359,7 +360,7 @@ class Engine:
             total.attended += totals.attended
             total.visible += totals.visible
             token = sampler.sample(self._decoder.logits(hidden)[0])
-            yield token, self._attention.trace(position, totals)
+            yield token, self._tracer.trace(position, totals)
 
     def _graph_steps(
         self, token: int, sampling: SamplingParams, total: AttentionTotals
@@ -374,10 +375,10 @@ class Engine:
                 self._stored_ids.append(token)
                 self._pending = []
                 token = following
-                totals = self._attention.decode_totals(position, mass, chosen)
+                totals = self._tracer.decode_totals(position, mass, chosen)
                 total.attended += totals.attended
                 total.visible += totals.visible
-                yield token, self._attention.trace(position, totals)
+                yield token, self._tracer.trace(position, totals)
 
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on."""
@@ -416,7 +417,7 @@ class Engine:
             sinks and recent tokens are zero.
         """
         mass = self._layer_mass if self._graph is None else self._graph.layer_mass()
-        return self._attention.mass_by_layer(max(self._stored - 1, 0), mass)
+        return self._tracer.by_layer(max(self._stored - 1, 0), mass)
 
     def page_hit_rate(self) -> float:
         """Share of the pages wanted so far that were at hand: on the GPU, else in host memory."""
