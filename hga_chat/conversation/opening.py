@@ -269,6 +269,7 @@ def _open_engine(
         try:
             return access.open_engine(model, with_saved_kv)
         except SavedStateError as error:
+            # Without advice: the documents are prefilled again right away.
             notes.append(str(error))
             saved.drop_kv()
         except (KVStoreError, OSError) as error:
