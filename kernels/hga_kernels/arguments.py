@@ -53,9 +53,9 @@ class Budget:
 class Window:
     """The window of a query: the sinks, and the chunk that the query is in.
 
-    While tokens are decoded, the window has the first slots of the resident pages: first the sinks,
-    then a ring for the open chunk, where group g is in slot ``sinks + g % open``. A group of the
-    first chunk may be in both places; it is attended to once.
+    While tokens are decoded, the window has the first slots of the resident pages: the sinks, then
+    a ring for the open chunk, where group g is in slot ``sinks + g % open``. While the open chunk
+    is one of the sinks, its groups are in both, and are attended to once.
     """
 
     sinks: int = 4

@@ -33,14 +33,14 @@ def check(
     size: float = 1.0,
     importance: torch.Tensor | None = None,
 ) -> None:
-    """The kernels' result for a case against the definition's."""
+    """Compare the kernels' result for a case with the definition's."""
     scale = 1 / math.sqrt(case[0].shape[-1])
     moved = [tensor.to(device) for tensor in case]
-    times = None if importance is None else importance.to(device)
-    found = gpu_attention.attend_pages(*moved, scale, with_mass, times)
+    weights = None if importance is None else importance.to(device)
+    found = gpu_attention.attend_pages(*moved, scale, with_mass, weights)
     assert found is not None
     out, mass = reference.attend_pages(*exact(case), scale, with_mass, importance)
-    # Weights are rounded to bf16 as well as the result.
+    # Weights are rounded to bf16, and so is the result.
     assert_near(found[0].cpu(), out, 2.1 * BF16_STEP, size)
     if mass is None:
         assert found[1] is None
@@ -62,7 +62,7 @@ def check(
     group_sizes,
     seeds,
 )
-def test_attend_pages(
+def test_attend_pages_as_defined(
     device: torch.device,
     dim: int,
     heads: int,
@@ -76,26 +76,26 @@ def test_attend_pages(
     group_size: int,
     seed: int,
 ) -> None:
-    # As many places for pages as make the same number of tokens, and a few more.
+    # Pages for at least the same number of tokens.
     pages += (16 // group_size - 1) * 3
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, group_size)
     check(case, device, with_mass, size, importance_for(case, seed))
     moved = [tensor.to(device) for tensor in case]
-    logs = gpu_attention.attention_lse(*moved, 1 / math.sqrt(dim))
+    lse = gpu_attention.attention_lse(*moved, 1 / math.sqrt(dim))
     expected = reference.attention_lse(*exact(case), 1 / math.sqrt(dim))
-    torch.testing.assert_close(logs.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(lse.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("ratio", "group_size"), [(3, 16), (8, 16), (8, 8), (3, 2), (8, 2)])
 def test_whole_blocks(device: torch.device, ratio: int, group_size: int) -> None:
-    """64 query tokens: several programs share the pages, and tiles follow each other."""
+    """64 query tokens: several programs share the pages, and each has several tiles."""
     case = page_case(64, 1, ratio, 1, 64, 640 // group_size, 900, seed=5, group_size=group_size)
     check(case, device, with_mass=True, importance=importance_for(case, 1))
 
 
 @pytest.mark.parametrize("size", GROUP_SIZES)
 def test_all_pages_of_a_text(device: torch.device, size: int) -> None:
-    """Dense use: every page in order, those after a block left out."""
+    """Dense attention: every page in order, without those after a block."""
     tokens, rows, dim = 200, 40, 64
     pages = -(-tokens // size)
     pool = random(pages, 2, size, dim, seed=1)

@@ -34,7 +34,7 @@ def layer_of(index: ChunkIndex, layer: int) -> ChunkIndex:
     return ChunkIndex(*(entry[layer] for entry in tensors(index)))
 
 
-def turns(dim: int, device: torch.device, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def angles_of(dim: int, device: torch.device, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     angles = torch.rand(CHUNK, dim // 2, generator=torch.Generator().manual_seed(seed)) - 0.5
     return angles.cos().to(device), angles.sin().to(device)
 
@@ -63,13 +63,13 @@ def assert_same_index(found: ChunkIndex, expected: ChunkIndex) -> None:
 def test_chunks_are_indexed_as_defined(
     device: torch.device, dim: int, heads: int, chunks: int, apart: float, seed: int
 ) -> None:
-    """Also where all keys have much in common; only the given places are written."""
+    """Also where all keys have much in common; only the given entries are written."""
     common = random(heads, 1, dim, seed=seed + 1, size=apart)
     keys = (random(heads, chunks * CHUNK, dim, seed=seed) + common).to(device)
     whole = entries(device, heads, chunks + 2, dim=dim)
     untouched = [entry.clone() for entry in tensors(whole)]
     own = part(whole, 1, 1 + chunks)
-    cos, sin = turns(dim, device, seed)
+    cos, sin = angles_of(dim, device, seed)
     assert index.index_chunks(keys, cos, sin, own)
     plain = entries(device, heads, chunks, dim=dim)
     reference.index_chunks(keys, cos, sin, plain)
@@ -91,7 +91,7 @@ def test_a_chunk_is_indexed_in_every_layer_when_it_closes(
     resident = random(layers, heads, window.slots + 5, 2, size, dim, seed=position).to(device)
     found = entries(device, layers, heads, chunks, dim=dim)
     expected = entries(device, layers, heads, chunks, dim=dim)
-    cos, sin = turns(dim, device, 1)
+    cos, sin = angles_of(dim, device, 1)
     here = torch.tensor([position], dtype=torch.int32, device=device)
     index.index_closed_chunk(here, resident, window, cos, sin, found)
     if position and position % CHUNK == 0:
@@ -112,7 +112,7 @@ def test_a_chunk_is_indexed_in_every_layer_when_it_closes(
 
 def test_other_kinds_of_index_are_left_to_the_definition(device: torch.device) -> None:
     keys = random(1, CHUNK, 32).to(device)
-    cos, sin = turns(32, device, 0)
+    cos, sin = angles_of(32, device, 0)
     own = entries(device, 1, 1, dim=32)
     assert index.index_chunks(keys.float(), cos, sin, own) is None
     slabs = ChunkIndex(own.summaries, own.codes.view(1, 1, 4, 2, 16, 4), own.scales)

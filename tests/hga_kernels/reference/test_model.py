@@ -74,11 +74,11 @@ def test_heads_are_normalised_then_turned(split) -> None:
     for row in range(2):
         for head, found, norm in ((0, queries, q_norm), (1, queries, q_norm), (2, keys, k_norm)):
             own = each[row, head] / (each[row, head].square().mean() + 0.5).sqrt() * norm
-            turned = torch.complex(own[:2], own[2:]) * torch.polar(
+            rotated = torch.complex(own[:2], own[2:]) * torch.polar(
                 torch.ones(2).double(), angles[row]
             )
             torch.testing.assert_close(
-                found[row, head if found is queries else 0], torch.cat((turned.real, turned.imag))
+                found[row, head if found is queries else 0], torch.cat((rotated.real, rotated.imag))
             )
     assert torch.equal(values[:, 0], each[:, 3])
 
@@ -112,7 +112,7 @@ def number(value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("top_p", "top_k", "kept"),
+    ("top_p", "top_k", "allowed"),
     [
         (1.0, 0, [0, 1, 2, 3]),
         (0.75, 0, [0, 2]),
@@ -123,10 +123,10 @@ def number(value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         (1.0, 9, [0, 1, 2, 3]),
     ],
 )
-def test_kept_tokens_by_hand(top_p: float, top_k: int, kept: list[int]) -> None:
+def test_the_nucleus_by_hand(top_p: float, top_k: int, allowed: list[int]) -> None:
     shares = torch.tensor([[0.25, 0.1, 0.5, 0.15]])
     found = reference.nucleus(shares.log() * 2, settings(2.0, top_p), number(top_k))
-    assert found[0].nonzero().flatten().tolist() == kept
+    assert found[0].nonzero().flatten().tolist() == allowed
 
 
 def test_the_lowest_of_the_likeliest_is_taken() -> None:

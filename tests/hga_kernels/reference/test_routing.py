@@ -37,12 +37,12 @@ def test_rms_norm_divides_by_the_root_mean_square() -> None:
     torch.testing.assert_close(normed, torch.tensor([[2.0, 8 / 3, 0.0, 0.0]]))
 
 
-def test_rotate_turns_the_first_half_with_the_second() -> None:
+def test_rotate_pairs_the_first_half_with_the_second() -> None:
     quarter = torch.tensor([[math.pi / 2, 0.0]])
     inputs = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]])
-    turned = reference.rotate(inputs, quarter.cos(), quarter.sin(), heads=1)
+    rotated = reference.rotate(inputs, quarter.cos(), quarter.sin(), heads=1)
     # (1, 3) by a quarter turn is (-3, 1); (2, 4) stays; the second head is left out.
-    torch.testing.assert_close(turned, torch.tensor([[[-3.0, 2.0, 1.0, 4.0]]]))
+    torch.testing.assert_close(rotated, torch.tensor([[[-3.0, 2.0, 1.0, 4.0]]]))
 
 
 def test_gated_silu_gates_the_second_half_by_the_first() -> None:
@@ -127,7 +127,7 @@ def sylvester(size: int) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(("dim", "chunk", "slab"), [(16, 8, 8), (64, 64, 16), (128, 24, 8)])
-def test_codes_are_the_levels_of_the_turned_keys(dim: int, chunk: int, slab: int) -> None:
+def test_codes_are_the_levels_of_the_transformed_keys(dim: int, chunk: int, slab: int) -> None:
     keys, centres = random(2, 3 * chunk, dim), random(2, 3, dim, seed=1)
     codes, scales = reference.encode_tokens(keys, centres)
     assert codes.shape == (2, 3, chunk // slab, dim // 16, slab, 4)
@@ -137,13 +137,13 @@ def test_codes_are_the_levels_of_the_turned_keys(dim: int, chunk: int, slab: int
     for head in range(2):
         for number in range(3):
             own = keys[head, number * chunk : (number + 1) * chunk] - centres[head, number]
-            turned = own.numpy() @ sylvester(dim)
+            rotated = own.numpy() @ sylvester(dim)
             levels = unpack(codes[head, number].numpy())
             for token in range(chunk):
-                assert np.array_equal(levels[token], levels_of(turned[token]))
+                assert np.array_equal(levels[token], levels_of(rotated[token]))
                 # The scale with the least squared error, by numpy's own solver.
                 steps = (levels[token] - 1.5)[:, None]
-                best = np.linalg.lstsq(steps, turned[token], rcond=None)[0][0]
+                best = np.linalg.lstsq(steps, rotated[token], rcond=None)[0][0]
                 assert float(scales[head, number, token]) == pytest.approx(best, rel=2**-8)
 
 
@@ -179,37 +179,37 @@ def test_packed_by_tokens_a_byte_holds_dimensions_a_quarter_apart(dim: int) -> N
 
 
 @pytest.mark.parametrize("packing", ["slabs", "tokens"])
-def test_chunks_are_indexed_into_given_places(packing: reference.Packing) -> None:
+def test_chunks_are_indexed_into_the_given_entries(packing: reference.Packing) -> None:
     keys, angles = random(2, 3 * 32, 16).bfloat16(), random(32, 8, seed=1).float()
     turns = angles.cos(), angles.sin()
     summaries = reference.summarize(keys, *turns).bfloat16()
     codes, scales = reference.encode_tokens(keys, summaries, packing)
-    places = [
+    arrays = [
         torch.full_like(entry, 9).repeat(1, 2, *[1] * (entry.dim() - 2))
         for entry in (summaries, codes, scales)
     ]
     cos, sin = turns
-    own = ChunkIndex(*(place[:, 2:5] for place in places))
+    own = ChunkIndex(*(array[:, 2:5] for array in arrays))
     reference.index_chunks(keys, cos, sin, own)
-    for place, entry in zip(places, (summaries, codes, scales), strict=True):
-        assert torch.equal(place[:, 2:5], entry)
-        assert (place[:, :2] == 9).all()
-        assert (place[:, 5:] == 9).all()
+    for array, entry in zip(arrays, (summaries, codes, scales), strict=True):
+        assert torch.equal(array[:, 2:5], entry)
+        assert (array[:, :2] == 9).all()
+        assert (array[:, 5:] == 9).all()
 
 
 def test_error_is_that_of_the_best_uniform_quantiser() -> None:
     """Four uniform levels leave 0.1188 of a Gaussian's variance (Max, 1960, table II)."""
-    # So many dimensions that the scale of its own gives a token no more to speak of.
+    # With so many dimensions, a scale per token gains almost nothing over one for all.
     keys = random(1, 64 * 8, 1024)
     centres = torch.zeros(1, 8, 1024, dtype=torch.float64)
     codes, scales = reference.encode_tokens(keys, centres)
     decoded = reference.decode_tokens(codes, scales).flatten(1, 2)
-    turned = keys @ reference.hadamard(1024, torch.float64)
-    error = (decoded - turned).square().mean() / keys.square().mean()
+    rotated = keys @ reference.hadamard(1024, torch.float64)
+    error = (decoded - rotated).square().mean() / keys.square().mean()
     assert float(error) == pytest.approx(0.1188, rel=0.004)
 
 
-def test_the_turn_spreads_an_outlier_over_all_dimensions() -> None:
+def test_the_hadamard_transform_spreads_an_outlier_over_all_dimensions() -> None:
     keys = random(1, 64, 64)
     keys[:, :, 5] *= 30
     centres = torch.zeros(1, 1, 64, dtype=torch.float64)
@@ -241,9 +241,9 @@ def estimated_mass(
     index: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     candidates: list[int],
 ) -> dict[int, float]:
-    """Softmax mass per group over the larger of decoded keys' scores in pairs; queries unturned.
+    """Return the softmax mass per group over the larger score of each pair of decoded keys.
 
-    Of one head, groups of 4; queries [rows, dim].
+    For one head and 4 groups to a chunk; queries [rows, dim] are not transformed.
     """
     centres, codes, scales = index
     groups = scales.shape[1] // 4
@@ -266,9 +266,9 @@ def test_group_scores_are_the_softmax_over_decoded_keys() -> None:
     chunks = torch.tensor(
         [[[0, 3, 4], [5, -1, 2], [-1, -1, -1]], [[1, 2, 3], [0, 1, -1], [4, 5, 0]]]
     )
-    turned = queries @ reference.hadamard(32, torch.float64)
+    rotated = queries @ reference.hadamard(32, torch.float64)
     centre_scores = queries @ centres[:, None].transpose(2, 3)
-    mass = reference.score_groups(turned, centre_scores, codes, scales, chunks, 4)
+    mass = reference.score_groups(rotated, centre_scores, codes, scales, chunks, 4)
     assert mass.shape == (2, 3, 6)
     for head in range(2):
         index = (centres[head], codes[head], scales[head])
@@ -282,21 +282,21 @@ def test_group_scores_are_the_softmax_over_decoded_keys() -> None:
     torch.testing.assert_close(mass[0, 0].sum(), torch.tensor(5.0, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("kept", [1, 3, 7, 50])
-def test_chunks_with_most_softmax_weight_are_kept(kept: int) -> None:
+@pytest.mark.parametrize("count", [1, 3, 7, 50])
+def test_top_chunks_have_the_most_softmax_weight(count: int) -> None:
     scores = random(2, 3, 4, 9, seed=3)
     ends = torch.tensor([9, 4, 1])
-    chunks = reference.top_chunks(scores, ChunkRange(2, ends, scores.shape[3]), kept)
+    chunks = reference.top_chunks(scores, ChunkRange(2, ends, scores.shape[3]), count)
     for head in range(2):
         for block, end in enumerate(ends.tolist()):
             weight = scores[head, block, :, 2:end].softmax(-1).sum(0)
-            best = weight.argsort(descending=True)[:kept] + 2 if end > 2 else torch.empty(0)
+            best = weight.argsort(descending=True)[:count] + 2 if end > 2 else torch.empty(0)
             found = [c for c in chunks[head, block].tolist() if c >= 0]
             assert len(found) == len(set(found))
             assert set(found) == set(best.tolist())
 
 
-def test_the_heaviest_groups_are_taken() -> None:
+def test_the_groups_of_the_largest_mass_are_taken() -> None:
     mass = torch.tensor([[[0.1, 0.5, 0.0, 0.3]], [[0.2, 0.0, 9.0, 9.0]]])
     chunks = torch.tensor([[[7, 2]], [[3, -1]]])
     groups, importance = reference.take_groups(mass, chunks, 3)
@@ -321,7 +321,7 @@ def test_groups_are_drawn_by_their_mass(layer: int) -> None:
             zip(groups[block, head].tolist(), importance[block, head].tolist(), strict=True)
         )
         assert_drawn(found, of_group, layer * 3 + head, 24, 4, 1e-5)
-        assert sum(multiple > 1 for multiple in found.values()) > 8
+        assert sum(weight > 1 for weight in found.values()) > 8
 
 
 def test_what_is_drawn_stands_for_all() -> None:
@@ -330,17 +330,17 @@ def test_what_is_drawn_stands_for_all() -> None:
     worth = 1 + random(4, 1, 400, seed=10).double()
     chunks = torch.arange(100).expand(4, 1, -1)
     whole = (mass * worth).sum(2)
-    sums, heavy = [], []
+    sums, top_sums = [], []
     for layer in range(200):
         groups, importance = reference.take_groups(mass, chunks, 60, layer)
         taken = groups.transpose(0, 1).long()
         sums.append(((mass * worth).gather(2, taken) * importance.transpose(0, 1)).sum(2))
-        heaviest = mass.topk(60).indices
-        heavy.append((mass * worth).gather(2, heaviest).sum(2))
+        largest = mass.topk(60).indices
+        top_sums.append((mass * worth).gather(2, largest).sum(2))
     error = (torch.stack(sums).mean(0) - whole).abs()
-    # The lightest are never drawn.
+    # The groups of the smallest mass are never drawn.
     assert float((error / whole).max()) < 0.03
-    assert float(((torch.stack(heavy).mean(0) - whole).abs() / whole).min()) > 0.03
+    assert float(((torch.stack(top_sums).mean(0) - whole).abs() / whole).min()) > 0.03
 
 
 def test_queries_alike_draw_the_same_groups() -> None:
@@ -364,7 +364,7 @@ def test_the_mass_of_the_window_counts_in_the_normalisation() -> None:
     mass = reference.score_groups(*arguments)
     nothing = torch.full((2, 1, 5), -math.inf)
     torch.testing.assert_close(reference.score_groups(*arguments, nothing), mass)
-    # Where one row alone has other mass, it gives so much less.
+    # A row whose window has all the mass adds nothing.
     rows = [
         reference.score_groups(rotated[:, :, [r]], centre_scores[:, :, [r]], *arguments[2:])
         for r in range(5)

@@ -1,6 +1,6 @@
 """Linear layers, experts and sampling at the geometry of Qwen3-30B-A3B.
 
-Weights are those of several layers in turn, so that caches of the GPU do not hold them.
+Weights of several layers are used in turn, so that they do not fit the GPU's caches.
 """
 
 import itertools

@@ -58,7 +58,7 @@ def first_chunks(index: ChunkIndex, count: int) -> ChunkIndex:
     return ChunkIndex(index.summaries[:, :count], index.codes[:, :count], index.scales[:, :count])
 
 
-def turns(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def angles_of(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return any rotation to the middle of a chunk; which one does not matter to the time."""
     angles = torch.linspace(-1, 1, CHUNK, device=device)[:, None] * torch.linspace(
         0, 0.5, DIM // 2, device=device
@@ -125,7 +125,7 @@ def selecting(
 
 def indexing(device: torch.device, layers: ChunkIndex, group: int) -> list[Case]:
     """Make cases of a slice of 4,096 tokens, and of decode steps that close a chunk or none."""
-    cos, sin = turns(device)
+    cos, sin = angles_of(device)
     keys = torch.randn(COPIES, HEADS, 4096, DIM, device=device).bfloat16()
     count = 4096 // CHUNK
     numbers = itertools.cycle(range(COPIES))

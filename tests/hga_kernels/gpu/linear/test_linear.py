@@ -124,14 +124,14 @@ def test_split_heads(
     heads = random(rows, (queries + 2 * keys) * dim, seed=rows)
     norms = [random(dim, seed=i) if wanted else None for i, wanted in enumerate(normed)]
     angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(1)) * 7
-    turns = angles.cos(), angles.sin()
+    tables = angles.cos(), angles.sin()
     on_device = [None if norm is None else norm.to(device) for norm in norms]
     found = split_heads(
-        *(heads.to(device), *on_device, EPS, *(turn.to(device) for turn in turns)),
+        *(heads.to(device), *on_device, EPS, *(angle.to(device) for angle in tables)),
         queries,
         keys,
     )
-    expected = reference.split_heads(heads, *norms, EPS, *turns, queries, keys)
+    expected = reference.split_heads(heads, *norms, EPS, *tables, queries, keys)
     assert found is not None
     for own, wanted in zip(found, expected, strict=True):
         assert own.is_contiguous()

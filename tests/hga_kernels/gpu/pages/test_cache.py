@@ -206,10 +206,12 @@ def test_prefetch_candidates_have_the_smallest_draw_numbers(
         for stratum in range(STRATA):
             own = [group for group in range(first, end) if group // per_chunk % STRATA == stratum]
             of_stratum = range(stratum, slots, STRATA)
-            likely = sorted(own, key=lambda group: draw_number(group, head))[: len(of_stratum)]
+            expected = sorted(own, key=lambda group: draw_number(group, head))[: len(of_stratum)]
             cached = [held[slot] for slot in of_stratum if slot in held]
             numbers = [draw_number(group, head) for group in cached]
-            assert sorted(numbers) == pytest.approx([draw_number(group, head) for group in likely])
+            assert sorted(numbers) == pytest.approx(
+                [draw_number(group, head) for group in expected]
+            )
             assert numbers == sorted(numbers, reverse=True)
             assert set(cached) <= set(own)
             assert len(set(cached)) == len(cached)
