@@ -243,7 +243,7 @@ def estimated_mass(
 ) -> dict[int, float]:
     """Return the softmax mass per group over the larger score of each pair of decoded keys.
 
-    For one head and 4 groups to a chunk; queries [rows, dim] are not transformed.
+    For one head and groups of 4 tokens; queries [rows, dim] are not transformed.
     """
     centres, codes, scales = index
     groups = scales.shape[1] // 4
