@@ -43,7 +43,7 @@ def compile_kernels(
     weights = model.weights
     if not is_gpu(weights.final_norm.device):
         return
-    # Not to be imported where there is no GPU.
+    # Needs triton, so it is imported only where there is a GPU.
     from hga_kernels.gpu import compiling
 
     session = resolve(config, model.device_type)
@@ -55,7 +55,7 @@ def compile_kernels(
     )
     if mark.exists():
         return
-    # Nobody shall wait only to hear that there is no room.
+    # Check memory before the slow compile.
     plan_session(weights, session, torch.bfloat16)
 
     def tell(count: int) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,15 +66,15 @@ class Engine:
         self.fingerprint = model_fingerprint
         self._weights_bytes = weights.bytes()
         self._decoder = Decoder(weights)
-        model, router = weights.config, config.routing
+        model, routing = weights.config, config.routing
         self._device = device = weights.final_norm.device
         dtype = kv_dtype or weights.embedding.dtype
         tiers = self._tiers = make_tiers(weights, config, dtype)
         self._store, self._index = tiers.store, tiers.index
-        self._attention = RoutedAttention(model, router, self._store, self._index, device)
+        self._attention = RoutedAttention(model, routing, self._store, self._index, device)
         self._tracer = self._attention.tracer
         self._graph = self._make_graph(weights)
-        groups = -(-config.cache.context // router.group_size)
+        groups = -(-config.cache.context // routing.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
         self._layers = ForwardPass(model, self._decoder, self._attention, tiers, config, device)
         self._stored_ids: list[int] = []
@@ -82,34 +83,41 @@ class Engine:
         """Tokens of the session whose K/V is not computed yet: the end of the last answer."""
         self._saved: SavedState | None = None
         if config.cache.saved_dir is not None:
-            self._saved = SavedState(
-                config.cache.saved_dir,
-                model_name,
-                model_fingerprint,
-                config.routing,
-                geometry(model, router, config.cache.context, dtype),
-                tiers.host,
-                self._index,
-                self._store,
-            )
-            try:
-                token_ids, stored = self._saved.resume()
-            except BaseException:
-                self.close()
-                raise
-            if tiers.device is not None:
-                tiers.device.take_host_lengths()
-            self._stored_ids, self._pending = token_ids[:stored], token_ids[stored:]
+            self._saved = self._resume(config.cache.saved_dir, dtype)
+
+    def _resume(self, folder: Path, dtype: torch.dtype) -> SavedState:
+        """Fill the empty session with what is saved in ``folder``."""
+        routing, tiers = self.config.routing, self._tiers
+        saved = SavedState(
+            folder,
+            self.model_name,
+            self.fingerprint,
+            routing,
+            geometry(self.model_config, routing, self.config.cache.context, dtype),
+            tiers.host,
+            self._index,
+            self._store,
+        )
+        try:
+            token_ids, stored = saved.resume()
+        except BaseException:
+            saved.close()
+            self.close()
+            raise
+        if tiers.device is not None:
+            tiers.device.take_host_lengths()
+        self._stored_ids, self._pending = token_ids[:stored], token_ids[stored:]
+        return saved
 
     def _make_graph(self, weights: ModelWeights) -> "DecodeGraph | None":
-        """What decodes on a GPU; None: decoding takes single steps."""
-        tiers, router = self._tiers, self.config.routing
-        if tiers.device is None or router.kind != "hga":
+        """Return the graph that decodes on a GPU; None: decoding takes single steps."""
+        tiers, routing = self._tiers, self.config.routing
+        if tiers.device is None or routing.kind != "hga":
             return None
-        # Not to be imported where there is no GPU.
+        # Needs triton, so it is imported only where there is a GPU.
         from hga_engine.decode_graph import DecodeGraph
 
-        return DecodeGraph(weights, router, tiers.device, tiers.index, self._decoder, self._tracer)
+        return DecodeGraph(weights, routing, tiers.device, tiers.index, self._decoder, self._tracer)
 
     @property
     def token_ids(self) -> list[int]:
@@ -253,7 +261,7 @@ class Engine:
         try:
             hidden = self._layers.append(tokens, start, rule, totals, with_mass)
         except BaseException:
-            # ForwardPass that are done would hold more than the others.
+            # Layers that are done would hold more tokens than the others.
             self._cut(start)
             raise
         self._stored_ids += tokens
@@ -348,7 +356,7 @@ class Engine:
     def _steps(
         self, token: int, sampling: SamplingParams, total: AttentionTotals
     ) -> Generator[tuple[int, Trace], None, None]:
-        """Decode from ``token`` on, one step after the other: each next token and what was read."""
+        """Decode from ``token`` on, step by step: yield each next token and its trace."""
         sampler = Sampler(sampling)
         self._layer_mass.zero_()
         while True:
@@ -365,7 +373,7 @@ class Engine:
     def _graph_steps(
         self, token: int, sampling: SamplingParams, total: AttentionTotals
     ) -> Generator[tuple[int, Trace], None, None]:
-        """``_steps`` as a CUDA graph."""
+        """Decode as ``_steps`` does, by replaying a CUDA graph."""
         assert self._graph is not None
         room = min(sampling.max_new_tokens, self.config.cache.context - self._stored)
         with closing(self._graph.run(token, self._stored, room, sampling)) as results:
@@ -398,7 +406,7 @@ class Engine:
         self._index.truncate(tokens)
 
     def memory(self) -> MemoryFigures:
-        """Bytes in use now."""
+        """Return the bytes in use now."""
         return memory_figures(
             self._weights_bytes,
             self._index.bytes(),
@@ -408,23 +416,22 @@ class Engine:
         )
 
     def layer_mass(self) -> torch.Tensor:
-        """What each layer read for the answer under way, or for the last one.
+        """Return the attention mass of each layer for the answer so far, or for the last one.
 
-        On a GPU it is a moment old while tokens are decoded, so that none waits for it.
+        On a GPU it lags a little while tokens are decoded, so that no token waits for it.
 
         Returns:
-            [layers, places] float32: attention mass, as traces tell it, summed over the answer;
-            sinks and recent tokens are zero.
+            [layers, bins] float32: as traces report it, summed over the answer; the window is zero.
         """
         mass = self._layer_mass if self._graph is None else self._graph.layer_mass()
         return self._tracer.by_layer(max(self._stored - 1, 0), mass)
 
     def page_hit_rate(self) -> float:
-        """Share of the pages wanted so far that were at hand: on the GPU, else in host memory."""
+        """Return the share of page requests that hit: on the GPU, else in host memory."""
         return self._store.usage().hit_rate
 
     def close(self) -> None:
-        """Give memory and files back; what was saved stays. The weights are the caller's."""
+        """Give memory and files back; what was saved stays. The weights belong to the caller."""
         if self._saved is not None:
             self._saved.close()
         self._graph = None

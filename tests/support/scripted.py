@@ -107,7 +107,7 @@ class ScriptedAnswer:
 
 
 class ScriptedEngine:
-    """Has the interface of ``hga_engine.engine.Engine``; gives its answers in order.
+    """An ``EngineProtocol`` that gives its answers in the order given.
 
     Attributes:
         session: the token ids of the session.
@@ -186,6 +186,8 @@ class ScriptedEngine:
     def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
     ) -> Iterator[PrefillProgress]:
+        if not token_ids:
+            return
         self._check_room(len(token_ids))
         self.reads.append(len(token_ids))
         for step in range(1, self._prefill_steps + 1):
@@ -201,7 +203,7 @@ class ScriptedEngine:
         sampling: SamplingParams,
         cancel: threading.Event | None = None,
     ) -> Iterator[Event]:
-        self._check_room(len(prompt_ids))
+        self._check_room(len(prompt_ids) + 1)
         self.prompts.append(list(prompt_ids))
         yield PrefillProgress(1, 2, len(prompt_ids), 0.01)
         if self._is_cancelled(cancel):
