@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ABOUT = 95
 """Kernels that a model with experts takes at 64K; others take fewer."""
 _LAYERS = 3
-"""Of the model that are rehearsed with: one to begin, one between, one to end."""
+"""Layers of the model in a rehearsal: the first, one between, the last."""
 _QUESTIONS = (2, 5, 13, 17, 30, 60, 65, 120, 250, 500)
 """Lengths for which launches differ."""
 
@@ -29,8 +29,8 @@ def compile_kernels(
 ) -> None:
     """Compile what sessions of a model need, unless that was done on this machine before.
 
-    A session over a few of the model's layers reads as much text as there can be, and is asked
-    questions of several lengths. On a CPU nothing has to be done.
+    A session over a few of the model's layers prefills nearly a full context and answers questions
+    of several lengths. On a CPU there is nothing to do.
 
     Args:
         model: in memory.
@@ -70,7 +70,7 @@ def compile_kernels(
 
 
 def _rehearse(model: "LoadedModel", config: SessionConfig) -> None:
-    """Read and answer in a session of its own."""
+    """Prefill and answer in a session of its own."""
     context = config.cache.context
     engine = Engine(
         model.weights,

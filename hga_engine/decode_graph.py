@@ -128,7 +128,7 @@ class DecodeGraph:
         if self._graph is None:
             self._set(token, position, sampling)
             self._graph = self._capture()
-            # Where a chunk begins, that step has put its token in the place of one before.
+            # Where a chunk begins, that step has overwritten an earlier token of the window.
             self._store.prepare_decoding()
         self._set(token, position, sampling)
         first, found = self._replays, int(self._store.cache.counts.sum())

@@ -1,6 +1,6 @@
-"""The engine: reads documents, answers questions, and reports what it does as events.
+"""The engine: prefills documents, answers questions, and reports its progress as events.
 
-The way of a token: embed, then per layer project to q, k, v; append k, v to the store; extend the
+The path of a token: embed, then per layer project to q, k, v; append k, v to the store; extend the
 index; select; fetch pages; attend; finish the layer; at the end logits and the sampler.
 """
 
@@ -139,9 +139,9 @@ class Engine:
             raise ContextFullError(tokens, self.num_tokens, self.config.cache.context)
 
     def check(self) -> None:
-        """Wait until a resumed session has been read from disk and checked.
+        """Wait until a resumed session is loaded from disk and checked.
 
-        ``read``, ``logits``, ``answer`` and ``save`` do so first by themselves.
+        ``prefill``, ``logits``, ``answer`` and ``save`` do so themselves.
 
         Raises:
             SavedStateError: a file is damaged or cannot be read; the session cannot be used.
@@ -150,10 +150,10 @@ class Engine:
             self._saved.wait()
 
     def save(self) -> None:
-        """Make the state in ``saved_dir`` that of the session; without one nothing is done.
+        """Write the session to ``config.cache.saved_dir``; do nothing if there is none.
 
-        Only pages that are not on disk yet are written. Not to be called while ``read`` or
-        ``answer`` go on.
+        Only pages that are not on disk yet are written. Must not be called while ``prefill`` or
+        ``answer`` runs.
 
         Raises:
             SavedStateError: what was resumed turns out to be damaged.
@@ -166,7 +166,7 @@ class Engine:
             self._saved.save(self.token_ids, self._stored)
 
     def _prepare(self) -> None:
-        """Before K/V is used and grows."""
+        """Make it safe to use K/V and to append to it."""
         if self._saved is not None:
             self._saved.wait()
             self._saved.before_growth()
@@ -176,9 +176,9 @@ class Engine:
     ) -> Iterator[PrefillProgress]:
         """Append known text, layer after layer over all of it, by the prefill rule.
 
-        Each layer's weights are read once, and its K/V is at hand while the layer runs. The last
-        layer gives only its K/V. If ``cancel`` is set or the iterator is closed, the session is as
-        before.
+        Each layer's weights are read once, and its K/V is resident while the layer runs. The last
+        layer computes only its K/V. If ``cancel`` is set or the iterator is closed, the session is
+        as before.
 
         Args:
             token_ids: the text.
@@ -222,7 +222,7 @@ class Engine:
         totals: AttentionTotals | None = None,
         hidden_groups: Sequence[int] = (),
     ) -> Iterator[torch.Tensor]:
-        """Append tokens slice by slice and give the logits of each: for scoring a known text.
+        """Append tokens slice by slice and yield the logits of each, to score a known text.
 
         Args:
             token_ids: the text; a whole one for the prefill rule.
@@ -256,7 +256,7 @@ class Engine:
         totals: AttentionTotals | None = None,
         with_mass: bool = False,
     ) -> torch.Tensor:
-        """Take one slice through all layers: [tokens, hidden_size]."""
+        """Take one slice through all layers; return [tokens, hidden_size]."""
         start = self._stored
         try:
             hidden = self._layers.append(tokens, start, rule, totals, with_mass)
@@ -276,8 +276,8 @@ class Engine:
     ) -> Iterator[Event]:
         """Append a prompt and generate, both by the decode rule.
 
-        What was generated stays in the session, without the end token. If ``cancel`` is set while
-        the prompt is read, the session is as before; during the answer, its part is kept.
+        Generated tokens stay in the session, without the end token. If ``cancel`` is set during the
+        prompt, the session is as before; later, it keeps the prompt and what was generated.
 
         Args:
             prompt_ids: the prompt, at least one token.
@@ -285,7 +285,7 @@ class Engine:
             cancel: set by another thread to stop.
 
         Yields:
-            PrefillProgress while the prompt is read, a TextDelta a token, then one Finished.
+            PrefillProgress during the prompt, a TextDelta per token, then one Finished.
 
         Raises:
             ContextFullError: the prompt does not fit; the session is as before.
@@ -293,7 +293,7 @@ class Engine:
         """
         clock = AnswerClock()
         self._prepare()
-        # And room for the first token of the answer.
+        # With room for the first token of the answer.
         self._require_room(len(prompt_ids) + 1)
         kept_pending, start = self._pending, self._stored
         tokens, self._pending = [*kept_pending, *prompt_ids], []

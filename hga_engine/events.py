@@ -11,14 +11,14 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class PrefillProgress:
-    """Reading goes on: ``done`` of ``total`` steps; a step is one slice through one layer."""
+    """``done`` of ``total`` steps of a prefill; a step is one slice through one layer."""
 
     done: int
     total: int
     tokens: int
-    """Tokens being read."""
+    """Tokens of the text."""
     seconds: float
-    """Since reading began."""
+    """Since the prefill began."""
 
     @property
     def fraction(self) -> float:
@@ -28,28 +28,28 @@ class PrefillProgress:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one generated token read."""
+    """What one generated token attended to."""
 
     position: int
     """Position of the query token in the session."""
     bin_mass: "torch.Tensor"
     """[bins] float32: attention mass per trace bin, mean over layers and query heads. A sampled
-    group counts its own mass only, so the sum may be below 1. The window is zero; where there is
-    nothing else, only the first bin is."""
+    group counts its own mass only, so the sum may be below 1. The window is zero; in a session
+    without routed groups, only the first bin is."""
     tokens_attended: float
     """Mean over layers and KV heads."""
     window_mass: "torch.Tensor | None" = None
-    """[bins] float32: the same of sinks and recent tokens, where ``bin_mass`` leaves it out."""
+    """[bins] float32: the mass that ``bin_mass`` leaves out, likewise; None: unknown."""
 
     @property
     def all_mass(self) -> "torch.Tensor":
-        """[bins] float32: of all tokens, whether they were chosen or are always read."""
+        """[bins] float32: mass of all tokens, selected or in the window."""
         return self.bin_mass if self.window_mass is None else self.bin_mass + self.window_mass
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """One generated token: the text it completes (may be empty) and what it read."""
+    """One generated token: the text it completes (may be empty) and its trace."""
 
     text: str
     token_id: int
@@ -64,7 +64,7 @@ class Finished:
     prompt_tokens: int
     completion_tokens: int
     prefill_s: float
-    """Reading the question."""
+    """Seconds to process the prompt."""
     ttft_s: float
     """From the call to the first token."""
     decode_tokens_per_s: float

@@ -15,9 +15,9 @@ from hga_engine.tiers import Tiers
 class ForwardPass:
     """Computes hidden states, and stores and indexes K/V on the way.
 
-    Two orders: `read` takes a text through one layer after the other, `append` one slice through
-    all of them. If either is not carried out, layers hold different numbers of tokens, and the
-    caller has to cut them.
+    Two orders: ``prefill`` takes a text through one layer after the other, ``append`` one slice
+    through all of them. If either is interrupted, layers hold different numbers of tokens, and the
+    caller has to truncate them.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class ForwardPass:
         config: SessionConfig,
         device: torch.device,
     ) -> None:
-        """Say what is computed with.
+        """Set up a forward pass over a session.
 
         Args:
             model: geometry of the model.
@@ -48,14 +48,14 @@ class ForwardPass:
         self._device = device
 
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
-        """Ranges that end on multiples of the slice size in the session, so on chunk borders.
+        """Return ranges that end on multiples of the slice size, so on chunk borders.
 
         Args:
             start: position of the first token.
             tokens: how many there are.
 
         Returns:
-            Of each slice the first token and the one behind the last, counted from ``start``.
+            The first token of each slice and the one behind its last, counted from ``start``.
         """
         size = self._slice_tokens
         borders = [*range(size - start % size, tokens, size), tokens]
@@ -63,14 +63,14 @@ class ForwardPass:
 
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], start: int) -> Generator[tuple[int, int], None, None]:
-        """Take a text through layer after layer by the prefill rule; the last gives only its K/V.
+        """Take a text through layer after layer by the prefill rule; the last gives K/V only.
 
         Args:
             tokens: the text.
             start: position of the first token.
 
         Yields:
-            Steps that are done, and all there are.
+            The number of steps done, and of all steps.
         """
         slices, store = self.slices(start, len(tokens)), self._tiers.store
         hidden = self._decoder.embed(torch.tensor(tokens), self._long_memory(len(tokens)))
@@ -141,7 +141,7 @@ class ForwardPass:
         return self._decoder.finish(layer, hidden, attended)
 
     def _long_memory(self, tokens: int) -> torch.Tensor | None:
-        """Room for the hidden states of a text, where the device is short of it."""
+        """Return memory for the hidden states of a text, where the device is short of it."""
         if self._tiers.device is None or tokens <= self._slice_tokens:
             return None
         return self._tiers.device.borrow(tokens, self._hidden_size)

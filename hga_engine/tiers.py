@@ -39,12 +39,12 @@ class Tiers:
         self.store.close()
         self.index.close()
         if self.device is not None:
-            # For whoever plans with what the driver says is free.
+            # The next plan counts what the driver says is free.
             torch.cuda.empty_cache()
 
 
 def make_tiers(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype) -> Tiers:
-    """Tiers without tokens, where the weights are.
+    """Return empty tiers on the device of the weights.
 
     Args:
         weights: of the model.
@@ -62,7 +62,7 @@ def make_tiers(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype)
     index = RoutingIndex(model, routing, config.cache.context, dtype, device)
     if plan is None:
         return Tiers(host, None, index, 0)
-    # Not to be imported where there is no GPU.
+    # Needs triton, so it is imported only where there is a GPU.
     from hga_engine.kv_store.device import DeviceKVStore
 
     on_device = DeviceKVStore(model, routing, host, dtype, device, plan.cached_pages)
@@ -70,7 +70,7 @@ def make_tiers(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype)
 
 
 def plan_session(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype) -> DevicePlan:
-    """What a session will take of the GPU's memory, beside the weights that are there.
+    """Plan the GPU memory of a session beside the weights.
 
     Args:
         weights: of the model, on the GPU.

@@ -1,4 +1,4 @@
-"""What the router scores queries against, kept for every layer of a session."""
+"""What the router scores queries against, for every layer of a session."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hga_kernels import (
 )
 
 SLOW_TURN_RADIANS = 0.5
-"""A frequency pair that turns less than this over a run is averaged at the run's middle."""
+"""A frequency pair that rotates less than this over a run is averaged at the run's middle."""
 
 
 def middle_turns(
