@@ -6,7 +6,7 @@ import torch
 
 from hga_engine.config import ModelConfig, Routing, SessionConfig
 from hga_engine.errors import DiskSpaceError, HostMemoryError
-from hga_kernels.weights import FP8_BLOCK
+from hga_kernels import FP8_BLOCK
 
 _MIB = 2**20
 _MOVED_AT_A_TIME = 2 * 8 * _MIB
