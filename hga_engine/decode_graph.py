@@ -197,7 +197,7 @@ class DecodeGraph:
         scale = 1 / math.sqrt(model.head_dim)
         hidden = self._decoder.embed(self._token)
         torch.div(self._position, routing.chunk_size, rounding_mode="floor", out=self._end_chunk)
-        cos, sin = index.middle_turns
+        cos, sin = index.middle_rotations
         index_closed_chunk(self._position, cache.resident, window, cos, sin, index.stacked)
         chunks = ChunkRange(routing.sink_chunks, self._end_chunk)
         budget = Budget(routing.decode_budget, routing.group_size)

@@ -17,17 +17,17 @@ from hga_kernels import (
     summarize,
 )
 
-SLOW_TURN_RADIANS = 0.5
+SLOW_ROTATION_RADIANS = 0.5
 """A frequency pair that rotates less than this over a run is averaged at the run's middle."""
 
 
-def middle_turns(
+def middle_rotations(
     size: int, head_dim: int, rope_base: float, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turns that bring each key of a run to the run's middle position, for slow pairs only.
+    """Rotations that bring each key of a run to the run's middle position, for slow pairs only.
 
     Averaging raw keys and rotating the mean to the middle, as the paper does for slow pairs, is the
-    mean of rotated keys that were each turned from their own position to the middle.
+    mean of rotated keys that were each rotated from their own position to the middle.
 
     Args:
         size: tokens of a run.
@@ -40,7 +40,7 @@ def middle_turns(
     """
     frequencies = rope_base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     offsets = (size - 1) / 2 - torch.arange(size, dtype=torch.float64)
-    slow = (size - 1) * frequencies <= SLOW_TURN_RADIANS
+    slow = (size - 1) * frequencies <= SLOW_ROTATION_RADIANS
     angles = offsets[:, None] * torch.where(slow, frequencies, 0.0)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -63,7 +63,7 @@ class RoutingIndex:
     def __init__(
         self,
         model: ModelConfig,
-        router: Routing,
+        routing: Routing,
         context: int,
         dtype: torch.dtype,
         device: torch.device,
@@ -72,30 +72,30 @@ class RoutingIndex:
 
         Args:
             model: geometry of the model.
-            router: what is indexed.
+            routing: what is indexed.
             context: tokens a session can hold.
             dtype: of the summaries.
             device: where the index is kept and read.
         """
-        self._router = router
+        self._routing = routing
         self._model = model
         self._device = device
         self.packing: Packing = packing_for(device)
         """Of the token codes."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        size, dim = router.chunk_size, model.head_dim
-        self._chunk_turns = self._turns(size, wide)
-        self._group_turns = self._turns(router.paper_group_size, wide)
+        size, dim = routing.chunk_size, model.head_dim
+        self._chunk_rotations = self._rotations(size, wide)
+        self._group_rotations = self._rotations(routing.paper_group_size, wide)
         self._closed = [0] * model.num_layers
         self._stacked: ChunkIndex | None = None
         self.summaries: list[torch.Tensor] = []
         self.codes: list[torch.Tensor] = []
         self.scales: list[torch.Tensor] = []
         self.group_summaries: list[torch.Tensor] = []
-        if router.kind == "dense":
+        if routing.kind == "dense":
             return
         chunks = -(-context // size)
-        groups = size // router.paper_group_size
+        groups = size // routing.paper_group_size
         heads = model.num_kv_heads
 
         def whole(entry: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -106,7 +106,7 @@ class RoutingIndex:
 
         summaries = whole((dim,), dtype)
         self.summaries = list(summaries.unbind())
-        if router.kind == "paper":
+        if routing.kind == "paper":
             self.group_summaries = list(whole((groups, dim), dtype).unbind())
             return
         codes = whole(code_shape(size, dim, self.packing), torch.uint8)
@@ -116,22 +116,22 @@ class RoutingIndex:
 
     def extend(self, layer: int, store: KVStore) -> None:
         """Index the chunks of ``layer`` that ``store`` has closed since the last call."""
-        size = self._router.chunk_size
+        size = self._routing.chunk_size
         first, last = self._closed[layer], store.length(layer) // size
-        if first == last or self._router.kind == "dense":
+        if first == last or self._routing.kind == "dense":
             return
         # A session that is resumed is indexed from the host's pages.
         keys = store.keys(layer, first * size, last * size).to(self._device)
         summaries = self.summaries[layer][:, first:last]
-        if self._router.kind == "paper":
-            summaries.copy_(summarize(keys, *self._chunk_turns))
-            groups = summarize(keys, *self._group_turns)
+        if self._routing.kind == "paper":
+            summaries.copy_(summarize(keys, *self._chunk_rotations))
+            groups = summarize(keys, *self._group_rotations)
             self.group_summaries[layer][:, first:last] = groups.unflatten(
-                1, (last - first, size // self._router.paper_group_size)
+                1, (last - first, size // self._routing.paper_group_size)
             )
         else:
             codes, scales = self.codes[layer][:, first:last], self.scales[layer][:, first:last]
-            index_chunks(keys, *self._chunk_turns, ChunkIndex(summaries, codes, scales))
+            index_chunks(keys, *self._chunk_rotations, ChunkIndex(summaries, codes, scales))
         self._closed[layer] = last
 
     def layer(self, layer: int) -> ChunkIndex:
@@ -145,13 +145,13 @@ class RoutingIndex:
         return self._stacked
 
     @property
-    def middle_turns(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos, sin [chunk_size, head_dim / 2] of ``middle_turns`` for a chunk."""
-        return self._chunk_turns
+    def middle_rotations(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos, sin [chunk_size, head_dim / 2] of ``middle_rotations`` for a chunk."""
+        return self._chunk_rotations
 
     def truncate(self, tokens: int) -> None:
         """Forget chunks that are no longer whole."""
-        whole = tokens // self._router.chunk_size
+        whole = tokens // self._routing.chunk_size
         self._closed = [min(closed, whole) for closed in self._closed]
 
     @property
@@ -187,8 +187,8 @@ class RoutingIndex:
                 for layer, array in enumerate(arrays):
                     array[:, :chunks] = file.get_slice(f"{layer}.{name}")[:, :chunks]
 
-    def _turns(self, size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = middle_turns(size, self._model.head_dim, self._model.rope_base, dtype)
+    def _rotations(self, size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = middle_rotations(size, self._model.head_dim, self._model.rope_base, dtype)
         return cos.to(self._device), sin.to(self._device)
 
     def _arrays(self) -> dict[str, list[torch.Tensor]]:

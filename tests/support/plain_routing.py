@@ -227,7 +227,7 @@ def plain_summary(keys: torch.Tensor, start: int, rope_base: float = ROPE_BASE) 
     return torch.cat((mean.real, mean.imag))
 
 
-def heaviest(mass: dict[int, float], count: int) -> set[int]:
+def top_k(mass: dict[int, float], count: int) -> set[int]:
     return set(sorted(mass, key=lambda number: -mass[number])[:count])
 
 
@@ -266,7 +266,7 @@ def plain_selection(
     kept = set(candidates)
     if is_paper:
         of_chunks = mass({c: queries @ summaries[c][:, None] for c in candidates})
-        kept = heaviest(of_chunks, router.paper_chunks)
+        kept = top_k(of_chunks, router.paper_chunks)
     scores = {}
     for chunk in sorted(kept):
         estimated = estimated_keys(keys[chunk], summaries[chunk])
@@ -280,17 +280,17 @@ def plain_selection(
                 first_half, second_half = (queries @ estimated[part].T).chunk(2, -1)
                 scores[number] = torch.maximum(first_half, second_half)
     if is_paper:
-        return dict.fromkeys(heaviest(mass(scores), budget), 1.0)
-    window = always_read(rows[-1], router)
+        return dict.fromkeys(top_k(mass(scores), budget), 1.0)
+    window = window_groups(rows[-1], router)
     scores[-1] = attended_scores(text, head, rows, window, router.group_size)
     of_groups = mass(scores)
     del of_groups[-1]
     # The layer is the first.
-    odds = {group: of / draw_number(group, head) for group, of in of_groups.items()}
+    priority = {group: of / draw_number(group, head) for group, of in of_groups.items()}
     drawn = {}
     for stratum, room in drawn_of_strata(of_groups, budget, per_chunk):
-        own = heaviest({group: odds[group] for group in stratum}, room)
-        bound = max((odds[group] for group in set(stratum) - own), default=0.0)
+        own = top_k({group: priority[group] for group in stratum}, room)
+        bound = max((priority[group] for group in set(stratum) - own), default=0.0)
         drawn |= {group: min(max(64 * bound / of_groups[group], 1.0), 64.0) for group in own}
     return drawn
 
@@ -313,7 +313,7 @@ def estimated_keys(keys: torch.Tensor, summary: torch.Tensor) -> torch.Tensor:
     return decode_tokens(*coded)[0, 0].to(keys.dtype) @ turn + summary
 
 
-def always_read(position: int, router: Routing) -> set[int]:
+def window_groups(position: int, router: Routing) -> set[int]:
     """Groups of sinks and the open chunk that a query at ``position`` may see."""
     size = router.group_size
     window = position // router.chunk_size * router.chunk_size
@@ -357,7 +357,7 @@ def plain_routed(text: Text, rule: Rule, router: Routing = SMALL) -> torch.Tenso
                 for group, times in chosen.items()
                 for page in range(pages)
             }
-            groups |= dict.fromkeys(always_read(position, router), 1.0)
+            groups |= dict.fromkeys(window_groups(position, router), 1.0)
             part = slice(head * text.ratio, (head + 1) * text.ratio)
             out[position, part] = attend_to(text, head, position, groups, router.group_size)
     return out

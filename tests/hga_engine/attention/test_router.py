@@ -16,9 +16,9 @@ from tests.support.plain_routing import (
     SMALL,
     Layer,
     Text,
-    always_read,
     attended_scores,
     plain_selection,
+    window_groups,
     with_router,
 )
 
@@ -133,7 +133,7 @@ def test_selection_is_the_rule_read_plainly(
     window_lse = torch.empty(3, rows, kv_heads * ratio, dtype=torch.float64)
     for block, head in itertools.product(range(3), range(kv_heads)):
         own = scored[block]
-        window = always_read(own[-1], layer.router)
+        window = window_groups(own[-1], layer.router)
         of_window = attended_scores(text, head, own, window, layer.router.group_size)
         part = slice(head * ratio, (head + 1) * ratio)
         window_lse[block, :, part] = of_window.logsumexp(1).view(rows, ratio)

@@ -20,7 +20,6 @@ from tests.support.plain_routing import (
     SMALL,
     Layer,
     Text,
-    always_read,
     limits,
     ratios,
     routers,
@@ -29,6 +28,7 @@ from tests.support.plain_routing import (
     seeds,
     sizes,
     slices,
+    window_groups,
     with_router,
 )
 
@@ -85,7 +85,7 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
     for read in seen:
         for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
             assert len({p // config.chunk_size for p in rows}) == 1
-            always = always_read(rows[-1], config)
+            always = window_groups(rows[-1], config)
             chunk = rows[0] // config.chunk_size
             first = config.sink_tokens // config.chunk_size
             end = max(first, chunk)
@@ -186,7 +186,7 @@ def test_coverage_is_the_share_of_dense_mass_that_was_chosen(router: str, rule: 
         for rows, of_heads in zip(read.positions.tolist(), read.groups.tolist(), strict=True):
             if not any(position % stride == stride - 1 for position in rows):
                 continue
-            always = {4 * g + i for g in always_read(rows[-1], config) for i in range(4)}
+            always = {4 * g + i for g in window_groups(rows[-1], config) for i in range(4)}
             for head, groups in enumerate(of_heads):
                 chosen = {4 * g + i for g in groups if g >= 0 for i in range(4)} - always
                 row = weights[head, rows].sum(0)
@@ -239,4 +239,4 @@ def test_routed_groups_are_those_outside_the_window() -> None:
     for position in range(119):
         first, last = SMALL.routed_groups(position)
         everything = set(range(position // 4 + 1))
-        assert set(range(first, last)) == everything - always_read(position, SMALL)
+        assert set(range(first, last)) == everything - window_groups(position, SMALL)

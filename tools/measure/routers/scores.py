@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from hga_engine.attention.index import middle_turns
+from hga_engine.attention.index import middle_rotations
 from hga_kernels.reference.index import hadamard, summarize
 
 CHUNK = 64
@@ -120,7 +120,7 @@ def chunk_means(keys: torch.Tensor, base: float) -> torch.Tensor:
 
 
 def _means(keys: torch.Tensor, size: int, base: float) -> torch.Tensor:
-    cos, sin = middle_turns(size, keys.shape[2], base, torch.float32)
+    cos, sin = middle_rotations(size, keys.shape[2], base, torch.float32)
     return summarize(keys, cos.to(keys.device), sin.to(keys.device))
 
 
