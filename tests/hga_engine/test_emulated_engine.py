@@ -170,9 +170,11 @@ def test_decoding_from_where_a_chunk_begins_leaves_the_index_as_it_was(document:
                 if engine._stored == 256:
                     cancel.set()
             engine.truncate(256)
-        before = [entries[:, :, :4].clone() for entries in engine._index.stacked()[2:]]
+        index = engine._index.stacked
+        stored = index.summaries, index.codes, index.scales
+        before = [entries[:, :, :4].clone() for entries in stored]
         ask(engine, random_tokens(1, 5), 2, ignore_end=True)
-        for entries, same in zip(engine._index.stacked()[2:], before, strict=True):
+        for entries, same in zip(stored, before, strict=True):
             assert torch.equal(entries[:, :, :4], same)
 
 
