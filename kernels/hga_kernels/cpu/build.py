@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-_SOURCES = Path(__file__).parent
+_SOURCES = Path(__file__).with_name("c")
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-pthread")
 
 
