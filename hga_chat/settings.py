@@ -206,7 +206,7 @@ class Settings:
         metadata=_about(
             _size,
             str,
-            "Disk space for saved sessions; beyond it, the oldest K/V is removed.",
+            "Disk space for saved sessions; beyond it, the least recently used K/V is removed.",
         ),
     )
     theme: str = field(

@@ -58,8 +58,11 @@ def _flag(setting: "Field[Any]") -> inspect.Parameter:
     kind: Any = setting.metadata["flag"]
     flag = f"--{setting.name.replace('_', '-')}"
     text = setting.metadata["help"]
-    if setting.default not in (None, (), False):
-        text += f" Default: {setting.default}."
+    if setting.default not in (None, ()) and not isinstance(setting.default, bool):
+        # Sizes are typed with a unit, and shown with one.
+        size = setting.name == "disk_limit"
+        default = f"{setting.default >> 30}G" if size else str(setting.default)
+        text += f" Default: {default}."
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
