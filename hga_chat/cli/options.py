@@ -58,11 +58,11 @@ def _flag(setting: "Field[Any]") -> inspect.Parameter:
     kind: Any = setting.metadata["flag"]
     flag = f"--{setting.name.replace('_', '-')}"
     text = setting.metadata["help"]
-    if setting.default not in (None, ()) and not isinstance(setting.default, bool):
+    default: Any = setting.default
+    if default not in (None, ()) and not isinstance(default, bool):
         # Sizes are typed with a unit, and shown with one.
-        size = setting.name == "disk_limit"
-        default = f"{setting.default >> 30}G" if size else str(setting.default)
-        text += f" Default: {default}."
+        shown = f"{default >> 30}G" if setting.name == "disk_limit" else default
+        text += f" Default: {shown}."
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
