@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hga_engine.config import DeviceName, EngineConfig
-    from hga_engine.engine import Engine
     from hga_engine.model.files import ModelFiles
     from hga_engine.opening import LoadedModel
+    from hga_engine.protocol import EngineProtocol
     from hga_engine.saved_state import SavedInfo
     from hga_engine.tokenizer.tokenizer import Tokenizer
 
@@ -67,7 +67,7 @@ class EngineAccess:
 
         compiling.compile_kernels(model, config, progress)
 
-    def open_engine(self, model: "LoadedModel", config: "EngineConfig") -> "Engine":
+    def open_engine(self, model: "LoadedModel", config: "EngineConfig") -> "EngineProtocol":
         """Open an engine over a loaded model; see ``hga_engine.opening.open_engine``."""
         from hga_engine import opening
 

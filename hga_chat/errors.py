@@ -101,7 +101,7 @@ def _advice(error: EngineError) -> str | None:
         case DamagedPageError():
             return "Run the command again; if this recurs, check the disk."
         case SavedStateError():
-            return "When the session is opened again, its documents are read anew."
+            return "When the session is opened again, its documents are read again."
     return None
 
 

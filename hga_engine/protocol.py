@@ -1,33 +1,66 @@
-"""What a conversation needs of an engine."""
+"""The engine's interface, as conversations and the screen use it."""
 
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from hga_engine.config import SamplingParams, SessionConfig
+from hga_engine.config import ModelConfig, SamplingParams, SessionConfig
 from hga_engine.events import Event, PrefillProgress
 
 if TYPE_CHECKING:
     import torch
 
+    from hga_engine.attention.routed import Rule
+    from hga_engine.attention.trace import AttentionTotals
     from hga_engine.memory.figures import MemoryFigures
+
+
+class ChatTokenizer(Protocol):
+    """The tokenizer of an engine's model. Its methods do not change the session."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text; control tokens in it are plain text."""
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the token ids of a text and the range of characters of each."""
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text; thread-safe."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, without control tokens."""
+
+    def opening(self, system: str | None) -> list[int]:
+        """Return the tokens before the first user message's content."""
+
+    def to_answer(self) -> list[int]:
+        """Return the tokens that close the user message and open the assistant's."""
+
+    def to_next_question(self) -> list[int]:
+        """Return the tokens that close the assistant's message and open the next user message."""
 
 
 class EngineProtocol(Protocol):
     """One model and one session of tokens.
 
-    Who calls: one thread, which owns the engine. Only a ``cancel`` event may be set by others.
-    ``prefill`` and ``answer`` work while their iterator is advanced; no other call may change the
-    session until it is exhausted or closed. ``token_ids``, ``num_tokens``, ``memory`` and
-    ``layer_mass`` change nothing and are safe between its steps.
+    Threads: one thread owns the engine and makes all calls. Other threads may only set a ``cancel``
+    event.
 
-    What changes the session: ``prefill`` and ``answer`` append, ``truncate`` cuts; nothing else.
+    ``prefill``, ``answer`` and ``logits`` append to the session while their iterator advances. No
+    other call may change or save the session until the iterator is exhausted or closed. The
+    properties, ``memory``, ``layer_mass`` and ``page_hit_rate`` change nothing and are safe between
+    its steps.
     """
 
     config: SessionConfig
+    model_config: ModelConfig
     model_name: str
     fingerprint: str
-    """Of the model's files."""
+    """Sha256 over the model's files."""
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The model's tokenizer."""
 
     @property
     def token_ids(self) -> list[int]:
@@ -37,6 +70,15 @@ class EngineProtocol(Protocol):
     def num_tokens(self) -> int:
         """Tokens in the session."""
 
+    def check(self) -> None:
+        """Wait until a resumed session is loaded and checked; the session does not change.
+
+        ``prefill``, ``answer``, ``logits`` and ``save`` do so themselves.
+
+        Raises:
+            SavedStateError: a saved file is damaged; the session cannot be used.
+        """
+
     def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
     ) -> Iterator[PrefillProgress]:
@@ -44,7 +86,7 @@ class EngineProtocol(Protocol):
 
         Raises:
             ContextFullError: the text does not fit; the session is as before.
-            SavedStateError: what was resumed is damaged.
+            SavedStateError: the resumed state is damaged.
         """
 
     def answer(
@@ -60,18 +102,35 @@ class EngineProtocol(Protocol):
 
         Raises:
             ContextFullError: prompt and one more token do not fit; the session is as before.
-            SavedStateError: what was resumed is damaged.
+            SavedStateError: the resumed state is damaged.
+        """
+
+    def logits(
+        self,
+        token_ids: Sequence[int],
+        rule: "Rule" = "decode",
+        totals: "AttentionTotals | None" = None,
+        hidden_groups: Sequence[int] = (),
+    ) -> "Iterator[torch.Tensor]":
+        """Append known text and yield the logits of each slice, [tokens of the slice, vocab].
+
+        ``totals`` counts what was attended to. The tokens do not attend to ``hidden_groups``. If
+        closed before the end, the session keeps the slices that were yielded.
+
+        Raises:
+            ContextFullError: the text does not fit; the session is as before.
+            SavedStateError: the resumed state is damaged.
         """
 
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on; nothing if the session is shorter."""
 
     def save(self) -> None:
-        """Write the session to ``config.cache.saved_dir``; the session itself does not change.
+        """Write the session to ``config.cache.saved_dir``, if set; the session does not change.
 
         Raises:
-            SavedStateError: what was resumed is damaged.
-            KVStoreError: it cannot be written; what was saved before is whole.
+            SavedStateError: the resumed state is damaged.
+            KVStoreError: the state cannot be written; the previous save is intact.
         """
 
     def memory(self) -> "MemoryFigures":
@@ -80,5 +139,8 @@ class EngineProtocol(Protocol):
     def layer_mass(self) -> "torch.Tensor":
         """Return [layers, bins]: attention mass of the answer so far, or of the last one."""
 
+    def page_hit_rate(self) -> float:
+        """Return the share of page requests that hit the cache, 0 to 1."""
+
     def close(self) -> None:
-        """Give memory and files back. What was saved stays; no other call may follow."""
+        """Release memory and files. Saved state stays; no other call may follow."""

@@ -25,7 +25,7 @@ from hga_engine.events import Finished, PrefillProgress, TextDelta
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_chat.sessions.saved import SavedSession
-    from hga_engine.engine import Engine
+    from hga_engine.protocol import EngineProtocol
 
 
 class Conversation:
@@ -43,7 +43,7 @@ class Conversation:
 
     def __init__(
         self,
-        engine: "Engine",
+        engine: "EngineProtocol",
         layout: "DocumentTokens | None",
         skipped: "Sequence[Skipped]" = (),
         turns: Sequence[Answer] = (),

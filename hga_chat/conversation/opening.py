@@ -19,9 +19,9 @@ from hga_chat.settings import Settings
 from hga_engine.errors import EngineError, KVStoreError, SavedStateError
 
 if TYPE_CHECKING:
-    from hga_engine.engine import Engine
     from hga_engine.model.files import ModelFiles
     from hga_engine.opening import LoadedModel
+    from hga_engine.protocol import EngineProtocol
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _open(
 
 def _open_engine(
     model: "LoadedModel", settings: Settings, saved: SavedSession | None, notes: list[str]
-) -> "Engine":
+) -> "EngineProtocol":
     """Open an engine with the saved K/V; without it if it is damaged or does not match."""
     access = engine_access.access
     config = settings.engine()

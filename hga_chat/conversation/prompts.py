@@ -3,19 +3,21 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hga_engine.tokenizer.tokenizer import Tokenizer
+    from hga_engine.protocol import ChatTokenizer
 
 QUESTION_ROOM = 512
 """Least number of tokens that documents leave free for the question; the answer has its own."""
 
 
-def first_question(tokenizer: "Tokenizer", question: str, *, after_documents: bool) -> list[int]:
+def first_question(
+    tokenizer: "ChatTokenizer", question: str, *, after_documents: bool
+) -> list[int]:
     """Return the tokens of the first question, which ends the user message with the documents."""
     text = f"\n\n{question}" if after_documents else question
     return [*tokenizer.encode(text), *tokenizer.to_answer()]
 
 
-def next_question(tokenizer: "Tokenizer", question: str) -> list[int]:
+def next_question(tokenizer: "ChatTokenizer", question: str) -> list[int]:
     """Return the tokens of a later question; they also close the answer before it."""
     return [
         *tokenizer.to_next_question(),
@@ -25,7 +27,7 @@ def next_question(tokenizer: "Tokenizer", question: str) -> list[int]:
 
 
 def room_for_documents(
-    tokenizer: "Tokenizer", context: int, max_new_tokens: int, question: str = ""
+    tokenizer: "ChatTokenizer", context: int, max_new_tokens: int, question: str = ""
 ) -> int:
     """Return how many document tokens fit in ``context`` with the question and its answer."""
     asking = len(first_question(tokenizer, question, after_documents=True))

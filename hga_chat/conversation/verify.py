@@ -18,7 +18,7 @@ from hga_chat.sources import TRACE_BIN_TOKENS, Source
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
-    from hga_engine.engine import Engine
+    from hga_engine.protocol import EngineProtocol
 
 _SEED = 0
 
@@ -116,7 +116,7 @@ def verify(
 
 
 def _score(
-    engine: "Engine",
+    engine: "EngineProtocol",
     start: int,
     question: Sequence[int],
     answer: Sequence[int],

@@ -122,6 +122,20 @@ def test_an_answer_that_is_cancelled_during_its_prompt_leaves_the_session(make: 
     assert engine.token_ids == TEXT
 
 
+def test_logits_append_the_text_and_cover_each_of_its_tokens(make: Make) -> None:
+    engine = filled(make)
+    logits = list(engine.logits(PROMPT))
+    assert sum(len(part) for part in logits) == len(PROMPT)
+    assert engine.token_ids == [*TEXT, *PROMPT]
+
+
+def test_logits_of_a_text_that_does_not_fit_change_nothing(make: Make) -> None:
+    engine = filled(make)
+    with pytest.raises(ContextFullError):
+        list(engine.logits([1] * (CONTEXT - len(TEXT) + 1)))
+    assert engine.token_ids == TEXT
+
+
 def test_truncate_cuts_and_never_lengthens(make: Make) -> None:
     engine = filled(make)
     engine.truncate(100)
@@ -146,4 +160,6 @@ def test_reports_change_nothing(make: Make) -> None:
     tokens = engine.token_ids
     assert engine.layer_mass().ndim == 2
     assert engine.memory().kv_host_bytes > 0
+    assert 0 <= engine.page_hit_rate() <= 1
+    engine.check()
     assert engine.token_ids == tokens

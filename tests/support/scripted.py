@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import torch
 
 from hga_chat.engine_access import EngineAccess
+from hga_engine.attention.routed import Rule
+from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import (
     CacheConfig,
     EngineConfig,
@@ -236,6 +238,24 @@ class ScriptedEngine:
             trace = Trace(len(self.session) - 1, mass, 1_000.0, always if script.always else None)
             yield TextDelta(self.tokenizer.decode([token]), token, trace)
         yield self._finished(reason, len(prompt_ids), said)
+
+    def check(self) -> None:
+        """Do nothing: ``open`` has loaded and checked the saved state."""
+
+    def logits(
+        self,
+        token_ids: Sequence[int],
+        rule: Rule = "decode",
+        totals: AttentionTotals | None = None,
+        hidden_groups: Sequence[int] = (),
+    ) -> Iterator[torch.Tensor]:
+        """Append known text in one slice; every token is equally likely."""
+        self._check_room(len(token_ids))
+        self.session.extend(token_ids)
+        yield torch.zeros(len(token_ids), self.tokenizer.vocab_size)
+
+    def page_hit_rate(self) -> float:
+        return 1.0
 
     def truncate(self, tokens: int) -> None:
         self.truncations.append(tokens)
