@@ -1,4 +1,4 @@
-"""What the router scores queries against, for every layer of a session."""
+"""The index that the router scores queries against, for every layer of a session."""
 
 from pathlib import Path
 
@@ -75,13 +75,13 @@ class RoutingIndex:
             routing: what is indexed.
             context: tokens a session can hold.
             dtype: of the summaries.
-            device: where the index is kept and read.
+            device: where the index is stored and scored.
         """
         self._routing = routing
         self._model = model
         self._device = device
         self.packing: Packing = packing_for(device)
-        """Of the token codes."""
+        """How token codes are packed."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         size, dim = routing.chunk_size, model.head_dim
         self._chunk_rotations = self._rotations(size, wide)

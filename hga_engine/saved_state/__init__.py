@@ -1,4 +1,4 @@
-"""What the engine keeps of a session on disk, so that nothing has to be read twice.
+"""A session's state on disk, so that nothing has to be prefilled twice.
 
 A folder holds one session's state:
 

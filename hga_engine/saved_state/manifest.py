@@ -32,7 +32,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Geometry:
-    """What has to be the same for K/V to be of use. Sizes as in the configuration."""
+    """The properties that must match for saved K/V to be usable. Sizes as in the configuration."""
 
     layers: int
     kv_heads: int
@@ -72,12 +72,12 @@ class IndexRecord:
     chunk_size: int
     group_size: int
     packing: str = "slabs"
-    """Of the token codes."""
+    """How token codes are packed."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is saved."""
+    """The description of a saved state, as its manifest file holds it."""
 
     model_name: str
     fingerprint: str
@@ -112,17 +112,17 @@ class Manifest:
 
 @dataclass(frozen=True)
 class SavedInfo:
-    """What is known of a saved state without loading it."""
+    """A description of a saved state, available without loading it."""
 
     tokens: int
     model_name: str
     fingerprint: str
-    """Of the model, as ``Engine.fingerprint``."""
+    """The model's fingerprint, as ``Engine.fingerprint``."""
     routing: dict[str, Any]
     """Fields of ``Routing`` of the engine that saved it last."""
     context: int
     disk_bytes: int
-    """What the folder's files take on disk."""
+    """Bytes of the folder's files on disk."""
 
 
 def read_info(folder: Path) -> SavedInfo | None:
@@ -182,7 +182,7 @@ def _routing_from_1(router: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of ``Routing`` that a version-1 router stands for.
 
     K/V, index and token files are the same in both versions. A setting that there no longer is
-    stays as it was, so that the result equals no routing and the K/V is computed anew.
+    stays as it was, so that the result equals no routing and the K/V is computed again.
     """
     routing = {_ROUTER_FIELDS_1.get(name, name): value for name, value in router.items()}
     for name in _UNUSED_1:

@@ -42,7 +42,7 @@ _INDEX_GROWTH = 32
 class SavedState:
     """The state of one session in a folder. Used by the engine's thread alone.
 
-    What was saved is read and checked on threads of its own; ``wait`` joins them and has to be
+    Saved files are loaded and checked on separate threads; ``wait`` joins them and has to be
     called before K/V or index are used.
     """
 
@@ -114,7 +114,7 @@ class SavedState:
         return saved.token_ids.tolist(), manifest.stored
 
     def wait(self) -> None:
-        """Wait until what was resumed has been read and checked.
+        """Wait until the resumed state is loaded and checked.
 
         Raises:
             SavedStateError: a file is damaged or cannot be read.
@@ -193,7 +193,7 @@ class SavedState:
         remove_others(self._folder, manifest)
 
     def _saved_index(self, generation: int) -> IndexRecord | None:
-        """The index for the next manifest, written anew where it has grown by much."""
+        """The index for the next manifest, rewritten if it has grown much."""
         index = self._usable_index()
         chunks = 0 if index is None else index.chunks
         if self._index.closed - chunks < _INDEX_GROWTH:

@@ -12,7 +12,7 @@ from hga_engine.saved_state.manifest import Manifest, check_file, damaged
 
 @dataclass(frozen=True)
 class TokenFile:
-    """What is small and changes with every save."""
+    """The small part of a saved state, which changes with every save."""
 
     token_ids: npt.NDArray[np.int32]  # [tokens]
     checksums: npt.NDArray[np.uint32]  # [layers, kv_heads, closed groups]: CRC-32 of each page

@@ -1,4 +1,4 @@
-"""What the engine computes, against the same models with torch's own attention."""
+"""The engine's results, against the same models with torch's own attention."""
 
 from dataclasses import replace
 
@@ -244,10 +244,10 @@ def test_traces_hold_the_attention_outside_the_window(model: ModelConfig, router
 
 
 @pytest.mark.parametrize("router", FULL_ROUTERS)
-def test_layers_are_told_apart(router: Routing) -> None:
+def test_each_layer_reports_its_own_mass(router: Routing) -> None:
     engine = make_engine(router=router)
     read(engine, DOCUMENT)
-    ask(engine, QUESTION, 2)  # what an earlier answer read is not told again
+    ask(engine, QUESTION, 2)  # an earlier answer's mass is not counted again
     kept = engine.token_ids
     deltas = ask(engine, QUESTION, 3).deltas
     tokens = kept + QUESTION + [delta.token_id for delta in deltas]
@@ -262,7 +262,7 @@ def test_layers_are_told_apart(router: Routing) -> None:
 
 
 @pytest.mark.parametrize("together", [1, 2])
-def test_layers_of_a_short_session_are_told_as_traces_are(together: int) -> None:
+def test_layers_of_a_short_session_are_reported_as_traces_are(together: int) -> None:
     """All bins but the first, which every token attends to."""
     engine = make_engine(router=replace(FULL, trace_bin_tokens=together * FULL.group_size))
     read(engine, DOCUMENT[:13])

@@ -39,7 +39,7 @@ SAID = says(grow(make_engine()))
 
 def is_noticed_or_harmless(folder: Path, budget: int | None) -> bool:
     """Opens the session and asks; whether damage was noticed. Any other end is an error."""
-    told = None
+    message = None
     try:
         engine = make_engine(saved_dir=folder, host_budget_bytes=budget)
         try:
@@ -47,9 +47,9 @@ def is_noticed_or_harmless(folder: Path, budget: int | None) -> bool:
         finally:
             engine.close()
     except SavedStateError as error:
-        told = str(error)
-    assert told is None or (str(folder) in told and "\n" not in told)
-    return told is not None
+        message = str(error)
+    assert message is None or (str(folder) in message and "\n" not in message)
+    return message is not None
 
 
 def with_file_changed(

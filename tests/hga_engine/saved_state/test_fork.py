@@ -53,7 +53,7 @@ def test_a_copy_belongs_to_its_owner_alone(folder: Path, tmp_path: Path) -> None
     assert (info.fingerprint, info.routing) == (original.fingerprint, original.routing)
 
 
-def test_what_cannot_be_copied_is_told(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_copied_is_reported(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SavedStateError, match="there is no saved state"):
         fork(folder, tmp_path / "copy", 0)
     saved(folder)

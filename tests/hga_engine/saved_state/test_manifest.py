@@ -1,4 +1,4 @@
-"""What is known of a saved state without loading it."""
+"""Descriptions of saved states, available without loading them."""
 
 import json
 import stat
@@ -90,7 +90,7 @@ def test_the_beginning_of_a_state_ends_with_a_full_group(
 
 
 @pytest.mark.parametrize("version", [0, 3, 99])
-def test_another_format_is_told(folder: Path, version: int) -> None:
+def test_another_format_is_reported(folder: Path, version: int) -> None:
     saved(folder)
     body = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({"format": version, "anything": body}))
@@ -111,7 +111,7 @@ def test_a_damaged_manifest_is_named(folder: Path, text: str) -> None:
             use(folder)
 
 
-def test_a_manifest_that_cannot_be_read_is_told(folder: Path) -> None:
+def test_a_manifest_that_cannot_be_read_is_reported(folder: Path) -> None:
     (folder / MANIFEST).mkdir(parents=True)
     with pytest.raises(SavedStateError, match=r"state.json: cannot be read \(Is a directory\)"):
         read_info(folder)

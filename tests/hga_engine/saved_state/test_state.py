@@ -247,7 +247,7 @@ def test_a_state_of_another_model_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"context": 512}, "context 256, not 512"),
         ({"router": replace(PARTIAL, group_size=8, trace_bin_tokens=8)}, "group_size 4, not 8"),
@@ -256,10 +256,10 @@ def test_a_state_of_another_model_is_refused(folder: Path) -> None:
     ],
 )
 def test_a_state_of_another_geometry_is_refused(
-    folder: Path, changes: dict[str, object], told: str
+    folder: Path, changes: dict[str, object], message: str
 ) -> None:
     saved(folder)
-    with pytest.raises(SavedStateError, match=told):
+    with pytest.raises(SavedStateError, match=message):
         make_engine(saved_dir=folder, **changes)
 
 
@@ -373,7 +373,7 @@ def test_what_a_failed_flush_may_have_lost_is_written_again(
     assert written == []
 
 
-def test_a_read_only_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
