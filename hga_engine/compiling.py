@@ -35,7 +35,7 @@ def compile_kernels(
     Args:
         model: in memory.
         config: of the sessions.
-        progress: told what is being done and how far, 0 to 1, if anything has to be compiled.
+        progress: called with what is being done and how far it is, 0 to 1, while kernels compile.
 
     Raises:
         OutOfMemoryError: a session of this configuration does not fit.

@@ -13,7 +13,7 @@ from hga_engine.tiers import Tiers
 
 
 class ForwardPass:
-    """Computes hidden states, and stores and indexes K/V on the way.
+    """Compute hidden states; store and index K/V while doing so.
 
     Two orders: ``prefill`` takes a text through one layer after the other, ``append`` one slice
     through all of them. If either is interrupted, layers hold different numbers of tokens, and the

@@ -88,7 +88,7 @@ def prepare_model(
 
     Args:
         files: where the model is.
-        progress: told what is being done and how far, 0 to 1.
+        progress: called with what is being done and how far it is, 0 to 1.
         device: where the weights go.
 
     Raises:

@@ -27,7 +27,7 @@ class Tiers:
     """In front of ``host`` where there is a GPU."""
     index: RoutingIndex
     planned_bytes: int
-    """Of the GPU's memory that the session and the weights are to take, as its driver counts."""
+    """GPU memory planned for the session and the weights, as the driver counts it."""
 
     @property
     def store(self) -> KVStore:

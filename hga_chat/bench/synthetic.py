@@ -16,7 +16,7 @@ def synthetic_text(
         device: where to compute.
         tokens: length of the text.
         with_topics: whether selections change slowly along the text, as in trained models;
-            otherwise every query selects anew.
+            otherwise every query selects other groups.
 
     Raises:
         ModelMissingError: no model has that name, or its geometry is not known.

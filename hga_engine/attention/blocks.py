@@ -24,7 +24,7 @@ class QueryBlocks:
     """Rows between the start of a block of the prefill rule and the first query."""
     attended_by_query: torch.Tensor  # [blocks, rows] int64 tokens of the window, on the host
     attended: int
-    """The same, summed over queries and KV heads."""
+    """Tokens of the window, summed over queries and KV heads."""
     visible: int
     """All tokens up to each query, summed likewise."""
 

@@ -116,7 +116,7 @@ class LayerPages:
     """[kv_heads * max_groups, 2, group_size, head_dim], pinned where there is a GPU: the page of a
     KV head's group is at ``head * max_groups + group``."""
     window: Window
-    """Which slots are the window's."""
+    """The slots that belong to the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class TokenWindow:
     position: torch.Tensor
     """[1] int32 of the token."""
     pages: LayerPages
-    """Of the layer; they hold the token's own K and V."""
+    """Pages of the layer; they hold the token's own K and V."""
 
 
 @dataclass(frozen=True, slots=True)

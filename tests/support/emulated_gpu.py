@@ -25,7 +25,7 @@ MEMORY = DeviceMemory(used_bytes=1 << 30, total_bytes=8 << 30)
 
 
 class Event:
-    """Of work that is done when its call returns."""
+    """An event of work that is done when its call returns."""
 
     def record(self, stream: object = None) -> None:
         pass
@@ -38,7 +38,7 @@ class Event:
 
 
 class Stream:
-    """Likewise."""
+    """A stream whose work is done when its call returns."""
 
     def __init__(self, device: object = None) -> None:
         pass

@@ -32,22 +32,22 @@ class TrainingPlan:
     out: Path
     """Folder of checkpoint, log and adapter."""
     total_minutes: float
-    """Of training, over all runs; the schedule ends with them."""
+    """Minutes of training over all runs; the schedule ends with them."""
     minutes: float
-    """Of this run."""
+    """Minutes of this run."""
     batch_tokens: int = 65_536
-    """Of one sequence or several, on one GPU at a time."""
+    """Tokens on one GPU at a time, of one sequence or several."""
     batches: int = 2
     """In a step, shared between the GPUs."""
     short_windows: int = 8
     short_tokens: int = 2_048
     learning_rate: float = 1e-3
     text_weight: float = 0.3
-    """Of the mean loss over the texts, where that over the answers has 1."""
+    """Weight of the mean loss over the texts; the answers have 1."""
     short_weight: float = 2.0
-    """Of the mean divergence from the base model over short windows."""
+    """Weight of the mean divergence from the base model over short windows."""
     concentration_weight: float = 0.0
-    """Of the mean share of attention that routing would not read."""
+    """Weight of the mean share of attention that routing would leave out."""
     from_adapter: Path | None = None
     """Adapter to begin with, in the middle of the schedule; None: one that changes nothing."""
     workers: int = 6

@@ -21,15 +21,15 @@ _HARD_SHARE = 0.3
 _PAGED_SHARE, _PAGE_CHARS = 0.4, 2_400
 _LIST_SHARE = 0.08
 _FACTS_SHARE = 0.75
-"""Of the room for turns, what planted facts may take."""
+"""Share of the room for turns that planted facts may take."""
 _TURN_TOKENS = 42
 """A question about a fact with its answer, about."""
 _PLANTED_SHARE = 0.25
-"""Of a sequence, what the lines of facts may take."""
+"""Share of a sequence that lines of facts may take."""
 _COPY_TOKENS = 32
 """Answers that are longer weigh as much as one of so many tokens."""
 _CHAT_WEIGHT = 6.0
-"""Of a token of a short conversation, as there are few of them beside those of texts."""
+"""Weight of a token of a short conversation: there are few beside those of texts."""
 _WORD = re.compile(rb" [a-z]{4,8}")
 
 Ids = npt.NDArray[np.uint16]

@@ -26,7 +26,7 @@ from hga_chat.settings import load_settings
 HANDBOOK = os.path.relpath(Path(__file__).parents[2] / "assets" / "samples" / "handbook")
 QUESTION = "What is the code word for an immediate stop?"
 WORD = 8
-"""Which token of the answer is the code word, as the embedded model writes it."""
+"""Index of the answer's token that is the code word, as the embedded model writes it."""
 LOAD_S, READ_S, ANSWER_S, PICTURE_S = 120.0, 900.0, 120.0, 60.0
 """Time limits, generous enough for a busy machine."""
 WIDE, SMALL, LARGE = (120, 40), (80, 24), (200, 60)

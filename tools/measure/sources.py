@@ -38,7 +38,7 @@ SAMPLING = SamplingParams(max_new_tokens=40)
 SHOWN = 3
 DRAWS = 200
 SATURATION, LENGTH_WEIGHT = 1.2, 0.75
-"""Of BM25: k1 and b, as usual."""
+"""k1 and b of BM25, the usual values."""
 
 Span = tuple[int, int]
 

@@ -76,7 +76,7 @@ def main() -> int:
         setting = (options.group,) if part in GROUPED else ()
         try:
             listed = list(cases(torch.device("cuda"), *setting))
-        except Exception:  # noqa: BLE001 - the other parts shall run
+        except Exception:  # noqa: BLE001 - the other parts still run
             traceback.print_exc()
             failed = True
             continue
@@ -91,7 +91,7 @@ def main() -> int:
                 error = f"  error {row['error']:.1e}" if "error" in row else ""
                 share = f"{floor / took:4.0%} of floor" if floor else ""
                 print(f"{part:<8} {case.name:<44} {took:9.1f} us  {share}{error}", flush=True)
-            except Exception as problem:  # noqa: BLE001 - the other cases shall run
+            except Exception as problem:  # noqa: BLE001 - the other cases still run
                 failed = True
                 row["problem"] = repr(problem)[:300]
                 print(f"{part:<8} {case.name:<44} FAILED {row['problem']}", flush=True)

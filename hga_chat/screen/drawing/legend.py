@@ -31,7 +31,7 @@ NARROW, WIDE = 36, 44
 """Up to ``NARROW`` cells words are shortened; from ``WIDE`` on items stand further apart."""
 
 Legend = Literal["filling", "answer", "part", "missed", "lines"]
-"""Of prefill, whole answers, a word or layer of one, what all missed, the lines of a document."""
+"""What a legend explains: prefill, an answer, a word or layer of it, what no answer read, lines."""
 
 
 def sign(level: int, *, is_plain: bool) -> tuple[str, Color]:

@@ -1,4 +1,4 @@
-"""Which kernels have been compiled on this machine, and progress while they are."""
+"""Remember which kernels were compiled on this machine, and report progress while they are."""
 
 import functools
 import hashlib

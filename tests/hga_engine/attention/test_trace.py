@@ -1,4 +1,4 @@
-"""Which pages routed attention reads, and what is counted of them."""
+"""The pages that routed attention attends to, and what is counted of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -42,7 +42,7 @@ class Lookup:
     slots: torch.Tensor
     """[kv_heads, budget] int32, written: as from ``reference.resolve_pages``."""
     cache: PageTable
-    """Of the layer, updated."""
+    """The layer's page table, updated."""
 
 
 MAX_ROWS = 16
