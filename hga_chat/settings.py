@@ -134,7 +134,7 @@ class Settings:
         ),
     )
     temperature: float = field(
-        default=0.0, metadata=_about(_number, float, "0 always takes the likeliest token.")
+        default=0.0, metadata=_about(_number, float, "0 takes the likeliest token.")
     )
     top_p: float = field(
         default=1.0,
@@ -182,7 +182,7 @@ class Settings:
         metadata=_about(
             _device,
             str,
-            "Where to compute: cpu, cuda, or auto (a GPU if it fits, else the CPU).",
+            "Where to compute: cpu, cuda, or auto (a GPU if the weights fit, else the CPU).",
         ),
     )
     device_limit: int | None = field(

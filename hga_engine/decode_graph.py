@@ -48,7 +48,7 @@ class DecodeGraph:
     following step finds on the device, together with its position: whatever changes from step to
     step is in device memory, so the same graph serves a history that grows. The host only reads
     results, from pinned memory, while later steps are under way. A step queued after the last
-    token that is wanted writes to places that are written again, or brought anew, before the next
+    token that is wanted writes to places that are overwritten, or fetched again, before the next
     one is used.
     """
 
@@ -162,7 +162,7 @@ class DecodeGraph:
         return self._layer_mirror.latest()
 
     def _set(self, token: int, position: int, sampling: SamplingParams) -> None:
-        """Where the next step begins."""
+        """Set the token, position and sampling of the next step."""
         self._token.fill_(token)
         self._position.fill_(position)
         self._step.fill_(self._replays)

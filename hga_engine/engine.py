@@ -295,23 +295,23 @@ class Engine:
         self._prepare()
         # With room for the first token of the answer.
         self._require_room(len(prompt_ids) + 1)
-        kept_pending, start = self._pending, self._stored
-        tokens, self._pending = [*kept_pending, *prompt_ids], []
+        old_pending, start = self._pending, self._stored
+        tokens, self._pending = [*old_pending, *prompt_ids], []
         # The last token is decoded, so that the first token of the answer is traced as well.
         slices = self._layers.slices(start, len(tokens) - 1) if len(tokens) > 1 else []
-        is_read = False
+        is_prefilled = False
         try:
             for done, (first, last) in enumerate(slices, 1):
                 if cancel is not None and cancel.is_set():
                     break
                 self._append(tokens[first:last], "decode")
                 yield PrefillProgress(done, len(slices), len(tokens), clock.seconds)
-            is_read = cancel is None or not cancel.is_set()
+            is_prefilled = cancel is None or not cancel.is_set()
         finally:
-            if not is_read:
+            if not is_prefilled:
                 self.truncate(start)
-                self._pending = kept_pending
-        if not is_read:
+                self._pending = old_pending
+        if not is_prefilled:
             yield clock.finished("cancelled", len(prompt_ids), 0, 1.0)
             return
         self._pending = tokens[-1:]

@@ -48,7 +48,7 @@ class ForwardPass:
         self._device = device
 
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
-        """Return ranges that end on multiples of the slice size, so on chunk borders.
+        """Return ranges that end at slice boundaries, which are chunk boundaries.
 
         Args:
             start: position of the first token.

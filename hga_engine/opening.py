@@ -47,7 +47,7 @@ def usable_gpu() -> torch.device | None:
 
 
 def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
-    """Where a model is to run.
+    """Choose the device that a model runs on.
 
     Args:
         files: of the model.
@@ -73,7 +73,7 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
 
 
 def _weights_bytes(files: ModelFiles) -> int:
-    """What the weights will take on a GPU, at most."""
+    """Return an upper bound of the bytes that the weights take on a GPU."""
     if files.directory is None:
         return ledger.weights_bytes(read_model_config(files), torch.bfloat16)
     return sum(path.stat().st_size for path in files.directory.glob("*.safetensors"))
@@ -114,7 +114,7 @@ class Estimate:
 
 
 def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto") -> Estimate:
-    """What a full session takes, without loading the model.
+    """Estimate the memory of a full session, without loading the model.
 
     Args:
         files: where the model is.

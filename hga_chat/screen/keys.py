@@ -15,7 +15,7 @@ _NAMES = {
 
 
 def key_name(binding: Binding) -> str:
-    """Return ``Ctrl+F``, ``Esc``, ``F1``, ``j``, as in the footer, the help and the README."""
+    """Return ``Ctrl+F``, ``Esc``, ``F1``, ``j``, as in the footer, the help and docs/screen.md."""
     if binding.key_display:
         return binding.key_display
     *held, key = binding.key.split("+")

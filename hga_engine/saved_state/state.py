@@ -1,4 +1,4 @@
-"""Saving an engine's state and going on from it."""
+"""Save an engine's state and resume it."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,7 +67,7 @@ class SavedState:
             geometry: of the store.
             store: holds the session's K/V; its disk tier is the folder's file of pages.
             index: of the session.
-            used: what the engine reads K/V through: ``store``, or a tier above it.
+            used: the engine's store: ``store``, or a tier above it.
         """
         self._used = used
         self._folder = folder
@@ -220,7 +220,7 @@ class SavedState:
             self._manifest = shorter
 
     def _require_same(self, manifest: Manifest) -> None:
-        """Refuse a state that this engine could not go on with."""
+        """Refuse a state that this engine cannot resume."""
         if manifest.fingerprint != self._fingerprint:
             raise SavedStateError(
                 f"{self._folder}: was saved with another model, {manifest.model_name} "

@@ -124,7 +124,7 @@ class TokenWindow:
     """The window of one token while tokens are decoded."""
 
     position: torch.Tensor
-    """[1] int32 of the token."""
+    """[1] int32: the token's position."""
     pages: LayerPages
     """Pages of the layer; they hold the token's own K and V."""
 

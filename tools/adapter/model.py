@@ -103,8 +103,8 @@ def angles(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float32 cosines and sines [tokens, head_dim / 2] of RoPE."""
     powers = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device=positions.device)
-    turned = torch.outer(positions.double(), rope_base ** -(powers / config.head_dim))
-    return turned.cos().float(), turned.sin().float()
+    angles = torch.outer(positions.double(), rope_base ** -(powers / config.head_dim))
+    return angles.cos().float(), angles.sin().float()
 
 
 class Network:

@@ -1,4 +1,4 @@
-"""Take the screenshots of the README in a real session over the sample handbook.
+"""Take the screenshots of README and docs in a real session over the sample handbook.
 
 Writes SVG files, and PNG files where Chromium is installed (with the font Fira Code).
 

@@ -139,7 +139,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Note:
-    """A remark for the user that keeps nothing from going on."""
+    """A non-fatal remark for the user."""
 
     text: str
 

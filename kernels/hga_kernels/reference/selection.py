@@ -114,7 +114,7 @@ HEAD_STEP = 0xC13FA9
 def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tensor:
     """Return the fixed pseudo-random number by which each group is drawn.
 
-    Numbers of neighbouring groups are spread evenly (multiples of the golden ratio), and every KV
+    Numbers of neighbouring groups are spread evenly (in steps of the golden ratio), and every KV
     head of every layer has a sequence of its own. They never change, so similar queries draw the
     same groups.
 
