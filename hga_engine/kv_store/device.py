@@ -292,8 +292,8 @@ class DeviceKVStore:
     def _fill(self, layer: int, pages: torch.Tensor) -> None:
         """Fill the empty cache of ``layer`` with the pages that tokens are likely to select.
 
-        The prefill of a question has the pages of one layer after another on the device. Without this the
-        answer would fetch the same pages from the host one by one.
+        The prefill of a question has the pages of one layer after another on the device. Without
+        this the answer would fetch the same pages from the host one by one.
 
         Args:
             layer: layer number.
