@@ -3,10 +3,8 @@
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hga_engine.memory.ledger import Ledger
+from hga_engine.prediction import Ledger
 
 _GIB = 2**30
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -100,7 +98,7 @@ class WeightMemoryError(OutOfMemoryError):
 class HostMemoryError(OutOfMemoryError):
     """A full session does not fit in host memory."""
 
-    def __init__(self, ledger: "Ledger", available: int) -> None:
+    def __init__(self, ledger: Ledger, available: int) -> None:
         """Describe what is missing.
 
         Args:
@@ -124,7 +122,7 @@ class HostMemoryError(OutOfMemoryError):
 class DiskSpaceError(OutOfMemoryError):
     """K/V beyond the host budget does not fit on the disk."""
 
-    def __init__(self, ledger: "Ledger", free: int) -> None:
+    def __init__(self, ledger: Ledger, free: int) -> None:
         """Describe what is missing.
 
         Args:

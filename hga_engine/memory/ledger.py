@@ -1,39 +1,16 @@
 """The memory ledger: predict what a session takes before anything is allocated."""
 
-from dataclasses import dataclass
-
 import torch
 
 from hga_engine.config import ModelConfig, Routing, SessionConfig
 from hga_engine.errors import DiskSpaceError, HostMemoryError
+from hga_engine.prediction import Ledger
 from hga_kernels import FP8_BLOCK
 
 _MIB = 2**20
 _MOVED_AT_A_TIME = 2 * 8 * _MIB
 _PAGE_RECORD = 20
 """Most bytes that the stores keep about a page: its slot, last use and checksum."""
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Predicted bytes of a session with a full context, by purpose."""
-
-    weights: int
-    index: int
-    kv_host: int
-    kv_disk: int
-    """Upper bound: pages stay on disk when they are read back."""
-    workspace: int
-    context: int
-    """Tokens of the full context."""
-    kv_saved: int = 0
-    """K/V on disk when the session is saved, in the same file as ``kv_disk``. It need not fit: if
-    it does not, saving fails and the session continues."""
-
-    @property
-    def total_host(self) -> int:
-        """Bytes of host memory."""
-        return self.weights + self.index + self.kv_host + self.workspace
 
 
 def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:

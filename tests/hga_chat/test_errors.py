@@ -25,12 +25,13 @@ from hga_engine.errors import (
     WeightMemoryError,
 )
 from hga_engine.memory import ledger
+from hga_engine.prediction import Ledger
 
 GIB = 2**30
 FOLDER = Path("/cache")
 FULL = OSError(28, "No space left on device")
 FAILED = OSError(5, "Input/output error")
-LEDGER = ledger.Ledger(
+LEDGER = Ledger(
     weights=4 * GIB, index=GIB, kv_host=6 * GIB, kv_disk=0, workspace=GIB, context=65_536
 )
 

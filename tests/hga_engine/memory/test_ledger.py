@@ -9,6 +9,7 @@ from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, ModelConfig, Routing, SessionConfig
 from hga_engine.errors import DiskSpaceError, HostMemoryError
 from hga_engine.memory import ledger
+from hga_engine.prediction import Ledger
 
 GIB = 2**30
 SMOLLM2 = ModelConfig(
@@ -60,7 +61,7 @@ def test_the_index_of_each_router() -> None:
 
 
 def test_a_host_budget_moves_kv_to_disk_and_adds_a_layer_to_the_workspace() -> None:
-    def predict(budget: int | None) -> ledger.Ledger:
+    def predict(budget: int | None) -> Ledger:
         cache = CacheConfig(host_budget_bytes=budget)
         return ledger.predict(QWEN3_30B_A3B, 0, SessionConfig(cache=cache), torch.bfloat16)
 
@@ -77,7 +78,7 @@ def test_a_context_that_ends_within_a_group_takes_whole_pages() -> None:
     assert ledger.predict(SMOLLM2, 0, config, torch.float32).kv_host == 18 * 30 * 3 * 64 * 2 * 4
 
 
-LEDGER = ledger.Ledger(
+LEDGER = Ledger(
     weights=4 * GIB, index=GIB, kv_host=6 * GIB, kv_disk=0, workspace=GIB, context=65_536
 )
 
