@@ -86,7 +86,12 @@ class Decoder:
         if weights.expert_gate is None:
             return mlp(hidden, norm, eps, weights.gate_up, weights.down)
         return experts(
-            *(hidden, norm, eps, weights.expert_gate, weights.gate_up, weights.down),
+            hidden,
+            norm,
+            eps,
+            weights.expert_gate,
+            weights.gate_up,
+            weights.down,
             config.experts_per_token,
             config.normalize_expert_weights,
         )

@@ -137,9 +137,7 @@ def test_layer_by_layer_is_slice_by_slice(
     by_slices = make_engine(model, router)
     all_logits(by_slices, DOCUMENT, "prefill")
     torch.testing.assert_close(stored(by_layers), stored(by_slices))
-    torch.testing.assert_close(
-        all_logits(by_layers, QUESTION), all_logits(by_slices, QUESTION)
-    )  # fmt: skip
+    torch.testing.assert_close(all_logits(by_layers, QUESTION), all_logits(by_slices, QUESTION))
 
 
 def test_at_full_budget_reading_is_appending_by_the_decode_rule() -> None:

@@ -217,8 +217,12 @@ def test_the_same_start_may_be_read_to_other_ends_and_by_other_rules(router: str
     layer = Layer(text, with_router(router))
     layer.add(40)
     calls: list[tuple[int, Rule]] = [
-        (60, "decode"), (90, "decode"), (90, "prefill"), (48, "prefill"), (48, "decode"),
-    ]  # fmt: skip
+        (60, "decode"),
+        (90, "decode"),
+        (90, "prefill"),
+        (48, "prefill"),
+        (48, "decode"),
+    ]
     for end, rule in calls:
         layer.store.truncate(40)
         layer.index.truncate(40)

@@ -104,14 +104,33 @@ def test_selection_from_many_chunks(size: int, spread: float) -> None:
 @compiled
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from([16, 32, 64, 128, 256]), st.integers(1, 3), st.integers(1, 3), ratios,
-    st.sampled_from([1, 2, 3, 16]), st.integers(1, 10), st.integers(0, 2), st.integers(1, 200),
-    st.sampled_from([2, 16]), st.integers(0, 60), seeds, st.data(),
-)  # fmt: skip
+    st.sampled_from([16, 32, 64, 128, 256]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    ratios,
+    st.sampled_from([1, 2, 3, 16]),
+    st.integers(1, 10),
+    st.integers(0, 2),
+    st.integers(1, 200),
+    st.sampled_from([2, 16]),
+    st.integers(0, 60),
+    seeds,
+    st.data(),
+)
 def test_select_groups(
-    dim: int, heads: int, blocks: int, ratio: int, queries_a_block: int, chunks: int,
-    first: int, budget: int, size: int, layer: int, seed: int, data: st.DataObject,
-) -> None:  # fmt: skip
+    dim: int,
+    heads: int,
+    blocks: int,
+    ratio: int,
+    queries_a_block: int,
+    chunks: int,
+    first: int,
+    budget: int,
+    size: int,
+    layer: int,
+    seed: int,
+    data: st.DataObject,
+) -> None:
     ends = torch.tensor(
         data.draw(st.lists(st.integers(-2, chunks), min_size=blocks, max_size=blocks)),
         dtype=torch.int32,
@@ -187,14 +206,29 @@ def test_selection_from_scores_far_apart() -> None:
 @compiled
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from([16, 32, 48, 64, 80, 96, 128, 256]), st.integers(1, 3), ratios,
-    st.integers(1, 3), st.integers(1, 9), st.integers(5, 40), st.integers(17, 150),
-    st.booleans(), st.sampled_from([0.3, 1.0, 4.0]), seeds,
-)  # fmt: skip
+    st.sampled_from([16, 32, 48, 64, 80, 96, 128, 256]),
+    st.integers(1, 3),
+    ratios,
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(5, 40),
+    st.integers(17, 150),
+    st.booleans(),
+    st.sampled_from([0.3, 1.0, 4.0]),
+    seeds,
+)
 def test_attend_pages(
-    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
-    with_mass: bool, size: float, seed: int,
-) -> None:  # fmt: skip
+    dim: int,
+    heads: int,
+    ratio: int,
+    blocks: int,
+    rows: int,
+    pages: int,
+    tokens: int,
+    with_mass: bool,
+    size: float,
+    seed: int,
+) -> None:
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
     scale = 1 / math.sqrt(dim)
     importance = importance_for(case, seed)
@@ -251,14 +285,27 @@ def test_attend_many_pages_in_prefill(dim: int, ratio: int, rows: int) -> None:
 @compiled
 @settings(max_examples=20, deadline=None)
 @given(
-    st.sampled_from([16, 48, 64, 128]), st.integers(1, 3), ratios, st.integers(1, 3),
-    st.integers(1, 9), st.integers(5, 40), st.integers(17, 150), st.sampled_from([0.3, 4.0]),
+    st.sampled_from([16, 48, 64, 128]),
+    st.integers(1, 3),
+    ratios,
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(5, 40),
+    st.integers(17, 150),
+    st.sampled_from([0.3, 4.0]),
     seeds,
-)  # fmt: skip
+)
 def test_attention_lse(
-    dim: int, heads: int, ratio: int, blocks: int, rows: int, pages: int, tokens: int,
-    size: float, seed: int,
-) -> None:  # fmt: skip
+    dim: int,
+    heads: int,
+    ratio: int,
+    blocks: int,
+    rows: int,
+    pages: int,
+    tokens: int,
+    size: float,
+    seed: int,
+) -> None:
     case = page_case(dim, heads, ratio, blocks, rows, pages, tokens, seed, size, 2)
     scale = 1 / math.sqrt(dim)
     found = cpu.attention_lse(*case, scale)

@@ -78,9 +78,12 @@ def test_rms_norm_of_heads() -> None:
 @compiled
 @settings(max_examples=20, deadline=None)
 @given(
-    st.integers(1, 40), st.integers(1, 9), st.integers(0, 2), st.sampled_from([2, 16, 64, 96]),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.integers(0, 2),
+    st.sampled_from([2, 16, 64, 96]),
     seeds,
-)  # fmt: skip
+)
 def test_rotate(rows: int, heads: int, others: int, dim: int, seed: int) -> None:
     inputs = random(rows, heads + others, dim, seed=seed)
     angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
@@ -106,9 +109,12 @@ def test_gated_silu(rows: int, size: int, spread: float, seed: int) -> None:
 @compiled
 @settings(max_examples=20, deadline=None)
 @given(
-    st.integers(1, 3), st.integers(1, 5), st.sampled_from([1, 5, 16, 64]),
-    st.sampled_from([2, 16, 64, 96, 256]), seeds,
-)  # fmt: skip
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.sampled_from([1, 5, 16, 64]),
+    st.sampled_from([2, 16, 64, 96, 256]),
+    seeds,
+)
 def test_summarize(heads: int, runs: int, size: int, dim: int, seed: int) -> None:
     keys = random(heads, runs * size, dim, seed=seed)
     angles = torch.rand(size, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
@@ -127,9 +133,12 @@ def levels(codes: torch.Tensor) -> torch.Tensor:
 @compiled
 @settings(max_examples=20, deadline=None)
 @given(
-    st.integers(1, 2), st.integers(1, 3), st.sampled_from([16, 32, 64, 128, 256]),
-    st.sampled_from([1e-3, 1.0, 100.0]), seeds,
-)  # fmt: skip
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.sampled_from([16, 32, 64, 128, 256]),
+    st.sampled_from([1e-3, 1.0, 100.0]),
+    seeds,
+)
 def test_encode_tokens(heads: int, chunks: int, dim: int, spread: float, seed: int) -> None:
     keys = random(heads, chunks * CHUNK, dim, seed=seed, size=spread)
     centres = random(heads, chunks, dim, seed=seed + 1, size=spread)

@@ -179,9 +179,11 @@ def test_training_starts_from_what_an_adapter_does(base):
         expected = factors[f"{name}.b"] @ factors[f"{name}.a"]
         torch.testing.assert_close(ready[f"{name}.b"] @ ready[f"{name}.a"], expected)
     torch.testing.assert_close(
-        ready["0.q_proj.a"].norm(dim=1).mean(), new_adapter(base)["0.q_proj.a"].norm(dim=1).mean(),
-        rtol=0.1, atol=0,
-    )  # fmt: skip
+        ready["0.q_proj.a"].norm(dim=1).mean(),
+        new_adapter(base)["0.q_proj.a"].norm(dim=1).mean(),
+        rtol=0.1,
+        atol=0,
+    )
 
 
 def test_the_missed_share_of_uniform_attention():

@@ -103,8 +103,14 @@ class Network:
         for number, layer in enumerate(weights.layers):
             heads = norm_linear(hidden, layer.attention_norm, config.rms_norm_eps, layer.qkv)
             queries, keys, values = split_heads(
-                *(heads, layer.q_norm, layer.k_norm, config.rms_norm_eps, cos, sin),
-                *(config.num_query_heads, config.num_kv_heads),
+                heads,
+                layer.q_norm,
+                layer.k_norm,
+                config.rms_norm_eps,
+                cos,
+                sin,
+                config.num_query_heads,
+                config.num_kv_heads,
             )
             keys, values = keys.transpose(0, 1), values.transpose(0, 1)
             whole_keys, whole_values = keys[:, :rows], values[:, :rows]
@@ -114,7 +120,8 @@ class Network:
             split = queries.unflatten(1, (config.num_kv_heads, -1)).permute(1, 2, 0, 3)
             attended = attend(
                 Rows(
-                    *(number, (split.float() * self.scale).to(keys.dtype)),
+                    number,
+                    (split.float() * self.scale).to(keys.dtype),
                     *(whole_keys.contiguous(), whole_values.contiguous()),
                     *(keys[:, rows:], values[:, rows:]),
                 )
