@@ -77,10 +77,6 @@ class Window:
         """The first group of the chunk that holds ``position``."""
         return position // CHUNK * self.open
 
-    def open_groups(self, position: int) -> range:
-        """Groups of the open chunk that a query at ``position`` sees, without sinks."""
-        return range(max(self.sinks, self.first_open(position)), position // self.group_size + 1)
-
     def slot(self, group: int) -> int:
         """The slot of a group of the open chunk."""
         return self.sinks + group % self.open

@@ -122,8 +122,10 @@ class Network:
                 Rows(
                     number,
                     (split.float() * self.scale).to(keys.dtype),
-                    *(whole_keys.contiguous(), whole_values.contiguous()),
-                    *(keys[:, rows:], values[:, rows:]),
+                    whole_keys.contiguous(),
+                    whole_values.contiguous(),
+                    keys[:, rows:],
+                    values[:, rows:],
                 )
             )
             kept.append((whole_keys, whole_values))

@@ -26,6 +26,12 @@ resident = pytest.importorskip("hga_kernels.gpu.pages.attend")
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 
+def open_groups(window: Window, position: int) -> range:
+    """Groups of the open chunk that a query at ``position`` sees, without sinks."""
+    first = max(window.sinks, window.first_open(position))
+    return range(first, position // window.group_size + 1)
+
+
 def small(group_size: int) -> Window:
     """Return a window of a chunk of sinks and the open chunk."""
     return Window(64 // group_size, group_size)
@@ -293,7 +299,7 @@ def test_attention_reads_what_the_host_holds(
         layer = LayerPages(held, host, window)
         out = resident.attend_resident(queries, now, layer, groups, found, 0.3)
         for head in range(2):
-            listed = [g for g in chosen[head] if g >= 0] + list(window.open_groups(position))
+            listed = [g for g in chosen[head] if g >= 0] + list(open_groups(window, position))
             tokens = (torch.tensor(listed)[:, None] * size + torch.arange(size)).flatten()
             of_head = host.view(2, total, 2, size, dim)[head, listed].double()
             keys, values = of_head[:, 0].flatten(0, 1), of_head[:, 1].flatten(0, 1)
@@ -404,7 +410,7 @@ def test_load_window_as_defined(device: torch.device, position: int, size: int, 
     for slot in range(window.sinks):
         page = host.view(layers, kv_heads, total, -1)[:, :, slot]
         assert torch.equal(found[:, :, slot].flatten(2).cpu(), page) == (slot in groups)
-    for group in window.open_groups(max(position - 1, 0)) if position else ():
+    for group in open_groups(window, max(position - 1, 0)) if position else ():
         in_ring = found[:, :, window.slot(group)].flatten(2).cpu()
         assert torch.equal(in_ring, host.view(layers, kv_heads, total, -1)[:, :, group])
 
