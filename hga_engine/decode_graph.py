@@ -202,7 +202,13 @@ class DecodeGraph:
         chunks = ChunkRange(routing.sink_chunks, self._end_chunk)
         budget = Budget(routing.decode_budget, routing.group_size)
         for layer, weights in enumerate(self._weights.layers):
-            heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
+            heads = norm_linear(
+                hidden,
+                weights.attention_norm,
+                model.rms_norm_eps,
+                weights.qkv,
+                bias=weights.qkv_bias,
+            )
             norms = HeadNorms(weights.q_norm, weights.k_norm, model.rms_norm_eps)
             pages = LayerPages(cache.resident[layer], hosts[layer], window)
             queries = write_token(heads, norms, angles, self._position, pages)

@@ -68,7 +68,7 @@ class Engine:
         self._decoder = Decoder(weights)
         model, routing = weights.config, config.routing
         self._device = device = weights.final_norm.device
-        dtype = kv_dtype or weights.embedding.dtype
+        dtype = kv_dtype or weights.dtype
         tiers = self._tiers = make_tiers(weights, config, dtype)
         self._store, self._index = tiers.store, tiers.index
         self._attention = RoutedAttention(model, routing, self._store, self._index, device)

@@ -3,7 +3,7 @@
 import torch
 
 from hga_engine.model.types import ModelWeights
-from hga_kernels import experts, linear, mlp, norm_linear, split_heads
+from hga_kernels import experts, gather_rows, linear, mlp, norm_linear, split_heads
 
 
 class Decoder:
@@ -19,8 +19,8 @@ class Decoder:
         self._rotation = Rotation(
             weights.config.head_dim,
             weights.config.rope_base,
-            torch.promote_types(weights.embedding.dtype, torch.float32),
-            weights.final_norm.device,  # the embedding may be in host memory
+            torch.promote_types(weights.dtype, torch.float32),
+            weights.device,
         )
 
     def angles(self, context: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,16 +37,8 @@ class Decoder:
         Returns:
             [tokens, hidden].
         """
-        embedding, device = self._weights.embedding, self._weights.final_norm.device
-        token_ids = token_ids.to(device)
-        if embedding.device == device:
-            return torch.index_select(embedding, 0, token_ids, out=out)
-        # Imported here: it needs a GPU.
-        from hga_kernels.gpu import gather_rows
-
-        rows = gather_rows(embedding, token_ids, out)
-        assert rows is not None
-        return rows
+        token_ids = token_ids.to(self._weights.device)
+        return gather_rows(token_ids, self._weights.embedding, out, self._weights.dtype)
 
     def project(
         self, layer: int, hidden: torch.Tensor, start: int
@@ -64,7 +56,7 @@ class Decoder:
         config, weights = self._config, self._weights.layers[layer]
         cos, sin = self._rotation.angles(start, start + hidden.shape[0])
         eps = config.rms_norm_eps
-        heads = norm_linear(hidden, weights.attention_norm, eps, weights.qkv)
+        heads = norm_linear(hidden, weights.attention_norm, eps, weights.qkv, bias=weights.qkv_bias)
         norms = weights.q_norm, weights.k_norm
         counts = config.num_query_heads, config.num_kv_heads
         return split_heads(heads, *norms, eps, cos, sin, *counts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from hga_engine.config import ModelConfig
-from hga_kernels import BlockScaled, Weight
+from hga_kernels import Packed, Weight
 
 __all__ = ["LayerWeights", "ModelWeights", "Weight"]
 
@@ -24,6 +24,7 @@ class LayerWeights:
     q_norm: torch.Tensor | None = None  # [head_dim]
     k_norm: torch.Tensor | None = None  # [head_dim]
     expert_gate: torch.Tensor | None = None  # [experts, hidden]
+    qkv_bias: torch.Tensor | None = None  # [rows of qkv] float32
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,20 @@ class ModelWeights:
     """
 
     config: ModelConfig
-    embedding: torch.Tensor  # [vocab, hidden]
+    embedding: torch.Tensor | Packed  # [vocab, hidden]
     layers: tuple[LayerWeights, ...]
     final_norm: torch.Tensor  # [hidden]
-    lm_head: torch.Tensor  # [vocab, hidden]; the embedding itself if they are tied
+    lm_head: Weight  # [vocab, hidden]; the embedding itself if they are tied
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of hidden states."""
+        return self.final_norm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device that computes."""
+        return self.final_norm.device
 
     def bytes(self) -> int:
         """Bytes of all weights, counting tied tensors once."""
@@ -54,14 +65,18 @@ class ModelWeights:
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield all tensors, tied ones once."""
-        yield self.embedding
+        yield from _tensors(self.embedding)
         if self.lm_head is not self.embedding:
-            yield self.lm_head
+            yield from _tensors(self.lm_head)
         yield self.final_norm
         for layer in self.layers:
             for weight in vars(layer).values():
-                if isinstance(weight, BlockScaled):
-                    yield weight.values
-                    yield weight.scales
-                elif weight is not None:
-                    yield weight
+                if weight is not None:
+                    yield from _tensors(weight)
+
+
+def _tensors(weight: Weight) -> Iterator[torch.Tensor]:
+    if isinstance(weight, torch.Tensor):
+        yield weight
+    else:
+        yield from weight.tensors

@@ -28,13 +28,16 @@ from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
 from hga_kernels.reference.index import Packing, code_shape, decode_tokens, hadamard
 from hga_kernels.reference.pages import forget_pages, min_cache_slots, prefetch_candidates
 from hga_kernels.reference.selection import STRATA, take_groups, top_chunks
-from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
+from hga_kernels.gguf_blocks import FORMATS, BlockFormat
+from hga_kernels.weights import FP8_BLOCK, BlockScaled, Packed, RowParts, Weight
 
 __all__ = [
+    "FORMATS",
     "FP8_BLOCK",
     "SELECTION_BYTES",
     "STRATA",
     "Angles",
+    "BlockFormat",
     "BlockScaled",
     "Budget",
     "ChunkIndex",
@@ -42,8 +45,10 @@ __all__ = [
     "DecodeState",
     "HeadNorms",
     "LayerPages",
+    "Packed",
     "Packing",
     "PageTable",
+    "RowParts",
     "StepResults",
     "TokenWindow",
     "Weight",
@@ -56,6 +61,7 @@ __all__ = [
     "encode_tokens",
     "experts",
     "forget_pages",
+    "gather_rows",
     "hadamard",
     "index_chunks",
     "linear",
@@ -74,6 +80,7 @@ __all__ = [
     "top_chunks",
 ]
 
+gather_rows = dispatch(reference.gather_rows, None, "pages.cache")
 linear = dispatch(reference.linear, cpu.linear, "linear.linear")
 norm_linear = dispatch(reference.norm_linear, layers.norm_linear, "linear.linear")
 split_heads = dispatch(reference.split_heads, layers.split_heads, "linear.norm")

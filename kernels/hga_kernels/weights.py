@@ -1,8 +1,11 @@
-"""Weights that consist of more than one tensor."""
+"""Weights that are stored as something other than a plain tensor."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+
+from hga_kernels.gguf_blocks import FORMATS, unpack
 
 FP8_BLOCK = 128
 """Rows and columns per scale in the FP8 checkpoints of DeepSeek-V3 and Qwen3."""
@@ -24,6 +27,12 @@ class BlockScaled:
         """[..., out, in]."""
         return self.values.shape
 
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The tensors that hold the weight."""
+        yield self.values
+        yield self.scales
+
     def __getitem__(self, index: int) -> "BlockScaled":
         """Return one of the stacked weights."""
         return BlockScaled(self.values[index], self.scales[index])
@@ -36,5 +45,73 @@ class BlockScaled:
         return (self.values.float() * scales).to(dtype)
 
 
-Weight = torch.Tensor | BlockScaled
+@dataclass(frozen=True)
+class Packed:
+    """Rows of quantised blocks, as a GGUF file stores them.
+
+    A block holds consecutive weights of one row; ``gguf_blocks.FORMATS`` describes each format.
+    """
+
+    data: torch.Tensor  # [..., out, bytes of a row] uint8
+    format: str
+    """Name of the format in GGUF files, such as "Q4_K"."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """[..., out, in]."""
+        block = FORMATS[self.format]
+        *rows, size = self.data.shape
+        return torch.Size((*rows, size // block.bytes * block.size))
+
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The tensors that hold the weight."""
+        yield self.data
+
+    def __getitem__(self, index: int) -> "Packed":
+        """Return one of the stacked weights."""
+        return Packed(self.data[index], self.format)
+
+    def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the weight [..., out, in], unpacked in float32 and rounded once."""
+        return unpack(self.data, self.format).to(dtype)
+
+
+@dataclass(frozen=True)
+class RowParts:
+    """Weights of several formats, one below the other, as q, k and v of some GGUF files are."""
+
+    parts: tuple["torch.Tensor | Packed", ...]
+    """Each [..., rows of the part, in]."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """[..., out, in], all rows counted."""
+        *stacked, _, columns = self.parts[0].shape
+        return torch.Size((*stacked, sum(part.shape[-2] for part in self.parts), columns))
+
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The tensors that hold the weight."""
+        for part in self.parts:
+            if isinstance(part, Packed):
+                yield part.data
+            else:
+                yield part
+
+    def __getitem__(self, index: int) -> "RowParts":
+        """Return one of the stacked weights."""
+        return RowParts(tuple(part[index] for part in self.parts))
+
+    def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the weight [..., out, in], unpacked in float32 and rounded once."""
+        return torch.cat([plain(part, dtype) for part in self.parts], -2)
+
+
+Weight = torch.Tensor | BlockScaled | Packed | RowParts
 """A linear layer's weight [..., out, in]."""
+
+
+def plain(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
+    """Return a weight [..., out, in] as a plain tensor of ``dtype``."""
+    return weight.to(dtype) if isinstance(weight, torch.Tensor) else weight.dequantize(dtype)

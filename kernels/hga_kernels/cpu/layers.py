@@ -20,9 +20,10 @@ def norm_linear(
     eps: float,
     weight: Weight,
     out_dtype: torch.dtype | None = None,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See the reference."""
-    return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype)
+    return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype, bias)
 
 
 def split_heads(

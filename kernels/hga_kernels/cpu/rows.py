@@ -7,7 +7,7 @@ None for tensors it does not take.
 import torch
 
 from hga_kernels.cpu.library import call, takes
-from hga_kernels.weights import BlockScaled, Weight
+from hga_kernels.weights import Weight
 
 _MAX_LINEAR_ROWS = 16
 """With more rows, torch's matrix product reads the weight less often than ours."""
@@ -22,7 +22,7 @@ def linear(
     """Read the weight once for all rows, which must be few."""
     rows, size_in = inputs.shape
     out_dtype = out_dtype or inputs.dtype
-    if rows > _MAX_LINEAR_ROWS or isinstance(weight, BlockScaled):
+    if rows > _MAX_LINEAR_ROWS or not isinstance(weight, torch.Tensor):
         return None
     if not takes(torch.bfloat16, inputs, weight):
         return None
@@ -32,7 +32,7 @@ def linear(
     is_float = int(out_dtype == torch.float32)
     inputs = inputs.contiguous()
     call("hga_linear", inputs, weight, out, rows, size_in, weight.shape[0], is_float)
-    return out if residual is None else residual + out
+    return out if residual is None else (residual + out).to(out_dtype)
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ behind the functions of ``hga_kernels`` are called from there.
 from hga_kernels.gpu import compiling
 from hga_kernels.gpu.index import index_closed_chunk
 from hga_kernels.gpu.pages.attend import attend_resident
-from hga_kernels.gpu.pages.cache import gather_rows, load_window, write_token
+from hga_kernels.gpu.pages.cache import load_window, write_token
 from hga_kernels.gpu.select.choose_pages import choose_pages
 from hga_kernels.gpu.step import finish_step
 
@@ -17,7 +17,6 @@ __all__ = [
     "choose_pages",
     "compiling",
     "finish_step",
-    "gather_rows",
     "index_closed_chunk",
     "load_window",
     "write_token",

@@ -1,12 +1,12 @@
 """Linear layers, norms, RoPE, MLP, experts and sampling in plain torch.
 
-Every weight may be ``BlockScaled``.
+Every weight may be block scaled, packed, or parts of several formats.
 """
 
 import torch
 from torch.nn import functional
 
-from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
+from hga_kernels.weights import FP8_BLOCK, Weight, plain
 
 LARGEST_FP8 = 448.0
 """The largest finite e4m3 number."""
@@ -27,17 +27,17 @@ def linear(
 
     Args:
         inputs: [rows, in].
-        weight: [out, in], same dtype, or block scaled.
+        weight: [out, in], same dtype, block scaled or packed.
         out_dtype: dtype of the result; None: that of ``inputs``.
-        residual: [rows, out]; kernels may add it before the product is rounded.
+        residual: [rows, out], or [out] for a bias; kernels may add it before the product is
+            rounded.
 
     Returns:
         [rows, out].
     """
-    if isinstance(weight, BlockScaled):
-        weight = weight.dequantize(inputs.dtype)
-    out = functional.linear(inputs, weight).to(out_dtype or inputs.dtype)
-    return out if residual is None else residual + out
+    out_dtype = out_dtype or inputs.dtype
+    out = functional.linear(inputs, plain(weight, inputs.dtype)).to(out_dtype)
+    return out if residual is None else (residual + out).to(out_dtype)
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -62,6 +62,7 @@ def norm_linear(
     eps: float,
     weight: Weight,
     out_dtype: torch.dtype | None = None,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Apply ``rms_norm``, then ``linear``.
 
@@ -71,11 +72,12 @@ def norm_linear(
         eps: of the norm.
         weight: [out, in].
         out_dtype: dtype of the result; None: that of ``inputs``.
+        bias: [out], in any dtype; kernels may add it before the product is rounded.
 
     Returns:
         [rows, out].
     """
-    return linear(rms_norm(inputs, norm, eps), weight, out_dtype)
+    return linear(rms_norm(inputs, norm, eps), weight, out_dtype, bias)
 
 
 def rotate(inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:

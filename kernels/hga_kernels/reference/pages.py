@@ -12,6 +12,7 @@ from hga_kernels.arguments import Angles, HeadNorms, LayerPages, PageTable, Wind
 from hga_kernels.reference.attention import attend_pages
 from hga_kernels.reference.model import rms_norm, rotate
 from hga_kernels.reference.selection import STRATA, draw_numbers
+from hga_kernels.weights import Packed, plain
 
 MISSING = 1 << 30
 """Flag in a cache slot number: the page has yet to be fetched into the slot."""
@@ -272,19 +273,26 @@ def forget_pages(
 
 
 def gather_rows(
-    table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
+    ids: torch.Tensor,
+    table: torch.Tensor | Packed,
+    out: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Gather rows of a table, such as the embeddings of tokens.
 
     Args:
-        table: [rows, size], pinned where ``ids`` are on a GPU.
-        ids: [n] int64.
+        ids: [n] int64, on the device of the result.
+        table: [rows, size], there or in host memory, pinned where ``ids`` are on a GPU.
         out: [n, size] to write to; None: allocate it.
+        dtype: type of the result; None: that of the table, which must then not be packed.
 
     Returns:
         [n, size] on the device of ``ids``; NaN for ids outside the table.
     """
     inside = (ids >= 0) & (ids < table.shape[0])
-    rows = table[ids.where(inside, 0).to(table.device)].to(ids.device)
-    rows = rows.masked_fill(~inside[:, None], float("nan"))
-    return rows if out is None else out.copy_(rows)
+    stored = table.data if isinstance(table, Packed) else table
+    rows: torch.Tensor | Packed = stored[ids.where(inside, 0).to(stored.device)].to(ids.device)
+    if isinstance(table, Packed):
+        rows = Packed(rows, table.format)
+    found = plain(rows, dtype or stored.dtype).masked_fill(~inside[:, None], float("nan"))
+    return found if out is None else out.copy_(found)

@@ -95,7 +95,7 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
 
 
 def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:
-    return lambda: pages.gather_rows(table, ids)
+    return lambda: pages.gather_rows(ids, table)
 
 
 def _choice(device: torch.device, fused: bool, group: int) -> Case:

@@ -143,6 +143,8 @@ def gemv_kernel(
 
 def takes(inputs: torch.Tensor, weight: Weight) -> bool:
     """Tell whether the kernels multiply these: bf16 rows with bf16 or e4m3 weights."""
+    if not isinstance(weight, torch.Tensor | BlockScaled):
+        return False
     values = weight.values if isinstance(weight, BlockScaled) else weight
     stored = torch.float8_e4m3fn if isinstance(weight, BlockScaled) else torch.bfloat16
     return inputs.dtype == torch.bfloat16 and values.dtype == stored and values.is_contiguous()

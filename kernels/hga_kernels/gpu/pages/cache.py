@@ -22,6 +22,7 @@ from hga_kernels.gpu.build import (
 from hga_kernels.gpu.topk import least_recently_used
 from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
+from hga_kernels.weights import Packed
 
 _CHUNK = tl.constexpr(CHUNK)
 _MISSING = tl.constexpr(MISSING)
@@ -365,10 +366,13 @@ def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
 
 
 def gather_rows(
-    table: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None
+    ids: torch.Tensor,
+    table: torch.Tensor | Packed,
+    out: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor | None:
     """See ``reference.gather_rows``; ``out`` must be contiguous. None for a strided table."""
-    if not table.is_contiguous():
+    if isinstance(table, Packed) or dtype not in (None, table.dtype) or not table.is_contiguous():
         return None
     rows, size = table.shape
     if out is None:

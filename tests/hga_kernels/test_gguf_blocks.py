@@ -1,0 +1,54 @@
+"""Every block format against the ``gguf`` library's own dequantisation."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from hga_kernels.gguf_blocks import FORMATS, unpack
+from hga_kernels.weights import Packed, RowParts
+
+
+def random_rows(name, rows, blocks, seed=0):
+    """Blocks of random bytes whose float16 scales are finite."""
+    block = FORMATS[name]
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, (rows, blocks, block.bytes), dtype=np.uint8)
+    halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "F16": ()}.get(name, (0, 2))
+    if name in ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"):
+        halves = (0,)
+    for at in halves:
+        scales = rng.normal(0, 0.1, (rows, blocks, 1)).astype(np.float16)
+        data[..., at : at + 2] = scales.view(np.uint8)
+    if name == "F16":
+        data = rng.normal(0, 1, (rows, blocks)).astype(np.float16).view(np.uint8)
+    return torch.from_numpy(data.reshape(rows, -1))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_blocks_are_unpacked_as_by_the_gguf_library(name):
+    data = random_rows(name, 3, 5)
+    expected = gguf.dequantize(data.numpy(), gguf.GGMLQuantizationType[name])
+    torch.testing.assert_close(unpack(data, name), torch.from_numpy(expected), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_have_the_sizes_of_ggml(name):
+    kind = gguf.GGMLQuantizationType[name]
+    assert gguf.GGML_QUANT_SIZES[kind] == (FORMATS[name].size, FORMATS[name].bytes)
+
+
+def test_stacked_experts_are_unpacked_one_by_one():
+    data = random_rows("Q4_K", 6, 2).view(2, 3, -1)
+    weight = Packed(data, "Q4_K")
+    assert weight.shape == (2, 3, 512)
+    torch.testing.assert_close(weight[1].dequantize(torch.float32), unpack(data, "Q4_K")[1])
+
+
+def test_row_parts_are_one_below_the_other():
+    q, v = Packed(random_rows("Q4_K", 4, 1), "Q4_K"), Packed(random_rows("Q6_K", 2, 1), "Q6_K")
+    weight = RowParts((q, v, torch.ones(1, 256)))
+    assert weight.shape == (7, 256)
+    rows = weight.dequantize(torch.float32)
+    torch.testing.assert_close(rows[4:6], v.dequantize(torch.float32))
+    assert (rows[6] == 1).all()
