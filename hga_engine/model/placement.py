@@ -9,7 +9,7 @@ import torch
 
 from hga_engine.config import ModelConfig
 from hga_engine.model.layout import Joined, model_layout
-from hga_engine.model.types import LayerWeights, ModelWeights, Weight
+from hga_engine.model.types import LayerWeights, ModelWeights, map_tensors, tensors_of
 from hga_kernels import FP8_BLOCK, BlockScaled, empty_on_huge_pages, pin
 
 _MOST_BYTES = 2 << 30
@@ -83,8 +83,9 @@ def lock_embedding(weights: ModelWeights) -> ModelWeights:
     Raises:
         MemoryError: the system or the driver refuses.
     """
-    if weights.embedding.is_cpu and weights.final_norm.is_cuda:
-        pin(weights.embedding, weights)
+    for table in tensors_of(weights.embedding):
+        if table.is_cpu and weights.final_norm.is_cuda:
+            pin(table, weights)
     return weights
 
 
@@ -97,24 +98,24 @@ def _placed(
     most = 2 * len(weights.layers) * len(fields(LayerWeights)) + 3
     is_tied = weights.lm_head is weights.embedding
     stays = device != _CPU and not is_tied
-    size = weights.bytes() - (weights.embedding.nbytes if stays else 0)
+    size = weights.bytes() - (
+        sum(table.nbytes for table in tensors_of(weights.embedding)) if stays else 0
+    )
     run = _Run(size + _ALIGNMENT * most, device)
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
         return fill(run.place(tensor.shape, tensor.dtype), tensor)
 
-    def moved_weight(weight: Weight) -> Any:
-        if isinstance(weight, BlockScaled):
-            return BlockScaled(moved(weight.values), moved(weight.scales))
-        return moved(weight)
+    def stayed(tensor: torch.Tensor) -> torch.Tensor:
+        return fill(empty_on_huge_pages(tensor.shape, tensor.dtype), tensor)
 
-    if stays:
-        place = empty_on_huge_pages(weights.embedding.shape, weights.embedding.dtype)
-        embedding = fill(place, weights.embedding)
-    else:
-        embedding = moved(weights.embedding)
+    embedding = map_tensors(weights.embedding, stayed if stays else moved)
     layers = (
-        {name: moved_weight(weight) for name, weight in vars(layer).items() if weight is not None}
+        {
+            name: map_tensors(weight, moved)
+            for name, weight in vars(layer).items()
+            if weight is not None
+        }
         for layer in weights.layers
     )
     return ModelWeights(
@@ -122,7 +123,7 @@ def _placed(
         embedding=embedding,
         layers=tuple(LayerWeights(**layer) for layer in layers),
         final_norm=moved(weights.final_norm),
-        lm_head=embedding if is_tied else moved(weights.lm_head),
+        lm_head=embedding if is_tied else map_tensors(weights.lm_head, moved),
     )
 
 

@@ -96,6 +96,7 @@ class _Plan:
             self._add(joined, weight.values)
             self._add(joined, weight.scales, FP8_BLOCK)
         else:
+            assert isinstance(weight, torch.Tensor)
             self._add(joined, weight)
 
     def _add(self, joined: Joined, whole: torch.Tensor, block: int = 1) -> None:

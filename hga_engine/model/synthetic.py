@@ -64,13 +64,14 @@ def synthetic_weights(
     """
     weights = empty_weights(config, torch.bfloat16, device, is_fp8=lambda _: fp8)
     draw = _Draw(seed, device)
-    tables = [(weights.embedding, 1.0)]
+    tables: list[tuple[Weight, float]] = [(weights.embedding, 1.0)]
     if weights.lm_head is not weights.embedding:
         tables.append((weights.lm_head, config.hidden_size**-0.5))
     directions = None if topics is None else draw.normal(topics.count, config.hidden_size)
     for table, size in tables:
         draw.fill(table, size)
         if topics is not None and directions is not None:
+            assert isinstance(table, torch.Tensor)
             _add_topics(table, directions * size, topics)
     for layer in weights.layers:
         for name, weight in vars(layer).items():
@@ -123,6 +124,7 @@ class _Draw:
             weight.scales.uniform_(0.75, 1.25, generator=self._generator).mul_(size / _SPREAD)
             self._fill(weight.values, _SPREAD)
         else:
+            assert isinstance(weight, torch.Tensor)
             self._fill(weight, size)
 
     def _fill(self, tensor: torch.Tensor, size: float) -> None:

@@ -1,14 +1,17 @@
 """Weights of a decoder as the engine holds them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from hga_engine.config import ModelConfig
-from hga_kernels import Packed, Weight
+from hga_kernels import BlockScaled, Packed, RowParts, Weight
 
-__all__ = ["LayerWeights", "ModelWeights", "Weight"]
+__all__ = ["LayerWeights", "ModelWeights", "Weight", "map_tensors", "tensors_of"]
+
+AnyWeight = TypeVar("AnyWeight", torch.Tensor, torch.Tensor | Packed, Weight)
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,29 @@ class ModelWeights:
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield all tensors, tied ones once."""
-        yield from _tensors(self.embedding)
+        yield from tensors_of(self.embedding)
         if self.lm_head is not self.embedding:
-            yield from _tensors(self.lm_head)
+            yield from tensors_of(self.lm_head)
         yield self.final_norm
         for layer in self.layers:
             for weight in vars(layer).values():
                 if weight is not None:
-                    yield from _tensors(weight)
+                    yield from tensors_of(weight)
 
 
-def _tensors(weight: Weight) -> Iterator[torch.Tensor]:
+def map_tensors(weight: AnyWeight, change: Callable[[torch.Tensor], torch.Tensor]) -> AnyWeight:
+    """Return a weight of the same kind whose tensors are changed."""
+    if isinstance(weight, BlockScaled):
+        return BlockScaled(change(weight.values), change(weight.scales))
+    if isinstance(weight, Packed):
+        return Packed(change(weight.data), weight.format)
+    if isinstance(weight, RowParts):
+        return RowParts(tuple(map_tensors(part, change) for part in weight.parts))
+    return change(weight)
+
+
+def tensors_of(weight: Weight) -> Iterator[torch.Tensor]:
+    """Yield the tensors that hold a weight."""
     if isinstance(weight, torch.Tensor):
         yield weight
     else:

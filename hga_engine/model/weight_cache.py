@@ -127,16 +127,19 @@ def _read(files: ModelFiles) -> _Stored:
 
 
 def save_weights(files: ModelFiles, weights: "ModelWeights") -> None:
-    """Cache weights for ``load_weights`` if there is a folder for them and room."""
+    """Cache plain weights for ``load_weights`` if there is a folder for them and room."""
     from safetensors.torch import save_file
 
     if files.cache_dir is None:
         return
     config = asdict(weights.config)
     config["dense_layers"] = sorted(weights.config.dense_layers)
-    dtype = str(weights.embedding.dtype)
+    dtype = str(weights.dtype)
     metadata = {"mark": _mark(files), "dtype": dtype, "config": json.dumps(config)}
-    tensors = {"embedding": weights.embedding, "final_norm": weights.final_norm}
+    tensors: dict[str, Any] = {
+        "embedding": weights.embedding,
+        "final_norm": weights.final_norm,
+    }
     if weights.lm_head is not weights.embedding:
         tensors["lm_head"] = weights.lm_head
     for number, layer in enumerate(weights.layers):

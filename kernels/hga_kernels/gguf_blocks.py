@@ -35,7 +35,8 @@ def _nibbles(raw: torch.Tensor) -> torch.Tensor:
 def _bits(raw: torch.Tensor, width: int) -> torch.Tensor:
     """Return [..., 8 / width, n] int32: the fields of n bytes, lowest first."""
     shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=raw.device)
-    return ((raw[..., None, :] >> shifts[:, None]) & (2**width - 1)).int()
+    fields: torch.Tensor = (raw[..., None, :] >> shifts[:, None]) & (2**width - 1)
+    return fields.int()
 
 
 def _fifth_bits(raw: torch.Tensor) -> torch.Tensor:
@@ -67,7 +68,8 @@ def _q8_0(raw: torch.Tensor) -> torch.Tensor:
 
 def _sub_blocks(scales: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Return the products of scales [..., n] and values [..., n * size], flat as the values."""
-    return (scales[..., None] * values.unflatten(-1, (scales.shape[-1], -1))).flatten(-2)
+    products: torch.Tensor = scales[..., None] * values.unflatten(-1, (scales.shape[-1], -1))
+    return products.flatten(-2)
 
 
 def _scales_and_minima(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ from hga_chat.bench.text import standard_text
 from hga_chat.models import pull_model
 from hga_engine.config import EngineConfig
 from hga_engine.opening import LoadedModel, prepare_model
-from hga_kernels.weights import BlockScaled
+from hga_kernels.weights import plain
 
 DECODED = 16
 ROOM = 2 * (QUESTION_TOKENS + ANSWER_TOKENS)
@@ -45,12 +45,6 @@ def ours(model: LoadedModel, tokens: list[int]) -> dict[str, Any]:
     }
 
 
-def plain(weight: torch.Tensor | BlockScaled) -> torch.Tensor:
-    """Return a weight as it is; the embedded model has none in FP8."""
-    assert isinstance(weight, torch.Tensor)
-    return weight
-
-
 def transformers_model(model: LoadedModel) -> Any:
     """Return a transformers model with the same weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -73,20 +67,21 @@ def transformers_model(model: LoadedModel) -> Any:
     ).to(torch.bfloat16)
     q_size = config.num_query_heads * config.head_dim
     kv_size = config.num_kv_heads * config.head_dim
+    dtype = model.weights.dtype
     with torch.no_grad():
-        dense.model.embed_tokens.weight.copy_(model.weights.embedding)
+        dense.model.embed_tokens.weight.copy_(plain(model.weights.embedding, dtype))
         dense.model.norm.weight.copy_(model.weights.final_norm)
         for layer, weights in zip(dense.model.layers, model.weights.layers, strict=True):
-            q, k, v = plain(weights.qkv).split((q_size, kv_size, kv_size))
-            gate, up = plain(weights.gate_up).chunk(2)
+            q, k, v = plain(weights.qkv, dtype).split((q_size, kv_size, kv_size))
+            gate, up = plain(weights.gate_up, dtype).chunk(2)
             for target, source in (
                 (layer.self_attn.q_proj, q),
                 (layer.self_attn.k_proj, k),
                 (layer.self_attn.v_proj, v),
-                (layer.self_attn.o_proj, weights.output),
+                (layer.self_attn.o_proj, plain(weights.output, dtype)),
                 (layer.mlp.gate_proj, gate),
                 (layer.mlp.up_proj, up),
-                (layer.mlp.down_proj, weights.down),
+                (layer.mlp.down_proj, plain(weights.down, dtype)),
                 (layer.input_layernorm, weights.attention_norm),
                 (layer.post_attention_layernorm, weights.mlp_norm),
             ):

@@ -291,8 +291,7 @@ def gather_rows(
     """
     inside = (ids >= 0) & (ids < table.shape[0])
     stored = table.data if isinstance(table, Packed) else table
-    rows: torch.Tensor | Packed = stored[ids.where(inside, 0).to(stored.device)].to(ids.device)
-    if isinstance(table, Packed):
-        rows = Packed(rows, table.format)
-    found = plain(rows, dtype or stored.dtype).masked_fill(~inside[:, None], float("nan"))
+    rows = stored[ids.where(inside, 0).to(stored.device)].to(ids.device)
+    weight = Packed(rows, table.format) if isinstance(table, Packed) else rows
+    found = plain(weight, dtype or stored.dtype).masked_fill(~inside[:, None], float("nan"))
     return found if out is None else out.copy_(found)

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hga_engine.model.decoder import Rotation
 from hga_engine.model.types import ModelWeights
+from hga_kernels import gather_rows
 from hga_kernels.reference.model import linear, mlp, norm_linear, split_heads
 from tools.measure.routers.samples import Sample
 
@@ -97,7 +98,7 @@ class Network:
         """
         config, weights = self.config, self._weights
         tokens = torch.cat((text.tokens[text.start :], text.branch_tokens))
-        hidden = functional.embedding(tokens, weights.embedding)
+        hidden = gather_rows(tokens, weights.embedding, dtype=weights.dtype)
         cos, sin = self._cos[text.positions], self._sin[text.positions]
         rows, kept = text.length - text.start, []
         for number, layer in enumerate(weights.layers):

@@ -151,9 +151,10 @@ def takes(inputs: torch.Tensor, weight: Weight) -> bool:
 
 
 def parts(weight: Weight) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the values and scales of a weight."""
+    """Return the values and scales of a weight that ``takes`` allows."""
     if isinstance(weight, BlockScaled):
         return weight.values, weight.scales
+    assert isinstance(weight, torch.Tensor)
     return weight, None
 
 
