@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from hga_engine.architectures import ARCHITECTURES, Architecture
+
 RouterName = Literal["hga", "paper", "dense"]
 DeviceName = Literal["auto", "cpu", "cuda"]
-Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
 PAGES = "pages.kv"
 """The file of a saved state that holds K/V."""
@@ -23,7 +24,8 @@ LEAST_BUDGET = 64
 class ModelConfig:
     """Geometry of a decoder, in the terms of Hugging Face's ``config.json``."""
 
-    architecture: Architecture
+    architecture: str
+    """A name in ``ARCHITECTURES``."""
     num_layers: int
     hidden_size: int
     num_query_heads: int
@@ -43,9 +45,9 @@ class ModelConfig:
     """Layers of a mixture-of-experts model that hold a plain MLP instead of experts."""
 
     @property
-    def has_qk_norm(self) -> bool:
-        """Whether queries and keys pass an RMSNorm per head before RoPE."""
-        return self.architecture != "llama"
+    def traits(self) -> Architecture:
+        """What the architecture differs in."""
+        return ARCHITECTURES[self.architecture]
 
     @property
     def heads_per_kv(self) -> int:

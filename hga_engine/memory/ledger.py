@@ -35,7 +35,7 @@ def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
     queries = model.num_query_heads * model.head_dim
     kv = model.num_kv_heads * model.head_dim
     attention = linear(queries, hidden) + 2 * linear(kv, hidden) + linear(hidden, queries)
-    norms = 2 * hidden + (2 * model.head_dim if model.has_qk_norm else 0)
+    norms = 2 * hidden + (2 * model.head_dim if model.traits.has_qk_norm else 0)
     total = model.num_layers * (attention + norms * other)
     for layer in range(model.num_layers):
         if model.has_experts(layer):

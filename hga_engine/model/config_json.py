@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from hga_engine.config import Architecture, ModelConfig
+from hga_engine.architectures import ARCHITECTURES
+from hga_engine.config import ModelConfig
 from hga_engine.errors import ModelFileError
 
 
@@ -27,26 +28,27 @@ def read_config(directory: Path) -> CheckpointConfig:
     """
     path = directory / "config.json"
     entries = _Entries(path, read_json(path))
-    architecture = entries.get("model_type")
-    if architecture not in get_args(Architecture):
+    name = entries.get("model_type")
+    architecture = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if architecture is None:
         raise ModelFileError(
-            f"{path}: architecture {architecture!r} is not supported. Supported are "
-            f"{', '.join(get_args(Architecture))}."
+            f"{path}: architecture {name!r} is not supported. Supported are "
+            f"{', '.join(ARCHITECTURES)}."
         )
     entries.refuse_unsupported()
     heads = entries.whole("num_attention_heads")
     kv_heads = entries.whole("num_key_value_heads", heads)
     hidden = entries.whole("hidden_size")
-    head_dim = entries.whole("head_dim", 128 if architecture != "llama" else hidden // heads)
+    head_dim = entries.whole("head_dim", architecture.head_dim or hidden // heads)
     if heads % kv_heads or head_dim % 2:
         raise ModelFileError(
             f"{path}: {heads} query heads and {kv_heads} KV heads of dimension {head_dim} do not "
             "fit together."
         )
     layers = entries.whole("num_hidden_layers")
-    experts = architecture == "qwen3_moe"
+    experts = architecture.has_experts
     model = ModelConfig(
-        architecture=architecture,
+        architecture=architecture.name,
         num_layers=layers,
         hidden_size=hidden,
         num_query_heads=heads,

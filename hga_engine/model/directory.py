@@ -15,6 +15,7 @@ from hga_engine.model.config_json import read_config, read_json
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_QKV_BIASES = tuple(f"self_attn.{part}_proj.bias" for part in "qkv")
 _PLAIN = (torch.bfloat16, torch.float16, torch.float32)
 _DTYPES = {
     "BF16": torch.bfloat16,
@@ -56,11 +57,13 @@ class DirectorySource:
         self._shards: dict[Path, Any] = {}
         self._headers: dict[Path, tuple[dict[str, Any], int]] = {}
         self._places = self._index()
-        biases = sorted(name for name in self._places if name.endswith(".bias"))
-        if biases:
-            raise ModelFileError(
-                f"{self._places[biases[0]]}: biases are not supported ({biases[0]})."
-            )
+        known = _QKV_BIASES if self._config.traits.has_qkv_bias else ()
+        others = [
+            name for name in self._places if name.endswith(".bias") and not name.endswith(known)
+        ]
+        if others:
+            name = min(others)
+            raise ModelFileError(f"{self._places[name]}: the bias {name} is not supported.")
 
     @property
     def config(self) -> ModelConfig:

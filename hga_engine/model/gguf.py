@@ -1,9 +1,10 @@
-"""Weights of the llama architecture from GGUF files."""
+"""Weights from GGUF files."""
 
 import re
 
 import torch
 
+from hga_engine.architectures import GGUF_ARCHITECTURES
 from hga_engine.config import ModelConfig
 from hga_engine.errors import ModelFileError
 from hga_engine.model.gguf_file import GgufFile
@@ -19,12 +20,17 @@ _INNER = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
 }
-_LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)\.weight")
+_QKV_BIASES = tuple(f".attn_{part}.bias" for part in "qkv")
+_LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_EXPERT_TENSOR = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(\d+)\.(\w+)_proj\.weight")
 
 
 class GgufSource:
@@ -46,67 +52,93 @@ class GgufSource:
 
     def read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """See ``TensorSource.read``."""
+        match = _EXPERT_TENSOR.fullmatch(name)
+        if match is not None:
+            stored = f"blk.{match[1]}.ffn_{match[3]}_exps.weight"
+            stack = (self._config.num_experts, *shape)
+            return torch.from_numpy(self._file.tensor(stored, stack, int(match[2])))
         tensor = torch.from_numpy(self._file.tensor(_stored_name(name), shape))
-        if name.endswith(("q_proj.weight", "k_proj.weight")):
+        is_interleaved = "q_proj" in name or "k_proj" in name
+        if is_interleaved and self._config.traits.interleaves_gguf:
             return _restore_halves(tensor, self._config.head_dim)
         return tensor
 
 
 def _stored_name(name: str) -> str:
     match = _LAYER_TENSOR.fullmatch(name)
-    return f"blk.{match[1]}.{_INNER[match[2]]}.weight" if match else _OUTER[name]
+    return f"blk.{match[1]}.{_INNER[match[2]]}.{match[3]}" if match else _OUTER[name]
 
 
-def _restore_halves(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Undo the row order that llama.cpp gives the q and k weights of llama.
+def _restore_halves(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Undo the row order that llama.cpp gives q and k of llama.
 
     llama.cpp's RoPE rotates neighbouring rows of a head together (0 with 1), Hugging Face's the two
     halves (0 with head_dim / 2), so the GGUF converter interleaves the halves.
     """
-    pairs = weight.view(-1, head_dim // 2, 2, weight.shape[1])
+    pairs = tensor.view(-1, head_dim // 2, 2, *tensor.shape[1:])
     return pairs.transpose(1, 2).flatten(0, 2)
 
 
 def _read_config(file: GgufFile) -> ModelConfig:
-    architecture = file.value("general.architecture", str)
-    if architecture != "llama":
+    name = file.value("general.architecture", str)
+    architecture = GGUF_ARCHITECTURES.get(name)
+    if architecture is None:
         raise ModelFileError(
-            f"{file.path}: GGUF files of architecture {architecture!r} are not supported. The "
-            "model's safetensors directory may be."
+            f"{file.path}: architecture {name!r} is not supported. Supported are "
+            f"{', '.join(GGUF_ARCHITECTURES)}."
         )
-    _refuse_unsupported(file)
-    hidden = file.value("llama.embedding_length", int)
-    heads = file.value("llama.attention.head_count", int)
-    kv_heads = file.value("llama.attention.head_count_kv", int, heads)
+    _refuse_unsupported(file, name)
+    hidden = file.value(f"{name}.embedding_length", int)
+    heads = file.value(f"{name}.attention.head_count", int)
+    kv_heads = file.value(f"{name}.attention.head_count_kv", int, heads)
     if min(hidden, heads, kv_heads) < 1 or heads % kv_heads:
         raise ModelFileError(
             f"{file.path}: {heads} query heads and {kv_heads} KV heads do not fit together."
         )
-    head_dim = file.value("llama.attention.key_length", int, hidden // heads)
-    if head_dim < 2 or file.value("llama.rope.dimension_count", int, head_dim) != head_dim:
+    head_dim = file.value(f"{name}.attention.key_length", int, hidden // heads)
+    value_dim = file.value(f"{name}.attention.value_length", int, head_dim)
+    if head_dim < 2 or head_dim % 2 or value_dim != head_dim:
+        raise ModelFileError(
+            f"{file.path}: keys of dimension {head_dim} and values of dimension {value_dim} are "
+            "not supported."
+        )
+    if file.value(f"{name}.rope.dimension_count", int, head_dim) != head_dim:
         raise ModelFileError(f"{file.path}: RoPE over part of a head is not supported.")
+    has_experts = architecture.has_experts
+    experts = file.value(f"{name}.expert_count", int) if has_experts else 0
+    chosen = file.value(f"{name}.expert_used_count", int) if has_experts else 0
+    if has_experts and not 1 <= chosen <= experts:
+        raise ModelFileError(f"{file.path}: {chosen} of {experts} experts cannot be chosen.")
     return ModelConfig(
-        architecture="llama",
-        num_layers=file.value("llama.block_count", int),
+        architecture=architecture.name,
+        num_layers=file.value(f"{name}.block_count", int),
         hidden_size=hidden,
         num_query_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
-        intermediate_size=file.value("llama.feed_forward_length", int),
-        vocab_size=len(file.values("tokenizer.ggml.tokens", str)),
-        max_positions=file.value("llama.context_length", int),
-        rope_base=file.value("llama.rope.freq_base", float, 10_000.0),
-        rms_norm_eps=file.value("llama.attention.layer_norm_rms_epsilon", float),
+        intermediate_size=file.value(f"{name}.feed_forward_length", int),
+        vocab_size=file.shape("token_embd.weight")[0],
+        max_positions=file.value(f"{name}.context_length", int),
+        rope_base=file.value(f"{name}.rope.freq_base", float, 10_000.0),
+        rms_norm_eps=file.value(f"{name}.attention.layer_norm_rms_epsilon", float),
         tie_embeddings=not file.has_tensor("output.weight"),
+        num_experts=experts,
+        experts_per_token=chosen,
+        expert_intermediate_size=(
+            file.value(f"{name}.expert_feed_forward_length", int) if has_experts else 0
+        ),
+        normalize_expert_weights=file.value(f"{name}.expert_weights_norm", bool, True),
     )
 
 
-def _refuse_unsupported(file: GgufFile) -> None:
-    scaling = file.value("llama.rope.scaling.type", str, "none")
+def _refuse_unsupported(file: GgufFile, name: str) -> None:
+    architecture = GGUF_ARCHITECTURES[name]
+    scaling = file.value(f"{name}.rope.scaling.type", str, "none")
     if scaling != "none" or file.has_tensor("rope_freqs.weight"):
         raise ModelFileError(f"{file.path}: RoPE scaling is not supported.")
-    if file.value("llama.expert_count", int, 0):
-        raise ModelFileError(f"{file.path}: experts in GGUF files are not supported.")
-    biases = [name for name in file.tensor_names() if name.endswith(".bias")]
-    if biases:
-        raise ModelFileError(f"{file.path}: biases are not supported ({biases[0]}).")
+    if file.value(f"{name}.expert_count", int, 0) and not architecture.has_experts:
+        raise ModelFileError(f"{file.path}: experts of architecture {name} are not supported.")
+    known = _QKV_BIASES if architecture.has_qkv_bias else ()
+    for tensor in file.tensor_names():
+        if tensor.endswith(".bias") and not tensor.endswith(known):
+            raise ModelFileError(f"{file.path}: the bias {tensor} is not supported.")

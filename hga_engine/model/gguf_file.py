@@ -116,26 +116,43 @@ class GgufFile:
         """Whether the file has a tensor."""
         return name in self._tensors
 
-    def tensor_names(self) -> list[str]:
-        """Names of all tensors."""
-        return list(self._tensors)
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Dequantise a tensor into new memory.
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor.
 
         Raises:
-            ModelFileError: the tensor is missing, damaged, of another shape or an unsupported type.
+            ModelFileError: the tensor is missing.
         """
         entry = self._tensors.get(name)
         if entry is None:
             raise ModelFileError(f"{self.path}: tensor {name} is missing.")
-        found = tuple(int(size) for size in reversed(entry.shape))
+        return tuple(int(size) for size in reversed(entry.shape))
+
+    def tensor_names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._tensors)
+
+    def tensor(
+        self, name: str, shape: tuple[int, ...], place: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Dequantise a tensor into new memory.
+
+        Args:
+            name: of the tensor.
+            shape: of the tensor.
+            place: takes this entry of the first dimension alone; None takes all.
+
+        Raises:
+            ModelFileError: the tensor is missing, damaged, of another shape or an unsupported type.
+        """
+        found = self.shape(name)
         if found != shape:
             raise ModelFileError(
                 f"{self.path}: tensor {name} has shape {list(found)}, not {list(shape)}."
             )
+        entry = self._tensors[name]
         try:
-            data = gguf.dequantize(entry.data, entry.tensor_type)
+            stored = entry.data if place is None else entry.data[place]
+            data = gguf.dequantize(stored, entry.tensor_type)
         except NotImplementedError as error:
             kind = entry.tensor_type.name
             raise ModelFileError(
@@ -143,7 +160,7 @@ class GgufFile:
             ) from error
         except _DAMAGE as error:
             raise ModelFileError(f"{self.path}: tensor {name} is damaged ({error}).") from error
-        return np.array(data, dtype=np.float32).reshape(shape)
+        return np.array(data, dtype=np.float32).reshape(shape if place is None else shape[1:])
 
     def _contents(self, key: str) -> object:
         field = self._reader.fields.get(key)

@@ -23,6 +23,8 @@ class Joined:
     has_experts: bool = False
     is_linear: bool = False
     """Whether it is a linear weight, which FP8 checkpoints quantise."""
+    is_bias: bool = False
+    """Whether it is a bias, which the decoder holds in float32."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +88,11 @@ def _layer(config: ModelConfig, layer: int) -> dict[str, Joined]:
         "output": _linear(Part(attention + "o_proj.weight", (hidden, queries))),
         "mlp_norm": _single(prefix + "post_attention_layernorm.weight", hidden),
     }
-    if config.has_qk_norm:
+    if config.traits.has_qkv_bias:
+        rows = {"q": queries, "k": keys, "v": keys}
+        parts = (Part(f"{attention}{part}_proj.bias", (size,)) for part, size in rows.items())
+        found["qkv_bias"] = Joined((tuple(parts),), is_bias=True)
+    if config.traits.has_qk_norm:
         found["q_norm"] = _single(attention + "q_norm.weight", dim)
         found["k_norm"] = _single(attention + "k_norm.weight", dim)
     if config.has_experts(layer):

@@ -50,7 +50,8 @@ def empty_weights(
     """
 
     def plain(joined: Joined) -> torch.Tensor:
-        return torch.empty(joined.shape, dtype=dtype, device="meta")
+        held = torch.float32 if joined.is_bias else dtype
+        return torch.empty(joined.shape, dtype=held, device="meta")
 
     def weight(joined: Joined) -> Any:
         if not joined.is_linear or not is_fp8(joined):

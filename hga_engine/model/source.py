@@ -61,6 +61,8 @@ class _Reader:
 
     def __call__(self, joined: Joined) -> torch.Tensor:
         """Return one of the decoder's tensors in new memory."""
+        if joined.is_bias:
+            return self._stack(joined.stacks[0], torch.float32)
         if not joined.has_experts:
             return self._stack(joined.stacks[0])
         whole = None
@@ -72,7 +74,7 @@ class _Reader:
         assert whole is not None
         return whole
 
-    def _stack(self, parts: tuple[Part, ...]) -> torch.Tensor:
-        read = self._source.read
-        tensors = [read(part.name, part.shape).to(self._dtype, copy=True) for part in parts]
+    def _stack(self, parts: tuple[Part, ...], dtype: torch.dtype | None = None) -> torch.Tensor:
+        read, dtype = self._source.read, dtype or self._dtype
+        tensors = [read(part.name, part.shape).to(dtype, copy=True) for part in parts]
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

@@ -75,7 +75,9 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
             return None
         contents = torch.frombuffer(stored.memory, dtype=torch.uint8)
         tensors = {
-            name: contents[slice(*entry["data_offsets"])].view(dtype).view(entry["shape"])
+            name: contents[slice(*entry["data_offsets"])]
+            .view(torch.float32 if name.endswith("bias") else dtype)
+            .view(entry["shape"])
             for name, entry in stored.tensors.items()
         }
         config = json.loads(stored.metadata["config"])

@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, pre_tokenizers
 
 from hga_engine.errors import ModelFileError
 from hga_engine.model import weight_cache
 from hga_engine.model.config_json import read_json
 from hga_engine.model.files import ModelFiles
-from hga_engine.model.gguf_file import GgufFile, open_gguf
+from hga_engine.model.gguf_file import open_gguf
 from hga_engine.tokenizer.chat_template import ChatTemplate
+from hga_engine.tokenizer.gguf import from_gguf
 from hga_engine.tokenizer.tokenizer import Tokenizer, Vocabulary
-
-_CONTROL, _NORMAL = 3, 1
-"""Token types in GGUF files."""
-
-_END_NAMES = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
-"""Control tokens that end a text in any model that has them. GGUF files name only one."""
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +31,7 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
     cached = weight_cache.load_vocabulary(files)
     if cached is not None:
         return _from_cache(cached, str(files.gguf))
-    tokenizer = _from_gguf(open_gguf(files.gguf))
+    tokenizer = from_gguf(open_gguf(files.gguf))
     weight_cache.save_vocabulary(files, _to_cache(tokenizer))
     return tokenizer
 
@@ -63,41 +57,6 @@ def _from_cache(cached: Mapping[str, Any], origin: str) -> Tokenizer:
         frozenset(cached["end_tokens"]),
     )
     return Tokenizer(vocabulary, ChatTemplate(cached["template"], cached["named"], origin))
-
-
-def _from_gguf(file: GgufFile) -> Tokenizer:
-    kind = file.value("tokenizer.ggml.model", str), file.value("tokenizer.ggml.pre", str, "default")
-    if kind != ("gpt2", "smollm"):
-        raise ModelFileError(f"{file.path}: tokenizer {'/'.join(kind)} is not supported.")
-    tokens = file.values("tokenizer.ggml.tokens", str)
-    types = file.values("tokenizer.ggml.token_type", int)
-    merges = [tuple(merge.split(" ")) for merge in file.values("tokenizer.ggml.merges", str)]
-    if len(types) != len(tokens) or not set(types) <= {_NORMAL, _CONTROL}:
-        raise ModelFileError(f"{file.path}: tokenizer.ggml.token_type is damaged.")
-    added = {
-        token: number
-        for number, (token, type_) in enumerate(zip(tokens, types, strict=True))
-        if type_ == _CONTROL
-    }
-    vocab = {token: number for number, token in enumerate(tokens) if token not in added}
-    model = {"type": "BPE", "vocab": vocab, "merges": merges}
-    pieces = _build(str(file.path), {"model": model})
-    # As llama.cpp's "smollm" (src/llama-vocab.cpp): split off each \p{N}, then use GPT-2's regex.
-    pieces.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    pieces.decoder = decoders.ByteLevel()
-    named = {
-        f"{name}_token": tokens[file.value(f"tokenizer.ggml.{name}_token_id", int)]
-        for name in ("bos", "eos")
-    }
-    ends = {added[name] for name in (*_END_NAMES, named["eos_token"]) if name in added}
-    template = ChatTemplate(file.value("tokenizer.chat_template", str), named, str(file.path))
-    control = frozenset(added.values())
-    return Tokenizer(Vocabulary(pieces, added, control, frozenset(ends)), template)
 
 
 def _from_directory(directory: Path) -> Tokenizer:

@@ -89,8 +89,8 @@ def random_weights(
                 mlp_norm=norm(hidden),
                 gate_up=draw(*experts, 2 * width, hidden),
                 down=draw(*experts, hidden, width),
-                q_norm=2 * norm(dim) if config.has_qk_norm else None,
-                k_norm=norm(dim) if config.has_qk_norm else None,
+                q_norm=2 * norm(dim) if config.traits.has_qk_norm else None,
+                k_norm=norm(dim) if config.traits.has_qk_norm else None,
                 expert_gate=draw(config.num_experts, hidden) if experts else None,
             )
         )
