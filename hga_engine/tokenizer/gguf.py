@@ -90,7 +90,7 @@ _KEEP_WORDS = (*_LLAMA3_NAMES, "tekken")
 """Those that take a word that is a token as that token, without merges."""
 
 
-_PRE_TOKENIZERS = {
+_PRE_TOKENIZERS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     "default": _split(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
     "gpt-2": [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)],
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), _by_digit()),

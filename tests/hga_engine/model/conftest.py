@@ -22,6 +22,8 @@ EXPERTS = {"moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok":
 KINDS = {
     "llama": (transformers.LlamaConfig, {"tie_word_embeddings": False}),
     "llama-tied": (transformers.LlamaConfig, {"tie_word_embeddings": True}),
+    "mistral": (transformers.MistralConfig, {"sliding_window": None}),
+    "qwen2": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
     "qwen3": (transformers.Qwen3Config, {"tie_word_embeddings": True}),
     "qwen3_moe": (transformers.Qwen3MoeConfig, EXPERTS | {"norm_topk_prob": True}),
     "qwen3_moe-mixed": (

@@ -84,7 +84,7 @@ def test_files_override_rope_base_and_positions(checkpoint):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "mamba"}, ["'mamba'", "llama, qwen3, qwen3_moe"]),
+        ({"model_type": "mamba"}, ["'mamba'", "llama, mistral, qwen2, qwen3, qwen3_moe."]),
         ({"attention_bias": True}, ["attention_bias"]),
         ({"mlp_bias": True}, ["mlp_bias"]),
         ({"use_sliding_window": True}, ["use_sliding_window"]),

@@ -14,77 +14,7 @@ from hga_engine.model.gguf import GgufSource
 from hga_engine.model.gguf_file import GgufFile
 from hga_engine.model.load import load_model
 from hga_engine.tokenizer.load import load_tokenizer
-
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-"""Hugging Face's names to GGUF's, as in llama.cpp's converter."""
-
-
-def gguf_name(name):
-    stem = name.removesuffix(".weight")
-    if stem.startswith("model.layers."):
-        layer, inner = stem.removeprefix("model.layers.").split(".", 1)
-        return f"blk.{layer}.{NAMES[inner]}.weight"
-    return NAMES[stem] + ".weight"
-
-
-def interleave(weight, heads):
-    """Put q and k rows in llama.cpp's order: rows 0, half, 1, half + 1, ... of each head."""
-    rows = weight.reshape(heads, -1, weight.shape[1])
-    half = rows.shape[1] // 2
-    order = [row for pair in zip(range(half), range(half, 2 * half), strict=True) for row in pair]
-    return rows[:, order].reshape(weight.shape)
-
-
-def write_gguf(model, path, kind=gguf.GGMLQuantizationType.F32, metadata=(), tensors=()):
-    """Write a transformers model to GGUF; return the weights in the file, for transformers."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_token_list([f"token {number}" for number in range(config.vocab_size)])
-    for add, *values in metadata:
-        getattr(writer, add)(*values)
-    held = {}
-    heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
-    for name, parameter in model.named_parameters():
-        weight = parameter.detach().float().numpy()
-        if weight.ndim == 1:
-            held[name] = weight
-            writer.add_tensor(gguf_name(name), weight)
-            continue
-        packed = gguf.quantize(weight, kind)
-        held[name] = gguf.dequantize(packed, kind)
-        if name.endswith(("q_proj.weight", "k_proj.weight")):
-            packed = interleave(packed, heads[name.split(".")[-2][0]])
-        writer.add_tensor(gguf_name(name), packed, raw_dtype=kind)
-    for name, tensor in tensors:
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return {name: torch.from_numpy(np.array(weight)) for name, weight in held.items()}
+from tests.support.gguf_model import gguf_name, write_gguf
 
 
 def load(path, dtype=torch.float32):
@@ -96,16 +26,19 @@ def prompt(tokens):
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_1"])
-@pytest.mark.parametrize("architecture", ["llama", "llama-tied"])
+@pytest.mark.parametrize(
+    "architecture", ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "qwen3_moe"]
+)
 def test_logits_are_those_of_transformers(
     kind, architecture, reference_model, dense_logits, difference, tmp_path
 ):
-    model = reference_model(architecture)
+    width = {"moe_intermediate_size": 64} if architecture == "qwen3_moe" else {}
+    model = reference_model(architecture, **width)
     path = tmp_path / "model.gguf"
     held = write_gguf(model, path, gguf.GGMLQuantizationType[kind])
-    model.load_state_dict(held, strict=architecture == "llama")
+    model.load_state_dict(held, strict=not model.config.tie_word_embeddings)
     weights = load(path)
-    assert weights.config.tie_embeddings is (architecture == "llama-tied")
+    assert weights.config.tie_embeddings is model.config.tie_word_embeddings
     with torch.no_grad():
         expected = model(prompt(33)[None]).logits[0]
     assert difference(dense_logits(weights, prompt(33)), expected) < 1e-4
@@ -118,6 +51,7 @@ def test_logits_are_those_of_transformers(
         ([], [("rope_freqs.weight", np.ones(16, np.float32))], "RoPE scaling"),
         ([("add_expert_count", 8)], [], "experts"),
         ([], [("blk.0.attn_q.bias", np.ones(192, np.float32))], r"blk\.0\.attn_q\.bias"),
+        ([("add_value_length", 16)], [], "values of dimension 16"),
     ],
 )
 def test_unsupported_models_are_refused(metadata, tensors, words, reference_model, tmp_path):
@@ -127,14 +61,17 @@ def test_unsupported_models_are_refused(metadata, tensors, words, reference_mode
         load(path)
 
 
-def test_other_architectures_are_refused(tmp_path):
+@pytest.mark.parametrize("name", ["gemma3", "phi3", "qwen2moe", "qwen35moe", "deepseek2", "mamba"])
+def test_other_architectures_are_refused_by_name(name, tmp_path):
     path = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(path, "gemma3")
+    writer = gguf.GGUFWriter(path, name)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ModelFileError, match=r"model\.gguf: .*'gemma3'"):
+    with pytest.raises(
+        ModelFileError, match=rf"model\.gguf: .*'{name}' .* llama, qwen2, qwen3, qwen3moe\."
+    ):
         load(path)
 
 
