@@ -18,7 +18,6 @@ from hga_kernels import (
     Budget,
     ChunkRange,
     DecodeState,
-    HeadNorms,
     LayerPages,
     PageTable,
     StepResults,
@@ -202,16 +201,10 @@ class DecodeGraph:
         chunks = ChunkRange(routing.sink_chunks, self._end_chunk)
         budget = Budget(routing.decode_budget, routing.group_size)
         for layer, weights in enumerate(self._weights.layers):
-            heads = norm_linear(
-                hidden,
-                weights.attention_norm,
-                model.rms_norm_eps,
-                weights.qkv,
-                bias=weights.qkv_bias,
-            )
-            norms = HeadNorms(weights.q_norm, weights.k_norm, model.rms_norm_eps)
+            heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
             pages = LayerPages(cache.resident[layer], hosts[layer], window)
-            queries = write_token(heads, norms, angles, self._position, pages)
+            applied = self._decoder.head_weights(layer)
+            queries = write_token(heads, applied, angles, self._position, pages)
             assert queries is not None
             rows = queries.view(model.num_kv_heads, 1, model.heads_per_kv, model.head_dim)
             table = PageTable(

@@ -2,8 +2,17 @@
 
 import torch
 
-from hga_engine.model.types import ModelWeights
-from hga_kernels import experts, gather_rows, linear, mlp, norm_linear, split_heads
+from hga_engine.model.types import LayerWeights, ModelWeights
+from hga_kernels import (
+    Angles,
+    HeadWeights,
+    experts,
+    gather_rows,
+    linear,
+    mlp,
+    norm_linear,
+    split_heads,
+)
 
 
 class Decoder:
@@ -22,6 +31,22 @@ class Decoder:
             torch.promote_types(weights.dtype, torch.float32),
             weights.device,
         )
+        self._heads = [self._head_weights(layer) for layer in weights.layers]
+
+    def head_weights(self, layer: int) -> HeadWeights:
+        """Return what a layer applies to its queries, keys and values."""
+        return self._heads[layer]
+
+    def _head_weights(self, layer: LayerWeights) -> HeadWeights:
+        config = self._config
+        shift = None
+        if layer.qkv_bias is not None:
+            first = config.num_query_heads * config.head_dim
+            bias = layer.qkv_bias[first : first + config.num_kv_heads * config.head_dim]
+            shift = self._rotation.mean(
+                bias.view(config.num_kv_heads, config.head_dim), config.max_positions
+            )
+        return HeadWeights(layer.q_norm, layer.k_norm, config.rms_norm_eps, layer.qkv_bias, shift)
 
     def angles(self, context: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return RoPE's cosines and sines [context, head_dim / 2] in float32 or wider."""
@@ -54,12 +79,14 @@ class Decoder:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
         """
         config, weights = self._config, self._weights.layers[layer]
-        cos, sin = self._rotation.angles(start, start + hidden.shape[0])
-        eps = config.rms_norm_eps
-        heads = norm_linear(hidden, weights.attention_norm, eps, weights.qkv, bias=weights.qkv_bias)
-        norms = weights.q_norm, weights.k_norm
-        counts = config.num_query_heads, config.num_kv_heads
-        return split_heads(heads, *norms, eps, cos, sin, *counts)
+        heads = norm_linear(hidden, weights.attention_norm, config.rms_norm_eps, weights.qkv)
+        return split_heads(
+            heads,
+            self._heads[layer],
+            Angles(*self._rotation.angles(start, start + hidden.shape[0])),
+            config.num_query_heads,
+            config.num_kv_heads,
+        )
 
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Apply output projection, residual, MLP or experts, and residual.
@@ -120,6 +147,16 @@ class Rotation:
         self._frequencies = base**-powers
         self._cos = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
         self._sin = self._cos
+
+    def mean(self, heads: torch.Tensor, positions: int) -> torch.Tensor:
+        """Return the mean of heads [n, head_dim] float32 rotated to each of so many positions."""
+        angles = torch.outer(
+            torch.arange(positions, dtype=torch.float64, device=heads.device), self._frequencies
+        )
+        cos, sin = angles.cos().mean(0), angles.sin().mean(0)
+        first, second = heads.double().chunk(2, -1)
+        rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+        return rotated.to(heads.dtype)
 
     def angles(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosines and sines [end - start, head_dim / 2] of positions [start, end)."""

@@ -126,25 +126,31 @@ class TokenWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadNorms:
-    """RMSNorm over the dimensions of each query and key head (Qwen3)."""
+class HeadWeights:
+    """What a layer applies to the product of its QKV weight: a bias, norms per head, a shift."""
 
-    queries: torch.Tensor | None
-    """[head_dim] weight; None: queries have no norm."""
-    keys: torch.Tensor | None
-    """[head_dim] weight; None: keys have no norm."""
+    q_norm: torch.Tensor | None
+    """[head_dim] weight of an RMSNorm over each query head (Qwen3); None: no norm."""
+    k_norm: torch.Tensor | None
+    """[head_dim] weight of an RMSNorm over each key head; None: no norm."""
     eps: float
-    """Added to the mean square."""
+    """Of the norms: added to the mean square."""
+    bias: torch.Tensor | None = None
+    """[(query_heads + 2 * kv_heads) * head_dim] float32, added first (Qwen2); None: no bias."""
+    key_shift: torch.Tensor | None = None
+    """[kv_heads, head_dim] float32, subtracted from keys after RoPE. It takes the same amount off
+    all scores of a query, so attention stays as it is, but smaller keys are rounded to bf16 with
+    smaller errors (smoothing of K in SageAttention, arXiv 2410.02367). None: no shift."""
 
 
 @dataclass(frozen=True, slots=True)
 class Angles:
-    """RoPE angles of every position."""
+    """RoPE angles of consecutive positions."""
 
     cos: torch.Tensor
-    """[context, head_dim / 2] float32."""
+    """[positions, head_dim / 2], at least float32."""
     sin: torch.Tensor
-    """[context, head_dim / 2] float32."""
+    """[positions, head_dim / 2]."""
 
 
 @dataclass(frozen=True, slots=True)

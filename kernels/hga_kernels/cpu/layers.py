@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from hga_kernels import reference
+from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.cpu import rows
 from hga_kernels.dispatch import dispatch
 from hga_kernels.weights import Weight
@@ -20,31 +21,29 @@ def norm_linear(
     eps: float,
     weight: Weight,
     out_dtype: torch.dtype | None = None,
-    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See the reference."""
-    return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype, bias)
+    return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype)
 
 
 def split_heads(
     heads: torch.Tensor,
-    q_norm: torch.Tensor | None,
-    k_norm: torch.Tensor | None,
-    eps: float,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    weights: HeadWeights,
+    angles: Angles,
     num_query_heads: int,
     num_kv_heads: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rotate queries and keys in one call; the values are a view."""
+    if weights.bias is not None or weights.key_shift is not None:
+        return reference.split_heads(heads, weights, angles, num_query_heads, num_kv_heads)
     num_rotated = num_query_heads + num_kv_heads
     split = heads.unflatten(1, (num_rotated + num_kv_heads, -1))
     queries_and_keys = split[:, :num_rotated]
-    if q_norm is not None and k_norm is not None:
-        queries = _rms_norm(queries_and_keys[:, :num_query_heads], q_norm, eps)
-        keys = _rms_norm(queries_and_keys[:, num_query_heads:], k_norm, eps)
+    if weights.q_norm is not None and weights.k_norm is not None:
+        queries = _rms_norm(queries_and_keys[:, :num_query_heads], weights.q_norm, weights.eps)
+        keys = _rms_norm(queries_and_keys[:, num_query_heads:], weights.k_norm, weights.eps)
         queries_and_keys = torch.cat((queries, keys), 1)
-    rotated = _rotate(queries_and_keys, cos, sin, num_rotated)
+    rotated = _rotate(queries_and_keys, angles.cos, angles.sin, num_rotated)
     return rotated[:, :num_query_heads], rotated[:, num_query_heads:], split[:, num_rotated:]
 
 

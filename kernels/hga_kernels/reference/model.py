@@ -6,6 +6,7 @@ Every weight may be block scaled, packed, or parts of several formats.
 import torch
 from torch.nn import functional
 
+from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.weights import FP8_BLOCK, Weight, plain
 
 LARGEST_FP8 = 448.0
@@ -29,8 +30,7 @@ def linear(
         inputs: [rows, in].
         weight: [out, in], same dtype, block scaled or packed.
         out_dtype: dtype of the result; None: that of ``inputs``.
-        residual: [rows, out], or [out] for a bias; kernels may add it before the product is
-            rounded.
+        residual: [rows, out]; kernels may add it before the product is rounded.
 
     Returns:
         [rows, out].
@@ -62,7 +62,6 @@ def norm_linear(
     eps: float,
     weight: Weight,
     out_dtype: torch.dtype | None = None,
-    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Apply ``rms_norm``, then ``linear``.
 
@@ -72,12 +71,11 @@ def norm_linear(
         eps: of the norm.
         weight: [out, in].
         out_dtype: dtype of the result; None: that of ``inputs``.
-        bias: [out], in any dtype; kernels may add it before the product is rounded.
 
     Returns:
         [rows, out].
     """
-    return linear(rms_norm(inputs, norm, eps), weight, out_dtype, bias)
+    return linear(rms_norm(inputs, norm, eps), weight, out_dtype)
 
 
 def rotate(inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:
@@ -100,23 +98,19 @@ def rotate(inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: in
 
 def split_heads(
     heads: torch.Tensor,
-    q_norm: torch.Tensor | None,
-    k_norm: torch.Tensor | None,
-    eps: float,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    weights: HeadWeights,
+    angles: Angles,
     num_query_heads: int,
     num_kv_heads: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Split a QKV product into heads; normalise queries and keys per head if asked, then RoPE.
+    """Split a QKV product into heads: bias, norms of queries and keys, RoPE, shift of keys.
+
+    With a bias everything is computed in float32 and rounded once.
 
     Args:
         heads: [rows, (query_heads + 2 * kv_heads) * head_dim]: queries, keys, values.
-        q_norm: [head_dim]; None: queries are not normalised.
-        k_norm: [head_dim]; None: keys are not normalised.
-        eps: of the norms.
-        cos: [rows, head_dim / 2], at least float32.
-        sin: [rows, head_dim / 2].
+        weights: what is applied.
+        angles: of the rows.
         num_query_heads: query heads.
         num_kv_heads: KV heads.
 
@@ -124,17 +118,20 @@ def split_heads(
         queries [rows, query_heads, head_dim], keys and values [rows, kv_heads, head_dim].
     """
     rotated = num_query_heads + num_kv_heads
-    split = heads.unflatten(1, (rotated + num_kv_heads, -1))
+    biased = heads if weights.bias is None else widen(heads) + weights.bias
+    split = biased.unflatten(1, (rotated + num_kv_heads, -1))
     queries, keys = split[:, :num_query_heads], split[:, num_query_heads:rotated]
-    if q_norm is not None:
-        queries = rms_norm(queries, q_norm, eps)
-    if k_norm is not None:
-        keys = rms_norm(keys, k_norm, eps)
-    return (
-        rotate(queries, cos, sin, num_query_heads),
-        rotate(keys, cos, sin, num_kv_heads),
-        split[:, rotated:],
-    )
+    if weights.q_norm is not None:
+        queries = rms_norm(queries, weights.q_norm, weights.eps)
+    if weights.k_norm is not None:
+        keys = rms_norm(keys, weights.k_norm, weights.eps)
+    queries = rotate(queries, angles.cos, angles.sin, num_query_heads)
+    if weights.key_shift is None:
+        keys = rotate(keys, angles.cos, angles.sin, num_kv_heads)
+    else:
+        keys = rotate(widen(keys), angles.cos, angles.sin, num_kv_heads) - weights.key_shift
+    dtype = heads.dtype
+    return queries.to(dtype), keys.to(dtype), split[:, rotated:].to(dtype)
 
 
 def gated_silu(inputs: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,9 @@ import itertools
 
 import torch
 
-from hga_kernels.arguments import Angles, HeadNorms, LayerPages, PageTable, Window
+from hga_kernels.arguments import Angles, HeadWeights, LayerPages, PageTable, Window
 from hga_kernels.reference.attention import attend_pages
-from hga_kernels.reference.model import rms_norm, rotate
+from hga_kernels.reference.model import split_heads
 from hga_kernels.reference.selection import STRATA, draw_numbers
 from hga_kernels.weights import Packed, plain
 
@@ -41,7 +41,7 @@ def list_window(position: torch.Tensor, window: Window) -> tuple[torch.Tensor, t
 
 def write_token(
     heads: torch.Tensor,
-    norms: HeadNorms,
+    weights: HeadWeights,
     angles: Angles,
     position: torch.Tensor,
     pages: LayerPages,
@@ -50,7 +50,7 @@ def write_token(
 
     Args:
         heads: [1, (query_heads + 2 * kv_heads) * head_dim]: queries, keys, values.
-        norms: applied to queries and keys before RoPE.
+        weights: what is applied to the heads.
         angles: of RoPE.
         position: [1] int32 of the token.
         pages: of the layer, updated.
@@ -61,21 +61,15 @@ def write_token(
     window, resident = pages.window, pages.resident
     now, kv_heads = int(position), resident.shape[0]
     group, row = divmod(now, window.group_size)
-    split = heads.view(-1, resident.shape[-1])
-    query_heads = len(split) - 2 * kv_heads
-    queries, keys, values = split.split((query_heads, kv_heads, kv_heads))
-    if norms.queries is not None and norms.keys is not None:
-        queries = rms_norm(queries, norms.queries, norms.eps)
-        keys = rms_norm(keys, norms.keys, norms.eps)
-    joined = torch.cat((queries, keys))[None]
-    cos, sin = angles.cos[now : now + 1], angles.sin[now : now + 1]
-    rotated: torch.Tensor = rotate(joined, cos, sin, joined.shape[1])[0]
-    pair = torch.stack((rotated[query_heads:], values), 1)  # [kv_heads, 2, dim]
+    query_heads = heads.numel() // resident.shape[-1] - 2 * kv_heads
+    of_token = Angles(angles.cos[now : now + 1], angles.sin[now : now + 1])
+    queries, keys, values = split_heads(heads.view(1, -1), weights, of_token, query_heads, kv_heads)
+    pair = torch.stack((keys[0], values[0]), 1)  # [kv_heads, 2, dim]
     resident[:, window.slot(group), :, row] = pair
     if group < window.sinks:
         resident[:, group, :, row] = pair
     pages.host.unflatten(0, (kv_heads, -1))[:, group, :, row] = pair.to(pages.host.device)
-    return rotated[:query_heads]
+    return queries[0]
 
 
 def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> torch.Tensor:

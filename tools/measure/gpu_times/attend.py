@@ -15,7 +15,7 @@ from hga_kernels import (
     Angles,
     Budget,
     ChunkRange,
-    HeadNorms,
+    HeadWeights,
     LayerPages,
     PageTable,
     Window,
@@ -188,7 +188,7 @@ class _Decode:
         pages.load_window(self.host, self.resident, self.position + 1, self.window)
         self.heads = torch.randn(1, (HEADS + 2 * KV_HEADS) * DIM, device=device).bfloat16()
         norm = torch.ones(DIM, dtype=torch.bfloat16, device=device)
-        self.norms = HeadNorms(norm, norm, 1e-6)
+        self.head_weights = HeadWeights(norm, norm, 1e-6)
         radians = torch.rand(TOKENS, DIM // 2, device=device) * 6
         self.angles = Angles(radians.cos(), radians.sin())
         self.mass = torch.zeros(total, device=device)
@@ -213,7 +213,7 @@ class _Decode:
         self.step += 1
         for layer in range(TIMED_LAYERS):
             queries = pages.write_token(
-                self.heads, self.norms, self.angles, self.position, self.layer(layer)
+                self.heads, self.head_weights, self.angles, self.position, self.layer(layer)
             )
             assert queries is not None
             slots = self.resolve(layer, groups[layer])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from hga_kernels import reference
+from hga_kernels import Angles, HeadWeights, reference
 from hga_kernels.gpu import build, sampling
 from hga_kernels.gpu.linear import expert_gemv, experts, gemm, gemv, linear, norm
 from hga_kernels.weights import BlockScaled, Weight
@@ -126,8 +126,8 @@ def _decode(device: torch.device) -> Iterator[Case]:
     )
     for rows in (1, SLICE):
         heads, angles = _rows(device, rows, QKV), torch.rand(rows, DIM // 2, device=device) * 7
-        norms, counts = (_rows(device, DIM), _rows(device, DIM)), (HEADS, KV_HEADS)
-        arguments = (heads, *norms, EPS, angles.cos(), angles.sin(), *counts)
+        weights = HeadWeights(_rows(device, DIM), _rows(device, DIM), EPS)
+        arguments = (heads, weights, Angles(angles.cos(), angles.sin()), HEADS, KV_HEADS)
         yield Case(
             f"split_heads, {rows} rows",
             lambda a=arguments: norm.split_heads(*a),

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hga_engine.model.decoder import Rotation
+from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
-from hga_kernels import gather_rows
+from hga_kernels import Angles, gather_rows
 from hga_kernels.reference.model import linear, mlp, norm_linear, split_heads
 from tools.measure.routers.samples import Sample
 
@@ -79,8 +79,8 @@ class Network:
         self._weights = weights
         self.device = weights.final_norm.device
         config = weights.config
-        rotation = Rotation(config.head_dim, config.rope_base, torch.float32, self.device)
-        self._cos, self._sin = rotation.angles(0, longest)
+        self._decoder = Decoder(weights)
+        self._cos, self._sin = self._decoder.angles(longest)
         self.scale = 1 / math.sqrt(config.head_dim)
 
     def run(
@@ -105,11 +105,8 @@ class Network:
             heads = norm_linear(hidden, layer.attention_norm, config.rms_norm_eps, layer.qkv)
             queries, keys, values = split_heads(
                 heads,
-                layer.q_norm,
-                layer.k_norm,
-                config.rms_norm_eps,
-                cos,
-                sin,
+                self._decoder.head_weights(number),
+                Angles(cos, sin),
                 config.num_query_heads,
                 config.num_kv_heads,
             )

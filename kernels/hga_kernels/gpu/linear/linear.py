@@ -24,10 +24,9 @@ def norm_linear(
     eps: float,
     weight: Weight,
     out_dtype: torch.dtype | None = None,
-    bias: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """See ``reference.norm_linear``: bf16 rows; few rows are normalised by every program."""
-    return _linear(inputs, norm, eps, weight, out_dtype, bias)
+    return _linear(inputs, norm, eps, weight, out_dtype, None)
 
 
 def _linear(
@@ -41,8 +40,6 @@ def _linear(
     out_dtype = out_dtype or inputs.dtype
     if not takes(inputs, weight):
         return None
-    if residual is not None and residual.dim() == 1:
-        residual = residual.expand(inputs.shape[0], -1).contiguous()
     if inputs.shape[0] <= MAX_ROWS:
         return gemv(inputs, norm, eps, weight, out_dtype, residual)
     inputs, scales = prepare(inputs, norm, eps, weight)

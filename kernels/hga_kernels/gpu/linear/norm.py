@@ -4,6 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
+from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.linear.gemv import normed_row
 from hga_kernels.reference.model import LARGEST_FP8
@@ -64,6 +65,8 @@ def split_heads_kernel(
     x_ptr,  # [rows, (QUERIES + 2 * KEYS) * 2 * HALF] bf16
     q_norm_ptr,  # [2 * HALF] bf16
     k_norm_ptr,
+    bias_ptr,  # [QUERIES + 2 * KEYS, 2 * HALF] float32
+    shift_ptr,  # [KEYS, 2 * HALF] float32
     cos_ptr,  # [rows, HALF] float32
     sin_ptr,
     queries_ptr,  # [rows, QUERIES, 2 * HALF] bf16
@@ -76,6 +79,8 @@ def split_heads_kernel(
     HALF: tl.constexpr,
     HAS_Q_NORM: tl.constexpr,
     HAS_K_NORM: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_SHIFT: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -87,6 +92,10 @@ def split_heads_kernel(
     source = x_ptr + (row * (QUERIES + 2 * KEYS) + head) * (2 * HALF) + pair
     first = tl.load(source, mask=mask, other=0).to(tl.float32)
     second = tl.load(source + HALF, mask=mask, other=0).to(tl.float32)
+    if HAS_BIAS:
+        bias = bias_ptr + head * (2 * HALF) + pair
+        first += tl.load(bias, mask=pair < HALF, other=0)
+        second += tl.load(bias + HALF, mask=pair < HALF, other=0)
     if head >= QUERIES + KEYS:
         target = values_ptr + (row * KEYS + head - QUERIES - KEYS) * (2 * HALF) + pair
         tl.store(target, first.to(tl.bfloat16), mask=mask)
@@ -100,19 +109,27 @@ def split_heads_kernel(
             if HAS_Q_NORM and HAS_K_NORM:
                 norm_ptr = tl.where(is_query, q_norm_ptr, k_norm_ptr)
             if (HAS_Q_NORM and is_query) or (HAS_K_NORM and not is_query):
+                # With a bias, everything is computed in float32.
+                inner: tl.constexpr = tl.float32 if HAS_BIAS else tl.bfloat16
                 weight = tl.load(norm_ptr + pair, mask=pair < HALF, other=0).to(tl.float32)
-                first = (first * root).to(tl.bfloat16).to(tl.float32) * weight
+                first = (first * root).to(inner).to(tl.float32) * weight
                 weight = tl.load(norm_ptr + HALF + pair, mask=pair < HALF, other=0).to(tl.float32)
-                second = (second * root).to(tl.bfloat16).to(tl.float32) * weight
-                first = first.to(tl.bfloat16).to(tl.float32)
-                second = second.to(tl.bfloat16).to(tl.float32)
+                second = (second * root).to(inner).to(tl.float32) * weight
+                first = first.to(inner).to(tl.float32)
+                second = second.to(inner).to(tl.float32)
         cos = tl.load(cos_ptr + row * HALF + pair, mask=mask, other=0)
         sin = tl.load(sin_ptr + row * HALF + pair, mask=mask, other=0)
+        rotated_first = first * cos - second * sin
+        rotated_second = second * cos + first * sin
         target = queries_ptr + (row * QUERIES + head) * (2 * HALF) + pair
         if head >= QUERIES:
             target = keys_ptr + (row * KEYS + head - QUERIES) * (2 * HALF) + pair
-        tl.store(target, (first * cos - second * sin).to(tl.bfloat16), mask=mask)
-        tl.store(target + HALF, (second * cos + first * sin).to(tl.bfloat16), mask=mask)
+            if HAS_SHIFT:
+                shift = shift_ptr + (head - QUERIES) * (2 * HALF) + pair
+                rotated_first -= tl.load(shift, mask=pair < HALF, other=0)
+                rotated_second -= tl.load(shift + HALF, mask=pair < HALF, other=0)
+        tl.store(target, rotated_first.to(tl.bfloat16), mask=mask)
+        tl.store(target + HALF, rotated_second.to(tl.bfloat16), mask=mask)
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -158,15 +175,13 @@ def quantize(
 
 def split_heads(
     heads: torch.Tensor,
-    q_norm: torch.Tensor | None,
-    k_norm: torch.Tensor | None,
-    eps: float,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    weights: HeadWeights,
+    angles: Angles,
     num_query_heads: int,
     num_kv_heads: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
     """See ``reference.split_heads``: one pass over bf16 rows, with float32 angles."""
+    cos, sin = angles.cos, angles.sin
     if heads.dtype != torch.bfloat16 or cos.dtype != torch.float32:
         return None
     rows, half = cos.shape
@@ -179,20 +194,24 @@ def split_heads(
     launch = pick(HEADS_LAUNCHES[kind], capability(heads.device))
     split_heads_kernel[(sum(shape), triton.cdiv(rows, launch.sizes["BLOCK_R"]))](
         heads.contiguous(),
-        q_norm,
-        k_norm,
+        weights.q_norm,
+        weights.k_norm,
+        weights.bias,
+        weights.key_shift,
         cos.contiguous(),
         sin.contiguous(),
         queries,
         keys,
         values,
         rows,
-        eps,
+        weights.eps,
         QUERIES=num_query_heads,
         KEYS=num_kv_heads,
         HALF=half,
-        HAS_Q_NORM=q_norm is not None,
-        HAS_K_NORM=k_norm is not None,
+        HAS_Q_NORM=weights.q_norm is not None,
+        HAS_K_NORM=weights.k_norm is not None,
+        HAS_BIAS=weights.bias is not None,
+        HAS_SHIFT=weights.key_shift is not None,
         BLOCK_D=triton.next_power_of_2(half),
         **launch.options(),
     )
@@ -204,6 +223,8 @@ _HEADS = {
     "x_ptr": "*bf16",
     "q_norm_ptr": "*bf16",
     "k_norm_ptr": "*bf16",
+    "bias_ptr": "*fp32",
+    "shift_ptr": "*fp32",
     "cos_ptr": "*fp32",
     "sin_ptr": "*fp32",
     "queries_ptr": "*bf16",
@@ -212,8 +233,33 @@ _HEADS = {
     "rows": "i32",
     "eps": "fp32",
 }
-_QWEN = {"QUERIES": 32, "KEYS": 4, "HALF": 64, "HAS_Q_NORM": True, "HAS_K_NORM": True}
-_SMOLLM = {"QUERIES": 9, "KEYS": 3, "HALF": 32, "HAS_Q_NORM": False, "HAS_K_NORM": False}
+_QWEN3 = {
+    "QUERIES": 32,
+    "KEYS": 4,
+    "HALF": 64,
+    "HAS_Q_NORM": True,
+    "HAS_K_NORM": True,
+    "HAS_BIAS": False,
+    "HAS_SHIFT": False,
+}
+_QWEN2 = {
+    "QUERIES": 12,
+    "KEYS": 2,
+    "HALF": 64,
+    "HAS_Q_NORM": False,
+    "HAS_K_NORM": False,
+    "HAS_BIAS": True,
+    "HAS_SHIFT": True,
+}
+_SMOLLM = {
+    "QUERIES": 9,
+    "KEYS": 3,
+    "HALF": 32,
+    "HAS_Q_NORM": False,
+    "HAS_K_NORM": False,
+    "HAS_BIAS": False,
+    "HAS_SHIFT": False,
+}
 
 BUILDS = (
     Build(
@@ -231,14 +277,21 @@ BUILDS = (
         {"SIZE": 2048, "BLOCK": 2048, "HAS_NORM": True},
     ),
     Build(
-        "split_heads", split_heads_kernel, _HEADS, HEADS_LAUNCHES["few"], _QWEN | {"BLOCK_D": 64}
+        "split_heads", split_heads_kernel, _HEADS, HEADS_LAUNCHES["few"], _QWEN3 | {"BLOCK_D": 64}
     ),
     Build(
         "split_heads_many",
         split_heads_kernel,
         _HEADS,
         HEADS_LAUNCHES["many"],
-        _QWEN | {"BLOCK_D": 64},
+        _QWEN3 | {"BLOCK_D": 64},
+    ),
+    Build(
+        "split_heads_qwen2",
+        split_heads_kernel,
+        _HEADS,
+        HEADS_LAUNCHES["few"],
+        _QWEN2 | {"BLOCK_D": 64},
     ),
     Build(
         "split_heads_smollm",

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.arguments import CHUNK, Angles, HeadNorms, LayerPages, PageTable, Window
+from hga_kernels.arguments import CHUNK, Angles, HeadWeights, LayerPages, PageTable, Window
 from hga_kernels.gpu.build import (
     GROUP_SIZES,
     Build,
@@ -53,6 +53,8 @@ def _write_token(
     heads,
     q_norm,
     k_norm,
+    bias,
+    key_shift,
     cos_table,
     sin_table,
     position_at,
@@ -66,6 +68,8 @@ def _write_token(
     max_groups,
     DIM: tl.constexpr,
     NORM: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_SHIFT: tl.constexpr,
     SINKS: tl.constexpr,
     GROUP: tl.constexpr,
     OVERLAPS: tl.constexpr,
@@ -80,6 +84,9 @@ def _write_token(
     position = tl.load(position_at)
     first = tl.load(heads + head * DIM + half)
     second = tl.load(heads + head * DIM + DIM // 2 + half)
+    if HAS_BIAS:
+        first = first.to(tl.float32) + tl.load(bias + head * DIM + half)
+        second = second.to(tl.float32) + tl.load(bias + head * DIM + DIM // 2 + half)
     if head < num_query_heads + num_kv_heads:
         wide_first, wide_second = first.to(tl.float32), second.to(tl.float32)
         if NORM:
@@ -94,8 +101,16 @@ def _write_token(
             wide_second = scaled_second.to(first.dtype).to(tl.float32)
         cos = tl.load(cos_table + position * (DIM // 2) + half)
         sin = tl.load(sin_table + position * (DIM // 2) + half)
-        first = (wide_first * cos - wide_second * sin).to(first.dtype)
-        second = (wide_second * cos + wide_first * sin).to(first.dtype)
+        rotated_first = wide_first * cos - wide_second * sin
+        rotated_second = wide_second * cos + wide_first * sin
+        if HAS_SHIFT and head >= num_query_heads:
+            shift = key_shift + (head - num_query_heads) * DIM + half
+            rotated_first -= tl.load(shift)
+            rotated_second -= tl.load(shift + DIM // 2)
+        first = rotated_first.to(first.dtype)
+        second = rotated_second.to(first.dtype)
+    first = first.to(queries.dtype.element_ty)
+    second = second.to(queries.dtype.element_ty)
     if head < num_query_heads:
         tl.store(queries + head * DIM + half, first)
         tl.store(queries + head * DIM + DIM // 2 + half, second)
@@ -121,7 +136,7 @@ def _write_token(
 
 def write_token(
     heads: torch.Tensor,
-    norms: HeadNorms,
+    weights: HeadWeights,
     angles: Angles,
     position: torch.Tensor,
     pages: LayerPages,
@@ -135,21 +150,25 @@ def write_token(
     queries = heads.new_empty(num_query_heads, dim)
     _write_token[(num_query_heads + 2 * num_kv_heads,)](
         heads,
-        norms.queries,
-        norms.keys,
+        weights.q_norm,
+        weights.k_norm,
+        weights.bias,
+        weights.key_shift,
         angles.cos,
         angles.sin,
         position,
         resident,
         host,
         queries,
-        norms.eps,
+        weights.eps,
         num_query_heads,
         num_kv_heads,
         slots,
         host.shape[0] // num_kv_heads,
         DIM=dim,
-        NORM=norms.queries is not None,
+        NORM=weights.q_norm is not None,
+        HAS_BIAS=weights.bias is not None,
+        HAS_SHIFT=weights.key_shift is not None,
         SINKS=pages.window.sinks,
         GROUP=group_size,
         **overlap(heads.device),
@@ -395,11 +414,12 @@ def _takes(pages: torch.Tensor) -> bool:
 _INTEGERS = ("num_query_heads", "num_kv_heads", "resident_slots", "max_groups", "budget")
 _WRITE_TYPES = {
     **dict.fromkeys(("heads", "q_norm", "k_norm", "resident", "host", "queries"), "*bf16"),
-    **dict.fromkeys(("cos_table", "sin_table"), "*fp32"),
+    **dict.fromkeys(("cos_table", "sin_table", "bias", "key_shift"), "*fp32"),
     "position_at": "*i32",
     "eps": "fp32",
     **dict.fromkeys(_INTEGERS, "i32"),
 }
+_PLAIN = {"HAS_BIAS": False, "HAS_SHIFT": False, "bias": None, "key_shift": None}
 _NO_NORM = {"NORM": False, "q_norm": None, "k_norm": None}
 
 
@@ -412,14 +432,21 @@ def _builds(group: int) -> tuple[Build, ...]:
             _write_token,
             _WRITE_TYPES,
             WRITE,
-            {"DIM": 128, "NORM": True, **token},
+            {"DIM": 128, "NORM": True, **_PLAIN, **token},
         ),
         Build(
             f"write_token/smollm2/{group}",
             _write_token,
             _WRITE_TYPES,
             WRITE,
-            {"DIM": 64, **_NO_NORM, **token},
+            {"DIM": 64, **_NO_NORM, **_PLAIN, **token},
+        ),
+        Build(
+            f"write_token/qwen2/{group}",
+            _write_token,
+            _WRITE_TYPES,
+            WRITE,
+            {"DIM": 128, **_NO_NORM, "HAS_BIAS": True, "HAS_SHIFT": True, **token},
         ),
         Build(
             f"resolve_pages/{group}",

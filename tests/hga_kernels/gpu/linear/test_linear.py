@@ -1,9 +1,11 @@
 """Linear layers and row-wise kernels against their definitions in float64."""
 
+from dataclasses import astuple
+
 import pytest
 import torch
 
-from hga_kernels import reference
+from hga_kernels import Angles, HeadWeights, reference
 from hga_kernels.weights import FP8_BLOCK
 from tests.support.linear_cases import (
     BF16_ERROR,
@@ -112,26 +114,43 @@ def test_rms_norm(rows: int, size: int, device: torch.device) -> None:
     assert error(out, reference.rms_norm(inputs, norm, EPS)) < 2e-4
 
 
+@pytest.mark.parametrize("biased", [(False, False), (True, True), (True, False)])
 @pytest.mark.parametrize("normed", [(False, False), (True, True), (True, False), (False, True)])
 @pytest.mark.parametrize(
     ("rows", "queries", "keys", "dim"), [(1, 8, 2, 128), (19, 3, 1, 64), (3, 6, 2, 24)]
 )
 def test_split_heads(
-    rows: int, queries: int, keys: int, dim: int, normed: tuple[bool, bool], device: torch.device
+    rows: int,
+    queries: int,
+    keys: int,
+    dim: int,
+    normed: tuple[bool, bool],
+    biased: tuple[bool, bool],
+    device: torch.device,
 ) -> None:
     from hga_kernels.gpu.linear.norm import split_heads
 
     heads = random(rows, (queries + 2 * keys) * dim, seed=rows)
-    norms = [random(dim, seed=i) if wanted else None for i, wanted in enumerate(normed)]
-    angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(1)) * 7
-    tables = angles.cos(), angles.sin()
-    on_device = [None if norm is None else norm.to(device) for norm in norms]
+    radians = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(1)) * 7
+    weights = HeadWeights(
+        random(dim, seed=0) if normed[0] else None,
+        random(dim, seed=1) if normed[1] else None,
+        EPS,
+        random((queries + 2 * keys) * dim, seed=2).float() if biased[0] else None,
+        random(keys, dim, seed=3).float() if biased[1] else None,
+    )
+    on_device = HeadWeights(
+        *(v.to(device) if isinstance(v, torch.Tensor) else v for v in astuple(weights))
+    )
     found = split_heads(
-        *(heads.to(device), *on_device, EPS, *(angle.to(device) for angle in tables)),
+        heads.to(device),
+        on_device,
+        Angles(radians.cos().to(device), radians.sin().to(device)),
         queries,
         keys,
     )
-    expected = reference.split_heads(heads, *norms, EPS, *tables, queries, keys)
+    angles = Angles(radians.cos(), radians.sin())
+    expected = reference.split_heads(heads, weights, angles, queries, keys)
     assert found is not None
     for own, wanted in zip(found, expected, strict=True):
         assert own.is_contiguous()
@@ -146,6 +165,7 @@ def test_what_kernels_do_not_take(device: torch.device) -> None:
     assert linear(inputs.float(), weight.float()) is None
     assert linear(inputs, weight.float()) is None
     assert linear(inputs, random(32, 8).to(device).T) is None
-    angles = torch.zeros(2, 2, device=device)
+    zeros = torch.zeros(2, 2, device=device)
     heads = random(2, 3 * 4).to(device)
-    assert split_heads(heads.float(), None, None, EPS, angles, angles, 1, 1) is None
+    no_weights = HeadWeights(None, None, EPS)
+    assert split_heads(heads.float(), no_weights, Angles(zeros, zeros), 1, 1) is None

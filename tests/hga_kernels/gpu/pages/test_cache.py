@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import Angles, HeadNorms, LayerPages, PageTable, Window, reference
+from hga_kernels import Angles, HeadWeights, LayerPages, PageTable, Window, reference
 from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
 from tests.support.kernel_cases import (
@@ -64,6 +64,7 @@ def load_token(host: torch.Tensor, held: torch.Tensor, position: int, window: Wi
     st.sampled_from([16, 64, 128]),
     st.sampled_from([(3, 1), (2, 2), (8, 1)]),
     st.booleans(),
+    st.booleans(),
     st.integers(0, 400),
     group_sizes,
     seeds,
@@ -73,6 +74,7 @@ def test_write_token_as_defined(
     dim: int,
     counts: tuple[int, int],
     norm: bool,
+    biased: bool,
     position: int,
     size: int,
     seed: int,
@@ -81,6 +83,10 @@ def test_write_token_as_defined(
     sizes, total = small(size), 416 // size
     heads = random(1, (query_heads + 2 * kv_heads) * dim, seed=seed).to(device)
     q_norm, k_norm = random(2, dim, seed=seed + 1).to(device) if norm else (None, None)
+    bias = shift = None
+    if biased:
+        bias = random((query_heads + 2 * kv_heads) * dim, seed=seed + 2).float().to(device)
+        shift = random(kv_heads, dim, seed=seed + 3).float().to(device)
     radians = torch.rand(401, dim // 2, generator=torch.Generator().manual_seed(seed)) * 6
     angles = Angles(radians.cos().to(device), radians.sin().to(device))
     results = []
@@ -91,7 +97,7 @@ def test_write_token_as_defined(
         host = on_host(pages_of_host, device)
         queries = module.write_token(
             heads,
-            HeadNorms(q_norm, k_norm, 1e-6),
+            HeadWeights(q_norm, k_norm, 1e-6, bias, shift),
             angles,
             number(position, device),
             LayerPages(held, host, sizes),
