@@ -2,7 +2,6 @@
 
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from hga_engine.config import ModelConfig
 from hga_engine.errors import DamagedWeightsError, ModelFileError
 from hga_engine.model.config_json import read_config, read_json
+from hga_engine.model.source import StoredTensor
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -23,16 +23,6 @@ _DTYPES = {
     "F32": torch.float32,
     "F8_E4M3": torch.float8_e4m3fn,
 }
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Location, shape and type of a tensor in its file."""
-
-    path: Path
-    offset: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
 
 
 class DirectorySource:
@@ -82,16 +72,17 @@ class DirectorySource:
         return tensor
 
     @property
+    def is_packed(self) -> bool:
+        """See ``StoredSource.is_packed``."""
+        return False
+
+    @property
     def fp8_block(self) -> tuple[int, int] | None:
-        """Rows and columns of a block of FP8 weights with one scale; None without FP8 weights."""
+        """See ``StoredSource.fp8_block``."""
         return self._fp8_block
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
-        """Locate a tensor, so that the caller can read it from its file.
-
-        Raises:
-            ModelFileError: the tensor is missing, of another shape or an unsupported type.
-        """
+        """See ``StoredSource.stored``."""
         path = self._place(name)
         tensors, start = self._header(path)
         entry = tensors[name]
@@ -101,7 +92,7 @@ class DirectorySource:
             raise ModelFileError(
                 f"{path}: tensor {name} is {entry['dtype']}, which is not supported."
             )
-        return StoredTensor(path, start + entry["data_offsets"][0], shape, dtype)
+        return StoredTensor(name, path, start + entry["data_offsets"][0], shape, dtype)
 
     def _dequantize(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if self._fp8_block is None:

@@ -1,6 +1,7 @@
 """The files a model is loaded from, and the fingerprint that identifies them."""
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,16 @@ _BLOCK = 1 << 20
 _WHOLE_FILE_BYTES = 256 << 20
 _SAMPLE_STRIDE = 64
 _TICK_NS = 2_000_000_000
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+_MOST_PARTS = 1000
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Location of a model: a directory in the Hugging Face layout, or one GGUF file."""
+    """Location of a model: a directory in the Hugging Face layout, or a GGUF file.
+
+    Of a GGUF file in several parts, ``gguf`` is any of them; see ``gguf_parts``.
+    """
 
     name: str
     directory: Path | None
@@ -41,6 +47,21 @@ class ModelFiles:
         path = self.directory or self.gguf
         assert path is not None
         return path
+
+
+def gguf_parts(path: Path) -> list[Path]:
+    """Return the files of a GGUF model, in order, given any of them.
+
+    llama.cpp's ``gguf-split`` names them ``NAME-00001-of-00003.gguf`` and so on. Whether they exist
+    is not checked.
+    """
+    match = _PART.fullmatch(path.name)
+    count = int(match[3]) if match is not None else 0
+    if match is None or not 0 < int(match[2]) <= count <= _MOST_PARTS:
+        return [path]
+    return [
+        path.with_name(f"{match[1]}-{part:05}-of-{count:05}.gguf") for part in range(1, count + 1)
+    ]
 
 
 def fingerprint(files: ModelFiles) -> str:
@@ -85,7 +106,7 @@ def _digest(settings: str, stamps: Sequence[tuple[Path, int, int, int]]) -> str:
 
 def _parts(files: ModelFiles) -> list[Path]:
     if files.directory is None:
-        return [files.path]
+        return gguf_parts(files.path)
     patterns = ("*.json", "*.jinja", "*.safetensors")
     parts = sorted(path for pattern in patterns for path in files.directory.glob(pattern))
     if not parts:

@@ -8,6 +8,7 @@ from hga_engine.architectures import GGUF_ARCHITECTURES
 from hga_engine.config import ModelConfig
 from hga_engine.errors import ModelFileError
 from hga_engine.model.gguf_file import GgufFile
+from hga_engine.model.source import StoredTensor, restore_halves
 
 _OUTER = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -28,13 +29,14 @@ _INNER = {
     "mlp.down_proj": "ffn_down",
     "mlp.gate": "ffn_gate_inp",
 }
-_QKV_BIASES = tuple(f".attn_{part}.bias" for part in "qkv")
-_LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_PLAIN = {"F32": torch.float32, "BF16": torch.bfloat16}
 _EXPERT_TENSOR = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(\d+)\.(\w+)_proj\.weight")
+_LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_QKV_BIASES = tuple(f".attn_{part}.bias" for part in "qkv")
 
 
 class GgufSource:
-    """Tensors of a GGUF file under their Hugging Face names, dequantised to float32."""
+    """Tensors of a GGUF file under their Hugging Face names."""
 
     def __init__(self, file: GgufFile) -> None:
         """Parse the geometry.
@@ -50,33 +52,46 @@ class GgufSource:
         """Geometry of the model."""
         return self._config
 
+    @property
+    def is_packed(self) -> bool:
+        """See ``StoredSource.is_packed``."""
+        return any(kind not in _PLAIN for kind in self._file.kinds())
+
+    @property
+    def fp8_block(self) -> None:
+        """GGUF files have no FP8 weights."""
+
+    def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """See ``StoredSource.stored``."""
+        own, whole, expert = self._place(name, shape)
+        entry = self._file.entry(own, whole)
+        offset = entry.offset if expert is None else entry.offset + entry.size // whole[0] * expert
+        kind = _PLAIN.get(entry.kind.name, entry.kind.name)
+        return StoredTensor(own, entry.path, offset, shape, kind, self._interleaved(name))
+
     def read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """See ``TensorSource.read``."""
+        """See ``TensorSource.read``. The tensor is dequantised to float32."""
+        tensor = torch.from_numpy(self._file.tensor(*self._place(name, shape)))
+        interleaved = self._interleaved(name)
+        return restore_halves(tensor, interleaved) if interleaved else tensor
+
+    def _place(self, name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], int | None]:
+        """Return the tensor that holds a tensor, its shape and which of its entries it is."""
         match = _EXPERT_TENSOR.fullmatch(name)
-        if match is not None:
-            stored = f"blk.{match[1]}.ffn_{match[3]}_exps.weight"
-            stack = (self._config.num_experts, *shape)
-            return torch.from_numpy(self._file.tensor(stored, stack, int(match[2])))
-        tensor = torch.from_numpy(self._file.tensor(_stored_name(name), shape))
-        is_interleaved = "q_proj" in name or "k_proj" in name
-        if is_interleaved and self._config.traits.interleaves_gguf:
-            return _restore_halves(tensor, self._config.head_dim)
-        return tensor
+        if match is None:
+            return _stored_name(name), shape, None
+        stacked = (self._config.num_experts, *shape)
+        return f"blk.{match[1]}.ffn_{match[3]}_exps.weight", stacked, int(match[2])
+
+    def _interleaved(self, name: str) -> int:
+        is_rotated = "q_proj" in name or "k_proj" in name
+        is_swapped = is_rotated and self._config.traits.interleaves_gguf
+        return self._config.head_dim if is_swapped else 0
 
 
 def _stored_name(name: str) -> str:
     match = _LAYER_TENSOR.fullmatch(name)
     return f"blk.{match[1]}.{_INNER[match[2]]}.{match[3]}" if match else _OUTER[name]
-
-
-def _restore_halves(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Undo the row order that llama.cpp gives q and k of llama.
-
-    llama.cpp's RoPE rotates neighbouring rows of a head together (0 with 1), Hugging Face's the two
-    halves (0 with head_dim / 2), so the GGUF converter interleaves the halves.
-    """
-    pairs = tensor.view(-1, head_dim // 2, 2, *tensor.shape[1:])
-    return pairs.transpose(1, 2).flatten(0, 2)
 
 
 def _read_config(file: GgufFile) -> ModelConfig:

@@ -1,6 +1,5 @@
-"""Read GGUF files (llama.cpp's format) with the ``gguf`` library."""
+"""Metadata and tensors of a model in GGUF (llama.cpp's format): one file, or several parts."""
 
-import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,78 +8,43 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from hga_engine.errors import ModelFileError
+from hga_engine.errors import DamagedWeightsError, ModelFileError
+from hga_engine.model.files import gguf_parts
+from hga_engine.model.gguf_header import GgufHeader, GgufTensor, read_header
 
-_Parts = tuple[int, list[npt.NDArray[Any]], list[int], list[gguf.GGUFValueType]]
-_LENGTH = struct.Struct("=Q")
 Value = TypeVar("Value", int, float, str, bool)
-_DAMAGE = (
-    *(ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError),
-    struct.error,
-)
-"""Errors that the library raises on damaged files."""
-
-
-class _Reader(gguf.GGUFReader):  # type: ignore[misc]
-    """The library's reader, with a check for the end of the file.
-
-    Without it a damaged count makes the library loop far beyond the file.
-    """
-
-    data: npt.NDArray[Any]
-
-    def _get(self, offset: int, dtype: Any, count: int = 1, **options: Any) -> npt.NDArray[Any]:
-        # Slicing a plain array takes a third of the time of slicing a memmap.
-        self.data = np.asarray(self.data)
-        found: npt.NDArray[Any] = super()._get(offset, dtype, count, **options)
-        if found.size < count:
-            raise ValueError("the file is truncated")
-        return found
-
-    def _get_field_parts(self, orig_offs: int, raw_type: int) -> _Parts:
-        """Do the same as the library, which takes a second for the arrays of a vocabulary."""
-        kind = None
-        if raw_type == gguf.GGUFValueType.ARRAY and self.byte_order == "I":
-            kind = gguf.GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
-        if kind in (None, gguf.GGUFValueType.ARRAY):
-            parts: _Parts = super()._get_field_parts(orig_offs, raw_type)
-            return parts
-        count = int(self._get(orig_offs + 4, np.uint64)[0])
-        start = orig_offs + 12
-        types = [gguf.GGUFValueType.ARRAY, *[kind] * bool(count)]
-        scalar = self.gguf_scalar_to_np.get(kind)
-        if scalar is not None:
-            values = self._get(start, scalar, count)
-            return 12 + values.nbytes, [values], [0], types
-        strings = []
-        offset = start
-        for _ in range(count):
-            (length,) = _LENGTH.unpack_from(self.data.data, offset)
-            offset += _LENGTH.size
-            strings.append(self.data[offset : offset + length])
-            offset += length
-            if offset > self.data.size:
-                raise ValueError("the file is truncated")
-        return offset - orig_offs, strings, list(range(count)), types
 
 
 class GgufFile:
-    """Metadata and tensors of one GGUF file."""
+    """Metadata and tensors of a model. Metadata is that of the first part of a split file."""
 
     def __init__(self, path: Path) -> None:
-        """Read the header.
+        """Parse the headers of a file and, if it is one of several parts, of all of them.
+
+        Args:
+            path: of the file, or of any of its parts.
 
         Raises:
-            ModelFileError: the file is missing, truncated or damaged.
+            ModelFileError: a file is missing, truncated, damaged, or no part of this model.
         """
-        self.path = path
-        try:
-            self._reader = _Reader(path)
-        except OSError as error:
-            raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
-        except _DAMAGE as error:
-            raise ModelFileError(f"{path}: is damaged or not a GGUF file ({error}).") from error
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        parts = gguf_parts(path)
+        self.path = parts[0]
+        headers = [_read_part(part, len(parts)) for part in parts]
+        self._values = headers[0].values
+        self._tensors: dict[str, GgufTensor] = {}
+        for number, header in enumerate(headers):
+            _check_part(header, number, len(parts))
+            for name, tensor in header.tensors.items():
+                if name in self._tensors:
+                    first = self._tensors[name].path.name
+                    raise ModelFileError(f"{header.path}: tensor {name} is also in {first}.")
+                self._tensors[name] = tensor
+        total = self.value("split.tensors.count", int, len(self._tensors))
+        if total != len(self._tensors):
+            raise ModelFileError(
+                f"{self.path}: the parts hold {len(self._tensors)} tensors instead of {total}. "
+                "They are not of the same model: fetch them again."
+            )
 
     def value(self, key: str, kind: type[Value], default: Value | None = None) -> Value:
         """Return a metadata value; integers pass as ``float``.
@@ -110,11 +74,15 @@ class GgufFile:
 
     def has(self, key: str) -> bool:
         """Whether the file has a metadata key."""
-        return key in self._reader.fields
+        return key in self._values
 
     def has_tensor(self, name: str) -> bool:
         """Whether the file has a tensor."""
         return name in self._tensors
+
+    def tensor_names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor.
@@ -122,14 +90,24 @@ class GgufFile:
         Raises:
             ModelFileError: the tensor is missing.
         """
-        entry = self._tensors.get(name)
-        if entry is None:
-            raise ModelFileError(f"{self.path}: tensor {name} is missing.")
-        return tuple(int(size) for size in reversed(entry.shape))
+        return self._entry(name).shape
 
-    def tensor_names(self) -> list[str]:
-        """Names of all tensors."""
-        return list(self._tensors)
+    def kinds(self) -> set[str]:
+        """Types of the tensors, such as "Q4_K"."""
+        return {tensor.kind.name for tensor in self._tensors.values()}
+
+    def entry(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
+        """Locate a tensor.
+
+        Raises:
+            ModelFileError: the tensor is missing or of another shape.
+        """
+        entry = self._entry(name)
+        if entry.shape != shape:
+            raise ModelFileError(
+                f"{entry.path}: tensor {name} has shape {list(entry.shape)}, not {list(shape)}."
+            )
+        return entry
 
     def tensor(
         self, name: str, shape: tuple[int, ...], place: int | None = None
@@ -142,34 +120,81 @@ class GgufFile:
             place: takes this entry of the first dimension alone; None takes all.
 
         Raises:
-            ModelFileError: the tensor is missing, damaged, of another shape or an unsupported type.
+            ModelFileError: the tensor is missing, of another shape or an unsupported type, or the
+                file cannot be read.
         """
-        found = self.shape(name)
-        if found != shape:
-            raise ModelFileError(
-                f"{self.path}: tensor {name} has shape {list(found)}, not {list(shape)}."
-            )
-        entry = self._tensors[name]
+        entry = self.entry(name, shape)
+        count = 1 if place is None else shape[0]
+        size = entry.size // count
         try:
-            stored = entry.data if place is None else entry.data[place]
-            data = gguf.dequantize(stored, entry.tensor_type)
+            with entry.path.open("rb") as file:
+                file.seek(entry.offset + size * (place or 0))
+                stored = np.frombuffer(file.read(size), np.uint8)
+            if stored.size < size:
+                raise DamagedWeightsError(f"{entry.path}: is truncated. Fetch it again.")
+            data = gguf.dequantize(_typed(stored, entry.kind), entry.kind)
+        except OSError as error:
+            raise ModelFileError(f"{entry.path}: cannot be read ({error.strerror}).") from error
         except NotImplementedError as error:
-            kind = entry.tensor_type.name
             raise ModelFileError(
-                f"{self.path}: tensor {name} is stored as {kind}, which is not supported."
+                f"{entry.path}: tensor {name} is stored as {entry.kind.name}, which is not "
+                "supported. Take a file in another format, such as Q4_K_M."
             ) from error
-        except _DAMAGE as error:
-            raise ModelFileError(f"{self.path}: tensor {name} is damaged ({error}).") from error
         return np.array(data, dtype=np.float32).reshape(shape if place is None else shape[1:])
 
+    def _entry(self, name: str) -> GgufTensor:
+        entry = self._tensors.get(name)
+        if entry is None:
+            raise ModelFileError(f"{self.path}: tensor {name} is missing.")
+        return entry
+
     def _contents(self, key: str) -> object:
-        field = self._reader.fields.get(key)
-        if field is None:
-            return None
+        found = self._values.get(key)
         try:
-            return field.contents()
-        except _DAMAGE as error:
-            raise ModelFileError(f"{self.path}: {key} is damaged ({error}).") from error
+            return _decoded(found)
+        except UnicodeDecodeError as error:
+            raise DamagedWeightsError(
+                f"{self.path}: {key} is not UTF-8. Fetch it again."
+            ) from error
+
+
+def _decoded(found: Any) -> Any:
+    """Return metadata as strings, numbers and lists of them."""
+    if isinstance(found, bytes):
+        return found.decode("utf-8")
+    if isinstance(found, list):
+        return [_decoded(entry) for entry in found]
+    return found.tolist() if isinstance(found, np.ndarray) else found
+
+
+def _typed(stored: npt.NDArray[np.uint8], kind: gguf.GGMLQuantizationType) -> npt.NDArray[Any]:
+    """Return bytes as the library wants them: plain numbers in their own type."""
+    plain = {"F16": np.float16, "F32": np.float32, "F64": np.float64}.get(kind.name)
+    return stored if plain is None else stored.view(plain)
+
+
+def _read_part(path: Path, parts: int) -> GgufHeader:
+    if parts > 1 and not path.exists():
+        raise ModelFileError(
+            f"{path}: is missing. The model is split into {parts} files, which must all be in one "
+            "folder."
+        )
+    return read_header(path)
+
+
+def _check_part(header: GgufHeader, number: int, parts: int) -> None:
+    """Hold what a file says about its place among the parts against its name."""
+    count, place = header.values.get("split.count", 1), header.values.get("split.no", 0)
+    count = max(count, 1) if isinstance(count, int) else count
+    if parts == 1 and count != 1:
+        raise ModelFileError(
+            f"{header.path}: is one of {count} parts of a model. Their names must end in "
+            f"-00001-of-{count:05}.gguf and so on, as they were published."
+        )
+    if (place, count) != (number, parts):
+        raise ModelFileError(
+            f"{header.path}: is not part {number + 1} of {parts} of this model. Fetch it again."
+        )
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,8 @@ class Joined:
     has_experts: bool = False
     is_linear: bool = False
     """Whether it is a linear weight, which FP8 checkpoints quantise."""
+    is_table: bool = False
+    """Whether it is the embedding or the output head, which GGUF files quantise too."""
     is_bias: bool = False
     """Whether it is a bias, which the decoder holds in float32."""
 
@@ -58,15 +60,19 @@ def model_layout(config: ModelConfig) -> ModelLayout:
     """Return the layout of a Hugging Face checkpoint with this geometry."""
     table = (config.vocab_size, config.hidden_size)
     return ModelLayout(
-        embedding=_single("model.embed_tokens.weight", *table),
+        embedding=_table("model.embed_tokens.weight", *table),
         layers=tuple(_layer(config, layer) for layer in range(config.num_layers)),
         final_norm=_single("model.norm.weight", config.hidden_size),
-        lm_head=None if config.tie_embeddings else _single("lm_head.weight", *table),
+        lm_head=None if config.tie_embeddings else _table("lm_head.weight", *table),
     )
 
 
 def _single(name: str, *shape: int) -> Joined:
     return Joined(((Part(name, shape),),))
+
+
+def _table(name: str, *shape: int) -> Joined:
+    return Joined(((Part(name, shape),),), is_table=True)
 
 
 def _linear(*parts: Part) -> Joined:
@@ -102,8 +108,10 @@ def _layer(config: ModelConfig, layer: int) -> dict[str, Joined]:
             _mlp(f"{mlp}experts.{expert}.", hidden, config.expert_intermediate_size)
             for expert in range(config.num_experts)
         ]
-        found["gate_up"] = Joined(tuple(gate_up for gate_up, _ in each), True, True)
-        found["down"] = Joined(tuple(down for _, down in each), True, True)
+        found["gate_up"] = Joined(
+            tuple(gate_up for gate_up, _ in each), has_experts=True, is_linear=True
+        )
+        found["down"] = Joined(tuple(down for _, down in each), has_experts=True, is_linear=True)
     else:
         gate_up, down = _mlp(mlp, hidden, config.intermediate_size)
         found |= {"gate_up": _linear(*gate_up), "down": _linear(*down)}

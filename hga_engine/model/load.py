@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from hga_engine.config import ModelConfig
-    from hga_engine.model.source import TensorSource
+    from hga_engine.model.source import StoredSource
     from hga_engine.model.types import ModelWeights
 
 
@@ -39,13 +39,14 @@ def load_model(
 ) -> "ModelWeights":
     """Load weights to where they are used.
 
-    Weights for host memory are read one tensor at a time and adapters are merged; the result is
-    cached, see ``weight_cache``. FP8 directories without adapters go from their files straight to
-    the device.
+    They go from their files straight to the device, and those in block formats stay packed. With
+    adapters, weights are dequantised one tensor at a time and merged; the result is cached, see
+    ``weight_cache``.
 
     Args:
         files: where the model is.
-        dtype: type of the weights that do not stay FP8.
+        dtype: type of plain weights. Beside packed weights, norms and with them hidden states are
+            at least float32: in bf16 they would lose what the weights keep.
         progress: called with the current step and its progress, 0 to 1.
         device: device of the weights; None for host memory.
         keep_fp8: whether FP8 weights stay FP8; None for on a GPU only.
@@ -56,46 +57,40 @@ def load_model(
     """
     import torch
 
-    from hga_engine.model.directory import DirectorySource
+    from hga_engine.model.gguf_file import open_gguf
     from hga_engine.model.placement import lock_embedding, side_by_side
     from hga_engine.model.stream import stream_weights
 
     target = torch.device("cpu") if device is None else device
     if keep_fp8 is None:
         keep_fp8 = target.type != "cpu"
-    if keep_fp8 and files.directory is not None and not files.adapters:
-        source = DirectorySource(files.directory)
-        weights = stream_weights(source, dtype, target, progress)
+    if files.adapters:
+        weights = side_by_side(_load_merged(files, dtype, progress), target)
     else:
-        weights = side_by_side(_load_on_host(files, dtype, progress), target)
+        weights = stream_weights(_open(files), dtype, target, keep_fp8, progress)
+    open_gguf.cache_clear()
     return lock_embedding(replace(weights, config=_with_overrides(weights.config, files)))
 
 
-def _load_on_host(
+def _load_merged(
     files: ModelFiles,
     dtype: "torch.dtype",
     progress: Callable[[str, float], None] | None,
 ) -> "ModelWeights":
     from hga_engine.model import weight_cache
     from hga_engine.model.adapter import AdaptedSource
-    from hga_engine.model.gguf_file import open_gguf
     from hga_engine.model.source import assemble
 
     cached = weight_cache.load_weights(files, dtype)
     if cached is not None:
-        open_gguf.cache_clear()
         return cached
-    source = _open(files)
-    if files.adapters:
-        source = AdaptedSource(source, files.adapters)
-    weights = assemble(source, dtype, progress)
-    open_gguf.cache_clear()
+    weights = assemble(AdaptedSource(_open(files), files.adapters), dtype, progress)
     weights = replace(weights, config=_with_overrides(weights.config, files))
     weight_cache.save_weights(files, weights)
     return weights
 
 
-def _open(files: ModelFiles) -> "TensorSource":
+def _open(files: ModelFiles) -> "StoredSource":
     # Imported here: looking for a model must not import torch.
     from hga_engine.model.directory import DirectorySource
     from hga_engine.model.gguf import GgufSource

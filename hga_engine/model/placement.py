@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -34,48 +33,42 @@ def side_by_side(weights: ModelWeights, device: torch.device = _CPU) -> ModelWei
     return _placed(weights, device, lambda place, weight: place.copy_(weight))
 
 
-def empty_weights(
-    config: ModelConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-    is_fp8: Callable[[Joined], bool],
-) -> ModelWeights:
-    """Allocate uninitialised weights in one contiguous run of memory.
+def planned_weights(config: ModelConfig, weight: Callable[[Joined], Any]) -> ModelWeights:
+    """Return weights without memory, on torch's meta device.
 
     Args:
         config: geometry of the model.
-        dtype: type of everything that is not FP8.
-        device: device of the weights.
-        is_fp8: tells which linear weights are ``BlockScaled``.
+        weight: makes each weight, with ``planned`` or ``planned_fp8``.
     """
-
-    def plain(joined: Joined) -> torch.Tensor:
-        held = torch.float32 if joined.is_bias else dtype
-        return torch.empty(joined.shape, dtype=held, device="meta")
-
-    def weight(joined: Joined) -> Any:
-        if not joined.is_linear or not is_fp8(joined):
-            return plain(joined)
-        *experts, rows, columns = joined.shape
-        blocks = (*experts, -(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))
-        return BlockScaled(
-            torch.empty(joined.shape, dtype=torch.float8_e4m3fn, device="meta"),
-            torch.empty(blocks, dtype=torch.float32, device="meta"),
-        )
-
     layout = model_layout(config)
-    embedding = plain(layout.embedding)
-    shapes = ModelWeights(
+    embedding = weight(layout.embedding)
+    return ModelWeights(
         config,
         embedding,
         tuple(
             LayerWeights(**{name: weight(joined) for name, joined in layer.items()})
             for layer in layout.layers
         ),
-        plain(layout.final_norm),
-        embedding if layout.lm_head is None else plain(layout.lm_head),
+        weight(layout.final_norm),
+        embedding if layout.lm_head is None else weight(layout.lm_head),
     )
-    return _placed(shapes, device, lambda place, _: place)
+
+
+def planned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def planned_fp8(shape: tuple[int, ...]) -> BlockScaled:
+    """Return an FP8 weight [..., out, in] without memory."""
+    *experts, rows, columns = shape
+    blocks = (*experts, -(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))
+    return BlockScaled(planned(shape, torch.float8_e4m3fn), planned(blocks, torch.float32))
+
+
+def allocate(weights: ModelWeights, device: torch.device) -> ModelWeights:
+    """Give planned weights memory, uninitialised and in one contiguous run."""
+    return _placed(weights, device, lambda place, _: place)
 
 
 def lock_embedding(weights: ModelWeights) -> ModelWeights:
@@ -96,13 +89,11 @@ def _placed(
     fill: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> ModelWeights:
     """Allocate a place for each tensor and fill it; the embedding may stay in host memory."""
-    most = 2 * len(weights.layers) * len(fields(LayerWeights)) + 3
     is_tied = weights.lm_head is weights.embedding
     stays = device != _CPU and not is_tied
-    size = weights.bytes() - (
-        sum(table.nbytes for table in tensors_of(weights.embedding)) if stays else 0
-    )
-    run = _Run(size + _ALIGNMENT * most, device)
+    kept = {id(table) for table in tensors_of(weights.embedding)} if stays else set()
+    sizes = (tensor.nbytes for tensor in weights.tensors() if id(tensor) not in kept)
+    run = _Run(sum(_aligned(size) for size in sizes), device)
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
         return fill(run.place(tensor.shape, tensor.dtype), tensor)
@@ -147,5 +138,9 @@ class _Run:
     def place(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         size = math.prod(shape) * dtype.itemsize
         place = self._memory[self._used : self._used + size]
-        self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self._used += _aligned(size)
         return place.view(dtype).view(shape)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -1,6 +1,8 @@
 """The interface of a checkpoint, and how its tensors become those of a decoder."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -23,6 +25,58 @@ class TensorSource(Protocol):
         Raises:
             ModelFileError: the tensor is missing, damaged, of another shape or an unsupported type.
         """
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as its file holds it."""
+
+    name: str
+    """In the file. Experts that are stored as one tensor share it."""
+    path: Path
+    offset: int
+    """Of the first byte in the file."""
+    shape: tuple[int, ...]
+    kind: torch.dtype | str
+    """Its type, or the name of its block format in GGUF files."""
+    interleaved: int = 0
+    """Rows of a head whose halves the file interleaves row by row; 0 if they are in order."""
+
+
+class StoredSource(TensorSource, Protocol):
+    """Tensors that can also be read from their files as they are stored."""
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether weights are stored in block formats."""
+
+    @property
+    def fp8_block(self) -> tuple[int, int] | None:
+        """Rows and columns of a block of FP8 weights with one scale; None without FP8 weights."""
+
+    def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Locate a tensor, or the tensor of scales ``NAME_scale_inv`` of an FP8 weight.
+
+        Raises:
+            ModelFileError: the tensor is missing, of another shape or an unsupported type.
+        """
+
+
+def restore_halves(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Undo the row order that llama.cpp gives q and k of llama.
+
+    llama.cpp's RoPE rotates neighbouring rows of a head together (0 with 1), Hugging Face's the two
+    halves (0 with head_dim / 2), so the GGUF converter interleaves the halves.
+
+    Args:
+        rows: [rows, ...], in any format of whole rows.
+        head_dim: rows of a head.
+
+    Returns:
+        [rows, ...] in new memory.
+    """
+    pairs: torch.Tensor = rows.unflatten(0, (-1, head_dim // 2, 2))
+    return pairs.transpose(1, 2).flatten(0, 2)
 
 
 def assemble(

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from hga_engine.config import ModelConfig
-from hga_engine.model.placement import empty_weights, lock_embedding
+from hga_engine.model.layout import Joined
+from hga_engine.model.placement import (
+    allocate,
+    lock_embedding,
+    planned,
+    planned_fp8,
+    planned_weights,
+)
 from hga_engine.model.types import ModelWeights, Weight
 from hga_kernels import BlockScaled
 
@@ -62,7 +69,13 @@ def synthetic_weights(
     Raises:
         MemoryError: the embedding cannot be locked in host memory for the GPU.
     """
-    weights = empty_weights(config, torch.bfloat16, device, is_fp8=lambda _: fp8)
+
+    def planned_weight(joined: Joined) -> Weight:
+        if joined.is_linear and fp8:
+            return planned_fp8(joined.shape)
+        return planned(joined.shape, torch.float32 if joined.is_bias else torch.bfloat16)
+
+    weights = allocate(planned_weights(config, planned_weight), device)
     draw = _Draw(seed, device)
     tables: list[tuple[Weight, float]] = [(weights.embedding, 1.0)]
     if weights.lm_head is not weights.embedding:

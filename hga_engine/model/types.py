@@ -43,6 +43,8 @@ class ModelWeights:
     layers: tuple[LayerWeights, ...]
     final_norm: torch.Tensor  # [hidden]
     lm_head: Weight  # [vocab, hidden]; the embedding itself if they are tied
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the weights are held, in sentences."""
 
     @property
     def dtype(self) -> torch.dtype:

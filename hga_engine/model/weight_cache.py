@@ -1,6 +1,6 @@
 """A cache on disk of weights and vocabularies that are slow to load from a model's own files.
 
-Dequantising a GGUF file and merging adapters takes seconds, parsing its vocabulary another one.
+Merging adapters into dequantised weights takes seconds, parsing its vocabulary another one.
 Where ``ModelFiles.cache_dir`` names a folder, the results are saved there. An entry that belongs to
 other files, or cannot be read, is ignored, and so is a folder that cannot be written.
 """
@@ -50,7 +50,7 @@ def read_ahead(files: ModelFiles) -> None:
 
     The thread does not need torch, so it reads while the caller imports it.
     """
-    if files.cache_dir is not None and files not in _ahead:
+    if files.cache_dir is not None and files.adapters and files not in _ahead:
         threads = ThreadPoolExecutor(1)
         _ahead[files] = threads.submit(_read, files)
         threads.shutdown(wait=False)

@@ -66,7 +66,8 @@ def test_tied_heads_are_one_tensor(reference_model, tmp_path):
 def test_progress_ends_at_one(checkpoint):
     seen = []
     load(checkpoint, progress=lambda text, share: seen.append(share))
-    assert seen == [1 / 3, 2 / 3, 1]
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
 
 
 def test_the_rope_base_of_older_files_is_found(checkpoint):
@@ -144,7 +145,7 @@ def test_unusable_tensors_are_named(checkpoint):
     with pytest.raises(ModelFileError, match=r"q_proj\.bias"):
         load(checkpoint)
     save_file(tensors | {"lm_head.weight": torch.zeros(101, 96, dtype=torch.int8)}, path)
-    with pytest.raises(ModelFileError, match=r"lm_head\.weight is torch\.int8"):
+    with pytest.raises(ModelFileError, match=r"lm_head\.weight is I8"):
         load(checkpoint)
     fp8 = torch.zeros(101, 96).to(torch.float8_e4m3fn)
     save_file(tensors | {"lm_head.weight": fp8}, path)

@@ -125,7 +125,9 @@ def test_arrays_equal_those_of_the_library(tmp_path):
     file = GgufFile(tmp_path / "a.gguf")
     library = gguf.GGUFReader(tmp_path / "a.gguf")
     for key in (*ARRAYS, "last"):
-        assert file._contents(key) == library.fields[key].contents()
+        if key != "lists":  # the library joins them
+            assert file._contents(key) == library.fields[key].contents()
+    assert file._contents("lists") == ARRAYS["lists"]
     assert file.values("strings", str) == ARRAYS["strings"]
     assert file.value("last", str) == "end"
 
@@ -139,7 +141,7 @@ def test_damaged_arrays_are_refused(tmp_path):
         damaged = bytearray(data)
         damaged[offset] = 255
         (tmp_path / "b.gguf").write_bytes(damaged)
-        with pytest.raises(ModelFileError, match="is damaged or not a GGUF file"):
+        with pytest.raises(ModelFileError, match=r"b\.gguf: is (truncated or )?damaged"):
             GgufFile(tmp_path / "b.gguf")
 
 

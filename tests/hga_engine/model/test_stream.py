@@ -1,4 +1,4 @@
-"""FP8 weights that stay FP8 hold the same numbers as those dequantised while loading."""
+"""Streamed weights hold the same numbers as those read one tensor at a time."""
 
 import json
 import os
@@ -12,9 +12,11 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 from hga_engine.errors import ModelFileError
 from hga_engine.model import stream
+from hga_engine.model.directory import DirectorySource
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.layout import model_layout
 from hga_engine.model.load import load_model
+from hga_engine.model.source import assemble
 from hga_kernels.weights import BlockScaled
 from tests.support.fp8_checkpoint import is_quantized, write_fp8
 
@@ -25,6 +27,29 @@ EXPERTS = {"num_experts": 4, "moe_intermediate_size": 128}
 def load(directory, dtype=torch.float32, progress=None, keep_fp8=True):
     files = ModelFiles("fp8", directory, None)
     return load_model(files, dtype, progress, torch.device("cpu"), keep_fp8)
+
+
+def read(directory, dtype=torch.float32):
+    """The weights, read and converted one tensor at a time."""
+    return assemble(DirectorySource(directory), dtype)
+
+
+@pytest.fixture
+def through_buffers(monkeypatch):
+    """Read as for a GPU."""
+    device = torch.device("cpu")
+    monkeypatch.setattr(
+        stream,
+        "_read_in_place",
+        lambda moves, report: stream._read_through_buffers(moves, device, report),
+    )
+
+
+@pytest.fixture(params=["in place", "through buffers"])
+def way(request):
+    """Both ways to read."""
+    if request.param == "through buffers":
+        request.getfixturevalue("through_buffers")
 
 
 def same(found, expected):
@@ -41,7 +66,7 @@ def same(found, expected):
             if weight is None:
                 assert vars(other)[name] is None
             else:
-                torch.testing.assert_close(plain(weight), vars(other)[name], rtol=0, atol=0)
+                torch.testing.assert_close(plain(weight), plain(vars(other)[name]), rtol=0, atol=0)
     return found.config == expected.config
 
 
@@ -109,7 +134,7 @@ def test_weights_are_those_of_transformers_own_dequantization(reference_model, t
     ids=["whole", "whole-float32", "small", "edges"],
 )
 def test_parts_that_share_a_block_are_dequantised(
-    hidden, heads, width, scale_dtype, fp8, reference_model, tmp_path
+    hidden, heads, width, scale_dtype, fp8, reference_model, tmp_path, way
 ):
     changes = {"hidden_size": hidden, "num_attention_heads": heads, "num_experts": 2}
     changes |= {"num_key_value_heads": heads // 2, "moe_intermediate_size": width}
@@ -119,7 +144,8 @@ def test_parts_that_share_a_block_are_dequantised(
     for layer in weights.layers:
         scaled = {name for name, weight in vars(layer).items() if isinstance(weight, BlockScaled)}
         assert scaled == fp8
-    assert same(weights, load(tmp_path, keep_fp8=False))
+    assert same(weights, read(tmp_path))
+    assert same(load(tmp_path, keep_fp8=False), read(tmp_path))
 
 
 def test_one_part_in_bf16_makes_the_joined_weight_bf16(checkpoint):
@@ -132,60 +158,66 @@ def test_one_part_in_bf16_makes_the_joined_weight_bf16(checkpoint):
     weights = load(checkpoint)
     kinds = [isinstance(layer.qkv, BlockScaled) for layer in weights.layers]
     assert kinds == [True, False, True]
-    assert same(weights, load(checkpoint, keep_fp8=False))
+    assert same(weights, read(checkpoint))
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-tied", "qwen3_moe-mixed"])
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32])
-def test_checkpoints_without_fp8(kind, stored, reference_model, tmp_path):
+def test_checkpoints_without_fp8(kind, stored, reference_model, tmp_path, way):
     reference_model(kind).to(stored).save_pretrained(tmp_path, max_shard_size="100KB")
     for dtype in (torch.bfloat16, torch.float32):
         weights = load(tmp_path, dtype)
-        assert same(weights, load(tmp_path, dtype, keep_fp8=False))
+        assert same(weights, read(tmp_path, dtype))
         assert (weights.lm_head is weights.embedding) == (kind == "llama-tied")
         assert weights.device_bytes() == 0
         assert weights.host_bytes() == weights.bytes()
 
 
-def test_files_are_read_front_to_back_in_pieces(checkpoint, monkeypatch):
+def test_files_are_read_front_to_back_in_pieces(
+    reference_model, tmp_path, monkeypatch, through_buffers
+):
     """Also a tensor that is larger than a buffer and not aligned with it."""
-    expected = load(checkpoint, keep_fp8=False)
+    # On a CPU, scales in bf16 would be converted apart from the rest.
+    checkpoint = tmp_path
+    write_fp8(reference_model("qwen3_moe", **WHOLE, **EXPERTS), checkpoint, torch.float32)
+    expected = load(checkpoint, torch.bfloat16)
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 40_008)
     monkeypatch.setattr(stream, "_READ_BYTES", 1 << 20)
-    read = []
+    reads = []
 
     def preadv(file, views, offset):
-        read.append((os.readlink(f"/proc/self/fd/{file}"), offset, sum(map(len, views))))
+        reads.append((os.readlink(f"/proc/self/fd/{file}"), offset, sum(map(len, views))))
         return original(file, views, offset)
 
     original = os.preadv
     monkeypatch.setattr(os, "preadv", preadv)
-    assert same(load(checkpoint), expected)
-    assert read == sorted(read)
-    for (path, offset, size), (following, start, _) in pairwise(read):
+    assert same(load(checkpoint, torch.bfloat16), expected)
+    assert reads == sorted(reads)
+    for (path, offset, size), (following, start, _) in pairwise(reads):
         assert path != following or start == offset + size
     sizes = {str(path): path.stat().st_size for path in checkpoint.glob("*.safetensors")}
-    assert {path for path, _, _ in read} == sizes.keys()
-    assert 0 < sum(sizes.values()) - sum(size for *_, size in read) < 100_000  # the headers
+    assert {path for path, _, _ in reads} == sizes.keys()
+    assert 0 < sum(sizes.values()) - sum(size for *_, size in reads) < 100_000  # the headers
 
 
-def test_short_reads_are_continued(checkpoint, monkeypatch):
+def test_short_reads_are_continued(checkpoint, monkeypatch, way):
     original = os.preadv
     monkeypatch.setattr(os, "preadv", lambda f, views, at: original(f, [views[0][:9999]], at))
-    assert same(load(checkpoint), load(checkpoint, keep_fp8=False))
+    assert same(load(checkpoint), read(checkpoint))
 
 
 def test_tensors_unknown_to_the_model_are_ignored(checkpoint):
     path = checkpoint / "model-00001-of-00002.safetensors"
     more = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)}
     save_file(load_file(path) | more, path)
-    assert same(load(checkpoint), load(checkpoint, keep_fp8=False))
+    assert same(load(checkpoint), read(checkpoint))
 
 
-def test_progress_counts_bytes(checkpoint, monkeypatch):
+def test_progress_counts_bytes(checkpoint, monkeypatch, way):
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 40_000)
+    monkeypatch.setattr(stream, "_READ_BYTES", 40_000)
     seen = []
-    load(checkpoint, progress=lambda text, share: seen.append(share))
+    load(checkpoint, torch.bfloat16, lambda text, share: seen.append(share))
     assert seen == sorted(seen)
     assert seen[-1] == 1
     total = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
@@ -204,7 +236,7 @@ def test_adapters_are_merged_into_dequantised_weights(checkpoint, tmp_path):
     save_file({"0.k_proj.a": torch.randn(4, 256), "0.k_proj.b": torch.randn(128, 4)}, adapter)
     files = ModelFiles("fp8", checkpoint, None, (adapter,))
     weights = load_model(files, torch.float32, keep_fp8=True)
-    plain = load(checkpoint, keep_fp8=False)
+    plain = read(checkpoint)
     assert not torch.equal(weights.layers[0].qkv, plain.layers[0].qkv)
     assert same(
         replace(weights, layers=weights.layers[1:]), replace(plain, layers=plain.layers[1:])
@@ -237,7 +269,7 @@ def test_fp8_without_its_configuration_is_refused(checkpoint):
         load(checkpoint)
 
 
-def test_a_file_that_is_truncated_while_it_is_read_is_named(checkpoint, monkeypatch):
+def test_a_file_that_is_truncated_while_it_is_read_is_named(checkpoint, monkeypatch, way):
     original = os.preadv
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 40_000)
     monkeypatch.setattr(os, "preadv", lambda f, v, at: original(f, v, at) if at < 99_999 else 0)
@@ -245,7 +277,7 @@ def test_a_file_that_is_truncated_while_it_is_read_is_named(checkpoint, monkeypa
         load(checkpoint)
 
 
-def test_a_disk_error_is_reported(checkpoint, monkeypatch):
+def test_a_disk_error_is_reported(checkpoint, monkeypatch, way):
     def preadv(file, views, offset):
         raise OSError(5, "Input/output error")
 
