@@ -1,28 +1,12 @@
 """Every block format against the ``gguf`` library's own dequantisation."""
 
 import gguf
-import numpy as np
 import pytest
 import torch
 
 from hga_kernels.gguf_blocks import FORMATS, unpack
 from hga_kernels.weights import Packed, RowParts
-
-
-def random_rows(name, rows, blocks, seed=0):
-    """Blocks of random bytes whose float16 scales are finite."""
-    block = FORMATS[name]
-    rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, (rows, blocks, block.bytes), dtype=np.uint8)
-    halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "F16": ()}.get(name, (0, 2))
-    if name in ("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS"):
-        halves = (0,)
-    for at in halves:
-        scales = rng.normal(0, 0.1, (rows, blocks, 1)).astype(np.float16)
-        data[..., at : at + 2] = scales.view(np.uint8)
-    if name == "F16":
-        data = rng.normal(0, 1, (rows, blocks)).astype(np.float16).view(np.uint8)
-    return torch.from_numpy(data.reshape(rows, -1))
+from tests.support.packed_weights import random_rows
 
 
 @pytest.mark.parametrize("name", FORMATS)

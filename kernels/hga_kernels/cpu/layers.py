@@ -5,9 +5,9 @@ from torch.nn import functional
 
 from hga_kernels import reference
 from hga_kernels.arguments import Angles, HeadWeights
-from hga_kernels.cpu import rows
+from hga_kernels.cpu import packed, rows
 from hga_kernels.dispatch import dispatch
-from hga_kernels.weights import Weight
+from hga_kernels.weights import Packed, RowParts, Weight
 
 _linear = dispatch(reference.linear, rows.linear)
 _rms_norm = dispatch(reference.rms_norm, rows.rms_norm)
@@ -23,6 +23,10 @@ def norm_linear(
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """See the reference."""
+    if isinstance(weight, Packed | RowParts):
+        out = packed.linear(inputs, weight, out_dtype, norm=norm, eps=eps)
+        if out is not None:
+            return out
     return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype)
 
 
@@ -51,8 +55,12 @@ def mlp(
     hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """See the reference."""
-    gated = _gated_silu(norm_linear(hidden, norm, eps, gate_up))
-    return _linear(gated, down, residual=hidden)
+    gate_and_up = norm_linear(hidden, norm, eps, gate_up)
+    if isinstance(down, Packed | RowParts):
+        out = packed.linear(gate_and_up, down, residual=hidden, is_gated=True)
+        if out is not None:
+            return out
+    return _linear(_gated_silu(gate_and_up), down, residual=hidden)
 
 
 def experts(

@@ -6,8 +6,9 @@ None for tensors it does not take.
 
 import torch
 
+from hga_kernels.cpu import packed
 from hga_kernels.cpu.library import call, takes
-from hga_kernels.weights import Weight
+from hga_kernels.weights import Packed, RowParts, Weight
 
 _MAX_LINEAR_ROWS = 16
 """With more rows, torch's matrix product reads the weight less often than ours."""
@@ -20,6 +21,8 @@ def linear(
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Read the weight once for all rows, which must be few."""
+    if isinstance(weight, Packed | RowParts):
+        return packed.linear(inputs, weight, out_dtype, residual)
     rows, size_in = inputs.shape
     out_dtype = out_dtype or inputs.dtype
     if rows > _MAX_LINEAR_ROWS or not isinstance(weight, torch.Tensor):

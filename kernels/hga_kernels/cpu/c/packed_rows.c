@@ -1,0 +1,419 @@
+// Products of a few float32 rows and packed weights. Their speed is that of reading the weights.
+//
+// Rows are quantised to 16 bits per 32 values, which keeps a model's choices; 8 bits would not.
+// A packed weight is unpacked to bytes in registers and multiplied with all rows.
+#include <math.h>
+#include <stdlib.h>
+
+#include "bf16.h"
+#include "exp2.h"
+#include "packed.h"
+#include "parallel.h"
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define DOT_BYTES _mm256_dpbusd_epi32
+#elif defined(__AVXVNNI__)
+#define DOT_BYTES _mm256_dpbusd_avx_epi32
+#endif
+
+enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15 };
+enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };
+
+// Quantised rows. A value is the scale of its 32 values times an integer. Their 16-bit integers lie
+// as the product takes them: with DOT_BYTES the 32 high bytes, then the low ones, both signed;
+// otherwise those of even positions, then those of odd ones.
+typedef struct {
+    int8_t *values;     // [rows, tiles, SUBS, 2 * SUB]
+    float *scales;      // [rows, tiles, SUBS]
+    float *sums;        // [rows, tiles, SUBS]: of 32 values
+    float *half_sums;   // [rows, tiles, 2 * SUBS]: of 16 values
+    int rows, size, tiles;
+} Quantised;
+
+// What is quantised.
+typedef struct {
+    const void *values;  // [rows, size], or [rows, 2 * size]: gate, then up, of which silu(gate) * up
+    const float *norm;   // [size]: rows go through RMS norm, or NULL
+    float eps;
+    int is_bf16, is_gated;
+} Source;
+
+typedef struct {
+    Source source;
+    Quantised out;
+    int parts;  // items per row
+} QuantiseJob;
+
+INLINE float read_value(const Source *source, size_t index, int is_bf16) {
+    return is_bf16 ? from_bf16(((const uint16_t *)source->values)[index])
+                   : ((const float *)source->values)[index];
+}
+
+// The factor that RMS norm gives a row.
+static float norm_factor(const Source *source, int row, int size) {
+    float lanes[LANES] = {0}, sum = 0;
+    int i = 0;
+    for (; i + LANES <= size; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            float value = source->is_bf16 ? read_value(source, (size_t)row * size + i + j, 1)
+                                          : read_value(source, (size_t)row * size + i + j, 0);
+            lanes[j] += value * value;
+        }
+    for (int j = 0; j < LANES; j++) sum += lanes[j];
+    return 1.0f / sqrtf(sum / (float)size + source->eps);
+}
+
+// Reads 32 values of a row.
+INLINE void read_sub(const Source *source, int row, int size, int first, float factor, int is_bf16,
+                     float *out) {
+    if (source->is_gated) {
+        size_t gate = (size_t)row * 2 * size + first, up = gate + size;
+        for (int i = 0; i < SUB; i++) {
+            float value = read_value(source, gate + i, is_bf16);
+            out[i] = value / (1.0f + exp_finite(-value)) * read_value(source, up + i, is_bf16);
+        }
+        return;
+    }
+    size_t index = (size_t)row * size + first;
+    for (int i = 0; i < SUB; i++) out[i] = read_value(source, index + i, is_bf16);
+    if (source->norm)
+        for (int i = 0; i < SUB; i++) out[i] = out[i] * factor * source->norm[first + i];
+}
+
+static void quantise_sub(const float *in, int8_t *values, float *scale, float *sum,
+                         float *half_sums) {
+    float sizes[8] = {0}, zeros[8] = {0};  // not zero if a value is not finite
+    for (int i = 0; i < SUB; i += 8)
+        for (int j = 0; j < 8; j++) {
+            float size = fabsf(in[i + j]);
+            sizes[j] = size > sizes[j] ? size : sizes[j];
+            zeros[j] += in[i + j] * 0.0f;
+        }
+    for (int half = 4; half; half /= 2)
+        for (int j = 0; j < half; j++) {
+            sizes[j] = sizes[j + half] > sizes[j] ? sizes[j + half] : sizes[j];
+            zeros[j] += zeros[j + half];
+        }
+    // Numbers whose inverse is infinite become 0.
+    float largest = sizes[0], inverse = largest > 1e-34f ? (float)LARGEST / largest : 0.0f;
+    int32_t whole[SUB], halves[2] = {0};
+    for (int i = 0; i < SUB; i++) whole[i] = (int32_t)__builtin_rintf(in[i] * inverse);
+    for (int i = 0; i < SUB / 2; i++) halves[0] += whole[i];
+    for (int i = SUB / 2; i < SUB; i++) halves[1] += whole[i];
+#ifdef DOT_BYTES
+    for (int i = 0; i < SUB; i++) {
+        int high = (whole[i] + 128) >> 8;
+        values[i] = (int8_t)high;
+        values[SUB + i] = (int8_t)(whole[i] - 256 * high);
+    }
+#else
+    int16_t ordered[SUB];
+    for (int i = 0; i < SUB / 2; i++) {
+        ordered[i] = (int16_t)whole[2 * i];
+        ordered[SUB / 2 + i] = (int16_t)whole[2 * i + 1];
+    }
+    memcpy(values, ordered, sizeof ordered);
+#endif
+    *scale = largest / (float)LARGEST + zeros[0];
+    half_sums[0] = (float)halves[0] * *scale;
+    half_sums[1] = (float)halves[1] * *scale;
+    *sum = (float)(halves[0] + halves[1]) * *scale;
+}
+
+static void quantise_item(void *context, int item) {
+    const QuantiseJob *job = context;
+    const Quantised *out = &job->out;
+    int row = item / job->parts, first = item % job->parts * SUBS_PER_ITEM;
+    int subs = out->size / SUB, padded = out->tiles * SUBS, last = first + SUBS_PER_ITEM;
+    float factor = job->source.norm ? norm_factor(&job->source, row, out->size) : 1.0f;
+    for (int sub = first; sub < last && sub < padded; sub++) {
+        float in[SUB] = {0};
+        if (sub < subs) {
+            if (job->source.is_bf16)
+                read_sub(&job->source, row, out->size, sub * SUB, factor, 1, in);
+            else
+                read_sub(&job->source, row, out->size, sub * SUB, factor, 0, in);
+        }
+        size_t index = (size_t)row * padded + sub;
+        quantise_sub(in, out->values + index * 2 * SUB, out->scales + index, out->sums + index,
+                     out->half_sums + 2 * index);
+    }
+}
+
+// Quantises rows into memory that release_rows frees. Returns whether there was memory.
+static int quantise(Source source, int rows, int size, Quantised *out) {
+    int tiles = (size + TILE - 1) / TILE;
+    size_t subs = (size_t)rows * tiles * SUBS;
+    // Aligned, so that what a product loads lies in one cache line.
+    char *memory = aligned_alloc(64, subs * (2 * SUB + 4 * sizeof(float)));
+    if (!memory) return 0;
+    float *scales = (float *)(memory + subs * 2 * SUB);
+    *out = (Quantised){(int8_t *)memory, scales,     scales + subs, scales + 2 * subs,
+                       rows,             size, tiles};
+    QuantiseJob job = {source, *out, (tiles * SUBS + SUBS_PER_ITEM - 1) / SUBS_PER_ITEM};
+    parallel_for(quantise_item, &job, rows * job.parts);
+    return 1;
+}
+
+static void release_rows(Quantised *rows) { free(rows->values); }
+
+// Products of 32 bytes and 32 quantised values, in lanes of four neighbours.
+INLINE Ints dot_sub(Bytes weights, const int8_t *values) {
+#if defined(DOT_BYTES)
+    __m256i high = (__m256i)load_bytes(values), low = (__m256i)load_bytes(values + SUB);
+    __m256i sums = DOT_BYTES(_mm256_setzero_si256(), (__m256i)weights, high);
+    return (Ints)DOT_BYTES(_mm256_slli_epi32(sums, 8), (__m256i)weights, low);
+#elif defined(__AVX2__)
+    __m256i even = _mm256_and_si256((__m256i)weights, _mm256_set1_epi16(255));
+    __m256i odd = _mm256_srli_epi16((__m256i)weights, 8);
+    __m256i first = _mm256_madd_epi16(even, (__m256i)load_bytes(values));
+    __m256i second = _mm256_madd_epi16(odd, (__m256i)load_bytes(values + SUB));
+    return (Ints)_mm256_add_epi32(first, second);
+#else
+    const int16_t *even = (const int16_t *)values, *odd = even + SUB / 2;
+    Ints sums = {0};
+    for (int lane = 0; lane < 8; lane++)
+        sums[lane] = weights[4 * lane] * even[2 * lane] + weights[4 * lane + 1] * odd[2 * lane] +
+                     weights[4 * lane + 2] * even[2 * lane + 1] +
+                     weights[4 * lane + 3] * odd[2 * lane + 1];
+    return sums;
+#endif
+}
+
+INLINE float sum_lanes(Floats lanes) {
+    float sum = 0;
+    for (int i = 0; i < 4; i++) sum += lanes[i] + lanes[i + 4];
+    return sum;
+}
+
+// Adds the products of a tile and of the same tile of a row, `subs` times 32 values.
+INLINE Floats add_tile(Floats sums, const Tile *tile, int subs, int per_scale,
+                       const Quantised *rows, size_t index) {
+    const int8_t *values = rows->values + index * SUBS * 2 * SUB;
+    const float *scales = rows->scales + index * SUBS;
+    Floats even = {0}, odd = {0};
+    if (per_scale == SUB) {
+        Floats factors = tile->scales[0] * load_floats(scales);
+        for (int sub = 0; sub < subs; sub++) {
+            Ints products = dot_sub(tile->values[sub], values + sub * 2 * SUB);
+            if (sub % 2)
+                odd += __builtin_convertvector(products, Floats) * factors[sub];
+            else
+                even += __builtin_convertvector(products, Floats) * factors[sub];
+        }
+        even -= tile->minima[0] * load_floats(rows->sums + index * SUBS);
+    } else {
+        const float *half_sums = rows->half_sums + index * 2 * SUBS;
+        for (int sub = 0; sub < subs; sub++) {
+            Ints products = dot_sub(tile->values[sub], values + sub * 2 * SUB);
+            float first = tile->scales[sub / 4][sub % 4 * 2];
+            float second = tile->scales[sub / 4][sub % 4 * 2 + 1];
+            Floats factors = {first, first, first, first, second, second, second, second};
+            factors *= scales[sub];
+            if (sub % 2)
+                odd += __builtin_convertvector(products, Floats) * factors;
+            else
+                even += __builtin_convertvector(products, Floats) * factors;
+        }
+        even -= tile->minima[0] * load_floats(half_sums);
+        odd -= tile->minima[1] * load_floats(half_sums + SUBS);
+    }
+    return sums + (even + odd);
+}
+
+typedef void Unpack(const uint8_t *block, int subs, Tile *tile);
+
+// Multiplies one row of weights with quantised rows, `count` of them, `chosen` by number.
+INLINE void multiply(Unpack *unpack, int block, int bytes, int per_scale, const uint8_t *weights,
+                     const Quantised *rows, const int *chosen, int count, float *out) {
+    size_t tile_bytes = (size_t)TILE / block * bytes;
+    int whole = rows->size / TILE, rest = rows->size % TILE / SUB;
+    Floats sums[MAX_ROWS];
+    for (int i = 0; i < count; i++) sums[i] = (Floats){0};
+    for (int t = 0; t < whole; t++) {
+        Tile tile;
+        unpack(weights + t * tile_bytes, SUBS, &tile);
+        for (int i = 0; i < count; i++)
+            sums[i] = add_tile(sums[i], &tile, SUBS, per_scale, rows,
+                               (size_t)chosen[i] * rows->tiles + t);
+    }
+    if (rest) {
+        Tile tile;
+        unpack(weights + whole * tile_bytes, rest, &tile);
+        for (int i = 0; i < count; i++)
+            sums[i] = add_tile(sums[i], &tile, rest, per_scale, rows,
+                               (size_t)chosen[i] * rows->tiles + whole);
+    }
+    for (int i = 0; i < count; i++) out[i] = sum_lanes(sums[i]);
+}
+
+// The quantised value of a position below 32.
+INLINE int value_at(const int8_t *values, int i) {
+#ifdef DOT_BYTES
+    return 256 * values[i] + values[SUB + i];
+#else
+    return ((const int16_t *)values)[i % 2 * SUB / 2 + i / 2];
+#endif
+}
+
+INLINE float weight_at(const uint8_t *weights, int i, int type) {
+    float out;
+    if (type == TYPE_F16) return load_half(weights + 2 * i);
+    if (type == TYPE_BF16) return from_bf16(((const uint16_t *)weights)[i]);
+    memcpy(&out, weights + 4 * i, sizeof out);
+    return out;
+}
+
+// As multiply, for weights that are floating-point numbers.
+INLINE void multiply_floats(int type, int bytes, const uint8_t *weights, const Quantised *rows,
+                            const int *chosen, int count, float *out) {
+    for (int i = 0; i < count; i++) {
+        size_t index = (size_t)chosen[i] * rows->tiles * SUBS;
+        float lanes[8] = {0};
+        for (int sub = 0; sub < rows->size / SUB; sub++) {
+            const int8_t *values = rows->values + (index + sub) * 2 * SUB;
+            float part[8] = {0};
+            for (int first = 0; first < SUB; first += 8)
+                for (int j = 0; j < 8; j++)
+                    part[j] += weight_at(weights + (size_t)(sub * SUB + first) * bytes, j, type) *
+                               (float)value_at(values, first + j);
+            for (int j = 0; j < 8; j++) lanes[j] += part[j] * rows->scales[index + sub];
+        }
+        out[i] = 0;
+        for (int j = 0; j < 8; j++) out[i] += lanes[j];
+    }
+}
+
+typedef void Multiply(const uint8_t *weights, const Quantised *rows, const int *chosen, int count,
+                      float *out);
+
+// One row keeps its sums in registers.
+#define DEFINE_PACKED(name, type, block, bytes, per_scale)                                        \
+    static void multiply_##name(const uint8_t *weights, const Quantised *rows, const int *chosen, \
+                                int count, float *out) {                                          \
+        if (count == 1)                                                                           \
+            multiply(unpack_##name, block, bytes, per_scale, weights, rows, chosen, 1, out);      \
+        else                                                                                      \
+            multiply(unpack_##name, block, bytes, per_scale, weights, rows, chosen, count, out);  \
+    }
+PACKED_FORMATS(DEFINE_PACKED)
+
+#define DEFINE_FLOATS(name, type, bytes)                                                          \
+    static void multiply_##name(const uint8_t *weights, const Quantised *rows, const int *chosen, \
+                                int count, float *out) {                                          \
+        multiply_floats(type, bytes, weights, rows, chosen, count, out);                          \
+    }
+DEFINE_FLOATS(f32, TYPE_F32, 4)
+DEFINE_FLOATS(f16, TYPE_F16, 2)
+DEFINE_FLOATS(bf16, TYPE_BF16, 2)
+
+typedef struct {
+    Multiply *multiply;
+    int block, bytes;
+} Format;
+
+#define FORMAT_ENTRY(name, type, block, bytes, per_scale) [type] = {multiply_##name, block, bytes},
+static const Format formats[] = {
+    [TYPE_F32] = {multiply_f32, 1, 4},
+    [TYPE_F16] = {multiply_f16, 1, 2},
+    [TYPE_BF16] = {multiply_bf16, 1, 2},
+    PACKED_FORMATS(FORMAT_ENTRY)};
+
+// A weight and the rows it multiplies.
+typedef struct {
+    const uint8_t *weight;  // [outputs, bytes of a row]
+    Format format;
+    int outputs;
+    int column;         // of its first output in the result
+    const int *inputs;  // [count]: numbers of quantised rows
+    const int *results; // [count]: numbers of the result's rows
+    int count;
+    int first_item;
+} Product;
+
+typedef struct {
+    const Quantised *rows;
+    const Product *products;
+    int number;  // of products
+    const void *residual;   // [results, columns] like `out`, or NULL
+    void *out;              // [results, columns]
+    int columns, is_bf16;
+} ProductJob;
+
+static int outputs_per_item(const Product *product, int size) {
+    size_t bytes = (size_t)size / product->format.block * product->format.bytes;
+    int outputs = (int)(ITEM_BYTES / bytes);
+    return outputs < 8 ? 8 : outputs;
+}
+
+static void store(const ProductJob *job, int row, int column, float value) {
+    size_t index = (size_t)row * job->columns + column;
+    if (job->is_bf16) {
+        if (job->residual) value += from_bf16(((const uint16_t *)job->residual)[index]);
+        ((uint16_t *)job->out)[index] = to_bf16(value);
+    } else {
+        if (job->residual) value += ((const float *)job->residual)[index];
+        ((float *)job->out)[index] = value;
+    }
+}
+
+static void product_item(void *context, int item) {
+    const ProductJob *job = context;
+    int number = 0;
+    while (number + 1 < job->number && job->products[number + 1].first_item <= item) number++;
+    const Product *product = job->products + number;
+    size_t bytes = (size_t)job->rows->size / product->format.block * product->format.bytes;
+    int per_item = outputs_per_item(product, job->rows->size);
+    int first = (item - product->first_item) * per_item, last = first + per_item;
+    if (last > product->outputs) last = product->outputs;
+    for (int output = first; output < last; output++) {
+        const uint8_t *weights = product->weight + output * bytes;
+        float sums[MAX_ROWS];
+        product->format.multiply(weights, job->rows, product->inputs, product->count, sums);
+        for (int i = 0; i < product->count; i++)
+            store(job, product->results[i], product->column + output, sums[i]);
+    }
+}
+
+// Runs products with at most MAX_ROWS rows each.
+static void run_products(ProductJob *job, Product *products) {
+    int items = 0;
+    for (int i = 0; i < job->number; i++) {
+        int per_item = outputs_per_item(products + i, job->rows->size);
+        products[i].first_item = items;
+        items += (products[i].outputs + per_item - 1) / per_item;
+    }
+    job->products = products;
+    parallel_for(product_item, job, items);
+}
+
+// A weight, or one of several whose rows follow each other.
+typedef struct {
+    const uint8_t *data;
+    int32_t type;  // number of the format in GGUF files
+    int32_t outputs;
+} Part;
+
+enum { MAX_PARTS = 8 };
+
+// out = inputs @ weight.T + residual, for at most 16 rows, whose RMS norm is taken if there
+// is a norm, or which are gated.
+int hga_packed_rows(const void *inputs, const float *norm, const Part *parts, const void *residual,
+                    void *out, int rows, int size, int number, int columns,
+                    int in_is_bf16, int is_gated, int out_is_bf16, float eps) {
+    Source source = {inputs, norm, eps, in_is_bf16, is_gated};
+    Quantised quantised;
+    Product products[MAX_PARTS];
+    int numbers[MAX_ROWS], column = 0;
+    if (!quantise(source, rows, size, &quantised)) return 1;
+    for (int i = 0; i < rows; i++) numbers[i] = i;
+    for (int i = 0; i < number; i++) {
+        products[i] = (Product){parts[i].data, formats[parts[i].type], parts[i].outputs, column,
+                                numbers,       numbers,                rows,             0};
+        column += parts[i].outputs;
+    }
+    ProductJob job = {&quantised, NULL, number, residual, out, columns, out_is_bf16};
+    run_products(&job, products);
+    release_rows(&quantised);
+    return 0;
+}

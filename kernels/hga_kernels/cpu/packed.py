@@ -1,0 +1,109 @@
+"""Products with packed weights in C: weights stay as they are in the file, rows are float32."""
+
+import ctypes
+
+import torch
+
+from hga_kernels.cpu.library import call, takes
+from hga_kernels.weights import Packed, RowParts, Weight
+
+_MAX_ROWS, _MAX_PARTS = 16, 8
+_SUB_BLOCK = 32
+"""Rows are quantised in blocks of so many values."""
+
+_FORMATS = {
+    "F16": 1,
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q5_0": 6,
+    "Q5_1": 7,
+    "Q8_0": 8,
+    "Q2_K": 10,
+    "Q3_K": 11,
+    "Q4_K": 12,
+    "Q5_K": 13,
+    "Q6_K": 14,
+    "IQ4_NL": 20,
+    "IQ4_XS": 23,
+}
+_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
+"""Numbers of formats and dtypes in GGUF files (``ggml_type`` of llama.cpp)."""
+
+
+class _Part(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("rows", ctypes.c_int32))
+
+
+def linear(
+    inputs: torch.Tensor,
+    weight: Weight,
+    out_dtype: torch.dtype | None = None,
+    residual: torch.Tensor | None = None,
+    norm: torch.Tensor | None = None,
+    eps: float = 0.0,
+    is_gated: bool = False,
+) -> torch.Tensor | None:
+    """Do as ``reference.linear`` for a packed weight; ``rms_norm`` or ``gated_silu`` may go first.
+
+    Inputs are quantised to 16 bits per 32 values.
+
+    Args:
+        inputs: [rows, in], or [rows, 2 * in] if they are gated; float32 or bfloat16.
+        weight: [out, in].
+        out_dtype: dtype of the result; None: that of ``inputs``.
+        residual: [rows, out] in the dtype of the result.
+        norm: [in] float32; None: no norm.
+        eps: of the norm.
+        is_gated: whether ``gated_silu`` goes first.
+
+    Returns:
+        [rows, out], or None for tensors it does not take.
+    """
+    parts, rows = _parts_of(weight), inputs.shape[0]
+    out_dtype = out_dtype or inputs.dtype
+    size_out, size_in = weight.shape
+    if parts is None or size_in % _SUB_BLOCK or not 0 < rows <= _MAX_ROWS:
+        return None
+    if {inputs.dtype, out_dtype} - {torch.float32, torch.bfloat16}:
+        return None
+    if not takes(inputs.dtype, inputs) or (norm is not None and not takes(torch.float32, norm)):
+        return None
+    if residual is not None and not takes(out_dtype, residual):
+        return None
+    out = torch.empty(rows, size_out, dtype=out_dtype)
+    call(
+        "hga_packed_rows",
+        inputs.contiguous(),
+        norm,
+        ctypes.addressof(parts),
+        None if residual is None else residual.contiguous(),
+        out,
+        rows,
+        size_in,
+        len(parts),
+        size_out,
+        int(inputs.dtype == torch.bfloat16),
+        int(is_gated),
+        int(out_dtype == torch.bfloat16),
+        eps,
+    )
+    return out
+
+
+def _parts_of(weight: Weight) -> "ctypes.Array[_Part] | None":
+    """Describe a weight for the library, or return None if it does not take it."""
+    parts: tuple[Weight, ...] = weight.parts if isinstance(weight, RowParts) else (weight,)
+    if len(parts) > _MAX_PARTS:
+        return None
+    described = (_Part * len(parts))()
+    for part, entry in zip(parts, described, strict=True):
+        if isinstance(part, Packed):
+            data, kind = part.data, _FORMATS[part.format]
+        elif isinstance(part, torch.Tensor) and part.dtype in _DTYPES:
+            data, kind = part, _DTYPES[part.dtype]
+        else:
+            return None
+        if not data.is_cpu or not data.is_contiguous():
+            return None
+        entry.data, entry.type, entry.rows = data.data_ptr(), kind, data.shape[0]
+    return described
