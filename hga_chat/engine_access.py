@@ -21,10 +21,16 @@ class EngineAccess:
     """Finds and loads models, opens engines, and handles their saved K/V."""
 
     def find_model(self, name: str) -> "ModelFiles":
-        """Find a model by name or directory; see ``hga_chat.models.find_model``."""
+        """Find a model by name or path; see ``hga_chat.models.find_model``."""
         from hga_chat import models
 
         return models.find_model(name)
+
+    def native_context(self, files: "ModelFiles") -> int | None:
+        """Return the context that a model was made for; see ``hga_engine.model.load``."""
+        from hga_engine.model import load
+
+        return load.native_context(files)
 
     def load_tokenizer(self, files: "ModelFiles") -> "Tokenizer":
         """Load the tokenizer alone; see ``hga_engine.tokenizer.load.load_tokenizer``."""

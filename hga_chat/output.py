@@ -79,6 +79,21 @@ class Output:
         self._stderr.write(f"{displayable(text)}\n")
         self._stderr.flush()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether only results and errors are written."""
+        return self._quiet
+
+    def ask(self, question: str) -> bool:
+        """Ask on standard error and read the answer from standard input; Enter means yes."""
+        self.clear_progress()
+        self._stderr.write(f"{question} [Y/n] ")
+        self._stderr.flush()
+        answer = sys.stdin.readline()
+        if not answer:  # the end of the input is no answer
+            self._stderr.write("\n")
+        return bool(answer) and answer.strip().lower() in ("", "y", "yes")
+
     def progress(self, label: str, fraction: float) -> None:
         """Replace the progress line; ``fraction`` is from 0 to 1."""
         if not self._shows_progress:

@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from hga_chat.paths import MODELS_DIR_VARIABLE, config_dir
@@ -21,6 +21,9 @@ from hga_engine.config import (
 )
 
 PREFIX = "HGA_CHAT_"
+AUTO = "auto"
+"""The model that is chosen by the free memory."""
+DEFAULT_CONTEXT = 65_536
 LEAST_CONTEXT = 1024
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -115,9 +118,24 @@ class Settings:
     """The user's settings. Each command takes the relevant ones as flags."""
 
     model: str = field(
-        default="smollm2-64k", metadata=_about(_text, str, "Model: a name or a directory.")
+        default=AUTO,
+        metadata=_about(
+            _text,
+            str,
+            "Model: a name of 'models list', a .gguf file, a folder, or owner/repo or "
+            "owner/repo:QUANT of the Hugging Face Hub; auto takes the smallest that serves, by the "
+            "free memory.",
+        ),
     )
-    context: int = field(default=65_536, metadata=_about(_whole, int, "Tokens a session can hold."))
+    context: int | None = field(
+        default=None,
+        metadata=_about(
+            _whole,
+            int,
+            f"Tokens a session can hold; by default {DEFAULT_CONTEXT:,}, or what the model was "
+            "made for if that is less.",
+        ),
+    )
     budget: int = field(
         default=1312,
         metadata=_about(
@@ -221,7 +239,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if self.context < LEAST_CONTEXT:
+        if self.context is not None and self.context < LEAST_CONTEXT:
             raise SettingsError(f"context must be at least {LEAST_CONTEXT} tokens.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise SettingsError("max_tokens must be at least 1.")
@@ -232,13 +250,25 @@ class Settings:
             raise SettingsError(f"{error}.") from error
 
     def engine(self) -> EngineConfig:
-        """Return the engine's configuration."""
+        """Return the engine's configuration, with the default context if none is set."""
         cache = CacheConfig(
-            context=self.context,
+            context=self.context or DEFAULT_CONTEXT,
             host_budget_bytes=self.host_budget,
             device_limit_bytes=self.device_limit,
         )
         return EngineConfig(self.router, self.budget, cache)
+
+    def for_model(self, name: str, native_context: int | None) -> "Settings":
+        """Return the settings with a chosen model, and its context if none is set.
+
+        Args:
+            name: What ``model`` becomes.
+            native_context: The positions that the model was made for; None if unknown.
+        """
+        context = self.context
+        if context is None:
+            context = max(min(native_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT), LEAST_CONTEXT)
+        return replace(self, model=name, context=context)
 
     def sampling(self) -> SamplingParams:
         """Return the parameters for sampling answers."""

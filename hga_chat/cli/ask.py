@@ -99,7 +99,7 @@ def _start(
     prepared = prepare(paths, settings, output, question)
     prepared.check_budget()
     note_skipped(prepared, output)
-    return start_on_documents(prepared, paths, settings, output, for_one_answer=True)
+    return start_on_documents(prepared, paths, output, for_one_answer=True)
 
 
 def _answer(

@@ -69,7 +69,7 @@ def _model_and_text(
     config = replace(config, cache=replace(config.cache, context=context))
     access = engine_access.access
     if synthetic is None:
-        files = find_or_pull(settings, output)
+        files, _ = find_or_pull(settings, output)
         model = access.load_model(files, config, settings.device, output.progress)
         tokens = model.tokenizer.encode(standard_text())
     else:
@@ -227,8 +227,10 @@ def quality(
 
     contents = [_content(path) for path in text]
     output = Output(quiet=settings.quiet)
+    files, settings = find_or_pull(settings, output)
+    assert settings.context is not None
     model = engine_access.access.load_model(
-        find_or_pull(settings, output), settings.engine(), settings.device, output.progress
+        files, settings.engine(), settings.device, output.progress
     )
     output.clear_progress()
     first = settings.seed or 0

@@ -49,7 +49,7 @@ def ingest(
     prepared = prepare(paths, settings, output)
     prepared.check_budget()
     note_skipped(prepared, output)
-    start = start_on_documents(prepared, paths, settings, output)
+    start = start_on_documents(prepared, paths, output)
     if no_chat:
         _save_only(start, output, as_json=as_json)
     else:
@@ -77,9 +77,7 @@ def chat(
     if session is None:
         return
     if not session:
-        _open_screen(
-            start_on_documents(prepare([], settings, output), [], settings, output), output
-        )
+        _open_screen(start_on_documents(prepare([], settings, output), [], output), output)
         return
     try:
         start = start_on_session(session, settings, output)

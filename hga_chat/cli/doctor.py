@@ -23,7 +23,7 @@ def doctor(settings: Settings, as_json: Json = False) -> None:
     if as_json:
         output.json(report)
     else:
-        output.write(_text(report, settings))
+        output.write(_text(report))
 
 
 def _examine(settings: Settings) -> dict[str, Any]:
@@ -61,8 +61,11 @@ def _version(package: str) -> str | None:
 def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     """Return a model and whether a full session fits; ``problem`` says why it does not."""
     from hga_chat.cli.models import as_dict
+    from hga_chat.models import facts_of
     from hga_chat.output import human_bytes
 
+    facts = facts_of(model.name)
+    settings = settings.for_model(model.name, facts.geometry.max_positions if facts else None)
     needed, problem = None, None
     if model.directory is None:
         size = human_bytes(model.size_bytes)
@@ -71,6 +74,7 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     else:
         needed, problem = _estimate(model.name, settings)
     return as_dict(model) | {
+        "context": settings.context,
         "device": needed.device_type if needed else None,
         "needed_bytes": needed.host_bytes if needed else None,
         "needed_device_bytes": needed.device_bytes if needed else None,
@@ -91,7 +95,7 @@ def _estimate(name: str, settings: Settings) -> "tuple[Estimate | None, str | No
         return None, describe(error)
 
 
-def _text(report: dict[str, Any], settings: Settings) -> str:
+def _text(report: dict[str, Any]) -> str:
     from hga_chat.output import human_bytes
 
     available = human_bytes(report["memory_available_bytes"])
@@ -106,7 +110,7 @@ def _text(report: dict[str, Any], settings: Settings) -> str:
     for model in report["models"]:
         status = model["problem"]
         if status is None:
-            status = f"runs; {settings.context:,} tokens take {human_bytes(model['needed_bytes'])}"
+            status = f"runs; {model['context']:,} tokens take {human_bytes(model['needed_bytes'])}"
             if model["needed_device_bytes"]:
                 status += f" of memory and {human_bytes(model['needed_device_bytes'])} of the GPU's"
         lines.append(f"model     {model['name']}: {status}")

@@ -33,13 +33,28 @@ def list_(as_json: Json = False) -> None:
 
 @app.command("pull")
 @with_settings("quiet")
-def pull(name: Name, settings: Settings, as_json: Json = False) -> None:
-    """Download a model and verify it."""
+def pull(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a model in 'hga-chat models list', or owner/repo or owner/repo:QUANT of "
+            "the Hugging Face Hub.",
+        ),
+    ],
+    settings: Settings,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before fetching.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download a model and verify it; continues where an earlier attempt ended."""
+    from hga_chat.cli.fetching import asking
     from hga_chat.models import pull_model
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
-    files = pull_model(name, output.note, output.progress)
+    confirm = (lambda _: True) if yes else asking(output)
+    files = pull_model(name, output.note, output.progress, confirm)
+    output.clear_progress()
     if as_json:
         output.json({"name": files.name, "path": str(files.path)})
 

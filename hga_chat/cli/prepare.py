@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_chat import documents, engine_access
 from hga_chat.errors import OverBudgetError, describe
 from hga_chat.output import Output
-from hga_chat.settings import Settings
+from hga_chat.settings import AUTO, Settings
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
@@ -27,6 +28,8 @@ class Prepared:
     """Documents as tokens of a model whose weights are not loaded yet."""
 
     files: "ModelFiles"
+    settings: Settings
+    """The user's settings, with the model's name and context."""
     survey: documents.Survey
     layout: documents.DocumentTokens | None
     """None without documents, and if they exceed the budget."""
@@ -47,17 +50,38 @@ class Prepared:
             raise OverBudgetError(over)
 
 
-def find_or_pull(settings: Settings, output: Output) -> "ModelFiles":
-    """Find the model's files; the embedded model is downloaded if it is missing."""
-    from hga_chat.models import EMBEDDED_MODEL, ModelMissingError, pull_model
+def find_or_pull(settings: Settings, output: Output) -> "tuple[ModelFiles, Settings]":
+    """Find the model's files, and fetch them if the model is a default one or a person agrees.
 
+    Returns:
+        The files, and the settings with the model's name and context filled in.
+
+    Raises:
+        ModelMissingError: it is not on this machine, and is not fetched.
+        FetchError: it cannot be fetched.
+        ModelFileError: it is damaged.
+    """
+    from hga_chat import models
+    from hga_chat.cli.fetching import asking, is_interactive
+
+    name = settings.model
+    if name == AUTO:
+        name = models.default_model()
+    elif models.is_path(name):  # a session must find it from any folder
+        name = str(Path(name).expanduser().absolute())
+    access = engine_access.access
     try:
-        return engine_access.access.find_model(settings.model)
-    except ModelMissingError:
-        if settings.model != EMBEDDED_MODEL:
+        files = access.find_model(name)
+    except models.ModelMissingError:
+        is_default = name in (models.DEFAULT_MODEL, models.SMALL_DEFAULT_MODEL)
+        is_small = is_default or name == models.EMBEDDED_MODEL
+        if not models.is_fetchable(name) or not (is_small or is_interactive(output)):
             raise
-    output.note(f"The model {EMBEDDED_MODEL} is not here yet.")
-    return pull_model(EMBEDDED_MODEL, output.note)
+        output.note(f"The model {name} is not here yet.")
+        files = models.pull_model(name, output.note, output.progress, asking(output))
+    if name == models.EMBEDDED_MODEL:
+        output.note(models.TOY_NOTE)
+    return files, settings.for_model(name, access.native_context(files))
 
 
 def prepare(
@@ -73,7 +97,8 @@ def prepare(
     entries = documents.iter_documents(paths, settings.include, settings.exclude) if paths else ()
     from hga_chat.conversation.prompts import room_for_documents
 
-    files = find_or_pull(settings, output)
+    files, settings = find_or_pull(settings, output)
+    assert settings.context is not None
     tokenizer = engine_access.access.load_tokenizer(files)
     room = room_for_documents(tokenizer, settings.context, settings.max_new_tokens, question)
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)
@@ -84,7 +109,7 @@ def prepare(
         output.note(documents.secrets_note(survey.secrets, redacted=settings.redact))
     is_laid_out = paths and survey.tokens <= budget
     layout = documents.lay_out(survey.loaded, tokenizer) if is_laid_out else None
-    return Prepared(files, survey, layout, budget, settings.fit)
+    return Prepared(files, settings, survey, layout, budget, settings.fit)
 
 
 @dataclass(frozen=True)
@@ -100,7 +125,6 @@ class Start:
 def start_on_documents(
     prepared: Prepared,
     paths: Sequence[str],
-    settings: Settings,
     output: Output,
     *,
     for_one_answer: bool = False,
@@ -110,7 +134,6 @@ def start_on_documents(
     Args:
         prepared: the documents.
         paths: where they come from; empty: there are no documents, and nothing is saved.
-        settings: the user's settings.
         output: receives notes on K/V that cannot be saved or used.
         for_one_answer: ignore the turns of the saved session, and do without its K/V while another
             process has it open; standard input is not saved.
@@ -121,6 +144,7 @@ def start_on_documents(
     from hga_engine.model.weight_cache import read_ahead
 
     read_ahead(prepared.files)
+    settings = prepared.settings
     target = None
     if paths and not settings.no_save and not (for_one_answer and "-" in paths):
         target = _find_target(prepared, paths, settings, output, for_one_answer=for_one_answer)
@@ -186,12 +210,13 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
     saved = store.open(store.find(name))
     saved.is_written = not settings.no_save
     own = settings_of(saved.info, settings)
-    if own != settings:
+    model = own.model if settings.model == AUTO else settings.model
+    if own != replace(settings, model=model, context=settings.context or own.context):
         output.note(
             f"The session keeps its own settings: model {own.model}, context {own.context:,}, "
             f"router {own.router}, budget {own.budget:,} tokens."
         )
-    files = find_or_pull(own, output)
+    files, own = find_or_pull(own, output)
     read_ahead(files)
     # Tokenize in a thread while this one imports torch.
     threads = ThreadPoolExecutor(1)

@@ -37,7 +37,8 @@ class SaveTarget:
 
 
 def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> Origin:
-    """Return the origin of a session about these paths."""
+    """Return the origin of a session about these paths; the settings name model and context."""
+    assert settings.context is not None
     return Origin(
         paths=tuple(p if p == STANDARD_INPUT else str(Path(p).resolve()) for p in paths),
         include=settings.include,

@@ -5,27 +5,64 @@ from pathlib import Path
 
 from hga_chat.models.catalogue import (
     CATALOGUE,
+    DEFAULT_MODEL,
     EMBEDDED_MODEL,
-    GEOMETRIES,
-    CatalogueModel,
+    FACTS,
+    SMALL_DEFAULT_MODEL,
+    TOY_NOTE,
+    Facts,
+    NamedModel,
 )
-from hga_chat.models.files import FetchError, ModelMissingError, Note, Progress, VerifiedFile
+from hga_chat.models.files import (
+    Confirm,
+    Fetch,
+    FetchError,
+    ModelMissingError,
+    Note,
+    Progress,
+    VerifiedFile,
+)
+from hga_chat.models.hub import HubModel
+from hga_chat.models.on_disk import (
+    OLLAMA,
+    FoundModel,
+    find_ollama,
+    find_path,
+    models_on_disk,
+    own_models,
+    split_reference,
+)
 from hga_engine.config import ModelConfig
-from hga_engine.errors import ModelFileError
+from hga_engine.errors import EngineError
 from hga_engine.model.files import ModelFiles
 
 __all__ = [
+    "DEFAULT_MODEL",
     "EMBEDDED_MODEL",
+    "SMALL_DEFAULT_MODEL",
+    "TOY_NOTE",
+    "Facts",
+    "Fetch",
     "FetchError",
+    "FoundModel",
     "ListedModel",
     "ModelMissingError",
     "VerifiedFile",
+    "default_model",
+    "facts_of",
     "find_model",
+    "found_models",
     "geometry_of",
+    "is_fetchable",
+    "is_path",
     "list_models",
     "pull_model",
     "verify_model",
 ]
+
+
+_LEAST_MEMORY = 4 << 30
+"""Free bytes below which the default is the small one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +71,7 @@ class ListedModel:
 
     name: str
     directory: Path | None
-    """None if the model has not been fetched."""
+    """None if the model is not on this machine."""
     size_bytes: int
     needs: str | None = None
     """Special hardware that the model needs, if any."""
@@ -43,81 +80,137 @@ class ListedModel:
 def list_models() -> list[ListedModel]:
     """Return the models of the catalogue."""
     return [
-        ListedModel(
-            model.name,
-            model.directory if model.is_here() else None,
-            model.size_bytes,
-            model.needs,
-        )
+        ListedModel(model.name, model.where, model.size_bytes, model.needs)
         for model in CATALOGUE.values()
     ]
 
 
-def find_model(name_or_directory: str) -> ModelFiles:
-    """Return the files of a model: a name of the catalogue or a Hugging Face model directory.
+def found_models() -> list[FoundModel]:
+    """Return the models on this disk that are not the catalogue's, each file once."""
+    listed = set()
+    for model in CATALOGUE.values():
+        if model.where is not None:
+            try:
+                listed.add(model.find().path.resolve())
+            except EngineError:
+                continue  # listed with its problem
+    found = []
+    for other in (*own_models(), *models_on_disk()):
+        path = other.files.path.resolve()
+        if path not in listed:
+            listed.add(path)
+            found.append(other)
+    return found
+
+
+def find_model(name: str) -> ModelFiles:
+    """Return the files of a model that is on this machine.
+
+    Args:
+        name: A name of the catalogue, a GGUF file, a folder with GGUF files or a Hugging Face
+            model, ``owner/repo`` or ``owner/repo:quant`` of the Hub, or ``ollama:name:tag``.
 
     Raises:
-        ModelMissingError: The model is not on this machine.
+        ModelMissingError: The model is not on this machine, or it is not clear which is meant.
         ModelFileError: Its files are damaged.
     """
-    model = CATALOGUE.get(name_or_directory)
-    return _find_directory(name_or_directory) if model is None else model.find()
+    model = _named(name)
+    if model is not None:
+        return model.find()
+    if name.startswith(OLLAMA):
+        return find_ollama(name)
+    if is_path(name):
+        return find_path(Path(name).expanduser())
+    raise _unknown(name)
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name is a path that exists, rather than a name of the catalogue."""
+    return name not in CATALOGUE and Path(name).expanduser().exists()
+
+
+def is_fetchable(name: str) -> bool:
+    """Whether ``pull_model`` can fetch a model of that name."""
+    return _named(name) is not None
+
+
+def default_model() -> str:
+    """Return the name of the default model: the smallest that serves, by the free memory."""
+    from hga_engine.memory.probes import available_memory_bytes
+
+    short = available_memory_bytes() < _LEAST_MEMORY
+    return SMALL_DEFAULT_MODEL if short else DEFAULT_MODEL
+
+
+def facts_of(name: str) -> Facts | None:
+    """Return what is known of a model of the catalogue before it is fetched."""
+    return FACTS.get(name)
 
 
 def geometry_of(name: str) -> ModelConfig:
-    """Return the geometry of a model, whether or not it has been fetched.
+    """Return the geometry of a model of the catalogue, whether or not it has been fetched.
 
     Raises:
         ModelMissingError: The geometry of that model is not known.
     """
-    if name not in GEOMETRIES:
+    if name not in FACTS:
         raise ModelMissingError(
-            f"The geometry of {name!r} is not known. Known: {', '.join(GEOMETRIES)}."
+            f"The geometry of {name!r} is not known. Known: {', '.join(FACTS)}."
         )
-    return GEOMETRIES[name]
+    return FACTS[name].geometry
 
 
-def pull_model(name: str, note: Note, progress: Progress = lambda _, __: None) -> ModelFiles:
-    """Fetch a model of the catalogue unless it is complete and undamaged.
+def pull_model(
+    name: str,
+    note: Note,
+    progress: Progress = lambda _, __: None,
+    confirm: Confirm = lambda _: True,
+) -> ModelFiles:
+    """Fetch a model unless it is complete and undamaged.
 
     Args:
-        name: The model's name.
+        name: A name of the catalogue, or ``owner/repo[:quant]`` of the Hub.
         note: Called with each message, one line long.
         progress: Called with the current activity and its progress, 0 to 1.
+        confirm: Called before anything is fetched; False stops.
 
     Raises:
-        ModelMissingError: There is no model of that name.
+        ModelMissingError: There is no model of that name, or ``confirm`` said no.
         FetchError: The model could not be fetched.
         ModelFileError: The fetched files are not the model.
     """
-    return _named(name).fetch(note, progress)
+    return _fetchable(name).fetch(note, progress, confirm)
 
 
 def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[VerifiedFile, ...]:
-    """Check every byte of a model of the catalogue.
+    """Check every byte of a model of the catalogue or of the Hub.
 
     Raises:
         ModelMissingError: The model is not on this machine.
         ModelFileError: A file is damaged.
     """
-    return _named(name).verify(progress)
+    return _fetchable(name).verify(progress)
 
 
-def _named(name: str) -> CatalogueModel:
-    if name not in CATALOGUE:
-        raise ModelMissingError(
-            f"There is no model named {name!r}. Known models: {', '.join(CATALOGUE)}."
-        )
-    return CATALOGUE[name]
+def _named(name: str) -> NamedModel | None:
+    """Return a model of the catalogue or of the Hub; None for other names and paths."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    reference = split_reference(name)
+    if reference is None or is_path(name) or name.startswith(OLLAMA):
+        return None
+    return HubModel(name, reference[0], quant=reference[1])
 
 
-def _find_directory(name: str) -> ModelFiles:
-    directory = Path(name).expanduser()
-    if not directory.is_dir():
-        raise ModelMissingError(
-            f"There is no model {name!r}. Name {' or '.join(CATALOGUE)}, or give the path of a "
-            "model directory."
-        )
-    if not (directory / "config.json").is_file():
-        raise ModelFileError(f"{directory}: is not a model directory (no config.json).")
-    return ModelFiles(directory.resolve().name, directory, None)
+def _fetchable(name: str) -> NamedModel:
+    model = _named(name)
+    if model is None:
+        raise _unknown(name)
+    return model
+
+
+def _unknown(name: str) -> ModelMissingError:
+    return ModelMissingError(
+        f"There is no model {name!r}. Models: {', '.join(CATALOGUE)}; or a .gguf file, a folder, "
+        "owner/repo or owner/repo:QUANT of the Hugging Face Hub, or ollama:NAME:TAG."
+    )

@@ -22,6 +22,35 @@ class FetchError(EngineError):
     """A model could not be fetched: no network, no pip, no disk space."""
 
 
+class HubError(FetchError):
+    """The Hugging Face Hub cannot be reached, broke the connection or refused."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        """Describe the failure.
+
+        Args:
+            text: What could not be fetched, why, and what to do.
+            reason: The cause alone, as the start of a sentence.
+        """
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What is about to be fetched."""
+
+    name: str
+    size_bytes: int
+    left_bytes: int
+    """What earlier attempts have not fetched yet."""
+    where: str
+
+
+Confirm = Callable[[Fetch], bool]
+"""Says whether to fetch; called once before anything large moves."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file with its expected size and checksum."""
@@ -72,7 +101,7 @@ def verify(
     """
     for path, file in zip(paths, expected, strict=True):
         check_size(path, file)
-    total = sum(file.size_bytes for file in expected)
+    total = sum(file.size_bytes for file in expected) or 1
     done = 0
     verified = []
     for path, file in zip(paths, expected, strict=True):

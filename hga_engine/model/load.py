@@ -23,6 +23,25 @@ def read_model_config(files: ModelFiles) -> "ModelConfig":
     return _with_overrides(_open(files).config, files)
 
 
+def native_context(files: ModelFiles) -> int | None:
+    """Return the positions that a model was made for; None if its files do not say.
+
+    Raises:
+        ModelFileError: a file is missing or damaged.
+    """
+    from hga_engine.model.config_json import read_json
+    from hga_engine.model.gguf_file import open_gguf
+
+    if files.max_positions is not None:
+        return files.max_positions
+    if files.gguf is not None:
+        file = open_gguf(files.gguf)
+        key = f"{file.value('general.architecture', str)}.context_length"
+        return file.value(key, int) if file.has(key) else None
+    stated = read_json(files.path / "config.json").get("max_position_embeddings")
+    return stated if type(stated) is int else None
+
+
 def weights_dtype() -> "torch.dtype":
     """Return bf16 where the CPU multiplies it in hardware; elsewhere float32 is faster in torch."""
     import torch

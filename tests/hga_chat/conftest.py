@@ -7,8 +7,17 @@ import pytest
 
 from hga_chat import engine_access
 from hga_chat.__main__ import main
+from hga_chat.models import on_disk
 from hga_chat.paths import MODELS_DIR_VARIABLE, kv_dir, models_dir
 from tests.support.scripted import ScriptedAccess, ScriptedEngine
+
+
+@pytest.fixture(autouse=True)
+def no_other_programs(monkeypatch, tmp_path):
+    """Hides the models that other programs keep on this machine."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+    monkeypatch.setattr(on_disk, "_lm_studio_folders", lambda: [tmp_path / "lm-studio"])
 
 
 @dataclass(frozen=True)

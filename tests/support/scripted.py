@@ -320,6 +320,9 @@ class ScriptedAccess(EngineAccess):
     def find_model(self, name):
         return self.files
 
+    def native_context(self, files):
+        return None
+
     def load_tokenizer(self, files):
         return self.engine.tokenizer
 

@@ -60,7 +60,7 @@ async def session(folder: Path) -> None:
     """Take the screenshots of one session: during prefill, after answers, and its other views."""
     settings, output = load_settings({"no_save": True}), Output(quiet=True)
     prepared = prepare([HANDBOOK], settings, output)
-    start = start_on_documents(prepared, [HANDBOOK], settings, output)
+    start = start_on_documents(prepared, [HANDBOOK], output)
     app = ChatApp(start.open, settings.sampling(), "night", plain=False)
     async with app.run_test(size=WIDE) as pilot:
         await until(app, "reading", lambda: app.flow.state.startswith("reading"), LOAD_S)

@@ -53,7 +53,7 @@ async def measure(pairs: int) -> None:
     """Measure pairs of answers in one session."""
     settings, output = load_settings({"no_save": True}), Output(quiet=True)
     prepared = prepare([HANDBOOK], settings, output)
-    start = start_on_documents(prepared, [HANDBOOK], settings, output)
+    start = start_on_documents(prepared, [HANDBOOK], output)
     app = ChatApp(start.open, SamplingParams(max_new_tokens=TOKENS, ignore_end=True), "night")
     async with app.run_test(size=(120, 40)):
         await until_free(app)

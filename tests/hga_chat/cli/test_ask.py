@@ -220,28 +220,55 @@ def test_what_does_not_fit_in_memory_is_exit_code_5(cli, use_engine, notes, monk
     )
 
 
-def test_the_embedded_model_is_downloaded_on_the_first_ask(cli, use_engine, notes, monkeypatch):
+def test_the_default_model_is_downloaded_on_the_first_ask(cli, use_engine, notes, monkeypatch):
     import hga_chat.models
 
-    use_engine("Yes.")
+    use_engine("Yes.", "Yes.")
     fetched = []
 
     def missing(name):
         raise hga_chat.models.ModelMissingError(f"{name} is not here")
 
+    def pull(name, note, progress, confirm):
+        fetched.append(name)
+        return files
+
     access = engine_access.access
     files = access.find_model("smollm2-64k")
     monkeypatch.setattr(access, "find_model", missing)
-    monkeypatch.setattr(
-        hga_chat.models, "pull_model", lambda name, note: fetched.append(name) or files
-    )
-    ran = cli("ask", notes, "q")
-    assert (ran.code, ran.out) == (0, "Yes.\n")
-    assert fetched == ["smollm2-64k"]
-    assert "smollm2-64k is not here yet" in ran.err
+    monkeypatch.setattr(hga_chat.models, "pull_model", pull)
+    for free, name in ((5, "qwen2.5-coder-1.5b"), (3, "qwen2.5-coder-0.5b")):
+        monkeypatch.setattr(
+            "hga_engine.memory.probes.available_memory_bytes", lambda free=free: free << 30
+        )
+        ran = cli("ask", notes, "q")
+        assert (ran.code, ran.out) == (0, "Yes.\n")
+        assert fetched.pop() == name
+        assert f"{name} is not here yet" in ran.err
     other = cli("ask", notes, "q", "--model", "qwen3-30b-a3b")
     assert other.code == 1
     assert "qwen3-30b-a3b is not here" in other.err
+    assert not fetched
+
+
+def test_the_toy_is_called_a_toy(cli, use_engine, notes):
+    use_engine("Yes.", "Yes.")
+    assert "a toy for tests" in cli("ask", notes, "q", "--model", "smollm2-64k").err
+    assert "a toy" not in cli("ask", notes, "q").err
+
+
+def test_the_context_is_that_of_the_model_unless_more_is_asked_for(
+    cli, use_engine, notes, monkeypatch
+):
+    engine = use_engine("Yes.", "Yes.", "Yes.")
+    for native, flags, expected in (
+        (32_768, [], 32_768),
+        (262_144, [], 65_536),
+        (32_768, ["--context", "65536"], 65_536),
+    ):
+        monkeypatch.setattr(engine_access.access, "native_context", lambda files, n=native: n)
+        assert cli("ask", notes, "q", *flags).code == 0
+        assert engine.config.cache.context == expected
 
 
 def test_verification_is_printed_with_the_answer(cli, use_engine, notes, monkeypatch):

@@ -146,10 +146,11 @@ def test_no_network_is_exit_code_1_and_says_what_to_do(cli, tmp_path, monkeypatc
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", closed_port_url())
+    monkeypatch.setenv("HF_ENDPOINT", closed_port_url())
     notes = write(tmp_path / "notes.txt", b"Some text.\n")
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (1, "")
-    assert "smollm2-64k" in ran.err
+    assert "qwen2.5-coder" in ran.err
     assert "network" in ran.err
     assert "Traceback" not in ran.err
 

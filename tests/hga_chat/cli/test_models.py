@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import hga_chat.models
+from hga_chat.models.catalogue import CATALOGUE
 
 
 @pytest.fixture
@@ -16,7 +17,8 @@ def no_models(monkeypatch, tmp_path):
 def test_list_names_models_that_are_missing(cli, no_models, monkeypatch, tmp_path):
     ran = cli("models", "list")
     assert ran.code == 0
-    embedded, large = (line.split("  ") for line in ran.out.splitlines()[1:])
+    lines = [line.split("  ") for line in ran.out.splitlines()[1:]]
+    embedded, large = lines[0], lines[-1]
     assert (embedded[0], embedded[-1].strip()) == ("smollm2-64k", "not here")
     assert large[0] == "qwen3-30b-a3b"
     assert "29.0 GiB" in large[-2]
@@ -69,7 +71,7 @@ def test_doctor_as_json(cli, no_models):
     report = json.loads(cli("doctor", "--json").out)
     assert 0 < report["memory_available_bytes"] <= report["memory_bytes"]
     assert report["cores"] >= 1
-    assert [model["name"] for model in report["models"]] == ["smollm2-64k", "qwen3-30b-a3b"]
+    assert [model["name"] for model in report["models"]] == list(CATALOGUE)
     for model in report["models"]:
         assert model["needed_bytes"] is None
         assert "models pull" in model["problem"]

@@ -53,7 +53,7 @@ def tiny(tmp_path, monkeypatch):
     """A small model in the catalogue."""
     for name in list(CATALOGUE):
         monkeypatch.delitem(CATALOGUE, name)
-    model = HubModel("tiny", "someone/tiny", "main", 50_000, "a lot")
+    model = HubModel("tiny", "someone/tiny", about_bytes=50_000, needs="a lot")
     monkeypatch.setitem(CATALOGUE, "tiny", model)
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
     return model
@@ -326,7 +326,7 @@ def test_a_file_that_is_listed_but_missing(tiny, server, monkeypatch):
 def test_a_repository_without_a_model(tiny, server, missing):
     for name in missing:
         del server.files[name]
-    words = r"\*\.safetensors" if len(missing) == 2 else missing[0]
+    words = "model: neither GGUF files nor safet" if len(missing) == 2 else missing[0]
     with pytest.raises(ModelFileError, match=f"someone/tiny at .* has no {words}"):
         pull()
 

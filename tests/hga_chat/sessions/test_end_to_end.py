@@ -10,6 +10,7 @@ import pytest
 from hga_chat.conversation.answer import Answer
 from hga_chat.conversation.conversation import Conversation
 from hga_chat.documents import lay_out, load_documents
+from hga_chat.models import EMBEDDED_MODEL
 from hga_engine.config import EngineConfig, SamplingParams
 
 ROOT = Path(__file__).parents[3]
@@ -33,6 +34,7 @@ def test_a_session_answers_as_if_it_had_never_been_closed(
 
     model = prepare_model(embedded_model)
     monkeypatch.setattr("hga_engine.opening.prepare_model", lambda *_: model)  # loaded once
+    monkeypatch.setenv("HGA_CHAT_MODEL", EMBEDDED_MODEL)
     layout = lay_out(load_documents([str(HANDBOOK)]), model.tokenizer)
     uninterrupted = Conversation(open_engine(model, EngineConfig()), layout)
     greedy = SamplingParams(max_new_tokens=24)
