@@ -12,6 +12,8 @@ _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
 
 _SIGNATURES = {
     "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
+    "hga_quantize_rows": (*5 * [_POINTER], *4 * [_INT], _FLOAT),
+    "hga_packed_many": (*5 * [_POINTER], *5 * [_INT]),
     "hga_packed_rows": (*5 * [_POINTER], *7 * [_INT], _FLOAT),
     "hga_rms_norm": (*3 * [_POINTER], *2 * [_INT], _FLOAT),
     "hga_rotate": (*4 * [_POINTER], *4 * [_INT]),

@@ -4,6 +4,7 @@ import ctypes
 
 import torch
 
+from hga_kernels.cpu import packed_many
 from hga_kernels.cpu.library import call, takes
 from hga_kernels.weights import Packed, RowParts, Weight
 
@@ -45,7 +46,7 @@ def linear(
 ) -> torch.Tensor | None:
     """Do as ``reference.linear`` for a packed weight; ``rms_norm`` or ``gated_silu`` may go first.
 
-    Inputs are quantised to 16 bits per 32 values.
+    Inputs are quantised to 16 bits: per 32 values if rows are few, else per 256.
 
     Args:
         inputs: [rows, in], or [rows, 2 * in] if they are gated; float32 or bfloat16.
@@ -62,7 +63,7 @@ def linear(
     parts, rows = _parts_of(weight), inputs.shape[0]
     out_dtype = out_dtype or inputs.dtype
     size_out, size_in = weight.shape
-    if parts is None or size_in % _SUB_BLOCK or not 0 < rows <= _MAX_ROWS:
+    if parts is None or size_in % _SUB_BLOCK or rows == 0:
         return None
     if {inputs.dtype, out_dtype} - {torch.float32, torch.bfloat16}:
         return None
@@ -70,6 +71,11 @@ def linear(
         return None
     if residual is not None and not takes(out_dtype, residual):
         return None
+    if rows > _MAX_ROWS:
+        quantised = packed_many.quantize(inputs.float(), norm, eps, is_gated)
+        added = None if residual is None else residual.float()
+        described = [(part.data, part.type, part.rows) for part in parts]
+        return packed_many.multiply(quantised, described, added).to(out_dtype)
     out = torch.empty(rows, size_out, dtype=out_dtype)
     call(
         "hga_packed_rows",
