@@ -78,6 +78,9 @@ INLINE Bytes nibbles(const uint8_t *from) {
 
 // 16 where the bit of a weight is set.
 INLINE Bytes fifth_bits(const uint8_t *from) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    return (Bytes)_mm256_maskz_set1_epi8(load_word(from), 16);
+#else
     EightBytes raw = {from[0], from[1], from[2], from[3]};
     Bytes spread =
         __builtin_shufflevector(raw, raw, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
@@ -85,6 +88,7 @@ INLINE Bytes fifth_bits(const uint8_t *from) {
     Bytes masks = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
                    1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     return (Bytes)((spread & masks) == masks) & 16;
+#endif
 }
 
 // What the 4-bit numbers of the IQ4 formats stand for, plus 128.

@@ -16,8 +16,11 @@
 #define DOT_BYTES _mm256_dpbusd_avx_epi32
 #endif
 
-enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15 };
+enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15, SPAN = 8 };
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };
+
+typedef double Doubles __attribute__((vector_size(32)));
+typedef int16_t EightShorts __attribute__((vector_size(16)));
 
 // Quantised rows. A value is the scale of its 32 values times an integer. Their 16-bit integers lie
 // as the product takes them: with DOT_BYTES the 32 high bytes, then the low ones, both signed;
@@ -50,13 +53,12 @@ INLINE float read_value(const Source *source, size_t index, int is_bf16) {
 }
 
 // The factor that RMS norm gives a row.
-static float norm_factor(const Source *source, int row, int size) {
+INLINE float norm_factor(const Source *source, int row, int size, int is_bf16) {
+    size_t first = (size_t)row * size;
     float lanes[LANES] = {0}, sum = 0;
-    int i = 0;
-    for (; i + LANES <= size; i += LANES)
+    for (int i = 0; i < size; i += LANES)
         for (int j = 0; j < LANES; j++) {
-            float value = source->is_bf16 ? read_value(source, (size_t)row * size + i + j, 1)
-                                          : read_value(source, (size_t)row * size + i + j, 0);
+            float value = read_value(source, first + i + j, is_bf16);
             lanes[j] += value * value;
         }
     for (int j = 0; j < LANES; j++) sum += lanes[j];
@@ -80,64 +82,72 @@ INLINE void read_sub(const Source *source, int row, int size, int first, float f
         for (int i = 0; i < SUB; i++) out[i] = out[i] * factor * source->norm[first + i];
 }
 
-static void quantise_sub(const float *in, int8_t *values, float *scale, float *sum,
+INLINE void quantise_sub(const float *in, int8_t *values, float *scale, float *sum,
                          float *half_sums) {
-    float sizes[8] = {0}, zeros[8] = {0};  // not zero if a value is not finite
-    for (int i = 0; i < SUB; i += 8)
-        for (int j = 0; j < 8; j++) {
-            float size = fabsf(in[i + j]);
-            sizes[j] = size > sizes[j] ? size : sizes[j];
-            zeros[j] += in[i + j] * 0.0f;
-        }
-    for (int half = 4; half; half /= 2)
-        for (int j = 0; j < half; j++) {
-            sizes[j] = sizes[j + half] > sizes[j] ? sizes[j + half] : sizes[j];
-            zeros[j] += zeros[j + half];
-        }
+    enum { VECTORS = SUB / 8 };
+    Floats vectors[VECTORS];
+    Ints whole[VECTORS], sizes = {0};
+    for (int i = 0; i < VECTORS; i++) {
+        vectors[i] = load_floats(in + 8 * i);
+        // Without their signs, floats are ordered as integers are. The largest is what is not finite.
+        sizes = __builtin_elementwise_max(sizes, (Ints)vectors[i] & INT32_MAX);
+    }
+    int32_t bits = __builtin_reduce_max(sizes);
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
     // Numbers whose inverse is infinite become 0.
-    float largest = sizes[0], inverse = largest > 1e-34f ? (float)LARGEST / largest : 0.0f;
-    int32_t whole[SUB], halves[2] = {0};
-    for (int i = 0; i < SUB; i++) whole[i] = (int32_t)__builtin_rintf(in[i] * inverse);
-    for (int i = 0; i < SUB / 2; i++) halves[0] += whole[i];
-    for (int i = SUB / 2; i < SUB; i++) halves[1] += whole[i];
+    float inverse = largest > 1e-34f ? (float)LARGEST / largest : 0.0f;
+    for (int i = 0; i < VECTORS; i++)
+        whole[i] = __builtin_convertvector(__builtin_elementwise_rint(vectors[i] * inverse), Ints);
 #ifdef DOT_BYTES
-    for (int i = 0; i < SUB; i++) {
-        int high = (whole[i] + 128) >> 8;
-        values[i] = (int8_t)high;
-        values[SUB + i] = (int8_t)(whole[i] - 256 * high);
+    for (int i = 0; i < VECTORS; i++) {
+        Ints high = (whole[i] + 128) >> 8;
+        EightSigned bytes = __builtin_convertvector(high, EightSigned);
+        memcpy(values + 8 * i, &bytes, sizeof bytes);
+        bytes = __builtin_convertvector(whole[i] - 256 * high, EightSigned);
+        memcpy(values + SUB + 8 * i, &bytes, sizeof bytes);
     }
 #else
-    int16_t ordered[SUB];
-    for (int i = 0; i < SUB / 2; i++) {
-        ordered[i] = (int16_t)whole[2 * i];
-        ordered[SUB / 2 + i] = (int16_t)whole[2 * i + 1];
+    for (int i = 0; i < VECTORS; i += 2) {
+        Ints even = __builtin_shufflevector(whole[i], whole[i + 1], 0, 2, 4, 6, 8, 10, 12, 14);
+        Ints odd = __builtin_shufflevector(whole[i], whole[i + 1], 1, 3, 5, 7, 9, 11, 13, 15);
+        EightShorts shorts = __builtin_convertvector(even, EightShorts);
+        memcpy(values + 8 * i, &shorts, sizeof shorts);
+        shorts = __builtin_convertvector(odd, EightShorts);
+        memcpy(values + SUB + 8 * i, &shorts, sizeof shorts);
     }
-    memcpy(values, ordered, sizeof ordered);
 #endif
-    *scale = largest / (float)LARGEST + zeros[0];
-    half_sums[0] = (float)halves[0] * *scale;
-    half_sums[1] = (float)halves[1] * *scale;
-    *sum = (float)(halves[0] + halves[1]) * *scale;
+    float first = (float)__builtin_reduce_add(whole[0] + whole[1]);
+    float second = (float)__builtin_reduce_add(whole[2] + whole[3]);
+    *scale = largest / (float)LARGEST;
+    half_sums[0] = first * *scale;
+    half_sums[1] = second * *scale;
+    *sum = (first + second) * *scale;
 }
 
-static void quantise_item(void *context, int item) {
-    const QuantiseJob *job = context;
+INLINE void quantise_part(const QuantiseJob *job, int row, int first, int last, int is_bf16) {
     const Quantised *out = &job->out;
-    int row = item / job->parts, first = item % job->parts * SUBS_PER_ITEM;
-    int subs = out->size / SUB, padded = out->tiles * SUBS, last = first + SUBS_PER_ITEM;
-    float factor = job->source.norm ? norm_factor(&job->source, row, out->size) : 1.0f;
-    for (int sub = first; sub < last && sub < padded; sub++) {
+    int padded = out->tiles * SUBS;
+    float factor = job->source.norm ? norm_factor(&job->source, row, out->size, is_bf16) : 1.0f;
+    for (int sub = first; sub < last; sub++) {
         float in[SUB] = {0};
-        if (sub < subs) {
-            if (job->source.is_bf16)
-                read_sub(&job->source, row, out->size, sub * SUB, factor, 1, in);
-            else
-                read_sub(&job->source, row, out->size, sub * SUB, factor, 0, in);
-        }
+        if (sub < out->size / SUB)
+            read_sub(&job->source, row, out->size, sub * SUB, factor, is_bf16, in);
         size_t index = (size_t)row * padded + sub;
         quantise_sub(in, out->values + index * 2 * SUB, out->scales + index, out->sums + index,
                      out->half_sums + 2 * index);
     }
+}
+
+static void quantise_item(void *context, int item) {
+    const QuantiseJob *job = context;
+    int row = item / job->parts, first = item % job->parts * SUBS_PER_ITEM;
+    int last = first + SUBS_PER_ITEM, padded = job->out.tiles * SUBS;
+    if (last > padded) last = padded;
+    if (job->source.is_bf16)
+        quantise_part(job, row, first, last, 1);
+    else
+        quantise_part(job, row, first, last, 0);
 }
 
 // Quantises rows into memory that release_rows frees. Returns whether there was memory.
@@ -186,42 +196,69 @@ INLINE float sum_lanes(Floats lanes) {
     return sum;
 }
 
-// Adds the products of a tile and of the same tile of a row, `subs` times 32 values.
+// Adds the products of a tile's bytes and the values of a row, `subs` times 32. `factors` are the
+// scales of the weights times those of the values, one or two for 32 values.
 INLINE Floats add_tile(Floats sums, const Tile *tile, int subs, int per_scale,
-                       const Quantised *rows, size_t index) {
-    const int8_t *values = rows->values + index * SUBS * 2 * SUB;
-    const float *scales = rows->scales + index * SUBS;
+                       const float *factors, const int8_t *values) {
     Floats even = {0}, odd = {0};
-    if (per_scale == SUB) {
-        Floats factors = tile->scales[0] * load_floats(scales);
-        for (int sub = 0; sub < subs; sub++) {
-            Ints products = dot_sub(tile->values[sub], values + sub * 2 * SUB);
-            if (sub % 2)
-                odd += __builtin_convertvector(products, Floats) * factors[sub];
-            else
-                even += __builtin_convertvector(products, Floats) * factors[sub];
+    for (int sub = 0; sub < subs; sub++) {
+        Ints whole = dot_sub(tile->values[sub], values + sub * 2 * SUB);
+        Floats products = __builtin_convertvector(whole, Floats), scales;
+        if (per_scale == SUB) {
+            float one = factors[sub];
+            scales = (Floats){one, one, one, one, one, one, one, one};
+        } else {
+            double two;
+            memcpy(&two, factors + 2 * sub, sizeof two);
+            Floats pairs = (Floats)(Doubles){two, two, two, two};
+            scales = __builtin_shufflevector(pairs, pairs, 0, 0, 0, 0, 5, 5, 5, 5);
         }
-        even -= tile->minima[0] * load_floats(rows->sums + index * SUBS);
-    } else {
-        const float *half_sums = rows->half_sums + index * 2 * SUBS;
-        for (int sub = 0; sub < subs; sub++) {
-            Ints products = dot_sub(tile->values[sub], values + sub * 2 * SUB);
-            float first = tile->scales[sub / 4][sub % 4 * 2];
-            float second = tile->scales[sub / 4][sub % 4 * 2 + 1];
-            Floats factors = {first, first, first, first, second, second, second, second};
-            factors *= scales[sub];
-            if (sub % 2)
-                odd += __builtin_convertvector(products, Floats) * factors;
-            else
-                even += __builtin_convertvector(products, Floats) * factors;
-        }
-        even -= tile->minima[0] * load_floats(half_sums);
-        odd -= tile->minima[1] * load_floats(half_sums + SUBS);
+        if (sub % 2)
+            odd += products * scales;
+        else
+            even += products * scales;
     }
     return sums + (even + odd);
 }
 
 typedef void Unpack(const uint8_t *block, int subs, Tile *tile);
+
+// Multiplies at most SPAN tiles of a row of weights, from `tile` on, with quantised rows. Scales are
+// unpacked first, for all tiles, so that no product waits for them.
+INLINE void multiply_span(Unpack *unpack, size_t tile_bytes, int per_scale, const uint8_t *weights,
+                          int first, int tiles, int subs, const Quantised *rows,
+                          const int *chosen, int count, Floats *sums) {
+    Floats factors[SPAN * MAX_ROWS][2];
+    for (int t = 0; t < tiles; t++) {
+        Tile tile;
+        unpack(weights + t * tile_bytes, subs, &tile);
+        for (int i = 0; i < count; i++) {
+            size_t at = ((size_t)chosen[i] * rows->tiles + first + t) * SUBS;
+            Floats scales = load_floats(rows->scales + at), *out = factors[t * count + i];
+            if (per_scale == SUB) {
+                out[0] = tile.scales[0] * scales;
+                sums[i] -= tile.minima[0] * load_floats(rows->sums + at);
+            } else {
+                const float *half_sums = rows->half_sums + 2 * at;
+                out[0] = tile.scales[0] *
+                         __builtin_shufflevector(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
+                out[1] = tile.scales[1] *
+                         __builtin_shufflevector(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7);
+                sums[i] -= tile.minima[0] * load_floats(half_sums);
+                sums[i] -= tile.minima[1] * load_floats(half_sums + SUBS);
+            }
+        }
+    }
+    for (int t = 0; t < tiles; t++) {
+        Tile tile;
+        unpack(weights + t * tile_bytes, subs, &tile);
+        for (int i = 0; i < count; i++) {
+            size_t at = ((size_t)chosen[i] * rows->tiles + first + t) * SUBS * 2 * SUB;
+            sums[i] = add_tile(sums[i], &tile, subs, per_scale,
+                               (const float *)factors[t * count + i], rows->values + at);
+        }
+    }
+}
 
 // Multiplies one row of weights with quantised rows, `count` of them, `chosen` by number.
 INLINE void multiply(Unpack *unpack, int block, int bytes, int per_scale, const uint8_t *weights,
@@ -230,20 +267,12 @@ INLINE void multiply(Unpack *unpack, int block, int bytes, int per_scale, const 
     int whole = rows->size / TILE, rest = rows->size % TILE / SUB;
     Floats sums[MAX_ROWS];
     for (int i = 0; i < count; i++) sums[i] = (Floats){0};
-    for (int t = 0; t < whole; t++) {
-        Tile tile;
-        unpack(weights + t * tile_bytes, SUBS, &tile);
-        for (int i = 0; i < count; i++)
-            sums[i] = add_tile(sums[i], &tile, SUBS, per_scale, rows,
-                               (size_t)chosen[i] * rows->tiles + t);
-    }
-    if (rest) {
-        Tile tile;
-        unpack(weights + whole * tile_bytes, rest, &tile);
-        for (int i = 0; i < count; i++)
-            sums[i] = add_tile(sums[i], &tile, rest, per_scale, rows,
-                               (size_t)chosen[i] * rows->tiles + whole);
-    }
+    for (int t = 0; t < whole; t += SPAN)
+        multiply_span(unpack, tile_bytes, per_scale, weights + t * tile_bytes, t,
+                      whole - t < SPAN ? whole - t : SPAN, SUBS, rows, chosen, count, sums);
+    if (rest)
+        multiply_span(unpack, tile_bytes, per_scale, weights + whole * tile_bytes, whole, 1, rest,
+                      rows, chosen, count, sums);
     for (int i = 0; i < count; i++) out[i] = sum_lanes(sums[i]);
 }
 
