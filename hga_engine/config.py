@@ -4,6 +4,7 @@
 where a session is opened; everything below takes that alone.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,40 @@ LEAST_BUDGET = 64
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How RoPE's frequencies are lowered for more positions than those of the first training."""
+
+    kind: Literal["linear", "yarn", "llama3"]
+    factor: float
+    """What the lowest frequencies are divided by."""
+    original_positions: int
+    """Positions of the first training; 0 where a file lists ``divisors`` instead."""
+    attention_factor: float = 1.0
+    """What cosines and sines are multiplied by."""
+    beta_fast: float = 32.0
+    """YaRN: frequencies with more turns over the original positions stay."""
+    beta_slow: float = 1.0
+    """YaRN: frequencies with fewer turns are divided by the factor."""
+    low_frequency_factor: float = 1.0
+    """Llama 3: frequencies with fewer turns are divided by the factor."""
+    high_frequency_factor: float = 4.0
+    """Llama 3: frequencies with more turns stay."""
+    divisors: tuple[float, ...] = ()
+    """What each frequency is divided by, in place of all of the above."""
+
+    def __str__(self) -> str:
+        return f"{_KINDS[self.kind]} x{self.factor:.4g}"
+
+
+_KINDS = {"linear": "linear", "yarn": "YaRN", "llama3": "Llama 3's"}
+
+
+def yarn_attention_factor(factor: float) -> float:
+    """Return YaRN's factor of cosines and sines (arXiv 2309.00071, section 3.4)."""
+    return 0.1 * math.log(max(factor, 1.0)) + 1
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Geometry of a decoder, in the terms of Hugging Face's ``config.json``."""
 
@@ -34,6 +69,7 @@ class ModelConfig:
     intermediate_size: int
     vocab_size: int
     max_positions: int
+    """The native context: tokens of a session for which RoPE is as the model's files say."""
     rope_base: float
     rms_norm_eps: float
     tie_embeddings: bool
@@ -43,6 +79,9 @@ class ModelConfig:
     normalize_expert_weights: bool = True
     dense_layers: frozenset[int] = frozenset()
     """Layers of a mixture-of-experts model that hold a plain MLP instead of experts."""
+    rope_scaling: RopeScaling | None = None
+    sliding_window: int | None = None
+    """Tokens that attention reaches back, if not all. No session is longer."""
 
     @property
     def traits(self) -> Architecture:

@@ -22,6 +22,7 @@ from hga_engine.forward import ForwardPass
 from hga_engine.memory.figures import MemoryFigures, memory_figures
 from hga_engine.memory.probes import device_memory
 from hga_engine.model.decoder import Decoder
+from hga_engine.model.rope import for_context
 from hga_engine.model.types import ModelWeights
 from hga_engine.sampler import Sampler
 from hga_engine.saved_state.state import SavedState, geometry
@@ -56,20 +57,21 @@ class Engine:
             kv_dtype: of stored K/V; None: that of the weights.
 
         Raises:
+            LongContextError: the model cannot be used for such a context.
             KVStoreError: the disk tier cannot be set up.
             SavedStateError: the saved state is damaged, or of another model, geometry or format.
         """
         self.tokenizer = tokenizer
         self.config = config
-        self.model_config: ModelConfig = weights.config
+        self.model_config: ModelConfig = for_context(weights.config, config.cache.context)
         self.model_name = model_name
         self.fingerprint = model_fingerprint
         self._weights_bytes = weights.bytes()
-        self._decoder = Decoder(weights)
-        model, routing = weights.config, config.routing
+        model, routing = self.model_config, config.routing
+        self._decoder = Decoder(weights, model)
         self._device = device = weights.final_norm.device
         dtype = kv_dtype or weights.dtype
-        tiers = self._tiers = make_tiers(weights, config, dtype)
+        tiers = self._tiers = make_tiers(weights, model, config, dtype)
         self._store, self._index = tiers.store, tiers.index
         self._attention = RoutedAttention(model, routing, self._store, self._index, device)
         self._tracer = self._attention.tracer

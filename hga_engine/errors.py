@@ -42,6 +42,25 @@ class ContextFullError(EngineError):
         self.context = context
 
 
+class LongContextError(EngineError):
+    """A session is to be longer than a model can be used for."""
+
+    def __init__(self, context: int, native: int, reason: str) -> None:
+        """Describe the limit.
+
+        Args:
+            context: tokens that the session is to hold.
+            native: tokens that it can hold at most.
+            reason: why it cannot hold more.
+        """
+        super().__init__(
+            f"A context of {context:,} tokens is beyond the {native:,} that this model can hold: "
+            f"{reason}."
+        )
+        self.context = context
+        self.native = native
+
+
 class NotANumberError(EngineError):
     """The model's logits are NaN, or none of them is finite."""
 

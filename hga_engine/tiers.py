@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import SessionConfig
+from hga_engine.config import ModelConfig, SessionConfig
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_engine.memory.device_plan import DevicePlan, DeviceUse, plan_device
@@ -43,11 +43,14 @@ class Tiers:
             torch.cuda.empty_cache()
 
 
-def make_tiers(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype) -> Tiers:
+def make_tiers(
+    weights: ModelWeights, model: ModelConfig, config: SessionConfig, dtype: torch.dtype
+) -> Tiers:
     """Return empty tiers on the device of the weights.
 
     Args:
         weights: of the model.
+        model: geometry with the RoPE scaling of the session.
         config: routing, context and budgets.
         dtype: of K/V.
 
@@ -56,7 +59,7 @@ def make_tiers(weights: ModelWeights, config: SessionConfig, dtype: torch.dtype)
         KVStoreError: the disk tier cannot be set up.
         MemoryError: host memory cannot be pinned.
     """
-    model, routing, device = weights.config, config.routing, weights.final_norm.device
+    routing, device = config.routing, weights.final_norm.device
     plan = plan_session(weights, config, dtype) if is_gpu(device) else None
     host = TieredKVStore(model, routing, config.cache, dtype, is_pinned=plan is not None)
     index = RoutingIndex(model, routing, config.cache.context, dtype, device)

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from hga_engine.config import ModelConfig, Routing
 from hga_engine.kv_store.store import KVStore
 from hga_engine.memory.probes import is_gpu
+from hga_engine.model.rope import frequencies
 from hga_kernels import (
     ChunkIndex,
     Packing,
@@ -22,7 +23,7 @@ SLOW_ROTATION_RADIANS = 0.5
 
 
 def middle_rotations(
-    size: int, head_dim: int, rope_base: float, dtype: torch.dtype
+    size: int, frequencies: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotations that bring each key of a run to the run's middle position, for slow pairs only.
 
@@ -31,14 +32,12 @@ def middle_rotations(
 
     Args:
         size: tokens of a run.
-        head_dim: of the keys.
-        rope_base: of the model.
+        frequencies: [head_dim / 2] float64, of RoPE.
         dtype: of the result.
 
     Returns:
         cos, sin: [size, head_dim / 2]; angle zero where (size - 1) * frequency > 0.5 rad.
     """
-    frequencies = rope_base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     offsets = (size - 1) / 2 - torch.arange(size, dtype=torch.float64)
     slow = (size - 1) * frequencies <= SLOW_ROTATION_RADIANS
     angles = offsets[:, None] * torch.where(slow, frequencies, 0.0)
@@ -188,7 +187,7 @@ class RoutingIndex:
                     array[:, :chunks] = file.get_slice(f"{layer}.{name}")[:, :chunks]
 
     def _rotations(self, size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = middle_rotations(size, self._model.head_dim, self._model.rope_base, dtype)
+        cos, sin = middle_rotations(size, frequencies(self._model), dtype)
         return cos.to(self._device), sin.to(self._device)
 
     def _arrays(self) -> dict[str, list[torch.Tensor]]:

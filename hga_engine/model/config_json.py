@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hga_engine.architectures import ARCHITECTURES
-from hga_engine.config import ModelConfig
+from hga_engine.config import ModelConfig, RopeScaling, yarn_attention_factor
 from hga_engine.errors import ModelFileError
 
 
@@ -36,6 +36,8 @@ def read_config(directory: Path) -> CheckpointConfig:
             f"{', '.join(ARCHITECTURES)}."
         )
     entries.refuse_unsupported()
+    positions, scaling = entries.positions()
+    sliding_window = entries.sliding_window(architecture.sliding_window)
     heads = entries.whole("num_attention_heads")
     kv_heads = entries.whole("num_key_value_heads", heads)
     hidden = entries.whole("hidden_size")
@@ -56,7 +58,7 @@ def read_config(directory: Path) -> CheckpointConfig:
         head_dim=head_dim,
         intermediate_size=entries.whole("intermediate_size"),
         vocab_size=entries.whole("vocab_size"),
-        max_positions=entries.whole("max_position_embeddings"),
+        max_positions=min(positions, sliding_window or positions),
         rope_base=entries.rope_base(),
         rms_norm_eps=entries.number("rms_norm_eps", 1e-6),
         tie_embeddings=entries.flag("tie_word_embeddings", False),
@@ -65,6 +67,8 @@ def read_config(directory: Path) -> CheckpointConfig:
         expert_intermediate_size=entries.whole("moe_intermediate_size") if experts else 0,
         normalize_expert_weights=entries.flag("norm_topk_prob", False),
         dense_layers=entries.dense_layers(layers) if experts else frozenset(),
+        rope_scaling=scaling,
+        sliding_window=sliding_window,
     )
     if model.experts_per_token > model.num_experts:
         raise ModelFileError(f"{path}: num_experts_per_tok is above num_experts.")
@@ -137,20 +141,78 @@ class _Entries:
                 f"{self._path}: layers of type {sorted(kinds)[0]} are not supported."
             )
 
+    def sliding_window(self, default: int | None) -> int | None:
+        """Return the size of the sliding window; None: attention reaches back over all tokens."""
+        if "sliding_window" in self._values and self._values["sliding_window"] is None:
+            return None
+        # Qwen's files state a window that use_sliding_window switches off.
+        if default is None:
+            return None
+        return self.whole("sliding_window", default)
+
     def rope_base(self) -> float:
         """Return ``rope_theta``, which newer files have inside ``rope_parameters``."""
-        base = 10_000.0
-        for key in ("rope_scaling", "rope_parameters"):
-            values = self._checked(key, {}, lambda value: isinstance(value, dict))
-            kind = values.get("rope_type", values.get("type", "default"))
-            if kind != "default":
-                raise ModelFileError(f"{self._path}: RoPE scaling {kind!r} is not supported.")
-            base = _Entries(self._path, values).number("rope_theta", base)
-            if values.get("partial_rotary_factor", 1) != 1:
-                raise ModelFileError(f"{self._path}: RoPE over part of a head is not supported.")
-        if self.number("partial_rotary_factor", 1.0) != 1:
+        rope = self._rope()
+        if any(entries.number("partial_rotary_factor", 1.0) != 1 for entries in (self, rope)):
             raise ModelFileError(f"{self._path}: RoPE over part of a head is not supported.")
-        return self.number("rope_theta", base)
+        return self.number("rope_theta", rope.number("rope_theta", 10_000.0))
+
+    def positions(self) -> tuple[int, RopeScaling | None]:
+        """Return the native context, and the RoPE scaling that belongs to it.
+
+        ``max_position_embeddings`` may state the context before or after linear scaling or YaRN;
+        with Llama 3's it is that after.
+        """
+        stated, rope = self.whole("max_position_embeddings"), self._rope()
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        if kind == "default":
+            return stated, None
+        if kind not in ("linear", "yarn", "llama3"):
+            raise ModelFileError(
+                f"{self._path}: RoPE scaling {kind!r} is not supported. Supported are linear, "
+                "yarn and llama3."
+            )
+        key = "original_max_position_embeddings"
+        original = self.whole(key, rope.whole(key, stated))
+        factor = rope.number("factor", stated / original if kind == "yarn" else None)
+        if kind == "llama3":
+            low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
+            if low >= high:
+                raise ModelFileError(f"{self._path}: high_freq_factor is not above the low one.")
+            scaling = RopeScaling(
+                "llama3",
+                factor,
+                original,
+                low_frequency_factor=low,
+                high_frequency_factor=high,
+            )
+            return stated, scaling
+        native = max(stated, round(original * factor))
+        if kind == "linear":
+            return native, RopeScaling("linear", factor, original)
+        if not rope.flag("truncate", True):
+            raise ModelFileError(f"{self._path}: YaRN without truncate is not supported.")
+        attention = yarn_attention_factor(factor)
+        scale, divisor = rope.get("mscale"), rope.get("mscale_all_dim")
+        if scale and divisor:
+            scale, divisor = rope.number("mscale"), rope.number("mscale_all_dim")
+            attention = (1 + scale * (attention - 1)) / (1 + divisor * (attention - 1))
+        scaling = RopeScaling(
+            "yarn",
+            factor,
+            original,
+            attention_factor=rope.number("attention_factor", attention),
+            beta_fast=rope.number("beta_fast", 32.0),
+            beta_slow=rope.number("beta_slow", 1.0),
+        )
+        return native, scaling
+
+    def _rope(self) -> "_Entries":
+        """Return ``rope_parameters``, which older files call ``rope_scaling``."""
+        found: dict[str, Any] = {}
+        for key in ("rope_scaling", "rope_parameters"):
+            found |= self._checked(key, {}, lambda value: isinstance(value, dict))
+        return _Entries(self._path, found)
 
     def dense_layers(self, layers: int) -> frozenset[int]:
         """Return the layers of a mixture-of-experts model that have no experts."""

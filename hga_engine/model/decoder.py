@@ -1,7 +1,9 @@
-"""The decoder layers of llama, qwen3 and qwen3_moe, without attention."""
+"""Decoder layers without attention."""
 
 import torch
 
+from hga_engine.config import ModelConfig
+from hga_engine.model.rope import frequencies
 from hga_engine.model.types import LayerWeights, ModelWeights
 from hga_kernels import (
     Angles,
@@ -18,16 +20,22 @@ from hga_kernels import (
 class Decoder:
     """Computes what comes before and after attention in each layer.
 
-    Works in the dtype and on the device of its weights. The architectures differ in two ways:
-    qwen3 and qwen3_moe normalise queries and keys per head, and qwen3_moe has experts.
+    Works in the dtype and on the device of its weights. What architectures differ in shows in
+    which weights there are: norms of queries and keys, biases, experts.
     """
 
-    def __init__(self, weights: ModelWeights) -> None:
+    def __init__(self, weights: ModelWeights, config: ModelConfig | None = None) -> None:
+        """Set up the layers.
+
+        Args:
+            weights: of the model.
+            config: geometry with the RoPE scaling to use; None for that of the weights.
+        """
         self._weights = weights
-        self._config = weights.config
+        self._config = config = config or weights.config
         self._rotation = Rotation(
-            weights.config.head_dim,
-            weights.config.rope_base,
+            frequencies(config),
+            1.0 if config.rope_scaling is None else config.rope_scaling.attention_factor,
             torch.promote_types(weights.dtype, torch.float32),
             weights.device,
         )
@@ -133,27 +141,31 @@ class Rotation:
     """A table of RoPE's angles that grows with the positions asked for."""
 
     def __init__(
-        self, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
+        self,
+        frequencies: torch.Tensor,
+        attention_factor: float,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         """Make an empty table.
 
         Args:
-            head_dim: head dimension of queries and keys.
-            base: RoPE base of the model.
+            frequencies: [head_dim / 2] float64.
+            attention_factor: what cosines and sines are multiplied by.
             dtype: type of cosines and sines.
             device: device of the table.
         """
-        powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim
-        self._frequencies = base**-powers
-        self._cos = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
+        self._frequencies = frequencies.to(device)
+        self._attention_factor = attention_factor
+        self._cos = torch.empty(0, len(frequencies), dtype=dtype, device=device)
         self._sin = self._cos
 
     def mean(self, heads: torch.Tensor, positions: int) -> torch.Tensor:
         """Return the mean of heads [n, head_dim] float32 rotated to each of so many positions."""
-        angles = torch.outer(
-            torch.arange(positions, dtype=torch.float64, device=heads.device), self._frequencies
-        )
-        cos, sin = angles.cos().mean(0), angles.sin().mean(0)
+        # The mean of exp(i t p) over positions p < n, in closed form.
+        half = self._frequencies.to(heads.device) / 2
+        size = (positions * half).sin() / (positions * half.sin()) * self._attention_factor
+        cos, sin = size * ((positions - 1) * half).cos(), size * ((positions - 1) * half).sin()
         first, second = heads.double().chunk(2, -1)
         rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
         return rotated.to(heads.dtype)
@@ -166,6 +178,6 @@ class Rotation:
                 max(end, 2 * held), dtype=torch.float64, device=self._frequencies.device
             )
             angles = torch.outer(positions, self._frequencies)
-            self._cos = angles.cos().to(self._cos.dtype)
-            self._sin = angles.sin().to(self._sin.dtype)
+            self._cos = (angles.cos() * self._attention_factor).to(self._cos.dtype)
+            self._sin = (angles.sin() * self._attention_factor).to(self._sin.dtype)
         return self._cos[start:end], self._sin[start:end]

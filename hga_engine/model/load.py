@@ -121,8 +121,9 @@ def _open(files: ModelFiles) -> "StoredSource":
 
 
 def _with_overrides(config: "ModelConfig", files: ModelFiles) -> "ModelConfig":
+    if files.rope_base is not None:
+        config = replace(config, rope_base=files.rope_base, rope_scaling=None)
     return replace(
         config,
-        rope_base=files.rope_base or config.rope_base,
         max_positions=files.max_positions or config.max_positions,
     )

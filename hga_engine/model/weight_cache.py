@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from hga_engine.config import ModelConfig
+from hga_engine.config import ModelConfig, RopeScaling
 from hga_engine.model.files import ModelFiles, fingerprint
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "weights.safetensors"
 _VOCABULARY = "vocabulary.json"
-_FORMAT = "1"
+_FORMAT = "2"
 """Raise it when the same files are loaded as other weights or another vocabulary than before."""
 _MOST_HEADER_BYTES = 1 << 20
 
@@ -82,6 +82,10 @@ def load_weights(files: ModelFiles, dtype: "torch.dtype") -> "ModelWeights | Non
         }
         config = json.loads(stored.metadata["config"])
         config["dense_layers"] = frozenset(config["dense_layers"])
+        scaling = config["rope_scaling"]
+        if scaling is not None:
+            scaling["divisors"] = tuple(scaling["divisors"])
+            config["rope_scaling"] = RopeScaling(**scaling)
         model = ModelConfig(**config)
         layers: list[dict[str, torch.Tensor]] = [{} for _ in range(model.num_layers)]
         for name in [name for name in tensors if "." in name]:

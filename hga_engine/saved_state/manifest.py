@@ -11,7 +11,7 @@ from typing import Any
 
 from hga_engine.errors import SavedStateError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _ROUTER_FIELDS_1 = {
     "router": "kind",
     "paper_kept_chunks": "paper_chunks",
@@ -41,6 +41,8 @@ class Geometry:
     context: int
     dtype: str
     page_bytes: int
+    rope: str = "unscaled"
+    """How RoPE is scaled. States before format 3 do not say it."""
 
     @property
     def max_groups(self) -> int:

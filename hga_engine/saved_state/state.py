@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from hga_engine.attention.index import RoutingIndex
-from hga_engine.config import PAGES, ModelConfig, Routing
+from hga_engine.config import PAGES, ModelConfig, RopeScaling, Routing
 from hga_engine.errors import SavedStateError, StorageError
 from hga_engine.kv_store.store import KVStore
 from hga_engine.kv_store.tiered import TieredKVStore
@@ -262,6 +262,11 @@ class SavedState:
         return StorageError("The session cannot be saved", self._folder, error, is_saved=True)
 
 
+def _rope(scaling: RopeScaling | None) -> str:
+    """Describe what of a model's RoPE its files do not fix."""
+    return "unscaled" if scaling is None else f"{scaling} ({scaling.attention_factor:.6g})"
+
+
 def geometry(model: ModelConfig, routing: Routing, context: int, dtype: torch.dtype) -> Geometry:
     """The geometry of a session's K/V."""
     return Geometry(
@@ -271,5 +276,6 @@ def geometry(model: ModelConfig, routing: Routing, context: int, dtype: torch.dt
         group_size=routing.group_size,
         context=context,
         dtype=str(dtype).removeprefix("torch."),
+        rope=_rope(model.rope_scaling),
         page_bytes=2 * routing.group_size * model.head_dim * dtype.itemsize,
     )

@@ -27,6 +27,7 @@ from hga_chat.bench.figures import interval, segments
 from hga_chat.models import find_model
 from hga_chat.output import table
 from hga_engine.model.load import load_model
+from hga_engine.model.rope import frequencies
 from hga_engine.tokenizer.load import load_tokenizer
 from tools.measure.routers.forward import Network, Outcome, Text, dense
 from tools.measure.routers.routed import Calibration, Routed, Statistics
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
             start = len(sample.tokens) - (options.routed or len(sample.tokens) // 2)
             text = Text(sample, 0, device)
             open_ones = [one for one in chosen if one.name not in found]
-            calibration = Calibration(open_ones, text, start, weights.config.rope_base)
+            calibration = Calibration(open_ones, text, start, frequencies(weights.config))
             whole, kept = network.run(text, calibration.beside(dense(text)), None)
             found |= {one.name: calibration.found(one) for one in open_ones}
             prefix = [(keys[:, :start], values[:, :start]) for keys, values in kept]
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
                 variant = found[one.name]
                 config = weights.config
                 statistics = Statistics(config.num_layers, config.num_kv_heads)
-                attend = Routed(variant, text, config.rope_base, statistics)
+                attend = Routed(variant, text, frequencies(config), statistics)
                 began_one = time.perf_counter()
                 outcome, _ = network.run(text, attend, prefix)
                 row = _row(sample, variant, outcome, whole, statistics, start, config.heads_per_kv)

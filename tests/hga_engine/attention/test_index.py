@@ -20,6 +20,10 @@ def entries(index: RoutingIndex, chunks: int) -> list[torch.Tensor]:
     return [array[0][:, :chunks] for array in arrays if array]
 
 
+def turns(head_dim: int, rope_base: float) -> torch.Tensor:
+    return rope_base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
 @pytest.mark.parametrize("size", [4, 16, 64])
 @pytest.mark.parametrize("rope_base", [100.0, 10_000.0, 1.75e6])
 @pytest.mark.parametrize("start", [0, 12, 40_000])
@@ -28,7 +32,7 @@ def test_turns_to_the_middle_give_the_papers_summary(
 ) -> None:
     generator = torch.Generator().manual_seed(size)
     keys = torch.randn(size, 32, generator=generator, dtype=torch.float64)
-    cos, sin = middle_rotations(size, 32, rope_base, torch.float64)
+    cos, sin = middle_rotations(size, turns(32, rope_base), torch.float64)
     assert cos.shape == sin.shape == (size, 16)
     first, second = keys.chunk(2, -1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), 1)
@@ -37,13 +41,13 @@ def test_turns_to_the_middle_give_the_papers_summary(
 
 def test_pairs_are_fast_above_half_a_radian() -> None:
     # Base 4096 and dim 8 give theta = 1, 1/8, 1/64 and 1/512.
-    _, sin = middle_rotations(33, 8, 4096.0, torch.float64)
+    _, sin = middle_rotations(33, turns(8, 4096.0), torch.float64)
     # 32 steps turn by 32, 4, 0.5 and 1/16 rad: the third is not above half a radian.
     assert [bool(pair.any()) for pair in sin.T] == [False, False, True, True]
     assert float(sin[0, 2]) == pytest.approx(math.sin(16 / 64))
     assert float(sin[32, 2]) == pytest.approx(-math.sin(16 / 64))
     assert not bool(sin[16].any())
-    _, sin = middle_rotations(34, 8, 4096.0, torch.float64)
+    _, sin = middle_rotations(34, turns(8, 4096.0), torch.float64)
     assert [bool(pair.any()) for pair in sin.T] == [False, False, False, True]
 
 

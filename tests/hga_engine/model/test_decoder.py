@@ -70,6 +70,11 @@ def test_a_token_projects_the_same_alone_and_among_others(loaded):
         torch.testing.assert_close(among[17:18], single)
 
 
+def plain_rotation(head_dim: int, base: float, dtype: torch.dtype) -> Rotation:
+    frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    return Rotation(frequencies, 1.0, dtype, torch.device("cpu"))
+
+
 def turn(rotation: Rotation, heads: torch.Tensor, positions: list[int]) -> torch.Tensor:
     cos, sin = (
         torch.cat(rows)
@@ -81,7 +86,7 @@ def turn(rotation: Rotation, heads: torch.Tensor, positions: list[int]) -> torch
 def test_rotation_multiplies_complex_numbers():
     heads = torch.randn(3, 2, 8, dtype=torch.float64)
     positions = [60_001, 0, 5]
-    turned = turn(Rotation(8, 1e6, torch.float64, torch.device("cpu")), heads, positions)
+    turned = turn(plain_rotation(8, 1e6, torch.float64), heads, positions)
     angles = torch.tensor(positions)[:, None, None] * torch.tensor(
         [1.0, 1e6**-0.25, 1e6**-0.5, 1e6**-0.75]
     )
@@ -93,7 +98,7 @@ def test_rotation_multiplies_complex_numbers():
 
 
 def test_rotation_far_out_is_exact_to_float32():
-    rotation = Rotation(64, 1_749_695.854, torch.float32, torch.device("cpu"))
+    rotation = plain_rotation(64, 1_749_695.854, torch.float32)
     near = turn(rotation, torch.ones(1, 1, 64), [3])
     far = turn(rotation, torch.ones(1, 1, 64), [65_535])[0, 0]
     again = turn(rotation, torch.ones(1, 1, 64), [3])

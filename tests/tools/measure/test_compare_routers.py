@@ -9,6 +9,7 @@ import torch
 
 from hga_engine.config import CacheConfig, Routing, SessionConfig
 from hga_engine.engine import Engine
+from hga_engine.model.rope import frequencies
 from tests.support.tiny_engine import LLAMA, FakeTokenizer, random_tokens, random_weights
 from tools.measure.compare_routers import prepare
 from tools.measure.routers.forward import Network, Outcome, Text, dense
@@ -20,6 +21,7 @@ from tools.measure.routers.variants import variants
 
 TOKENS = 384
 MODEL = replace(LLAMA, max_positions=1024, num_layers=2)
+TURNS = frequencies(MODEL)
 WEIGHTS = random_weights(MODEL, dtype=torch.float32)
 ROUTER = Routing(
     sink_tokens=64,
@@ -61,7 +63,7 @@ def outcome_of(
         return whole, statistics
     text = Text(sample, start, torch.device("cpu"))
     prefix = [(keys[:, :start], values[:, :start]) for keys, values in kept]
-    attend = Routed(variant, text, MODEL.rope_base, statistics)
+    attend = Routed(variant, text, TURNS, statistics)
     return network.run(text, attend, prefix)[0], statistics
 
 
@@ -101,7 +103,7 @@ def test_calibration_finds_the_share_that_attends_as_much_as_aimed_at(
 ) -> None:
     variant = Variant("open", rule, of_all=True, aim=0.8, sinks=64, recent=128)
     text = Text(sample, 0, torch.device("cpu"))
-    calibration = Calibration([variant], text, 320, MODEL.rope_base)
+    calibration = Calibration([variant], text, 320, TURNS)
     Network(WEIGHTS, 1024).run(text, calibration.beside(dense(text)), None)
     _, statistics = outcome_of(sample, calibration.found(variant), start=320)
     assert statistics.sparsity(16) == pytest.approx(0.8, abs=0.02)
@@ -132,13 +134,13 @@ def test_every_way_can_be_measured(sample: Sample) -> None:
     ways = variants()
     assert len({way.name for way in ways}) == len(ways)
     network = Network(replace(WEIGHTS, layers=WEIGHTS.layers[:1]), 1024)
-    calibration = Calibration(ways, text, 0, MODEL.rope_base)
+    calibration = Calibration(ways, text, 0, TURNS)
     _, kept = network.run(text, calibration.beside(dense(text)), None)
     start = Text(sample, 320, torch.device("cpu"))
     prefix = [(keys[:, :320], values[:, :320]) for keys, values in kept]
     for way in ways:
         statistics = Statistics(MODEL.num_layers, MODEL.num_kv_heads)
         narrow = replace(calibration.found(way), sinks=64, recent=64)
-        outcome, _ = network.run(start, Routed(narrow, start, MODEL.rope_base, statistics), prefix)
+        outcome, _ = network.run(start, Routed(narrow, start, TURNS, statistics), prefix)
         assert outcome.nats.isfinite().all(), way.name
         assert torch.cat(outcome.branch_nats).isfinite().all(), way.name

@@ -129,25 +129,29 @@ class Statistics:
 class Routed:
     """Attention by a variant, layer by layer."""
 
-    def __init__(self, variant: Variant, text: Text, base: float, statistics: Statistics) -> None:
-        self._variant, self._text, self._base = variant, text, base
+    def __init__(
+        self, variant: Variant, text: Text, turns: torch.Tensor, statistics: Statistics
+    ) -> None:
+        self._variant, self._text, self._turns = variant, text, turns
         self._statistics = statistics
 
     def __call__(self, rows: Rows) -> torch.Tensor:
         """See ``Attend``."""
         variant, text = self._variant, self._text
         count = text.length - text.start
-        estimate = _estimate(variant.scorer, rows, count, self._base)
+        estimate = _estimate(variant.scorer, rows, count, self._turns)
         pool_estimate = None
         if variant.pool:
             in_pool = replace(variant.scorer, group=_POOL_GROUP)
-            pool_estimate = _estimate(in_pool, rows, count, self._base)
+            pool_estimate = _estimate(in_pool, rows, count, self._turns)
         parts = []
         for number, block in enumerate(blocks_of(count, BLOCK)):
             part = _text_part(text, rows, block)
             windows = Windows(variant, part)
             pool = None if pool_estimate is None else self._pool(rows, part, pool_estimate)
-            of_rows, window = _shares(variant, estimate, part, windows, rows.keys, self._base, pool)
+            of_rows, window = _shares(
+                variant, estimate, part, windows, rows.keys, self._turns, pool
+            )
             logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, variant.scorer.group)
             logs = logs.repeat_interleave(variant.block, 1)
             logs = logs if pool is None else logs + pool
@@ -178,7 +182,7 @@ class Routed:
             stride=4,
         )
         windows = Windows(variant, part)
-        of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._base)
+        of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._turns)
         logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, _POOL_GROUP)
         logs = logs.repeat_interleave(CHUNK, 1)
         return logs.repeat_interleave(_POOL_GROUP // self._variant.scorer.group, 2)
@@ -197,7 +201,7 @@ class Routed:
         own = own.masked_fill(hidden, -math.inf)
         part = _Part(queries, text.length + text.branch_places, text.length, own)
         windows = Windows(variant, part)
-        of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._base)
+        of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._turns)
         logs = weigh(combined(of_rows, variant), variant.rule, rows.layer, variant.scorer.group)
         chosen = logs > -math.inf
         bias = _bias(logs, windows, variant.scorer.group, rows.keys.dtype)
@@ -226,10 +230,12 @@ class Calibration:
     _ABOVE = torch.logspace(-6, 0, 97)
     _UNTIL = 1 - torch.logspace(-4, 0, 97)
 
-    def __init__(self, variants: Sequence[Variant], text: Text, start: int, base: float) -> None:
+    def __init__(
+        self, variants: Sequence[Variant], text: Text, start: int, turns: torch.Tensor
+    ) -> None:
         """Take the queries from ``start`` on."""
         self._variants = [one for one in variants if _is_open(one)]
-        self._text, self._start, self._base = text, start, base
+        self._text, self._start, self._turns = text, start, turns
         self._groups = {one: torch.zeros(97, dtype=torch.float64) for one in self._variants}
         self._window = dict.fromkeys(self._variants, 0.0)
         self._visible = dict.fromkeys(self._variants, 0.0)
@@ -255,10 +261,10 @@ class Calibration:
             )
             for variant in self._variants:
                 if variant.scorer not in estimates:
-                    estimates[variant.scorer] = _estimate(variant.scorer, rows, count, self._base)
+                    estimates[variant.scorer] = _estimate(variant.scorer, rows, count, self._turns)
                 windows = Windows(variant, part)
                 estimate = estimates[variant.scorer]
-                of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._base)
+                of_rows, _ = _shares(variant, estimate, part, windows, rows.keys, self._turns)
                 mass = combined(of_rows, variant)
                 counts = _counts(mass, variant.rule, self._grid(variant).to(mass.device))
                 self._groups[variant] += counts.cpu() * variant.block
@@ -305,9 +311,9 @@ def _counts(mass: torch.Tensor, rule: Rule, grid: torch.Tensor) -> torch.Tensor:
     return torch.bincount(place, minlength=len(grid) + 1).cumsum(0)[:-1].flip(0).double()
 
 
-def _estimate(scorer: Scorer, rows: Rows, count: int, base: float) -> Estimate:
+def _estimate(scorer: Scorer, rows: Rows, count: int, turns: torch.Tensor) -> Estimate:
     queries = rows.queries[:, :, :count].flatten(1, 2)
-    return make_estimate(scorer, rows.keys, rows.values, queries, base)
+    return make_estimate(scorer, rows.keys, rows.values, queries, turns)
 
 
 def _text_part(text: Text, rows: Rows, block: slice) -> _Part:
@@ -323,7 +329,7 @@ def _shares(
     part: _Part,
     windows: Windows,
     keys: torch.Tensor,
-    base: float,
+    turns: torch.Tensor,
     pool: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the groups' estimated shares for every query, and the LSE of the windows.
@@ -336,16 +342,16 @@ def _shares(
     window = windows.attention_lse(part, keys)
     allowed = windows.allowed
     if scorer.kept_chunks is not None:
-        allowed = _in_kept_chunks(variant, part, allowed, keys, base)
+        allowed = _in_kept_chunks(variant, part, allowed, keys, turns)
     return shares(logs, allowed, window, of_all=variant.of_all), window
 
 
 def _in_kept_chunks(
-    variant: Variant, part: _Part, allowed: torch.Tensor, keys: torch.Tensor, base: float
+    variant: Variant, part: _Part, allowed: torch.Tensor, keys: torch.Tensor, turns: torch.Tensor
 ) -> torch.Tensor:
     assert variant.scorer.kept_chunks is not None
     per_chunk = CHUNK // variant.scorer.group
-    means = chunk_means(keys[:, : part.tokens], base)
+    means = chunk_means(keys[:, : part.tokens], turns)
     scores = (part.flat.float() @ means.transpose(1, 2)).unflatten(1, part.queries.shape[1:3])
     of_chunks = allowed[:: variant.block, ::per_chunk]
     kept = keep_chunks(scored_rows(scores, variant), of_chunks, variant.scorer.kept_chunks)

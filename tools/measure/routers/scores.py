@@ -84,7 +84,11 @@ def reduced(scores: torch.Tensor, group: int, how: str = "sum") -> torch.Tensor:
 
 
 def make_estimate(
-    scorer: Scorer, keys: torch.Tensor, values: torch.Tensor, queries: torch.Tensor, base: float
+    scorer: Scorer,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    queries: torch.Tensor,
+    turns: torch.Tensor,
 ) -> Estimate:
     """Return the estimate that a scorer makes from the keys of a layer.
 
@@ -93,17 +97,17 @@ def make_estimate(
         keys: [kv_heads, tokens, head_dim] after RoPE; whole chunks.
         values: likewise.
         queries: [kv_heads, rows, head_dim] scaled queries, for the spread of their dimensions.
-        base: of RoPE.
+        turns: [head_dim / 2] float64, RoPE's frequencies.
     """
     wide = keys.float()
     weights = _value_weights(values.float(), scorer.group) if scorer.values else None
     if scorer.kind == "means":
-        estimate = _of_means(_means(wide, scorer.group, base), scorer.group)
+        estimate = _of_means(_means(wide, scorer.group, turns), scorer.group)
     elif scorer.kind == "bounds":
         grouped = wide.unflatten(1, (-1, scorer.group))
         estimate = _of_bounds(grouped.amin(2), grouped.amax(2), scorer.group)
     else:
-        kept = wide if scorer.kind == "exact" else decoded(scorer, keys, queries.float(), base)
+        kept = wide if scorer.kind == "exact" else decoded(scorer, keys, queries.float(), turns)
         kept = kept.half() if keys.is_cuda else kept
 
         def estimate(rows: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -114,13 +118,13 @@ def make_estimate(
     return lambda rows, tokens: estimate(rows, tokens) + weights[:, :, : tokens // scorer.group]
 
 
-def chunk_means(keys: torch.Tensor, base: float) -> torch.Tensor:
+def chunk_means(keys: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Return summaries [kv_heads, chunks, head_dim] as the index stores them."""
-    return _means(keys.float(), CHUNK, base).to(keys.dtype).float()
+    return _means(keys.float(), CHUNK, turns).to(keys.dtype).float()
 
 
-def _means(keys: torch.Tensor, size: int, base: float) -> torch.Tensor:
-    cos, sin = middle_rotations(size, keys.shape[2], base, torch.float32)
+def _means(keys: torch.Tensor, size: int, turns: torch.Tensor) -> torch.Tensor:
+    cos, sin = middle_rotations(size, turns, torch.float32)
     return summarize(keys, cos.to(keys.device), sin.to(keys.device))
 
 
@@ -145,11 +149,13 @@ def _value_weights(values: torch.Tensor, group: int) -> torch.Tensor:
     return away.unflatten(1, (-1, group)).mean(2).clamp_min(1e-6).log()[:, None]
 
 
-def decoded(scorer: Scorer, keys: torch.Tensor, queries: torch.Tensor, base: float) -> torch.Tensor:
+def decoded(
+    scorer: Scorer, keys: torch.Tensor, queries: torch.Tensor, turns: torch.Tensor
+) -> torch.Tensor:
     """Return the keys after quantization, [kv_heads, tokens, head_dim]."""
     dim = keys.shape[2]
     size = CHUNK if scorer.centre == "chunk" else scorer.group
-    centres = _means(keys.float(), size, base).to(keys.dtype).float().repeat_interleave(size, 1)
+    centres = _means(keys.float(), size, turns).to(keys.dtype).float().repeat_interleave(size, 1)
     away = keys.float() - centres
     turn = hadamard(dim, torch.float32, keys.device).expand(keys.shape[0], -1, -1)
     if scorer.balance != "none":
