@@ -7,10 +7,11 @@ import torch
 
 from hga_engine.attention.routed import Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import ModelConfig, RouterName, Routing, SamplingParams
+from hga_engine.config import ModelConfig, RopeScaling, RouterName, Routing, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.errors import EngineError
 from hga_engine.events import PrefillProgress
+from hga_engine.model.rope import for_context
 from hga_engine.sampler import Sampler
 from tests.support.tiny_engine import (
     FULL,
@@ -29,7 +30,11 @@ from tests.support.tiny_engine import (
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
-MODELS = [pytest.param(LLAMA, id="llama"), pytest.param(MOE, id="qwen3_moe")]
+MODELS = [
+    pytest.param(LLAMA, id="llama"),
+    pytest.param(MOE, id="qwen3_moe"),
+    pytest.param(replace(LLAMA, rope_scaling=RopeScaling("yarn", 4.0, 64, 1.25)), id="llama-yarn"),
+]
 FULL_ROUTERS = [
     pytest.param(replace(FULL, kind=name), id=name) for name in ("hga", "paper", "dense")
 ]
@@ -50,6 +55,17 @@ def stored(engine: Engine) -> list[torch.Tensor]:
         store.pool(layer)[store.fetch(layer, groups).long()]
         for layer in range(engine.model_config.num_layers)
     ]
+
+
+def test_a_context_beyond_the_native_one_is_stretched() -> None:
+    engine = make_engine(replace(LLAMA, max_positions=64), FULL)
+    stretched = for_context(replace(LLAMA, max_positions=64), 256)
+    assert engine.model_config == stretched
+    assert stretched.rope_scaling is not None
+    expected, _ = dense_pass(stretched, DOCUMENT)
+    torch.testing.assert_close(all_logits(engine, DOCUMENT), expected)
+    plain, _ = dense_pass(LLAMA, DOCUMENT)
+    assert (plain - expected).abs().max() > 0.01
 
 
 # Full budget

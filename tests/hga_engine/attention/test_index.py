@@ -1,6 +1,7 @@
 """Index entries against the paper's rule read plainly, and whatever the slicing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from hga_engine.attention import index as index_module
 from hga_engine.attention.index import RoutingIndex, middle_rotations
+from hga_engine.config import RopeScaling
 from hga_kernels.reference.index import decode_tokens, encode_tokens
-from tests.support.plain_routing import SMALL, Layer, Text, plain_summary, with_router
+from tests.support.plain_routing import SMALL, Layer, Text, geometry, plain_summary, with_router
 
 slices = st.lists(st.integers(1, 99), max_size=6)
 
@@ -49,6 +51,15 @@ def test_pairs_are_fast_above_half_a_radian() -> None:
     assert not bool(sin[16].any())
     _, sin = middle_rotations(34, turns(8, 4096.0), torch.float64)
     assert [bool(pair.any()) for pair in sin.T] == [False, False, False, True]
+
+
+def test_an_index_turns_as_its_model_does() -> None:
+    model = replace(geometry(1, 1, 32), rope_scaling=RopeScaling("linear", 4.0, 512))
+    index = RoutingIndex(model, SMALL, 64, torch.float64, torch.device("cpu"))
+    plain = turns(32, model.rope_base)
+    expected = middle_rotations(SMALL.chunk_size, plain / 4, torch.float64)
+    for found, rotation in zip(index.middle_rotations, expected, strict=True):
+        torch.testing.assert_close(found, rotation)
 
 
 @settings(max_examples=25, deadline=None)

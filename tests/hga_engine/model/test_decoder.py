@@ -107,3 +107,12 @@ def test_rotation_far_out_is_exact_to_float32():
         angle = 65_535 * 1_749_695.854 ** (-pair / 32)
         assert far[pair].item() == pytest.approx(math.cos(angle) - math.sin(angle), abs=1e-6)
         assert far[pair + 32].item() == pytest.approx(math.cos(angle) + math.sin(angle), abs=1e-6)
+
+
+@pytest.mark.parametrize("positions", [1, 2, 4097])
+def test_a_mean_over_positions_is_that_of_every_position(positions):
+    frequencies = 1e6 ** -(torch.arange(0, 8, 2, dtype=torch.float64) / 8)
+    rotation = Rotation(frequencies, 1.25, torch.float64, torch.device("cpu"))
+    heads = torch.randn(3, 8, dtype=torch.float64)
+    turned = turn(rotation, heads.expand(positions, 3, 8), list(range(positions)))
+    torch.testing.assert_close(rotation.mean(heads, positions), turned.mean(0))

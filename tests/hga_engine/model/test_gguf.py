@@ -47,8 +47,17 @@ def test_logits_are_those_of_transformers(
 @pytest.mark.parametrize(
     ("metadata", "tensors", "words"),
     [
-        ([("add_rope_scaling_type", gguf.RopeScalingType.YARN)], [], "RoPE scaling"),
-        ([], [("rope_freqs.weight", np.ones(16, np.float32))], "RoPE scaling"),
+        (
+            [("add_rope_scaling_type", gguf.RopeScalingType.LONGROPE)],
+            [],
+            "'longrope' .* linear and yarn",
+        ),
+        (
+            [("add_rope_scaling_factor", 4.0)],
+            [("rope_freqs.weight", np.ones(16, np.float32))],
+            "beside linear",
+        ),
+        ([], [("rope_freqs.weight", np.zeros(16, np.float32))], "rope_freqs.weight is damaged"),
         ([("add_expert_count", 8)], [], "experts"),
         ([], [("blk.0.attn_q.bias", np.ones(192, np.float32))], r"blk\.0\.attn_q\.bias"),
         ([("add_value_length", 16)], [], "values of dimension 16"),

@@ -24,7 +24,8 @@ def attention(split):
 
 
 def test_a_shift_of_all_keys_changes_no_attention_but_its_rounding():
-    tokens, rotation = 200, Rotation(DIM, 1e6, torch.float64, torch.device("cpu"))
+    turns = 1e6 ** -(torch.arange(0, DIM, 2, dtype=torch.float64) / DIM)
+    tokens, rotation = 200, Rotation(turns, 1.0, torch.float64, torch.device("cpu"))
     bias = torch.zeros(HEADS + 2 * KV_HEADS, DIM)
     bias[HEADS : HEADS + KV_HEADS, [DIM // 2 - 1, DIM - 1]] = 150.0  # slow dimensions, as in Qwen2
     bias[:HEADS, [DIM // 2 - 1]] = 1.0

@@ -89,13 +89,13 @@ def test_the_beginning_of_a_state_ends_with_a_full_group(
     assert short.index.chunks == chunks
 
 
-@pytest.mark.parametrize("version", [0, 3, 99])
+@pytest.mark.parametrize("version", [0, 4, 99])
 def test_another_format_is_reported(folder: Path, version: int) -> None:
     saved(folder)
     body = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({"format": version, "anything": body}))
     with pytest.raises(
-        SavedStateError, match=f"state.json: has format {version}, .* reads up to 2"
+        SavedStateError, match=f"state.json: has format {version}, .* reads up to 3"
     ):
         read_info(folder)
 

@@ -253,6 +253,7 @@ def test_a_state_of_another_model_is_refused(folder: Path) -> None:
         ({"router": replace(PARTIAL, group_size=8, trace_bin_tokens=8)}, "group_size 4, not 8"),
         ({"model": replace(LLAMA, num_kv_heads=3)}, "kv_heads 2, not 3"),
         ({"model": replace(MOE, num_layers=2)}, "layers 3, not 2"),
+        ({"model": replace(LLAMA, max_positions=64)}, r"rope unscaled, not YaRN x4 \(1\.13863\)"),
     ],
 )
 def test_a_state_of_another_geometry_is_refused(

@@ -13,7 +13,7 @@ from hga_engine.config import CacheConfig, EngineConfig, resolve
 from hga_engine.errors import SavedStateError
 from hga_engine.opening import LoadedModel, open_engine
 from hga_engine.saved_state import fork, read_info
-from hga_engine.saved_state.manifest import MANIFEST
+from hga_engine.saved_state.manifest import FORMAT_VERSION, MANIFEST
 from tests.support.saved_sessions import answers, grow, saved
 from tests.support.tiny_engine import LLAMA, PARTIAL, FakeTokenizer, make_engine, random_weights
 
@@ -79,7 +79,8 @@ def as_version_1(folder: Path, **router: Any) -> None:
     """
     now = json.loads((folder / MANIFEST).read_text())
     body = json.loads(WRITTEN)
-    for name in ("geometry", "tokens", "stored"):
+    assert now["geometry"] == body["geometry"] | {"rope": "unscaled"}
+    for name in ("tokens", "stored"):
         assert now[name] == body[name]
     # Checksums depend on how the machine rounds; an index so short is saved in tests alone.
     body |= {name: now[name] for name in ("token_file", "index")}
@@ -103,7 +104,7 @@ def test_a_session_goes_on_and_is_saved_in_the_new_format(folder: Path) -> None:
     assert answers(engine) == answers(grow(make_engine()))
     engine.save()
     engine.close()
-    assert json.loads((folder / MANIFEST).read_text())["format"] == 2
+    assert json.loads((folder / MANIFEST).read_text())["format"] == FORMAT_VERSION
     assert make_engine(saved_dir=folder).token_ids == engine.token_ids
 
 
@@ -119,7 +120,7 @@ def test_a_copy_has_the_new_format(folder: Path, tmp_path: Path) -> None:
     saved(folder)
     as_version_1(folder)
     fork(folder, tmp_path / "copy", 50)
-    assert json.loads((tmp_path / "copy" / MANIFEST).read_text())["format"] == 2
+    assert json.loads((tmp_path / "copy" / MANIFEST).read_text())["format"] == FORMAT_VERSION
     assert make_engine(saved_dir=tmp_path / "copy").num_tokens == 50
 
 
