@@ -20,7 +20,7 @@ from hga_engine.tokenizer.synthetic import synthetic_tokenizer
 from hga_engine.tokenizer.tokenizer import Tokenizer
 
 _CPU = torch.device("cpu")
-_LEAST_CAPABILITY = (8, 9)
+LEAST_CAPABILITY = (8, 9)
 """FP8 numbers in hardware: Ada Lovelace and later."""
 
 
@@ -41,7 +41,7 @@ class LoadedModel:
 
 def usable_gpu() -> torch.device | None:
     """A GPU that the kernels run on."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < LEAST_CAPABILITY:
         return None
     return torch.device("cuda")
 
@@ -61,7 +61,7 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
     gpu = None if wanted == "cpu" else usable_gpu()
     if gpu is None:
         if wanted == "cuda":
-            raise NoGpuError(_LEAST_CAPABILITY)
+            raise NoGpuError(LEAST_CAPABILITY)
         return _CPU
     free, _ = torch.cuda.mem_get_info(gpu)
     needed = _weights_bytes(files)
@@ -164,7 +164,7 @@ def synthetic_model(
     """
     gpu = None if device == "cpu" else usable_gpu()
     if gpu is None and device == "cuda":
-        raise NoGpuError(_LEAST_CAPABILITY)
+        raise NoGpuError(LEAST_CAPABILITY)
     needed = ledger.weights_bytes(config, torch.bfloat16 if gpu is None else torch.float8_e4m3fn)
     room = probes.available_memory_bytes() if gpu is None else torch.cuda.mem_get_info(gpu)[0]
     if needed > room:

@@ -8,7 +8,6 @@ from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
     from hga_chat.models import ListedModel
-    from hga_engine.opening import Estimate
 
 _PACKAGES = ("torch", "transformers", "textual")
 
@@ -32,6 +31,7 @@ def _examine(settings: Settings) -> dict[str, Any]:
 
     import torch
 
+    from hga_chat.cli.outlook import recommendation
     from hga_chat.models import list_models
     from hga_engine.memory import probes
     from hga_engine.status import device_name, kernel_status
@@ -46,6 +46,7 @@ def _examine(settings: Settings) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "models": [_model(model, settings) for model in list_models()],
+        "recommended": recommendation(settings),
     }
 
 
@@ -61,38 +62,17 @@ def _version(package: str) -> str | None:
 def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     """Return a model and whether a full session fits; ``problem`` says why it does not."""
     from hga_chat.cli.models import as_dict
-    from hga_chat.models import facts_of
+    from hga_chat.cli.outlook import fit_of_listed
     from hga_chat.output import human_bytes
 
-    facts = facts_of(model.name)
-    settings = settings.for_model(model.name, facts.geometry.max_positions if facts else None)
-    needed, problem = None, None
+    fit = fit_of_listed(model, settings)
+    found = as_dict(model) | fit.as_object()
     if model.directory is None:
         size = human_bytes(model.size_bytes)
         problem = f"not here; 'hga-chat models pull {model.name}' downloads it ({size})"
         problem += f"; needs {model.needs}" if model.needs else ""
-    else:
-        needed, problem = _estimate(model.name, settings)
-    return as_dict(model) | {
-        "context": settings.context,
-        "device": needed.device_type if needed else None,
-        "needed_bytes": needed.host_bytes if needed else None,
-        "needed_device_bytes": needed.device_bytes if needed else None,
-        "problem": problem,
-    }
-
-
-def _estimate(name: str, settings: Settings) -> "tuple[Estimate | None, str | None]":
-    """Return the memory that a full session takes, or the reason why it cannot run."""
-    from hga_chat.errors import describe
-    from hga_chat.models import find_model
-    from hga_engine.errors import EngineError
-    from hga_engine.opening import estimate
-
-    try:
-        return estimate(find_model(name), settings.engine(), settings.device), None
-    except EngineError as error:
-        return None, describe(error)
+        found["problem"] = f"{problem}; {fit.as_text()}"
+    return found
 
 
 def _text(report: dict[str, Any]) -> str:
@@ -113,5 +93,8 @@ def _text(report: dict[str, Any]) -> str:
             status = f"runs; {model['context']:,} tokens take {human_bytes(model['needed_bytes'])}"
             if model["needed_device_bytes"]:
                 status += f" of memory and {human_bytes(model['needed_device_bytes'])} of the GPU's"
+            status += f", about {model['tokens_per_s']:,.0f} tokens/s"
         lines.append(f"model     {model['name']}: {status}")
+    best = report["recommended"]
+    lines.append(f"suggested {best or 'none of these: memory is too short'}")
     return "\n".join(lines) + "\n"

@@ -8,7 +8,8 @@ from hga_chat.cli.options import Json, with_settings
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
-    from hga_chat.models import ListedModel
+    from hga_chat.cli.outlook import Fit
+    from hga_chat.models import FoundModel, ListedModel
 
 app = typer.Typer(help="List, download and verify models.", rich_markup_mode=None)
 Name = Annotated[
@@ -17,18 +18,42 @@ Name = Annotated[
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List models and where they are stored."""
-    from hga_chat.models import list_models
+@with_settings("context", "budget", "router", "device", "device_limit", "host_budget")
+def list_(settings: Settings, as_json: Json = False) -> None:
+    """List models: those that can be fetched by name, and those that other programs have here."""
+    from hga_chat.cli.outlook import fit_of, fit_of_listed, recommendation
+    from hga_chat.models import found_models, list_models
     from hga_chat.output import Output, human_bytes, table
 
     output = Output()
-    models = list_models()
+    output.progress("Looking for models", 0)
+    listed = [(model, fit_of_listed(model, settings)) for model in list_models()]
+    found = [(model, fit_of(model.files, settings)) for model in found_models()]
+    output.clear_progress()
     if as_json:
-        output.json([as_dict(model) for model in models])
+        objects = [
+            as_dict(model) | {"source": "catalogue"} | fit.as_object() for model, fit in listed
+        ]
+        output.json([*objects, *(_found_as_dict(model, fit) for model, fit in found)])
         return
-    rows = [(model.name, human_bytes(model.size_bytes), _where(model)) for model in models]
-    output.write(table(("model", "size", "where"), rows) + "\n")
+    rows = [
+        (model.name, human_bytes(model.size_bytes), fit.context_text, fit.as_text(), _where(model))
+        for model, fit in listed
+    ]
+    rows += [
+        (
+            model.files.name,
+            human_bytes(model.size_bytes),
+            fit.context_text,
+            fit.as_text(),
+            f"{model.source}: {model.files.path}",
+        )
+        for model, fit in found
+    ]
+    output.write(table(("model", "size", "context", "here", "where"), rows) + "\n")
+    best = recommendation(settings)
+    if best is not None:
+        output.note(f"Suggested here: {best}.")
 
 
 @app.command("pull")
@@ -87,9 +112,28 @@ def _where(model: "ListedModel") -> str:
 
 def as_dict(model: "ListedModel") -> dict[str, Any]:
     """Return a listed model as JSON values."""
+    from hga_chat.models import facts_of
+
+    facts = facts_of(model.name)
     return {
         "name": model.name,
         "directory": str(model.directory) if model.directory else None,
         "size_bytes": model.size_bytes,
         "needs": model.needs,
+        "licence": facts.licence if facts else None,
+        "purpose": facts.purpose if facts else None,
+    }
+
+
+def _found_as_dict(model: "FoundModel", fit: "Fit") -> dict[str, Any]:
+    directory = model.files.directory or model.files.path.parent
+    return {
+        "name": model.files.name,
+        "directory": str(directory),
+        "size_bytes": model.size_bytes,
+        "needs": None,
+        "licence": None,
+        "purpose": None,
+        "source": model.source,
+        **fit.as_object(),
     }

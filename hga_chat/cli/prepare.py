@@ -78,10 +78,25 @@ def find_or_pull(settings: Settings, output: Output) -> "tuple[ModelFiles, Setti
         if not models.is_fetchable(name) or not (is_small or is_interactive(output)):
             raise
         output.note(f"The model {name} is not here yet.")
+        if settings.model == AUTO:
+            _note_better(name, settings, output)
         files = models.pull_model(name, output.note, output.progress, asking(output))
     if name == models.EMBEDDED_MODEL:
         output.note(models.TOY_NOTE)
     return files, settings.for_model(name, access.native_context(files))
+
+
+def _note_better(default: str, settings: Settings, output: Output) -> None:
+    """Before the default model is fetched, name a better one that this machine can run."""
+    from hga_chat.cli.outlook import describe_model, recommend
+
+    found = recommend(settings)
+    if found is not None and found[0].name != default:
+        name = found[0].name
+        output.note(
+            f"This machine can run {describe_model(*found)} as well: "
+            f"'hga-chat models pull {name}', then --model {name}."
+        )
 
 
 def prepare(

@@ -1,36 +1,64 @@
 """``models`` and ``doctor``."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 import hga_chat.models
 from hga_chat.models.catalogue import CATALOGUE
+from tests.support.tiny_model import write_tiny_model
 
 
 @pytest.fixture
-def no_models(monkeypatch, tmp_path):
+def no_models(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
 
 
 def test_list_names_models_that_are_missing(cli, no_models, monkeypatch, tmp_path):
     ran = cli("models", "list")
     assert ran.code == 0
-    lines = [line.split("  ") for line in ran.out.splitlines()[1:]]
+    lines = [re.split(" {2,}", line) for line in ran.out.splitlines()[1:]]
     embedded, large = lines[0], lines[-1]
     assert (embedded[0], embedded[-1].strip()) == ("smollm2-64k", "not here")
     assert large[0] == "qwen3-30b-a3b"
-    assert "29.0 GiB" in large[-2]
+    assert "29.0 GiB" in large
+    assert "262,144" in large
     assert large[-1].strip() == "not here; needs an NVIDIA GPU with 32 GB"
 
 
-def test_list_as_json(cli, monkeypatch, tmp_path):
-    model = hga_chat.models.ListedModel("tiny", Path("/models/tiny"), 1234)
-    monkeypatch.setattr(hga_chat.models, "list_models", lambda: [model])
-    assert json.loads(cli("models", "list", "--json").out) == [
-        {"name": "tiny", "directory": "/models/tiny", "size_bytes": 1234, "needs": None}
-    ]
+def test_list_as_json(cli, no_models):
+    listed = json.loads(cli("models", "list", "--json").out)
+    assert [model["name"] for model in listed] == list(CATALOGUE)
+    default = listed[2]
+    assert default["directory"] is None
+    assert default["size_bytes"] == 1_117_320_768
+    assert (default["native_context"], default["context"]) == (32_768, 32_768)
+    assert (default["licence"], default["source"]) == ("Apache-2.0", "catalogue")
+    if default["runs"]:
+        # K/V of 32K tokens alone takes 28 layers * 2 heads * 128 * 2 * 2 bytes a token.
+        assert default["needed_bytes"] > default["size_bytes"] + 32_768 * 28_672
+        assert default["tokens_per_s"] > 0
+
+
+def test_list_shows_what_other_programs_have(cli, no_models, tmp_path):
+    checkpoint = tmp_path / "lm-studio" / "someone" / "tiny"
+    checkpoint.mkdir(parents=True)
+    write_tiny_model(checkpoint)
+    broken = tmp_path / "lm-studio" / "someone" / "broken" / "b-Q8_0.gguf"
+    broken.parent.mkdir()
+    broken.write_bytes(b"no GGUF")
+    listed = json.loads(cli("models", "list", "--json").out)
+    damaged, tiny = listed[len(CATALOGUE) :]
+    assert (damaged["name"], damaged["runs"]) == ("someone/broken:Q8_0", False)
+    assert "GGUF" in damaged["problem"]
+    assert (tiny["name"], tiny["runs"], tiny["source"]) == ("someone/tiny", True, "LM Studio")
+    assert tiny["needed_bytes"] > 0
+    lines = cli("models", "list").out.splitlines()
+    assert "does not run: " in lines[-2]
+    assert lines[-1].startswith("someone/tiny ")
+    assert "runs, about " in lines[-1]
 
 
 def test_pull_of_an_unknown_model_names_the_known_ones(cli):
@@ -73,5 +101,6 @@ def test_doctor_as_json(cli, no_models):
     assert report["cores"] >= 1
     assert [model["name"] for model in report["models"]] == list(CATALOGUE)
     for model in report["models"]:
-        assert model["needed_bytes"] is None
         assert "models pull" in model["problem"]
+        assert model["runs"] == (model["needed_bytes"] is not None)
+    assert report["recommended"] is None or report["recommended"].startswith("qwen")

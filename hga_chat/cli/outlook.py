@@ -1,0 +1,129 @@
+"""What this machine can do with models, here or not: memory, speed, and the one to recommend."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hga_chat import models
+from hga_chat.errors import describe
+from hga_chat.output import human_bytes
+from hga_chat.settings import Settings
+from hga_engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from hga_engine.model.files import ModelFiles
+    from hga_engine.outlook import Outlook
+
+_FIRST_SENTENCE = re.compile(r".*?(?=\.\s|\.?$)", re.MULTILINE)
+_ASIDE = re.compile(r" \([^)]*\)")
+_USABLE_TOKENS_PER_S = 10
+"""About twice as fast as people read."""
+_RANKED = ("qwen3-30b-a3b", "qwen3-30b-a3b-q4", "qwen3-4b", models.DEFAULT_MODEL)
+"""The models that are recommended, the best first; each with its answers in mind, not its speed."""
+_NEEDS_GPU = frozenset({"qwen3-30b-a3b"})
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model on this machine, with a full session of it."""
+
+    native_context: int | None
+    context: int | None
+    """Of the session."""
+    outlook: "Outlook | None"
+    """None if it cannot run."""
+    problem: str | None
+    """Why it cannot run."""
+
+    @property
+    def context_text(self) -> str:
+        """The native context for people."""
+        return "?" if self.native_context is None else f"{self.native_context:,}"
+
+    def as_text(self) -> str:
+        """Say whether it runs, in a few words."""
+        if self.outlook is None:
+            reason = _FIRST_SENTENCE.match(self.problem or "")
+            return f"does not run: {_ASIDE.sub('', reason[0]) if reason else self.problem}"
+        return f"runs, about {self.outlook.tokens_per_s:,.0f} tokens/s"
+
+    def as_object(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        memory = self.outlook.memory if self.outlook else None
+        return {
+            "native_context": self.native_context,
+            "runs": self.outlook is not None,
+            "problem": self.problem,
+            "context": self.context,
+            "device": memory.device_type if memory else None,
+            "needed_bytes": memory.host_bytes if memory else None,
+            "needed_device_bytes": memory.device_bytes if memory else None,
+            "tokens_per_s": round(self.outlook.tokens_per_s, 1) if self.outlook else None,
+        }
+
+
+def fit_of_listed(model: models.ListedModel, settings: Settings) -> Fit:
+    """Predict a model of the catalogue: from its files or, without, from its geometry."""
+    if model.directory is not None:
+        try:
+            return fit_of(models.find_model(model.name), settings)
+        except EngineError as error:
+            return Fit(None, None, None, describe(error))
+    facts = models.facts_of(model.name)
+    if facts is None:
+        return Fit(None, None, None, "its geometry is not known")
+    from hga_engine.outlook import outlook_ahead
+
+    native = facts.geometry.max_positions
+    own = settings.for_model(model.name, native)
+    try:
+        found = outlook_ahead(facts.geometry, model.size_bytes, own.engine(), settings.device)
+    except EngineError as error:
+        return Fit(native, own.context, None, describe(error))
+    return Fit(native, own.context, found, None)
+
+
+def fit_of(files: "ModelFiles", settings: Settings) -> Fit:
+    """Predict a model on this machine."""
+    from hga_engine.model.load import native_context
+    from hga_engine.outlook import outlook
+
+    native, own = None, settings
+    try:
+        native = native_context(files)
+        own = settings.for_model(files.name, native)
+        return Fit(native, own.context, outlook(files, own.engine(), settings.device), None)
+    except (EngineError, OSError) as error:
+        return Fit(native, own.context, None, describe(error))
+
+
+def recommend(settings: Settings) -> "tuple[models.ListedModel, Fit] | None":
+    """Return the best model of the catalogue that fits here and answers at a usable speed."""
+    listed = {model.name: model for model in models.list_models()}
+    for name in _RANKED:
+        fit = fit_of_listed(listed[name], settings)
+        if fit.outlook is None:
+            continue
+        if name in _NEEDS_GPU and fit.outlook.memory.device_type == "cpu":
+            continue
+        if fit.outlook.tokens_per_s >= _USABLE_TOKENS_PER_S or name == models.DEFAULT_MODEL:
+            return listed[name], fit
+    small = listed[models.SMALL_DEFAULT_MODEL]
+    fit = fit_of_listed(small, settings)
+    return (small, fit) if fit.outlook else None
+
+
+def recommendation(settings: Settings) -> str | None:
+    """Describe the model to use here; None if none of the catalogue runs."""
+    found = recommend(settings)
+    return None if found is None else describe_model(*found)
+
+
+def describe_model(model: models.ListedModel, fit: Fit) -> str:
+    """Describe a model of the catalogue in a line."""
+    facts = models.facts_of(model.name)
+    parts = [facts.purpose if facts else "", human_bytes(model.size_bytes)]
+    parts.append(facts.licence if facts else "")
+    if fit.outlook is not None:
+        parts.append(f"about {fit.outlook.tokens_per_s:,.0f} tokens/s here")
+    return f"{model.name} ({', '.join(part for part in parts if part)})"
