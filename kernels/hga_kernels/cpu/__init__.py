@@ -12,7 +12,7 @@ from hga_kernels.cpu.routing import (
     select_groups,
     summarize,
 )
-from hga_kernels.cpu.rows import gated_silu, linear, rms_norm, rotate
+from hga_kernels.cpu.rows import gated_silu, linear, rms_norm, split_heads
 
 __all__ = [
     "attend_pages",
@@ -22,7 +22,7 @@ __all__ = [
     "index_chunks",
     "linear",
     "rms_norm",
-    "rotate",
     "select_groups",
+    "split_heads",
     "summarize",
 ]

@@ -4,14 +4,12 @@ import torch
 from torch.nn import functional
 
 from hga_kernels import reference
-from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.cpu import packed, rows
 from hga_kernels.dispatch import dispatch
 from hga_kernels.weights import Packed, RowParts, Weight
 
 _linear = dispatch(reference.linear, rows.linear)
 _rms_norm = dispatch(reference.rms_norm, rows.rms_norm)
-_rotate = dispatch(reference.rotate, rows.rotate)
 _gated_silu = dispatch(reference.gated_silu, rows.gated_silu)
 
 
@@ -28,27 +26,6 @@ def norm_linear(
         if out is not None:
             return out
     return _linear(_rms_norm(inputs, norm, eps), weight, out_dtype)
-
-
-def split_heads(
-    heads: torch.Tensor,
-    weights: HeadWeights,
-    angles: Angles,
-    num_query_heads: int,
-    num_kv_heads: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rotate queries and keys in one call; the values are a view."""
-    if weights.bias is not None or weights.key_shift is not None:
-        return reference.split_heads(heads, weights, angles, num_query_heads, num_kv_heads)
-    num_rotated = num_query_heads + num_kv_heads
-    split = heads.unflatten(1, (num_rotated + num_kv_heads, -1))
-    queries_and_keys = split[:, :num_rotated]
-    if weights.q_norm is not None and weights.k_norm is not None:
-        queries = _rms_norm(queries_and_keys[:, :num_query_heads], weights.q_norm, weights.eps)
-        keys = _rms_norm(queries_and_keys[:, num_query_heads:], weights.k_norm, weights.eps)
-        queries_and_keys = torch.cat((queries, keys), 1)
-    rotated = _rotate(queries_and_keys, angles.cos, angles.sin, num_rotated)
-    return rotated[:, :num_query_heads], rotated[:, num_query_heads:], split[:, num_rotated:]
 
 
 def mlp(

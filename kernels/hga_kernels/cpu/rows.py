@@ -1,4 +1,4 @@
-"""Row-wise steps of a layer in C: linear, RMS norm, RoPE, gated SiLU.
+"""Row-wise steps of a layer in C: linear, RMS norm, split heads, gated SiLU.
 
 Each function has the signature of its namesake in ``reference``, which describes it, and returns
 None for tensors it does not take.
@@ -6,12 +6,16 @@ None for tensors it does not take.
 
 import torch
 
+from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.cpu import packed
 from hga_kernels.cpu.library import call, takes
 from hga_kernels.weights import Packed, RowParts, Weight
 
 _MAX_LINEAR_ROWS = 16
 """With more rows, torch's matrix product reads the weight less often than ours."""
+_MAX_HEAD_DIM = 512
+_DTYPES = (torch.bfloat16, torch.float32)
+"""Of rows."""
 
 
 def linear(
@@ -40,34 +44,66 @@ def linear(
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor | None:
     """Take one pass over the rows."""
-    if not takes(torch.bfloat16, inputs, weight):
+    if inputs.dtype not in _DTYPES or not takes(inputs.dtype, inputs, weight):
         return None
     inputs, size = inputs.contiguous(), inputs.shape[-1]
     out = torch.empty_like(inputs)
-    call("hga_rms_norm", inputs, weight, out, inputs.numel() // size, size, float(eps))
+    is_float = int(inputs.dtype == torch.float32)
+    call("hga_rms_norm", inputs, weight, out, inputs.numel() // size, size, is_float, float(eps))
     return out
 
 
-def rotate(
-    inputs: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int
-) -> torch.Tensor | None:
+def split_heads(
+    heads: torch.Tensor,
+    weights: HeadWeights,
+    angles: Angles,
+    num_query_heads: int,
+    num_kv_heads: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
     """Take one pass over the rows."""
-    if not takes(torch.bfloat16, inputs) or not takes(torch.float32, cos, sin):
+    rows, dim = heads.shape[0], heads.shape[1] // (num_query_heads + 2 * num_kv_heads)
+    wide = [t for t in (weights.bias, weights.key_shift, angles.cos, angles.sin) if t is not None]
+    norms = [t for t in (weights.q_norm, weights.k_norm) if t is not None]
+    norm_dtype = norms[0].dtype if norms else torch.float32
+    if heads.dtype not in _DTYPES or norm_dtype not in _DTYPES or dim > _MAX_HEAD_DIM or dim % 2:
         return None
-    rows, _, dim = inputs.shape
-    if inputs.stride()[1:] != (dim, 1):
+    if not (
+        takes(heads.dtype, heads) and takes(torch.float32, *wide) and takes(norm_dtype, *norms)
+    ):
         return None
-    out = torch.empty(rows, heads, dim, dtype=torch.bfloat16)
-    cos, sin = cos.contiguous(), sin.contiguous()
-    call("hga_rotate", inputs, cos, sin, out, rows, heads, dim, inputs.stride(0))
-    return out
+    if not all(t.is_contiguous() for t in (*wide, *norms)):
+        return None
+    outs = tuple(
+        torch.empty(rows, count, dim, dtype=heads.dtype)
+        for count in (num_query_heads, num_kv_heads, num_kv_heads)
+    )
+    call(
+        "hga_split_heads",
+        heads.contiguous(),
+        weights.bias,
+        weights.q_norm,
+        weights.k_norm,
+        angles.cos,
+        angles.sin,
+        weights.key_shift,
+        *outs,
+        rows,
+        num_query_heads,
+        num_kv_heads,
+        dim,
+        int(heads.dtype == torch.float32),
+        int(norm_dtype == torch.float32),
+        float(weights.eps),
+    )
+    return outs[0], outs[1], outs[2]
 
 
 def gated_silu(inputs: torch.Tensor) -> torch.Tensor | None:
     """Take one pass over the rows."""
-    if not takes(torch.bfloat16, inputs):
+    if inputs.dtype not in _DTYPES or not takes(inputs.dtype, inputs):
         return None
     rows, size = inputs.shape[0], inputs.shape[1] // 2
-    out = torch.empty(rows, size, dtype=torch.bfloat16)
-    call("hga_gated_silu", inputs.contiguous(), out, rows, size)
+    out = torch.empty(rows, size, dtype=inputs.dtype)
+    is_float = int(inputs.dtype == torch.float32)
+    call("hga_gated_silu", inputs.contiguous(), out, rows, size, is_float)
     return out

@@ -17,7 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hga_kernels import Budget, ChunkIndex, ChunkRange, cpu, reference
+from hga_kernels import Angles, Budget, ChunkIndex, ChunkRange, cpu, reference
+from hga_kernels.arguments import HeadWeights
 from hga_kernels.cpu import build, library
 from tests.support.kernel_cases import (
     BF16_STEP,
@@ -30,6 +31,7 @@ from tests.support.kernel_cases import (
 )
 
 compiled = pytest.mark.usefixtures("compiled")
+dtypes = st.sampled_from([torch.bfloat16, torch.float32])
 
 
 # Linear and row-wise kernels
@@ -55,15 +57,24 @@ def test_linear_takes_rows_that_are_not_contiguous() -> None:
     assert_near(out, inputs.double() @ weight.double().T, BF16_STEP, 1)
 
 
+def within(found: torch.Tensor, expected: torch.Tensor, steps: float, of: float) -> None:
+    """Assert an error of so many steps of rounding to bf16, or of 1e-5 for float32."""
+    if found.dtype == torch.float32:
+        assert_near(found, expected, 1e-5, max(of, 1))
+    else:
+        assert_near(found, expected, steps * BF16_STEP, of)
+
+
 @compiled
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 300), seeds)
-def test_rms_norm(rows: int, size: int, seed: int) -> None:
-    inputs, weight = random(rows, size, seed=seed, size=3), random(size, seed=seed + 1)
+@given(st.integers(1, 40), st.integers(1, 300), dtypes, seeds)
+def test_rms_norm(rows: int, size: int, dtype: torch.dtype, seed: int) -> None:
+    inputs = random(rows, size, seed=seed, size=3).to(dtype)
+    weight = random(size, seed=seed + 1).to(dtype)
     out = cpu.rms_norm(inputs, weight, 1e-5)
     assert out is not None
-    expected = reference.rms_norm(inputs.double(), weight.double(), 1e-5)
-    assert_near(out, expected, 2.1 * BF16_STEP, 1e-6)
+    assert out.dtype == dtype
+    within(out, reference.rms_norm(inputs.double(), weight.double(), 1e-5), 2.1, 1e-6)
 
 
 @compiled
@@ -75,32 +86,93 @@ def test_rms_norm_of_heads() -> None:
     assert_near(out, expected, 2.1 * BF16_STEP, 1e-6)
 
 
+def head_weights(
+    counts: tuple[int, int, int], seed: int, *, bias: bool, norms: bool
+) -> HeadWeights:
+    query_heads, kv_heads, dim = counts
+    return HeadWeights(
+        random(dim, seed=seed) if norms else None,
+        random(dim, seed=seed + 1) if norms else None,
+        1e-6,
+        random((query_heads + 2 * kv_heads) * dim, seed=seed + 2).float() * 9 if bias else None,
+        random(kv_heads, dim, seed=seed + 3).float() * 9 if bias else None,
+    )
+
+
+def converted(weights: HeadWeights, norms: torch.dtype, others: torch.dtype) -> HeadWeights:
+    def to(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(dtype)
+
+    return HeadWeights(
+        to(weights.q_norm, norms),
+        to(weights.k_norm, norms),
+        weights.eps,
+        to(weights.bias, others),
+        to(weights.key_shift, others),
+    )
+
+
 @compiled
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 40),
-    st.integers(1, 9),
-    st.integers(0, 2),
-    st.sampled_from([2, 16, 64, 96]),
+    st.tuples(st.integers(1, 7), st.integers(1, 3), st.sampled_from([2, 16, 64, 96, 256])),
+    dtypes,
+    st.booleans(),
+    st.booleans(),
     seeds,
 )
-def test_rotate(rows: int, heads: int, others: int, dim: int, seed: int) -> None:
-    inputs = random(rows, heads + others, dim, seed=seed)
+def test_split_heads(
+    rows: int,
+    counts: tuple[int, int, int],
+    dtype: torch.dtype,
+    bias: bool,
+    norms: bool,
+    seed: int,
+) -> None:
+    query_heads, kv_heads, dim = counts
+    heads = random(rows, (query_heads + 2 * kv_heads) * dim, seed=seed).to(dtype)
     angles = torch.rand(rows, dim // 2, generator=torch.Generator().manual_seed(seed)) * 7
-    out = cpu.rotate(inputs, angles.cos(), angles.sin(), heads)
+    cos, sin = angles.cos(), angles.sin()
+    weights = head_weights(counts, seed, bias=bias, norms=norms)
+    out = cpu.split_heads(
+        heads, converted(weights, dtype, torch.float32), Angles(cos, sin), query_heads, kv_heads
+    )
+    expected = reference.split_heads(
+        heads.double(),
+        converted(weights, torch.float64, torch.float64),
+        Angles(cos.double(), sin.double()),
+        query_heads,
+        kv_heads,
+    )
     assert out is not None
-    cos_and_sin = angles.cos().double(), angles.sin().double()
-    assert_near(out, reference.rotate(inputs.double(), *cos_and_sin, heads), BF16_STEP, 1e-3)
+    for found, wanted in zip(out, expected, strict=True):
+        assert found.dtype == dtype
+        assert found.is_contiguous()
+        # Rounded after the norm, after its weight and after RoPE, whose sums may cancel.
+        within(found, wanted, 3, 8 if norms or bias else 1e-3)
+
+
+@compiled
+def test_split_heads_rounds_once_after_a_bias() -> None:
+    heads, weights = random(3, 4 * 16), head_weights((2, 1, 16), 0, bias=True, norms=True)
+    angles = Angles(torch.ones(3, 8), torch.zeros(3, 8))
+    out = cpu.split_heads(heads, weights, angles, 2, 1)
+    expected = reference.split_heads(heads.float(), weights, angles, 2, 1)
+    assert out is not None
+    for found, wanted in zip(out, expected, strict=True):
+        torch.testing.assert_close(found, wanted.bfloat16(), rtol=2**-8, atol=0)
 
 
 @compiled
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 300), st.sampled_from([0.1, 1.0, 40.0]), seeds)
-def test_gated_silu(rows: int, size: int, spread: float, seed: int) -> None:
-    inputs = random(rows, 2 * size, seed=seed, size=spread)
+@given(st.integers(1, 40), st.integers(1, 300), st.sampled_from([0.1, 1.0, 40.0]), dtypes, seeds)
+def test_gated_silu(rows: int, size: int, spread: float, dtype: torch.dtype, seed: int) -> None:
+    inputs = random(rows, 2 * size, seed=seed, size=spread).to(dtype)
     out = cpu.gated_silu(inputs)
     assert out is not None
-    assert_near(out, reference.gated_silu(inputs.double()), 1.1 * BF16_STEP, 1e-6)
+    assert out.dtype == dtype
+    within(out, reference.gated_silu(inputs.double()), 1.1, 1e-6)
 
 
 # The index
@@ -183,8 +255,14 @@ def refused() -> dict[str, Any]:
         "linear of float32": lambda: cpu.linear(torch.ones(1, 8), torch.ones(4, 8)),
         "linear of a transposed weight": lambda: cpu.linear(random(1, 8), random(8, 4).T),
         "linear to float64": lambda: cpu.linear(random(1, 8), random(4, 8), torch.float64),
-        "norm of float32": lambda: cpu.rms_norm(torch.ones(2, 8), torch.ones(8), 1e-6),
-        "rotation of float32": lambda: cpu.rotate(torch.ones(4, 1, 16), ones, ones, 1),
+        "norm of float32 by bf16": lambda: cpu.rms_norm(torch.ones(2, 8), random(8), 1e-6),
+        "heads in float64": lambda: cpu.split_heads(
+            torch.ones(4, 3 * 16).double(),
+            HeadWeights(None, None, 1e-6),
+            Angles(ones, ones),
+            1,
+            1,
+        ),
         "gated SiLU of float64": lambda: cpu.gated_silu(torch.ones(2, 8).double()),
         "summary of float32": lambda: cpu.summarize(torch.ones(1, 8, 16), ones, ones),
         "codes for a GPU": lambda: cpu.encode_tokens(keys, centres[:, :1], "tokens"),
@@ -238,7 +316,13 @@ def run_everything(seed: int) -> list[torch.Tensor]:
     results = (
         cpu.linear(random(3, 200, seed=seed), random(1000, 200, seed=seed + 1)),
         cpu.rms_norm(random(200, 64, seed=seed), random(64), 1e-5),
-        cpu.rotate(random(64, 7, 64, seed=seed), angles.cos(), angles.sin(), 5),
+        cpu.split_heads(
+            random(64, 7 * 64, seed=seed),
+            HeadWeights(None, None, 1e-6),
+            Angles(angles.cos(), angles.sin()),
+            3,
+            2,
+        ),
         cpu.gated_silu(random(200, 64, seed=seed)),
         cpu.summarize(keys, angles.cos(), angles.sin()),
         cpu.encode_tokens(keys, index.summaries[:, :10].contiguous()),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hga_kernels
-from hga_kernels import reference
+from hga_kernels import Angles, HeadWeights, reference
 from hga_kernels.cpu import layers
 from hga_kernels.weights import BlockScaled
 
@@ -65,11 +65,11 @@ def test_mlp_adds_to_its_input() -> None:
     torch.testing.assert_close(layers.mlp(hidden, norm, 0.1, gate_up, down), expected)
 
 
-@pytest.mark.parametrize("split", [reference.split_heads, layers.split_heads])
-def test_heads_are_normalised_then_turned(split) -> None:
+def test_heads_are_normalised_then_turned() -> None:
     heads, angles = random(2, 4 * 4), random(2, 2, seed=1)
     q_norm, k_norm = random(4, seed=2), random(4, seed=3)
-    queries, keys, values = split(heads, q_norm, k_norm, 0.5, angles.cos(), angles.sin(), 2, 1)
+    weights, turned = HeadWeights(q_norm, k_norm, 0.5), Angles(angles.cos(), angles.sin())
+    queries, keys, values = reference.split_heads(heads, weights, turned, 2, 1)
     each = heads.view(2, 4, 4)
     for row in range(2):
         for head, found, norm in ((0, queries, q_norm), (1, queries, q_norm), (2, keys, k_norm)):
