@@ -78,7 +78,9 @@ class Engine:
         self._graph = self._make_graph(weights)
         groups = -(-config.cache.context // routing.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
-        self._layers = ForwardPass(model, self._decoder, self._attention, tiers, config, device)
+        self._layers = ForwardPass(
+            model, self._decoder, self._attention, tiers, config, device, (weights.dtype, dtype)
+        )
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""
         self._pending: list[int] = []

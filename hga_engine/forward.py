@@ -28,6 +28,7 @@ class ForwardPass:
         tiers: Tiers,
         config: SessionConfig,
         device: torch.device,
+        dtypes: tuple[torch.dtype, torch.dtype],
     ) -> None:
         """Set up a forward pass over a session.
 
@@ -38,6 +39,7 @@ class ForwardPass:
             tiers: of the session.
             config: gives the size of a slice.
             device: where it is computed.
+            dtypes: of hidden states, and of K/V.
         """
         self._num_layers = model.num_layers
         self._hidden_size = model.hidden_size
@@ -46,6 +48,7 @@ class ForwardPass:
         self._tiers = tiers
         self._slice_tokens = config.slice_tokens
         self._device = device
+        self._dtype, self._kv_dtype = dtypes
 
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
         """Return ranges that end at slice boundaries, which are chunk boundaries.
@@ -120,8 +123,12 @@ class ForwardPass:
         return hidden
 
     def _project(self, layer: int, hidden: torch.Tensor, start: int) -> torch.Tensor:
-        """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim]."""
-        queries, keys, values = self._decoder.project(layer, hidden, start)
+        """Store and index K/V of the tokens; give their queries [tokens, query_heads, head_dim].
+
+        From here on, queries have the type of K/V as well.
+        """
+        heads = self._decoder.project(layer, hidden, start)
+        queries, keys, values = (part.to(self._kv_dtype) for part in heads)
         self._tiers.store.append(layer, keys, values)
         self._tiers.index.extend(layer, self._tiers.store)
         return queries
@@ -138,10 +145,10 @@ class ForwardPass:
         """Take [tokens, hidden_size] at positions from ``start`` on through one layer."""
         queries = self._project(layer, hidden, start)
         attended = self._attention.attend(layer, queries, start, rule, totals, with_mass)
-        return self._decoder.finish(layer, hidden, attended)
+        return self._decoder.finish(layer, hidden, attended.to(self._dtype))
 
     def _long_memory(self, tokens: int) -> torch.Tensor | None:
         """Return memory for the hidden states of a text, where the device is short of it."""
         if self._tiers.device is None or tokens <= self._slice_tokens:
             return None
-        return self._tiers.device.borrow(tokens, self._hidden_size)
+        return self._tiers.device.borrow((tokens, self._hidden_size), self._dtype)

@@ -11,7 +11,8 @@ from hga_engine.errors import HostBudgetError, NoGpuError, SavedStateError, Weig
 from hga_engine.memory import ledger, probes
 from hga_engine.memory.device_plan import DeviceUse, plan_device
 from hga_engine.model.files import ModelFiles, fingerprint
-from hga_engine.model.load import load_model, read_model_config, weights_dtype
+from hga_engine.model.load import load_model, plan_weights, read_model_config, weights_dtype
+from hga_engine.model.placement import bytes_by_place
 from hga_engine.model.synthetic import Topics, synthetic_weights
 from hga_engine.model.types import ModelWeights
 from hga_engine.saved_state.manifest import read_info
@@ -64,7 +65,7 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
             raise NoGpuError(LEAST_CAPABILITY)
         return _CPU
     free, _ = torch.cuda.mem_get_info(gpu)
-    needed = _weights_bytes(files)
+    needed, _ = _weights_bytes(files, gpu)
     if needed <= free:
         return gpu
     if wanted == "cuda":
@@ -72,11 +73,13 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
     return _CPU
 
 
-def _weights_bytes(files: ModelFiles) -> int:
-    """Return an upper bound of the bytes that the weights take on a GPU."""
-    if files.directory is None:
-        return ledger.weights_bytes(read_model_config(files), torch.bfloat16)
-    return sum(path.stat().st_size for path in files.directory.glob("*.safetensors"))
+def _dtype(device: torch.device) -> torch.dtype:
+    return weights_dtype() if device == _CPU else torch.bfloat16
+
+
+def _weights_bytes(files: ModelFiles, device: torch.device) -> tuple[int, int]:
+    """Return the bytes that the weights will take on a GPU and in host memory."""
+    return bytes_by_place(plan_weights(files, _dtype(device), device), device)
 
 
 def prepare_model(
@@ -94,12 +97,15 @@ def prepare_model(
     Raises:
         ModelFileError: a file is missing, damaged or of an unknown kind.
         NoGpuError: a GPU is asked for, and none can be used.
-        WeightMemoryError: a GPU is asked for, and the weights do not fit.
+        WeightMemoryError: the weights do not fit.
     """
     tokenizer = load_tokenizer(files)
     chosen = choose_device(files, device)
-    dtype = weights_dtype() if chosen == _CPU else torch.bfloat16
-    weights = load_model(files, dtype, progress, chosen)
+    _, on_host = _weights_bytes(files, chosen)
+    room = probes.available_memory_bytes()
+    if on_host > room:
+        raise WeightMemoryError(on_host, room, "cpu")
+    weights = load_model(files, _dtype(chosen), progress, chosen)
     return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
 
 
@@ -128,14 +134,13 @@ def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto
     """
     model, chosen = read_model_config(files), choose_device(files, device)
     session = resolve(config, chosen.type)
-    weights, device_bytes = ledger.weights_bytes(model, torch.bfloat16), 0
+    weights, device_bytes = plan_weights(files, _dtype(chosen), chosen), 0
+    on_device, on_host = bytes_by_place(weights, chosen)
     if chosen != _CPU:
         free, total = torch.cuda.mem_get_info(chosen)
-        table = 0 if model.tie_embeddings else model.vocab_size * model.hidden_size * 2
-        on_device, weights = _weights_bytes(files) - table, table
         use = DeviceUse(total, weights=on_device, other=total - free)
-        device_bytes = plan_device(model, session, use, torch.bfloat16).total
-    plan = ledger.predict(model, weights, session, torch.bfloat16, chosen.type)
+        device_bytes = plan_device(model, session, use, torch.bfloat16, weights.dtype).total
+    plan = ledger.predict(model, on_host, session, torch.bfloat16, chosen.type, weights.dtype)
     free_disk = probes.available_disk_bytes(config.cache)
     ledger.check(plan, probes.available_memory_bytes(), free_disk)
     return Estimate(chosen.type, plan.total_host, device_bytes)
@@ -194,6 +199,7 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
             session,
             torch.bfloat16,
             device_type,
+            model.weights.dtype,
         ),
         probes.available_memory_bytes() + model.weights.host_bytes(),
         probes.available_disk_bytes(config.cache),

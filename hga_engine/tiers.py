@@ -87,4 +87,4 @@ def plan_session(weights: ModelWeights, config: SessionConfig, dtype: torch.dtyp
     device = weights.final_norm.device
     now, held = device_memory(device), weights.device_bytes()
     use = DeviceUse(now.total_bytes, weights=held, other=now.used_bytes - held)
-    return plan_device(weights.config, config, use, dtype)
+    return plan_device(weights.config, config, use, dtype, weights.dtype)

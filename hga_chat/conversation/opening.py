@@ -242,7 +242,7 @@ def _open(
     *,
     resume_turns: bool = True,
 ) -> Conversation:
-    notes: list[str] = []
+    notes = [*model.weights.notes]
     try:
         engine = _open_engine(model, settings, saved, notes)
     except BaseException:

@@ -168,7 +168,7 @@ class RoutedAttention:
         slots = self._store.fetch(layer, groups)
         pool = self._store.pool(layer)
         out, mass = attend_pages(
-            queries.to(pool.dtype),
+            queries,
             blocks.positions,
             groups,
             slots,
@@ -179,7 +179,7 @@ class RoutedAttention:
         )
         if totals is not None:
             self.tracer.count(totals, layer, blocks, selected, groups, mass)
-        return out.to(queries.dtype)
+        return out
 
     def _cover(
         self, layer: int, queries: torch.Tensor, selected: torch.Tensor, coverage: Coverage
@@ -195,8 +195,7 @@ class RoutedAttention:
             groups = torch.arange(last + 1, dtype=torch.int32, device=positions.device)
             groups = groups.expand(1, self._kv_heads, -1)
             slots = self._store.fetch(layer, groups)
-            part = queries[one].to(pool.dtype)
-            _, mass = attend_pages(part, positions, groups, slots, pool, self._scale, True)
+            _, mass = attend_pages(queries[one], positions, groups, slots, pool, self._scale, True)
             assert mass is not None
             coverage.add(layer, mass, window[one], selected[one])
 
@@ -235,7 +234,7 @@ class RoutedAttention:
         # Not counted here: attending to them counts them.
         slots = self._store.fetch(layer, groups, counted=False)
         pool = self._store.pool(layer)
-        return attention_lse(queries.to(pool.dtype), positions, groups, slots, pool, self._scale)
+        return attention_lse(queries, positions, groups, slots, pool, self._scale)
 
     def _without_hidden(self, groups: torch.Tensor) -> torch.Tensor:
         if self._hidden is None:

@@ -213,24 +213,25 @@ class DeviceKVStore:
         assert self.host.pinned is not None
         return self.host.pinned
 
-    def borrow(self, *shape: int) -> torch.Tensor | None:
+    def borrow(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
         """Lend the memory of the page cache, which drops its contents.
 
         The memory may be used until the last layer of the prefill is closed.
 
         Args:
-            shape: shape of a tensor with the type of K/V.
+            shape: of a tensor.
+            dtype: of the tensor.
 
         Returns:
             The tensor, or None if the page cache is too small.
         """
-        memory = self.cache.resident.view(-1)
-        size = math.prod(shape)
+        memory = self.cache.resident.view(-1).view(torch.uint8)
+        size = math.prod(shape) * dtype.itemsize
         if size > memory.numel():
             return None
         forget_pages(self.cache.table, self.cache.owner, self.cache.stamps, 0)
         self._unfilled, self._first_pages = set(range(self._layers)), None
-        return memory[:size].view(shape)
+        return memory[:size].view(dtype).view(shape)
 
     def prepare_decoding(self) -> None:
         """Copy the window to ``cache``."""

@@ -54,6 +54,7 @@ def plan_device(
     config: SessionConfig,
     use: DeviceUse,
     dtype: torch.dtype,
+    hidden_dtype: torch.dtype | None = None,
 ) -> DevicePlan:
     """Divide the memory of a GPU; the page cache takes what the other purposes leave.
 
@@ -66,7 +67,8 @@ def plan_device(
         model: geometry of the model.
         config: context, routing, slice size and memory limit.
         use: memory of the GPU, and what is in use.
-        dtype: type of K/V and hidden states.
+        dtype: type of K/V.
+        hidden_dtype: type of hidden states; None: that of K/V.
 
     Raises:
         GpuMemoryError: the session does not fit.
@@ -84,10 +86,11 @@ def plan_device(
     pools = 2 * model.num_kv_heads * groups * page
     window_pages = router.window_tokens // router.group_size
     window = heads * (window_pages * page + groups * 4)
-    workspace = _workspace(model, config, dtype) + _FRAGMENTS
+    wide = hidden_dtype or dtype
+    workspace = _workspace(model, config, dtype, wide) + _FRAGMENTS
     limit = min(use.total, config.cache.device_limit_bytes or use.total)
     left = limit - use.other - use.weights - index - pools - window - workspace
-    hidden = context * model.hidden_size * dtype.itemsize
+    hidden = context * model.hidden_size * wide.itemsize
     # One cached page of every head, with its owner and its stamp.
     slot = heads * (page + 8)
     pages = min(left // slot, most_pages)
@@ -116,21 +119,26 @@ def plan_device(
     )
 
 
-def _workspace(model: ModelConfig, config: SessionConfig, dtype: torch.dtype) -> int:
+def _workspace(
+    model: ModelConfig, config: SessionConfig, dtype: torch.dtype, wide: torch.dtype
+) -> int:
+    """Return the bytes of a slice, of selection and of the logits.
+
+    Hidden states, the QKV product and the outputs of experts are ``wide``, all else is ``dtype``.
+    """
     router, context = config.routing, config.cache.context
     tokens = min(config.slice_tokens, context)
-    heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
+    heads = (model.num_query_heads + model.num_kv_heads) * model.head_dim
     attended = model.num_query_heads * model.head_dim
+    outputs, mlp = 3 * model.hidden_size + heads, 3 * model.intermediate_size
     if model.num_experts:
-        width = model.expert_intermediate_size + model.hidden_size
-        mlp = model.experts_per_token * width
-    else:
-        mlp = 3 * model.intermediate_size
-    elements = tokens * (3 * model.hidden_size + heads + attended + mlp)
+        mlp = model.experts_per_token * model.expert_intermediate_size
+        outputs += model.experts_per_token * model.hidden_size
+    row = outputs * wide.itemsize + (heads + attended + mlp) * dtype.itemsize
     angles = context * model.head_dim * 4
     # Selection takes the query blocks in batches that fit its workspace, but keeps all scores.
     scores = 4 * (
         tokens // router.prefill_block * model.num_kv_heads * context // router.prefill_group_size
     )
     selection = scores + SELECTION_BYTES
-    return elements * dtype.itemsize + angles + selection + 4 * model.vocab_size
+    return tokens * row + angles + selection + 4 * model.vocab_size

@@ -69,6 +69,7 @@ def predict(
     config: SessionConfig,
     dtype: torch.dtype,
     device_type: str = "cpu",
+    hidden_dtype: torch.dtype | None = None,
 ) -> Ledger:
     """Predict the host memory and disk space of a session with a full context.
 
@@ -84,8 +85,9 @@ def predict(
         model: geometry of the model.
         weights: bytes of the weights in host memory.
         config: context, slice, routing and host budget.
-        dtype: type of K/V and hidden states.
+        dtype: type of K/V.
         device_type: "cpu" or "cuda"; `plan_device` predicts the memory of a GPU.
+        hidden_dtype: type of hidden states; None: that of K/V.
     """
     router, context = config.routing, config.cache.context
     groups = -(-context // router.group_size)
@@ -98,7 +100,8 @@ def predict(
     spills = budget is not None and budget < kv
     kv_host = min(kv, max(budget, heads * page)) if budget is not None else kv
 
-    workspace = context * model.hidden_size * dtype.itemsize + heads * groups * _PAGE_RECORD
+    workspace = context * model.hidden_size * (hidden_dtype or dtype).itemsize
+    workspace += heads * groups * _PAGE_RECORD
     workspace += 4 * (_slice_elements(model, config) + _block_elements(model, config))
     workspace += 4 * 2 * model.vocab_size
     if spills:

@@ -81,14 +81,44 @@ def load_model(
     from hga_engine.model.stream import stream_weights
 
     target = torch.device("cpu") if device is None else device
-    if keep_fp8 is None:
-        keep_fp8 = target.type != "cpu"
     if files.adapters:
         weights = side_by_side(_load_merged(files, dtype, progress), target)
     else:
-        weights = stream_weights(_open(files), dtype, target, keep_fp8, progress)
+        weights = stream_weights(
+            _open(files), dtype, target, _keeps_fp8(keep_fp8, target), progress
+        )
     open_gguf.cache_clear()
     return lock_embedding(replace(weights, config=_with_overrides(weights.config, files)))
+
+
+def plan_weights(
+    files: ModelFiles,
+    dtype: "torch.dtype",
+    device: "torch.device",
+    keep_fp8: bool | None = None,
+) -> "ModelWeights":
+    """Return the weights that ``load_model`` would give, without memory (torch's meta device).
+
+    Args:
+        files: where the model is.
+        dtype: type of plain weights.
+        device: device of the weights.
+        keep_fp8: whether FP8 weights stay FP8; None for on a GPU only.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or not supported.
+    """
+    from hga_engine.model.holding import Holding
+    from hga_engine.model.placement import planned, planned_weights
+
+    source = _open(files)
+    if files.adapters:
+        return planned_weights(source.config, lambda joined: planned(joined.shape, dtype))
+    return Holding(source, dtype, device, _keeps_fp8(keep_fp8, device)).weights
+
+
+def _keeps_fp8(wanted: bool | None, device: "torch.device") -> bool:
+    return device.type != "cpu" if wanted is None else wanted
 
 
 def _load_merged(

@@ -71,6 +71,20 @@ def allocate(weights: ModelWeights, device: torch.device) -> ModelWeights:
     return _placed(weights, device, lambda place, _: place)
 
 
+def bytes_by_place(weights: ModelWeights, device: torch.device) -> tuple[int, int]:
+    """Return the bytes that weights will take on a GPU and in host memory.
+
+    Args:
+        weights: planned.
+        device: where they are to compute; on a GPU, an untied embedding stays in host memory.
+    """
+    run = _run_bytes(weights, device)
+    if device == _CPU:
+        return 0, run
+    is_tied = weights.lm_head is weights.embedding
+    return run, 0 if is_tied else sum(table.nbytes for table in tensors_of(weights.embedding))
+
+
 def lock_embedding(weights: ModelWeights) -> ModelWeights:
     """Pin an embedding in host memory so that the GPU of the other weights can read it.
 
@@ -91,9 +105,7 @@ def _placed(
     """Allocate a place for each tensor and fill it; the embedding may stay in host memory."""
     is_tied = weights.lm_head is weights.embedding
     stays = device != _CPU and not is_tied
-    kept = {id(table) for table in tensors_of(weights.embedding)} if stays else set()
-    sizes = (tensor.nbytes for tensor in weights.tensors() if id(tensor) not in kept)
-    run = _Run(sum(_aligned(size) for size in sizes), device)
+    run = _Run(_run_bytes(weights, device), device)
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
         return fill(run.place(tensor.shape, tensor.dtype), tensor)
@@ -117,6 +129,13 @@ def _placed(
         final_norm=moved(weights.final_norm),
         lm_head=embedding if is_tied else map_tensors(weights.lm_head, moved),
     )
+
+
+def _run_bytes(weights: ModelWeights, device: torch.device) -> int:
+    """Return the bytes of the run of memory that weights take, without an embedding that stays."""
+    stays = device != _CPU and weights.lm_head is not weights.embedding
+    kept = {id(table) for table in tensors_of(weights.embedding)} if stays else set()
+    return sum(_aligned(tensor.nbytes) for tensor in weights.tensors() if id(tensor) not in kept)
 
 
 def _is_in_one_run(weights: ModelWeights) -> bool:
