@@ -128,10 +128,14 @@ def to_q8_0(values: torch.Tensor, stored: str) -> torch.Tensor:
         [rows, bytes] uint8.
     """
     blocks = values.unflatten(-1, (-1, FORMATS["Q8_0"].size))
-    scales = blocks.abs().amax(-1, keepdim=True)
+    sizes = blocks.abs()
     if stored == "MXFP4":
         # The numbers of a block are 0, 1, 2, 3, 4, 6, 8 and 12 times a power of two.
-        scales = torch.exp2(torch.floor(torch.log2(scales)) - 3)
+        scales = torch.exp2(torch.floor(torch.log2(sizes.amax(-1, keepdim=True))) - 3)
+    else:
+        # All others are multiples of the smallest.
+        scales = sizes.where(sizes > 0, torch.inf).amin(-1, keepdim=True)
+        scales = scales.nan_to_num(posinf=0.0)
     scales = scales.clamp_min(_LEAST_HALF).half()
     numbers = (blocks / scales.float()).round().to(torch.int8)
     packed = torch.cat((scales.view(torch.uint8), numbers.view(torch.uint8)), -1)
