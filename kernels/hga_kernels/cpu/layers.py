@@ -32,6 +32,10 @@ def mlp(
     hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """See the reference."""
+    if isinstance(gate_up, Packed | RowParts) and isinstance(down, Packed | RowParts):
+        out = packed.mlp(hidden, norm, eps, gate_up, down)
+        if out is not None:
+            return out
     gate_and_up = norm_linear(hidden, norm, eps, gate_up)
     if isinstance(down, Packed | RowParts):
         out = packed.linear(gate_and_up, down, residual=hidden, is_gated=True)

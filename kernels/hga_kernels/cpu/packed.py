@@ -72,10 +72,9 @@ def linear(
     if residual is not None and not takes(out_dtype, residual):
         return None
     if rows > _MAX_ROWS:
-        quantised = packed_many.quantize(inputs.float(), norm, eps, is_gated)
         added = None if residual is None else residual.float()
-        described = [(part.data, part.type, part.rows) for part in parts]
-        return packed_many.multiply(quantised, described, added).to(out_dtype)
+        many = packed_many.linear(inputs.float(), _listed(parts), added, norm, eps, is_gated)
+        return many.to(out_dtype)
     out = torch.empty(rows, size_out, dtype=out_dtype)
     call(
         "hga_packed_rows",
@@ -94,6 +93,37 @@ def linear(
         eps,
     )
     return out
+
+
+def mlp(
+    hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
+) -> torch.Tensor | None:
+    """Gate the rows while they are multiplied, which saves memory if they are many.
+
+    Takes float32 alone, and more than 16 rows.
+    """
+    gate_and_up, parts = _parts_of(_halves(gate_up)), _parts_of(down)
+    if gate_and_up is None or parts is None or hidden.shape[0] <= _MAX_ROWS:
+        return None
+    sizes = (*gate_up.shape, down.shape[1])
+    if [part.rows * 2 for part in gate_and_up] != 2 * [sizes[0]]:
+        return None
+    if any(size % _SUB_BLOCK for size in sizes[1:]) or not takes(torch.float32, hidden, norm):
+        return None
+    gate, up = _listed(gate_and_up)
+    return packed_many.mlp(hidden, norm, eps, gate, up, _listed(parts))
+
+
+def _halves(weight: Weight) -> Weight:
+    """Return a weight as two parts, if it is one."""
+    if not isinstance(weight, Packed):
+        return weight
+    halves = weight.data.chunk(2, -2)
+    return RowParts(tuple(Packed(half, weight.format) for half in halves))
+
+
+def _listed(parts: "ctypes.Array[_Part]") -> list[packed_many.Part]:
+    return [(part.data, part.type, part.rows) for part in parts]
 
 
 def _parts_of(weight: Weight) -> "ctypes.Array[_Part] | None":

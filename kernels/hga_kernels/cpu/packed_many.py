@@ -1,15 +1,19 @@
 """Products of many rows with packed weights in C, in integers of 16 bits."""
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from hga_kernels.cpu.library import call
+from hga_kernels.memory import empty_on_huge_pages
 
 _GROUP, _TILE, _HALF_SUB_BLOCK = 16, 256, 16
 """Rows of a group, columns that share a scale, and what the columns of a tile are padded to."""
+
+_scratch = threading.local()
 
 Part = tuple[int, int, int]
 """Rows of a weight: their address, the number of their format in GGUF files, and how many."""
@@ -18,7 +22,9 @@ Part = tuple[int, int, int]
 class _Product(ctypes.Structure):
     _fields_ = (
         ("weight", ctypes.c_void_p),
+        ("up", ctypes.c_void_p),
         ("type", ctypes.c_int32),
+        ("up_type", ctypes.c_int32),
         ("outputs", ctypes.c_int32),
         ("column", ctypes.c_int32),
         ("first_group", ctypes.c_int32),
@@ -28,70 +34,125 @@ class _Product(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Quantised rows, in groups of 16."""
+class _Rows:
+    """Quantised rows, in groups of 16. The next call of ``_quantize`` reuses their memory."""
 
     values: torch.Tensor
     """[columns * rows of all groups] int16, ordered as the product reads them."""
     scales: torch.Tensor
-    """[tiles, groups, 16] float32."""
+    """[tiles * groups * 16] float32."""
     count: int
+    groups: int
     columns: int
 
-    @property
-    def groups(self) -> int:
-        """How many groups there are."""
-        return self.scales.shape[1]
 
-
-def quantize(
+def linear(
     inputs: torch.Tensor,
+    parts: Sequence[Part],
+    residual: torch.Tensor | None = None,
     norm: torch.Tensor | None = None,
     eps: float = 0.0,
     is_gated: bool = False,
-    order: torch.Tensor | None = None,
-) -> Rows:
-    """Quantise rows; ``rms_norm`` or ``gated_silu`` may go first.
+) -> torch.Tensor:
+    """Return ``inputs @ weight.T + residual``; ``rms_norm`` or ``gated_silu`` may go first.
 
     Args:
         inputs: [rows, in], or [rows, 2 * in] if they are gated; float32.
+        parts: all rows of a weight [out, in].
+        residual: [rows, out] float32.
         norm: [in] float32; None: no norm.
         eps: of the norm.
         is_gated: whether ``gated_silu`` goes first.
-        order: [a multiple of 16] int32: which rows to take, negative for a row of zeros; None: all.
-    """
-    inputs = inputs.contiguous()
-    columns = inputs.shape[1] // 2 if is_gated else inputs.shape[1]
-    count = inputs.shape[0] if order is None else len(order)
-    groups, tiles = -(-count // _GROUP), -(-columns // _TILE)
-    padded = -(-columns // _HALF_SUB_BLOCK) * _HALF_SUB_BLOCK
-    values = torch.empty(groups * padded * _GROUP, dtype=torch.int16)
-    scales = torch.empty(tiles, groups, _GROUP, dtype=torch.float32)
-    sizes = inputs.shape[0], groups, columns, int(is_gated)
-    call("hga_quantize_rows", inputs, norm, order, values, scales, *sizes, eps)
-    return Rows(values, scales, count, columns)
-
-
-def multiply(
-    rows: Rows, parts: Sequence[Part], residual: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Multiply quantised rows and the parts of a weight [out, in].
-
-    Args:
-        rows: the rows.
-        parts: all rows of the weight.
-        residual: [rows, out] float32 to add.
 
     Returns:
         [rows, out] float32.
     """
+    rows = _quantize(inputs, norm, eps, is_gated)
     products, column = (_Product * len(parts))(), 0
     for (address, kind, outputs), product in zip(parts, products, strict=True):
         product.weight, product.type, product.outputs = address, kind, outputs
         product.column, product.groups = column, rows.groups
         column += outputs
-    out = torch.empty(rows.count, column, dtype=torch.float32)
+    return _multiply(rows, products, torch.empty(rows.count, column), residual)
+
+
+def mlp(
+    hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate: Part, up: Part, down: Sequence[Part]
+) -> torch.Tensor:
+    """Do as ``reference.mlp``, without memory for gates and ups.
+
+    Args:
+        hidden: [rows, hidden] float32.
+        norm: [hidden] float32.
+        eps: of the norm.
+        gate: [width, hidden].
+        up: [width, hidden].
+        down: all rows of [hidden, width].
+
+    Returns:
+        [rows, hidden] float32.
+    """
+    rows = _quantize(hidden, norm, eps)
+    products = (_Product * 1)()
+    product, width = products[0], gate[2]
+    product.weight, product.type, product.outputs = gate
+    product.up, product.up_type, _ = up
+    product.groups = rows.groups
+    gated = _memory("gated", rows.count * width, torch.float32).view(rows.count, width)
+    return linear(_multiply(rows, products, gated), down, hidden)
+
+
+def _memory(name: str, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return [size] of this thread's memory of that name.
+
+    Memory that is new to the process takes as long to get as a product with it.
+    """
+    held: torch.Tensor | None = getattr(_scratch, name, None)
+    if held is None or len(held) < size:
+        held = empty_on_huge_pages((size,), dtype)
+        setattr(_scratch, name, held)
+    return held[:size]
+
+
+def _quantize(
+    inputs: torch.Tensor,
+    norm: torch.Tensor | None = None,
+    eps: float = 0.0,
+    is_gated: bool = False,
+    order: torch.Tensor | None = None,
+) -> _Rows:
+    """Quantise rows, or those that ``order`` [a multiple of 16] int32 names, -1 for zeros."""
+    inputs = inputs.contiguous()
+    columns = inputs.shape[1] // 2 if is_gated else inputs.shape[1]
+    count = inputs.shape[0] if order is None else len(order)
+    groups, tiles = -(-count // _GROUP), -(-columns // _TILE)
+    padded = -(-columns // _HALF_SUB_BLOCK) * _HALF_SUB_BLOCK
+    values = _memory("values", groups * padded * _GROUP, torch.int16)
+    scales = _memory("scales", tiles * groups * _GROUP, torch.float32)
+    sizes = inputs.shape[0], groups, columns, int(is_gated)
+    call("hga_quantize_rows", inputs, norm, order, values, scales, *sizes, eps)
+    return _Rows(values, scales, count, groups, columns)
+
+
+def _multiply(
+    rows: _Rows,
+    products: "ctypes.Array[_Product]",
+    out: torch.Tensor,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Write the products of rows, plus ``residual``, to ``out`` [rows, columns] and return it."""
     residual = None if residual is None else residual.contiguous()
-    address, sizes = ctypes.addressof(products), (rows.count, rows.groups, rows.columns, column)
-    call("hga_packed_many", rows.values, rows.scales, address, residual, out, len(parts), *sizes)
+    call(
+        "hga_packed_many",
+        rows.values,
+        rows.scales,
+        ctypes.addressof(products),
+        residual,
+        out,
+        len(products),
+        rows.count,
+        rows.groups,
+        rows.columns,
+        out.shape[1],
+    )
     return out

@@ -133,13 +133,27 @@ def test_norm_goes_first() -> None:
     assert_product(out, normed, dense(weight))
 
 
-@pytest.mark.parametrize("width", [96, 3 * 256, 33 * 256])
-def test_mlp(width: int) -> None:
-    kind = "Q6_K" if width % 256 == 0 else "Q5_0"
-    gate_up, down = random_packed("Q4_K", 2 * width, 256), random_packed(kind, 256, width, seed=1)
-    hidden, norm = normal(70, 256), normal(256, seed=2) * 0.2
+def assert_mlp(rows: int, gate_up: Packed | RowParts, down: Packed, kinds: list[Packed]) -> None:
+    hidden, norm = normal(rows, 256), normal(256, seed=2) * 0.2
     out = layers.mlp(hidden, norm, 1e-6, gate_up, down)
     normed = reference.rms_norm(hidden.double(), norm.double(), 1e-6)
-    expected = hidden + reference.gated_silu(normed @ dense(gate_up).T) @ dense(down).T
+    products = normed @ torch.cat([dense(part) for part in kinds]).T
+    expected = hidden + reference.gated_silu(products) @ dense(down).T
     assert out.shape == expected.shape
     assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < 5 * ERROR
+
+
+@pytest.mark.parametrize("width", [96, 3 * 256, 33 * 256])
+def test_mlp(width: int) -> None:
+    gate_up = random_packed("Q4_K", 2 * width, 256)
+    down = random_packed("Q6_K" if width % 256 == 0 else "Q5_0", 256, width, seed=1)
+    assert_mlp(70, gate_up, down, [gate_up])
+
+
+def test_mlp_of_several_formats() -> None:
+    gate, up = random_packed("Q4_K", 96, 256), random_packed("Q6_K", 96, 256, seed=1)
+    down = random_packed("Q8_0", 256, 96, seed=2)
+    assert_mlp(40, RowParts((gate, up)), down, [gate, up])
+    # Three parts cannot be told into gates and ups.
+    ups = [Packed(rows, "Q6_K") for rows in up.data.split([40, 56])]
+    assert_mlp(40, RowParts((gate, *ups)), down, [gate, up])

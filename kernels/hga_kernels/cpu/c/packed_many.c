@@ -198,23 +198,65 @@ INLINE float sum_of_lanes(const float *lanes) {
     return sum;
 }
 
-// Makes integers smaller until their norm is at most LARGEST_NORM. Returns the divisor.
-INLINE float limit_norm(int16_t *values, int size) {
-    float lanes[8] = {0};
+// The bound of a tile's weights and of what they are multiplied with below.
+INLINE float largest_of(const Tile *tile, int per_scale, float top) {
+    const float *scales = (const float *)tile->scales, *minima = (const float *)tile->minima;
+    float bounds[8] = {0};
+    for (int i = 0; i < TILE / per_scale; i += 8)
+        for (int j = 0; j < 8; j++) {
+            float multiplier = fabsf(scales[i + j]) * (top + 1), low = fabsf(minima[i + j]);
+            float high = fabsf(scales[i + j] * top - minima[i + j]);
+            low = low > high ? low : high;
+            low = low > multiplier ? low : multiplier;
+            bounds[j] = low > bounds[j] ? low : bounds[j];
+        }
+    for (int half = 4; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            bounds[j] = bounds[j + half] > bounds[j] ? bounds[j + half] : bounds[j];
+    return bounds[0];
+}
+
+// Converts an unpacked tile to 16-bit integers and returns the sum of their squares. `per_scale`
+// weights share a scale; values have at most `bits` bits.
+INLINE float to_integers(const Tile *tile, int subs, int per_scale, int bits, float inverse,
+                         int16_t *out) {
+    const float *scales = (const float *)tile->scales, *minima = (const float *)tile->minima;
+    // value * scale is (value << 15 - bits) * multiplier >> 15
+    float to_multiplier = inverse * (float)(1 << bits);
+    int16_t multipliers[16], offsets[16];
+    for (int i = 0; i < TILE / per_scale; i++) {
+        multipliers[i] = (int16_t)(int32_t)__builtin_rintf(scales[i] * to_multiplier);
+        offsets[i] = (int16_t)(int32_t)__builtin_rintf(minima[i] * inverse);
+    }
+    const uint8_t *values = (const uint8_t *)tile->values;
+    float squares[8] = {0};
 #if defined(__AVX2__)
     __m256 sums = _mm256_setzero_ps();
-    for (int i = 0; i < size; i += 16) {
-        __m256i part = _mm256_load_si256((const __m256i *)(values + i));
-        sums = _mm256_add_ps(sums, _mm256_cvtepi32_ps(_mm256_madd_epi16(part, part)));
+    for (int i = 0; i < subs * 2; i++) {
+        int index = per_scale == 16 ? i : i / 2;
+        __m256i wide = _mm256_cvtepu8_epi16(_mm_load_si128((const __m128i *)values + i));
+        wide = _mm256_mulhrs_epi16(_mm256_slli_epi16(wide, 15 - bits),
+                                   _mm256_set1_epi16(multipliers[index]));
+        wide = _mm256_sub_epi16(wide, _mm256_set1_epi16(offsets[index]));
+        _mm256_store_si256((__m256i *)out + i, wide);
+        sums = _mm256_add_ps(sums, _mm256_cvtepi32_ps(_mm256_madd_epi16(wide, wide)));
     }
-    _mm256_storeu_ps(lanes, sums);
+    _mm256_storeu_ps(squares, sums);
 #else
-    for (int i = 0; i < size; i++) lanes[i % 8] += (float)(values[i] * values[i]);
+    for (int i = 0; i < subs * SUB; i++) {
+        int index = i / per_scale;
+        int value = scaled(values[i] << (15 - bits), multipliers[index]) - offsets[index];
+        out[i] = (int16_t)value;
+        squares[i % 8] += (float)(value * value);
+    }
 #endif
-    float squares = sum_of_lanes(lanes);
-    if (squares <= LARGEST_NORM * LARGEST_NORM) return 1.0f;
-    int multiplier = (int)(LARGEST_NORM / sqrtf(squares) * 32768.0f);
-    multiplier = least(multiplier, 32767);
+    for (int half = 4; half; half /= 2)
+        for (int j = 0; j < half; j++) squares[j] += squares[j + half];
+    return squares[0];
+}
+
+// Multiplies integers by `multiplier` / 2^15.
+INLINE void shrink(int16_t *values, int size, int multiplier) {
 #if defined(__AVX2__)
     __m256i multipliers = _mm256_set1_epi16((int16_t)multiplier);
     for (int i = 0; i < size; i += 16) {
@@ -224,46 +266,31 @@ INLINE float limit_norm(int16_t *values, int size) {
 #else
     for (int i = 0; i < size; i++) values[i] = (int16_t)scaled(values[i], multiplier);
 #endif
-    return 32768.0f / (float)multiplier;
 }
 
-// Converts an unpacked tile to 16-bit integers and returns their scale. `per_scale` weights share a
-// scale; values have at most `bits` bits.
-INLINE float to_integers(const Tile *tile, int subs, int per_scale, int bits, int16_t *out) {
-    const float *scales = (const float *)tile->scales, *minima = (const float *)tile->minima;
-    float top = (float)((1 << bits) - 1), largest = 0;
-    for (int i = 0; i < TILE / per_scale; i++) {
-        // Bounds of the multiplier and of both ends of the weights.
-        float bound = fabsf(scales[i]) * (top + 1), low = fabsf(minima[i]);
-        float high = fabsf(scales[i] * top - minima[i]);
-        bound = low > bound ? low : bound;
-        bound = high > bound ? high : bound;
-        largest = largest > bound ? largest : bound;
+typedef void Unpack(const uint8_t *block, int subs, Tile *tile);
+
+// Converts a tile of up to 16 rows to integers, step by step for all of them: a step waits long for
+// the one before. Rows are `bytes` apart, integers TILE.
+INLINE void unpack_rows(Unpack *unpack, int per_scale, int bits, const uint8_t *rows, size_t bytes,
+                        int count, int subs, int16_t *out, float *scales) {
+    _Alignas(64) Tile tiles[ROWS];
+    float largest[ROWS] = {0}, inverses[ROWS], squares[ROWS] = {0}, found[ROWS];
+    int32_t multipliers[ROWS];
+    for (int i = 0; i < count; i++) {
+        unpack(rows + i * bytes, subs, tiles + i);
+        largest[i] = largest_of(tiles + i, per_scale, (float)((1 << bits) - 1));
     }
-    float inverse = largest > 0 ? LARGEST / largest : 0;
-    // value * scale is (value << 15 - bits) * multiplier >> 15
-    int16_t multipliers[16], offsets[16];
-    for (int i = 0; i < TILE / per_scale; i++) {
-        multipliers[i] = (int16_t)(int32_t)__builtin_rintf(scales[i] * inverse * (top + 1));
-        offsets[i] = (int16_t)(int32_t)__builtin_rintf(minima[i] * inverse);
+    for (int i = 0; i < ROWS; i++) inverses[i] = largest[i] > 0 ? LARGEST / largest[i] : 0;
+    for (int i = 0; i < count; i++)
+        squares[i] = to_integers(tiles + i, subs, per_scale, bits, inverses[i], out + i * TILE);
+    for (int i = 0; i < ROWS; i++) {
+        float part = LARGEST_NORM / sqrtf(squares[i] > 1 ? squares[i] : 1) * 32768.0f;
+        multipliers[i] = part < 32767.0f ? (int32_t)part : 32767;
+        found[i] = largest[i] / LARGEST * (32768.0f / (float)multipliers[i]);
     }
-    const uint8_t *values = (const uint8_t *)tile->values;
-    for (int i = 0; i < subs * 2; i++) {
-        int index = per_scale == 16 ? i : i / 2;
-#if defined(__AVX2__)
-        __m256i wide = _mm256_cvtepu8_epi16(_mm_load_si128((const __m128i *)values + i));
-        wide = _mm256_mulhrs_epi16(_mm256_slli_epi16(wide, 15 - bits),
-                                   _mm256_set1_epi16(multipliers[index]));
-        wide = _mm256_sub_epi16(wide, _mm256_set1_epi16(offsets[index]));
-        _mm256_store_si256((__m256i *)out + i, wide);
-#else
-        for (int j = 0; j < 16; j++) {
-            int value = scaled(values[16 * i + j] << (15 - bits), multipliers[index]);
-            out[16 * i + j] = (int16_t)(value - offsets[index]);
-        }
-#endif
-    }
-    return largest / LARGEST * limit_norm(out, subs * SUB);
+    for (int i = 0; i < count; i++) shrink(out + i * TILE, subs * SUB, multipliers[i]);
+    memcpy(scales, found, count * sizeof(float));
 }
 
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };  // numbers of formats in GGUF files
@@ -279,30 +306,39 @@ INLINE float floats_to_integers(const uint8_t *row, int type, size_t first, int 
     return quantize(numbers, padded(size), out);
 }
 
-// How many bits the values of a format have.
-INLINE int bits_of(int type) {
-    switch (type) {
-        case 2: case 3: case 12: return 4;   // Q4_0, Q4_1, Q4_K
-        case 6: case 7: case 13: return 5;   // Q5_0, Q5_1, Q5_K
-        case 10: return 2;                   // Q2_K
-        case 11: return 3;                   // Q3_K
-        case 14: return 6;                   // Q6_K
-        default: return 8;                   // Q8_0, IQ4_NL, IQ4_XS
-    }
-}
+// Of each format.
+enum {
+    BITS_q4_0 = 4,
+    BITS_q4_1 = 4,
+    BITS_q5_0 = 5,
+    BITS_q5_1 = 5,
+    BITS_q8_0 = 8,
+    BITS_q2_k = 2,
+    BITS_q3_k = 3,
+    BITS_q4_k = 4,
+    BITS_q5_k = 5,
+    BITS_q6_k = 6,
+    BITS_iq4_nl = 8,
+    BITS_iq4_xs = 8,
+};
 
-// Unpacks up to 256 columns of a row to 16-bit integers and returns their scale.
-static float unpack_tile(const uint8_t *row, int type, int tile, int columns, int16_t *out) {
+// Converts up to 256 columns of up to 16 rows to 16-bit integers and their scales.
+static void unpack_tile(const uint8_t *rows, size_t bytes, int type, int tile, int columns,
+                        int count, int16_t *out, float *scales) {
     int size = least(columns - tile * TILE, TILE), subs = (size + SUB - 1) / SUB;
-    _Alignas(64) Tile unpacked;
     switch (type) {
-#define CASE(name, number, block, bytes, per_scale)                                   \
-    case number:                                                                     \
-        unpack_##name(row + (size_t)tile * (TILE / block) * bytes, subs, &unpacked); \
-        return to_integers(&unpacked, subs, per_scale, bits_of(number), out);
+#define CASE(name, number, block, bytes_of, per_scale)                                  \
+    case number:                                                                        \
+        unpack_rows(unpack_##name, per_scale, BITS_##name,                              \
+                    rows + (size_t)tile * (TILE / block) * bytes_of, bytes, count, subs, \
+                    out, scales);                                                       \
+        break;
         PACKED_FORMATS(CASE)
 #undef CASE
-        default: return floats_to_integers(row, type, (size_t)tile * TILE, size, out);
+        default:
+            for (int i = 0; i < count; i++)
+                scales[i] = floats_to_integers(rows + i * bytes, type, (size_t)tile * TILE, size,
+                                               out + i * TILE);
     }
 }
 
@@ -321,9 +357,10 @@ INLINE size_t row_bytes(int type, int columns) {
 // A weight and the groups of rows that it multiplies.
 typedef struct {
     const uint8_t *weight;  // [outputs, bytes of a row]
-    int32_t type;           // number of the format in GGUF files
+    const uint8_t *up;      // [outputs, bytes of a row]: the result is silu(weight) * up; or NULL
+    int32_t type, up_type;  // numbers of the formats in GGUF files
     int32_t outputs;
-    int32_t column;  // of its first output in the result
+    int32_t column;  // of the first output in the result
     int32_t first_group, groups;
     int32_t first_item;
 } Product;
@@ -410,9 +447,19 @@ INLINE void multiply(const int16_t *inputs, int groups, int pairs, const int16_t
 #endif
 }
 
-// Writes the sums of a group of rows.
+// Outputs of an item; if they are gated, it has as many sums of ups behind them.
+INLINE int outputs_per_item(const Product *product) {
+    return product->up ? OUTPUTS_PER_ITEM / 2 : OUTPUTS_PER_ITEM;
+}
+
+INLINE int output_items(const Product *product) {
+    int outputs = outputs_per_item(product);
+    return (product->outputs + outputs - 1) / outputs;
+}
+
+// Writes the sums of a group of rows: `outputs` columns of the result.
 static void store_group(const ProductJob *job, const float *sums, int first_row, int column,
-                        int outputs) {
+                        int outputs, int is_gated) {
     int rows = least(job->rows - first_row, ROWS);
     _Alignas(64) float turned[ROWS][OUTPUTS_PER_ITEM];
     for (int i = 0; i < OUTPUTS_PER_ITEM; i += ROWS) {
@@ -428,21 +475,33 @@ static void store_group(const ProductJob *job, const float *sums, int first_row,
     }
     for (int row = 0; row < rows; row++) {
         size_t index = (size_t)(first_row + row) * job->size_out + column;
-        if (job->residual) {
-            const float *residual = job->residual + index;
-            for (int i = 0; i < outputs; i++) job->out[index + i] = turned[row][i] + residual[i];
-        } else {
-            memcpy(job->out + index, turned[row], outputs * sizeof(float));
-        }
+        float *values = turned[row], *up = values + OUTPUTS_PER_ITEM / 2;
+        if (is_gated)
+            for (int i = 0; i < OUTPUTS_PER_ITEM / 2; i++)
+                values[i] = values[i] / (1.0f + exp_finite(-values[i])) * up[i];
+        if (job->residual)
+            for (int i = 0; i < outputs; i++) values[i] += job->residual[index + i];
+        memcpy(job->out + index, values, outputs * sizeof(float));
     }
-}
-
-INLINE int output_items(const Product *product) {
-    return (product->outputs + OUTPUTS_PER_ITEM - 1) / OUTPUTS_PER_ITEM;
 }
 
 INLINE int row_items(const Product *product) {
     return (product->groups + GROUPS_PER_ITEM - 1) / GROUPS_PER_ITEM;
+}
+
+// Converts a tile of the rows [first, first + count) of a weight.
+static void unpack_outputs(const uint8_t *weight, int type, int first, int count, int tile,
+                           int columns, int16_t *out, float *scales) {
+    size_t bytes = row_bytes(type, columns), tile_bytes = row_bytes(type, TILE);
+    for (int i = 0; i < count; i += ROWS) {
+        const uint8_t *rows = weight + (first + i) * bytes;
+        int together = least(count - i, ROWS);
+        // Those of the next tile: rows are too far apart for the CPU to see that they follow.
+        for (int j = 0; j < together; j++)
+            for (size_t at = 0; at < tile_bytes; at += 64)
+                __builtin_prefetch(rows + j * bytes + (tile + 1) * tile_bytes + at, 0, 2);
+        unpack_tile(rows, bytes, type, tile, columns, together, out + i * TILE, scales + i);
+    }
 }
 
 static void multiply_item(void *context, int item) {
@@ -450,15 +509,13 @@ static void multiply_item(void *context, int item) {
     const Product *product = job->products;
     while (product + 1 < job->products + job->number && product[1].first_item <= item) product++;
     item -= product->first_item;
-    int first_output = item % output_items(product) * OUTPUTS_PER_ITEM;
-    int outputs = least(product->outputs - first_output, OUTPUTS_PER_ITEM);
+    int first_output = item % output_items(product) * outputs_per_item(product);
+    int outputs = least(product->outputs - first_output, outputs_per_item(product));
     int first_group = item / output_items(product) * GROUPS_PER_ITEM;
     int groups = least(product->groups - first_group, GROUPS_PER_ITEM);
+    int sums_of_row = product->up ? OUTPUTS_PER_ITEM : outputs;
     first_group += product->first_group;
     int tiles = tiles_of(job->columns);
-    size_t bytes = row_bytes(product->type, job->columns);
-    size_t tile_bytes = row_bytes(product->type, TILE);
-    const uint8_t *rows = product->weight + first_output * bytes;
     _Alignas(64) int16_t weights[OUTPUTS_PER_ITEM * TILE];
     _Alignas(64) float weight_scales[OUTPUTS_PER_ITEM];
     _Alignas(64) float sums[GROUPS_PER_ITEM][OUTPUTS_PER_ITEM * ROWS];
@@ -466,14 +523,12 @@ static void multiply_item(void *context, int item) {
     memset(weights, 0, sizeof weights);
     memset(weight_scales, 0, sizeof weight_scales);
     for (int tile = 0; tile < tiles; tile++) {
-        for (int i = 0; i < outputs; i++) {
-            const uint8_t *row = rows + i * bytes;
-            // Those of the next tile: rows are too far apart for the CPU to see that they follow.
-            for (size_t at = 0; at < tile_bytes; at += 64)
-                __builtin_prefetch(row + (tile + 1) * tile_bytes + at, 0, 2);
-            weight_scales[i] =
-                unpack_tile(row, product->type, tile, job->columns, weights + i * TILE);
-        }
+        unpack_outputs(product->weight, product->type, first_output, outputs, tile, job->columns,
+                       weights, weight_scales);
+        if (product->up)
+            unpack_outputs(product->up, product->up_type, first_output, outputs, tile,
+                           job->columns, weights + OUTPUTS_PER_ITEM / 2 * TILE,
+                           weight_scales + OUTPUTS_PER_ITEM / 2);
         int pairs = padded(least(job->columns - tile * TILE, TILE)) / 2;
         const float *scales = job->scales + ((size_t)tile * job->groups + first_group) * ROWS;
         const int16_t *values = job->values + (size_t)tile * job->groups * TILE * ROWS +
@@ -481,7 +536,7 @@ static void multiply_item(void *context, int item) {
         for (int group = 0; group < groups;) {
             int together = groups - group >= GROUPS ? GROUPS : 1;
             const int16_t *in = values + (size_t)group * pairs * 2 * ROWS;
-            for (int i = 0; i < outputs; i += OUTPUTS) {
+            for (int i = 0; i < sums_of_row; i += OUTPUTS) {
                 float *to = sums[group] + i * ROWS;
                 if (together == GROUPS)
                     multiply(in, GROUPS, pairs, weights + i * TILE, scales + group * ROWS,
@@ -495,7 +550,7 @@ static void multiply_item(void *context, int item) {
     }
     for (int group = 0; group < groups; group++)
         store_group(job, sums[group], (first_group + group) * ROWS, product->column + first_output,
-                    outputs);
+                    outputs, product->up != NULL);
 }
 
 // Multiplies quantised rows with weights. Fills in the first items of the products.
