@@ -1,7 +1,7 @@
 """Weights of a decoder as the engine holds them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -85,7 +85,7 @@ def map_tensors(weight: AnyWeight, change: Callable[[torch.Tensor], torch.Tensor
     if isinstance(weight, BlockScaled):
         return BlockScaled(change(weight.values), change(weight.scales))
     if isinstance(weight, Packed):
-        return Packed(change(weight.data), weight.format)
+        return replace(weight, data=change(weight.data))
     if isinstance(weight, RowParts):
         return RowParts(tuple(map_tensors(part, change) for part in weight.parts))
     return change(weight)

@@ -20,6 +20,14 @@ class BlockFormat:
     size: int
     bytes: int
     unpack: Unpack
+    fields: tuple[int, ...]
+    """Bytes of the fields of a block, in their order: quants, scales, and so on."""
+
+    @property
+    def planes(self) -> tuple[tuple[int, int], ...]:
+        """Offset in a block and bytes of its fields, in the order of ``to_planes``."""
+        offsets = (sum(self.fields[:n]) for n in range(len(self.fields)))
+        return tuple(sorted(zip(offsets, self.fields, strict=True), key=lambda f: -f[1]))
 
 
 def _half(raw: torch.Tensor) -> torch.Tensor:
@@ -141,19 +149,19 @@ def _iq4_xs(raw: torch.Tensor) -> torch.Tensor:
 
 
 FORMATS = {
-    "F16": BlockFormat(1, 2, _half),
-    "Q4_0": BlockFormat(32, 18, _q4_0),
-    "Q4_1": BlockFormat(32, 20, _q4_1),
-    "Q5_0": BlockFormat(32, 22, _q5_0),
-    "Q5_1": BlockFormat(32, 24, _q5_1),
-    "Q8_0": BlockFormat(32, 34, _q8_0),
-    "Q2_K": BlockFormat(256, 84, _q2_k),
-    "Q3_K": BlockFormat(256, 110, _q3_k),
-    "Q4_K": BlockFormat(256, 144, _q4_k),
-    "Q5_K": BlockFormat(256, 176, _q5_k),
-    "Q6_K": BlockFormat(256, 210, _q6_k),
-    "IQ4_NL": BlockFormat(32, 18, _iq4_nl),
-    "IQ4_XS": BlockFormat(256, 136, _iq4_xs),
+    "F16": BlockFormat(1, 2, _half, (2,)),
+    "Q4_0": BlockFormat(32, 18, _q4_0, (2, 16)),
+    "Q4_1": BlockFormat(32, 20, _q4_1, (4, 16)),
+    "Q5_0": BlockFormat(32, 22, _q5_0, (2, 4, 16)),
+    "Q5_1": BlockFormat(32, 24, _q5_1, (4, 4, 16)),
+    "Q8_0": BlockFormat(32, 34, _q8_0, (2, 32)),
+    "Q2_K": BlockFormat(256, 84, _q2_k, (16, 64, 4)),
+    "Q3_K": BlockFormat(256, 110, _q3_k, (32, 64, 12, 2)),
+    "Q4_K": BlockFormat(256, 144, _q4_k, (16, 128)),
+    "Q5_K": BlockFormat(256, 176, _q5_k, (16, 32, 128)),
+    "Q6_K": BlockFormat(256, 210, _q6_k, (128, 64, 16, 2)),
+    "IQ4_NL": BlockFormat(32, 18, _iq4_nl, (2, 16)),
+    "IQ4_XS": BlockFormat(256, 136, _iq4_xs, (8, 128)),
 }
 """By their names in GGUF files."""
 
@@ -162,3 +170,37 @@ def unpack(data: torch.Tensor, name: str) -> torch.Tensor:
     """Return the weights [..., columns] float32 of packed rows [..., bytes] uint8."""
     block = FORMATS[name]
     return block.unpack(data.unflatten(-1, (-1, block.bytes))).flatten(-2)
+
+
+def to_planes(data: torch.Tensor, name: str) -> torch.Tensor:
+    """Put the fields of all blocks of a matrix together, the largest fields first.
+
+    A GPU reads 16 bytes per thread at addresses that are multiples of 16. Blocks of most formats
+    begin anywhere; the planes of their large fields do not.
+
+    Args:
+        data: [..., rows, bytes of a row] uint8: matrices of packed rows.
+        name: of the format.
+
+    Returns:
+        The same number of bytes in the same shape, in new memory: each matrix holds one plane
+        [blocks, bytes of the field] per field.
+    """
+    block = FORMATS[name]
+    blocks = data.flatten(-2).unflatten(-1, (-1, block.bytes))
+    planes = [blocks[..., start : start + size].flatten(-2) for start, size in block.planes]
+    return torch.cat(planes, -1).view(data.shape)
+
+
+def from_planes(data: torch.Tensor, name: str) -> torch.Tensor:
+    """Undo ``to_planes``."""
+    block = FORMATS[name]
+    matrix = data.flatten(-2)
+    count = matrix.shape[-1] // block.bytes
+    blocks = matrix.new_empty(*matrix.shape[:-1], count, block.bytes)
+    first = 0
+    for start, size in block.planes:
+        plane = matrix[..., first : first + count * size]
+        blocks[..., start : start + size] = plane.unflatten(-1, (count, size))
+        first += count * size
+    return blocks.view(data.shape)

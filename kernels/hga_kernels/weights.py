@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hga_kernels.gguf_blocks import FORMATS, unpack
+from hga_kernels.gguf_blocks import FORMATS, from_planes, to_planes, unpack
 
 FP8_BLOCK = 128
 """Rows and columns per scale in the FP8 checkpoints of DeepSeek-V3 and Qwen3."""
@@ -55,6 +55,9 @@ class Packed:
     data: torch.Tensor  # [..., out, bytes of a row] uint8
     format: str
     """Name of the format in GGUF files, such as "Q4_K"."""
+    is_planar: bool = False
+    """Whether each matrix is stored as ``gguf_blocks.to_planes`` says, as GPU kernels want it. A
+    row then has no bytes of its own."""
 
     @property
     def shape(self) -> torch.Size:
@@ -70,11 +73,18 @@ class Packed:
 
     def __getitem__(self, index: int) -> "Packed":
         """Return one of the stacked weights."""
-        return Packed(self.data[index], self.format)
+        return Packed(self.data[index], self.format, self.is_planar)
 
     def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the weight [..., out, in], unpacked in float32 and rounded once."""
-        return unpack(self.data, self.format).to(dtype)
+        data = from_planes(self.data, self.format) if self.is_planar else self.data
+        return unpack(data, self.format).to(dtype)
+
+    def planar(self) -> "Packed":
+        """Return the weight as GPU kernels want it, in the memory of this one."""
+        if not self.is_planar:
+            self.data.copy_(to_planes(self.data, self.format))
+        return Packed(self.data, self.format, is_planar=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import gguf
 import pytest
 import torch
 
-from hga_kernels.gguf_blocks import FORMATS, unpack
+from hga_kernels.gguf_blocks import FORMATS, from_planes, to_planes, unpack
 from hga_kernels.weights import Packed, RowParts
 from tests.support.packed_weights import random_rows
 
@@ -36,3 +36,25 @@ def test_row_parts_are_one_below_the_other():
     rows = weight.dequantize(torch.float32)
     torch.testing.assert_close(rows[4:6], v.dequantize(torch.float32))
     assert (rows[6] == 1).all()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_planes_hold_the_fields_of_all_blocks_of_a_matrix(name):
+    data = random_rows(name, 6, 2).view(2, 3, -1)
+    planes = to_planes(data, name)
+    assert planes.shape == data.shape
+    block, first = FORMATS[name], 0
+    assert sum(block.fields) == block.bytes
+    assert [size for _, size in block.planes] == sorted(block.fields, reverse=True)
+    for start, size in block.planes:
+        for matrix, own in zip(data.view(2, -1), planes.view(2, -1), strict=True):
+            blocks = range(start, len(matrix), block.bytes)
+            whole = torch.cat([matrix[at : at + size] for at in blocks])
+            assert torch.equal(own[first : first + len(whole)], whole)
+        first += len(whole)
+    assert torch.equal(from_planes(planes, name), data)
+    weight = Packed(data.clone(), name)
+    planar = weight.planar()
+    assert planar.data.data_ptr() == weight.data.data_ptr()
+    assert planar.shape == weight.shape
+    torch.testing.assert_close(planar[1].dequantize(torch.float32), unpack(data, name)[1])

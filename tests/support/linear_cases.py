@@ -1,8 +1,11 @@
 """Inputs and weights for linear layers on the GPU, and the error of a result."""
 
+from typing import Any
+
 import torch
 
-from hga_kernels.weights import FP8_BLOCK, BlockScaled, Weight
+from hga_kernels.weights import FP8_BLOCK, BlockScaled, Packed, RowParts, Weight, plain
+from tests.support.packed_weights import random_packed
 
 EPS = 1e-5
 BF16_ERROR = 3e-3
@@ -24,17 +27,36 @@ def block_scaled(*shape: int, seed: int = 0) -> BlockScaled:
 
 
 def weights(kind: str, *shape: int, seed: int = 0) -> Weight:
-    return random(*shape, seed=seed) if kind == "bf16" else block_scaled(*shape, seed=seed)
+    """Random weights: "bf16", "fp8", a block format, or two of them, A+B, one below the other."""
+    if kind == "bf16":
+        return random(*shape, seed=seed)
+    if kind == "fp8":
+        return block_scaled(*shape, seed=seed)
+    if "+" not in kind:
+        return random_packed(kind, *shape, seed=seed)
+    first, second = kind.split("+")
+    *experts, rows, columns = shape
+    above = rows * 3 // 4
+    return RowParts(
+        (
+            random_packed(first, *experts, above, columns, seed=seed),
+            random_packed(second, *experts, rows - above, columns, seed=seed + 1),
+        )
+    )
 
 
-def moved(weight: Weight, device: torch.device) -> Weight:
+def moved(weight: Any, device: torch.device) -> Any:
     if isinstance(weight, BlockScaled):
         return BlockScaled(weight.values.to(device), weight.scales.to(device))
+    if isinstance(weight, Packed):
+        return Packed(weight.data.to(device, copy=True), weight.format).planar()
+    if isinstance(weight, RowParts):
+        return RowParts(tuple(moved(part, device) for part in weight.parts))
     return weight.to(device)
 
 
 def wide(weight: Weight) -> torch.Tensor:
-    return weight.dequantize(torch.float64) if isinstance(weight, BlockScaled) else weight.double()
+    return plain(weight, torch.float64)
 
 
 def error(found: torch.Tensor | None, expected: torch.Tensor) -> float:

@@ -1,5 +1,7 @@
 """Random packed weights."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -29,6 +31,8 @@ def random_rows(name: str, rows: int, blocks: int, seed: int = 0) -> torch.Tenso
     return torch.from_numpy(data.reshape(rows, -1))
 
 
-def random_packed(name: str, rows: int, columns: int, seed: int = 0) -> Packed:
-    """Return a packed weight [rows, columns]."""
-    return Packed(random_rows(name, rows, columns // FORMATS[name].size, seed), name)
+def random_packed(name: str, *shape: int, seed: int = 0) -> Packed:
+    """Return a packed weight [..., rows, columns]."""
+    *stacked, columns = shape
+    data = random_rows(name, math.prod(stacked), columns // FORMATS[name].size, seed)
+    return Packed(data.view(*stacked, -1), name)

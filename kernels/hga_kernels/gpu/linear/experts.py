@@ -11,7 +11,7 @@ from hga_kernels.gpu.linear.gemm import gemm, options
 from hga_kernels.gpu.linear.gemv import MAX_ROWS, takes
 from hga_kernels.gpu.linear.linear import linear, prepare
 from hga_kernels.gpu.linear.norm import rms_norm
-from hga_kernels.weights import BlockScaled, Weight
+from hga_kernels.weights import BlockScaled, Packed, RowParts, Weight
 
 SLICE_ROWS = 4096
 """More rows are processed in slices of so many."""
@@ -54,6 +54,8 @@ def mlp(
     hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
 ) -> torch.Tensor | None:
     """See ``reference.mlp``: bf16 rows; the gate is applied before the product is rounded."""
+    if isinstance(gate_up, Packed | RowParts) or isinstance(down, Packed | RowParts):
+        return None
     if not (takes(hidden, gate_up) and takes(hidden, down) and _is_in_units(gate_up)):
         return None
     if hidden.shape[0] <= MAX_ROWS:
@@ -75,6 +77,8 @@ def experts(
     normalize: bool,
 ) -> torch.Tensor | None:
     """See ``reference.experts``: bf16 rows; the host never waits for the GPU."""
+    if isinstance(gate_up, Packed | RowParts) or isinstance(down, Packed | RowParts):
+        return None
     if not all(takes(hidden, weight) for weight in (expert_gate, gate_up, down)):
         return None
     if not _is_in_units(gate_up) or down.shape[-1] > _MAX_WIDTH:

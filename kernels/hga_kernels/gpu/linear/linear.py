@@ -5,7 +5,7 @@ import torch
 from hga_kernels.gpu.linear.gemm import gemm, is_quantizing
 from hga_kernels.gpu.linear.gemv import MAX_ROWS, gemv, takes
 from hga_kernels.gpu.linear.norm import quantize, rms_norm
-from hga_kernels.weights import Weight
+from hga_kernels.weights import Packed, RowParts, Weight
 
 
 def linear(
@@ -14,7 +14,7 @@ def linear(
     out_dtype: torch.dtype | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """See ``reference.linear``: bf16 rows; the residual is added before rounding."""
+    """See ``reference.linear``: rows are rounded to bf16; the residual is added before rounding."""
     return _linear(inputs, None, 0.0, weight, out_dtype, residual)
 
 
@@ -25,7 +25,10 @@ def norm_linear(
     weight: Weight,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor | None:
-    """See ``reference.norm_linear``: bf16 rows; few rows are normalised by every program."""
+    """See ``reference.norm_linear``: normed rows are rounded to bf16.
+
+    With bf16 or FP8 weights, few rows are normalised by every program.
+    """
     return _linear(inputs, norm, eps, weight, out_dtype, None)
 
 
@@ -40,12 +43,24 @@ def _linear(
     out_dtype = out_dtype or inputs.dtype
     if not takes(inputs, weight):
         return None
+    if isinstance(weight, Packed | RowParts):
+        # Normalised once for all programs, which would take longer over it than over the product.
+        inputs, norm = normed_rows(inputs, norm, eps), None
     if inputs.shape[0] <= MAX_ROWS:
         return gemv(inputs, norm, eps, weight, out_dtype, residual)
+    if isinstance(weight, Packed | RowParts):
+        weight = weight.dequantize(torch.bfloat16)
     inputs, scales = prepare(inputs, norm, eps, weight)
     shape = (inputs.shape[0], weight.shape[0])
     out = torch.empty(shape, dtype=out_dtype, device=inputs.device)
     return gemm(inputs, scales, weight, out, None if residual is None else residual.contiguous())
+
+
+def normed_rows(inputs: torch.Tensor, norm: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Return contiguous rows rounded to bf16, normalised first if a norm is given."""
+    if norm is None:
+        return inputs.to(torch.bfloat16).contiguous()
+    return rms_norm(inputs, norm, eps)
 
 
 def prepare(
@@ -58,4 +73,4 @@ def prepare(
     """
     if is_quantizing(weight, inputs.device):
         return quantize(inputs, norm, eps)
-    return inputs.contiguous() if norm is None else rms_norm(inputs, norm, eps), None
+    return normed_rows(inputs, norm, eps), None

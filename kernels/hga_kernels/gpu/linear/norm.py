@@ -3,9 +3,10 @@
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import Angles, HeadWeights
-from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.linear.gemv import normed_row
 from hga_kernels.reference.model import LARGEST_FP8
 from hga_kernels.weights import FP8_BLOCK
@@ -26,9 +27,21 @@ _LARGEST_FP8 = tl.constexpr(LARGEST_FP8)
 
 
 @triton.jit
-def rms_norm_kernel(x_ptr, norm_ptr, out_ptr, eps, stride, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def rms_norm_kernel(
+    x_ptr,
+    norm_ptr,
+    out_ptr,
+    eps,
+    stride,
+    SIZE: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """One program per row."""
     row = tl.program_id(0).to(tl.int64)
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
     columns = tl.arange(0, BLOCK)
     normed = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, True, BLOCK)
     tl.store(out_ptr + row * SIZE + columns, normed.to(tl.bfloat16), mask=columns < SIZE)
@@ -133,9 +146,9 @@ def split_heads_kernel(
 
 
 def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """See ``reference.rms_norm``: bf16 rows [rows, size]."""
+    """See ``reference.rms_norm``: bf16 or float32 rows [rows, size], rounded to bf16."""
     rows, size = inputs.shape
-    out = torch.empty(rows, size, dtype=inputs.dtype, device=inputs.device)
+    out = torch.empty(rows, size, dtype=torch.bfloat16, device=inputs.device)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
     rms_norm_kernel[(rows,)](
         inputs,
@@ -145,6 +158,7 @@ def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
         inputs.stride(0),
         SIZE=size,
         BLOCK=triton.next_power_of_2(size),
+        **overlap(inputs.device),
         **launch.options(),
     )
     return out
@@ -267,7 +281,7 @@ BUILDS = (
         rms_norm_kernel,
         _ROW | {"out_ptr": "*bf16"},
         ROW_LAUNCHES,
-        {"SIZE": 2048, "BLOCK": 2048},
+        {"SIZE": 2048, "BLOCK": 2048, "OVERLAPS": True},
     ),
     Build(
         "quantize",

@@ -5,7 +5,7 @@ from dataclasses import astuple
 import pytest
 import torch
 
-from hga_kernels import Angles, HeadWeights, reference
+from hga_kernels import FORMATS, Angles, HeadWeights, reference
 from hga_kernels.weights import FP8_BLOCK
 from tests.support.linear_cases import (
     BF16_ERROR,
@@ -41,6 +41,37 @@ def test_linear(kind: str, rows: int, size: int, outputs: int, device: torch.dev
     assert out is not None
     assert out.dtype == torch.bfloat16
     assert error(out, product + residual.double()) < BF16_ERROR
+
+
+@pytest.mark.parametrize("kind", [name for name in FORMATS if name != "F16"])
+@pytest.mark.parametrize(("rows", "blocks", "outputs"), [(1, 1, 9), (2, 3, 17), (4, 9, 5)])
+def test_linear_of_a_few_rows_with_packed_weights(
+    kind: str, rows: int, blocks: int, outputs: int, device: torch.device
+) -> None:
+    from hga_kernels.gpu.linear.linear import linear
+
+    size = blocks * FORMATS[kind].size
+    inputs, weight = random(rows, size, seed=rows), weights(kind, outputs, size, seed=blocks)
+    residual = random(rows, outputs, seed=2).float() * 10
+    out = linear(inputs.to(device), moved(weight, device), torch.float32, residual.to(device))
+    assert out is not None
+    assert out.dtype == torch.float32
+    assert error(out, inputs.double() @ wide(weight).T + residual.double()) < 2e-6
+
+
+@pytest.mark.parametrize("kind", ["Q4_K+Q6_K", "Q5_0+Q8_0"])
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_norm_linear_of_row_parts_and_wide_rows(kind: str, rows: int, device: torch.device) -> None:
+    from hga_kernels.gpu.linear.linear import norm_linear
+
+    inputs, norm = random(rows, 2304, seed=rows).float() * 5, random(2304, seed=1).float()
+    weight = weights(kind, 22, 2304)
+    out = norm_linear(inputs.to(device), norm.to(device), EPS, moved(weight, device))
+    assert out is not None
+    assert out.dtype == torch.float32
+    normed = reference.rms_norm(inputs.double(), norm.double(), EPS)
+    # Normed rows are rounded to bf16, and for many rows weights as well.
+    assert error(out, normed @ wide(weight).T) < (1.5 if rows > 4 else 1) * BF16_ERROR
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp8"])
