@@ -13,7 +13,7 @@ from hga_engine.memory.device_plan import DeviceUse, plan_device
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.load import load_model, plan_weights, read_model_config, weights_dtype
 from hga_engine.model.placement import bytes_by_place
-from hga_engine.model.synthetic import Topics, synthetic_weights
+from hga_engine.model.synthetic import Topics, WeightKind, plan_synthetic, synthetic_weights
 from hga_engine.model.types import ModelWeights
 from hga_engine.saved_state.manifest import read_info
 from hga_engine.tokenizer.load import load_tokenizer
@@ -152,15 +152,18 @@ def synthetic_model(
     device: DeviceName = "auto",
     topics: Topics | None = None,
     seed: int = 0,
+    packed: bool = False,
 ) -> LoadedModel:
     """A model of an exact geometry with random weights, made where it is to compute.
 
     Args:
         name: for reports.
-        config: the geometry; linear weights are FP8 on a GPU, else bf16.
+        config: the geometry.
         device: where the weights go.
         topics: see ``synthetic_weights``.
         seed: of the draw.
+        packed: whether weights are packed as in a Q4_K_M file; else linear weights are FP8 on a
+            GPU and bf16 on a CPU.
 
     Raises:
         NoGpuError: a GPU is asked for, and none can be used.
@@ -170,11 +173,14 @@ def synthetic_model(
     gpu = None if device == "cpu" else usable_gpu()
     if gpu is None and device == "cuda":
         raise NoGpuError(LEAST_CAPABILITY)
-    needed = ledger.weights_bytes(config, torch.bfloat16 if gpu is None else torch.float8_e4m3fn)
+    kind: WeightKind = "bf16" if gpu is None else "fp8"
+    if packed:
+        kind = "q4_k_m"
+    needed = plan_synthetic(config, kind).bytes()
     room = probes.available_memory_bytes() if gpu is None else torch.cuda.mem_get_info(gpu)[0]
     if needed > room:
         raise WeightMemoryError(needed, room, "cpu" if gpu is None else "cuda")
-    weights = synthetic_weights(config, gpu is not None, gpu or _CPU, seed, topics)
+    weights = synthetic_weights(config, kind, gpu or _CPU, seed, topics)
     return LoadedModel(weights, synthetic_tokenizer(config.vocab_size), name, "0" * 64)
 
 

@@ -1,6 +1,6 @@
 """Makes a model with random weights, and a text for it."""
 
-from hga_chat.models import geometry_of
+from hga_chat.models import facts_of, geometry_of
 from hga_engine.config import DeviceName
 from hga_engine.model.synthetic import Topics, synthetic_tokens
 from hga_engine.opening import LoadedModel, synthetic_model
@@ -22,5 +22,7 @@ def synthetic_text(
         ModelMissingError: no model has that name, or its geometry is not known.
     """
     config, topics = geometry_of(name), Topics() if with_topics else None
-    model = synthetic_model(f"{name} (random weights)", config, device, topics)
+    facts = facts_of(name)
+    packed = facts is not None and facts.is_q4_k_m
+    model = synthetic_model(f"{name} (random weights)", config, device, topics, packed=packed)
     return model, synthetic_tokens(config.vocab_size - 2, tokens, topics=topics)

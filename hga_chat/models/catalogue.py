@@ -55,6 +55,8 @@ class Facts:
     purpose: str
     """What it is good for, in one line."""
     geometry: ModelConfig
+    is_q4_k_m: bool = False
+    """Whether its weights are packed as in a Q4_K_M file whose rows are whole blocks of 256."""
 
 
 SMOLLM2_135M = ModelConfig(
@@ -231,10 +233,10 @@ _APACHE = "Apache-2.0"
 FACTS = {
     EMBEDDED_MODEL: Facts(_APACHE, "a toy for tests: finds and copies facts", SMOLLM2_135M),
     SMALL_DEFAULT_MODEL: Facts(_APACHE, "questions about prose, little memory", QWEN25_CODER_05B),
-    DEFAULT_MODEL: Facts(_APACHE, "questions about documents and code", QWEN25_CODER_15B),
-    "qwen3-4b": Facts(_APACHE, "documents and code, better reasoning", QWEN3_4B),
-    "qwen3-30b-a3b-q4": Facts(_APACHE, "the best answers, in 4 bits", QWEN3_30B_A3B),
-    "qwen3-coder-30b-a3b": Facts(_APACHE, "large repositories, in 4 bits", QWEN3_30B_A3B),
+    DEFAULT_MODEL: Facts(_APACHE, "questions about documents and code", QWEN25_CODER_15B, True),
+    "qwen3-4b": Facts(_APACHE, "documents and code, better reasoning", QWEN3_4B, True),
+    "qwen3-30b-a3b-q4": Facts(_APACHE, "the best answers, in 4 bits", QWEN3_30B_A3B, True),
+    "qwen3-coder-30b-a3b": Facts(_APACHE, "large repositories, in 4 bits", QWEN3_30B_A3B, True),
     "qwen3-30b-a3b": Facts(_APACHE, "the best answers, in FP8", QWEN3_30B_A3B),
 }
 TOY_NOTE = (

@@ -10,7 +10,7 @@ from itertools import groupby
 import torch
 
 from hga_engine.model.layout import Joined
-from hga_engine.model.placement import planned, planned_fp8, planned_weights
+from hga_engine.model.placement import planned, planned_fp8, planned_packed, planned_weights
 from hga_engine.model.source import StoredSource, StoredTensor
 from hga_engine.model.types import ModelWeights
 from hga_kernels import FORMATS, FP8_BLOCK, Packed, RowParts, Weight
@@ -91,9 +91,7 @@ class Holding:
         parts: list[torch.Tensor | Packed] = []
         for held, rows, columns in self._row_parts(joined):
             if isinstance(held, str):
-                block = FORMATS[held]
-                size = columns[0] // block.size * block.bytes
-                parts.append(Packed(planned((*experts, rows, size), torch.uint8), held))
+                parts.append(planned_packed((*experts, rows, *columns), held))
             else:
                 parts.append(planned((*experts, rows, *columns), held))
         return parts[0] if len(parts) == 1 else RowParts(tuple(parts))

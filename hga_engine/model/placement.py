@@ -9,7 +9,7 @@ import torch
 from hga_engine.config import ModelConfig
 from hga_engine.model.layout import Joined, model_layout
 from hga_engine.model.types import LayerWeights, ModelWeights, map_tensors, tensors_of
-from hga_kernels import FP8_BLOCK, BlockScaled, empty_on_huge_pages, pin
+from hga_kernels import FORMATS, FP8_BLOCK, BlockScaled, Packed, empty_on_huge_pages, pin
 
 _MOST_BYTES = 2 << 30
 """Larger weights in host memory are not moved, because moving takes a second copy for a moment."""
@@ -64,6 +64,13 @@ def planned_fp8(shape: tuple[int, ...]) -> BlockScaled:
     *experts, rows, columns = shape
     blocks = (*experts, -(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))
     return BlockScaled(planned(shape, torch.float8_e4m3fn), planned(blocks, torch.float32))
+
+
+def planned_packed(shape: tuple[int, ...], name: str) -> Packed:
+    """Return a packed weight [..., out, in] in a block format, without memory."""
+    block = FORMATS[name]
+    size = shape[-1] // block.size * block.bytes
+    return Packed(planned((*shape[:-1], size), torch.uint8), name)
 
 
 def allocate(weights: ModelWeights, device: torch.device) -> ModelWeights:

@@ -1,22 +1,27 @@
 """Random weights for any geometry, to measure speed and memory without a checkpoint."""
 
 import math
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from hga_engine.config import ModelConfig
 from hga_engine.model.layout import Joined
+from hga_engine.model.packing import pack
 from hga_engine.model.placement import (
     allocate,
     lock_embedding,
     planned,
     planned_fp8,
+    planned_packed,
     planned_weights,
 )
 from hga_engine.model.types import ModelWeights, Weight
-from hga_kernels import BlockScaled
+from hga_kernels import BlockScaled, Packed, RowParts
 
+WeightKind = Literal["bf16", "fp8", "q4_k_m"]
 _AT_A_TIME = 1 << 24
 """Elements drawn at a time: 64 MiB in float32."""
 _LARGEST = 448.0
@@ -47,7 +52,7 @@ class Topics:
 
 def synthetic_weights(
     config: ModelConfig,
-    fp8: bool,
+    kind: WeightKind,
     device: torch.device,
     seed: int = 0,
     topics: Topics | None = None,
@@ -60,8 +65,9 @@ def synthetic_weights(
 
     Args:
         config: geometry of the model.
-        fp8: whether linear weights are FP8 with block scales, as in FP8 checkpoints; the rest is
-            bf16.
+        kind: how weights are held. "fp8": linear weights with block scales, as in FP8 checkpoints,
+            and the rest in bf16. "q4_k_m": packed, in Q4_K, and in Q6_K the values of attention,
+            the output head and every second layer's last projection.
         device: device of the weights.
         seed: seed of the random numbers.
         topics: topics that tokens share, for tokens of ``synthetic_tokens``.
@@ -69,23 +75,16 @@ def synthetic_weights(
     Raises:
         MemoryError: the embedding cannot be locked in host memory for the GPU.
     """
-
-    def planned_weight(joined: Joined) -> Weight:
-        if joined.is_linear and fp8:
-            return planned_fp8(joined.shape)
-        return planned(joined.shape, torch.float32 if joined.is_bias else torch.bfloat16)
-
-    weights = allocate(planned_weights(config, planned_weight), device)
+    weights = allocate(plan_synthetic(config, kind), device)
     draw = _Draw(seed, device)
     tables: list[tuple[Weight, float]] = [(weights.embedding, 1.0)]
     if weights.lm_head is not weights.embedding:
         tables.append((weights.lm_head, config.hidden_size**-0.5))
-    directions = None if topics is None else draw.normal(topics.count, config.hidden_size)
+    mixed = None
+    if topics is not None:
+        mixed = _Mixed(topics, draw.normal(topics.count, config.hidden_size))
     for table, size in tables:
-        draw.fill(table, size)
-        if topics is not None and directions is not None:
-            assert isinstance(table, torch.Tensor)
-            _add_topics(table, directions * size, topics)
+        draw.fill(table, size, mixed)
     for layer in weights.layers:
         for name, weight in vars(layer).items():
             if name.endswith("norm") and weight is not None:
@@ -94,6 +93,37 @@ def synthetic_weights(
                 draw.fill(weight, weight.shape[-1] ** -0.5)
     weights.final_norm.fill_(1)
     return lock_embedding(weights)
+
+
+def plan_synthetic(config: ModelConfig, kind: WeightKind) -> ModelWeights:
+    """Return weights of a kind without memory; see ``synthetic_weights``."""
+    return planned_weights(config, lambda joined: _planned(joined, kind))
+
+
+def _planned(joined: Joined, kind: WeightKind) -> Weight:
+    if kind == "fp8" and joined.is_linear:
+        return planned_fp8(joined.shape)
+    if kind == "q4_k_m" and (joined.is_linear or joined.is_table):
+        experts = joined.shape[:1] if joined.has_experts else ()
+        parts: list[tuple[str, int]] = []
+        for part in joined.stacks[0]:
+            name, rows = _block_format(part.name), part.shape[0]
+            if parts and parts[-1][0] == name:
+                rows += parts.pop()[1]
+            parts.append((name, rows))
+        columns = joined.shape[-1]
+        packed = [planned_packed((*experts, rows, columns), name) for name, rows in parts]
+        return packed[0] if len(packed) == 1 else RowParts(tuple(packed))
+    is_wide = joined.is_bias or (kind == "q4_k_m" and len(joined.shape) == 1)
+    return planned(joined.shape, torch.float32 if is_wide else torch.bfloat16)
+
+
+def _block_format(name: str) -> str:
+    """Return the format of a tensor, by its Hugging Face name."""
+    layer = re.search(r"\.layers\.(\d+)\.", name)
+    is_odd = layer is not None and int(layer[1]) % 2 == 1
+    is_large = "lm_head" in name or "v_proj" in name or ("down_proj" in name and is_odd)
+    return "Q6_K" if is_large else "Q4_K"
 
 
 def synthetic_tokens(
@@ -111,12 +141,18 @@ def synthetic_tokens(
     return [int(token) for token in tokens]
 
 
-def _add_topics(table: torch.Tensor, directions: torch.Tensor, topics: Topics) -> None:
-    """Mix each row of [vocab, hidden] with the direction of its topic."""
-    mine, own = math.sqrt(topics.share), math.sqrt(1 - topics.share)
-    shared = (directions * mine).to(table)
-    for rows in table.split(topics.count):
-        rows.mul_(own).add_(shared[: rows.shape[0]])
+@dataclass(frozen=True)
+class _Mixed:
+    """Topics, and the directions [topics, hidden] that their tokens share."""
+
+    topics: Topics
+    directions: torch.Tensor
+
+    def add(self, rows: torch.Tensor, first: int, size: float) -> None:
+        """Mix rows [n, hidden] of the tokens from ``first`` on with the directions of topics."""
+        tokens = torch.arange(first, first + len(rows), device=rows.device) % self.topics.count
+        shared = self.directions[tokens] * (math.sqrt(self.topics.share) * size)
+        rows.mul_(math.sqrt(1 - self.topics.share)).add_(shared)
 
 
 class _Draw:
@@ -130,17 +166,25 @@ class _Draw:
         device = self._generator.device
         return torch.empty(shape, device=device).normal_(generator=self._generator)
 
-    def fill(self, weight: Weight, size: float) -> None:
+    def fill(self, weight: Weight, size: float, mixed: _Mixed | None = None) -> None:
         """Fill a weight with numbers of standard deviation ``size``; FP8 uses its whole range."""
+        if isinstance(weight, RowParts):
+            for part in weight.parts:
+                self.fill(part, size, mixed)
+            return
         if isinstance(weight, BlockScaled):
             # The scales of a real checkpoint differ between blocks.
             weight.scales.uniform_(0.75, 1.25, generator=self._generator).mul_(size / _SPREAD)
-            self._fill(weight.values, _SPREAD)
+            values, size = weight.values, _SPREAD
         else:
-            assert isinstance(weight, torch.Tensor)
-            self._fill(weight, size)
-
-    def _fill(self, tensor: torch.Tensor, size: float) -> None:
-        for part in tensor.view(-1).split(_AT_A_TIME):
-            drawn = self.normal(part.numel()).mul_(size)
-            part.copy_(drawn.clamp_(-_LARGEST, _LARGEST))
+            values = weight.data if isinstance(weight, Packed) else weight
+        columns, first = weight.shape[-1], 0
+        for rows in values.view(-1, values.shape[-1]).split(max(1, _AT_A_TIME // columns)):
+            drawn = self.normal(len(rows), columns).mul_(size)
+            if mixed is not None:
+                mixed.add(drawn, first, size)
+            first += len(rows)
+            if isinstance(weight, Packed):
+                rows.copy_(pack(drawn, weight.format))
+            else:
+                rows.copy_(drawn.clamp_(-_LARGEST, _LARGEST))

@@ -7,7 +7,7 @@ import torch
 
 from hga_engine.config import ModelConfig
 from hga_engine.memory import ledger
-from hga_engine.model.synthetic import Topics, synthetic_tokens, synthetic_weights
+from hga_engine.model.synthetic import Topics, plan_synthetic, synthetic_tokens, synthetic_weights
 from hga_kernels.weights import BlockScaled
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ MOE = ModelConfig(
     tie_embeddings=False,
     num_experts=8,
     experts_per_token=2,
-    expert_intermediate_size=128,
+    expert_intermediate_size=256,
 )
 DENSE = replace(
     MOE,
@@ -39,10 +39,12 @@ DENSE = replace(
 
 
 @pytest.mark.parametrize("config", [MOE, DENSE], ids=["moe", "dense"])
-@pytest.mark.parametrize("fp8", [True, False])
-def test_the_ledger_predicts_the_size(config, fp8):
+@pytest.mark.parametrize("kind", ["fp8", "bf16"])
+def test_the_ledger_predicts_the_size(config, kind):
+    fp8 = kind == "fp8"
     dtype = torch.float8_e4m3fn if fp8 else torch.bfloat16
-    weights = synthetic_weights(config, fp8, CPU)
+    weights = synthetic_weights(config, kind, CPU)
+    assert weights.bytes() == plan_synthetic(config, kind).bytes()
     assert weights.bytes() == ledger.weights_bytes(config, dtype)
     assert weights.config == config
     assert (weights.lm_head is weights.embedding) == config.tie_embeddings
@@ -50,7 +52,7 @@ def test_the_ledger_predicts_the_size(config, fp8):
 
 
 def test_a_seed_gives_the_same_weights():
-    first, again, other = (synthetic_weights(MOE, True, CPU, seed) for seed in (1, 1, 2))
+    first, again, other = (synthetic_weights(MOE, "fp8", CPU, seed) for seed in (1, 1, 2))
     same = torch.equal(first.layers[3].down.scales, again.layers[3].down.scales)
     assert same
     assert torch.equal(first.lm_head, again.lm_head)
@@ -58,7 +60,7 @@ def test_a_seed_gives_the_same_weights():
 
 
 def test_weights_have_the_variance_that_keeps_activations_in_range():
-    weights = synthetic_weights(MOE, True, CPU)
+    weights = synthetic_weights(MOE, "fp8", CPU)
     for layer in weights.layers:
         for weight in (layer.qkv, layer.output, layer.gate_up, layer.down):
             assert isinstance(weight, BlockScaled)
@@ -69,10 +71,11 @@ def test_weights_have_the_variance_that_keeps_activations_in_range():
     assert weights.embedding.float().std().item() == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.parametrize("kind", ["bf16", "q4_k_m"])
 @pytest.mark.parametrize("topics", [None, Topics(count=16)])
 @pytest.mark.parametrize("config", [MOE, DENSE], ids=["moe", "dense"])
-def test_hidden_states_keep_their_size(config, topics, dense_logits):
-    weights = synthetic_weights(config, False, CPU, topics=topics)
+def test_hidden_states_keep_their_size(config, topics, kind, dense_logits):
+    weights = synthetic_weights(config, kind, CPU, topics=topics)
     tokens = synthetic_tokens(config.vocab_size, 60, topics=topics)
     logits = dense_logits(weights, tokens)
     assert logits.isfinite().all()
@@ -94,7 +97,7 @@ def test_a_stream_stays_on_a_topic():
 
 def test_tokens_of_a_topic_are_similar_and_predict_each_other():
     topics = Topics(count=16, share=0.5)
-    weights = synthetic_weights(MOE, False, CPU, topics=topics)
+    weights = synthetic_weights(MOE, "bf16", CPU, topics=topics)
     rows, heads = weights.embedding.float(), weights.lm_head.float() * 256**0.5
     for first, second, expected in ((3, 19, 0.5), (3, 20, 0.0)):
         for table in (rows, heads):
@@ -107,7 +110,7 @@ def test_tokens_of_a_topic_are_similar_and_predict_each_other():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu():
-    weights = synthetic_weights(MOE, True, torch.device("cuda"))
+    weights = synthetic_weights(MOE, "fp8", torch.device("cuda"))
     assert weights.embedding.is_pinned()
     assert weights.device_bytes() + weights.embedding.nbytes == weights.bytes()
     gate_up = weights.layers[0].gate_up
