@@ -24,7 +24,7 @@ enum {
     ROWS = 16,              // of a group, side by side in a vector
     PAIRS = TILE / 2,       // pairs of columns in a tile
     OUTPUTS_PER_ITEM = 48,  // a multiple of OUTPUTS and of ROWS
-    GROUPS_PER_ITEM = 64,   // groups of rows
+    GROUPS_PER_ITEM = 64,   // at most: groups of rows
 };
 
 // The largest norm of 256 integers, and the largest integer. The square of the norm, with what
@@ -162,6 +162,7 @@ static void quantize_group(void *context, int group) {
                 continue;
             }
             const float *from = in[i] + first;
+            for (int j = 0; j < TILE; j += 16) __builtin_prefetch(from + TILE + j, 0, 3);
             if (size < wide) memset(numbers + size, 0, (wide - size) * sizeof(float));
             if (job->is_gated) {
                 const float *up = from + job->columns;
@@ -372,16 +373,19 @@ typedef struct {
     float *out;             // [rows, size_out]
     const Product *products;
     int number, rows, groups, columns, size_out;  // number of products, rows and groups of all
+    int groups_per_item;
 } ProductJob;
 
-// sums[group][output][row] += the products of a tile.
+// sums[group][output][row] += the products of a tile. Prefetches half a tile of a group from `next`.
 INLINE void multiply(const int16_t *inputs, int groups, int pairs, const int16_t *weights,
-                     const float *input_scales, const float *weight_scales, float *sums) {
+                     const float *input_scales, const float *weight_scales, float *sums,
+                     const int16_t *next) {
 #if defined(HGA_AVX512_VNNI)
     __m512i products[GROUPS][OUTPUTS];
     for (int group = 0; group < groups; group++)
         for (int i = 0; i < OUTPUTS; i++) products[group][i] = _mm512_setzero_si512();
     for (int pair = 0; pair < pairs; pair++) {
+        if (pair % 2 == 0) __builtin_prefetch(next + pair * ROWS, 0, 3);
         __m512i in[GROUPS];
         for (int group = 0; group < groups; group++)
             in[group] = _mm512_loadu_si512(inputs + (group * pairs + pair) * 2 * ROWS);
@@ -408,6 +412,7 @@ INLINE void multiply(const int16_t *inputs, int groups, int pairs, const int16_t
     for (int i = 0; i < OUTPUTS; i++)
         for (int half = 0; half < 2; half++) products[i][half] = _mm256_setzero_si256();
     for (int pair = 0; pair < pairs; pair++) {
+        if (pair % 2 == 0) __builtin_prefetch(next + pair * ROWS, 0, 3);
         const __m256i *in = (const __m256i *)(inputs + pair * 2 * ROWS);
         for (int i = 0; i < OUTPUTS; i++) {
             int32_t two;
@@ -433,7 +438,7 @@ INLINE void multiply(const int16_t *inputs, int groups, int pairs, const int16_t
             _mm256_store_ps(to, _mm256_fmadd_ps(product, factor, _mm256_load_ps(to)));
         }
 #else
-    (void)groups;
+    (void)groups, (void)next;
     for (int i = 0; i < OUTPUTS; i++) {
         int32_t products[ROWS] = {0};
         for (int pair = 0; pair < pairs; pair++)
@@ -485,8 +490,15 @@ static void store_group(const ProductJob *job, const float *sums, int first_row,
     }
 }
 
-INLINE int row_items(const Product *product) {
-    return (product->groups + GROUPS_PER_ITEM - 1) / GROUPS_PER_ITEM;
+// Numbers the items of all products and returns how many there are.
+static int count_items(Product *products, int number, int groups_per_item) {
+    int items = 0;
+    for (int i = 0; i < number; i++) {
+        products[i].first_item = items;
+        items += output_items(products + i) *
+                 ((products[i].groups + groups_per_item - 1) / groups_per_item);
+    }
+    return items;
 }
 
 // Converts a tile of the rows [first, first + count) of a weight.
@@ -511,8 +523,8 @@ static void multiply_item(void *context, int item) {
     item -= product->first_item;
     int first_output = item % output_items(product) * outputs_per_item(product);
     int outputs = least(product->outputs - first_output, outputs_per_item(product));
-    int first_group = item / output_items(product) * GROUPS_PER_ITEM;
-    int groups = least(product->groups - first_group, GROUPS_PER_ITEM);
+    int first_group = item / output_items(product) * job->groups_per_item;
+    int groups = least(product->groups - first_group, job->groups_per_item);
     int sums_of_row = product->up ? OUTPUTS_PER_ITEM : outputs;
     first_group += product->first_group;
     int tiles = tiles_of(job->columns);
@@ -538,12 +550,13 @@ static void multiply_item(void *context, int item) {
             const int16_t *in = values + (size_t)group * pairs * 2 * ROWS;
             for (int i = 0; i < sums_of_row; i += OUTPUTS) {
                 float *to = sums[group] + i * ROWS;
+                const int16_t *next = in + (together * 2 + i / OUTPUTS) * pairs * ROWS;
                 if (together == GROUPS)
                     multiply(in, GROUPS, pairs, weights + i * TILE, scales + group * ROWS,
-                             weight_scales + i, to);
+                             weight_scales + i, to, next);
                 else
                     multiply(in, 1, pairs, weights + i * TILE, scales + group * ROWS,
-                             weight_scales + i, to);
+                             weight_scales + i, to, next);
             }
             group += together;
         }
@@ -557,12 +570,13 @@ static void multiply_item(void *context, int item) {
 int hga_packed_many(const int16_t *values, const float *scales, Product *products,
                     const float *residual, float *out, int number, int rows, int groups,
                     int columns, int size_out) {
-    ProductJob job = {values, scales, residual, out,     products,
-                      number, rows,   groups,   columns, size_out};
-    int items = 0;
-    for (int i = 0; i < number; i++) {
-        products[i].first_item = items;
-        items += output_items(products + i) * row_items(products + i);
+    ProductJob job = {values, scales, residual, out,      products,       number,
+                      rows,   groups, columns,  size_out, GROUPS_PER_ITEM};
+    int items = count_items(products, number, job.groups_per_item);
+    // The fewer rows an item has, the more often weights are unpacked.
+    while (items < 4 * threads_running() && job.groups_per_item > 8) {
+        job.groups_per_item /= 2;
+        items = count_items(products, number, job.groups_per_item);
     }
     parallel_for(multiply_item, &job, items);
     return 0;
