@@ -54,13 +54,17 @@ def experts(
     experts_per_token: int,
     normalize: bool,
 ) -> torch.Tensor:
-    """Run one expert after another, each on the rows routed to it."""
+    """Run a few rows' packed experts in one call, others one after another on their rows."""
     normed = _rms_norm(hidden, norm, eps)
     wide = torch.promote_types(hidden.dtype, torch.float32)
     shares = _linear(normed, expert_gate, wide).softmax(-1)
     weights, chosen = shares.topk(experts_per_token, -1)
     if normalize:
         weights = weights / weights.sum(-1, keepdim=True)
+    if isinstance(down, Packed | RowParts):
+        out = packed.experts(hidden, norm, eps, chosen, weights, gate_up, down)
+        if out is not None:
+            return out
     mixed = torch.zeros_like(hidden, dtype=wide)
     # Assignments sorted by expert, so that each expert's weights are read once.
     order = chosen.flatten().argsort(stable=True)

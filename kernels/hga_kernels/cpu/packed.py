@@ -126,6 +126,58 @@ def _listed(parts: "ctypes.Array[_Part]") -> list[packed_many.Part]:
     return [(part.data, part.type, part.rows) for part in parts]
 
 
+def experts(
+    hidden: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    chosen: torch.Tensor,
+    shares: torch.Tensor,
+    gate_up: Weight,
+    down: Weight,
+) -> torch.Tensor | None:
+    """Return ``hidden`` plus the chosen experts' gated MLPs of its norm, for a few rows.
+
+    Args:
+        hidden: [rows, hidden] float32.
+        norm: [hidden] float32.
+        eps: of the norm.
+        chosen: [rows, experts per row], an expert once per row at most.
+        shares: [rows, experts per row] float32: what the experts' outputs are multiplied by.
+        gate_up: [experts, 2 * width, hidden]: gate, then up.
+        down: [experts, hidden, width].
+
+    Returns:
+        [rows, hidden], or None for tensors it does not take.
+    """
+    rows, size = hidden.shape
+    number, _, width = down.shape
+    gate_up_parts, down_parts = _parts_of(gate_up), _parts_of(down)
+    if gate_up_parts is None or down_parts is None or not 0 < rows <= _MAX_ROWS:
+        return None
+    if size % _SUB_BLOCK or width % _SUB_BLOCK or not takes(torch.float32, hidden, norm, shares):
+        return None
+    out = torch.empty(rows, size)
+    call(
+        "hga_packed_experts",
+        hidden.contiguous(),
+        norm,
+        chosen.to(torch.int32).contiguous(),
+        shares.contiguous(),
+        ctypes.addressof(gate_up_parts),
+        ctypes.addressof(down_parts),
+        out,
+        rows,
+        size,
+        width,
+        number,
+        chosen.shape[1],
+        len(gate_up_parts),
+        len(down_parts),
+        eps,
+    )
+    return out
+
+
 def _parts_of(weight: Weight) -> "ctypes.Array[_Part] | None":
     """Describe a weight for the library, or return None if it does not take it."""
     parts: tuple[Weight, ...] = weight.parts if isinstance(weight, RowParts) else (weight,)
@@ -141,5 +193,5 @@ def _parts_of(weight: Weight) -> "ctypes.Array[_Part] | None":
             return None
         if not data.is_cpu or not data.is_contiguous():
             return None
-        entry.data, entry.type, entry.rows = data.data_ptr(), kind, data.shape[0]
+        entry.data, entry.type, entry.rows = data.data_ptr(), kind, data.shape[-2]
     return described

@@ -4,6 +4,8 @@ Expected values are computed in float64. All memory that the wrappers allocate i
 first, so that unwritten places show.
 """
 
+import functools
+
 import gguf
 import pytest
 import torch
@@ -27,11 +29,13 @@ def dense(weight: Packed) -> torch.Tensor:
     return torch.from_numpy(gguf.dequantize(weight.data.numpy(), kind)).double()
 
 
-def assert_rows_near(found: torch.Tensor | None, expected: torch.Tensor) -> None:
+def assert_rows_near(
+    found: torch.Tensor | None, expected: torch.Tensor, error: float = ROW_ERROR
+) -> None:
     assert found is not None
     assert found.shape == expected.shape
     errors = (found.double() - expected).norm(dim=1) / expected.norm(dim=1)
-    assert errors.max() < ROW_ERROR, errors
+    assert errors.max() < error, errors
 
 
 def columns_of(name: str) -> list[int]:
@@ -120,6 +124,53 @@ def test_mlp(width: int) -> None:
     out = layers.mlp(hidden, norm, 1e-6, gate_up, down)
     expected = reference.mlp(hidden.double(), norm.double(), 1e-6, dense(gate_up), dense(down))
     assert_rows_near(out, expected)
+
+
+def stacked(name: str, experts: int, rows: int, columns: int, seed: int) -> Packed:
+    weight = random_packed(name, experts * rows, columns, seed)
+    return Packed(weight.data.view(experts, rows, -1), name)
+
+
+def dense_experts(weight: Packed | RowParts) -> torch.Tensor:
+    parts = weight.parts if isinstance(weight, RowParts) else (weight,)
+    return torch.cat(
+        [
+            torch.stack([dense(Packed(expert, part.format)) for expert in part.data])
+            for part in parts
+            if isinstance(part, Packed)
+        ],
+        1,
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16])
+@pytest.mark.parametrize("experts", [4, 128])
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_experts(rows: int, experts: int, in_parts: bool) -> None:
+    size, width = 256, 96
+    gate_up: Packed | RowParts = stacked("Q4_K", experts, 2 * width, size, 1)
+    if in_parts:
+        gate = stacked("Q5_K", experts, width, size, 2)
+        gate_up = RowParts((gate, stacked("Q4_K", experts, width, size, 3)))
+    down = stacked("Q5_0", experts, size, width, 4)
+    hidden, norm = normal(rows, size), normal(size, seed=5) * 0.1
+    expert_gate = normal(experts, size, seed=6)
+    routing = expert_gate, gate_up, down, 3, True
+    out = layers.experts(hidden, norm, 1e-6, *routing)
+    plain = expert_gate.double(), dense_experts(gate_up), dense_experts(down), 3, True
+    expected = reference.experts(hidden.double(), norm.double(), 1e-6, *plain)
+    assert_rows_near(out, expected, 3 * ROW_ERROR)
+
+
+def test_experts_it_does_not_take() -> None:
+    gate_up, down = stacked("Q4_K", 4, 64, 256, 1), stacked("Q5_0", 4, 256, 32, 2)
+    chosen, shares = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1)
+    run = functools.partial(packed.experts, eps=0.0, chosen=chosen, shares=shares)
+    norm = torch.ones(256)
+    assert run(normal(1, 256), norm, gate_up=gate_up, down=down) is not None
+    assert run(normal(17, 256), norm, gate_up=gate_up, down=down) is None
+    assert run(normal(1, 256).bfloat16(), norm, gate_up=gate_up, down=down) is None
+    assert run(normal(1, 256), norm, gate_up=gate_up, down=torch.zeros(4, 256, 32).double()) is None
 
 
 def test_what_it_does_not_take() -> None:

@@ -416,7 +416,7 @@ static void run_products(ProductJob *job, Product *products) {
     parallel_for(product_item, job, items);
 }
 
-// A weight, or one of several whose rows follow each other.
+// A weight, or one of several whose rows follow each other; of experts, one below the other.
 typedef struct {
     const uint8_t *data;
     int32_t type;  // number of the format in GGUF files
@@ -425,24 +425,112 @@ typedef struct {
 
 enum { MAX_PARTS = 8 };
 
-// out = inputs @ weight.T + residual, for at most 16 rows, whose RMS norm is taken if there
-// is a norm, or which are gated.
+// Sets the products of an expert's parts, or of the only weight, with `count` rows.
+static void set_products(Product *products, const Part *parts, int number, int expert, int size,
+                         const int *inputs, const int *results, int count) {
+    int column = 0;
+    for (int i = 0; i < number; i++) {
+        Format format = formats[parts[i].type];
+        size_t bytes = (size_t)size / format.block * format.bytes * parts[i].outputs;
+        products[i] = (Product){parts[i].data + expert * bytes, format,  parts[i].outputs, column,
+                                inputs,                         results, count,            0};
+        column += parts[i].outputs;
+    }
+}
+
+// out = inputs @ weight.T + residual, for at most 16 rows, whose RMS norm is taken if there is a
+// norm, or which are gated.
 int hga_packed_rows(const void *inputs, const float *norm, const Part *parts, const void *residual,
-                    void *out, int rows, int size, int number, int columns,
-                    int in_is_bf16, int is_gated, int out_is_bf16, float eps) {
+                    void *out, int rows, int size, int number, int columns, int in_is_bf16,
+                    int is_gated, int out_is_bf16, float eps) {
     Source source = {inputs, norm, eps, in_is_bf16, is_gated};
     Quantised quantised;
     Product products[MAX_PARTS];
-    int numbers[MAX_ROWS], column = 0;
+    int numbers[MAX_ROWS];
     if (!quantise(source, rows, size, &quantised)) return 1;
     for (int i = 0; i < rows; i++) numbers[i] = i;
-    for (int i = 0; i < number; i++) {
-        products[i] = (Product){parts[i].data, formats[parts[i].type], parts[i].outputs, column,
-                                numbers,       numbers,                rows,             0};
-        column += parts[i].outputs;
-    }
-    ProductJob job = {&quantised, NULL, number, residual, out, columns, out_is_bf16};
+    set_products(products, parts, number, 0, size, numbers, numbers, rows);
+    ProductJob job = {&quantised, products, number, residual, out, columns, out_is_bf16};
     run_products(&job, products);
     release_rows(&quantised);
     return 0;
+}
+
+// The sum of what the experts of each row put out. Assignment `row * per_row + i` is the row's i-th.
+typedef struct {
+    const float *hidden;   // [rows, size]
+    const float *shares;   // [rows, per_row]
+    const float *outputs;  // [rows * per_row, size]
+    float *out;            // [rows, size]
+    int size, per_row;
+} MixJob;
+
+static void mix_row(void *context, int row) {
+    const MixJob *job = context;
+    float *out = job->out + (size_t)row * job->size;
+    memcpy(out, job->hidden + (size_t)row * job->size, job->size * sizeof(float));
+    for (int i = 0; i < job->per_row; i++) {
+        size_t assignment = (size_t)row * job->per_row + i;
+        const float *from = job->outputs + assignment * job->size;
+        for (int j = 0; j < job->size; j++) out[j] += job->shares[assignment] * from[j];
+    }
+}
+
+// Multiplies the rows of each assignment with the parts of its expert. Returns whether there was
+// memory. Assignments are sorted by expert, those of expert e from first[e] on: `inputs` are the
+// numbers of their rows, `order` their own.
+static int run_experts(Source source, int rows, int size, const Part *parts, int number,
+                       const int32_t *first, int experts, const int *inputs, const int *order,
+                       float *out, int columns, Product *products) {
+    Quantised quantised;
+    int used = 0;
+    if (!quantise(source, rows, size, &quantised)) return 0;
+    for (int expert = 0; expert < experts; expert++) {
+        int count = first[expert + 1] - first[expert];
+        if (!count) continue;
+        set_products(products + used, parts, number, expert, size, inputs + first[expert],
+                     order + first[expert], count);
+        used += number;
+    }
+    ProductJob job = {&quantised, products, used, NULL, out, columns, 0};
+    run_products(&job, products);
+    release_rows(&quantised);
+    return 1;
+}
+
+// out = hidden + the sum of the chosen experts' gated MLPs of the norm, times their shares. For at
+// most 16 rows of float32. Every row chooses an expert once at most.
+int hga_packed_experts(const float *hidden, const float *norm, const int32_t *chosen,
+                       const float *shares, const Part *gate_up, const Part *down, float *out,
+                       int rows, int size, int width, int experts, int per_row, int gate_up_parts,
+                       int down_parts, float eps) {
+    int assignments = rows * per_row;
+    size_t floats = (size_t)assignments * (2 * width + size);
+    size_t numbers = 2 * (size_t)assignments + experts + 2;
+    float *gates = malloc(floats * sizeof(float));
+    int *order = malloc(numbers * sizeof(int));
+    Product *products = malloc((size_t)assignments * MAX_PARTS * sizeof(Product));
+    int done = gates && order && products;
+    if (done) {
+        float *outputs = gates + (size_t)assignments * 2 * width;
+        int *inputs = order + assignments, *first = inputs + assignments;
+        // Counting sort: first[e + 1] is where the next assignment of expert e goes, and in the end
+        // where those of the next expert begin.
+        memset(first, 0, (experts + 2) * sizeof(int));
+        for (int i = 0; i < assignments; i++) first[chosen[i] + 2]++;
+        for (int expert = 0; expert < experts; expert++) first[expert + 2] += first[expert + 1];
+        for (int i = 0; i < assignments; i++) order[first[chosen[i] + 1]++] = i;
+        for (int i = 0; i < assignments; i++) inputs[i] = order[i] / per_row;
+        Source normed = {hidden, norm, eps, 0, 0}, gated = {gates, NULL, 0, 0, 1};
+        done = run_experts(normed, rows, size, gate_up, gate_up_parts, first, experts, inputs,
+                           order, gates, 2 * width, products) &&
+               run_experts(gated, assignments, width, down, down_parts, first, experts, order,
+                           order, outputs, size, products);
+        MixJob job = {hidden, shares, outputs, out, size, per_row};
+        if (done) parallel_for(mix_row, &job, rows);
+    }
+    free(products);
+    free(order);
+    free(gates);
+    return !done;
 }
