@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "weights.safetensors"
 _VOCABULARY = "vocabulary.json"
-_FORMAT = "2"
+_FORMAT = "3"
 """Raise it when the same files are loaded as other weights or another vocabulary than before."""
 _MOST_HEADER_BYTES = 1 << 20
 

@@ -1,7 +1,6 @@
 """Tokenizers of GGUF files: byte-level BPE, and SentencePiece's BPE with byte fallback."""
 
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -11,17 +10,8 @@ from hga_engine.model.gguf_file import GgufFile
 from hga_engine.tokenizer.chat_template import ChatTemplate
 from hga_engine.tokenizer.tokenizer import Tokenizer, Vocabulary
 
-
-class _Kind(IntEnum):
-    """Token types in GGUF files."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
-
+_TYPES = _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = (*range(1, 7),)
+"""Token types in GGUF files."""
 
 _END_NAMES = (
     "<|endoftext|>",
@@ -118,15 +108,15 @@ def from_gguf(file: GgufFile) -> Tokenizer:
         )
     tokens = file.values("tokenizer.ggml.tokens", str)
     types = file.values("tokenizer.ggml.token_type", int)
-    if len(types) != len(tokens) or not set(types) <= set(_Kind):
+    if len(types) != len(tokens) or not set(types) <= set(_TYPES):
         raise ModelFileError(f"{file.path}: tokenizer.ggml.token_type is damaged.")
 
-    def of_kinds(*kinds: _Kind) -> dict[str, int]:
+    def of_kinds(*kinds: int) -> dict[str, int]:
         return {tokens[number]: number for number, kind in enumerate(types) if kind in kinds}
 
-    control = of_kinds(_Kind.UNKNOWN, _Kind.CONTROL)
-    added = control | of_kinds(_Kind.USER_DEFINED)
-    vocab = of_kinds(_Kind.NORMAL, _Kind.BYTE)
+    control = of_kinds(_UNKNOWN, _CONTROL)
+    added = control | of_kinds(_USER_DEFINED)
+    vocab = of_kinds(_NORMAL, _BYTE)
     named = _named(file, tokens)
     ends = {control[name] for name in _END_NAMES if name in control}
     ends |= {named[name] for name in ("eos", "eot", "eom") if name in named}
@@ -168,7 +158,7 @@ def _sentence_pieces(file: GgufFile, vocab: dict[str, int]) -> tokenizers.Tokeni
     merges = [
         (piece[:cut], piece[cut:])
         for piece in ranked
-        for cut in range(1, len(piece))
+        for cut in range(len(piece) - 1, 0, -1)
         if piece[:cut] in vocab and piece[cut:] in vocab
     ]
     pieces = _bpe(file, vocab, merges, byte_fallback=True, fuse_unk=True)
