@@ -126,11 +126,6 @@ def test_mlp(width: int) -> None:
     assert_rows_near(out, expected)
 
 
-def stacked(name: str, experts: int, rows: int, columns: int, seed: int) -> Packed:
-    weight = random_packed(name, experts * rows, columns, seed)
-    return Packed(weight.data.view(experts, rows, -1), name)
-
-
 def dense_experts(weight: Packed | RowParts) -> torch.Tensor:
     parts = weight.parts if isinstance(weight, RowParts) else (weight,)
     return torch.cat(
@@ -148,11 +143,11 @@ def dense_experts(weight: Packed | RowParts) -> torch.Tensor:
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_experts(rows: int, experts: int, in_parts: bool) -> None:
     size, width = 256, 96
-    gate_up: Packed | RowParts = stacked("Q4_K", experts, 2 * width, size, 1)
+    gate_up: Packed | RowParts = random_packed("Q4_K", experts, 2 * width, size, seed=1)
     if in_parts:
-        gate = stacked("Q5_K", experts, width, size, 2)
-        gate_up = RowParts((gate, stacked("Q4_K", experts, width, size, 3)))
-    down = stacked("Q5_0", experts, size, width, 4)
+        gate = random_packed("Q5_K", experts, width, size, seed=2)
+        gate_up = RowParts((gate, random_packed("Q4_K", experts, width, size, seed=3)))
+    down = random_packed("Q5_0", experts, size, width, seed=4)
     hidden, norm = normal(rows, size), normal(size, seed=5) * 0.1
     expert_gate = normal(experts, size, seed=6)
     routing = expert_gate, gate_up, down, 3, True
@@ -163,7 +158,10 @@ def test_experts(rows: int, experts: int, in_parts: bool) -> None:
 
 
 def test_experts_it_does_not_take() -> None:
-    gate_up, down = stacked("Q4_K", 4, 64, 256, 1), stacked("Q5_0", 4, 256, 32, 2)
+    gate_up, down = (
+        random_packed("Q4_K", 4, 64, 256, seed=1),
+        random_packed("Q5_0", 4, 256, 32, seed=2),
+    )
     chosen, shares = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1)
     run = functools.partial(packed.experts, eps=0.0, chosen=chosen, shares=shares)
     norm = torch.ones(256)
