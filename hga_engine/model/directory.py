@@ -47,6 +47,11 @@ class DirectorySource:
         self._shards: dict[Path, Any] = {}
         self._headers: dict[Path, tuple[dict[str, Any], int]] = {}
         self._places = self._index()
+        if self._config.num_layers > len(self._places):
+            raise ModelFileError(
+                f"{directory}: config.json counts {self._config.num_layers:,} layers, but there "
+                f"are {len(self._places):,} tensors."
+            )
         known = _QKV_BIASES if self._config.traits.has_qkv_bias else ()
         others = [
             name for name in self._places if name.endswith(".bias") and not name.endswith(known)

@@ -48,6 +48,7 @@ class GgufSource:
         """
         self._file = file
         self._config = _read_config(file)
+        _check_counts(file, self._config)
 
     @property
     def config(self) -> ModelConfig:
@@ -148,6 +149,22 @@ def _read_config(file: GgufFile) -> ModelConfig:
         normalize_expert_weights=file.value(f"{name}.expert_weights_norm", bool, True),
         rope_scaling=scaling,
     )
+
+
+def _check_counts(file: GgufFile, config: ModelConfig) -> None:
+    """Hold the numbers of layers and experts against the tensors, before either takes memory."""
+    if not 1 <= config.num_layers <= len(file.tensor_names()):
+        raise ModelFileError(
+            f"{file.path}: its metadata count {config.num_layers:,} layers, but it has "
+            f"{len(file.tensor_names()):,} tensors. Fetch it again."
+        )
+    if config.num_experts:
+        held = file.shape(f"blk.{config.num_layers - 1}.ffn_gate_exps.weight")[0]
+        if held != config.num_experts:
+            raise ModelFileError(
+                f"{file.path}: its metadata count {config.num_experts:,} experts, its tensors "
+                f"have {held:,}. Fetch it again."
+            )
 
 
 def _positions(file: GgufFile, name: str, head_dim: int) -> tuple[int, RopeScaling | None]:

@@ -1,6 +1,6 @@
 """Metadata and tensors of a model in GGUF (llama.cpp's format): one file, or several parts."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,9 +100,14 @@ class GgufFile:
         """Locate a tensor.
 
         Raises:
-            ModelFileError: the tensor is missing or of another shape.
+            ModelFileError: the tensor is missing, of another shape or an unsupported type.
         """
         entry = self._entry(name)
+        if not _is_known(entry.kind):
+            raise ModelFileError(
+                f"{entry.path}: tensor {name} is stored as {entry.kind.name}, which is not "
+                "supported. Take a file in another format, such as Q4_K_M."
+            )
         if entry.shape != shape:
             raise ModelFileError(
                 f"{entry.path}: tensor {name} has shape {list(entry.shape)}, not {list(shape)}."
@@ -135,11 +140,6 @@ class GgufFile:
             data = gguf.dequantize(_typed(stored, entry.kind), entry.kind)
         except OSError as error:
             raise ModelFileError(f"{entry.path}: cannot be read ({error.strerror}).") from error
-        except NotImplementedError as error:
-            raise ModelFileError(
-                f"{entry.path}: tensor {name} is stored as {entry.kind.name}, which is not "
-                "supported. Take a file in another format, such as Q4_K_M."
-            ) from error
         return np.array(data, dtype=np.float32).reshape(shape if place is None else shape[1:])
 
     def _entry(self, name: str) -> GgufTensor:
@@ -171,6 +171,17 @@ def _typed(stored: npt.NDArray[np.uint8], kind: gguf.GGMLQuantizationType) -> np
     """Return bytes as the library wants them: plain numbers in their own type."""
     plain = {"F16": np.float16, "F32": np.float32, "F64": np.float64}.get(kind.name)
     return stored if plain is None else stored.view(plain)
+
+
+@cache
+def _is_known(kind: gguf.GGMLQuantizationType) -> bool:
+    """Whether the library dequantises a type."""
+    _, size = gguf.GGML_QUANT_SIZES[kind]
+    try:
+        gguf.dequantize(_typed(np.zeros(size, np.uint8), kind), kind)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _read_part(path: Path, parts: int) -> GgufHeader:
