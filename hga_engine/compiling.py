@@ -47,7 +47,7 @@ def compile_kernels(
     from hga_kernels.gpu import compiling
 
     session = resolve(config, model.device_type)
-    kinds = sorted({str(tensor.dtype) for tensor in weights.tensors()})
+    kinds = sorted(weights.kinds())
     layers = min(_LAYERS, weights.config.num_layers)
     few = replace(weights.config, num_layers=layers)
     mark = compiling.mark(

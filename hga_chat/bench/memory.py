@@ -67,6 +67,7 @@ def _one_context(
         session,
         torch.bfloat16,
         model.device_type,
+        model.weights.dtype,
     )
     engine = open_engine(model, config)
     try:

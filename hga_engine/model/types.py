@@ -68,16 +68,34 @@ class ModelWeights:
         """Bytes of the weights in host memory."""
         return sum(t.numel() * t.element_size() for t in self.tensors() if t.is_cpu)
 
+    def kinds(self) -> set[str]:
+        """Types and block formats of the weights."""
+        return {kind for weight in self._weights() for kind in _kinds(weight)}
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield all tensors, tied ones once."""
-        yield from tensors_of(self.embedding)
+        for weight in self._weights():
+            yield from tensors_of(weight)
+
+    def _weights(self) -> Iterator[Weight]:
+        yield self.embedding
         if self.lm_head is not self.embedding:
-            yield from tensors_of(self.lm_head)
+            yield self.lm_head
         yield self.final_norm
         for layer in self.layers:
             for weight in vars(layer).values():
                 if weight is not None:
-                    yield from tensors_of(weight)
+                    yield weight
+
+
+def _kinds(weight: Weight) -> Iterator[str]:
+    if isinstance(weight, RowParts):
+        for part in weight.parts:
+            yield from _kinds(part)
+    elif isinstance(weight, Packed):
+        yield weight.format
+    else:
+        yield from (str(tensor.dtype) for tensor in tensors_of(weight))
 
 
 def map_tensors(weight: AnyWeight, change: Callable[[torch.Tensor], torch.Tensor]) -> AnyWeight:
