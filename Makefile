@@ -11,10 +11,13 @@ INSTALLED := $(VENV)/.installed
 # Arguments of pytest: a worker per core. Or say TESTS="--pdb tests/hga_engine", for example.
 TESTS ?= -n auto --dist worksteal
 
-.PHONY: demo test test-all check lint fuzz venv clean
+.PHONY: demo demo-64k test test-all check lint fuzz venv clean
 
-demo: venv ## Install, fetch the model, read the sample documents and ask about them.
+demo: venv ## Install, fetch the default model, read sample documents and ask about them.
 	$(BIN)/python -m tools.demo
+
+demo-64k: venv ## The same with a repository of 60,000 tokens; takes a quarter of an hour.
+	$(BIN)/python -m tools.demo --long
 
 test: venv ## Run the tests, except the exhaustive ones.
 	$(BIN)/python -m pytest -m "not exhaustive" $(TESTS)
