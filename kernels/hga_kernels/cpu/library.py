@@ -14,6 +14,7 @@ _SIGNATURES = {
     "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
     "hga_quantize_rows": (*5 * [_POINTER], *4 * [_INT], _FLOAT),
     "hga_packed_many": (*5 * [_POINTER], *5 * [_INT]),
+    "hga_packed_add": (*6 * [_POINTER], *5 * [_INT]),
     "hga_packed_experts": (*7 * [_POINTER], *7 * [_INT], _FLOAT),
     "hga_packed_rows": (*5 * [_POINTER], *7 * [_INT], _FLOAT),
     "hga_rms_norm": (*3 * [_POINTER], *3 * [_INT], _FLOAT),

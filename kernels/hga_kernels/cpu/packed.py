@@ -122,7 +122,7 @@ def _halves(weight: Weight) -> Weight:
     return RowParts(tuple(Packed(half, weight.format) for half in halves))
 
 
-def _listed(parts: "ctypes.Array[_Part]") -> list[packed_many.Part]:
+def _listed(parts: "ctypes.Array[_Part] | list[_Part]") -> list[packed_many.Part]:
     return [(part.data, part.type, part.rows) for part in parts]
 
 
@@ -135,7 +135,7 @@ def experts(
     gate_up: Weight,
     down: Weight,
 ) -> torch.Tensor | None:
-    """Return ``hidden`` plus the chosen experts' gated MLPs of its norm, for a few rows.
+    """Return ``hidden`` plus the chosen experts' gated MLPs of its norm.
 
     Args:
         hidden: [rows, hidden] float32.
@@ -152,10 +152,19 @@ def experts(
     rows, size = hidden.shape
     number, _, width = down.shape
     gate_up_parts, down_parts = _parts_of(gate_up), _parts_of(down)
-    if gate_up_parts is None or down_parts is None or not 0 < rows <= _MAX_ROWS:
+    if gate_up_parts is None or down_parts is None or rows == 0:
         return None
     if size % _SUB_BLOCK or width % _SUB_BLOCK or not takes(torch.float32, hidden, norm, shares):
         return None
+    if rows > _MAX_ROWS:
+        gates, downs = _stacks(gate_up), _stacks(down)
+        if len(gates) == 1:
+            address, kind, height, stride = gates[0]
+            half = (address, kind, height // 2, stride)
+            gates = [half, (address + stride // 2, *half[1:])]
+        if len(gates) != 2 or gates[0][2] != gates[1][2] or len(downs) != 1:
+            return None
+        return packed_many.experts(hidden, norm, eps, chosen, shares, *gates, *downs)
     out = torch.empty(rows, size)
     call(
         "hga_packed_experts",
@@ -176,6 +185,15 @@ def experts(
         eps,
     )
     return out
+
+
+def _stacks(weight: Weight) -> list[packed_many.Stack]:
+    """Describe the parts of weights that ``_parts_of`` takes, stacked over experts."""
+    parts = weight.parts if isinstance(weight, RowParts) else (weight,)
+    tensors = [part if isinstance(part, torch.Tensor) else next(part.tensors) for part in parts]
+    sizes = [tensor.stride(0) * tensor.element_size() for tensor in tensors]
+    listed = _listed(_parts_of(weight) or [])
+    return [(*part, size) for part, size in zip(listed, sizes, strict=True)]
 
 
 def _parts_of(weight: Weight) -> "ctypes.Array[_Part] | None":

@@ -2,7 +2,7 @@
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,13 @@ _scratch = threading.local()
 
 Part = tuple[int, int, int]
 """Rows of a weight: their address, the number of their format in GGUF files, and how many."""
+
+
+Stack = tuple[int, int, int, int]
+"""The same rows of every expert: the first expert's ``Part``, and the bytes to the next expert."""
+
+_EXPERT_ROWS = 4096
+"""Experts are computed together until they have so many rows, which bounds the memory of a call."""
 
 
 class _Product(ctypes.Structure):
@@ -100,6 +107,96 @@ def mlp(
     product.groups = rows.groups
     gated = _memory("gated", rows.count * width, torch.float32).view(rows.count, width)
     return linear(_multiply(rows, products, gated), down, hidden)
+
+
+def experts(
+    hidden: torch.Tensor,
+    norm: torch.Tensor,
+    eps: float,
+    chosen: torch.Tensor,
+    shares: torch.Tensor,
+    gate: Stack,
+    up: Stack,
+    down: Stack,
+) -> torch.Tensor:
+    """Return ``hidden`` plus the chosen experts' gated MLPs of its norm.
+
+    Args:
+        hidden: [rows, hidden] float32.
+        norm: [hidden] float32.
+        eps: of the norm.
+        chosen: [rows, experts per row], an expert once per row at most.
+        shares: [rows, experts per row] float32: what the experts' outputs are multiplied by.
+        gate: [experts, width, hidden].
+        up: [experts, width, hidden].
+        down: [experts, hidden, width].
+
+    Returns:
+        [rows, hidden] float32.
+    """
+    out, width = hidden.clone(memory_format=torch.contiguous_format), gate[2]
+    # Assignments by expert. Each expert's begin with a new group of rows.
+    order = chosen.flatten().argsort(stable=True)
+    counts = chosen.flatten().bincount()
+    groups = (counts + _GROUP - 1) // _GROUP
+    skipped = (groups * _GROUP - counts).cumsum(0) - (groups * _GROUP - counts)
+    places = torch.arange(len(order)) + skipped.repeat_interleave(counts)
+    targets = torch.full((int(groups.sum()) * _GROUP,), -1, dtype=torch.int32)
+    targets[places] = (order // chosen.shape[1]).int()
+    factors = torch.zeros(len(targets))
+    factors[places] = shares.flatten()[order]
+    first = 0
+    for numbers, sizes in _calls(groups.tolist()):
+        last = first + sum(sizes) * _GROUP
+        rows = _quantize(hidden, norm, eps, order=targets[first:last])
+        gated = _memory("gated", rows.count * width, torch.float32).view(rows.count, width)
+        rows = _quantize(_multiply(rows, _products(numbers, sizes, gate, up), gated))
+        products = _products(numbers, sizes, down)
+        call(
+            "hga_packed_add",
+            rows.values,
+            rows.scales,
+            ctypes.addressof(products),
+            targets[first:last],
+            factors[first:last],
+            out,
+            len(numbers),
+            rows.count,
+            rows.groups,
+            rows.columns,
+            out.shape[1],
+        )
+        first = last
+    return out
+
+
+def _calls(groups: list[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the experts of each call, and how many groups of rows they have."""
+    numbers: list[int] = []
+    sizes: list[int] = []
+    for number, size in enumerate(groups):
+        if sizes and (sum(sizes) + size) * _GROUP > _EXPERT_ROWS:
+            yield numbers, sizes
+            numbers, sizes = [], []
+        if size:
+            numbers.append(number)
+            sizes.append(size)
+    yield numbers, sizes
+
+
+def _products(
+    numbers: list[int], sizes: list[int], weight: Stack, up: Stack | None = None
+) -> "ctypes.Array[_Product]":
+    """Return the products of experts, whose groups of rows follow each other."""
+    products, group = (_Product * len(numbers))(), 0
+    for number, size, product in zip(numbers, sizes, products, strict=True):
+        product.weight, product.type = weight[0] + number * weight[3], weight[1]
+        product.outputs = weight[2]
+        if up is not None:
+            product.up, product.up_type = up[0] + number * up[3], up[1]
+        product.first_group, product.groups = group, size
+        group += size
+    return products
 
 
 def _memory(name: str, size: int, dtype: torch.dtype) -> torch.Tensor:

@@ -166,7 +166,6 @@ def test_experts_it_does_not_take() -> None:
     run = functools.partial(packed.experts, eps=0.0, chosen=chosen, shares=shares)
     norm = torch.ones(256)
     assert run(normal(1, 256), norm, gate_up=gate_up, down=down) is not None
-    assert run(normal(17, 256), norm, gate_up=gate_up, down=down) is None
     assert run(normal(1, 256).bfloat16(), norm, gate_up=gate_up, down=down) is None
     assert run(normal(1, 256), norm, gate_up=gate_up, down=torch.zeros(4, 256, 32).double()) is None
 

@@ -157,3 +157,33 @@ def test_mlp_of_several_formats() -> None:
     # Three parts cannot be told into gates and ups.
     ups = [Packed(rows, "Q6_K") for rows in up.data.split([40, 56])]
     assert_mlp(40, RowParts((gate, *ups)), down, [gate, up])
+
+
+@pytest.mark.parametrize("rows", [17, 300, 1100])
+@pytest.mark.parametrize("has_parts", [False, True])
+def test_experts(rows: int, has_parts: bool) -> None:
+    # Expert 1 gets no row; with 1,100 rows the others need several calls.
+    number, width, best = 9, 96, 4
+    gate, up = (
+        random_packed("Q4_K", number, width, 256),
+        random_packed("Q5_K", number, width, 256, seed=1),
+    )
+    gate_up = (
+        RowParts((gate, up)) if has_parts else random_packed("Q4_K", number, 2 * width, 256, seed=3)
+    )
+    down = random_packed("Q8_0", number, 256, width, seed=2)
+    hidden, norm = normal(rows, 256).abs(), normal(256, seed=4).abs() * 0.2
+    expert_gate = normal(number, 256, seed=5)
+    expert_gate[1] = -10
+    out = layers.experts(hidden, norm, 1e-6, expert_gate, gate_up, down, best, True)
+    dense_gate_up = torch.stack(
+        [
+            torch.cat([dense(part[i]) for part in ((gate, up) if has_parts else (gate_up,))])
+            for i in range(number)
+        ]
+    )
+    dense_down = torch.stack([dense(down[i]) for i in range(number)])
+    double = hidden.double(), norm.double(), 1e-6, expert_gate.double()
+    expected = reference.experts(*double, dense_gate_up, dense_down, best, True)
+    assert out.shape == expected.shape
+    assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < 5 * ERROR

@@ -371,6 +371,8 @@ typedef struct {
     const float *scales;
     const float *residual;  // [rows, size_out], or NULL
     float *out;             // [rows, size_out]
+    const int32_t *targets;  // rows of `out` that products are added to, negative for none; or NULL
+    const float *shares;     // what a row's products are multiplied by before
     const Product *products;
     int number, rows, groups, columns, size_out;  // number of products, rows and groups of all
     int groups_per_item;
@@ -484,6 +486,13 @@ static void store_group(const ProductJob *job, const float *sums, int first_row,
         if (is_gated)
             for (int i = 0; i < OUTPUTS_PER_ITEM / 2; i++)
                 values[i] = values[i] / (1.0f + exp_finite(-values[i])) * up[i];
+        if (job->targets) {
+            int target = job->targets[first_row + row];
+            float *out = job->out + (size_t)target * job->size_out + column;
+            float share = job->shares[first_row + row];
+            for (int i = 0; i < outputs && target >= 0; i++) out[i] += share * values[i];
+            continue;
+        }
         if (job->residual)
             for (int i = 0; i < outputs; i++) values[i] += job->residual[index + i];
         memcpy(job->out + index, values, outputs * sizeof(float));
@@ -516,17 +525,11 @@ static void unpack_outputs(const uint8_t *weight, int type, int first, int count
     }
 }
 
-static void multiply_item(void *context, int item) {
-    const ProductJob *job = context;
-    const Product *product = job->products;
-    while (product + 1 < job->products + job->number && product[1].first_item <= item) product++;
-    item -= product->first_item;
-    int first_output = item % output_items(product) * outputs_per_item(product);
+// Computes outputs of one item for some groups of rows.
+static void multiply_block(const ProductJob *job, const Product *product, int first_output,
+                           int first_group, int groups) {
     int outputs = least(product->outputs - first_output, outputs_per_item(product));
-    int first_group = item / output_items(product) * job->groups_per_item;
-    int groups = least(product->groups - first_group, job->groups_per_item);
     int sums_of_row = product->up ? OUTPUTS_PER_ITEM : outputs;
-    first_group += product->first_group;
     int tiles = tiles_of(job->columns);
     _Alignas(64) int16_t weights[OUTPUTS_PER_ITEM * TILE];
     _Alignas(64) float weight_scales[OUTPUTS_PER_ITEM];
@@ -566,12 +569,43 @@ static void multiply_item(void *context, int item) {
                     outputs, product->up != NULL);
 }
 
+static void multiply_item(void *context, int item) {
+    const ProductJob *job = context;
+    const Product *product = job->products;
+    while (product + 1 < job->products + job->number && product[1].first_item <= item) product++;
+    item -= product->first_item;
+    int first_group = item / output_items(product) * job->groups_per_item;
+    int groups = least(product->groups - first_group, job->groups_per_item);
+    multiply_block(job, product, item % output_items(product) * outputs_per_item(product),
+                   product->first_group + first_group, groups);
+}
+
+// Some outputs of all products: no other thread adds to these.
+static void add_item(void *context, int item) {
+    const ProductJob *job = context;
+    for (int i = 0; i < job->number; i++) {
+        const Product *product = job->products + i;
+        for (int group = 0; group < product->groups; group += GROUPS_PER_ITEM)
+            multiply_block(job, product, item * OUTPUTS_PER_ITEM, product->first_group + group,
+                           least(product->groups - group, GROUPS_PER_ITEM));
+    }
+}
+
 // Multiplies quantised rows with weights. Fills in the first items of the products.
 int hga_packed_many(const int16_t *values, const float *scales, Product *products,
                     const float *residual, float *out, int number, int rows, int groups,
                     int columns, int size_out) {
-    ProductJob job = {values, scales, residual, out,      products,       number,
-                      rows,   groups, columns,  size_out, GROUPS_PER_ITEM};
+    ProductJob job = {.values = values,
+                      .scales = scales,
+                      .residual = residual,
+                      .out = out,
+                      .products = products,
+                      .number = number,
+                      .rows = rows,
+                      .groups = groups,
+                      .columns = columns,
+                      .size_out = size_out,
+                      .groups_per_item = GROUPS_PER_ITEM};
     int items = count_items(products, number, job.groups_per_item);
     // The fewer rows an item has, the more often weights are unpacked.
     while (items < 4 * threads_running() && job.groups_per_item > 8) {
@@ -579,5 +613,25 @@ int hga_packed_many(const int16_t *values, const float *scales, Product *product
         items = count_items(products, number, job.groups_per_item);
     }
     parallel_for(multiply_item, &job, items);
+    return 0;
+}
+
+// Multiplies quantised rows with weights of `size_out` outputs each, and adds shares of the products
+// to rows of `out`.
+int hga_packed_add(const int16_t *values, const float *scales, Product *products,
+                   const int32_t *targets, const float *shares, float *out, int number, int rows,
+                   int groups, int columns, int size_out) {
+    ProductJob job = {.values = values,
+                      .scales = scales,
+                      .targets = targets,
+                      .shares = shares,
+                      .out = out,
+                      .products = products,
+                      .number = number,
+                      .rows = rows,
+                      .groups = groups,
+                      .columns = columns,
+                      .size_out = size_out};
+    parallel_for(add_item, &job, (size_out + OUTPUTS_PER_ITEM - 1) / OUTPUTS_PER_ITEM);
     return 0;
 }
