@@ -11,6 +11,7 @@ from hga_engine.errors import (
     GpuMemoryError,
     HostBudgetError,
     HostMemoryError,
+    LongContextError,
     NoGpuError,
     NotANumberError,
     OutOfMemoryError,
@@ -40,6 +41,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (DocumentError, UNREADABLE),
     (OverBudgetError, OVER_BUDGET),
     (ContextFullError, OVER_BUDGET),
+    (LongContextError, USAGE),
     (OutOfMemoryError, OUT_OF_MEMORY),
     (NoGpuError, OUT_OF_MEMORY),
     (HostBudgetError, OUT_OF_MEMORY),
@@ -72,6 +74,8 @@ def _advice(error: EngineError) -> str | None:
     match error:
         case ContextFullError():
             return f"Use a larger --context (now {error.context:,}) or less text."
+        case LongContextError():
+            return f"Use --context {error.native} or less."
         case NotANumberError():
             return "The weights may be damaged: 'hga-chat models verify' checks them."
         case DamagedWeightsError():

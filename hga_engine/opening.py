@@ -13,6 +13,7 @@ from hga_engine.memory.device_plan import DeviceUse, plan_device
 from hga_engine.model.files import ModelFiles, fingerprint
 from hga_engine.model.load import load_model, plan_weights, read_model_config, weights_dtype
 from hga_engine.model.placement import bytes_by_place
+from hga_engine.model.rope import for_context
 from hga_engine.model.synthetic import Topics, WeightKind, plan_synthetic, synthetic_weights
 from hga_engine.model.types import ModelWeights
 from hga_engine.saved_state.manifest import read_info
@@ -129,10 +130,12 @@ def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto
 
     Raises:
         ModelFileError: the files say too little of the model.
+        LongContextError: the model cannot be used for such a context.
         NoGpuError: a GPU is asked for, and none can be used.
         OutOfMemoryError: the session cannot fit.
     """
-    model, chosen = read_model_config(files), choose_device(files, device)
+    model = for_context(read_model_config(files), config.cache.context)
+    chosen = choose_device(files, device)
     session = resolve(config, chosen.type)
     weights, device_bytes = plan_weights(files, _dtype(chosen), chosen), 0
     on_device, on_host = bytes_by_place(weights, chosen)
@@ -189,6 +192,7 @@ def open_engine(model: LoadedModel, config: EngineConfig) -> Engine:
 
     Raises:
         HostBudgetError: the configuration has a host budget, and the model is on a GPU.
+        LongContextError: the model cannot be used for such a context.
         OutOfMemoryError: the ledger says that the session cannot fit.
         KVStoreError: the disk tier cannot be set up.
         SavedStateError: the saved state is damaged, or of another model, geometry, routing

@@ -249,12 +249,24 @@ def _open(
         if saved is not None:
             saved.close()
         raise
+    notes += _context_notes(engine)
     turns = [restored_answer(turn) for turn in saved.turns] if saved and resume_turns else []
     conversation = Conversation(engine, layout, skipped, turns, saved)
     conversation.notes += notes
     if saved is not None and (engine.num_tokens or not saved.is_new):
         conversation.notes.append(_resume_note(conversation))
     return conversation
+
+
+def _context_notes(engine: "EngineProtocol") -> list[str]:
+    """Say that a context is beyond the model's own, and by what means."""
+    model, context = engine.model_config, engine.config.cache.context
+    if context <= model.max_positions:
+        return []
+    return [
+        f"{model.max_positions:,} tokens is this model's native context; {model.rope_scaling} is "
+        f"used for {context:,}."
+    ]
 
 
 def _open_engine(

@@ -17,6 +17,7 @@ from hga_engine.errors import (
     GpuMemoryError,
     HostBudgetError,
     HostMemoryError,
+    LongContextError,
     ModelFileError,
     NoGpuError,
     NotANumberError,
@@ -40,6 +41,7 @@ LEDGER = Ledger(
     ("error", "code", "advice"),
     [
         (ContextFullError(168, 90, 256), 4, "a larger --context (now 256) or less text"),
+        (LongContextError(9000, 4096, "why"), 2, "Use --context 4096 or less."),
         (NotANumberError(), 1, "'hga-chat models verify'"),
         (DamagedWeightsError("a.safetensors: is truncated."), 1, "Fetch the file again."),
         (NoGpuError((8, 9)), 5, "'hga-chat doctor' shows what there is; --device cpu"),

@@ -31,6 +31,7 @@ from hga_engine.events import (
     Trace,
 )
 from hga_engine.memory.figures import MemoryFigures
+from hga_engine.model.rope import for_context
 
 GROUP = 16
 WORD = re.compile(r"\s?\w+|\s|[^\w\s]")
@@ -149,6 +150,7 @@ class ScriptedEngine:
     def open(self, config: EngineConfig) -> "ScriptedEngine":
         """Open a session with this configuration, with the state saved in its folder."""
         self.config = resolve(config, self.device_type)
+        self.model_config = for_context(self.model_config, config.cache.context)
         self.closed = False
         self.session = []
         state = self._state

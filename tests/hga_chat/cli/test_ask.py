@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,15 @@ def test_answer_goes_to_stdout_and_sources_to_stderr(cli, use_engine, notes):
     assert "\x1b" not in ran.out + ran.err
     assert "\r" not in ran.out + ran.err
     assert engine.closed
+
+
+def test_a_context_beyond_the_native_one_is_said(cli, use_engine, notes):
+    engine = use_engine("Blue.", "Blue.")
+    engine.model_config = replace(engine.model_config, max_positions=32_768)
+    said = "32,768 tokens is this model's native context; YaRN x2 is used for 65,536.\n"
+    assert said in cli("ask", "--context", 65_536, notes, "Which colour?").err
+    engine.model_config = replace(engine.model_config, rope_scaling=None)
+    assert "native context" not in cli("ask", "--context", 32_768, notes, "Which colour?").err
 
 
 def test_quiet_leaves_only_the_answer(cli, use_engine, notes):
