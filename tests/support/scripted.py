@@ -331,6 +331,7 @@ class ScriptedAccess(EngineAccess):
     def load_model(self, files, config, device, progress):
         progress("Loading", 1.0)
         return SimpleNamespace(
+            weights=SimpleNamespace(notes=()),
             tokenizer=self.engine.tokenizer,
             name=self.engine.model_name,
             fingerprint=self.engine.fingerprint,
