@@ -26,11 +26,11 @@ class EngineAccess:
 
         return models.find_model(name)
 
-    def native_context(self, files: "ModelFiles") -> int | None:
-        """Return the context that a model was made for; see ``hga_engine.model.load``."""
+    def native_context(self, files: "ModelFiles") -> int:
+        """Return the context that a model was made for."""
         from hga_engine.model import load
 
-        return load.native_context(files)
+        return load.read_model_config(files).max_positions
 
     def load_tokenizer(self, files: "ModelFiles") -> "Tokenizer":
         """Load the tokenizer alone; see ``hga_engine.tokenizer.load.load_tokenizer``."""

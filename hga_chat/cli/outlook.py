@@ -85,12 +85,12 @@ def fit_of_listed(model: models.ListedModel, settings: Settings) -> Fit:
 
 def fit_of(files: "ModelFiles", settings: Settings) -> Fit:
     """Predict a model on this machine."""
-    from hga_engine.model.load import native_context
+    from hga_engine.model.load import read_model_config
     from hga_engine.outlook import outlook
 
     native, own = None, settings
     try:
-        native = native_context(files)
+        native = read_model_config(files).max_positions
         own = settings.for_model(files.name, native)
         return Fit(native, own.context, outlook(files, own.engine(), settings.device), None)
     except (EngineError, OSError) as error:

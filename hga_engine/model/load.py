@@ -20,26 +20,15 @@ def read_model_config(files: ModelFiles) -> "ModelConfig":
     Raises:
         ModelFileError: a file is missing, damaged or not supported.
     """
-    return _with_overrides(_open(files).config, files)
-
-
-def native_context(files: ModelFiles) -> int | None:
-    """Return the positions that a model was made for; None if its files do not say.
-
-    Raises:
-        ModelFileError: a file is missing or damaged.
-    """
-    from hga_engine.model.config_json import read_json
+    # Without torch, which listing documents does without.
+    from hga_engine.model import config_json, gguf_config
     from hga_engine.model.gguf_file import open_gguf
 
-    if files.max_positions is not None:
-        return files.max_positions
     if files.gguf is not None:
-        file = open_gguf(files.gguf)
-        key = f"{file.value('general.architecture', str)}.context_length"
-        return file.value(key, int) if file.has(key) else None
-    stated = read_json(files.path / "config.json").get("max_position_embeddings")
-    return stated if type(stated) is int else None
+        config = gguf_config.read_config(open_gguf(files.gguf))
+    else:
+        config = config_json.read_config(files.path).model
+    return _with_overrides(config, files)
 
 
 def weights_dtype() -> "torch.dtype":
