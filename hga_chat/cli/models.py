@@ -37,7 +37,13 @@ def list_(settings: Settings, as_json: Json = False) -> None:
         output.json([*objects, *(_found_as_dict(model, fit) for model, fit in found)])
         return
     rows = [
-        (model.name, human_bytes(model.size_bytes), fit.context_text, fit.as_text(), _where(model))
+        (
+            model.name,
+            human_bytes(model.size_bytes),
+            fit.context_text,
+            fit.as_text(),
+            model.directory or "not here",
+        )
         for model, fit in listed
     ]
     rows += [
@@ -103,11 +109,6 @@ def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
         return
     output.write("".join(f"{file.sha256}  {file.path}\n" for file in files))
     output.note(f"{name} is complete and undamaged.")
-
-
-def _where(model: "ListedModel") -> str:
-    where = str(model.directory or "not here")
-    return where if model.needs is None else f"{where}; needs {model.needs}"
 
 
 def as_dict(model: "ListedModel") -> dict[str, Any]:

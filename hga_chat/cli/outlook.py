@@ -1,6 +1,5 @@
 """What this machine can do with models, here or not: memory, speed, and the one to recommend."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +7,12 @@ from hga_chat import models
 from hga_chat.errors import describe
 from hga_chat.output import human_bytes
 from hga_chat.settings import Settings
-from hga_engine.errors import EngineError
+from hga_engine.errors import EngineError, GpuMemoryError, HostMemoryError, WeightMemoryError
 
 if TYPE_CHECKING:
     from hga_engine.model.files import ModelFiles
     from hga_engine.outlook import Outlook
 
-_FIRST_SENTENCE = re.compile(r".*?(?=\.\s|\.?$)", re.MULTILINE)
-_ASIDE = re.compile(r" \([^)]*\)")
 _USABLE_TOKENS_PER_S = 10
 """About twice as fast as people read."""
 _RANKED = ("qwen3-30b-a3b", "qwen3-30b-a3b-q4", "qwen3-4b", models.DEFAULT_MODEL)
@@ -32,8 +29,15 @@ class Fit:
     """Of the session."""
     outlook: "Outlook | None"
     """None if it cannot run."""
-    problem: str | None
-    """Why it cannot run."""
+    problem: str | None = None
+    """Why it cannot run, and what to do about it."""
+    reason: str | None = None
+    """Why it cannot run, in a few words."""
+
+    @classmethod
+    def failing(cls, native_context: int | None, context: int | None, error: Exception) -> "Fit":
+        """Return a model that cannot run."""
+        return cls(native_context, context, None, describe(error), _reason(error))
 
     @property
     def context_text(self) -> str:
@@ -43,8 +47,7 @@ class Fit:
     def as_text(self) -> str:
         """Say whether it runs, in a few words."""
         if self.outlook is None:
-            reason = _FIRST_SENTENCE.match(self.problem or "")
-            return f"does not run: {_ASIDE.sub('', reason[0]) if reason else self.problem}"
+            return f"does not run: {self.reason}"
         return f"runs, about {self.outlook.tokens_per_s:,.0f} tokens/s"
 
     def as_object(self) -> dict[str, Any]:
@@ -62,16 +65,31 @@ class Fit:
         }
 
 
+def _reason(error: Exception) -> str:
+    match error:
+        case HostMemoryError():
+            needed, free, what = error.ledger.total_host, error.available, "memory"
+        case GpuMemoryError():
+            needed, free, what = error.needed, error.limit, "GPU memory"
+        case WeightMemoryError():
+            what = "memory" if error.device_type == "cpu" else "GPU memory"
+            needed, free = error.needed, error.free
+        case _:
+            return describe(error).splitlines()[0].rstrip(".")
+    return f"takes {human_bytes(needed)} of {what}, {human_bytes(free)} free"
+
+
 def fit_of_listed(model: models.ListedModel, settings: Settings) -> Fit:
     """Predict a model of the catalogue: from its files or, without, from its geometry."""
     if model.directory is not None:
         try:
             return fit_of(models.find_model(model.name), settings)
         except EngineError as error:
-            return Fit(None, None, None, describe(error))
+            return Fit.failing(None, None, error)
     facts = models.facts_of(model.name)
     if facts is None:
-        return Fit(None, None, None, "its geometry is not known")
+        reason = "its geometry is not known"
+        return Fit(None, None, None, reason, reason)
     from hga_engine.outlook import outlook_ahead
 
     native = facts.geometry.max_positions
@@ -79,8 +97,8 @@ def fit_of_listed(model: models.ListedModel, settings: Settings) -> Fit:
     try:
         found = outlook_ahead(facts.geometry, model.size_bytes, own.engine(), settings.device)
     except EngineError as error:
-        return Fit(native, own.context, None, describe(error))
-    return Fit(native, own.context, found, None)
+        return Fit.failing(native, own.context, error)
+    return Fit(native, own.context, found)
 
 
 def fit_of(files: "ModelFiles", settings: Settings) -> Fit:
@@ -92,9 +110,9 @@ def fit_of(files: "ModelFiles", settings: Settings) -> Fit:
     try:
         native = read_model_config(files).max_positions
         own = settings.for_model(files.name, native)
-        return Fit(native, own.context, outlook(files, own.engine(), settings.device), None)
+        return Fit(native, own.context, outlook(files, own.engine(), settings.device))
     except (EngineError, OSError) as error:
-        return Fit(native, own.context, None, describe(error))
+        return Fit.failing(native, own.context, error)
 
 
 def recommend(settings: Settings) -> "tuple[models.ListedModel, Fit] | None":

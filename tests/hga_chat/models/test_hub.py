@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -14,17 +15,19 @@ import huggingface_hub.file_download
 import pytest
 import torch
 
+import hga_chat.models
 from hga_chat.models import (
     FetchError,
     ModelMissingError,
     find_model,
+    found_models,
     geometry_of,
     hub,
     list_models,
     pull_model,
     verify_model,
 )
-from hga_chat.models.catalogue import CATALOGUE
+from hga_chat.models.catalogue import CATALOGUE, FACTS
 from hga_chat.models.hub import HubModel
 from hga_engine.errors import ModelFileError
 from hga_engine.memory import ledger
@@ -51,10 +54,8 @@ WANTED = ["LICENSE", "config.json", FIRST, SECOND, "tokenizer.json"]
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A small model in the catalogue."""
-    for name in list(CATALOGUE):
-        monkeypatch.delitem(CATALOGUE, name)
     model = HubModel("tiny", "someone/tiny", about_bytes=50_000, needs="a lot")
-    monkeypatch.setitem(CATALOGUE, "tiny", model)
+    monkeypatch.setattr(hga_chat.models, "CATALOGUE", {"tiny": model})
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
     return model
 
@@ -305,7 +306,12 @@ def test_offline(tiny, server, monkeypatch):
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "HF_ENDPOINT"), (500, "later")],
+    [
+        (401, "does not exist, or is private or gated"),
+        (403, "HF_TOKEN"),
+        (404, "HF_ENDPOINT"),
+        (500, "later"),
+    ],
 )
 def test_a_hub_that_refuses(tiny, server, status, words):
     server.refuses = status
@@ -371,16 +377,134 @@ def test_a_fetched_model_loads(tiny, server, tmp_path):
     assert torch.equal(fetched.layers[1].gate_up, made.layers[1].gate_up)
 
 
-def test_geometry_and_size_of_the_model_in_the_catalogue():
-    model = CATALOGUE["qwen3-30b-a3b"]
-    config = geometry_of("qwen3-30b-a3b")
-    predicted = ledger.weights_bytes(config, torch.float8_e4m3fn)
-    assert model.size_bytes == pytest.approx(predicted, rel=0.01)
+GGUF_FILES = {
+    "README.md": b"not fetched",
+    "config.json": b"{}",
+    "m-Q4_K_M.gguf": random.Random(3).randbytes(9_000),
+    "m-Q8_0.gguf": random.Random(4).randbytes(7_000),
+    "mmproj-F16.gguf": b"not fetched",
+    "BF16/m-BF16-00001-of-00002.gguf": random.Random(5).randbytes(5_000),
+    "BF16/m-BF16-00002-of-00002.gguf": random.Random(6).randbytes(4_000),
+}
+
+
+@pytest.fixture
+def gguf_server(connect, tmp_path, monkeypatch):
+    monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
+    large = tuple(name for name in GGUF_FILES if name.endswith(".gguf"))
+    with StandInHub(dict(GGUF_FILES), large) as server:
+        connect(server.url)
+        yield server
+
+
+def pull_named(name):
+    return pull_model(name, [].append)
+
+
+def test_a_quantisation_of_a_repository(gguf_server, tmp_path):
+    files = pull_named("someone/tiny:q8_0")
+    assert files.gguf == tmp_path / "models" / "someone" / "tiny" / "m-Q8_0.gguf"
+    assert files.gguf.read_bytes() == GGUF_FILES["m-Q8_0.gguf"]
+    assert gguf_server.fetched() == [("m-Q8_0.gguf", None)]
+    assert find_model("someone/tiny:Q8_0") == replace(files, name="someone/tiny:Q8_0")
+    assert verify_model("someone/tiny:Q8_0")[0].size_bytes == 7_000
+    with pytest.raises(ModelMissingError, match="models pull someone/tiny:Q4_K_M"):
+        find_model("someone/tiny:Q4_K_M")
+
+
+def test_without_a_quantisation_it_is_q4_k_m(gguf_server):
+    files = pull_named("someone/tiny")
+    assert (files.name, files.path.name) == ("someone/tiny:Q4_K_M", "m-Q4_K_M.gguf")
+    pull_named("someone/tiny:Q8_0")
+    assert find_model("someone/tiny") == files
+    assert [found.files.name for found in found_models()] == [
+        "someone/tiny:Q4_K_M",
+        "someone/tiny:Q8_0",
+    ]
+
+
+def test_the_parts_of_a_split_file_in_a_folder(gguf_server):
+    files = pull_named("someone/tiny:BF16")
+    assert files.path.name == "m-BF16-00001-of-00002.gguf"
+    assert [len(path.read_bytes()) for path in sorted(files.path.parent.iterdir())] == [5000, 4000]
+    assert find_model("someone/tiny:bf16").path == files.path
+    files.path.with_name("m-BF16-00002-of-00002.gguf").unlink()
+    with pytest.raises(ModelFileError, match=r"00002-of-00002\.gguf: cannot be read"):
+        find_model("someone/tiny:BF16")
+
+
+def test_what_a_repository_lacks_is_answered_with_what_it_has(gguf_server):
+    with pytest.raises(ModelMissingError, match=r"has no Q5_0: BF16, Q4_K_M, Q8_0\."):
+        pull_named("someone/tiny:Q5_0")
+    del gguf_server.files["m-Q4_K_M.gguf"]
+    with pytest.raises(ModelMissingError, match=r"several models; name one: BF16, Q8_0\."):
+        pull_named("someone/tiny")
+    del gguf_server.files["BF16/m-BF16-00001-of-00002.gguf"]
+    with pytest.raises(ModelFileError, match=r"has 1 of the 2 parts of m-BF16"):
+        pull_named("someone/tiny:BF16")
+
+
+def test_a_repository_of_safetensors_has_no_quantisations(tiny, server):
+    with pytest.raises(ModelMissingError, match=r"has no GGUF files; leave out :Q8_0"):
+        pull_named("someone/tiny:Q8_0")
+    assert pull_named("someone/tiny").directory == tiny.directory
+
+
+def test_a_person_may_decline(gguf_server):
+    asked = []
+    with pytest.raises(ModelMissingError, match="someone/tiny:Q8_0 is not here"):
+        pull_model("someone/tiny:Q8_0", print, confirm=lambda fetch: bool(asked.append(fetch)))
+    assert gguf_server.fetched() == []
+    assert (asked[0].size_bytes, asked[0].left_bytes) == (7_000, 7_000)
+    assert asked[0].where == f"{gguf_server.url}/someone/tiny"
+
+
+def test_a_copy_in_the_hugging_face_cache_is_used_where_it_is(gguf_server, tmp_path):
+    cached = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / COMMIT / "m-Q8_0.gguf"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(GGUF_FILES["m-Q8_0.gguf"])
+    assert pull_named("someone/tiny:Q8_0").gguf == cached
+    assert gguf_server.requests == []
+
+
+def test_a_repository_that_does_not_exist(connect):
+    with StandInHub({}, ()) as server:
+        connect(server.url)
+        with pytest.raises(FetchError, match=r"404: no/such or a file of it does not") as caught:
+            pull_named("no/such:Q8_0")
+        people(caught)
+
+
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "qwen3-30b-a3b-q4", "qwen3-coder-30b-a3b"])
+def test_geometry_and_size_of_the_large_models(name):
+    model, config = CATALOGUE[name], geometry_of(name)
     # Published: 30.5e9 parameters, of which each token uses 3.3e9.
     dense = ledger.weights_bytes(config, torch.bfloat16) / 2
     used = replace(config, num_experts=config.experts_per_token)
     assert dense == pytest.approx(30.5e9, rel=0.005)
     assert ledger.weights_bytes(used, torch.bfloat16) / 2 == pytest.approx(3.3e9, rel=0.02)
+    if name == "qwen3-30b-a3b":
+        predicted = ledger.weights_bytes(config, torch.float8_e4m3fn)
+        assert model.size_bytes == pytest.approx(predicted, rel=0.01)
+    else:  # llama.cpp's README: Q4_K_M takes about 4.9 bits a weight
+        assert 4.7 < model.size_bytes * 8 / dense < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # as published, the embedding counted once
+    [("qwen2.5-coder-0.5b", 0.494e9), ("qwen2.5-coder-1.5b", 1.544e9), ("qwen3-4b", 4.02e9)],
+)
+def test_geometry_of_the_small_models(name, parameters):
+    config = replace(geometry_of(name), tie_embeddings=True)
+    assert ledger.weights_bytes(config, torch.bfloat16) / 2 == pytest.approx(parameters, rel=0.005)
+
+
+def test_every_model_of_the_catalogue_is_described():
+    assert list(FACTS) == list(CATALOGUE)
+    for model in CATALOGUE.values():
+        if isinstance(model, HubModel):
+            assert re.fullmatch("[0-9a-f]{40}", model.revision)
+            assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in model.files)
 
 
 def test_an_unknown_geometry():

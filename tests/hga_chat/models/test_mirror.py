@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+import hga_chat.models
 from hga_chat.models import FetchError, find_model, pull_model, verify_model
 from hga_chat.models.catalogue import CATALOGUE
 from hga_chat.models.files import StoredFile
@@ -52,8 +53,6 @@ def index(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A model whose Hub does not answer: nothing listens on port 9 of this machine."""
-    for name in list(CATALOGUE):
-        monkeypatch.delitem(CATALOGUE, name)
     model = HubModel(
         "tiny",
         "someone/tiny",
@@ -61,7 +60,7 @@ def tiny(tmp_path, monkeypatch):
         files=(StoredFile(NAME, len(CONTENT), hashlib.sha256(CONTENT).hexdigest()),),
         mirror=Mirror("tiny-part{}", "1.0", 3, PART),
     )
-    monkeypatch.setitem(CATALOGUE, "tiny", model)
+    monkeypatch.setattr(hga_chat.models, "CATALOGUE", {"tiny": model})
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for name in [name for name in os.environ if name.upper().endswith("_PROXY")]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+import hga_chat.models
 from hga_chat.models import (
     EMBEDDED_MODEL,
     FetchError,
@@ -77,9 +78,7 @@ def tiny(tmp_path, monkeypatch):
         rope_base=1e6,
         max_positions=4096,
     )
-    for name in list(CATALOGUE):
-        monkeypatch.delitem(CATALOGUE, name)
-    monkeypatch.setitem(CATALOGUE, "tiny", model)
+    monkeypatch.setattr(hga_chat.models, "CATALOGUE", {"tiny": model})
     monkeypatch.setattr(wheel, "_assets_dir", lambda name: assets)
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
     return model
