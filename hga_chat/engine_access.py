@@ -54,10 +54,15 @@ class EngineAccess:
             progress: called with the current step and its completed fraction, 0 to 1.
 
         Raises:
-            EngineError: the model is damaged, or a session does not fit in memory.
+            EngineError: the model is damaged, or a session does not fit in memory or in the
+                positions that the model can be used for.
         """
         from hga_engine import opening
+        from hga_engine.model.load import read_model_config
+        from hga_engine.model.rope import for_context
 
+        # Refuses a context before the weights are loaded.
+        for_context(read_model_config(files), config.cache.context)
         model = opening.prepare_model(files, progress, device)
         self.compile_kernels(model, config, progress)
         return model

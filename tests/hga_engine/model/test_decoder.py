@@ -7,8 +7,7 @@ from hga_engine.model.decoder import Decoder, Rotation
 from hga_engine.model.files import ModelFiles
 from hga_engine.model.load import load_model
 from hga_kernels.reference.model import rotate
-
-KINDS = ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe-mixed"]
+from tests.hga_engine.model.conftest import KINDS
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from hga_engine.architectures import ARCHITECTURES
 from hga_engine.errors import ModelFileError
 from hga_engine.model.adapter import AdaptedSource
 from hga_engine.model.files import ModelFiles
@@ -26,9 +27,7 @@ def prompt(tokens):
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_1"])
-@pytest.mark.parametrize(
-    "architecture", ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "qwen3_moe"]
-)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "llama-tied"])
 def test_logits_are_those_of_transformers(
     kind, architecture, reference_model, dense_logits, difference, tmp_path
 ):

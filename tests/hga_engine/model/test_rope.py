@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from hga_engine.architectures import ARCHITECTURES
 from hga_engine.config import RopeScaling
 from hga_engine.errors import LongContextError
 from hga_engine.model.config_json import read_config
@@ -45,7 +46,6 @@ CASES = [
     LLAMA3 | {"rope_theta": 500_000.0, "original_max_position_embeddings": 8192},
     LLAMA3 | {"factor": 32.0, "low_freq_factor": 2.0, "high_freq_factor": 16.0},
 ]
-ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "qwen3_moe"]
 
 
 def prompt(tokens):
