@@ -22,7 +22,7 @@ from hga_engine.tokenizer.synthetic import synthetic_tokenizer
 from hga_engine.tokenizer.tokenizer import Tokenizer
 
 _CPU = torch.device("cpu")
-LEAST_CAPABILITY = (8, 9)
+_LEAST_CAPABILITY = (8, 9)
 """FP8 numbers in hardware: Ada Lovelace and later."""
 
 
@@ -43,16 +43,16 @@ class LoadedModel:
 
 def usable_gpu() -> torch.device | None:
     """A GPU that the kernels run on."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < LEAST_CAPABILITY:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
         return None
     return torch.device("cuda")
 
 
-def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
+def choose_device(weights_on: Callable[[torch.device], int], wanted: DeviceName) -> torch.device:
     """Choose the device that a model runs on.
 
     Args:
-        files: of the model.
+        weights_on: returns the bytes that its weights take on a GPU.
         wanted: "auto" takes the GPU if the weights fit beside what is in use there.
 
     Raises:
@@ -63,10 +63,10 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
     gpu = None if wanted == "cpu" else usable_gpu()
     if gpu is None:
         if wanted == "cuda":
-            raise NoGpuError(LEAST_CAPABILITY)
+            raise NoGpuError(_LEAST_CAPABILITY)
         return _CPU
     free, _ = torch.cuda.mem_get_info(gpu)
-    needed, _ = _weights_bytes(files, gpu)
+    needed = weights_on(gpu)
     if needed <= free:
         return gpu
     if wanted == "cuda":
@@ -74,13 +74,18 @@ def choose_device(files: ModelFiles, wanted: DeviceName) -> torch.device:
     return _CPU
 
 
-def _dtype(device: torch.device) -> torch.dtype:
+def dtype_on(device: torch.device) -> torch.dtype:
+    """Return the type of plain weights on a device."""
     return weights_dtype() if device == _CPU else torch.bfloat16
+
+
+def _device_of(files: ModelFiles, wanted: DeviceName) -> torch.device:
+    return choose_device(lambda gpu: _weights_bytes(files, gpu)[0], wanted)
 
 
 def _weights_bytes(files: ModelFiles, device: torch.device) -> tuple[int, int]:
     """Return the bytes that the weights will take on a GPU and in host memory."""
-    return bytes_by_place(plan_weights(files, _dtype(device), device), device)
+    return bytes_by_place(plan_weights(files, dtype_on(device), device), device)
 
 
 def prepare_model(
@@ -101,12 +106,12 @@ def prepare_model(
         WeightMemoryError: the weights do not fit.
     """
     tokenizer = load_tokenizer(files)
-    chosen = choose_device(files, device)
+    chosen = _device_of(files, device)
     _, on_host = _weights_bytes(files, chosen)
     room = probes.available_memory_bytes()
     if on_host > room:
         raise WeightMemoryError(on_host, room, "cpu")
-    weights = load_model(files, _dtype(chosen), progress, chosen)
+    weights = load_model(files, dtype_on(chosen), progress, chosen)
     return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
 
 
@@ -118,6 +123,8 @@ class Estimate:
     """"cpu" or "cuda"."""
     host_bytes: int
     device_bytes: int
+    weights_bytes: int
+    """Of both, what the weights take."""
 
 
 def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto") -> Estimate:
@@ -135,18 +142,40 @@ def estimate(files: ModelFiles, config: EngineConfig, device: DeviceName = "auto
         OutOfMemoryError: the session cannot fit.
     """
     model = for_context(read_model_config(files), config.cache.context)
-    chosen = choose_device(files, device)
-    session = resolve(config, chosen.type)
-    weights, device_bytes = plan_weights(files, _dtype(chosen), chosen), 0
-    on_device, on_host = bytes_by_place(weights, chosen)
-    if chosen != _CPU:
-        free, total = torch.cuda.mem_get_info(chosen)
+    chosen = _device_of(files, device)
+    weights = plan_weights(files, dtype_on(chosen), chosen)
+    return estimate_session(model, bytes_by_place(weights, chosen), weights.dtype, config, chosen)
+
+
+def estimate_session(
+    model: ModelConfig,
+    weights: tuple[int, int],
+    hidden_dtype: torch.dtype,
+    config: EngineConfig,
+    device: torch.device,
+) -> Estimate:
+    """Estimate the memory of a full session beside weights.
+
+    Args:
+        model: geometry of the model.
+        weights: their bytes on a GPU and in host memory.
+        hidden_dtype: type of hidden states.
+        config: routing, context and budgets.
+        device: where to compute.
+
+    Raises:
+        OutOfMemoryError: the session cannot fit.
+    """
+    session, device_bytes = resolve(config, device.type), 0
+    on_device, on_host = weights
+    if device != _CPU:
+        free, total = torch.cuda.mem_get_info(device)
         use = DeviceUse(total, weights=on_device, other=total - free)
-        device_bytes = plan_device(model, session, use, torch.bfloat16, weights.dtype).total
-    plan = ledger.predict(model, on_host, session, torch.bfloat16, chosen.type, weights.dtype)
+        device_bytes = plan_device(model, session, use, torch.bfloat16, hidden_dtype).total
+    plan = ledger.predict(model, on_host, session, torch.bfloat16, device.type, hidden_dtype)
     free_disk = probes.available_disk_bytes(config.cache)
     ledger.check(plan, probes.available_memory_bytes(), free_disk)
-    return Estimate(chosen.type, plan.total_host, device_bytes)
+    return Estimate(device.type, plan.total_host, device_bytes, on_device + on_host)
 
 
 def synthetic_model(
@@ -175,7 +204,7 @@ def synthetic_model(
     """
     gpu = None if device == "cpu" else usable_gpu()
     if gpu is None and device == "cuda":
-        raise NoGpuError(LEAST_CAPABILITY)
+        raise NoGpuError(_LEAST_CAPABILITY)
     kind: WeightKind = "bf16" if gpu is None else "fp8"
     if packed:
         kind = "q4_k_m"

@@ -95,7 +95,13 @@ def fit_of_listed(model: models.ListedModel, settings: Settings) -> Fit:
     native = facts.geometry.max_positions
     own = settings.for_model(model.name, native)
     try:
-        found = outlook_ahead(facts.geometry, model.size_bytes, own.engine(), settings.device)
+        found = outlook_ahead(
+            facts.geometry,
+            model.size_bytes,
+            own.engine(),
+            settings.device,
+            is_packed=facts.is_packed,
+        )
     except EngineError as error:
         return Fit.failing(native, own.context, error)
     return Fit(native, own.context, found)

@@ -57,6 +57,8 @@ class Facts:
     geometry: ModelConfig
     is_q4_k_m: bool = False
     """Whether its weights are packed as in a Q4_K_M file whose rows are whole blocks of 256."""
+    is_packed: bool = True
+    """Whether its weights stay in memory as they are in a GGUF file."""
 
 
 SMOLLM2_135M = ModelConfig(
@@ -231,13 +233,15 @@ CATALOGUE = {model.name: model for model in _MODELS}
 """From the smallest to the largest."""
 _APACHE = "Apache-2.0"
 FACTS = {
-    EMBEDDED_MODEL: Facts(_APACHE, "a toy for tests: finds and copies facts", SMOLLM2_135M),
+    EMBEDDED_MODEL: Facts(
+        _APACHE, "a toy for tests: finds and copies facts", SMOLLM2_135M, is_packed=False
+    ),
     SMALL_DEFAULT_MODEL: Facts(_APACHE, "questions about prose, little memory", QWEN25_CODER_05B),
     DEFAULT_MODEL: Facts(_APACHE, "questions about documents and code", QWEN25_CODER_15B, True),
     "qwen3-4b": Facts(_APACHE, "documents and code, better reasoning", QWEN3_4B, True),
     "qwen3-30b-a3b-q4": Facts(_APACHE, "the best answers, in 4 bits", QWEN3_30B_A3B, True),
     "qwen3-coder-30b-a3b": Facts(_APACHE, "large repositories, in 4 bits", QWEN3_30B_A3B, True),
-    "qwen3-30b-a3b": Facts(_APACHE, "the best answers, in FP8", QWEN3_30B_A3B),
+    "qwen3-30b-a3b": Facts(_APACHE, "the best answers, in FP8", QWEN3_30B_A3B, is_packed=False),
 }
 TOY_NOTE = (
     f"{EMBEDDED_MODEL} is a toy for tests: it answers 97 of 152 test questions where "
