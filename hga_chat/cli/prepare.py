@@ -81,8 +81,6 @@ def find_or_pull(settings: Settings, output: Output) -> "tuple[ModelFiles, Setti
         if settings.model == AUTO:
             _note_better(name, settings, output)
         files = models.pull_model(name, output.note, output.progress, asking(output))
-    if name == models.EMBEDDED_MODEL:
-        output.note(models.TOY_NOTE)
     return files, settings.for_model(name, access.native_context(files))
 
 
@@ -172,9 +170,10 @@ def start_on_documents(
             model = engine_access.access.load_model(
                 prepared.files, settings.engine(), settings.device, progress
             )
-            return open_documents(
+            conversation = open_documents(
                 model, settings, prepared.layout, skipped, target, resume_turns=not for_one_answer
             )
+        return _with_warning(conversation, settings)
 
     return Start(settings, open_)
 
@@ -241,9 +240,19 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
     def open_(progress: "Progress") -> "Conversation":
         with _closing_on_failure(saved):
             model = engine_access.access.load_model(files, own.engine(), own.device, progress)
-            return open_session(model, own, saved, layout.result())
+            conversation = open_session(model, own, saved, layout.result())
+        return _with_warning(conversation, own)
 
     return Start(own, open_)
+
+
+def _with_warning(conversation: "Conversation", settings: Settings) -> "Conversation":
+    """Warn of a model that is too small for more than tests."""
+    from hga_chat.models import EMBEDDED_MODEL, TOY_NOTE
+
+    if settings.model == EMBEDDED_MODEL:
+        conversation.notes.append(TOY_NOTE)
+    return conversation
 
 
 @contextmanager

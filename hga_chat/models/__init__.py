@@ -169,7 +169,7 @@ def pull_model(
     """Fetch a model unless it is complete and undamaged.
 
     Args:
-        name: A name of the catalogue, or ``owner/repo[:quant]`` of the Hub.
+        name: See ``find_model``; files of a person or of Ollama are taken as they are.
         note: Called with each message, one line long.
         progress: Called with the current activity and its progress, 0 to 1.
         confirm: Called before anything is fetched; False stops.
@@ -179,7 +179,8 @@ def pull_model(
         FetchError: The model could not be fetched.
         ModelFileError: The fetched files are not the model.
     """
-    return _fetchable(name).fetch(note, progress, confirm)
+    model = _named(name)
+    return find_model(name) if model is None else model.fetch(note, progress, confirm)
 
 
 def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[VerifiedFile, ...]:
@@ -189,7 +190,10 @@ def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[Ve
         ModelMissingError: The model is not on this machine.
         ModelFileError: A file is damaged.
     """
-    return _fetchable(name).verify(progress)
+    model = _named(name)
+    if model is None:
+        raise _unknown(name)
+    return model.verify(progress)
 
 
 def _named(name: str) -> NamedModel | None:
@@ -200,13 +204,6 @@ def _named(name: str) -> NamedModel | None:
     if reference is None or is_path(name) or name.startswith(OLLAMA):
         return None
     return HubModel(name, reference[0], quant=reference[1])
-
-
-def _fetchable(name: str) -> NamedModel:
-    model = _named(name)
-    if model is None:
-        raise _unknown(name)
-    return model
 
 
 def _unknown(name: str) -> ModelMissingError:

@@ -48,13 +48,7 @@ FINE = replace(PARTIAL, group_size=2, decode_budget=64)
 # All closed chunks are chosen: with FP8, a partial choice would differ now and then.
 NEAR = replace(PARTIAL, decode_budget=20, prefill_budget=20)
 DENSE = replace(
-    LLAMA,
-    num_layers=2,
-    hidden_size=128,
-    num_query_heads=4,
-    head_dim=32,
-    intermediate_size=128,
-    max_positions=512,
+    LLAMA, num_layers=2, hidden_size=128, num_query_heads=4, head_dim=32, intermediate_size=128
 )
 EXPERTS = replace(
     DENSE,

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from hga_chat.bench.figures import interval, segments
-from hga_chat.models import find_model
+from hga_chat.models import EMBEDDED_MODEL, find_model
 from hga_chat.output import table
 from hga_engine.model.load import load_model
 from hga_engine.model.rope import frequencies
@@ -36,7 +36,7 @@ from tools.measure.routers.samples import Sample, make_sample, read_samples, wri
 from tools.measure.routers.scores import compile_reductions
 from tools.measure.routers.variants import variants
 
-MODEL = "smollm2-64k"
+MODEL = EMBEDDED_MODEL
 LONGEST_BRANCH = 256
 
 

@@ -17,7 +17,7 @@ import torch
 
 from hga_chat.bench.speed import ANSWER_TOKENS, QUESTION_TOKENS, run_speed
 from hga_chat.bench.text import standard_text
-from hga_chat.models import pull_model
+from hga_chat.models import EMBEDDED_MODEL, pull_model
 from hga_engine.config import EngineConfig
 from hga_engine.opening import LoadedModel, prepare_model
 from hga_kernels.weights import plain
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=65_536)
     arguments = parser.parse_args()
     imported = peak_gib()
-    model = prepare_model(pull_model("smollm2-64k", print), device="cpu")
+    model = prepare_model(pull_model(EMBEDDED_MODEL, print), device="cpu")
     tokens = model.tokenizer.encode(standard_text())[: arguments.context - ROOM]
     result = {
         "tokens": len(tokens),

@@ -5,7 +5,7 @@ each. For right answers, reports how often one of the first three sources overla
 beside keyword search (BM25) and random passages of the same length; and how much hiding the passage
 costs the answer, beside hiding a random one.
 
-    python -m tools.measure.sources [--json] [NAME …]
+    python -m tools.measure.sources [--model MODEL] [--json] [NAME …]
 """
 
 import argparse
@@ -26,7 +26,7 @@ from hga_chat.conversation.answer import Answer
 from hga_chat.conversation.conversation import Conversation
 from hga_chat.conversation.verify import verify
 from hga_chat.documents import DocumentTokens, lay_out, load_documents
-from hga_chat.models import pull_model
+from hga_chat.models import DEFAULT_MODEL, pull_model
 from hga_chat.output import table
 from hga_chat.sources import TRACE_BIN_TOKENS, Source
 from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
@@ -249,11 +249,12 @@ def as_text(report: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("names", nargs="*", help="beginnings of names of documents; all if none")
     arguments = parser.parse_args()
     questions = json.loads((ROOT / "assets/samples/passages.json").read_text(encoding="utf-8"))
-    model = prepare_model(pull_model("smollm2-64k", print))
+    model = prepare_model(pull_model(arguments.model, print))
     draw = random.Random(0)
     pairs: list[Pair] = []
     unrelated: list[bool] = []

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 
 from hga_chat.bench.text import standard_text
-from hga_chat.models import geometry_of, pull_model
+from hga_chat.models import EMBEDDED_MODEL, geometry_of, pull_model
 from hga_engine.config import CacheConfig, EngineConfig, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
@@ -47,7 +47,7 @@ def answer(engine: Engine, question: list[int], count: int, stop_after: int = -1
 def load(options: argparse.Namespace) -> tuple[LoadedModel, list[int]]:
     """Return the model and a text for it."""
     if options.synthetic is None:
-        model = prepare_model(pull_model("smollm2-64k", print))
+        model = prepare_model(pull_model(options.model, print))
         return model, model.tokenizer.encode(standard_text())
     geometry = geometry_of(options.synthetic)
     geometry = replace(geometry, num_layers=options.layers or geometry.num_layers)
@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--context", type=int, default=65_536)
     parser.add_argument("--document", type=int, default=None)
+    parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--synthetic")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--device-limit-gib", type=float)
