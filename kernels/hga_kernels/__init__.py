@@ -80,7 +80,7 @@ __all__ = [
     "top_chunks",
 ]
 
-gather_rows = dispatch(reference.gather_rows, None, "pages.cache")
+gather_rows = dispatch(reference.gather_rows, None, "linear.rows")
 linear = dispatch(reference.linear, cpu.linear, "linear.linear")
 norm_linear = dispatch(reference.norm_linear, layers.norm_linear, "linear.linear")
 split_heads = dispatch(reference.split_heads, cpu.split_heads, "linear.norm")

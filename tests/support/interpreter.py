@@ -67,6 +67,6 @@ def run_few_programs(patch: pytest.MonkeyPatch) -> None:
 
     for kind, launches in (*gemv.LAUNCHES.items(), *expert_gemv.LAUNCHES.items()):
         # Kernels for packed weights handle the rows of a program one by one.
-        rows = 4 if "packed" in kind else 32
+        rows = 8 if "packed" in kind else 32
         for target, launch in launches.items():
             patch.setitem(launches, target, Launch({**launch.sizes, "BLOCK_N": rows}))

@@ -1,5 +1,6 @@
 """Inputs and weights for linear layers on the GPU, and the error of a result."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def moved(weight: Any, device: torch.device) -> Any:
     if isinstance(weight, BlockScaled):
         return BlockScaled(weight.values.to(device), weight.scales.to(device))
     if isinstance(weight, Packed):
-        return Packed(weight.data.to(device, copy=True), weight.format).planar()
+        return replace(weight, data=weight.data.to(device, copy=True)).planar()
     if isinstance(weight, RowParts):
         return RowParts(tuple(moved(part, device) for part in weight.parts))
     return weight.to(device)

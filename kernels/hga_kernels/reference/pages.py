@@ -9,6 +9,7 @@ import itertools
 import torch
 
 from hga_kernels.arguments import Angles, HeadWeights, LayerPages, PageTable, Window
+from hga_kernels.gguf_blocks import from_planes
 from hga_kernels.reference.attention import attend_pages
 from hga_kernels.reference.model import split_heads
 from hga_kernels.reference.selection import STRATA, draw_numbers
@@ -284,6 +285,8 @@ def gather_rows(
         [n, size] on the device of ``ids``; NaN for ids outside the table.
     """
     inside = (ids >= 0) & (ids < table.shape[0])
+    if isinstance(table, Packed) and table.is_planar:
+        table = Packed(from_planes(table.data, table.format), table.format)
     stored = table.data if isinstance(table, Packed) else table
     rows = stored[ids.where(inside, 0).to(stored.device)].to(ids.device)
     weight = Packed(rows, table.format) if isinstance(table, Packed) else rows

@@ -23,6 +23,7 @@ from hga_kernels import (
 )
 from hga_kernels.gpu import attention
 from hga_kernels.gpu.build import launches_for
+from hga_kernels.gpu.linear import rows
 from hga_kernels.gpu.pages import attend as resident
 from hga_kernels.gpu.pages import cache as pages
 from hga_kernels.gpu.select import choose_pages as choice
@@ -95,7 +96,7 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
 
 
 def _gather(table: torch.Tensor, ids: torch.Tensor) -> Callable[[], object]:
-    return lambda: pages.gather_rows(ids, table)
+    return lambda: rows.gather_rows(ids, table)
 
 
 def _choice(device: torch.device, fused: bool, group: int) -> Case:

@@ -15,13 +15,28 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from hga_kernels.gpu.build import Build, Launch, overlap
 from hga_kernels.gpu.linear.gemv import (
     MAX_ROWS,
+    format_of,
     normed_row,
     options,
+    part_of_row,
     parts,
+    product_of,
     spread_scales,
+    stack,
+    unit_kind,
+    unit_tile,
     weight_tile,
 )
-from hga_kernels.weights import FP8_BLOCK, Weight
+from hga_kernels.gpu.linear.packed import (
+    bytes_of,
+    load_units,
+    nothing,
+    parts_of,
+    size_of,
+    unit_of,
+    unpack_part,
+)
+from hga_kernels.weights import FP8_BLOCK, Packed, Weight
 
 
 def _launch(outputs: int, warps: int = 4, inner: int = 2048) -> Launch:
@@ -32,6 +47,10 @@ LAUNCHES = {
     "gate": {90: _launch(2), 120: _launch(2)},
     "gated": {90: _launch(1, 2), 120: _launch(1, 2)},
     "mixed": {90: _launch(8, 8, 1024), 120: _launch(8, 8, 1024)},
+    "gated_packed32": {90: _launch(1, 2), 120: _launch(1, 2)},
+    "gated_packed64": {90: _launch(1, 1), 120: _launch(1, 1)},
+    "mixed_packed32": {90: _launch(2, 4, 1024), 120: _launch(2, 4, 1024)},
+    "mixed_packed64": {90: _launch(2, 4, 1024), 120: _launch(2, 4, 1024)},
 }
 """By kind of product, then by compute capability."""
 
@@ -49,6 +68,22 @@ CANDIDATES = {
         *(_launch(2, warps, 1024) for warps in (4, 8, 16)),
         *(_launch(4, warps, 1024) for warps in (8, 16)),
         _launch(8, 8, 1024),
+    ),
+    "gated_packed32": (
+        *(_launch(n, 1) for n in (1, 2)),
+        *(_launch(n, 2) for n in (1, 2, 4)),
+        *(_launch(n, 4) for n in (2, 4)),
+    ),
+    "gated_packed64": (*(_launch(n, 1) for n in (1, 2)), *(_launch(n, 2) for n in (1, 2))),
+    "mixed_packed32": (
+        *(_launch(n, 2) for n in (1, 2)),
+        *(_launch(n, 4) for n in (1, 2, 4)),
+        *(_launch(n, 8) for n in (1, 2, 4)),
+    ),
+    "mixed_packed64": (
+        *(_launch(n, 2) for n in (1, 2)),
+        *(_launch(n, 4) for n in (1, 2, 4)),
+        *(_launch(n, 8) for n in (2, 4)),
     ),
 }
 
@@ -150,6 +185,42 @@ def gate_kernel(
 
 
 @triton.jit
+def _packed_pairs(
+    x_row,
+    w_ptr,
+    start,
+    WIDTH: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    FORMAT: tl.constexpr,
+):
+    """Return [2 * BLOCK_N]: gates and ups in turn, of a bf16 row and a packed weight."""
+    EACH: tl.constexpr = SIZE // size_of(FORMAT)
+    MASKED: tl.constexpr = SIZE % BLOCK_K != 0
+    products = nothing()
+    for _ in tl.static_range(2 * BLOCK_N):
+        products += (tl.zeros([BLOCK_K // unit_of(FORMAT)], tl.float32),)
+    for first in tl.static_range(0, SIZE, BLOCK_K):
+        block, within, inside = unit_tile(first, SIZE, BLOCK_K, FORMAT)
+        stored = nothing()
+        for nth in tl.static_range(2 * BLOCK_N):
+            output = tl.minimum(start + nth // 2, WIDTH - 1) + nth % 2 * WIDTH
+            blocks = output * EACH + block
+            units = load_units(w_ptr, blocks, within, inside, FORMAT, 2 * WIDTH * EACH, MASKED)
+            stored += (units,)
+        for part in tl.static_range(parts_of(FORMAT)):
+            column = block * size_of(FORMAT)
+            x, total = part_of_row(x_row, column, within, inside, part, MASKED, FORMAT)
+            before = products
+            products = nothing()
+            for nth in tl.static_range(2 * BLOCK_N):
+                values, scale, shift = unpack_part(stored[nth], within, part, FORMAT)
+                products += (before[nth] + product_of(values, x) * scale + total * shift,)
+    return tl.sum(stack(products, 2 * BLOCK_N), 0)
+
+
+@triton.jit
 def gated_gemv_kernel(
     x_ptr,  # [rows, SIZE] bf16
     norm_ptr,  # [SIZE] bf16
@@ -165,53 +236,122 @@ def gated_gemv_kernel(
     HAS_NORM: tl.constexpr,
     HAS_SCALES: tl.constexpr,
     OVERLAPS: tl.constexpr,
+    FORMAT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Compute ``silu(gate) * up`` of a row for each of its experts, or of one shared weight."""
+    """Compute ``silu(gate) * up`` of a row for each of its experts, or of one shared weight.
+
+    FORMAT: block format of packed weights, which take bf16 rows without a norm.
+    """
     slot, row = tl.program_id(1), tl.program_id(2)
     SCALES: tl.constexpr = (SIZE + 127) // 128
     if OVERLAPS:
         gdc_wait()
         # Not earlier: the next kernel reads what the kernel before this one writes.
         gdc_launch_dependents()
+    start = tl.program_id(0) * BLOCK_N
+    n = start + tl.arange(0, BLOCK_N)
+    expert = 0
     if HAS_EXPERTS:
         expert = tl.load(experts_ptr + row * CHOSEN + slot).to(tl.int64)
+    if FORMAT != "":
+        matrix = w_ptr + expert * (2 * WIDTH * SIZE // size_of(FORMAT) * bytes_of(FORMAT))
+        pairs = _packed_pairs(
+            x_ptr + row * SIZE, matrix, start, WIDTH, SIZE, BLOCK_N, BLOCK_K, FORMAT
+        )
+        gates, ups = tl.split(tl.reshape(pairs, [BLOCK_N, 2]))
+    else:
         w_ptr += expert * (2 * WIDTH * SIZE)
         if HAS_SCALES:
             scales_ptr += expert * ((2 * WIDTH + 127) // 128 * SCALES)
-    start = tl.program_id(0) * BLOCK_N
-    n = start + tl.arange(0, BLOCK_N)
-    gates = tl.zeros([BLOCK_N], tl.float32)
-    ups = tl.zeros([BLOCK_N], tl.float32)
-    for first in tl.static_range(0, SIZE, BLOCK_K):
-        gate = weight_tile(w_ptr, n, first, WIDTH, SIZE, BLOCK_K)
-        up = weight_tile(w_ptr + WIDTH * SIZE, n, first, WIDTH, SIZE, BLOCK_K)
-        x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
-        if HAS_SCALES:
-            of_gate = scales_ptr + start // 128 * SCALES
-            of_up = scales_ptr + (WIDTH + start) // 128 * SCALES
-            x_gate = x * spread_scales(of_gate, first, SCALES, BLOCK_K)
-            x_up = x * spread_scales(of_up, first, SCALES, BLOCK_K)
-        else:
-            x_gate = x
-            x_up = x
-        gates += tl.sum(gate.to(tl.float32) * x_gate[None, :], 1)
-        ups += tl.sum(up.to(tl.float32) * x_up[None, :], 1)
+        gates = tl.zeros([BLOCK_N], tl.float32)
+        ups = tl.zeros([BLOCK_N], tl.float32)
+        for first in tl.static_range(0, SIZE, BLOCK_K):
+            gate = weight_tile(w_ptr, n, first, WIDTH, SIZE, BLOCK_K)
+            up = weight_tile(w_ptr + WIDTH * SIZE, n, first, WIDTH, SIZE, BLOCK_K)
+            x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
+            if HAS_SCALES:
+                of_gate = scales_ptr + start // 128 * SCALES
+                of_up = scales_ptr + (WIDTH + start) // 128 * SCALES
+                x_gate = x * spread_scales(of_gate, first, SCALES, BLOCK_K)
+                x_up = x * spread_scales(of_up, first, SCALES, BLOCK_K)
+            else:
+                x_gate = x
+                x_up = x
+            gates += tl.sum(gate.to(tl.float32) * x_gate[None, :], 1)
+            ups += tl.sum(up.to(tl.float32) * x_up[None, :], 1)
     out = gates / (1 + tl.exp(-gates)) * ups
     target = (row * CHOSEN + slot) * WIDTH + n
     tl.store(out_ptr + target, out.to(tl.bfloat16), mask=n < WIDTH)
 
 
 @triton.jit
-def mixed_gemv_kernel(
-    x_ptr,  # [rows, CHOSEN, SIZE] bf16
-    experts_ptr,  # [rows, CHOSEN] int32
-    shares_ptr,  # [rows, CHOSEN] float32
-    w_ptr,  # [experts, OUT, SIZE]
-    scales_ptr,  # [experts, ceil(OUT / 128), ceil(SIZE / 128)] float32
-    residual_ptr,  # [rows, OUT] bf16
-    out_ptr,  # [rows, OUT] bf16
+def _packed_mixture(
+    x_ptr,
+    experts_ptr,
+    shares_ptr,
+    w_ptr,
+    residual_ptr,
+    out_ptr,
+    start,
+    row,
+    OUT: tl.constexpr,
+    SIZE: tl.constexpr,
+    CHOSEN: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Compute ``mixed_gemv_kernel`` with packed weights, whose units are in one dimension."""
+    EACH: tl.constexpr = SIZE // size_of(FORMAT)
+    UNITS: tl.constexpr = BLOCK_K // unit_of(FORMAT)
+    MASKED: tl.constexpr = SIZE != BLOCK_K or CHOSEN != BLOCK_C
+    index = tl.arange(0, BLOCK_C * UNITS)
+    slot, unit = index // UNITS, index % UNITS
+    IN_BLOCK: tl.constexpr = size_of(FORMAT) // unit_of(FORMAT)
+    block, within = unit // IN_BLOCK, unit % IN_BLOCK
+    inside = (unit < SIZE // unit_of(FORMAT)) & (slot < CHOSEN)
+    choice = row * CHOSEN + slot
+    expert = tl.load(experts_ptr + choice, mask=slot < CHOSEN, other=0, cache_modifier=".cg")
+    share = tl.load(shares_ptr + choice, mask=slot < CHOSEN, other=0, cache_modifier=".cg")
+    matrix = w_ptr + expert.to(tl.int64) * (OUT * EACH * bytes_of(FORMAT))
+    stored = nothing()
+    for nth in tl.static_range(BLOCK_N):
+        blocks = tl.minimum(start + nth, OUT - 1) * EACH + block
+        stored += (load_units(matrix, blocks, within, inside, FORMAT, OUT * EACH, MASKED),)
+    if OVERLAPS:
+        gdc_wait()
+    n = start + tl.arange(0, BLOCK_N)
+    residual = tl.load(residual_ptr + row * OUT + n, mask=n < OUT, other=0).to(tl.float32)
+    products = nothing()
+    for _ in tl.static_range(BLOCK_N):
+        products += (tl.zeros([BLOCK_C * UNITS], tl.float32),)
+    for part in tl.static_range(parts_of(FORMAT)):
+        column = choice * SIZE + block * size_of(FORMAT)
+        x, total = part_of_row(x_ptr, column, within, inside, part, MASKED, FORMAT)
+        before = products
+        products = nothing()
+        for nth in tl.static_range(BLOCK_N):
+            values, scale, shift = unpack_part(stored[nth], within, part, FORMAT)
+            products += (before[nth] + product_of(values, x) * scale + total * shift,)
+    sums = tl.sum(stack(products, BLOCK_N) * share[:, None], 0)
+    tl.store(out_ptr + row * OUT + n, (sums + residual).to(out_ptr.dtype.element_ty), mask=n < OUT)
+
+
+@triton.jit
+def _plain_mixture(
+    x_ptr,
+    experts_ptr,
+    shares_ptr,
+    w_ptr,
+    scales_ptr,
+    residual_ptr,
+    out_ptr,
+    start,
+    row,
     OUT: tl.constexpr,
     SIZE: tl.constexpr,
     CHOSEN: tl.constexpr,
@@ -221,20 +361,11 @@ def mixed_gemv_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Compute ``residual`` plus the products with a row's experts, weighted by their shares.
-
-    All loads are issued at once; the warps of a program share the experts.
-    """
-    start = tl.program_id(0) * BLOCK_N
-    row = tl.program_id(1)
     n = start + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     slot = tl.arange(0, BLOCK_C)
     is_slot, inside = slot < CHOSEN, k < SIZE
     SCALES: tl.constexpr = (SIZE + 127) // 128
-    if OVERLAPS:
-        gdc_launch_dependents()
-    # The previous kernel waited for these before it let this one start.
     choice = row * CHOSEN + slot
     expert = tl.load(experts_ptr + choice, mask=is_slot, other=0, cache_modifier=".cg")
     expert = expert.to(tl.int64)
@@ -261,7 +392,76 @@ def mixed_gemv_kernel(
     residual = tl.load(residual_ptr + row * OUT + n, mask=n < OUT, other=0).to(tl.float32)
     products = weight.to(tl.float32) * (x.to(tl.float32) * factors)[None, :, :]
     sums = tl.sum(tl.reshape(products, [BLOCK_N, BLOCK_C * BLOCK_K]), 1)
-    tl.store(out_ptr + row * OUT + n, (sums + residual).to(tl.bfloat16), mask=n < OUT)
+    tl.store(out_ptr + row * OUT + n, (sums + residual).to(out_ptr.dtype.element_ty), mask=n < OUT)
+
+
+@triton.jit
+def mixed_gemv_kernel(
+    x_ptr,  # [rows, CHOSEN, SIZE] bf16
+    experts_ptr,  # [rows, CHOSEN] int32
+    shares_ptr,  # [rows, CHOSEN] float32
+    w_ptr,  # [experts, OUT, SIZE]
+    scales_ptr,  # [experts, ceil(OUT / 128), ceil(SIZE / 128)] float32
+    residual_ptr,  # [rows, OUT] bf16
+    out_ptr,  # [rows, OUT] bf16
+    OUT: tl.constexpr,
+    SIZE: tl.constexpr,
+    CHOSEN: tl.constexpr,
+    HAS_SCALES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Compute ``residual`` plus the products with a row's experts, weighted by their shares.
+
+    All loads are issued at once; the warps of a program share the experts.
+    """
+    start = tl.program_id(0) * BLOCK_N
+    row = tl.program_id(1)
+    if OVERLAPS:
+        gdc_launch_dependents()
+    # The previous kernel waited for the choice before it let this one start.
+    if FORMAT != "":
+        _packed_mixture(
+            x_ptr,
+            experts_ptr,
+            shares_ptr,
+            w_ptr,
+            residual_ptr,
+            out_ptr,
+            start,
+            row,
+            OUT,
+            SIZE,
+            CHOSEN,
+            OVERLAPS,
+            FORMAT,
+            BLOCK_N,
+            BLOCK_K,
+            BLOCK_C,
+        )
+    else:
+        _plain_mixture(
+            x_ptr,
+            experts_ptr,
+            shares_ptr,
+            w_ptr,
+            scales_ptr,
+            residual_ptr,
+            out_ptr,
+            start,
+            row,
+            OUT,
+            SIZE,
+            CHOSEN,
+            HAS_SCALES,
+            OVERLAPS,
+            BLOCK_N,
+            BLOCK_K,
+            BLOCK_C,
+        )
 
 
 def gate(
@@ -288,7 +488,7 @@ def gate(
     shape = (rows, experts_per_row)
     logits = torch.empty(rows, experts, dtype=torch.float32, device=device)
     route = Route(
-        torch.empty(rows, size, dtype=inputs.dtype, device=device),
+        torch.empty(rows, size, dtype=torch.bfloat16, device=device),
         torch.empty(shape, dtype=torch.int32, device=device),
         torch.empty(shape, dtype=torch.float32, device=device),
     )
@@ -329,7 +529,7 @@ def gated_gemv(
     """Compute ``silu(gate) * up`` of a few rows for each of their experts.
 
     Args:
-        inputs: [rows, size].
+        inputs: [rows, size]; bf16 for a packed weight, which has no norm.
         weight: [experts, 2 * width, size]; without a route [2 * width, size].
         norm: [size]; None: the rows are normalised already.
         eps: of the norm.
@@ -340,10 +540,11 @@ def gated_gemv(
     """
     values, scales = parts(weight)
     rows, size = inputs.shape
-    width = values.shape[-2] // 2
+    width = weight.shape[-2] // 2
     experts_per_row = route.experts.shape[1] if route is not None else 1
-    out = torch.empty(rows, experts_per_row, width, dtype=inputs.dtype, device=inputs.device)
-    chosen = options(LAUNCHES["gated"], size, inputs.device)
+    out = torch.empty(rows, experts_per_row, width, dtype=torch.bfloat16, device=inputs.device)
+    kind = f"gated_{unit_kind(weight)}" if isinstance(weight, Packed) else "gated"
+    chosen = options(LAUNCHES[kind], size, inputs.device)
     gated_gemv_kernel[(triton.cdiv(width, chosen["BLOCK_N"]), experts_per_row, rows)](
         inputs.contiguous(),
         norm,
@@ -358,6 +559,7 @@ def gated_gemv(
         HAS_EXPERTS=route is not None,
         HAS_NORM=norm is not None,
         HAS_SCALES=scales is not None,
+        FORMAT=format_of(weight),
         **overlap(inputs.device),
         **chosen,
     )
@@ -382,9 +584,10 @@ def mixed_gemv(
     """
     values, scales = parts(weight)
     rows, experts_per_row, width = gated.shape
-    outputs = values.shape[1]
+    outputs = weight.shape[-2]
     out = torch.empty_like(residual, memory_format=torch.contiguous_format)
-    chosen = options(LAUNCHES["mixed"], width, gated.device)
+    kind = f"mixed_{unit_kind(weight)}" if isinstance(weight, Packed) else "mixed"
+    chosen = options(LAUNCHES[kind], width, gated.device)
     mixed_gemv_kernel[(triton.cdiv(outputs, chosen["BLOCK_N"]), rows)](
         gated,
         route.experts,
@@ -397,6 +600,7 @@ def mixed_gemv(
         SIZE=width,
         CHOSEN=experts_per_row,
         HAS_SCALES=scales is not None,
+        FORMAT=format_of(weight),
         BLOCK_C=triton.next_power_of_2(experts_per_row),
         **overlap(gated.device),
         **chosen | {"BLOCK_K": max(triton.next_power_of_2(width), FP8_BLOCK)},
@@ -445,6 +649,7 @@ BUILDS = (
             "HAS_EXPERTS": True,
             "HAS_NORM": False,
             "HAS_SCALES": True,
+            "FORMAT": "",
             "OVERLAPS": True,
         },
     ),
@@ -458,8 +663,50 @@ BUILDS = (
             "SIZE": 768,
             "CHOSEN": 8,
             "HAS_SCALES": True,
+            "FORMAT": "",
             "OVERLAPS": True,
             "BLOCK_C": 8,
         },
+    ),
+    *(
+        Build(
+            f"gemv_gate_up_{name}",
+            gated_gemv_kernel,
+            _CHOICE
+            | {"w_ptr": "*u8", "scales_ptr": "*fp32", "norm_ptr": "*bf16"}
+            | {"x_ptr": "*bf16", "out_ptr": "*bf16", "eps": "fp32"},
+            LAUNCHES[kind],
+            {
+                "WIDTH": 768,
+                "SIZE": 2048,
+                "CHOSEN": 8,
+                "HAS_EXPERTS": True,
+                "HAS_NORM": False,
+                "HAS_SCALES": False,
+                "FORMAT": name,
+                "OVERLAPS": True,
+            },
+        )
+        for name, kind in (("Q4_K", "gated_packed32"), ("Q6_K", "gated_packed64"))
+    ),
+    *(
+        Build(
+            f"gemv_down_{name}",
+            mixed_gemv_kernel,
+            _CHOICE
+            | {"w_ptr": "*u8", "scales_ptr": "*fp32"}
+            | {"x_ptr": "*bf16", "residual_ptr": "*fp32", "out_ptr": "*fp32"},
+            LAUNCHES[kind],
+            {
+                "OUT": 2048,
+                "SIZE": 768,
+                "CHOSEN": 8,
+                "HAS_SCALES": False,
+                "FORMAT": name,
+                "OVERLAPS": True,
+                "BLOCK_C": 8,
+            },
+        )
+        for name, kind in (("Q4_K", "mixed_packed32"), ("Q6_K", "mixed_packed64"))
     ),
 )

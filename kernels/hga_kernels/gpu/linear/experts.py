@@ -9,7 +9,7 @@ from hga_kernels.gpu.linear.assign import assign
 from hga_kernels.gpu.linear.expert_gemv import gate, gated_gemv, mixed_gemv
 from hga_kernels.gpu.linear.gemm import gemm, options
 from hga_kernels.gpu.linear.gemv import MAX_ROWS, takes
-from hga_kernels.gpu.linear.linear import linear, prepare
+from hga_kernels.gpu.linear.linear import linear, normed_rows, prepare, unpacked
 from hga_kernels.gpu.linear.norm import rms_norm
 from hga_kernels.weights import BlockScaled, Packed, RowParts, Weight
 
@@ -29,8 +29,8 @@ LAUNCHES = {90: Launch({"BLOCK": 512}, 2), 120: Launch({"BLOCK": 512}, 2)}
 def mix_kernel(
     parts_ptr,  # [rows, CHOSEN, columns] bf16
     shares_ptr,  # [rows, CHOSEN] float32
-    residual_ptr,  # [rows, SIZE] bf16
-    out_ptr,  # [rows, SIZE] bf16
+    residual_ptr,  # [rows, SIZE] bf16 or float32
+    out_ptr,  # [rows, SIZE], same
     first_column,
     columns,
     SIZE: tl.constexpr,
@@ -47,23 +47,26 @@ def mix_kernel(
         assignment = row * CHOSEN + slot
         part = tl.load(parts_ptr + assignment * columns + column, mask=mask, other=0)
         total += part.to(tl.float32) * tl.load(shares_ptr + assignment)
-    tl.store(out_ptr + target, total.to(tl.bfloat16), mask=mask)
+    tl.store(out_ptr + target, total.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def mlp(
     hidden: torch.Tensor, norm: torch.Tensor, eps: float, gate_up: Weight, down: Weight
 ) -> torch.Tensor | None:
-    """See ``reference.mlp``: bf16 rows; the gate is applied before the product is rounded."""
-    if isinstance(gate_up, Packed | RowParts) or isinstance(down, Packed | RowParts):
-        return None
+    """See ``reference.mlp``: normed rows and rows after the gate are rounded to bf16."""
     if not (takes(hidden, gate_up) and takes(hidden, down) and _is_in_units(gate_up)):
         return None
-    if hidden.shape[0] <= MAX_ROWS:
-        return linear(gated_gemv(hidden, gate_up, norm, eps)[:, 0], down, residual=hidden)
+    dtype = hidden.dtype
+    if hidden.shape[0] <= MAX_ROWS and not isinstance(gate_up, RowParts):
+        if isinstance(gate_up, Packed):
+            gated = gated_gemv(normed_rows(hidden, norm, eps), gate_up)
+        else:
+            gated = gated_gemv(hidden, gate_up, norm, eps)
+        return linear(gated[:, 0], down, dtype, hidden)
     inputs, scales = prepare(hidden, norm, eps, gate_up)
     gated = _empty(hidden, hidden.shape[0], gate_up.shape[-2] // 2)
-    gemm(inputs, scales, gate_up, gated, is_gated=True)
-    return linear(gated, down, residual=hidden)
+    gemm(inputs, scales, unpacked(gate_up), gated, is_gated=True)
+    return linear(gated, down, dtype, hidden)
 
 
 def experts(
@@ -76,14 +79,19 @@ def experts(
     experts_per_token: int,
     normalize: bool,
 ) -> torch.Tensor | None:
-    """See ``reference.experts``: bf16 rows; the host never waits for the GPU."""
-    if isinstance(gate_up, Packed | RowParts) or isinstance(down, Packed | RowParts):
-        return None
-    if not all(takes(hidden, weight) for weight in (expert_gate, gate_up, down)):
+    """See ``reference.experts``: normed and gated rows are rounded to bf16.
+
+    The host never waits for the GPU.
+    """
+    is_gate_taken = expert_gate.dtype in (torch.bfloat16, torch.float32)
+    if not (is_gate_taken and takes(hidden, gate_up) and takes(hidden, down)):
         return None
     if not _is_in_units(gate_up) or down.shape[-1] > _MAX_WIDTH:
         return None
-    if hidden.shape[0] > MAX_ROWS:
+    has_parts = isinstance(gate_up, RowParts) or isinstance(down, RowParts)
+    if hidden.shape[0] > MAX_ROWS or has_parts:
+        expert_gate = expert_gate.to(torch.bfloat16)
+        gate_up, down = unpacked(gate_up), unpacked(down)
         out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
         for first in range(0, hidden.shape[0], SLICE_ROWS):
             rows = slice(first, first + SLICE_ROWS)
@@ -168,7 +176,7 @@ def _is_in_units(gate_up: Weight) -> bool:
 
 
 def _empty(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    return torch.empty(rows, columns, dtype=like.dtype, device=like.device)
+    return torch.empty(rows, columns, dtype=torch.bfloat16, device=like.device)
 
 
 BUILDS = (

@@ -14,7 +14,7 @@ import triton.language as tl
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.linear.assign import Assignments
 from hga_kernels.gpu.linear.gemv import parts
-from hga_kernels.weights import Weight
+from hga_kernels.weights import BlockScaled, Weight
 
 
 def _launch(
@@ -235,7 +235,7 @@ def options(
 def is_quantizing(weight: Weight, device: torch.device) -> bool:
     """Tell whether rows are rounded to e4m3 before they are multiplied by this weight."""
     below = [known for known in QUANTIZE if known <= capability(device)]
-    return not isinstance(weight, torch.Tensor) and QUANTIZE[max(below or QUANTIZE)]
+    return isinstance(weight, BlockScaled) and QUANTIZE[max(below or QUANTIZE)]
 
 
 def gemm(

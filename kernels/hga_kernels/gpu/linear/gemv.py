@@ -142,14 +142,16 @@ def unit_tile(first, SIZE: tl.constexpr, BLOCK: tl.constexpr, FORMAT: tl.constex
 
 @triton.jit
 def part_of_row(
-    x_ptr, block, within, mask, PART: tl.constexpr, MASKED: tl.constexpr, FORMAT: tl.constexpr
+    x_ptr, first, within, mask, PART: tl.constexpr, MASKED: tl.constexpr, FORMAT: tl.constexpr
 ):
     """Return the columns of a bf16 row that a part of units is multiplied with.
+
+    Args: ``first``: [units] the first columns of their blocks.
 
     Returns:
         Four tensors [units, 4] and their sums [units], float32.
     """
-    column = block * size_of(FORMAT) + place_of(within, PART, FORMAT)
+    column = first + place_of(within, PART, FORMAT)
     # Four numbers at a time, so that x has the layout of the words of a weight.
     pointer = x_ptr.to(tl.pointer_type(tl.int64), bitcast=True)
     pointer += (column // 4)[:, None] + tl.arange(0, 4)[None, :]
@@ -234,7 +236,8 @@ def _packed_rows(
             xs = nothing()
             for nth in tl.static_range(ROWS):
                 x_row = x_ptr + nth * SIZE
-                xs += (part_of_row(x_row, block, within, inside, part, MASKED, FORMAT),)
+                column = block * size_of(FORMAT)
+                xs += (part_of_row(x_row, column, within, inside, part, MASKED, FORMAT),)
             before = products
             products = nothing()
             for nth in tl.static_range(BLOCK_N):
@@ -390,7 +393,9 @@ def takes(inputs: torch.Tensor, weight: Weight) -> bool:
     if inputs.dtype not in (torch.bfloat16, torch.float32):
         return False
     if isinstance(weight, Packed):
-        return weight.is_planar and weight.format in KINDS and weight.data.is_contiguous()
+        # Matrices begin at multiples of 16 bytes.
+        is_aligned = weight.data[..., :1, :1].numel() == 1 or weight.data[0].numel() % 16 == 0
+        return weight.is_planar and weight.format in KINDS and is_aligned
     if isinstance(weight, RowParts):
         return all(isinstance(part, Packed) and takes(inputs, part) for part in weight.parts)
     values = weight.values if isinstance(weight, BlockScaled) else weight
@@ -422,12 +427,16 @@ def options(launches: Launches, size: int, device: torch.device) -> dict[str, An
     }
 
 
+def unit_kind(weight: Packed) -> str:
+    """Return the part of a key of launches that names the unit of a packed weight."""
+    return "packed64" if weight.format in TWO_BITS else "packed32"
+
+
 def kind_of(weight: Weight) -> str:
     """Return the key of the launches for a weight."""
     outputs, size = weight.shape[-2:]
     if isinstance(weight, Packed):
-        width = "packed64" if weight.format in TWO_BITS else "packed32"
-        return f"{width}_deep" if size > _DEEP else width
+        return f"{unit_kind(weight)}_deep" if size > _DEEP else unit_kind(weight)
     if isinstance(weight, BlockScaled):
         return "fp8_deep" if size > _DEEP else "fp8"
     return "bf16" if outputs > NARROW else "narrow"

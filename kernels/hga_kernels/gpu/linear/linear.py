@@ -5,7 +5,8 @@ import torch
 from hga_kernels.gpu.linear.gemm import gemm, is_quantizing
 from hga_kernels.gpu.linear.gemv import MAX_ROWS, gemv, takes
 from hga_kernels.gpu.linear.norm import quantize, rms_norm
-from hga_kernels.weights import Packed, RowParts, Weight
+from hga_kernels.gpu.linear.unpack import unpack
+from hga_kernels.weights import BlockScaled, Packed, RowParts, Weight
 
 
 def linear(
@@ -48,12 +49,16 @@ def _linear(
         inputs, norm = normed_rows(inputs, norm, eps), None
     if inputs.shape[0] <= MAX_ROWS:
         return gemv(inputs, norm, eps, weight, out_dtype, residual)
-    if isinstance(weight, Packed | RowParts):
-        weight = weight.dequantize(torch.bfloat16)
+    weight = unpacked(weight)
     inputs, scales = prepare(inputs, norm, eps, weight)
     shape = (inputs.shape[0], weight.shape[0])
     out = torch.empty(shape, dtype=out_dtype, device=inputs.device)
     return gemm(inputs, scales, weight, out, None if residual is None else residual.contiguous())
+
+
+def unpacked(weight: Weight) -> torch.Tensor | BlockScaled:
+    """Return a weight as ``gemm`` takes it: a packed one in bf16."""
+    return unpack(weight) if isinstance(weight, Packed | RowParts) else weight
 
 
 def normed_rows(inputs: torch.Tensor, norm: torch.Tensor | None, eps: float) -> torch.Tensor:

@@ -22,7 +22,6 @@ from hga_kernels.gpu.build import (
 from hga_kernels.gpu.topk import least_recently_used
 from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
-from hga_kernels.weights import Packed
 
 _CHUNK = tl.constexpr(CHUNK)
 _MISSING = tl.constexpr(MISSING)
@@ -38,13 +37,8 @@ RESOLVE: dict[int, dict[int, Launch]] = {
 }
 """By the largest number of cache slots that each is for."""
 LOAD = {90: Launch({}, warps=4, stages=1)}
-GATHER = {90: Launch({"COLUMNS": 2048}, warps=8, stages=1)}
 CANDIDATES = {
     "resolve_pages": tuple(Launch({}, warps=warps, stages=1) for warps in (1, 2, 4, 8)),
-    "gather_rows": tuple(
-        Launch({"COLUMNS": columns}, warps=warps, stages=1)
-        for columns, warps in ((512, 2), (1024, 4), (2048, 4), (2048, 8))
-    ),
 }
 
 
@@ -374,36 +368,6 @@ def load_window(
     return True
 
 
-@triton.jit
-def _gather_rows(table, ids, out, rows, size, COLUMNS: tl.constexpr):
-    target = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    row = tl.load(ids + target)
-    known = tl.where((row >= 0) & (row < rows), size, 0)
-    values = tl.load(table + row * size + column, mask=column < known, other=float("nan"))
-    tl.store(out + target * size + column, values, mask=column < size)
-
-
-def gather_rows(
-    ids: torch.Tensor,
-    table: torch.Tensor | Packed,
-    out: torch.Tensor | None = None,
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor | None:
-    """See ``reference.gather_rows``; ``out`` must be contiguous. None for a strided table."""
-    if isinstance(table, Packed) or dtype not in (None, table.dtype) or not table.is_contiguous():
-        return None
-    rows, size = table.shape
-    if out is None:
-        out = torch.empty(ids.shape[0], size, dtype=table.dtype, device=ids.device)
-    launch = pick(GATHER, capability(ids.device))
-    if ids.shape[0]:
-        _gather_rows[(ids.shape[0], triton.cdiv(size, launch.sizes["COLUMNS"]))](
-            table, ids, out, rows, size, **launch.options()
-        )
-    return out
-
-
 def _takes(pages: torch.Tensor) -> bool:
     """Tell whether these are bf16 pages of a size that the kernels take."""
     dim = pages.shape[-1]
@@ -477,11 +441,5 @@ def _builds(group: int) -> tuple[Build, ...]:
 BUILDS = (
     *_builds(16),
     *_builds(2),
-    Build(
-        "gather_rows",
-        _gather_rows,
-        {**dict.fromkeys(("table", "out"), "*bf16"), "ids": "*i64", "rows": "i32", "size": "i32"},
-        GATHER,
-    ),
 )
 """For groups of 16 and of 2 tokens."""

@@ -35,6 +35,55 @@ def test_mlp(kind: str, rows: int, hidden: int, width: int, device: torch.device
     assert error(out, expected) < 0.01
 
 
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        (1, ("Q4_K", "Q6_K")),
+        (3, ("Q5_0", "Q8_0")),
+        (2, ("Q4_K+Q6_K", "Q4_K")),
+        (7, ("Q4_K", "Q4_K")),
+    ],
+)
+def test_mlp_with_packed_weights(rows: int, kinds: tuple[str, str], device: torch.device) -> None:
+    from hga_kernels.gpu.linear.experts import mlp
+
+    inputs, norm = random(rows, 256).float() * 20, random(256, seed=1).float()
+    gate_up, down = weights(kinds[0], 512, 256, seed=2), weights(kinds[1], 256, 256, seed=3)
+    out = mlp(inputs.to(device), norm.to(device), EPS, moved(gate_up, device), moved(down, device))
+    assert out is not None
+    assert out.dtype == torch.float32
+    expected = reference.mlp(inputs.double(), norm.double(), EPS, wide(gate_up), wide(down))
+    # The residual would hide what is wrong with the product.
+    assert error(out - inputs.to(device), expected - inputs.double()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"), [(1, ("Q4_K", "Q4_K")), (2, ("Q4_K", "Q6_K")), (7, ("Q6_K", "Q5_K"))]
+)
+def test_experts_with_packed_weights(
+    rows: int, kinds: tuple[str, str], device: torch.device
+) -> None:
+    from hga_kernels.gpu.linear.experts import experts as run
+
+    inputs, norm = random(rows, 256).float() * 20, random(256, seed=1).float()
+    gate = far_apart(3, 256).float()
+    gate_up, down = weights(kinds[0], 3, 512, 256, seed=3), weights(kinds[1], 3, 256, 256, seed=4)
+    out = run(
+        *(tensor.to(device) for tensor in (inputs, norm)),
+        EPS,
+        gate.to(device),
+        moved(gate_up, device),
+        moved(down, device),
+        2,
+        True,
+    )
+    assert out is not None
+    assert out.dtype == torch.float32
+    wide_weights = gate.double(), wide(gate_up), wide(down)
+    expected = reference.experts(inputs.double(), norm.double(), EPS, *wide_weights, 2, True)
+    assert error(out - inputs.to(device), expected - inputs.double()) < 0.015
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(

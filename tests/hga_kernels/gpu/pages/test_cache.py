@@ -419,14 +419,3 @@ def test_load_window_as_defined(device: torch.device, position: int, size: int, 
     for group in open_groups(window, max(position - 1, 0)) if position else ():
         in_ring = found[:, :, window.slot(group)].flatten(2).cpu()
         assert torch.equal(in_ring, host.view(layers, kv_heads, total, -1)[:, :, group])
-
-
-@pytest.mark.parametrize("size", [48, 576, 2049])
-def test_gather_rows(device: torch.device, size: int) -> None:
-    table = on_host(random(37, size, seed=size), device)
-    ids = torch.tensor([0, 36, 5, 5, -1, 37, 2**40, 1], device=device)
-    rows = pages.gather_rows(ids, table).cpu()
-    assert torch.equal(rows[[0, 1, 2, 3, 7]], table[[0, 36, 5, 5, 1]])
-    assert bool(rows[4:7].isnan().all())
-    assert torch.equal(rows.nan_to_num(), reference.gather_rows(ids, table).cpu().nan_to_num())
-    assert pages.gather_rows(ids[:0], table).shape == (0, size)
