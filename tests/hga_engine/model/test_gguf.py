@@ -40,7 +40,9 @@ def test_logits_are_those_of_transformers(
     assert weights.config.tie_embeddings is model.config.tie_word_embeddings
     with torch.no_grad():
         expected = model(prompt(33)[None]).logits[0]
-    assert difference(dense_logits(weights, prompt(33)), expected) < 1e-4
+    # C kernels multiply packed weights with inputs of 16 bits.
+    limit = 1e-4 if kind in ("F32", "BF16") else 2e-3
+    assert difference(dense_logits(weights, prompt(33)), expected) < limit
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,8 @@ def test_embedded_model_gives_the_logits_of_transformers(
         with torch.no_grad():
             expected = model(token_ids[None]).logits[0]
         logits = dense_logits(weights, token_ids)
-        assert difference(logits, expected) < 1e-4
+        # C kernels multiply packed weights, which the base has, with inputs of 16 bits.
+        assert difference(logits, expected) < (1e-4 if adapted else 5e-3)
     assert tokenizer.decode([int(logits[-1].argmax())]) == " Paris"
 
 
