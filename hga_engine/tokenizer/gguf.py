@@ -8,7 +8,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from hga_engine.errors import ModelFileError
 from hga_engine.model.gguf_file import GgufFile
 from hga_engine.tokenizer.chat_template import ChatTemplate
-from hga_engine.tokenizer.tokenizer import Tokenizer, Vocabulary
+from hga_engine.tokenizer.tokenizer import SPACE, Tokenizer, Vocabulary
 
 _TYPES = _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = (*range(1, 7),)
 """Token types in GGUF files."""
@@ -44,8 +44,6 @@ _NAMED = {
 }
 """Special tokens by the name they have in chat templates and in GGUF files."""
 
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""SentencePiece's sign for a space."""
 
 # What text is split by before bytes are merged: the regexes of the models' own tokenizer.json, as
 # llama.cpp lists them by name in src/llama-vocab.cpp.
@@ -163,12 +161,12 @@ def _sentence_pieces(file: GgufFile, vocab: dict[str, int]) -> tokenizers.Tokeni
     ]
     pieces = _bpe(file, vocab, merges, byte_fallback=True, fuse_unk=True)
     begins_with_space = file.value("tokenizer.ggml.add_space_prefix", bool, True)
-    space = normalizers.Replace(" ", _SPACE)
-    prefix = [normalizers.Prepend(_SPACE)] if begins_with_space else []
+    space = normalizers.Replace(" ", SPACE)
+    prefix = [normalizers.Prepend(SPACE)] if begins_with_space else []
     pieces.normalizer = normalizers.Sequence([*prefix, space])
     strip = [decoders.Strip(" ", 1, 0)] if begins_with_space else []
     pieces.decoder = decoders.Sequence(
-        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     return pieces
 

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import tokenizers
+from tokenizers import normalizers
 
 from hga_engine.tokenizer.byte_level import BYTE_OF
 from hga_engine.tokenizer.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
     from hga_engine.tokenizer.token_counts import FastCounter
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""SentencePiece's sign for a space."""
 
 _COUNTED_PER_TOKEN = 20
 """Characters, for each token of the vocabulary, that take as long to encode as a fast
@@ -105,21 +109,23 @@ class Tokenizer:
             ModelFileError: the template has no place for a system message.
         """
         if system is None:
-            return self._encode_markup(self.template.around(["user"])[0])
+            return self._encode_markup(self.template.around(["user"])[0], before_text=True)
         before, between, _ = self.template.around(["system", "user"])
         return [
-            *self._encode_markup(before),
+            *self._encode_markup(before, before_text=True),
             *self.encode(system),
-            *self._encode_markup(between),
+            *self._encode_markup(between, after_text=True, before_text=True),
         ]
 
     def to_answer(self) -> list[int]:
         """Return the tokens that close the user message and open the assistant's."""
-        return self._encode_markup(self.template.around(["user"], answer_follows=True)[1])
+        markup = self.template.around(["user"], answer_follows=True)[1]
+        return self._encode_markup(markup, after_text=True)
 
     def to_next_question(self) -> list[int]:
         """Return the tokens that close the assistant message and open the next user message."""
-        return self._encode_markup(self.template.around(["user", "assistant", "user"])[2])
+        markup = self.template.around(["user", "assistant", "user"])[2]
+        return self._encode_markup(markup, after_text=True, before_text=True)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return a token's UTF-8 bytes, perhaps part of a character; none for control tokens."""
@@ -134,7 +140,7 @@ class Tokenizer:
             return bytes(BYTE_OF[character] for character in token)
         if re.fullmatch("<0x[0-9A-F]{2}>", token):
             return bytes.fromhex(token[3:5])
-        return token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+        return token.replace(SPACE, " ").encode()
 
     def _fast_counter(self, characters: int) -> "FastCounter | None":
         """Return the counter once it is worth making, after that many characters more."""
@@ -148,11 +154,35 @@ class Tokenizer:
                 self._has_made_counter = True
         return self._counter
 
-    def _encode_markup(self, text: str) -> list[int]:
-        """Return the token ids of text from the chat template, control tokens included."""
+    def _encode_markup(
+        self, text: str, *, after_text: bool = False, before_text: bool = False
+    ) -> list[int]:
+        """Return the token ids of text from the chat template, control tokens included.
+
+        Args:
+            text: between the contents of two messages.
+            after_text: whether it follows a content that is encoded by itself.
+            before_text: whether such a content follows it.
+        """
+        if self.strips_first_space and before_text:
+            text = text.removesuffix(" ")  # The content's encoding begins with it.
         ids: list[int] = []
-        for piece in self._markup.split(text) if self._added else [text]:
-            ids += [self._added[piece]] if piece in self._added else self.encode(piece)
+        for number, piece in enumerate(self._markup.split(text) if self._added else [text]):
+            if piece in self._added:
+                ids.append(self._added[piece])
+            elif after_text and number == 0 and self.strips_first_space:
+                ids += self._encode_on(piece)
+            else:
+                ids += self.encode(piece)
+        return ids
+
+    def _encode_on(self, text: str) -> list[int]:
+        """Return the token ids of a text that follows another, without a space before it."""
+        if text.startswith(" "):
+            return self.encode(text[1:])
+        going_on = tokenizers.Tokenizer(self._pieces.model)
+        going_on.normalizer = normalizers.Replace(" ", SPACE)
+        ids: list[int] = going_on.encode(text).ids
         return ids
 
 

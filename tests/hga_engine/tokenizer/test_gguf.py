@@ -250,11 +250,11 @@ WORDS = [
 ]
 
 
-def write_sentence_pieces(path, *calls):
+def write_sentence_pieces(path, *calls, template=LLAMA2):
     tokens, types = zip(*PIECES, strict=True)
     named = [("add_bos_token_id", 1), ("add_eos_token_id", 2), ("add_unk_token_id", 0)]
     scores = ("add_token_scores", SCORES)
-    return write(path, tokens, types, scores, *named, *calls, template=LLAMA2, model="llama")
+    return write(path, tokens, types, scores, *named, *calls, template=template, model="llama")
 
 
 def plain_sentence_pieces(text, prefix):
@@ -307,3 +307,18 @@ def test_scores_are_needed_for_every_piece(tmp_path):
     )
     with pytest.raises(ModelFileError, match="scores is damaged"):
         load(path)
+
+
+@pytest.mark.parametrize("before", ["[INST] ", "the "])
+@pytest.mark.parametrize("between", [" [/INST]", "\n[/INST]"])
+def test_a_chat_is_encoded_as_its_whole_text(before, between, tmp_path):
+    user = f"{before}{{{{ message.content }}}}{between}"
+    template = (
+        "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}" + user
+    ) + "{% else %}{{ message.content }}</s>{% endif %}{% endfor %}"
+    tokenizer = load(write_sentence_pieces(tmp_path / "a.gguf", template=template))
+    ids = [*tokenizer.opening(None), *tokenizer.encode("the rain"), *tokenizer.to_answer()]
+    whole = f"{before}the rain{between}"
+    assert ids == [1, *plain_sentence_pieces(whole, prefix=True)]
+    following = tokenizer.to_next_question() + tokenizer.encode("and then")
+    assert following == [2, *plain_sentence_pieces(f"{before}and then", prefix=True)]
