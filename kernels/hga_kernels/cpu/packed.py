@@ -8,7 +8,9 @@ from hga_kernels.cpu import packed_many
 from hga_kernels.cpu.library import call, takes
 from hga_kernels.weights import Packed, RowParts, Weight
 
-_MAX_ROWS, _MAX_PARTS = 16, 8
+_FEW_ROWS = 10
+"""With more rows, unpacking weights to 16 bits for whole blocks of rows is faster."""
+_MAX_EXPERT_ROWS, _MAX_PARTS = 16, 8
 _SUB_BLOCK = 32
 """Rows are quantised in blocks of so many values."""
 
@@ -71,7 +73,7 @@ def linear(
         return None
     if residual is not None and not takes(out_dtype, residual):
         return None
-    if rows > _MAX_ROWS:
+    if rows > _FEW_ROWS:
         added = None if residual is None else residual.float()
         many = packed_many.linear(inputs.float(), _listed(parts), added, norm, eps, is_gated)
         return many.to(out_dtype)
@@ -100,10 +102,12 @@ def mlp(
 ) -> torch.Tensor | None:
     """Gate the rows while they are multiplied, which saves memory if they are many.
 
-    Takes float32 alone, and more than 16 rows.
+    Takes float32 alone, and no few rows.
     """
+    if hidden.shape[0] <= _FEW_ROWS:
+        return None
     gate_and_up, parts = _parts_of(_halves(gate_up)), _parts_of(down)
-    if gate_and_up is None or parts is None or hidden.shape[0] <= _MAX_ROWS:
+    if gate_and_up is None or parts is None:
         return None
     sizes = (*gate_up.shape, down.shape[1])
     if [part.rows * 2 for part in gate_and_up] != 2 * [sizes[0]]:
@@ -156,7 +160,7 @@ def experts(
         return None
     if size % _SUB_BLOCK or width % _SUB_BLOCK or not takes(torch.float32, hidden, norm, shares):
         return None
-    if rows > _MAX_ROWS:
+    if rows > _MAX_EXPERT_ROWS:
         gates, downs = _stacks(gate_up), _stacks(down)
         if len(gates) == 1:
             address, kind, height, stride = gates[0]
