@@ -14,6 +14,8 @@ _SIGNATURES = {
     "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
     "hga_quantize_rows": (*5 * [_POINTER], *4 * [_INT], _FLOAT),
     "hga_packed_many": (*5 * [_POINTER], *5 * [_INT]),
+    "hga_packed_to_bf16": (*2 * [_POINTER], *4 * [_INT]),
+    "hga_has_amx": (),
     "hga_packed_add": (*6 * [_POINTER], *5 * [_INT]),
     "hga_packed_experts": (*7 * [_POINTER], *7 * [_INT], _FLOAT),
     "hga_packed_rows": (*5 * [_POINTER], *7 * [_INT], _FLOAT),
@@ -71,6 +73,13 @@ def takes(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
         if tensor.dtype is not dtype or not tensor.is_cpu:
             return False
     return available()
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Return whether the library is for a CPU with AMX (Intel's matrix unit), and may use it."""
+    loaded = _load()
+    return not isinstance(loaded, str) and bool(loaded.hga_has_amx())
 
 
 def call(name: str, *arguments: torch.Tensor | int | float | None) -> None:

@@ -104,7 +104,7 @@ def mlp(
 
     Takes float32 alone, and no few rows.
     """
-    if hidden.shape[0] <= _FEW_ROWS:
+    if hidden.shape[0] <= _FEW_ROWS or packed_many.by_matrix_unit(hidden.shape[0]):
         return None
     gate_and_up, parts = _parts_of(_halves(gate_up)), _parts_of(down)
     if gate_and_up is None or parts is None:
@@ -159,6 +159,8 @@ def experts(
     if gate_up_parts is None or down_parts is None or rows == 0:
         return None
     if size % _SUB_BLOCK or width % _SUB_BLOCK or not takes(torch.float32, hidden, norm, shares):
+        return None
+    if packed_many.by_matrix_unit(rows * chosen.shape[1] // number):
         return None
     if rows > _MAX_EXPERT_ROWS:
         gates, downs = _stacks(gate_up), _stacks(down)

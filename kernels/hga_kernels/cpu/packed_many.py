@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hga_kernels import reference
+from hga_kernels.cpu import library
 from hga_kernels.cpu.library import call
 from hga_kernels.memory import empty_on_huge_pages
 
@@ -24,6 +26,10 @@ Stack = tuple[int, int, int, int]
 
 _EXPERT_ROWS = 4096
 """Experts are computed together until they have so many rows, which bounds the memory of a call."""
+
+
+_MATRIX_UNIT_ROWS, _PANEL_ROWS = 64, 1024
+"""Rows from which AMX is faster, and rows of a weight that are unpacked for it at a time."""
 
 
 class _Product(ctypes.Structure):
@@ -74,6 +80,8 @@ def linear(
     Returns:
         [rows, out] float32.
     """
+    if by_matrix_unit(inputs.shape[0]):
+        return _linear_in_bf16(inputs, parts, residual, norm, eps, is_gated)
     rows = _quantize(inputs, norm, eps, is_gated)
     products, column = (_Product * len(parts))(), 0
     for (address, kind, outputs), product in zip(parts, products, strict=True):
@@ -81,6 +89,41 @@ def linear(
         product.column, product.groups = column, rows.groups
         column += outputs
     return _multiply(rows, products, torch.empty(rows.count, column), residual)
+
+
+def by_matrix_unit(rows: int) -> bool:
+    """Return whether a product of so many rows is torch's, of bf16, on a CPU with AMX.
+
+    There oneDNN multiplies bf16 several times faster than the C kernel its integers.
+    """
+    return rows >= _MATRIX_UNIT_ROWS and library.has_amx()
+
+
+def _linear_in_bf16(
+    inputs: torch.Tensor,
+    parts: Sequence[Part],
+    residual: torch.Tensor | None,
+    norm: torch.Tensor | None,
+    eps: float,
+    is_gated: bool,
+) -> torch.Tensor:
+    """Do as ``linear``, unpacking some rows of the weight at a time to bf16."""
+    if norm is not None:
+        inputs = reference.rms_norm(inputs, norm, eps)
+    if is_gated:
+        inputs = reference.gated_silu(inputs)
+    inputs = inputs.bfloat16()
+    columns = inputs.shape[1]
+    out = torch.empty(len(inputs), sum(part[2] for part in parts))
+    column = 0
+    for address, kind, outputs in parts:
+        for first in range(0, outputs, _PANEL_ROWS):
+            count = min(_PANEL_ROWS, outputs - first)
+            panel = _memory("panel", count * columns, torch.bfloat16).view(count, columns)
+            call("hga_packed_to_bf16", address, panel, kind, first, count, columns)
+            out[:, column : column + count] = inputs @ panel.T
+            column += count
+    return out if residual is None else out.add_(residual)
 
 
 def mlp(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hga_kernels import FORMATS, Packed, RowParts, cpu, reference
-from hga_kernels.cpu import layers
+from hga_kernels.cpu import layers, library
 from tests.support.packed_weights import random_packed
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -17,6 +17,9 @@ pytestmark = pytest.mark.usefixtures("compiled")
 ERROR = 7e-4
 """Largest error of a row, in root mean squares of products of numbers of those sizes and of random
 signs. Both factors rounded to bf16 give 2e-3, inputs of bytes 5e-3."""
+
+BF16_ERROR = 1e-2
+"""Largest error of a row's norm where factors and products are rounded to bf16."""
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -133,14 +136,20 @@ def test_norm_goes_first() -> None:
     assert_product(out, normed, dense(weight))
 
 
-def assert_mlp(rows: int, gate_up: Packed | RowParts, down: Packed, kinds: list[Packed]) -> None:
+def assert_mlp(
+    rows: int,
+    gate_up: Packed | RowParts,
+    down: Packed,
+    kinds: list[Packed],
+    error: float = 5 * ERROR,
+) -> None:
     hidden, norm = normal(rows, 256), normal(256, seed=2) * 0.2
     out = layers.mlp(hidden, norm, 1e-6, gate_up, down)
     normed = reference.rms_norm(hidden.double(), norm.double(), 1e-6)
     products = normed @ torch.cat([dense(part) for part in kinds]).T
     expected = hidden + reference.gated_silu(products) @ dense(down).T
     assert out.shape == expected.shape
-    assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < 5 * ERROR
+    assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < error
 
 
 @pytest.mark.parametrize("width", [96, 3 * 256, 33 * 256])
@@ -159,9 +168,7 @@ def test_mlp_of_several_formats() -> None:
     assert_mlp(40, RowParts((gate, *ups)), down, [gate, up])
 
 
-@pytest.mark.parametrize("rows", [17, 300, 1100])
-@pytest.mark.parametrize("has_parts", [False, True])
-def test_experts(rows: int, has_parts: bool) -> None:
+def assert_experts(rows: int, has_parts: bool, error: float = 5 * ERROR) -> None:
     # Expert 1 gets no row; with 1,100 rows the others need several calls.
     number, width, best = 9, 96, 4
     gate, up = (
@@ -186,4 +193,50 @@ def test_experts(rows: int, has_parts: bool) -> None:
     double = hidden.double(), norm.double(), 1e-6, expert_gate.double()
     expected = reference.experts(*double, dense_gate_up, dense_down, best, True)
     assert out.shape == expected.shape
-    assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < 5 * ERROR
+    assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < error
+
+
+@pytest.mark.parametrize("rows", [17, 300, 1100])
+@pytest.mark.parametrize("has_parts", [False, True])
+def test_experts(rows: int, has_parts: bool) -> None:
+    assert_experts(rows, has_parts)
+
+
+@pytest.fixture
+def amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "has_amx", lambda: True)
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_in_bf16(name: str) -> None:
+    for columns in columns_of(name):
+        weight, inputs = random_packed(name, 37, columns, seed=columns), normal(64, columns)
+        out = cpu.linear(inputs, weight)
+        assert out is not None
+        # The factors are those of the product: exact, but for the result's rounding.
+        expected = inputs.bfloat16().double() @ dense(weight).bfloat16().double().T
+        assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < 2**-8
+
+
+@pytest.mark.usefixtures("amx")
+def test_parts_norm_and_residual_in_bf16() -> None:
+    parts = random_packed("Q4_K", 1100, 256), random_packed("Q6_K", 33, 256, seed=1)
+    plain = normal(5, 256, seed=2)
+    inputs, norm, residual = normal(70, 256), normal(256, seed=1), normal(70, 1138, seed=3) * 50
+    after_norm = layers.norm_linear(inputs, norm, 1e-6, RowParts((*parts, plain)))
+    rows = torch.cat([*(dense(part) for part in parts), plain.double()])
+    normed = reference.rms_norm(inputs.double(), norm.double(), 1e-6)
+    expected = normed @ rows.T
+    assert ((after_norm - expected).norm(dim=1) / expected.norm(dim=1)).max() < BF16_ERROR
+    out = cpu.linear(inputs, RowParts((*parts, plain)), residual=residual)
+    assert out is not None
+    expected = residual + inputs.double() @ rows.T
+    assert ((out - expected).norm(dim=1) / expected.norm(dim=1)).max() < BF16_ERROR
+
+
+@pytest.mark.usefixtures("amx")
+def test_mlp_and_experts_in_bf16() -> None:
+    gate_up, down = random_packed("Q4_K", 192, 256), random_packed("Q5_0", 256, 96, seed=1)
+    assert_mlp(70, gate_up, down, [gate_up], 2 * BF16_ERROR)
+    assert_experts(300, True, 2 * BF16_ERROR)

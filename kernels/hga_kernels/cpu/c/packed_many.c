@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amx.h"
 #include "bf16.h"
 #include "exp2.h"
 #include "packed.h"
@@ -296,15 +297,12 @@ INLINE void unpack_rows(Unpack *unpack, int per_scale, int bits, const uint8_t *
 
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };  // numbers of formats in GGUF files
 
-INLINE float floats_to_integers(const uint8_t *row, int type, size_t first, int size,
-                                int16_t *out) {
-    _Alignas(64) float numbers[TILE] = {0};
-    if (type == TYPE_F32) memcpy(numbers, row + 4 * first, size * sizeof(float));
+INLINE void read_floats(const uint8_t *row, int type, size_t first, int size, float *out) {
+    if (type == TYPE_F32) memcpy(out, row + 4 * first, size * sizeof(float));
     if (type == TYPE_F16)
-        for (int i = 0; i < size; i++) numbers[i] = load_half(row + 2 * (first + i));
+        for (int i = 0; i < size; i++) out[i] = load_half(row + 2 * (first + i));
     if (type == TYPE_BF16)
-        for (int i = 0; i < size; i++) numbers[i] = from_bf16(((const uint16_t *)row)[first + i]);
-    return quantize(numbers, padded(size), out);
+        for (int i = 0; i < size; i++) out[i] = from_bf16(((const uint16_t *)row)[first + i]);
 }
 
 // Of each format.
@@ -337,9 +335,11 @@ static void unpack_tile(const uint8_t *rows, size_t bytes, int type, int tile, i
         PACKED_FORMATS(CASE)
 #undef CASE
         default:
-            for (int i = 0; i < count; i++)
-                scales[i] = floats_to_integers(rows + i * bytes, type, (size_t)tile * TILE, size,
-                                               out + i * TILE);
+            for (int i = 0; i < count; i++) {
+                _Alignas(64) float numbers[TILE] = {0};
+                read_floats(rows + i * bytes, type, (size_t)tile * TILE, size, numbers);
+                scales[i] = quantize(numbers, padded(size), out + i * TILE);
+            }
     }
 }
 
@@ -635,3 +635,57 @@ int hga_packed_add(const int16_t *values, const float *scales, Product *products
     parallel_for(add_item, &job, (size_out + OUTPUTS_PER_ITEM - 1) / OUTPUTS_PER_ITEM);
     return 0;
 }
+
+// --- Weights in bf16, for a product by AMX -------------------------------------------------------
+
+typedef struct {
+    const uint8_t *weight;
+    uint16_t *out;  // [outputs, columns]
+    int type, first, columns;
+} WidenJob;
+
+INLINE void widen_tile(Unpack *unpack, int per_scale, const uint8_t *blocks, int size,
+                       uint16_t *out) {
+    _Alignas(64) Tile tile;
+    unpack(blocks, (size + SUB - 1) / SUB, &tile);
+    const float *scales = (const float *)tile.scales, *minima = (const float *)tile.minima;
+    const uint8_t *values = (const uint8_t *)tile.values;
+    for (int i = 0; i < size; i += 16) {
+        float scale = scales[i / per_scale], minimum = minima[i / per_scale];
+        for (int j = 0; j < 16; j++)
+            out[i + j] = round_bf16(scale * (float)values[i + j] - minimum);
+    }
+}
+
+static void widen_row(void *context, int row) {
+    const WidenJob *job = context;
+    const uint8_t *from = job->weight + (size_t)(job->first + row) * row_bytes(job->type, job->columns);
+    uint16_t *out = job->out + (size_t)row * job->columns;
+    for (int first = 0; first < job->columns; first += TILE) {
+        int size = least(job->columns - first, TILE);
+        switch (job->type) {
+#define CASE(name, number, block, bytes, per_scale)                                             \
+    case number:                                                                                \
+        widen_tile(unpack_##name, per_scale, from + (size_t)first / block * bytes, size,        \
+                   out + first);                                                                \
+        break;
+            PACKED_FORMATS(CASE)
+#undef CASE
+            default: {
+                float numbers[TILE];
+                read_floats(from, job->type, first, size, numbers);
+                for (int i = 0; i < size; i++) out[first + i] = round_bf16(numbers[i]);
+            }
+        }
+    }
+}
+
+// Unpacks some rows of a weight to bf16.
+int hga_packed_to_bf16(const uint8_t *weight, uint16_t *out, int type, int first, int count,
+                       int columns) {
+    WidenJob job = {weight, out, type, first, columns};
+    parallel_for(widen_row, &job, count);
+    return 0;
+}
+
+int hga_has_amx(void) { return allow_amx(); }
