@@ -1,5 +1,6 @@
 """What this machine can do with models, here or not: memory, speed, and the one to recommend."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from hga_engine.model.files import ModelFiles
     from hga_engine.outlook import Outlook
 
+_REASON_CHARS = 60
 _USABLE_TOKENS_PER_S = 10
 """About twice as fast as people read."""
 _RANKED = ("qwen3-30b-a3b", "qwen3-30b-a3b-q4", "qwen3-4b", models.DEFAULT_MODEL)
@@ -75,7 +77,8 @@ def _reason(error: Exception) -> str:
             what = "memory" if error.device_type == "cpu" else "GPU memory"
             needed, free = error.needed, error.free
         case _:
-            return describe(error).splitlines()[0].rstrip(".")
+            text = re.sub(r"^/\S*: ", "", describe(error).splitlines()[0])  # without the path
+            return text if len(text) <= _REASON_CHARS else f"{text[: _REASON_CHARS - 1]}…"
     return f"takes {human_bytes(needed)} of {what}, {human_bytes(free)} free"
 
 

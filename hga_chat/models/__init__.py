@@ -21,6 +21,7 @@ from hga_chat.models.files import (
     Note,
     Progress,
     VerifiedFile,
+    verify,
 )
 from hga_chat.models.hub import HubModel
 from hga_chat.models.on_disk import (
@@ -29,11 +30,12 @@ from hga_chat.models.on_disk import (
     find_ollama,
     find_path,
     models_on_disk,
+    ollama_checksum,
     own_models,
     split_reference,
 )
 from hga_engine.config import ModelConfig
-from hga_engine.errors import EngineError
+from hga_engine.errors import EngineError, ModelFileError
 from hga_engine.model.files import ModelFiles
 
 __all__ = [
@@ -125,8 +127,11 @@ def find_model(name: str) -> ModelFiles:
 
 
 def is_path(name: str) -> bool:
-    """Whether a model's name is a path that exists, rather than a name of the catalogue."""
-    return name not in CATALOGUE and Path(name).expanduser().exists()
+    """Whether a model's name is a path: one that exists, or that can be nothing else."""
+    if name in CATALOGUE or name.startswith(OLLAMA):
+        return False
+    is_file = name.lower().endswith(".gguf") and ":" not in name  # owner/repo:file.gguf
+    return is_file or name.startswith(("/", "./", "../", "~")) or Path(name).exists()
 
 
 def is_fetchable(name: str) -> bool:
@@ -184,16 +189,19 @@ def pull_model(
 
 
 def verify_model(name: str, progress: Progress = lambda _, __: None) -> tuple[VerifiedFile, ...]:
-    """Check every byte of a model of the catalogue or of the Hub.
+    """Check every byte of a model of the catalogue, the Hub or Ollama.
 
     Raises:
         ModelMissingError: The model is not on this machine.
-        ModelFileError: A file is damaged.
+        ModelFileError: A file is damaged, or its checksum is not known.
     """
     model = _named(name)
-    if model is None:
-        raise _unknown(name)
-    return model.verify(progress)
+    if model is not None:
+        return model.verify(progress)
+    files = find_model(name)
+    if not name.startswith(OLLAMA):
+        raise ModelFileError(f"{files.path}: no checksum of it is known.")
+    return verify([files.path], [ollama_checksum(files.path)], progress)
 
 
 def _named(name: str) -> NamedModel | None:
@@ -201,7 +209,7 @@ def _named(name: str) -> NamedModel | None:
     if name in CATALOGUE:
         return CATALOGUE[name]
     reference = split_reference(name)
-    if reference is None or is_path(name) or name.startswith(OLLAMA):
+    if reference is None or is_path(name):
         return None
     return HubModel(name, reference[0], quant=reference[1])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hga_chat.models.files import ModelMissingError
+from hga_chat.models.files import ModelMissingError, StoredFile
 from hga_chat.models.gguf_names import GgufSet, choose, gguf_sets
 from hga_chat.paths import models_dir
 from hga_engine.errors import ModelFileError
@@ -97,9 +97,11 @@ def find_path(path: Path) -> ModelFiles:
     """Return the model at a path: a GGUF file, or a folder with GGUF files or safetensors.
 
     Raises:
-        ModelMissingError: A folder holds several GGUF models.
+        ModelMissingError: There is nothing, or a folder with several GGUF models.
         ModelFileError: There is no model, or a part of it is missing.
     """
+    if not path.exists():
+        raise ModelMissingError(f"{path}: there is no such file or folder.")
     path = path.absolute()
     if path.is_dir():
         if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
@@ -156,6 +158,11 @@ def find_ollama(name: str) -> ModelFiles:
     known = [found.files.name for found in _ollama_models()]
     there = f" It has: {', '.join(known)}." if known else ""
     raise ModelMissingError(f"Ollama has no {name.removeprefix(OLLAMA)} on this machine.{there}")
+
+
+def ollama_checksum(blob: Path) -> StoredFile:
+    """Return a blob of Ollama with its checksum, which is its name."""
+    return StoredFile(blob.name, blob.stat().st_size, blob.name.removeprefix("sha256-"))
 
 
 def models_on_disk() -> Iterator[FoundModel]:

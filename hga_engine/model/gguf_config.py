@@ -2,7 +2,7 @@
 
 from hga_engine.architectures import GGUF_ARCHITECTURES
 from hga_engine.config import ModelConfig, RopeScaling, yarn_attention_factor
-from hga_engine.errors import ModelFileError
+from hga_engine.errors import DamagedWeightsError, ModelFileError
 from hga_engine.model.gguf_file import GgufFile
 
 _DIVISORS = "rope_freqs.weight"
@@ -74,16 +74,16 @@ def read_config(file: GgufFile) -> ModelConfig:
 def _check_counts(file: GgufFile, config: ModelConfig) -> None:
     """Hold the numbers of layers and experts against the tensors, before either takes memory."""
     if not 1 <= config.num_layers <= len(file.tensor_names()):
-        raise ModelFileError(
+        raise DamagedWeightsError(
             f"{file.path}: its metadata count {config.num_layers:,} layers, but it has "
-            f"{len(file.tensor_names()):,} tensors. Fetch it again."
+            f"{len(file.tensor_names()):,} tensors."
         )
     if config.num_experts:
         held = file.shape(f"blk.{config.num_layers - 1}.ffn_gate_exps.weight")[0]
         if held != config.num_experts:
-            raise ModelFileError(
+            raise DamagedWeightsError(
                 f"{file.path}: its metadata count {config.num_experts:,} experts, its tensors "
-                f"have {held:,}. Fetch it again."
+                f"have {held:,}."
             )
 
 

@@ -136,7 +136,7 @@ class GgufFile:
                 file.seek(entry.offset + size * (place or 0))
                 stored = np.frombuffer(file.read(size), np.uint8)
             if stored.size < size:
-                raise DamagedWeightsError(f"{entry.path}: is truncated. Fetch it again.")
+                raise DamagedWeightsError(f"{entry.path}: is truncated.")
             data = gguf.dequantize(_typed(stored, entry.kind), entry.kind)
         except OSError as error:
             raise ModelFileError(f"{entry.path}: cannot be read ({error.strerror}).") from error
@@ -153,9 +153,7 @@ class GgufFile:
         try:
             return _decoded(found)
         except UnicodeDecodeError as error:
-            raise DamagedWeightsError(
-                f"{self.path}: {key} is not UTF-8. Fetch it again."
-            ) from error
+            raise DamagedWeightsError(f"{self.path}: {key} is not UTF-8.") from error
 
 
 def _decoded(found: Any) -> Any:
@@ -203,8 +201,8 @@ def _check_part(header: GgufHeader, number: int, parts: int) -> None:
             f"-00001-of-{count:05}.gguf and so on, as they were published."
         )
     if (place, count) != (number, parts):
-        raise ModelFileError(
-            f"{header.path}: is not part {number + 1} of {parts} of this model. Fetch it again."
+        raise DamagedWeightsError(
+            f"{header.path}: is not part {number + 1} of {parts} of this model."
         )
 
 

@@ -83,7 +83,7 @@ def read_header(path: Path) -> GgufHeader:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # an empty file cannot be mapped
-        raise DamagedWeightsError(f"{path}: is empty. Fetch it again.") from error
+        raise DamagedWeightsError(f"{path}: is empty.") from error
     return _Parser(path, contents).parse()
 
 
@@ -119,7 +119,7 @@ class _Parser:
         return GgufHeader(self._path, values, self._table(tensors, values))
 
     def _damaged(self, reason: str) -> ModelFileError:
-        return DamagedWeightsError(f"{self._path}: is damaged ({reason}). Fetch it again.")
+        return DamagedWeightsError(f"{self._path}: is damaged ({reason}).")
 
     def _take(self, size: int) -> int:
         """Return the offset of the next ``size`` bytes and pass them."""
@@ -127,7 +127,7 @@ class _Parser:
         if size > len(self._contents) - start:
             raise DamagedWeightsError(
                 f"{self._path}: is truncated or damaged: its header goes on past its end at byte "
-                f"{len(self._contents):,}. Fetch it again."
+                f"{len(self._contents):,}."
             )
         self._at = start + size
         return start

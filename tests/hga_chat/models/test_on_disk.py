@@ -54,6 +54,7 @@ def test_the_hugging_face_cache(folders):
     files = find_model("someone/Tiny-GGUF:q8_0")
     assert files.gguf == folder / "Tiny-Q8_0.gguf"
     assert find_model("someone/Tiny-GGUF").gguf == folder / "Tiny-Q4_K_M.gguf"
+    assert find_model("someone/Tiny-GGUF:tiny-q8_0.gguf").gguf == folder / "Tiny-Q8_0.gguf"
     with pytest.raises(ModelMissingError, match="hga-chat models pull someone/Tiny-GGUF:Q6_K"):
         find_model("someone/Tiny-GGUF:Q6_K")
 
@@ -106,6 +107,8 @@ def test_ollama(folders):
     for name in (*expected, "ollama:tiny"):
         files = find_model(name)
         assert (files.name, files.gguf) == (name, blob)
+    with pytest.raises(ModelFileError, match="SHA-256"):
+        verify_model("ollama:tiny")
     with pytest.raises(ModelMissingError, match=r"Ollama has no none:1b .*ollama:tiny:latest"):
         find_model("ollama:none:1b")
     for name in ("ollama:", "ollama:../../etc:passwd"):
@@ -186,6 +189,14 @@ def test_a_folder_of_gguf_files(folders):
 
 
 def test_a_name_that_is_nothing_lists_what_can_be_named():
-    for name in ("other", "a/b/c", "missing.gguf", "someone/x:"):
+    for name in ("other", "a/b/c", "someone/x:"):
         with pytest.raises(ModelMissingError, match=r"no model .*owner/repo:QUANT"):
             find_model(name)
+    for name in ("missing.gguf", "a/b.gguf", "./x", "~/no/such"):
+        with pytest.raises(ModelMissingError, match="there is no such file or folder"):
+            find_model(name)
+
+
+def test_the_checksum_of_a_file_of_ones_own_is_not_known(folders):
+    with pytest.raises(ModelFileError, match="no checksum of it is known"):
+        verify_model(str(write(folders / "my-Q8_0.gguf")))
