@@ -83,17 +83,18 @@ class ForwardPass:
         for layer in range(self._num_layers):
             store.open_layer(layer)
             try:
-                for first, last in slices:
-                    part = hidden[first:last]
-                    if layer == self._num_layers - 1:
-                        self._project(layer, part, start + first)
-                    else:
-                        hidden[first:last] = self._layer(layer, part, start + first, "prefill")
-                    done += 1
-                    pace.step()
-                    if done == total:
-                        pace.finish()
-                    yield done, total
+                with self._decoder.unpacked(layer):
+                    for first, last in slices:
+                        part = hidden[first:last]
+                        if layer == self._num_layers - 1:
+                            self._project(layer, part, start + first)
+                        else:
+                            hidden[first:last] = self._layer(layer, part, start + first, "prefill")
+                        done += 1
+                        pace.step()
+                        if done == total:
+                            pace.finish()
+                        yield done, total
             finally:
                 store.close_layer(layer)
 

@@ -61,7 +61,8 @@ def plan_device(
     The workspace holds the hidden states of a whole context, unless they fit in the page cache
     during prefill, and the memory of one slice: hidden states three times, queries, keys and values
     before and after RoPE, the output of attention, the intermediate and output rows of the experts
-    (or the MLP), and the scores of the groups to select from.
+    (or the MLP), the scores of the groups to select from and, if weights are packed, those of one
+    layer in ``dtype``.
 
     Args:
         model: geometry of the model.
@@ -125,6 +126,7 @@ def _workspace(
     """Return the bytes of a slice, of selection and of the logits.
 
     Hidden states, the QKV product and the outputs of experts are ``wide``, all else is ``dtype``.
+    They are wider with packed weights, of which those of one layer are unpacked to ``dtype``.
     """
     router, context = config.routing, config.cache.context
     tokens = min(config.slice_tokens, context)
@@ -141,4 +143,12 @@ def _workspace(
         tokens // router.prefill_block * model.num_kv_heads * context // router.prefill_group_size
     )
     selection = scores + SELECTION_BYTES
-    return tokens * row + angles + selection + 4 * model.vocab_size
+    unpacked = _layer_elements(model) * dtype.itemsize if wide != dtype else 0
+    return tokens * row + angles + selection + 4 * model.vocab_size + unpacked
+
+
+def _layer_elements(model: ModelConfig) -> int:
+    """Return the elements of the linear weights of a layer."""
+    heads = 2 * (model.num_query_heads + model.num_kv_heads) * model.head_dim
+    mlp = 3 * (model.num_experts * model.expert_intermediate_size or model.intermediate_size)
+    return model.hidden_size * (heads + mlp)

@@ -1,5 +1,8 @@
 """Decoder layers without attention."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from hga_engine.config import ModelConfig
@@ -8,6 +11,8 @@ from hga_engine.model.types import LayerWeights, ModelWeights
 from hga_kernels import (
     Angles,
     HeadWeights,
+    Packed,
+    RowParts,
     experts,
     gather_rows,
     linear,
@@ -39,6 +44,7 @@ class Decoder:
             torch.promote_types(weights.dtype, torch.float32),
             weights.device,
         )
+        self._layers = list(weights.layers)
         self._heads = [self._head_weights(layer) for layer in weights.layers]
 
     def head_weights(self, layer: int) -> HeadWeights:
@@ -55,6 +61,28 @@ class Decoder:
                 bias.view(config.num_kv_heads, config.head_dim), config.max_positions
             )
         return HeadWeights(layer.q_norm, layer.k_norm, config.rms_norm_eps, layer.qkv_bias, shift)
+
+    @contextmanager
+    def unpacked(self, layer: int) -> Iterator[None]:
+        """Hold the packed weights of a layer in bf16 as well, for many slices of tokens.
+
+        On a GPU only: a CPU multiplies packed weights as fast as it unpacks them.
+        """
+        held = self._layers[layer]
+        if self._weights.device.type == "cuda":
+            # Imports Triton.
+            from hga_kernels.gpu import unpack
+
+            self._layers[layer] = LayerWeights(
+                **{
+                    name: unpack(weight) if isinstance(weight, Packed | RowParts) else weight
+                    for name, weight in vars(held).items()
+                }
+            )
+        try:
+            yield
+        finally:
+            self._layers[layer] = held
 
     def angles(self, context: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return RoPE's cosines and sines [context, head_dim / 2] in float32 or wider."""
@@ -86,7 +114,7 @@ class Decoder:
         Returns:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
         """
-        config, weights = self._config, self._weights.layers[layer]
+        config, weights = self._config, self._layers[layer]
         heads = norm_linear(hidden, weights.attention_norm, config.rms_norm_eps, weights.qkv)
         return split_heads(
             heads,
@@ -107,8 +135,8 @@ class Decoder:
         Returns:
             [tokens, hidden] input of the next layer.
         """
-        config, weights = self._config, self._weights.layers[layer]
-        hidden = linear(attended.flatten(1), weights.output, residual=hidden)
+        config, weights = self._config, self._layers[layer]
+        hidden = linear(attended.flatten(1), weights.output, hidden.dtype, hidden)
         norm, eps = weights.mlp_norm, config.rms_norm_eps
         if weights.expert_gate is None:
             return mlp(hidden, norm, eps, weights.gate_up, weights.down)

@@ -66,7 +66,7 @@ def load_model(
     import torch
 
     from hga_engine.model.gguf_file import open_gguf
-    from hga_engine.model.placement import lock_embedding, side_by_side
+    from hga_engine.model.placement import arranged, lock_embedding, side_by_side
     from hga_engine.model.stream import stream_weights
 
     target = torch.device("cpu") if device is None else device
@@ -77,7 +77,8 @@ def load_model(
             _open(files), dtype, target, _keeps_fp8(keep_fp8, target), progress
         )
     open_gguf.cache_clear()
-    return lock_embedding(replace(weights, config=_with_overrides(weights.config, files)))
+    weights = replace(weights, config=_with_overrides(weights.config, files))
+    return lock_embedding(arranged(weights))
 
 
 def plan_weights(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from hga_engine.config import ModelConfig
 from hga_engine.model.layout import Joined, model_layout
 from hga_engine.model.types import LayerWeights, ModelWeights, map_tensors, tensors_of
-from hga_kernels import FORMATS, FP8_BLOCK, BlockScaled, Packed, empty_on_huge_pages, pin
+from hga_kernels import FORMATS, FP8_BLOCK, BlockScaled, Packed, RowParts, empty_on_huge_pages, pin
 
 _MOST_BYTES = 2 << 30
 """Larger weights in host memory are not moved, because moving takes a second copy for a moment."""
@@ -90,6 +91,34 @@ def bytes_by_place(weights: ModelWeights, device: torch.device) -> tuple[int, in
         return 0, run
     is_tied = weights.lm_head is weights.embedding
     return run, 0 if is_tied else sum(table.nbytes for table in tensors_of(weights.embedding))
+
+
+def arranged(weights: ModelWeights) -> ModelWeights:
+    """Put packed weights on a GPU into planes, as its kernels want them, in their own memory."""
+    if weights.device == _CPU:
+        return weights
+
+    def planar(weight: Any) -> Any:
+        if isinstance(weight, RowParts):
+            return RowParts(tuple(planar(part) for part in weight.parts))
+        is_blocks = isinstance(weight, Packed) and not weight.data.is_cpu
+        return weight.planar() if is_blocks else weight
+
+    embedding = planar(weights.embedding)
+    is_tied = weights.lm_head is weights.embedding
+    layers = tuple(
+        LayerWeights(**{name: planar(weight) for name, weight in vars(layer).items()})
+        for layer in weights.layers
+    )
+    found = replace(
+        weights,
+        embedding=embedding,
+        layers=layers,
+        lm_head=embedding if is_tied else planar(weights.lm_head),
+    )
+    # The copies that were made in between.
+    torch.cuda.empty_cache()
+    return found
 
 
 def lock_embedding(weights: ModelWeights) -> ModelWeights:

@@ -12,6 +12,7 @@ from hga_engine.model.layout import Joined
 from hga_engine.model.packing import pack
 from hga_engine.model.placement import (
     allocate,
+    arranged,
     lock_embedding,
     planned,
     planned_fp8,
@@ -92,7 +93,7 @@ def synthetic_weights(
             elif weight is not None:
                 draw.fill(weight, weight.shape[-1] ** -0.5)
     weights.final_norm.fill_(1)
-    return lock_embedding(weights)
+    return lock_embedding(arranged(weights))
 
 
 def plan_synthetic(config: ModelConfig, kind: WeightKind) -> ModelWeights:

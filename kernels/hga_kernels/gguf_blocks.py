@@ -188,8 +188,14 @@ def to_planes(data: torch.Tensor, name: str) -> torch.Tensor:
     """
     block = FORMATS[name]
     blocks = data.flatten(-2).unflatten(-1, (-1, block.bytes))
-    planes = [blocks[..., start : start + size].flatten(-2) for start, size in block.planes]
-    return torch.cat(planes, -1).view(data.shape)
+    planes = torch.empty_like(data, memory_format=torch.contiguous_format)
+    matrix, first = planes.flatten(-2), 0
+    for start, size in block.planes:
+        end = first + blocks.shape[-2] * size
+        plane = matrix[..., first:end].unflatten(-1, (-1, size))
+        plane.copy_(blocks[..., start : start + size])
+        first = end
+    return planes
 
 
 def from_planes(data: torch.Tensor, name: str) -> torch.Tensor:

@@ -7,6 +7,7 @@ behind the functions of ``hga_kernels`` are called from there.
 
 from hga_kernels.gpu import compiling
 from hga_kernels.gpu.index import index_closed_chunk
+from hga_kernels.gpu.linear.unpack import unpack
 from hga_kernels.gpu.pages.attend import attend_resident
 from hga_kernels.gpu.pages.cache import load_window, write_token
 from hga_kernels.gpu.select.choose_pages import choose_pages
@@ -19,5 +20,6 @@ __all__ = [
     "finish_step",
     "index_closed_chunk",
     "load_window",
+    "unpack",
     "write_token",
 ]

@@ -75,7 +75,8 @@ def _quantized(case: Case) -> Case:
     return with_value(case, f"{case.name}, rows in e4m3", gemm.QUANTIZE, True)
 
 
-def _rows(device: torch.device, *shape: int) -> torch.Tensor:
+def random_rows(device: torch.device, *shape: int) -> torch.Tensor:
+    """Return normal bf16 numbers."""
     return torch.randn(shape, device=device).bfloat16()
 
 
@@ -89,66 +90,72 @@ def _wide(weight: Weight) -> torch.Tensor:
     return weight.dequantize(torch.float32) if isinstance(weight, BlockScaled) else weight.float()
 
 
-def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
+def error(found: torch.Tensor | None, expected: torch.Tensor) -> float:
+    """Return the relative error of a result."""
+    assert found is not None
     return float((found.float() - expected.float()).norm() / expected.float().norm())
 
 
-def _in_turn(calls: list[Callable[[], object]]) -> Callable[[], object]:
+def in_turn(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """Return a function that calls them one after the other."""
     turns = itertools.cycle(calls)
     return lambda: next(turns)()
 
 
 def _decode(device: torch.device) -> Iterator[Case]:
     hidden, attended, scale = (
-        _rows(device, 1, HIDDEN),
-        _rows(device, 1, ATTENDED),
-        _rows(device, HIDDEN),
+        random_rows(device, 1, HIDDEN),
+        random_rows(device, 1, ATTENDED),
+        random_rows(device, HIDDEN),
     )
     qkv = [_scaled(device, QKV, HIDDEN) for _ in range(COPIES)]
     output = [_scaled(device, HIDDEN, ATTENDED) for _ in range(COPIES)]
     normed = reference.rms_norm(hidden, scale, EPS).float()
     yield Case(
         "qkv, 1 row",
-        _in_turn([lambda w=w: linear.norm_linear(hidden, scale, EPS, w) for w in qkv]),
+        in_turn([lambda w=w: linear.norm_linear(hidden, scale, EPS, w) for w in qkv]),
         QKV * HIDDEN,
-        check=lambda: _error(
+        check=lambda: error(
             linear.norm_linear(hidden, scale, EPS, qkv[0]), normed @ _wide(qkv[0]).T
         ),
     )
     yield Case(
         "output with residual, 1 row",
-        _in_turn([lambda w=w: linear.linear(attended, w, residual=hidden) for w in output]),
+        in_turn([lambda w=w: linear.linear(attended, w, residual=hidden) for w in output]),
         ATTENDED * HIDDEN,
-        check=lambda: _error(
+        check=lambda: error(
             linear.linear(attended, output[0], residual=hidden),
             attended.float() @ _wide(output[0]).T + hidden.float(),
         ),
     )
     for rows in (1, SLICE):
-        heads, angles = _rows(device, rows, QKV), torch.rand(rows, DIM // 2, device=device) * 7
-        weights = HeadWeights(_rows(device, DIM), _rows(device, DIM), EPS)
+        heads, angles = (
+            random_rows(device, rows, QKV),
+            torch.rand(rows, DIM // 2, device=device) * 7,
+        )
+        weights = HeadWeights(random_rows(device, DIM), random_rows(device, DIM), EPS)
         arguments = (heads, weights, Angles(angles.cos(), angles.sin()), HEADS, KV_HEADS)
         yield Case(
             f"split_heads, {rows} rows",
             lambda a=arguments: norm.split_heads(*a),
             4 * heads.numel(),
-            check=lambda a=arguments: _error(norm.split_heads(*a)[0], reference.split_heads(*a)[0]),
+            check=lambda a=arguments: error(norm.split_heads(*a)[0], reference.split_heads(*a)[0]),
         )
 
 
 def _lm_head(device: torch.device) -> Case:
     # Larger than any cache: one will do.
     weight, hidden, scale = (
-        _rows(device, VOCAB, HIDDEN),
-        _rows(device, 1, HIDDEN),
-        _rows(device, HIDDEN),
+        random_rows(device, VOCAB, HIDDEN),
+        random_rows(device, 1, HIDDEN),
+        random_rows(device, HIDDEN),
     )
     normed = reference.rms_norm(hidden, scale, EPS).float()
     return Case(
         "lm_head, 1 row",
         lambda: linear.norm_linear(hidden, scale, EPS, weight, torch.float32),
         weight.numel() * 2,
-        check=lambda: _error(
+        check=lambda: error(
             linear.norm_linear(hidden, scale, EPS, weight, torch.float32), normed @ weight.float().T
         ),
     )
@@ -178,28 +185,28 @@ def _sampling(device: torch.device) -> Iterator[Case]:
 
 def _prefill(device: torch.device, rows: int) -> Iterator[Case]:
     hidden, attended, scale = (
-        _rows(device, rows, HIDDEN),
-        _rows(device, rows, ATTENDED),
-        _rows(device, HIDDEN),
+        random_rows(device, rows, HIDDEN),
+        random_rows(device, rows, ATTENDED),
+        random_rows(device, HIDDEN),
     )
     qkv = [_scaled(device, QKV, HIDDEN) for _ in range(COPIES)]
     output = [_scaled(device, HIDDEN, ATTENDED) for _ in range(COPIES)]
     yield Case(
         f"qkv, {rows} rows",
-        _in_turn([lambda w=w: linear.norm_linear(hidden, scale, EPS, w) for w in qkv]),
+        in_turn([lambda w=w: linear.norm_linear(hidden, scale, EPS, w) for w in qkv]),
         QKV * HIDDEN,
         2 * rows * QKV * HIDDEN,
-        lambda: _error(
+        lambda: error(
             linear.norm_linear(hidden, scale, EPS, qkv[0]),
             reference.rms_norm(hidden, scale, EPS).float() @ _wide(qkv[0]).T,
         ),
     )
     yield Case(
         f"output with residual, {rows} rows",
-        _in_turn([lambda w=w: linear.linear(attended, w, residual=hidden) for w in output]),
+        in_turn([lambda w=w: linear.linear(attended, w, residual=hidden) for w in output]),
         ATTENDED * HIDDEN,
         2 * rows * ATTENDED * HIDDEN,
-        lambda: _error(
+        lambda: error(
             linear.linear(attended, output[0], residual=hidden),
             attended.float() @ _wide(output[0]).T + hidden.float(),
         ),
@@ -211,16 +218,16 @@ ExpertLayer = tuple[torch.Tensor, float, torch.Tensor, BlockScaled, BlockScaled]
 
 def _expert_layer(device: torch.device) -> ExpertLayer:
     return (
-        _rows(device, HIDDEN),
+        random_rows(device, HIDDEN),
         EPS,
-        _rows(device, EXPERTS, HIDDEN) * HIDDEN**-0.5,
+        random_rows(device, EXPERTS, HIDDEN) * HIDDEN**-0.5,
         _scaled(device, EXPERTS, 2 * WIDTH, HIDDEN),
         _scaled(device, EXPERTS, HIDDEN, WIDTH),
     )
 
 
 def _experts(layers: list[ExpertLayer], device: torch.device, rows: int) -> Case:
-    hidden = _rows(device, rows, HIDDEN)
+    hidden = random_rows(device, rows, HIDDEN)
 
     def check() -> float:
         norm_weight, eps, gate, gate_up, down = layers[0]
@@ -228,11 +235,11 @@ def _experts(layers: list[ExpertLayer], device: torch.device, rows: int) -> Case
         found = experts.experts(hidden, *layers[0], CHOSEN, True).float() - hidden.float()
         wide = (norm_weight.float(), eps, gate.float(), gate_up, down)
         expected = reference.experts(hidden.float(), *wide, CHOSEN, True) - hidden.float()
-        return _error(found, expected)
+        return error(found, expected)
 
     return Case(
         f"experts, {rows} rows",
-        _in_turn([lambda a=a: experts.experts(hidden, *a, CHOSEN, True) for a in layers]),
+        in_turn([lambda a=a: experts.experts(hidden, *a, CHOSEN, True) for a in layers]),
         min(rows * CHOSEN, EXPERTS) * EXPERT_BYTES,
         2 * rows * CHOSEN * EXPERT_BYTES,
         check,
@@ -241,7 +248,7 @@ def _experts(layers: list[ExpertLayer], device: torch.device, rows: int) -> Case
 
 def _expert_parts(layers: list[ExpertLayer], device: torch.device) -> Iterator[Case]:
     """The three kernels of a single row apart."""
-    hidden = _rows(device, 1, HIDDEN)
+    hidden = random_rows(device, 1, HIDDEN)
 
     def gate(layer: ExpertLayer) -> expert_gemv.Route:
         return expert_gemv.gate(hidden, *layer[:3], CHOSEN, True)
@@ -252,12 +259,12 @@ def _expert_parts(layers: list[ExpertLayer], device: torch.device) -> Iterator[C
     ]
     yield Case(
         "expert gate, 1 row",
-        _in_turn([lambda a=a: gate(a) for a in layers]),
+        in_turn([lambda a=a: gate(a) for a in layers]),
         EXPERTS * HIDDEN * 2,
     )
     yield Case(
         "gate_up of 8 experts, 1 row",
-        _in_turn(
+        in_turn(
             [
                 lambda r=r, a=a: expert_gemv.gated_gemv(r.normed, a[3], route=r)
                 for r, a in zip(routes, layers, strict=True)
@@ -267,7 +274,7 @@ def _expert_parts(layers: list[ExpertLayer], device: torch.device) -> Iterator[C
     )
     yield Case(
         "down of 8 experts, 1 row",
-        _in_turn(
+        in_turn(
             [
                 lambda g=g, r=r, a=a: expert_gemv.mixed_gemv(g, r, a[4], hidden)
                 for g, r, a in zip(gated, routes, layers, strict=True)
@@ -278,13 +285,13 @@ def _expert_parts(layers: list[ExpertLayer], device: torch.device) -> Iterator[C
 
 
 def _gate(device: torch.device, rows: int) -> Case:
-    hidden, weight = _rows(device, rows, HIDDEN), _rows(device, EXPERTS, HIDDEN)
+    hidden, weight = random_rows(device, rows, HIDDEN), random_rows(device, EXPERTS, HIDDEN)
     return Case(
         f"expert gate, {rows} rows",
         lambda: linear.linear(hidden, weight, torch.float32),
         2 * EXPERTS * HIDDEN,
         2 * rows * EXPERTS * HIDDEN,
-        lambda: _error(
+        lambda: error(
             linear.linear(hidden, weight, torch.float32), hidden.float() @ weight.float().T
         ),
     )
@@ -292,7 +299,7 @@ def _gate(device: torch.device, rows: int) -> Case:
 
 def _layer(layers: list[ExpertLayer], device: torch.device) -> Case:
     """All products of a layer, one after the other as in decoding, without attention."""
-    hidden, attended = _rows(device, 1, HIDDEN), _rows(device, 1, ATTENDED)
+    hidden, attended = random_rows(device, 1, HIDDEN), random_rows(device, 1, ATTENDED)
     qkv = [_scaled(device, QKV, HIDDEN) for _ in layers]
     output = [_scaled(device, HIDDEN, ATTENDED) for _ in layers]
 
@@ -304,6 +311,6 @@ def _layer(layers: list[ExpertLayer], device: torch.device) -> Case:
 
     return Case(
         "linear parts of a layer, 1 row",
-        _in_turn([lambda i=i: run(i) for i in range(len(layers))]),
+        in_turn([lambda i=i: run(i) for i in range(len(layers))]),
         QKV * HIDDEN + ATTENDED * HIDDEN + CHOSEN * EXPERT_BYTES + EXPERTS * HIDDEN * 2,
     )
