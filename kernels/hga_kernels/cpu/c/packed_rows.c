@@ -16,7 +16,11 @@
 #define DOT_BYTES _mm256_dpbusd_avx_epi32
 #endif
 
-enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15, SPAN = 8 };
+enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15 };
+enum { SPAN = 8 };  // tiles whose scales are unpacked together
+// Rows of more tiles than LONG fill the nearest cache, and CPUs then prefetch too little by
+// themselves: weights are prefetched so many bytes ahead.
+enum { LONG = 16, AHEAD = 4096 };
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };
 
 typedef double Doubles __attribute__((vector_size(32)));
@@ -250,8 +254,11 @@ INLINE void multiply_span(Unpack *unpack, size_t tile_bytes, int per_scale, cons
         }
     }
     for (int t = 0; t < tiles; t++) {
+        const uint8_t *block = weights + t * tile_bytes;
+        for (size_t line = 0; line < tile_bytes && rows->tiles > LONG; line += 64)
+            __builtin_prefetch(block + AHEAD + line, 0, 2);
         Tile tile;
-        unpack(weights + t * tile_bytes, subs, &tile);
+        unpack(block, subs, &tile);
         for (int i = 0; i < count; i++) {
             size_t at = ((size_t)chosen[i] * rows->tiles + first + t) * SUBS * 2 * SUB;
             sums[i] = add_tile(sums[i], &tile, subs, per_scale,
