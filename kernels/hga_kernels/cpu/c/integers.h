@@ -75,32 +75,36 @@ INLINE int least(int a, int b) { return a < b ? a : b; }
 
 // Quantises up to 256 numbers, a multiple of 16, and returns their scale: NaN if one is not finite.
 INLINE float quantize(const float *in, int size, int16_t *out) {
-    float sizes[LANES] = {0}, zeros[LANES] = {0}, squares[LANES] = {0};
+    float sizes[LANES] = {0}, squares[LANES] = {0};
     for (int i = 0; i < size; i += LANES)
         for (int j = 0; j < LANES; j++) {
             float of = fabsf(in[i + j]);
             sizes[j] = of > sizes[j] ? of : sizes[j];
-            zeros[j] += in[i + j] * 0.0f;
+            squares[j] += of * of;
         }
     for (int half = LANES / 2; half; half /= 2)
         for (int j = 0; j < half; j++) {
             sizes[j] = sizes[j + half] > sizes[j] ? sizes[j + half] : sizes[j];
-            zeros[j] += zeros[j + half];
+            squares[j] += squares[j + half];
         }
-    // Numbers whose inverse is infinite become 0.
-    float largest = sizes[0], inverse = largest > 1e-34f ? 1.0f / largest : 0.0f;
-    for (int i = 0; i < size; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            float part = in[i + j] * inverse;
-            squares[j] += part * part;
+    float largest = sizes[0], norm = sqrtf(squares[0]);
+    if (!(norm > 1e-15f && norm < 1e18f)) {
+        // Squares of numbers as small or as large as these are lost; or one is not a number.
+        float inverse = largest > 1e-34f ? 1.0f / largest : 0.0f, sum = 0, zeros = 0;
+        for (int i = 0; i < size; i++) {
+            sum += in[i] * inverse * (in[i] * inverse);
+            zeros += in[i] * 0.0f;
         }
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) squares[j] += squares[j + half];
-    float steps = LARGEST_NORM / sqrtf(squares[0]);
-    steps = inverse == 0 ? 1.0f : steps < LARGEST ? steps : LARGEST;
-    inverse *= steps;
-    for (int i = 0; i < size; i++) out[i] = (int16_t)(int32_t)__builtin_rintf(in[i] * inverse);
-    return largest / steps + zeros[0];
+        // Numbers whose inverse is infinite become 0.
+        norm = sqrtf(sum) * largest;
+        if (inverse == 0 || zeros != 0) {
+            memset(out, 0, size * sizeof *out);
+            return zeros;
+        }
+    }
+    float steps = LARGEST_NORM / norm < LARGEST / largest ? LARGEST_NORM / norm : LARGEST / largest;
+    for (int i = 0; i < size; i++) out[i] = (int16_t)(int32_t)__builtin_rintf(in[i] * steps);
+    return 1.0f / steps;
 }
 
 #if !defined(__AVX2__)

@@ -79,10 +79,11 @@ static void quantize_group(void *context, int group) {
             } else if (job->norm) {
                 for (int j = 0; j < size; j++)
                     numbers[j] = from[j] * factors[i] * job->norm[first + j];
-            } else {
+            } else if (size < wide) {
                 memcpy(numbers, from, size * sizeof(float));
             }
-            scales[i] = quantize(numbers, wide, integers[i]);
+            const float *taken = job->is_gated || job->norm || size < wide ? numbers : from;
+            scales[i] = quantize(taken, wide, integers[i]);
         }
         transpose_rows((const uint32_t *)integers, PAIRS, wide / 2,
                        (uint32_t *)(values + (size_t)group * wide * ROWS));
