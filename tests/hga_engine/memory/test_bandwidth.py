@@ -14,7 +14,7 @@ def read(name: str, weights: int, tokens: int = 1, router: RouterName = "hga") -
 
 
 def test_a_token_reads_the_chosen_experts_alone():
-    # DESIGN 3: of 29.0 GiB in FP8 a token reads 3.37 GB.
+    # Of 29.0 GiB in FP8 a token reads 3.37 GB.
     assert read("qwen3-30b-a3b", 31_174_545_408) == pytest.approx(3.37e9, rel=0.1)
     assert read("qwen3-30b-a3b-q4", 18_556_686_752) == pytest.approx(1.9e9, rel=0.05)
 
@@ -39,9 +39,27 @@ def test_selected_keys_and_values_and_the_index_are_read():
 def test_the_rate_is_bandwidth_over_bytes(monkeypatch):
     monkeypatch.setattr(bandwidth, "memory_bandwidth", lambda device: 20e9)
     model = geometry_of("qwen2.5-coder-1.5b")
-    assert bandwidth.decode_rate(model, 10**9, torch.device("cpu")) == pytest.approx(20)
-    # On a GPU the layers take time of their own.
-    assert bandwidth.decode_rate(model, 10**9, torch.device("cuda")) < 20
+    for kind in ("cpu", "cuda"):
+        fast, slow = (
+            bandwidth.decode_rate(model, size, torch.device(kind)) for size in (10**9, 2 * 10**9)
+        )
+        assert 1 / slow - 1 / fast == pytest.approx(0.05)
+        assert fast < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_a_token", "kind", "found", "measured"),
+    [  # two cores of an AMD EPYC, about 20 GB/s; an H200, 4.2 TB/s
+        ("smollm2-64k", 270e6, "cpu", 20e9, 30.4),
+        ("qwen3-30b-a3b", 3.37e9, "cuda", 4.2e12, 447.5),
+    ],
+)
+def test_predicted_rates_are_those_that_were_measured(
+    name, bytes_a_token, kind, found, measured, monkeypatch
+):
+    monkeypatch.setattr(bandwidth, "memory_bandwidth", lambda device: found)
+    rate = bandwidth.decode_rate(geometry_of(name), int(bytes_a_token), torch.device(kind))
+    assert rate == pytest.approx(measured, rel=0.2)
 
 
 def test_the_bandwidth_is_that_of_a_machine():
