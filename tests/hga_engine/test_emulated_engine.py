@@ -14,9 +14,10 @@ from hga_engine.config import CacheConfig, EngineConfig, Routing, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.events import TextDelta
 from hga_engine.memory.device_plan import plan_device
+from hga_engine.model.synthetic import synthetic_weights
 from hga_engine.model.types import ModelWeights
 from hga_engine.opening import LoadedModel
-from hga_kernels import min_cache_slots
+from hga_kernels import Packed, RowParts, min_cache_slots
 from tests.support.fp8_weights import in_fp8, plain
 from tests.support.tiny_engine import (
     LLAMA,
@@ -48,7 +49,13 @@ FINE = replace(PARTIAL, group_size=2, decode_budget=64)
 # All closed chunks are chosen: with FP8, a partial choice would differ now and then.
 NEAR = replace(PARTIAL, decode_budget=20, prefill_budget=20)
 DENSE = replace(
-    LLAMA, num_layers=2, hidden_size=128, num_query_heads=4, head_dim=32, intermediate_size=128
+    LLAMA,
+    num_layers=2,
+    hidden_size=128,
+    num_query_heads=4,
+    head_dim=32,
+    intermediate_size=128,
+    max_positions=512,
 )
 EXPERTS = replace(
     DENSE,
@@ -57,12 +64,23 @@ EXPERTS = replace(
     experts_per_token=2,
     expert_intermediate_size=128,
 )
+PACKED = replace(
+    EXPERTS,
+    num_layers=1,
+    hidden_size=256,
+    head_dim=64,
+    num_experts=2,
+    experts_per_token=1,
+    expert_intermediate_size=256,
+)
 
 
 def make(weights: ModelWeights, routing: Routing) -> Engine:
     config = SessionConfig(routing, CacheConfig(512), slice_tokens=192)
     tokenizer: Any = FakeTokenizer()
-    return Engine(weights, tokenizer, config, "tiny", "0" * 64)
+    # Hidden states beside packed weights are float32, K/V never.
+    kv_dtype = torch.bfloat16 if weights.dtype == torch.float32 else weights.dtype
+    return Engine(weights, tokenizer, config, "tiny", "0" * 64, kv_dtype)
 
 
 def two_turns(engine: Engine, document: int, later: int) -> tuple[Answer, Answer]:
@@ -81,6 +99,22 @@ def experts() -> ModelWeights:
     return in_fp8(random_weights(EXPERTS, 2, torch.bfloat16))
 
 
+def packed() -> ModelWeights:
+    """Return Q4_K and Q6_K weights, in planes beside the embedding."""
+    weights = synthetic_weights(PACKED, "q4_k_m", torch.device("cpu"), 2)
+
+    def planar(weight: Any) -> Any:
+        if isinstance(weight, RowParts):
+            return RowParts(tuple(planar(part) for part in weight.parts))
+        return weight.planar() if isinstance(weight, Packed) else weight
+
+    layers = tuple(
+        replace(layer, **{name: planar(weight) for name, weight in vars(layer).items()})
+        for layer in weights.layers
+    )
+    return replace(weights, layers=layers, lm_head=planar(weights.lm_head))
+
+
 @pytest.mark.parametrize(
     ("drawn", "router", "later"),
     [
@@ -88,6 +122,7 @@ def experts() -> ModelWeights:
         pytest.param(dense, PARTIAL, 66, id="dense"),
         pytest.param(dense, FINE, 66, id="dense, groups of 2", marks=pytest.mark.exhaustive),
         pytest.param(experts, NEAR, 9, id="fp8-experts"),
+        pytest.param(packed, NEAR, 9, id="packed-experts", marks=pytest.mark.exhaustive),
     ],
 )
 def test_answers_are_those_of_the_cpu(

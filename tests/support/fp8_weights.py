@@ -30,10 +30,10 @@ def in_fp8(weights: ModelWeights) -> ModelWeights:
 
 
 def plain(weights: ModelWeights, dtype: torch.dtype = torch.float64) -> ModelWeights:
-    """Return the same numbers on the CPU, with FP8 weights dequantised."""
+    """Return the same numbers on the CPU, with FP8 and packed weights dequantised."""
 
     def wide(tensor: Any) -> Any:
-        if isinstance(tensor, BlockScaled):
+        if tensor is not None and not isinstance(tensor, torch.Tensor):
             return tensor.dequantize(dtype).cpu()
         return None if tensor is None else tensor.cpu().to(dtype)
 

@@ -57,7 +57,7 @@ def write_token(
         pages: of the layer, updated.
 
     Returns:
-        [query_heads, head_dim] queries after RoPE.
+        [query_heads, head_dim] queries after RoPE, in the type of the pages.
     """
     window, resident = pages.window, pages.resident
     now, kv_heads = int(position), resident.shape[0]
@@ -70,7 +70,7 @@ def write_token(
     if group < window.sinks:
         resident[:, group, :, row] = pair
     pages.host.unflatten(0, (kv_heads, -1))[:, group, :, row] = pair.to(pages.host.device)
-    return queries[0]
+    return queries[0].to(resident.dtype)
 
 
 def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> torch.Tensor:

@@ -141,7 +141,7 @@ def write_token(
         return None
     num_kv_heads, slots, _, group_size, dim = resident.shape
     num_query_heads = heads.numel() // dim - 2 * num_kv_heads
-    queries = heads.new_empty(num_query_heads, dim)
+    queries = resident.new_empty(num_query_heads, dim)
     _write_token[(num_query_heads + 2 * num_kv_heads,)](
         heads,
         weights.q_norm,
