@@ -18,9 +18,8 @@
 
 enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15 };
 enum { SPAN = 8 };  // tiles whose scales are unpacked together
-// Rows of more tiles than LONG fill the nearest cache, and CPUs then prefetch too little by
-// themselves: weights are prefetched so many bytes ahead.
-enum { LONG = 16, AHEAD = 4096 };
+// Weights are prefetched so many bytes ahead: unpacking would otherwise wait for memory.
+enum { AHEAD = 4096 };
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };
 
 typedef double Doubles __attribute__((vector_size(32)));
@@ -255,7 +254,7 @@ INLINE void multiply_span(Unpack *unpack, size_t tile_bytes, int per_scale, cons
     }
     for (int t = 0; t < tiles; t++) {
         const uint8_t *block = weights + t * tile_bytes;
-        for (size_t line = 0; line < tile_bytes && rows->tiles > LONG; line += 64)
+        for (size_t line = 0; line < tile_bytes; line += 64)
             __builtin_prefetch(block + AHEAD + line, 0, 2);
         Tile tile;
         unpack(block, subs, &tile);
