@@ -101,8 +101,8 @@ class Parts:
         hidden, attended, scale = self.hidden, self.attended, self.scale
         normed = reference.rms_norm(hidden, scale, EPS)
         found = {
-            "norm": Case("rms_norm, 1 row", lambda: norm.rms_norm(hidden, scale, EPS)),
-            "packed32": Case(
+            "norm": Case("rms_norm, 1 row", lambda: norm.rms_norm(hidden, scale, EPS, True)),
+            "packed64": Case(
                 "qkv with norm, 1 row",
                 in_turn([lambda w=w: linear.norm_linear(hidden, scale, EPS, w) for w in self.qkv]),
                 size_of(self.qkv[0]),
@@ -111,7 +111,7 @@ class Parts:
                     normed @ plain(self.qkv[0], torch.float32).T,
                 ),
             ),
-            "packed32_deep": Case(
+            "packed64_deep": Case(
                 "output with residual, 1 row",
                 in_turn(
                     [
@@ -125,7 +125,7 @@ class Parts:
                     attended.float() @ plain(self.output[0], torch.float32).T + hidden,
                 ),
             ),
-            "packed64": Case(
+            "lm_head": Case(
                 "lm_head with norm, 1 row",
                 lambda: linear.norm_linear(hidden, scale, EPS, self.lm_head),
                 size_of(self.lm_head),
@@ -136,17 +136,20 @@ class Parts:
             ),
         }
         for down, layers in self.layers.items():
-            routes = [expert_gemv.gate(hidden, *layer[:3], CHOSEN, True) for layer in layers]
+            routes = [expert_gemv.gate(hidden, *layer[:3], CHOSEN, True, True) for layer in layers]
             pairs = list(zip(routes, layers, strict=True))
             gated = [expert_gemv.gated_gemv(r.normed, a[3], route=r) for r, a in pairs]
             if down == "Q4_K":
                 found["gate"] = Case(
                     "expert gate, 1 row",
                     in_turn(
-                        [lambda a=a: expert_gemv.gate(hidden, *a[:3], CHOSEN, True) for a in layers]
+                        [
+                            lambda a=a: expert_gemv.gate(hidden, *a[:3], CHOSEN, True, True)
+                            for a in layers
+                        ]
                     ),
                 )
-                found["gated_packed32"] = Case(
+                found["gated_packed64"] = Case(
                     "gate_up of 8 experts, 1 row",
                     in_turn(
                         [
@@ -156,7 +159,7 @@ class Parts:
                     ),
                     size_of(layers[0][3]) * CHOSEN // EXPERTS,
                 )
-            found["mixed_packed32" if down == "Q4_K" else "mixed_packed64"] = Case(
+            found[f"mixed_{down}"] = Case(
                 f"down of 8 experts in {down}, 1 row",
                 in_turn(
                     [
@@ -291,11 +294,19 @@ def candidates(device: torch.device) -> Iterator[Case]:
     """The launches to choose from."""
     parts = Parts(device)
     decode = parts.decode()
-    tables = (gemv.LAUNCHES, gemv.CANDIDATES), (expert_gemv.LAUNCHES, expert_gemv.CANDIDATES)
-    for launches, offered in tables:
-        for kind in offered:
-            if "packed" in kind and kind in decode:
-                yield from (with_launch(decode[kind], launches[kind], one) for one in offered[kind])
+    for launches, offered, kind, shapes in (
+        (gemv.LAUNCHES, gemv.CANDIDATES, "packed64", ("packed64", "lm_head")),
+        (gemv.LAUNCHES, gemv.CANDIDATES, "packed64_deep", ("packed64_deep",)),
+        (expert_gemv.LAUNCHES, expert_gemv.CANDIDATES, "gated_packed64", ("gated_packed64",)),
+        (
+            expert_gemv.LAUNCHES,
+            expert_gemv.CANDIDATES,
+            "mixed_packed64",
+            ("mixed_Q4_K", "mixed_Q6_K"),
+        ),
+    ):
+        for shape in shapes:
+            yield from (with_launch(decode[shape], launches[kind], one) for one in offered[kind])
     yield from (with_launch(parts.unpacking(), unpack.LAUNCHES, one) for one in unpack.CANDIDATES)
     many = [parts.mixture("Q6_K", SLICE, is_unpacked=True)]
     for launch in gemm.CANDIDATES["bf16"]:

@@ -18,23 +18,28 @@ from hga_kernels.gpu.linear.gemv import (
     format_of,
     normed_row,
     options,
-    part_of_row,
     parts,
-    product_of,
     spread_scales,
     stack,
     unit_kind,
     unit_tile,
     weight_tile,
 )
+from hga_kernels.gpu.linear.limbs import (
+    empty_rows,
+    limbs,
+    product_of,
+    row_of,
+    runs_of,
+    store_row,
+    unpack_run,
+)
 from hga_kernels.gpu.linear.packed import (
     bytes_of,
     load_units,
     nothing,
-    parts_of,
     size_of,
     unit_of,
-    unpack_part,
 )
 from hga_kernels.weights import FP8_BLOCK, Packed, Weight
 
@@ -48,9 +53,9 @@ LAUNCHES = {
     "gated": {90: _launch(1, 2), 120: _launch(1, 2)},
     "mixed": {90: _launch(8, 8, 1024), 120: _launch(8, 8, 1024)},
     "gated_packed32": {90: _launch(1, 2), 120: _launch(1, 2)},
-    "gated_packed64": {90: _launch(1, 1), 120: _launch(1, 1)},
-    "mixed_packed32": {90: _launch(2, 4, 1024), 120: _launch(2, 4, 1024)},
-    "mixed_packed64": {90: _launch(2, 4, 1024), 120: _launch(2, 4, 1024)},
+    "gated_packed64": {90: _launch(2, 1), 120: _launch(2, 1)},
+    "mixed_packed32": {90: _launch(4, 4, 1024), 120: _launch(4, 4, 1024)},
+    "mixed_packed64": {90: _launch(4, 4, 1024), 120: _launch(4, 4, 1024)},
 }
 """By kind of product, then by compute capability."""
 
@@ -69,21 +74,11 @@ CANDIDATES = {
         *(_launch(4, warps, 1024) for warps in (8, 16)),
         _launch(8, 8, 1024),
     ),
-    "gated_packed32": (
-        *(_launch(n, 1) for n in (1, 2)),
-        *(_launch(n, 2) for n in (1, 2, 4)),
-        *(_launch(n, 4) for n in (2, 4)),
-    ),
-    "gated_packed64": (*(_launch(n, 1) for n in (1, 2)), *(_launch(n, 2) for n in (1, 2))),
-    "mixed_packed32": (
-        *(_launch(n, 2) for n in (1, 2)),
-        *(_launch(n, 4) for n in (1, 2, 4)),
-        *(_launch(n, 8) for n in (1, 2, 4)),
-    ),
+    "gated_packed64": (*(_launch(n, 1) for n in (1, 2, 4)), *(_launch(n, 2) for n in (2, 4))),
     "mixed_packed64": (
-        *(_launch(n, 2) for n in (1, 2)),
-        *(_launch(n, 4) for n in (1, 2, 4)),
-        *(_launch(n, 8) for n in (2, 4)),
+        *(_launch(n, 2) for n in (2, 4)),
+        *(_launch(n, 4) for n in (2, 4, 8)),
+        *(_launch(n, 8) for n in (4, 8)),
     ),
 }
 
@@ -92,7 +87,7 @@ CANDIDATES = {
 class Route:
     """The experts that a few rows go through."""
 
-    normed: torch.Tensor  # [rows, size] bf16
+    normed: torch.Tensor  # [rows, size] bf16, or in limbs
     experts: torch.Tensor  # [rows, experts_per_row] int32, best first
     shares: torch.Tensor  # [rows, experts_per_row] float32
 
@@ -143,7 +138,7 @@ def gate_kernel(
     x_ptr,  # [rows, SIZE] bf16
     norm_ptr,  # [SIZE] bf16
     w_ptr,  # [EXPERTS, SIZE] bf16
-    normed_ptr,  # [rows, SIZE] bf16
+    normed_ptr,  # [rows, SIZE] bf16, or int32 in limbs
     logits_ptr,  # [rows, EXPERTS] float32
     experts_ptr,  # [rows, CHOSEN] int32
     shares_ptr,  # [rows, CHOSEN] float32
@@ -170,8 +165,11 @@ def gate_kernel(
             gdc_wait()
         x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, True, BLOCK_K)
         if tl.program_id(0) == 0:
-            k = first + tl.arange(0, BLOCK_K)
-            tl.store(normed_ptr + row * SIZE + k, x.to(tl.bfloat16), mask=k < SIZE)
+            if normed_ptr.dtype.element_ty == tl.int32:
+                store_row(row_of(normed_ptr, row, SIZE), x, first, SIZE, BLOCK_K)
+            else:
+                k = first + tl.arange(0, BLOCK_K)
+                tl.store(normed_ptr + row * SIZE + k, x.to(tl.bfloat16), mask=k < SIZE)
         sums += tl.sum(weight.to(tl.float32) * x[None, :], 1)
     tl.store(logits_ptr + row * EXPERTS + n, sums, mask=n < EXPERTS)
     # All threads of the program must have written before it counts as done.
@@ -195,7 +193,7 @@ def _packed_pairs(
     BLOCK_K: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
-    """Return [2 * BLOCK_N]: gates and ups in turn, of a bf16 row and a packed weight."""
+    """Return [2 * BLOCK_N]: gates and ups in turn, of a row and a packed weight."""
     EACH: tl.constexpr = SIZE // size_of(FORMAT)
     MASKED: tl.constexpr = SIZE % BLOCK_K != 0
     products = nothing()
@@ -209,20 +207,20 @@ def _packed_pairs(
             blocks = output * EACH + block
             units = load_units(w_ptr, blocks, within, inside, FORMAT, 2 * WIDTH * EACH, MASKED)
             stored += (units,)
-        for part in tl.static_range(parts_of(FORMAT)):
+        for run in tl.static_range(runs_of(FORMAT)):
             column = block * size_of(FORMAT)
-            x, total = part_of_row(x_row, column, within, inside, part, MASKED, FORMAT)
+            x = limbs(x_row, column, within, inside, run, SIZE, MASKED, FORMAT)
             before = products
             products = nothing()
             for nth in tl.static_range(2 * BLOCK_N):
-                values, scale, shift = unpack_part(stored[nth], within, part, FORMAT)
-                products += (before[nth] + product_of(values, x) * scale + total * shift,)
+                unpacked = unpack_run(stored[nth], within, run, FORMAT)
+                products += (before[nth] + product_of(unpacked, x, run, FORMAT),)
     return tl.sum(stack(products, 2 * BLOCK_N), 0)
 
 
 @triton.jit
 def gated_gemv_kernel(
-    x_ptr,  # [rows, SIZE] bf16
+    x_ptr,  # [rows, SIZE] bf16, or int32 in limbs
     norm_ptr,  # [SIZE] bf16
     experts_ptr,  # [rows, CHOSEN] int32
     w_ptr,  # [experts, 2 * WIDTH, SIZE]
@@ -242,7 +240,7 @@ def gated_gemv_kernel(
 ):
     """Compute ``silu(gate) * up`` of a row for each of its experts, or of one shared weight.
 
-    FORMAT: block format of packed weights, which take bf16 rows without a norm.
+    FORMAT: block format of packed weights, which take rows of bf16 or in limbs, without a norm.
     """
     slot, row = tl.program_id(1), tl.program_id(2)
     SCALES: tl.constexpr = (SIZE + 127) // 128
@@ -258,7 +256,7 @@ def gated_gemv_kernel(
     if FORMAT != "":
         matrix = w_ptr + expert * (2 * WIDTH * SIZE // size_of(FORMAT) * bytes_of(FORMAT))
         pairs = _packed_pairs(
-            x_ptr + row * SIZE, matrix, start, WIDTH, SIZE, BLOCK_N, BLOCK_K, FORMAT
+            row_of(x_ptr, row, SIZE), matrix, start, WIDTH, SIZE, BLOCK_N, BLOCK_K, FORMAT
         )
         gates, ups = tl.split(tl.reshape(pairs, [BLOCK_N, 2]))
     else:
@@ -329,14 +327,14 @@ def _packed_mixture(
     products = nothing()
     for _ in tl.static_range(BLOCK_N):
         products += (tl.zeros([BLOCK_C * UNITS], tl.float32),)
-    for part in tl.static_range(parts_of(FORMAT)):
+    for run in tl.static_range(runs_of(FORMAT)):
         column = choice * SIZE + block * size_of(FORMAT)
-        x, total = part_of_row(x_ptr, column, within, inside, part, MASKED, FORMAT)
+        x = limbs(x_ptr, column, within, inside, run, SIZE, MASKED, FORMAT)
         before = products
         products = nothing()
         for nth in tl.static_range(BLOCK_N):
-            values, scale, shift = unpack_part(stored[nth], within, part, FORMAT)
-            products += (before[nth] + product_of(values, x) * scale + total * shift,)
+            unpacked = unpack_run(stored[nth], within, run, FORMAT)
+            products += (before[nth] + product_of(unpacked, x, run, FORMAT),)
     sums = tl.sum(stack(products, BLOCK_N) * share[:, None], 0)
     tl.store(out_ptr + row * OUT + n, (sums + residual).to(out_ptr.dtype.element_ty), mask=n < OUT)
 
@@ -471,6 +469,7 @@ def gate(
     weight: torch.Tensor,
     experts_per_row: int,
     normalize: bool,
+    in_limbs: bool = False,
 ) -> Route:
     """Normalise a few rows and choose the experts of each; not on several streams at once.
 
@@ -481,6 +480,7 @@ def gate(
         weight: [experts, size] bf16.
         experts_per_row: experts of each row.
         normalize: whether the shares of a row are scaled to sum to one.
+        in_limbs: whether normed rows are stored in limbs, as packed weights take them.
     """
     rows, size = inputs.shape
     experts = len(weight)
@@ -488,7 +488,7 @@ def gate(
     shape = (rows, experts_per_row)
     logits = torch.empty(rows, experts, dtype=torch.float32, device=device)
     route = Route(
-        torch.empty(rows, size, dtype=torch.bfloat16, device=device),
+        empty_rows(rows, size, device, in_limbs),
         torch.empty(shape, dtype=torch.int32, device=device),
         torch.empty(shape, dtype=torch.float32, device=device),
     )
@@ -529,7 +529,7 @@ def gated_gemv(
     """Compute ``silu(gate) * up`` of a few rows for each of their experts.
 
     Args:
-        inputs: [rows, size]; bf16 for a packed weight, which has no norm.
+        inputs: [rows, size]; bf16 or in limbs for a packed weight, which has no norm.
         weight: [experts, 2 * width, size]; without a route [2 * width, size].
         norm: [size]; None: the rows are normalised already.
         eps: of the norm.
@@ -539,7 +539,7 @@ def gated_gemv(
         [rows, experts of a row or 1, width] bf16.
     """
     values, scales = parts(weight)
-    rows, size = inputs.shape
+    rows, size = len(inputs), weight.shape[-1]
     width = weight.shape[-2] // 2
     experts_per_row = route.experts.shape[1] if route is not None else 1
     out = torch.empty(rows, experts_per_row, width, dtype=torch.bfloat16, device=inputs.device)
@@ -674,7 +674,7 @@ BUILDS = (
             gated_gemv_kernel,
             _CHOICE
             | {"w_ptr": "*u8", "scales_ptr": "*fp32", "norm_ptr": "*bf16"}
-            | {"x_ptr": "*bf16", "out_ptr": "*bf16", "eps": "fp32"},
+            | {"x_ptr": "*i32", "out_ptr": "*bf16", "eps": "fp32"},
             LAUNCHES[kind],
             {
                 "WIDTH": 768,
@@ -687,7 +687,7 @@ BUILDS = (
                 "OVERLAPS": True,
             },
         )
-        for name, kind in (("Q4_K", "gated_packed32"), ("Q6_K", "gated_packed64"))
+        for name, kind in (("Q4_K", "gated_packed64"), ("Q6_K", "gated_packed64"))
     ),
     *(
         Build(
@@ -707,6 +707,6 @@ BUILDS = (
                 "BLOCK_C": 8,
             },
         )
-        for name, kind in (("Q4_K", "mixed_packed32"), ("Q6_K", "mixed_packed64"))
+        for name, kind in (("Q4_K", "mixed_packed64"), ("Q6_K", "mixed_packed64"))
     ),
 )

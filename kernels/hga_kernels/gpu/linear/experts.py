@@ -59,7 +59,7 @@ def mlp(
     dtype = hidden.dtype
     if hidden.shape[0] <= MAX_ROWS and not isinstance(gate_up, RowParts):
         if isinstance(gate_up, Packed):
-            gated = gated_gemv(normed_rows(hidden, norm, eps), gate_up)
+            gated = gated_gemv(normed_rows(hidden, norm, eps, in_limbs=True), gate_up)
         else:
             gated = gated_gemv(hidden, gate_up, norm, eps)
         return linear(gated[:, 0], down, dtype, hidden)
@@ -107,7 +107,8 @@ def experts(
                 out[rows],
             )
         return out
-    route = gate(hidden, norm, eps, expert_gate, experts_per_token, normalize)
+    in_limbs = isinstance(gate_up, Packed)
+    route = gate(hidden, norm, eps, expert_gate, experts_per_token, normalize, in_limbs)
     gated = gated_gemv(route.normed, gate_up, route=route)
     return mixed_gemv(gated, route, down, hidden)
 

@@ -14,17 +14,8 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, Launches, capability, overlap, pick
-from hga_kernels.gpu.linear.packed import (
-    KINDS,
-    TWO_BITS,
-    load_units,
-    nothing,
-    parts_of,
-    place_of,
-    size_of,
-    unit_of,
-    unpack_part,
-)
+from hga_kernels.gpu.linear.limbs import limbs, product_of, row_of, runs_of, unpack_run
+from hga_kernels.gpu.linear.packed import KINDS, WIDE, load_units, nothing, size_of, unit_of
 from hga_kernels.weights import FP8_BLOCK, BlockScaled, Packed, RowParts, Weight
 
 MAX_ROWS = 4
@@ -46,7 +37,7 @@ LAUNCHES = {
     "packed32": {90: _launch(4, 2), 120: _launch(4, 2)},
     "packed32_deep": {90: _launch(2, 2, 4096), 120: _launch(2, 2, 4096)},
     "packed64": {90: _launch(4, 1), 120: _launch(4, 1)},
-    "packed64_deep": {90: _launch(2, 1, 4096), 120: _launch(2, 1, 4096)},
+    "packed64_deep": {90: _launch(4, 2, 4096), 120: _launch(4, 2, 4096)},
 }
 """By kind of product, then by compute capability; "deep" rows have more than 2,048 columns. The
 numbers of packed weights are those of a unit, see ``packed``."""
@@ -67,20 +58,15 @@ CANDIDATES = {
         _launch(8, 4, 2048),
     ),
     "bf16": (*(_launch(n) for n in (4, 8)), *(_launch(n, 8) for n in (8, 16))),
-    "packed32": (
-        *(_launch(n, 1) for n in (1, 2, 4)),
-        *(_launch(n, 2) for n in (1, 2, 4, 8)),
-        *(_launch(n, 4) for n in (4, 8)),
-    ),
-    "packed32_deep": (
-        *(_launch(n, 1, 4096) for n in (1, 2)),
-        *(_launch(n, 2, 4096) for n in (1, 2, 4)),
-        *(_launch(n, 4, 4096) for n in (1, 2, 4, 8)),
-    ),
     "packed64": (
-        *(_launch(n, 1) for n in (1, 2, 4)),
-        *(_launch(n, 2) for n in (2, 4, 8)),
-        *(_launch(n, 4) for n in (4, 8, 16)),
+        *(_launch(n, 1) for n in (1, 2, 4, 8)),
+        *(_launch(n, 1, 1024) for n in (4, 8)),
+        *(_launch(n, 2) for n in (4, 8)),
+    ),
+    "packed64_deep": (
+        *(_launch(n, 1, 4096) for n in (1, 2, 4)),
+        *(_launch(n, 2, 4096) for n in (2, 4, 8)),
+        *(_launch(n, 1, 2048) for n in (4, 8)),
     ),
 }
 _DEEP = 2048
@@ -138,38 +124,6 @@ def unit_tile(first, SIZE: tl.constexpr, BLOCK: tl.constexpr, FORMAT: tl.constex
     EACH: tl.constexpr = size_of(FORMAT) // UNIT
     unit = first // UNIT + tl.arange(0, BLOCK // UNIT)
     return unit // EACH, unit % EACH, unit < SIZE // UNIT
-
-
-@triton.jit
-def part_of_row(
-    x_ptr, first, within, mask, PART: tl.constexpr, MASKED: tl.constexpr, FORMAT: tl.constexpr
-):
-    """Return the columns of a bf16 row that a part of units is multiplied with.
-
-    Args: ``first``: [units] the first columns of their blocks.
-
-    Returns:
-        Four tensors [units, 4] and their sums [units], float32.
-    """
-    column = first + place_of(within, PART, FORMAT)
-    # Four numbers at a time, so that x has the layout of the words of a weight.
-    pointer = x_ptr.to(tl.pointer_type(tl.int64), bitcast=True)
-    pointer += (column // 4)[:, None] + tl.arange(0, 4)[None, :]
-    four = tl.load(pointer, mask=mask[:, None], other=0) if MASKED else tl.load(pointer)
-    low, high = four.to(tl.int32), (four >> 32).to(tl.int32)
-    x = (
-        (low << 16).to(tl.float32, bitcast=True),
-        (low & -0x10000).to(tl.float32, bitcast=True),
-        (high << 16).to(tl.float32, bitcast=True),
-        (high & -0x10000).to(tl.float32, bitcast=True),
-    )
-    return x, tl.sum((x[0] + x[1]) + (x[2] + x[3]), 1)
-
-
-@triton.jit
-def product_of(values, x):
-    """Return the products [units] of the values of a part and of x."""
-    return tl.sum(values[0] * x[0] + values[1] * x[1] + values[2] * x[2] + values[3] * x[3], 1)
 
 
 @triton.constexpr_function
@@ -232,21 +186,20 @@ def _packed_rows(
             gdc_wait()
         if HAS_RESIDUAL and first == 0:
             residual = tl.load(residual_ptr + targets, mask=mask, other=0).to(tl.float32)
-        for part in tl.static_range(parts_of(FORMAT)):
+        for run in tl.static_range(runs_of(FORMAT)):
             xs = nothing()
             for nth in tl.static_range(ROWS):
-                x_row = x_ptr + nth * SIZE
+                x_row = row_of(x_ptr, nth, SIZE)
                 column = block * size_of(FORMAT)
-                xs += (part_of_row(x_row, column, within, inside, part, MASKED, FORMAT),)
+                xs += (limbs(x_row, column, within, inside, run, SIZE, MASKED, FORMAT),)
             before = products
             products = nothing()
             for nth in tl.static_range(BLOCK_N):
-                values, scale, shift = unpack_part(stored[nth], within, part, FORMAT)
+                unpacked = unpack_run(stored[nth], within, run, FORMAT)
                 for other in tl.static_range(PADDED):
                     product = before[nth * PADDED + other]
                     if other < ROWS:
-                        x, total = xs[other]
-                        product += product_of(values, x) * scale + total * shift
+                        product += product_of(unpacked, xs[other], run, FORMAT)
                     products += (product,)
     sums = tl.sum(stack(products, BLOCK_N * PADDED), 0)
     if HAS_RESIDUAL:
@@ -301,7 +254,7 @@ def _plain_rows(
 
 @triton.jit
 def gemv_kernel(
-    x_ptr,  # [ROWS, SIZE] bf16 or float32
+    x_ptr,  # [ROWS, SIZE] bf16 or float32, or int32 in limbs
     norm_ptr,  # [SIZE] bf16 or float32
     w_ptr,  # [OUT, SIZE], or packed
     scales_ptr,  # [ceil(OUT / 128), ceil(SIZE / 128)] float32
@@ -325,7 +278,7 @@ def gemv_kernel(
     """Compute ``norm(x) @ w.T + residual``, BLOCK_N columns of all rows per program.
 
     FORMAT: block format of a packed weight. BELOW > 0: the weight goes on with so many rows in
-    another format. Packed weights take bf16 rows without a norm.
+    another format. Packed weights take rows of bf16 or in limbs, without a norm.
     """
     if OVERLAPS:
         gdc_launch_dependents()
@@ -429,7 +382,7 @@ def options(launches: Launches, size: int, device: torch.device) -> dict[str, An
 
 def unit_kind(weight: Packed) -> str:
     """Return the part of a key of launches that names the unit of a packed weight."""
-    return "packed64" if weight.format in TWO_BITS else "packed32"
+    return "packed64" if weight.format in WIDE else "packed32"
 
 
 def kind_of(weight: Weight) -> str:
@@ -451,7 +404,7 @@ def gemv(
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
     """Run ``norm_linear`` or ``linear`` for at most MAX_ROWS rows."""
-    rows, size = inputs.shape
+    rows, size = len(inputs), weight.shape[1]
     out = torch.empty(rows, weight.shape[0], dtype=out_dtype, device=inputs.device)
     first, below = weight, None
     if isinstance(weight, RowParts):
@@ -489,6 +442,7 @@ def gemv(
 
 
 _BF16_ROW = {"x_ptr": "*bf16", "norm_ptr": "*bf16", "eps": "fp32"}
+_LIMBS = _BF16_ROW | {"x_ptr": "*i32"}
 _FP8 = {"w_ptr": "*fp8e4nv", "below_ptr": "*u8", "scales_ptr": "*fp32"}
 _BF16 = {"w_ptr": "*bf16", "below_ptr": "*u8", "scales_ptr": "*fp32"}
 _OUT = {"residual_ptr": "*bf16", "out_ptr": "*bf16"}
@@ -537,8 +491,8 @@ BUILDS = (
     Build(
         "gemv_qkv_packed",
         gemv_kernel,
-        _BF16_ROW | _PACKED | {"residual_ptr": "*fp32", "out_ptr": "*fp32"},
-        LAUNCHES["packed32"],
+        _LIMBS | _PACKED | {"residual_ptr": "*fp32", "out_ptr": "*fp32"},
+        LAUNCHES["packed64"],
         _PACKED_FLAGS
         | {"OUT": 4608, "SIZE": 2048, "FORMAT": "Q4_K"}
         | {"BELOW": 512, "BELOW_FORMAT": "Q6_K"},
@@ -547,15 +501,15 @@ BUILDS = (
         "gemv_output_packed",
         gemv_kernel,
         _BF16_ROW | _PACKED | {"residual_ptr": "*fp32", "out_ptr": "*fp32"},
-        LAUNCHES["packed32_deep"],
+        LAUNCHES["packed64_deep"],
         _PACKED_FLAGS | {"OUT": 2048, "SIZE": 4096, "HAS_RESIDUAL": True, "FORMAT": "Q4_K"},
     ),
     *(
         Build(
             f"gemv_{name}",
             gemv_kernel,
-            _BF16_ROW | _PACKED | {"residual_ptr": "*fp32", "out_ptr": "*fp32"},
-            LAUNCHES["packed64" if name in TWO_BITS else "packed32"],
+            _LIMBS | _PACKED | {"residual_ptr": "*fp32", "out_ptr": "*fp32"},
+            LAUNCHES["packed64" if name in WIDE else "packed32"],
             _PACKED_FLAGS | {"OUT": 151_936, "SIZE": 2048, "FORMAT": name},
         )
         for name in KINDS

@@ -28,7 +28,8 @@ def norm_linear(
 ) -> torch.Tensor | None:
     """See ``reference.norm_linear``: normed rows are rounded to bf16.
 
-    With bf16 or FP8 weights, few rows are normalised by every program.
+    For packed weights, few rows are rounded to 16 bits instead, with a scale per 32 columns. With
+    bf16 or FP8 weights, few rows are normalised by every program.
     """
     return _linear(inputs, norm, eps, weight, out_dtype, None)
 
@@ -46,7 +47,8 @@ def _linear(
         return None
     if isinstance(weight, Packed | RowParts):
         # Normalised once for all programs, which would take longer over it than over the product.
-        inputs, norm = normed_rows(inputs, norm, eps), None
+        in_limbs = norm is not None and inputs.shape[0] <= MAX_ROWS
+        inputs, norm = normed_rows(inputs, norm, eps, in_limbs), None
     if inputs.shape[0] <= MAX_ROWS:
         return gemv(inputs, norm, eps, weight, out_dtype, residual)
     weight = unpacked(weight)
@@ -61,11 +63,16 @@ def unpacked(weight: Weight) -> torch.Tensor | BlockScaled:
     return unpack(weight) if isinstance(weight, Packed | RowParts) else weight
 
 
-def normed_rows(inputs: torch.Tensor, norm: torch.Tensor | None, eps: float) -> torch.Tensor:
-    """Return contiguous rows rounded to bf16, normalised first if a norm is given."""
+def normed_rows(
+    inputs: torch.Tensor, norm: torch.Tensor | None, eps: float, in_limbs: bool = False
+) -> torch.Tensor:
+    """Return contiguous rows rounded to bf16, normalised first if a norm is given.
+
+    Normed rows may be had in limbs instead, see ``rms_norm``.
+    """
     if norm is None:
         return inputs.to(torch.bfloat16).contiguous()
-    return rms_norm(inputs, norm, eps)
+    return rms_norm(inputs, norm, eps, in_limbs)
 
 
 def prepare(

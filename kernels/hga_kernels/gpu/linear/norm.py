@@ -8,6 +8,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 from hga_kernels.gpu.linear.gemv import normed_row
+from hga_kernels.gpu.linear.limbs import empty_rows, row_of, store_row
 from hga_kernels.reference.model import LARGEST_FP8
 from hga_kernels.weights import FP8_BLOCK
 
@@ -44,7 +45,10 @@ def rms_norm_kernel(
         gdc_wait()
     columns = tl.arange(0, BLOCK)
     normed = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, True, BLOCK)
-    tl.store(out_ptr + row * SIZE + columns, normed.to(tl.bfloat16), mask=columns < SIZE)
+    if out_ptr.dtype.element_ty == tl.int32:
+        store_row(row_of(out_ptr, row, SIZE), normed, 0, SIZE, BLOCK)
+    else:
+        tl.store(out_ptr + row * SIZE + columns, normed.to(tl.bfloat16), mask=columns < SIZE)
 
 
 @triton.jit
@@ -145,10 +149,19 @@ def split_heads_kernel(
         tl.store(target + HALF, rotated_second.to(tl.bfloat16), mask=mask)
 
 
-def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """See ``reference.rms_norm``: bf16 or float32 rows [rows, size], rounded to bf16."""
+def rms_norm(
+    inputs: torch.Tensor, weight: torch.Tensor, eps: float, in_limbs: bool = False
+) -> torch.Tensor:
+    """See ``reference.rms_norm``: bf16 or float32 rows [rows, size], rounded to bf16.
+
+    Args:
+        inputs: the rows.
+        weight: [size].
+        eps: of the norm.
+        in_limbs: return rows for ``limbs.store_row``'s readers instead; size is a multiple of 32.
+    """
     rows, size = inputs.shape
-    out = torch.empty(rows, size, dtype=torch.bfloat16, device=inputs.device)
+    out = empty_rows(rows, size, inputs.device, in_limbs)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
     rms_norm_kernel[(rows,)](
         inputs,
@@ -157,7 +170,7 @@ def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
         eps,
         inputs.stride(0),
         SIZE=size,
-        BLOCK=triton.next_power_of_2(size),
+        BLOCK=max(triton.next_power_of_2(size), 32),
         **overlap(inputs.device),
         **launch.options(),
     )
@@ -280,6 +293,13 @@ BUILDS = (
         "rms_norm",
         rms_norm_kernel,
         _ROW | {"out_ptr": "*bf16"},
+        ROW_LAUNCHES,
+        {"SIZE": 2048, "BLOCK": 2048, "OVERLAPS": True},
+    ),
+    Build(
+        "rms_norm_in_limbs",
+        rms_norm_kernel,
+        _ROW | {"x_ptr": "*fp32", "norm_ptr": "*fp32", "out_ptr": "*i32"},
         ROW_LAUNCHES,
         {"SIZE": 2048, "BLOCK": 2048, "OVERLAPS": True},
     ),

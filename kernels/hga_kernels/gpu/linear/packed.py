@@ -1,9 +1,11 @@
 """Packed weights in registers: loading their blocks and unpacking them.
 
-A thread takes a unit: 16 bytes of quants, or several times 16 that share their higher bits. Each
-part of a unit is 16 consecutive weights of a row, which have one scale and one shift: a weight is
-``value * scale + shift``. A part is handled as four tensors [units, 4]: the first weights of each
-four, the second ones and so on, which come from the bytes of a word one by one.
+A thread takes a unit: 16 bytes of quants, or several times 16 that share scales or higher bits.
+Each part of a unit is 16 consecutive weights of a row, which have one scale and one shift: a weight
+is ``value * scale + shift``. Neighbouring parts with the same scale are pieces of a run.
+
+Products take a part as words [units, 4] of four integers each. Unpacking takes it as four tensors
+[units, 4]: the first weights of each four, the second ones and so on, from the bytes of a word.
 
 ``gguf_blocks`` defines the formats. A matrix is stored in planes (see ``gguf_blocks.to_planes``),
 or block after block where BLOCKS, its number of blocks, is given as 0.
@@ -14,8 +16,9 @@ import triton.language as tl
 
 from hga_kernels.gguf_blocks import FORMATS, IQ4_VALUES
 
-TWO_BITS = ("Q2_K", "Q3_K", "Q6_K")
-"""Formats whose bytes of 2-bit numbers make units of 64 weights; those of others have 32."""
+_WITH_MINIMA = ("Q4_K", "Q5_K")
+WIDE = ("Q2_K", "Q3_K", "Q6_K", *_WITH_MINIMA)
+"""Formats whose units have 64 weights; those of others have 32."""
 KINDS = (*(name for name in FORMATS if name != "F16"),)
 """Formats that the kernels unpack."""
 
@@ -23,13 +26,19 @@ KINDS = (*(name for name in FORMATS if name != "F16"),)
 @triton.constexpr_function
 def parts_of(name: str) -> int:
     """Return the parts of a unit."""
-    return 4 if name in TWO_BITS else 2
+    return 4 if name in WIDE else 2
 
 
 @triton.constexpr_function
 def unit_of(name: str) -> int:
     """Return the weights of a unit."""
-    return 64 if name in TWO_BITS else 32
+    return 64 if name in WIDE else 32
+
+
+@triton.constexpr_function
+def pieces_of(name: str) -> int:
+    """Return the parts of a run, which share their scale."""
+    return 2 if name in _WITH_MINIMA else 1
 
 
 @triton.constexpr_function
@@ -100,7 +109,7 @@ def _word(pointer, mask, MASKED: tl.constexpr, BLOCKS: tl.constexpr):
 
 
 @triton.jit
-def _quants(pointer, mask, MASKED: tl.constexpr, BLOCKS: tl.constexpr):
+def load_words(pointer, mask, MASKED: tl.constexpr, BLOCKS: tl.constexpr):
     """Load 16 bytes at each of some addresses, as [units, 4] words."""
     words = tl.arange(0, 4)[None, :]
     if BLOCKS == 0:
@@ -125,6 +134,15 @@ def nothing():
 
 
 @triton.jit
+def split_words(words):
+    """Return the columns [units] of words [units, 4]."""
+    even, odd = tl.split(tl.reshape(words, [words.shape[0], 2, 2]))
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    return first, second, third, fourth
+
+
+@triton.jit
 def load_units(
     w_ptr, block, within, mask, FORMAT: tl.constexpr, BLOCKS: tl.constexpr, MASKED: tl.constexpr
 ):
@@ -136,20 +154,18 @@ def load_units(
     if FORMAT == "Q4_K" or FORMAT == "Q5_K":
         header = _field(w_ptr, block, 0, FORMAT, BLOCKS)
         quants = _field(w_ptr, block, 1 if FORMAT == "Q4_K" else 2, FORMAT, BLOCKS)
-        low = _quants(quants + within * 16, mask, MASKED, BLOCKS)
+        quants += within * 32
+        low = load_words(quants, mask, MASKED, BLOCKS)
+        more = load_words(quants + 16, mask, MASKED, BLOCKS)
+        # d and dmin, then the scales and minima of sub-blocks.
+        header = split_words(load_words(header, mask, MASKED, BLOCKS))
         if FORMAT == "Q5_K":
-            high = _field(w_ptr, block, 1, FORMAT, BLOCKS) + within % 2 * 16
-            high = _quants(high, mask, MASKED, BLOCKS)
+            high = _field(w_ptr, block, 1, FORMAT, BLOCKS)
+            others = load_words(high + 16, mask, MASKED, BLOCKS)
+            high = load_words(high, mask, MASKED, BLOCKS)
+            found = low, more, header, high, others
         else:
-            high = low
-        found = (
-            low,
-            high,
-            _word(header, mask, MASKED, BLOCKS),
-            _word(header + 4, mask, MASKED, BLOCKS),
-            _word(header + 8, mask, MASKED, BLOCKS),
-            _word(header + 12, mask, MASKED, BLOCKS),
-        )
+            found = low, more, header
     elif FORMAT == "Q6_K":
         # Halves of a block have 64 bytes of low bits, 32 of high bits and 8 scales.
         half, place = within // 2, within % 2 * 16
@@ -157,9 +173,9 @@ def load_units(
         high = _field(w_ptr, block, 1, FORMAT, BLOCKS) + half * 32 + place
         scales = _field(w_ptr, block, 2, FORMAT, BLOCKS) + half * 8
         found = (
-            _quants(low, mask, MASKED, BLOCKS),
-            _quants(low + 32, mask, MASKED, BLOCKS),
-            _quants(high, mask, MASKED, BLOCKS),
+            load_words(low, mask, MASKED, BLOCKS),
+            load_words(low + 32, mask, MASKED, BLOCKS),
+            load_words(high, mask, MASKED, BLOCKS),
             _word(scales, mask, MASKED, BLOCKS),
             _word(scales + 4, mask, MASKED, BLOCKS),
             _number(_field(w_ptr, block, 3, FORMAT, BLOCKS), mask, tl.float16, MASKED),
@@ -169,7 +185,7 @@ def load_units(
         quants = _field(w_ptr, block, 1, FORMAT, BLOCKS) + half * 32 + within % 2 * 16
         scales = _field(w_ptr, block, 0, FORMAT, BLOCKS) + half * 8
         found = (
-            _quants(quants, mask, MASKED, BLOCKS),
+            load_words(quants, mask, MASKED, BLOCKS),
             _word(scales, mask, MASKED, BLOCKS),
             _word(scales + 4, mask, MASKED, BLOCKS),
             _word(_field(w_ptr, block, 2, FORMAT, BLOCKS), mask, MASKED, BLOCKS),
@@ -179,8 +195,8 @@ def load_units(
         quants = _field(w_ptr, block, 1, FORMAT, BLOCKS) + within // 2 * 32 + place
         scales = _field(w_ptr, block, 2, FORMAT, BLOCKS)
         found = (
-            _quants(quants, mask, MASKED, BLOCKS),
-            _quants(_field(w_ptr, block, 0, FORMAT, BLOCKS) + place, mask, MASKED, BLOCKS),
+            load_words(quants, mask, MASKED, BLOCKS),
+            load_words(_field(w_ptr, block, 0, FORMAT, BLOCKS) + place, mask, MASKED, BLOCKS),
             _word(scales, mask, MASKED, BLOCKS),
             _word(scales + 4, mask, MASKED, BLOCKS),
             _word(scales + 8, mask, MASKED, BLOCKS),
@@ -189,15 +205,15 @@ def load_units(
     elif FORMAT == "IQ4_XS":
         header = _field(w_ptr, block, 0, FORMAT, BLOCKS)
         found = (
-            _quants(_field(w_ptr, block, 1, FORMAT, BLOCKS) + within * 16, mask, MASKED, BLOCKS),
+            load_words(_field(w_ptr, block, 1, FORMAT, BLOCKS) + within * 16, mask, MASKED, BLOCKS),
             _word(header, mask, MASKED, BLOCKS),
             _word(header + 4, mask, MASKED, BLOCKS),
         )
     elif FORMAT == "Q8_0":
         quants = _field(w_ptr, block, 1, FORMAT, BLOCKS)
         found = (
-            _quants(quants, mask, MASKED, BLOCKS),
-            _quants(quants + 16, mask, MASKED, BLOCKS),
+            load_words(quants, mask, MASKED, BLOCKS),
+            load_words(quants + 16, mask, MASKED, BLOCKS),
             _number(_field(w_ptr, block, 0, FORMAT, BLOCKS), mask, tl.float16, MASKED),
         )
     else:
@@ -209,7 +225,7 @@ def load_units(
             scale = _word(scale, mask, MASKED, BLOCKS)
         else:
             scale = _number(scale, mask, tl.float16, MASKED)
-        low = _quants(quants, mask, MASKED, BLOCKS)
+        low = load_words(quants, mask, MASKED, BLOCKS)
         if IS_FIFTH:
             high = _field(w_ptr, block, 1, FORMAT, BLOCKS)
             found = low, scale, _word(high, mask, MASKED, BLOCKS)
@@ -222,7 +238,7 @@ def load_units(
 def place_of(within, PART: tl.constexpr, FORMAT: tl.constexpr):
     """Return where in its block a part of a unit begins, in weights."""
     if FORMAT == "Q4_K" or FORMAT == "Q5_K":
-        found = within // 2 * 64 + PART * 32 + within % 2 * 16
+        found = within * 64 + PART * 16
     elif unit_of(FORMAT) == 64:
         found = within // 2 * 128 + PART * 32 + within % 2 * 16
     else:
@@ -257,16 +273,19 @@ def _iq4(nibbles):
 def _values(units, within, BYTE: tl.constexpr, PART: tl.constexpr, FORMAT: tl.constexpr):
     """Return ``values_of`` one byte of each word, [units, 4]."""
     NIBBLE: tl.constexpr = BYTE * 8 + PART * 4
-    if FORMAT == "Q4_K" or FORMAT == "Q4_0" or FORMAT == "Q4_1":
+    HALF: tl.constexpr = BYTE * 8 + PART // 2 * 4
+    if FORMAT == "Q4_0" or FORMAT == "Q4_1":
         found = _number_of(_bits(units[0], NIBBLE, 4, 19), 4)
+    elif FORMAT == "Q4_K":
+        found = _number_of(_bits(units[PART % 2], HALF, 4, 19), 4)
     elif FORMAT == "Q5_K":
-        high = units[1] >> (within // 2 * 2 + PART)[:, None]
-        found = _number_of(_bits(units[0], NIBBLE, 4, 18) | _bits(high, BYTE * 8, 1, 22), 5)
+        high = units[3 + PART % 2] >> (within * 2 + PART // 2)[:, None]
+        found = _number_of(_bits(units[PART % 2], HALF, 4, 18) | _bits(high, BYTE * 8, 1, 22), 5)
     elif FORMAT == "Q5_0" or FORMAT == "Q5_1":
         high = units[2][:, None] >> (tl.arange(0, 4) * 4 + PART * 16)[None, :]
         found = _number_of(_bits(units[0], NIBBLE, 4, 18) | _bits(high, BYTE, 1, 22), 5)
     elif FORMAT == "Q6_K":
-        low = _bits(units[PART % 2], BYTE * 8 + PART // 2 * 4, 4, 17)
+        low = _bits(units[PART % 2], HALF, 4, 17)
         found = _number_of(low | _bits(units[2], BYTE * 8 + PART * 2, 2, 21), 6)
     elif FORMAT == "Q2_K":
         found = _number_of(_bits(units[0], BYTE * 8 + PART * 2, 2, 21), 2)
@@ -293,16 +312,16 @@ def _bias_of(name: str) -> int:
 
 
 @triton.jit
-def _scale_and_shift(units, within, PART: tl.constexpr, FORMAT: tl.constexpr):
+def scale_and_shift(units, within, PART: tl.constexpr, FORMAT: tl.constexpr):
+    """Return scales and shifts [units] of a part, float32."""
     if FORMAT == "Q4_K" or FORMAT == "Q5_K":
-        _, _, factors, first, second, third = units
-        sub_block = within // 2 * 2 + PART
+        factors, first, second, third = units[2]
         # Eight scales and minima of 6 bits: four whole ones, and four with their upper 2 bits
-        # elsewhere.
-        shift = sub_block % 4 * 8
+        # elsewhere. A unit has two of each.
+        shift = within % 2 * 16 + PART // 2 * 8
         first, second, third = first >> shift, second >> shift, third >> shift
-        scale = tl.where(sub_block < 4, first & 63, third & 15 | first >> 2 & 48)
-        minimum = tl.where(sub_block < 4, second & 63, third >> 4 & 15 | second >> 2 & 48)
+        scale = tl.where(within < 2, first & 63, third & 15 | first >> 2 & 48)
+        minimum = tl.where(within < 2, second & 63, third >> 4 & 15 | second >> 2 & 48)
         scale = _half(factors) * scale.to(tl.float32)
         found = scale, -_half(factors >> 16) * minimum.to(tl.float32)
     elif FORMAT == "Q6_K":
@@ -341,7 +360,7 @@ def _scale_and_shift(units, within, PART: tl.constexpr, FORMAT: tl.constexpr):
 @triton.jit
 def unpack_part(units, within, PART: tl.constexpr, FORMAT: tl.constexpr):
     """Return values, four tensors [units, 4], and scales and shifts [units] of a part: float32."""
-    scale, shift = _scale_and_shift(units, within, PART, FORMAT)
+    scale, shift = scale_and_shift(units, within, PART, FORMAT)
     values = (
         _values(units, within, 0, PART, FORMAT),
         _values(units, within, 1, PART, FORMAT),
@@ -349,3 +368,90 @@ def unpack_part(units, within, PART: tl.constexpr, FORMAT: tl.constexpr):
         _values(units, within, 3, PART, FORMAT),
     )
     return values, scale, shift - _bias_of(FORMAT) * scale
+
+
+@triton.constexpr_function
+def factor_of(name: str, part: int) -> int:
+    """Return what ``integers_of`` has multiplied the integers of a part by."""
+    if name == "Q4_K":
+        return (1, 1, 16, 16)[part]
+    if name in ("Q4_0", "Q4_1"):
+        return (1, 16)[part]
+    if name == "Q6_K":
+        return (1, 1, 1, 4)[part]
+    return 4**part if name == "Q2_K" else 1
+
+
+@triton.constexpr_function
+def offset_of(name: str) -> int:
+    """Return what the integers of a format have too much."""
+    return {"Q4_0": 8, "Q5_0": 16, "Q6_K": 32, "Q3_K": 4}.get(name, 0)
+
+
+@triton.constexpr_function
+def is_signed(name: str) -> bool:
+    """Tell whether the integers of a format are signed bytes."""
+    return name in ("Q8_0", "IQ4_NL", "IQ4_XS")
+
+
+@triton.constexpr_function
+def has_shifts(name: str) -> bool:
+    """Tell whether weights have a shift other than ``offset_of``."""
+    return name in ("Q4_1", "Q5_1", "Q2_K", *_WITH_MINIMA)
+
+
+@triton.constexpr_function
+def _in_each(bits: int) -> int:
+    """Return an int32 with these bits in every byte."""
+    return int.from_bytes(bytes((bits,) * 4), "little", signed=True)
+
+
+@triton.jit
+def _each(words, AT: tl.constexpr, WIDTH: tl.constexpr, TO: tl.constexpr):
+    """Return so many bits of every byte from AT on, moved to TO."""
+    moved = words << (TO - AT) if TO > AT else words >> (AT - TO)
+    return moved & _in_each(((1 << WIDTH) - 1) << TO)
+
+
+@triton.jit
+def integers_of(units, within, PART: tl.constexpr, FORMAT: tl.constexpr):
+    """Return the integers of a part times ``factor_of``, as words [units, 4] of four bytes.
+
+    The factor saves shifts: bits stay where they are.
+    """
+    if FORMAT == "Q4_0" or FORMAT == "Q4_1":
+        found = _each(units[0], PART * 4, 4, PART * 4)
+    elif FORMAT == "Q4_K":
+        found = _each(units[PART % 2], PART // 2 * 4, 4, PART // 2 * 4)
+    elif FORMAT == "Q5_K":
+        high = units[3 + PART % 2] >> (within * 2 + PART // 2)[:, None]
+        found = _each(units[PART % 2], PART // 2 * 4, 4, 0) | _each(high, 0, 1, 4)
+    elif FORMAT == "Q5_0" or FORMAT == "Q5_1":
+        four = units[2][:, None] >> (tl.arange(0, 4) * 4 + PART * 16)[None, :] & 15
+        # Bit i moves to the lowest of byte i.
+        found = _each(units[0], PART * 4, 4, 0) | _each(four * 0x00204081, 0, 1, 4)
+    elif FORMAT == "Q6_K":
+        TO: tl.constexpr = 2 if PART == 3 else 0
+        low = _each(units[PART % 2], PART // 2 * 4, 4, TO)
+        found = low | _each(units[2], PART * 2, 2, TO + 4)
+    elif FORMAT == "Q2_K":
+        found = _each(units[0], PART * 2, 2, PART * 2)
+    elif FORMAT == "Q3_K":
+        high = units[1] >> (within // 2 * 4 + PART)[:, None]
+        found = _each(units[0], PART * 2, 2, 0) | _each(high, 0, 1, 2)
+    elif FORMAT == "Q8_0":
+        found = units[PART]
+    else:
+        # IQ4_NL and IQ4_XS.
+        found = _iq4_byte(units[0], PART * 4, 0)
+        for byte in tl.static_range(1, 4):
+            found |= _iq4_byte(units[0], byte * 8 + PART * 4, byte)
+    return found
+
+
+@triton.jit
+def _iq4_byte(words, NIBBLE: tl.constexpr, BYTE: tl.constexpr):
+    nibbles = words >> NIBBLE & 15
+    values = tl.where(nibbles < 8, _iq4_values(0), _iq4_values(8))
+    value = (values >> ((nibbles & 7).to(tl.int64) * 8)).to(tl.int32) & 255
+    return value << BYTE * 8

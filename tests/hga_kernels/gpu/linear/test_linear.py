@@ -56,7 +56,7 @@ def test_linear_of_a_few_rows_with_packed_weights(
     out = linear(inputs.to(device), moved(weight, device), torch.float32, residual.to(device))
     assert out is not None
     assert out.dtype == torch.float32
-    assert error(out, inputs.double() @ wide(weight).T + residual.double()) < 2e-6
+    assert error(out, inputs.double() @ wide(weight).T + residual.double()) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["Q4_K+Q6_K", "Q5_0+Q8_0"])
@@ -70,8 +70,8 @@ def test_norm_linear_of_row_parts_and_wide_rows(kind: str, rows: int, device: to
     assert out is not None
     assert out.dtype == torch.float32
     normed = reference.rms_norm(inputs.double(), norm.double(), EPS)
-    # Normed rows are rounded to bf16, and for many rows weights as well.
-    assert error(out, normed @ wide(weight).T) < (1.5 if rows > 4 else 1) * BF16_ERROR
+    # Many rows and their weights are rounded to bf16, a few rows to 16 bits.
+    assert error(out, normed @ wide(weight).T) < (1.5 * BF16_ERROR if rows > 4 else 4e-5)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp8"])
