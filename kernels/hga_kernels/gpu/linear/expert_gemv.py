@@ -53,9 +53,9 @@ LAUNCHES = {
     "gated": {90: _launch(1, 2), 120: _launch(1, 2)},
     "mixed": {90: _launch(8, 8, 1024), 120: _launch(8, 8, 1024)},
     "gated_packed32": {90: _launch(1, 2), 120: _launch(1, 2)},
-    "gated_packed64": {90: _launch(2, 1), 120: _launch(2, 1)},
+    "gated_packed64": {90: _launch(4, 1), 120: _launch(4, 1)},
     "mixed_packed32": {90: _launch(4, 4, 1024), 120: _launch(4, 4, 1024)},
-    "mixed_packed64": {90: _launch(4, 4, 1024), 120: _launch(4, 4, 1024)},
+    "mixed_packed64": {90: _launch(4, 2, 1024), 120: _launch(4, 2, 1024)},
 }
 """By kind of product, then by compute capability."""
 

@@ -212,7 +212,7 @@ def unpack_run(units, within, RUN: tl.constexpr, FORMAT: tl.constexpr):
 @triton.constexpr_function
 def runs_of(name: str) -> int:
     """Return the runs of a unit."""
-    return parts_of(name) // pieces_of(name)
+    return int(parts_of(name) // pieces_of(name))
 
 
 @triton.jit

@@ -54,11 +54,6 @@ def bytes_of(name: str) -> int:
 
 
 @triton.constexpr_function
-def _is_one_of(name: str, names: tuple[str, ...]) -> bool:
-    return name in names
-
-
-@triton.constexpr_function
 def _start(name: str, field: int) -> int:
     return sum(FORMATS[name].fields[:field])
 
@@ -218,10 +213,10 @@ def load_units(
         )
     else:
         # Q4_0, Q4_1, Q5_0, Q5_1 and IQ4_NL.
-        IS_FIFTH: tl.constexpr = _is_one_of(FORMAT, ("Q5_0", "Q5_1"))
+        IS_FIFTH: tl.constexpr = FORMAT == "Q5_0" or FORMAT == "Q5_1"
         scale = _field(w_ptr, block, 0, FORMAT, BLOCKS)
         quants = _field(w_ptr, block, 2 if IS_FIFTH else 1, FORMAT, BLOCKS)
-        if _is_one_of(FORMAT, ("Q4_1", "Q5_1")):
+        if FORMAT == "Q4_1" or FORMAT == "Q5_1":
             scale = _word(scale, mask, MASKED, BLOCKS)
         else:
             scale = _number(scale, mask, tl.float16, MASKED)
