@@ -16,7 +16,7 @@ TESTS ?= -n auto --dist worksteal
 demo: venv ## Install, fetch the default model, read sample documents and ask about them.
 	$(BIN)/python -m tools.demo
 
-demo-64k: venv ## The same with a repository of 60,000 tokens; takes a quarter of an hour.
+demo-64k: venv ## The same with a repository of 60,000 tokens, beyond the native context.
 	$(BIN)/python -m tools.demo --long
 
 test: venv ## Run the tests, except the exhaustive ones.

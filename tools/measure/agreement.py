@@ -1,6 +1,7 @@
 """Compare the engine's logits with those of transformers, for the same GGUF file.
 
-transformers dequantises the file to float32; the engine holds it packed. Both attend to everything.
+transformers dequantises the file to float32, for which it needs the package ``accelerate``; the
+engine holds it packed. Both attend to everything.
 
     python -m tools.measure.agreement model.gguf --text code=engine.py --text prose=book.txt
 """
