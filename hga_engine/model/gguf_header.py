@@ -200,8 +200,7 @@ class _Parser:
             if placed.offset + placed.size > len(self._contents):
                 raise DamagedWeightsError(
                     f"{self._path}: is truncated: tensor {entry.name} ends at byte "
-                    f"{placed.offset + placed.size:,}, the file at {len(self._contents):,}. Fetch "
-                    "it again."
+                    f"{placed.offset + placed.size:,}, the file at {len(self._contents):,}."
                 )
         ordered = sorted(tensors.values(), key=lambda tensor: tensor.offset)
         for first, second in pairwise(ordered):
