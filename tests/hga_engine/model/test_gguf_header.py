@@ -184,7 +184,7 @@ def test_names_that_are_no_text(sound, refused):
 
 
 def test_a_file_that_ends_within_its_tensors_names_the_first(sound, refused):
-    refused(sound[:-1000], r"truncated: tensor \S+ ends at byte [\d,]+, the file at [\d,]+\. Fetch")
+    refused(sound[:-1000], r"truncated: tensor \S+ ends at byte [\d,]+, the file at [\d,]+\.$")
 
 
 def test_damage_anywhere_in_the_header_is_an_error_or_harmless(sound, tmp_path):
