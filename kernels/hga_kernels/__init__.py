@@ -24,7 +24,7 @@ from hga_kernels.arguments import (
 )
 from hga_kernels.cpu import layers, library
 from hga_kernels.dispatch import dispatch
-from hga_kernels.gguf_blocks import FORMATS, BlockFormat
+from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
 from hga_kernels.reference.index import Packing, code_shape, decode_tokens, hadamard
 from hga_kernels.reference.pages import forget_pages, min_cache_slots, prefetch_candidates
@@ -37,7 +37,6 @@ __all__ = [
     "SELECTION_BYTES",
     "STRATA",
     "Angles",
-    "BlockFormat",
     "BlockScaled",
     "Budget",
     "ChunkIndex",
