@@ -57,6 +57,8 @@ class LoadedFile:
     notes: tuple[str, ...] = ()
     format: str | None = None
     """The format's name, where only the whole file reveals it."""
+    left_out: tuple[str, ...] = ()
+    """In a few words each, what of the source is not in the sections, such as ``images (3)``."""
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,16 @@ def in_reading_order(lines: Sequence[Line]) -> list[Line]:
     sentence.
     """
     pieces = [piece for line in lines for piece in line.pieces if piece.text.strip()]
-    upright = [piece for piece in pieces if not piece.quarter]
+    upright = [piece for piece in pieces if not piece.turn]
     found = _find_columns(upright)
     if (
         found is None
         or not _alternate(found, upright)
-        or not all(map(_is_text_column, found.columns))
+        or not all(map(is_text_column, found.columns))
     ):
         return list(lines)
     ordered = list(_by_bands(found))
-    return ordered + [line for line in lines if line.pieces[0].quarter]
+    return ordered + [line for line in lines if line.pieces[0].turn]
 
 
 def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
@@ -72,8 +72,9 @@ def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:
     columns: list[list[Piece]] = []
     across = list(best.across)
     for half in best.columns:
-        divided = None if not half or _fill(half) >= _MIN_FILL else _find_columns(half)
-        if divided is None or not all(map(_is_text_column, divided.columns)):
+        is_less = 0 < len(half) < len(pieces)
+        divided = _find_columns(half) if is_less and _fill(half) < _MIN_FILL else None
+        if divided is None or not all(map(is_text_column, divided.columns)):
             columns.append(half)
         else:
             columns += divided.columns
@@ -106,7 +107,8 @@ def _alternate(found: _Columns, written: Sequence[Piece]) -> bool:
     return changes >= _MIN_ALTERNATION * len(order)
 
 
-def _is_text_column(column: Sequence[Piece]) -> bool:
+def is_text_column(column: Sequence[Piece]) -> bool:
+    """Whether the pieces are lines of running text."""
     return len(column) >= _MIN_LINES and _fill(column) >= _MIN_FILL and _is_prose(column)
 
 

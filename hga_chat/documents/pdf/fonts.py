@@ -1,101 +1,323 @@
-"""Measures the width of PDF text by its fonts."""
+"""Decodes strings of PDF text by their fonts: the text and width of each character code."""
 
-from typing import Any, cast
+import re
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any, NamedTuple
 
-from pypdf import PageObject
-from pypdf.generic import (
-    ArrayObject,
-    DecodedStreamObject,
-    DictionaryObject,
-    NameObject,
-    NumberObject,
-)
-from pypdf.generic._font import Font
+from pypdf._cmap import _derive_character_map_from_type1_font_file
+from pypdf._codecs import adobe_glyphs, charset_encoding
+from pypdf._codecs.core_font_metrics import CORE_FONT_METRICS
+from pypdf.generic import DictionaryObject, StreamObject
 
-_UNUSED_CODE = 0xFFFF
-_SPACE_WIDTH = 250
+from hga_chat.documents.pdf.cmaps import CMap, LegacyEncoding, parse_cmap, predefined_encoding
+from hga_chat.documents.pdf.objects import dictionary, items, number, resolved
+from hga_chat.documents.pdf.symbol_fonts import symbol_encoding, symbol_of, symbol_of_code
+
+UNKNOWN = "\ufffd"
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]*")
+_DEFAULT_WIDTH = 500.0
+_MEAN_WIDTH = 0.5
+_NOT_TEXT = re.compile("[\0-\x1f\x7f-\x9f\ufffd-\uffff]+")
+_MAX_WIDTHS = 100_000
+_UNICODE_NAME = re.compile(r"uni((?:[0-9A-F]{4})+)|u([0-9A-F]{4,6})")
+_STYLED_NAME = re.compile(r"(.+?)(?:oldstyle|small|inferior|superior)")
+_STANDARD_ENCODING = re.compile(rb"/Encoding\s+StandardEncoding\s+def")
+# ISO 32000-2, annex D.4, as far as it differs from the names of other encodings: digits.
+_OLD_STYLE_DIGITS = range(0x30, 0x3A)
+
+
+class Code(NamedTuple):
+    """A decoded character code."""
+
+    text: str
+    width: float
+    """In thousandths of the font size, or the glyph space of a Type 3 font."""
+    is_space: bool
+    """Whether word spacing applies."""
+    known: bool
+    """Whether the file says what the code stands for."""
+
+
+@dataclass(frozen=True)
+class _Simple:
+    """What a simple font's codes stand for, and their widths."""
+
+    texts: dict[int, str]
+    widths: dict[int, float]
+    default: float
+    known: bool
+
+
+class Font:
+    """A font resource. Each code is decoded once."""
+
+    def __init__(self, resource: Any) -> None:
+        self.resource = resource
+        font = dictionary(resource)
+        self.name = str(resolved(font.get("/BaseFont", ""))).removeprefix("/")
+        self.kind = str(resolved(font.get("/Subtype", "")))
+        self.scale = 0.001
+        self.em = 1.0
+        """The size of letters at font size 1; Type 3 fonts have units of their own."""
+        self.vertical = False
+        self._codes: dict[bytes, Code] = {}
+        unicode = resolved(font.get("/ToUnicode"))
+        self._to_unicode = CMap()
+        if isinstance(unicode, StreamObject):
+            self._to_unicode = parse_cmap(unicode.get_data())
+        elif str(unicode).startswith("/Identity"):
+            self._to_unicode.base = "Identity"
+        if self.kind == "/Type0":
+            self._set_composite(font)
+        else:
+            self._simple = _simple_font(font, self.name, self.kind)
+            if self.kind == "/Type3":
+                matrix = [number(value) for value in items(font.get("/FontMatrix"))]
+                self.scale = abs(matrix[0]) if len(matrix) == 6 and matrix[0] else 0.001
+                widths = [width for width in self._simple.widths.values() if width]
+                self.em = mean(map(abs, widths)) * self.scale / _MEAN_WIDTH if widths else 1.0
+
+    def decode(self, data: bytes) -> list[Code]:
+        """Return the codes of a string."""
+        known = self._codes
+        found = []
+        for code in self._split(data):
+            decoded = known.get(code)
+            if decoded is None:
+                decoded = known[code] = self._decode(code)
+            found.append(decoded)
+        return found
+
+    def _set_composite(self, font: DictionaryObject) -> None:
+        encoding = resolved(font.get("/Encoding"))
+        self._cmap: CMap | None = None
+        self._legacy: LegacyEncoding | None = None
+        name = str(encoding).removeprefix("/")
+        if isinstance(encoding, StreamObject):
+            self._cmap = parse_cmap(encoding.get_data())
+            base = resolved(encoding.get("/UseCMap"))
+            name = (self._cmap.base or str(base)).removeprefix("/")
+            if self._cmap.spaces:
+                name = ""
+            self.vertical = self._cmap.vertical or number(encoding.get("/WMode")) == 1
+        self._legacy = predefined_encoding(name)
+        self.vertical = self.vertical or name.endswith("-V") or name == "V"
+        descendants = items(font.get("/DescendantFonts"))
+        inner = dictionary(descendants[0] if descendants else None)
+        self._cid_widths = _cid_widths(items(inner.get("/W")))
+        self._default = number(inner.get("/DW"), 1000.0)
+        info = dictionary(inner.get("/CIDSystemInfo"))
+        ordering = resolved(info.get("/Ordering"))
+        self._by_unicode = ordering in ("UCS", b"UCS") and not self._to_unicode.texts
+
+    def _split(self, data: bytes) -> Any:
+        if self.kind != "/Type0":
+            return (data[at : at + 1] for at in range(len(data)))
+        if self._legacy is not None:
+            return self._legacy.codes(data)
+        if self._cmap is not None and self._cmap.spaces:
+            return (code.to_bytes(length) for length, code in self._cmap.codes(data))
+        return (data[at : at + 2] for at in range(0, len(data), 2))
+
+    def _decode(self, code: bytes) -> Code:
+        value = int.from_bytes(code)
+        named = self._named(value)
+        if self.kind != "/Type0":
+            text = self._simple.texts.get(value, "") if named is None else named
+            width = self._simple.widths.get(value, self._simple.default)
+            known = named is not None or self._simple.known
+        else:
+            text = (self._composite_text(code, value) or UNKNOWN) if named is None else named
+            known = text != UNKNOWN
+            width = self._composite_width(code, value)
+        return Code(symbol_of(self.name, text), width, code == b" ", known)
+
+    def _named(self, value: int) -> str | None:
+        """Return the text that the font's own map names, which may be none; None if it has not."""
+        if self._to_unicode.base == "Identity":
+            return chr(value) if 0 < value < 0xD800 else None
+        text = self._to_unicode.texts.get(value)
+        return None if text and _NOT_TEXT.fullmatch(text) else text
+
+    def _composite_text(self, code: bytes, value: int) -> str:
+        if self._legacy is not None:
+            return self._legacy.text(code) or ""
+        return chr(value) if self._by_unicode and 0 < value < 0xD800 else ""
+
+    def _composite_width(self, code: bytes, value: int) -> float:
+        if self._legacy is not None:
+            # The CIDs are unknown; characters of one byte are half as wide.
+            return self._default if len(code) > 1 else self._default / 2
+        cid = self._cmap.cids.get(value, value) if self._cmap is not None else value
+        return self._cid_widths.get(cid, self._default)
 
 
 class Fonts:
     """The fonts of a document; each is parsed once."""
 
     def __init__(self) -> None:
-        self._fonts: dict[int, tuple[DictionaryObject, Font | None]] = {}
+        self._fonts: dict[int, Font] = {}
 
-    def prepare(self, page: PageObject) -> None:
-        """Add a space to fonts of the page that have none, so that pypdf separates words.
-
-        Otherwise pypdf takes the width of some other glyph for the width of a space.
-        """
-        try:
-            resources = page.get("/Resources", {}).get_object().get("/Font", {}).get_object()
-            fonts = [resource.get_object() for resource in resources.values()]
-        except Exception:  # noqa: BLE001 - damaged resources raise anything
-            return
-        for font in fonts:
-            if isinstance(font, DictionaryObject) and id(font) not in self._fonts:
-                _add_space(font)
-                self._font(font)
-
-    def width(
-        self, shown: Any, resource: DictionaryObject | None, size: float, word_space: float
-    ) -> float:
-        """Return the width of the operand of ``Tj`` or ``TJ``, in points before any matrix."""
-        font = self._font(resource)
-        spaces = 0
-        width = 0.0
-        for item in shown if isinstance(shown, ArrayObject) else (shown,):
-            if isinstance(item, int | float):
-                width -= float(item)
-            elif isinstance(item, str):
-                width += 500.0 * len(item)
-            elif isinstance(item, bytes):
-                width += _width_of_codes(item, font)
-                # Word spacing applies to one-byte codes only.
-                spaces += item.count(b" ") if font and isinstance(font.encoding, dict) else 0
-        return width / 1000 * size + spaces * word_space
-
-    def _font(self, resource: DictionaryObject | None) -> Font | None:
-        if resource is None:
-            return None
-        known = self._fonts.get(id(resource))
-        if known is None:
+    def get(self, resource: Any) -> Font:
+        """Return the font of a resource; a damaged one decodes as far as it can."""
+        font = self._fonts.get(id(resource))
+        if font is None:
             try:
-                font = Font.from_font_resource(resource)
+                font = Font(resource)
+            except MemoryError:
+                raise
             except Exception:  # noqa: BLE001 - a damaged font raises anything
-                font = None
-            # Keep the resource alive so that no other object gets its id.
-            known = self._fonts[id(resource)] = (resource, font)
-        return known[1]
+                font = Font(DictionaryObject())
+                font.resource = resource  # keeps its id from another object
+            self._fonts[id(resource)] = font
+        return font
 
 
-def _add_space(font: DictionaryObject) -> None:
-    """Map an unused code to a space, in a font with two-byte codes and no space."""
-    try:
-        if font.get("/Subtype") != "/Type0" or "/ToUnicode" not in font:
-            return
-        if " " in Font.from_font_resource(font).character_map.values():
-            return
-        names: bytes = cast(Any, font["/ToUnicode"]).get_data()
-        descendant = cast(Any, font["/DescendantFonts"])[0].get_object()
-        widths = list(descendant.get("/W", ArrayObject()).get_object())
-    except Exception:  # noqa: BLE001 - a damaged font raises anything
-        return
-    named = DecodedStreamObject()
-    space = b"1 beginbfchar <%04X> <0020> endbfchar endcmap" % _UNUSED_CODE
-    named.set_data(names.replace(b"endcmap", space, 1))
-    font[NameObject("/ToUnicode")] = named
-    own = [NumberObject(_UNUSED_CODE), ArrayObject([NumberObject(_SPACE_WIDTH)])]
-    descendant[NameObject("/W")] = ArrayObject(widths + own)
+def _cid_widths(entries: list[Any]) -> dict[int, float]:
+    """Parse the ``/W`` array of a CID font (ISO 32000-2, 9.7.4.3)."""
+    widths: dict[int, float] = {}
+    at = 0
+    while at + 1 < len(entries) and len(widths) < _MAX_WIDTHS:
+        first, second = resolved(entries[at]), resolved(entries[at + 1])
+        if isinstance(second, list):
+            start = int(number(first))
+            widths.update((start + n, number(width)) for n, width in enumerate(second))
+            at += 2
+        elif at + 2 < len(entries):
+            start, end = int(number(first)), int(number(second))
+            width = number(entries[at + 2])
+            end = min(end, start + _MAX_WIDTHS)
+            widths.update((cid, width) for cid in range(start, end + 1))
+            at += 3
+        else:
+            break
+    return widths
 
 
-def _width_of_codes(codes: bytes, font: Font | None) -> float:
-    if font is None:
-        return 500.0 * len(codes)
-    if isinstance(font.encoding, str):
-        characters = codes.decode(font.encoding, "replace")
+def _simple_font(font: DictionaryObject, name: str, kind: str) -> _Simple:
+    texts, known = _simple_texts(font, name, kind)
+    descriptor = dictionary(font.get("/FontDescriptor"))
+    default = number(descriptor.get("/MissingWidth"), 0.0)
+    widths = {}
+    entries = items(font.get("/Widths"))
+    if entries:
+        first = int(number(font.get("/FirstChar")))
+        widths = {first + n: number(width) for n, width in enumerate(entries[:256])}
+        return _Simple(texts, widths, default, known)
+    metrics = CORE_FONT_METRICS.get(_core_name(name))
+    if metrics is not None:
+        by_text = metrics.character_widths
+        widths = {code: by_text[text] for code, text in texts.items() if text in by_text}
+        default = default or by_text["default"]
+    return _Simple(texts, widths, default or _DEFAULT_WIDTH, known)
+
+
+def _core_name(name: str) -> str:
+    """Return the standard font of the same family and style."""
+    plain = name.rpartition("+")[2]
+    if plain in CORE_FONT_METRICS:
+        return plain
+    style = plain.casefold()
+    bold, slanted = "bold" in style, "italic" in style or "oblique" in style
+    if "courier" in style or "mono" in style:
+        return "Courier" + {(0, 0): "", (1, 0): "-Bold", (0, 1): "-Oblique"}.get(
+            (bold, slanted), "-BoldOblique"
+        )
+    if "times" in style or "serif" in style.replace("sans", ""):
+        return "Times-" + {(0, 0): "Roman", (1, 0): "Bold", (0, 1): "Italic"}.get(
+            (bold, slanted), "BoldItalic"
+        )
+    return "Helvetica-Bold" if bold else "Helvetica"
+
+
+def _simple_texts(font: DictionaryObject, name: str, kind: str) -> tuple[dict[int, str], bool]:
+    """Return what codes stand for by ``/Encoding`` (ISO 32000-2, 9.6.5), and whether it is said.
+
+    A named encoding replaces the one that is built into the font; differences change it.
+    """
+    encoding = resolved(font.get("/Encoding"))
+    base = str(encoding) if isinstance(encoding, str) else ""
+    differences: list[Any] = []
+    if isinstance(encoding, DictionaryObject):
+        base = str(resolved(encoding.get("/BaseEncoding", "")))
+        differences = items(encoding.get("/Differences"))
+    symbols = symbol_encoding(name)
+    known = True
+    if symbols is not None and not _embedded(font):
+        # The glyphs of Symbol and ZapfDingbats are not in the named encodings.
+        texts = dict(enumerate(symbols))
+    elif base in charset_encoding:
+        texts = dict(enumerate(charset_encoding[base]))
+    elif base == "/MacExpertEncoding":
+        texts = {code: chr(code) for code in (0x20, *_OLD_STYLE_DIGITS)}
     else:
-        characters = codes.decode("latin-1")
-    widths = font.character_widths
-    default = widths.get("default", 500)
-    return float(sum(widths.get(character, default) for character in characters))
+        texts, known = _built_in(font, name, kind, symbols)
+    code = 0
+    for entry in differences:
+        entry = resolved(entry)
+        if isinstance(entry, str):
+            text = glyph_text(str(entry).removeprefix("/"))
+            texts[code] = text if text is not None else ""
+            code += 1
+        else:
+            code = int(number(entry))
+    shown = {code: text for code, text in texts.items() if not _CONTROLS.fullmatch(text)}
+    return shown, known or bool(differences)
+
+
+def _embedded(font: DictionaryObject) -> bool:
+    descriptor = dictionary(font.get("/FontDescriptor"))
+    return any(key in descriptor for key in ("/FontFile", "/FontFile2", "/FontFile3"))
+
+
+def _built_in(
+    font: DictionaryObject, name: str, kind: str, symbols: list[str] | None
+) -> tuple[dict[int, str], bool]:
+    """Return a font's built-in encoding, and whether it is known."""
+    standard = dict(enumerate(charset_encoding["/StandardEncoding"]))
+    program = resolved(dictionary(font.get("/FontDescriptor")).get("/FontFile"))
+    if isinstance(program, StreamObject):
+        data = program.get_data()
+        found, _ = _derive_character_map_from_type1_font_file(data, {}, [])
+        if found:
+            return {ord(code): text for code, text in found.items()}, True
+        return standard, bool(_STANDARD_ENCODING.search(data[:10_000]))
+    if symbols is not None:
+        return dict(enumerate(symbols)), True
+    shown = {code: symbol_of_code(name, code) for code in range(256)}
+    if any(shown.values()):
+        return {code: text for code, text in shown.items() if text}, True
+    if kind == "/TrueType":
+        return dict(enumerate(charset_encoding["/WinAnsiEncoding"])), True
+    return standard, not _embedded(font)
+
+
+def glyph_text(name: str) -> str | None:
+    """Return the text of a glyph by its name, as the Adobe Glyph List says; None if unknown."""
+    text = _listed(name)
+    if text is not None:
+        return text
+    stem, _, suffix = name.partition(".")
+    if suffix and stem:
+        return glyph_text(stem)
+    if "_" in name:
+        parts = [glyph_text(part) for part in name.split("_") if part]
+        return "".join(part or "" for part in parts) if all(parts) else None
+    return None
+
+
+def _listed(name: str) -> str | None:
+    text = adobe_glyphs.get(f"/{name}")
+    if text is not None and not "\uf600" <= text <= "\uf8ff":
+        return str(text)
+    styled = _STYLED_NAME.fullmatch(name)
+    if styled is not None:
+        return _listed(styled[1]) or text
+    match = _UNICODE_NAME.fullmatch(name)
+    if match is None:
+        return text
+    digits = match[1] or match[2]
+    step = 4 if match[1] else len(digits)
+    codes = [int(digits[at : at + step], 16) for at in range(0, len(digits), step)]
+    return "".join(chr(code) for code in codes if code < 0xD800 or 0xDFFF < code < 0x110000)

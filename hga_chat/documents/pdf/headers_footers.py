@@ -1,4 +1,4 @@
-"""Removes headers and footers: the lines that repeat on page after page."""
+"""Removes headers and footers, the lines that repeat on page after page, but for the first."""
 
 import re
 from collections import Counter, defaultdict
@@ -78,7 +78,10 @@ def _number_of(parts: Sequence[str]) -> _Number | None:
 def without_headers_and_footers(
     pages: Sequence[Sequence[Line]], labels: Sequence[str], headings: Sequence[Heading]
 ) -> list[list[Line]]:
-    """Return the pages without their headers and footers.
+    """Return the pages without their headers and footers, except where each first says something.
+
+    Nothing is lost: a row stays on the first page that has it, unless it is a page number or the
+    title of a heading that began earlier, and a page that has nothing else keeps its rows.
 
     Candidates are the outermost three rows at the top and bottom of a page, if they are not larger
     than normal text and a gap separates them from it (a repeated table head has no gap). One of
@@ -91,19 +94,43 @@ def without_headers_and_footers(
     edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
     found = [row for page in edges for rows in page for row in rows]
     repeated = _repeated(found, pages, labels, headings)
+    titles = _first_pages(headings)
     kept = []
+    shown: set[str] = set()
     for lines, page in zip(pages, edges, strict=True):
         dropped: set[int] = set()
+        new: set[str] = set()
         for rows in page:
             count = 0
-            for number, row in enumerate(rows, start=1):
+            for at, row in enumerate(rows, start=1):
                 if id(row) not in repeated:
                     break
                 if row.gap >= _MIN_GAP_PITCHES:
-                    count = number
-            dropped.update(id(line) for row in rows[:count] for line in row.lines)
-        kept.append([line for line in lines if id(line) not in dropped])
+                    count = at
+            for row in rows[:count]:
+                said = _said(row, lines, titles)
+                if said - shown:
+                    new |= said
+                else:
+                    dropped.update(id(line) for line in row.lines)
+        shown |= new
+        left = [line for line in lines if id(line) not in dropped]
+        kept.append(left if any(not line.is_blank for line in left) else list(lines))
     return kept
+
+
+def _said(row: _Row, lines: Sequence[Line], titles: dict[str, int]) -> set[str]:
+    """Return the parts that a row says beside the page's number and titles that stand elsewhere."""
+    parts = row.parts()
+    number = _number_of(parts)
+    elsewhere = {_core(line.text) for line in lines if line not in row.lines}
+    cores = [core for core in map(_core, number.beside if number else parts) if core]
+    return {
+        core
+        for core in cores
+        if titles.get(core, row.page + 1) > row.page
+        or (titles[core] == row.page and core not in elsewhere)
+    }
 
 
 def _sizes(lines: Sequence[Line]) -> Counter[float]:
@@ -123,7 +150,7 @@ def _edges(page: int, lines: Sequence[Line], usual: float) -> list[list[_Row]]:
 
     ``usual`` is the font size of most of the document's text.
     """
-    upright = [line for line in lines if not line.is_blank and not line.pieces[0].quarter]
+    upright = [line for line in lines if not line.is_blank and not line.pieces[0].turn]
     grouped: list[list[Line]] = []
     for line in sorted(upright, key=lambda line: -line.main.baseline):
         if grouped and grouped[-1][0].main.baseline - line.main.baseline < 0.3 * line.main.size:

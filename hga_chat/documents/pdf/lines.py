@@ -1,35 +1,30 @@
-"""Extracts the text of a PDF page as lines with positions.
+"""Puts the glyphs of a PDF page together to lines with positions.
 
-pypdf decides where lines and words end. This module also keeps the position of each piece of text,
-which pypdf passes to visitors, and its width, which follows from the font.
+Lines come in the order of the file, which for most programs is that of reading. Words end where
+the file has a space or the gap is wide.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
-from pypdf import PageObject
-from pypdf.generic import (
-    ArrayObject,
-    ContentStream,
-    DictionaryObject,
-    FloatObject,
-    NameObject,
-)
+from hga_chat.documents.pdf.bidi import RIGHT_TO_LEFT, base_letters, logical, runs_right_to_left
+from hga_chat.documents.pdf.glyphs import Glyph, Rule
+from hga_chat.documents.pdf.math_layout import with_linear_fractions
+from hga_chat.documents.pdf.scripts import raised_and_lowered
 
-from hga_chat.documents.pdf.fonts import Fonts
-
-_SHOW_TEXT = frozenset({b"Tj", b"TJ", b"'", b'"'})
-# An operation without effect that makes pypdf pass on the text gathered so far.
-_FLUSH = ([FloatObject(value) for value in (1, 0, 0, 1, 0, 0)], b"cm")
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
-_DOUBLE_SPACE = re.compile(r"(?<=\S)  (?=\S)")
-_MIN_GAP = -100
 _MAX_GAP_EM = 1.0
-_MIN_SPACE_EM = 0.1
+_MIN_SPACE_EM = 0.13
+_MIN_SPACE_BESIDE_SPACES_EM = 0.28
+_SAME_BASELINE_EM = 0.3
+_MAX_SCRIPT_SIZE = 0.86
+_MAX_SCRIPT_SHIFT_EM = 0.75
+_MIN_SCRIPT_SHIFT_EM = 0.1
+_MAX_LEADING_SCRIPT = 12
+_OVERPRINT_EM = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +32,8 @@ class Piece:
     """A part of a line without a wide gap in it.
 
     Positions are in points, in the frame in which most of the page's text is upright: x to the
-    right, y upwards. ``quarter`` counts quarter turns relative to that text. ``spaced`` says that
-    the final space is a guess of pypdf, which ignores the word spacing of justified text.
+    right, y upwards. ``turn`` is the angle to that text in degrees; the positions of turned text
+    are in the frame in which it is upright itself.
     """
 
     text: str
@@ -47,8 +42,7 @@ class Piece:
     baseline: float
     size: float
     font: str
-    quarter: int = 0
-    spaced: bool = False
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,219 +67,266 @@ class Line:
         return max(self.pieces, key=lambda piece: len(piece.text))
 
 
-def extract_lines(page: PageObject, fonts: Fonts) -> list[Line]:
-    """Return the lines of a page with pypdf's text and order, except for corrected spaces.
+def lines_of(glyphs: Sequence[Glyph], rules: Sequence[Rule] = ()) -> list[Line]:
+    """Return the lines of a page.
 
-    Lines at an angle to most of the text, such as a stamp in the margin, come last.
+    Lines at an angle to most of the text, such as a stamp in the margin, come last. Raised and
+    lowered text, fractions and right-to-left script are in a linear form.
 
-    Raises:
-        Exception: Whatever pypdf raises for a damaged page.
+    Args:
+        glyphs: What the page shows, in the order of the file. They are changed.
+        rules: Its thin horizontal rules, of which some are fraction bars.
     """
-    fonts.prepare(page)
-    collected = _collect(page, fonts, apart=True)
-    if any(_RIGHT_TO_LEFT.search(shown.text) for shown in collected):
-        # pypdf orders these scripts only within one text that it passes on.
-        collected = _collect(page, fonts, apart=False)
-    lines = list(_lines(_upright(collected)))
-    turned = [line for line in lines if line.pieces[0].quarter]
-    return [line for line in lines if not line.pieces[0].quarter] + turned
+    main = _upright(glyphs)
+    framed = without_overprint(glyphs)
+    upright = [glyph for glyph in framed if not glyph.angle]
+    if main == 0 and rules:
+        upright = with_linear_fractions(upright, rules, linear_text)
+    lines = [_line(found) for found in _assemble(upright)]
+    turned = [glyph for glyph in framed if glyph.angle]
+    return [line for line in (*lines, *map(_line, _assemble(turned))) if line.pieces]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """Text with the position of its start on the unrotated page."""
-
-    text: str
-    x: float
-    y: float
-    length: float
-    size: float
-    quarter: int
-    font: str
-    spaced: bool
+def linear_text(glyphs: Sequence[Glyph]) -> str:
+    """Return the text of a few glyphs, such as those of a numerator."""
+    return " ".join(_line(found).text.strip() for found in _assemble(glyphs))
 
 
-class _Gatherer:
-    """Visitors for pypdf that record text and its position."""
-
-    def __init__(self, fonts: Fonts) -> None:
-        self.found: list[_Shown] = []
-        self._fonts = fonts
-        self._waiting: list[tuple[Any, list[float] | None, float]] = []
-        self._last: list[float] | None = None
-        self._advance = 0.0
-        self._word_space = 0.0
-        self._saved: list[float] = []
-
-    def before(self, operator: bytes, operands: Any, cm: list[float], tm: list[float]) -> None:
-        """Record a string that will be shown, its position and its word spacing."""
-        if operator in (b"Tw", b'"') and operands and isinstance(operands[0], int | float):
-            self._word_space = float(operands[0])
-        elif operator == b"q":
-            self._saved.append(self._word_space)
-        elif operator == b"Q" and self._saved:
-            self._word_space = self._saved.pop()
-        if operator in _SHOW_TEXT and operands:
-            # The other operators first move to the next line.
-            at = _product(tm, cm) if operator in (b"Tj", b"TJ") else None
-            self._waiting.append((operands[-1], at, self._word_space))
-
-    def text(
-        self,
-        text: str,
-        cm: list[float],
-        tm: list[float],
-        font: DictionaryObject | None,
-        size: float,
-    ) -> None:
-        """Record text with the strings shown for it."""
-        m = _product(tm, cm)
-        along, across = math.hypot(m[0], m[1]), math.hypot(m[2], m[3])
-        begin, length, spaced = 0.0, 0.0, False
-        if any(_stretches(what) for what, _, _ in self._waiting):
-            # Justified text contains spaces, and pypdf adds more for the gaps next to them.
-            text = _DOUBLE_SPACE.sub(" ", text)
-        for number, (what, at, word_space) in enumerate(self._waiting):
-            # At the same position, a string begins where the last one ended.
-            if at is None or at != self._last:
-                self._advance = 0.0
-            self._last = at
-            if number == 0:
-                begin = self._advance + _lead(what) * size * along
-            self._advance += self._fonts.width(what, font, size, word_space) * along
-            moved = math.hypot(at[4] - m[4], at[5] - m[5]) if at is not None else 0.0
-            length = max(length, moved + self._advance - begin)
-            spaced = word_space > 0 and text.endswith(" ") and not _ends_with_space(what)
-        self._waiting.clear()
-        if not text:
-            return
-        x = m[4] + begin * (m[0] / along if along else 1.0)
-        y = m[5] + begin * (m[1] / along if along else 0.0)
-        name = str(font.get("/BaseFont", "")) if font is not None else ""
-        height = abs(size) * across
-        if not all(map(math.isfinite, (x, y, length, height, m[0], m[1]))):
-            x = y = length = height = m[0] = m[1] = 0.0
-        quarter = round(math.atan2(m[1], m[0]) / (math.pi / 2)) % 4
-        self.found.append(_Shown(text, x, y, length, height, quarter, name, spaced))
-
-
-def _lead(shown: Any) -> float:
-    """Return the offset of the first string of a ``TJ`` operand, in units of the font size."""
-    leads = isinstance(shown, ArrayObject) and shown and isinstance(shown[0], int | float)
-    return -float(shown[0]) / 1000 if leads else 0.0
-
-
-def _stretches(shown: Any) -> bool:
-    """Whether a ``TJ`` operand contains gaps."""
-    items = shown if isinstance(shown, ArrayObject) else ()
-    return any(isinstance(item, int | float) and item < _MIN_GAP for item in items)
-
-
-def _ends_with_space(shown: Any) -> bool:
-    items = shown if isinstance(shown, ArrayObject) else [shown]
-    strings = [item for item in items if isinstance(item, str | bytes)]
-    return bool(strings) and strings[-1][-1:] in (b" ", " ")
-
-
-def _collect(page: PageObject, fonts: Fonts, *, apart: bool) -> list[_Shown]:
-    gatherer = _Gatherer(fonts)
-    if not apart:
-        page.extract_text(visitor_operand_before=gatherer.before, visitor_text=gatherer.text)
-        return gatherer.found
-    key = NameObject("/Contents")
-    if key not in page:
-        return []
-    original = page.raw_get(key)
-    content = ContentStream(original.get_object(), page.pdf, "bytes")
-    content.operations = [step for operation in content.operations for step in _apart(operation)]
-    page[key] = content
-    try:
-        page.extract_text(visitor_operand_before=gatherer.before, visitor_text=gatherer.text)
-    finally:
-        page[key] = original
-    return gatherer.found
-
-
-def _apart(operation: tuple[Any, bytes]) -> Iterator[tuple[Any, bytes]]:
-    """Yield an operation so that its text is passed on separately, split at wide gaps."""
-    operands, operator = operation
-    if operator not in _SHOW_TEXT:
-        yield operation
-    elif operator != b"TJ" or not operands or not isinstance(operands[0], ArrayObject):
-        yield _FLUSH
-        yield operation
-    else:
-        part = ArrayObject()
-        for item in operands[0]:
-            if part and isinstance(item, int | float) and item < -1000 * _MAX_GAP_EM:
-                yield _FLUSH
-                yield [part], operator
-                part = ArrayObject()
-            part.append(item)
-        yield _FLUSH
-        yield [part], operator
-
-
-def _product(m: Sequence[float], n: Sequence[float]) -> list[float]:
-    return [
-        m[0] * n[0] + m[1] * n[2],
-        m[0] * n[1] + m[1] * n[3],
-        m[2] * n[0] + m[3] * n[2],
-        m[2] * n[1] + m[3] * n[3],
-        m[4] * n[0] + m[5] * n[2] + n[4],
-        m[4] * n[1] + m[5] * n[3] + n[5],
-    ]
-
-
-def _upright(collected: Sequence[_Shown]) -> Iterator[Piece]:
-    """Rotate the page so that most of its characters are upright."""
+def _upright(glyphs: Sequence[Glyph]) -> int:
+    """Turn the frame so that most characters are upright; return by how many degrees."""
     characters: Counter[int] = Counter()
-    for shown in collected:
-        characters[shown.quarter] += len(shown.text.strip())
+    for glyph in glyphs:
+        characters[glyph.angle] += len(glyph.text.strip())
     main = characters.most_common(1)[0][0] if characters else 0
-    for shown in collected:
-        x, y = shown.x, shown.y
-        left, baseline = ((x, y), (y, -x), (-x, -y), (-y, x))[main]
-        quarter = (shown.quarter - main) % 4
-        right = left + shown.length
-        yield Piece(
-            shown.text, left, right, baseline, shown.size, shown.font, quarter, shown.spaced
+    for glyph in glyphs:
+        own = glyph.angle
+        x, y = _turned(glyph.x, glyph.y, own)
+        to_x, _ = _turned(glyph.to_x, glyph.to_y, own)
+        glyph.x, glyph.to_x = min(x, to_x), max(x, to_x)
+        glyph.y = glyph.to_y = y
+        glyph.angle = (own - main) % 360
+    return main
+
+
+def _turned(x: float, y: float, angle: int) -> tuple[float, float]:
+    """Return a position in the frame in which text at an angle is upright."""
+    if angle % 90 == 0:
+        return ((x, y), (y, -x), (-x, -y), (-y, x))[angle // 90]
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return x * cosine + y * sine, y * cosine - x * sine
+
+
+def without_overprint(glyphs: Sequence[Glyph]) -> list[Glyph]:
+    """Leave out glyphs that only embolden or shade one that another operator put there."""
+    seen: dict[tuple[str, int, int, int], list[Glyph]] = {}
+    kept = []
+    for glyph in glyphs:
+        cell = max(1.0, round(0.25 * glyph.size))
+        column, row = int(glyph.x // cell), int(glyph.y // cell)
+        near = _OVERPRINT_EM * glyph.size
+        for there in (
+            other
+            for at in (column - 1, column, column + 1)
+            for up in (row - 1, row, row + 1)
+            for other in seen.get((glyph.text, glyph.angle, at, up), ())
+        ):
+            if (
+                there.operation != glyph.operation
+                and abs(there.x - glyph.x) <= near
+                and abs(there.y - glyph.y) <= near
+                and abs(there.size - glyph.size) <= 0.1 * glyph.size
+            ):
+                break
+        else:
+            seen.setdefault((glyph.text, glyph.angle, column, row), []).append(glyph)
+            kept.append(glyph)
+    return kept
+
+
+class _Open:
+    """A line that more glyphs may join."""
+
+    def __init__(self, glyph: Glyph) -> None:
+        self.glyphs = [glyph]
+        self.base = glyph.y
+        self.size = glyph.size
+        self.left, self.right = glyph.x, glyph.to_x
+
+    def takes(self, glyph: Glyph) -> bool:
+        """Whether a glyph goes on with the line; joins it if so."""
+        last = self.glyphs[-1]
+        if glyph.angle != last.angle:
+            return False
+        size = max(self.size, glyph.size)
+        up = glyph.y - self.base
+        gap = glyph.x - last.to_x
+        if abs(up) <= _SAME_BASELINE_EM * min(self.size, glyph.size) or up == 0:
+            if gap < -0.5 * size and glyph.to_x > self.left and glyph.x < self.right:
+                return self._is_free(glyph) and self._join(glyph)
+            if glyph.size > _MAX_SCRIPT_SIZE * self.size and not glyph.shift:
+                self.base, self.size = glyph.y, max(self.size, glyph.size)
+            return self._join(glyph)
+        close = -0.3 * size <= gap <= 0.45 * size
+        if close and abs(up) <= _MAX_SCRIPT_SHIFT_EM * size:
+            if glyph.size <= _MAX_SCRIPT_SIZE * self.size or glyph.shift:
+                return self._join(glyph)
+            leads = len(self.glyphs) <= _MAX_LEADING_SCRIPT
+            if leads and self.size <= _MAX_SCRIPT_SIZE * glyph.size:
+                self.base, self.size = glyph.y, glyph.size
+                return self._join(glyph)
+        return False
+
+    def _is_free(self, glyph: Glyph) -> bool:
+        """Whether nothing of the line is where the glyph is."""
+        slack = 0.2 * glyph.size
+        return all(
+            other.to_x <= glyph.x + slack or other.x >= glyph.to_x - slack
+            for other in self.glyphs
+            if other.text.strip()
         )
 
-
-def _lines(pieces: Iterator[Piece]) -> Iterator[Line]:
-    line: list[Piece] = []
-    for piece in pieces:
-        first, *others = piece.text.split("\n")
-        _append(line, replace(piece, text=first))
-        for text in others:
-            if line:
-                yield Line(tuple(line))
-            line = []
-            _append(line, replace(piece, text=text))
-    if line:
-        yield Line(tuple(line))
+    def _join(self, glyph: Glyph) -> bool:
+        self.glyphs.append(glyph)
+        self.left, self.right = min(self.left, glyph.x), max(self.right, glyph.to_x)
+        return True
 
 
-def _append(line: list[Piece], piece: Piece) -> None:
-    """Add a piece to a line, joined to the last piece if no wide gap separates them."""
-    if not piece.text:
-        return
-    last = line[-1] if line else None
-    if (
-        last is None
-        or last.quarter != piece.quarter
-        or abs(last.baseline - piece.baseline) > 0.5 * max(last.size, piece.size)
-        or abs(piece.left - last.right) > _MAX_GAP_EM * max(last.size, piece.size)
-    ):
-        line.append(piece)
-        return
-    main = max(last, piece, key=lambda part: len(part.text))
-    closes_up = last.spaced and piece.left - last.right < _MIN_SPACE_EM * last.size
-    line[-1] = replace(
-        main,
-        text=(last.text[:-1] if closes_up else last.text) + piece.text,
-        left=min(last.left, piece.left),
-        right=max(last.right, piece.right),
-        spaced=piece.spaced,
+def _assemble(glyphs: Sequence[Glyph]) -> Iterator[list[Glyph]]:
+    """Yield the glyphs of each line, from left to right."""
+    line: _Open | None = None
+    for glyph in glyphs:
+        if line is not None and line.takes(glyph):
+            continue
+        if line is not None:
+            yield _from_left(line.glyphs)
+        line = _Open(glyph)
+    if line is not None:
+        yield _from_left(line.glyphs)
+
+
+def _from_left(glyphs: list[Glyph]) -> list[Glyph]:
+    """Sort by place what was not written from left to right."""
+    slack = 0.3 * max(glyph.size for glyph in glyphs)
+    reach = glyphs[0].x
+    for glyph in glyphs:
+        if glyph.x < reach - slack:
+            return sorted(glyphs, key=lambda glyph: glyph.x)
+        reach = max(reach, glyph.x)
+    return glyphs
+
+
+def _line(glyphs: list[Glyph]) -> Line:
+    groups = list(_groups(glyphs))
+    while groups and not any(glyph.text.strip() for glyph in groups[-1]):
+        groups.pop()
+    text = "".join(glyph.text for glyph in glyphs)
+    is_turned = bool(RIGHT_TO_LEFT.search(text)) and runs_right_to_left(text)
+    if is_turned:
+        groups.reverse()
+    pieces = []
+    for number, group in enumerate(groups, start=1):
+        piece = _piece(group, right_to_left=is_turned)
+        if number < len(groups):
+            piece = _with_text(piece, piece.text.rstrip() + " ")
+        if piece.text:
+            pieces.append(piece)
+    return Line(tuple(pieces))
+
+
+def _with_text(piece: Piece, text: str) -> Piece:
+    return Piece(text, piece.left, piece.right, piece.baseline, piece.size, piece.font, piece.turn)
+
+
+def _groups(glyphs: Sequence[Glyph]) -> Iterator[list[Glyph]]:
+    """Split a line at wide gaps."""
+    group: list[Glyph] = []
+    for glyph in glyphs:
+        if group and glyph.x - group[-1].to_x > _MAX_GAP_EM * max(group[-1].size, glyph.size):
+            yield group
+            group = []
+        group.append(glyph)
+    if group:
+        yield group
+
+
+def _piece(glyphs: list[Glyph], *, right_to_left: bool) -> Piece:
+    sizes: Counter[tuple[float, float, str]] = Counter()
+    for glyph in glyphs:
+        sizes[round(glyph.size, 2), round(glyph.y, 2), glyph.font] += len(glyph.text.strip())
+    size, baseline, font = _main(sizes)
+    spaced = list(_with_spaces(glyphs))
+    if any(RIGHT_TO_LEFT.search(glyph.text) for glyph in spaced):
+        spaced = logical(spaced, right_to_left=right_to_left)
+        text = base_letters("".join(glyph.text for glyph in spaced))
+    else:
+        text = raised_and_lowered([(glyph.text, _shift(glyph, baseline, size)) for glyph in spaced])
+    return Piece(
+        text,
+        min(glyph.x for glyph in glyphs),
+        max(glyph.to_x for glyph in glyphs),
+        baseline,
+        size,
+        font,
+        glyphs[0].angle,
     )
+
+
+def _main(sizes: Counter[tuple[float, float, str]]) -> tuple[float, float, str]:
+    """Return the size, baseline and font of a piece: of most of it, unless that is an index."""
+    (main, count), *others = sizes.most_common()
+    if count <= _MAX_LEADING_SCRIPT:
+        largest = max((entry for entry, number in others if number), default=main)
+        if main[0] <= _MAX_SCRIPT_SIZE * largest[0]:
+            return largest
+    return main
+
+
+def _shift(glyph: Glyph, baseline: float, size: float) -> int:
+    """Return 1 for raised, -1 for lowered text, else 0."""
+    up = glyph.y - baseline
+    if abs(up) < _MIN_SCRIPT_SHIFT_EM * size:
+        return 0
+    if glyph.size > _MAX_SCRIPT_SIZE * size and not glyph.shift:
+        return 0
+    return 1 if up > 0 else -1
+
+
+def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
+    """Yield glyphs of one piece with a space in each gap between words."""
+    gaps = [
+        (after.x - before.to_x) / max(before.size, after.size, 0.1)
+        for before, after in pairwise(glyphs)
+    ]
+    spaces = sum(glyph.text.isspace() for glyph in glyphs)
+    least = _MIN_SPACE_BESIDE_SPACES_EM if 8 * spaces > len(glyphs) else _MIN_SPACE_EM
+    inner = [
+        gap
+        for gap, (left, right) in zip(gaps, pairwise(glyphs), strict=True)
+        if not left.text.isspace() and not right.text.isspace()
+    ]
+    if len(inner) >= 3:
+        # Letters that are spaced out: words are further apart.
+        usual = median(inner)
+        if usual > 0.6 * least:
+            least = max(least, usual + 0.15, 1.5 * usual)
+    yield glyphs[0]
+    for at, (before, after) in enumerate(pairwise(glyphs)):
+        if (
+            gaps[at] >= least
+            and not before.text[-1:].isspace()
+            and not after.text[:1].isspace()
+            and not _has_pitch(glyphs, at)
+        ):
+            yield Glyph(
+                *(" ", before.to_x, before.y, after.x, before.y, before.size),
+                *(before.angle, before.font, before.operation),
+            )
+        yield after
+
+
+def _has_pitch(glyphs: Sequence[Glyph], at: int) -> bool:
+    """Whether the glyphs around a gap stand at equal distances, whatever their widths."""
+    if at < 1 or at + 2 >= len(glyphs):
+        return False
+    steps = [glyphs[n + 1].x - glyphs[n].x for n in (at - 1, at, at + 1)]
+    return max(steps) - min(steps) < 0.02 * glyphs[at].size

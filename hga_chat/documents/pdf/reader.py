@@ -23,13 +23,15 @@ def load_pdf(path: str, data: bytes) -> LoadedFile:
     """Load a PDF as one section per page that has text.
 
     Labels name the page and a heading of the outline: the one in force where the page begins, else
-    the first on the page. Notes list the pages without text.
+    the first on the page. Notes list the pages without text; ``left_out`` says what else is not
+    in the sections.
 
     Raises:
         UnreadableError: The file is encrypted, damaged, without pages or text, or over the limits
             on pages, text, memory or time.
     """
-    pages: list[_Page] = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))["pages"]
+    answer = extract(_WORKER, data, "PDF", Limits(seconds=TIMEOUT_S))
+    pages: list[_Page] = answer["pages"]
     sections = []
     empty, scanned, failed = [], [], []
     for number, page in enumerate(pages, start=1):
@@ -59,7 +61,7 @@ def load_pdf(path: str, data: bytes) -> LoadedFile:
         notes.append(f"{_name_pages(empty)}: no text (blank or only drawings)")
     if failed:
         notes.append(f"{_name_pages(failed)}: damaged")
-    return LoadedFile(tuple(sections), tuple(notes))
+    return LoadedFile(tuple(sections), tuple(notes), left_out=tuple(answer["left_out"]))
 
 
 def _name_pages(labels: list[str]) -> str:

@@ -10,8 +10,8 @@ from pypdf.generic import (
     NumberObject,
 )
 
-from hga_chat.documents.pdf.fonts import Fonts
-from hga_chat.documents.pdf.lines import Line, extract_lines
+from hga_chat.documents.pdf.glyphs import Interpreter
+from hga_chat.documents.pdf.lines import Line, lines_of
 
 WIDTHS = dict.fromkeys(range(32, 127), 500) | {32: 250}
 
@@ -41,15 +41,17 @@ def _page(content: bytes, font: DictionaryObject | None = None) -> PageObject:
     return PdfReader(buffer).pages[0]
 
 
-def _lines(content: bytes) -> list[Line]:
-    return extract_lines(_page(content), Fonts())
+def _lines(content: bytes, font: DictionaryObject | None = None) -> list[Line]:
+    page = _page(content, font)
+    shown = Interpreter(page.pdf).page(page)
+    return lines_of(shown.glyphs, shown.rules)
 
 
 def test_positions_and_widths() -> None:
     (line,) = _lines(b"BT /F 10 Tf 100 700 Td (four) Tj ET")
     (piece,) = line.pieces
     assert (piece.text, piece.left, piece.right) == ("four", 100, 120)
-    assert (piece.baseline, piece.size, piece.font) == (700, 10, "/Even")
+    assert (piece.baseline, piece.size, piece.font) == (700, 10, "Even")
 
 
 def test_matrices_scale_and_move() -> None:
@@ -101,34 +103,10 @@ def test_sideways_text_becomes_upright() -> None:
     lines = _lines(
         b"BT /F 10 Tf 0 1 -1 0 20 400 Tm (stamp) Tj ET BT /F 10 Tf 100 700 Td (much more) Tj ET"
     )
-    assert [(line.text, line.pieces[0].quarter) for line in lines] == [
+    assert [(line.text, line.pieces[0].turn) for line in lines] == [
         ("much more", 0),
-        ("stamp", 1),
+        ("stamp", 90),
     ]
-
-
-def test_hebrew_is_in_the_order_of_pypdf() -> None:
-    names = b"1 begincodespacerange <00> <FF> endcodespacerange 2 beginbfchar "
-    names += b"<61> <05D0> <62> <05D1> endbfchar endcmap"
-    cmap = DecodedStreamObject()
-    cmap.set_data(names)
-    font = DictionaryObject(
-        {
-            NameObject("/Subtype"): NameObject("/TrueType"),
-            NameObject("/BaseFont"): NameObject("/Square"),
-            NameObject("/ToUnicode"): cmap,
-        }
-    )
-    page = _page(b"BT /F 10 Tf 100 700 Td (ab) Tj (ba) Tj ET", font)
-    (line,) = extract_lines(page, Fonts())
-    assert line.text == page.extract_text()
-
-
-def test_extraction_leaves_the_page_unchanged() -> None:
-    page = _page(b"BT /F 10 Tf 100 700 Td (left) Tj ET")
-    before = page.raw_get("/Contents")
-    extract_lines(page, Fonts())
-    assert page.raw_get("/Contents") is before
 
 
 def test_numbers_out_of_range() -> None:

@@ -1,0 +1,161 @@
+"""Hold the words found in PDFs against those that poppler's ``pdftotext`` finds, page by page.
+
+A page is right if at least 98% of pdftotext's words are found in it: in any order, and in the same
+order (longest common subsequence). Case, hyphens and compatibility forms do not count, numbers
+stand apart from letters, and of Chinese, Japanese and Korean each character is a word. Files that
+are refused although pdftotext finds words in them are listed.
+
+    python -m tools.measure.pdf_words FOLDER [--worst 20] [--json FILE]
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hga_chat.documents.pdf import reader
+from hga_chat.documents.sandbox.limits import Limits
+from hga_chat.documents.sandbox.processes import ending_children, extract
+from hga_chat.documents.types import UnreadableError
+
+ENOUGH = 0.98
+_WORD = re.compile(
+    r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|\d+|[^\W\d\u2e80-\u9fff\uac00-\ud7af]+"
+)
+_BROKEN = re.compile(r"(?<=\w)[-\u2010\u00ad]\s*\n\s*(?=[a-zà-ÿ])")
+_HYPHENS = re.compile(r"(?<=\w)[-\u2010\u00ad](?=\w)")
+
+
+@dataclass(frozen=True)
+class PageScore:
+    """A page's words: how many pdftotext has, and which share of them was found."""
+
+    file: str
+    page: int
+    words: int
+    any_order: float
+    in_order: float
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a page, in a form that different programs agree on."""
+    text = unicodedata.normalize("NFKC", text.replace("\u00ad\n", ""))
+    return _WORD.findall(_HYPHENS.sub("", _BROKEN.sub("", text)).casefold())
+
+
+def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence (Hyyrö's bit-parallel algorithm)."""
+    places: dict[str, int] = {}
+    for at, word in enumerate(left):
+        places[word] = places.get(word, 0) | 1 << at
+    mask = (1 << len(left)) - 1
+    row = mask
+    for word in right:
+        matches = places.get(word, 0) & row
+        row = (row + matches | row - matches) & mask
+    return len(left) - row.bit_count()
+
+
+def pages_of_pdftotext(file: Path) -> list[str] | None:
+    """Return the text of each page as pdftotext has it; None if it fails."""
+    try:
+        done = subprocess.run(
+            ["pdftotext", "-enc", "UTF-8", str(file), "-"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode:
+        return None
+    return done.stdout.decode("utf-8", "replace").split("\f")[:-1]
+
+
+def score(file: str, expected: Sequence[str], found: Sequence[str]) -> list[PageScore]:
+    """Score the pages of a file that have words."""
+    scores = []
+    for number, text in enumerate(expected):
+        wanted = words_of(text)
+        if not wanted:
+            continue
+        have = words_of(found[number]) if number < len(found) else []
+        shared = (Counter(wanted) & Counter(have)).total() / len(wanted)
+        ordered = common_subsequence(wanted, have) / len(wanted)
+        scores.append(PageScore(file, number + 1, len(wanted), shared, ordered))
+    return scores
+
+
+def main() -> None:
+    """Score every PDF below a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--worst", type=int, default=0, help="pages to list, the worst first")
+    parser.add_argument("--json", type=Path, help="write every page's score to this file")
+    arguments = parser.parse_args()
+    if shutil.which("pdftotext") is None:
+        sys.exit("pdftotext is missing; it is in the package poppler-utils")
+    scores: list[PageScore] = []
+    refused: Counter[str] = Counter()
+    lost: list[str] = []
+    times: list[tuple[float, str]] = []
+    with ending_children():
+        for file in sorted(arguments.folder.rglob("*.pdf")):
+            name = str(file.relative_to(arguments.folder))
+            expected = pages_of_pdftotext(file)
+            started = time.monotonic()
+            try:
+                answer = extract(
+                    reader._WORKER, file.read_bytes(), "PDF", Limits(seconds=reader.TIMEOUT_S)
+                )
+                found = [page["text"] for page in answer["pages"]]
+            except UnreadableError as error:
+                found = []
+                refused[" ".join(str(error).split()[:6])] += 1
+                if expected and any(map(words_of, expected)):
+                    lost.append(f"{name}: {error}")
+            times.append((time.monotonic() - started, name))
+            scores += score(name, expected or [], found)
+    report(scores, refused, lost, times, arguments.worst)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(score) for score in scores], indent=0))
+
+
+def report(
+    scores: list[PageScore],
+    refused: Counter[str],
+    lost: list[str],
+    times: list[tuple[float, str]],
+    worst: int,
+) -> None:
+    """Print the shares, the refusals and the slowest files."""
+    if not scores:
+        sys.exit("no page with words")
+    any_order = sum(score.any_order >= ENOUGH for score in scores)
+    in_order = sum(score.in_order >= ENOUGH for score in scores)
+    words = sum(score.words for score in scores)
+    print(f"{len(times):,} files, {len(scores):,} pages with {words:,} words")
+    print(f"at least 98% of the words in any order: {any_order / len(scores):.1%} of the pages")
+    print(f"in the same order: {in_order / len(scores):.1%} of the pages")
+    found = sum(score.words * score.any_order for score in scores)
+    print(f"words found: {found / words:.2%}")
+    print(
+        "slowest: " + ", ".join(f"{name} {took:.1f} s" for took, name in sorted(times)[-5:][::-1])
+    )
+    print(f"refused: {refused.total()}, of which {len(lost)} have words for pdftotext")
+    for line in lost:
+        print(f"  {line}")
+    for score in sorted(scores, key=lambda score: score.any_order)[:worst]:
+        print(f"  {score.any_order:.0%} of {score.words} words: {score.file}, page {score.page}")
+
+
+if __name__ == "__main__":
+    main()
