@@ -50,6 +50,12 @@ _LIMIT = re.compile(r"parsing took more than|too much memory|more text than can 
 _DEATH = re.compile(r"the parser exited with")
 # Whatever pypdf raises on a damaged file is a reason; a mistake of our own is none.
 _MISTAKE = re.compile(r"damaged (?:HTML|ZIP archive): [A-Z]\w*: ")
+_PDF_TOKEN = re.compile(rb"[-+]?\d+\.?\d*|/\w+|<[0-9A-Fa-f]*>|\([^()]*\)|\b[A-Za-z]{1,3}\b|[\[\]]")
+_PDF_VALUES = (
+    *(b"0", b"-1", b"1e9", b"99999999999999999999", b"0.0000001", b"null", b"true", b"[", b"]"),
+    *(b"/Identity-V", b"/H", b"/Symbol", b"/ActualText", b"/OC", b"<>", b"<FEFF05D0>", b"()"),
+    *(b"BDC", b"EMC", b"Do", b"q", b"Q", b"Ts", b"Tz", b"TJ", b"re", b"f", b"1 0 R", b"100 0 R"),
+)
 
 
 def flip(data: bytearray, random: Random, _seeds: list[bytes]) -> bytes:
@@ -151,8 +157,20 @@ def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
     return json.dumps(document, ensure_ascii=random.random() < 0.5).encode()
 
 
+def retoken(data: bytes, random: Random, _seeds: list[bytes]) -> bytes:
+    """Replace numbers, names, strings and operators of a PDF by others, odd ones or the file's."""
+    tokens = list(_PDF_TOKEN.finditer(data))
+    for match in sorted(
+        random.sample(tokens, min(len(tokens), random.choice((1, 2, 4, 16)))),
+        key=lambda match: -match.start(),
+    ):
+        new = random.choice(tokens)[0] if random.random() < 0.5 else random.choice(_PDF_VALUES)
+        data = data[: match.start()] + new + data[match.end() :]
+    return data
+
+
 # Changes that know the format, so that more than its outside is reached.
-STRUCTURAL = {"zip": repack, "notebook": reshape}
+STRUCTURAL = {"zip": repack, "notebook": reshape, "pdf": retoken}
 
 
 def inputs(name: str, count: int, random: Random) -> Iterator[bytes]:

@@ -33,19 +33,28 @@ def with_linear_fractions(
         (rule for rule in set(rules) if rule.right - rule.left <= _MAX_BAR_POINTS),
         key=lambda rule: rule.right - rule.left,
     )
+    by_height = _by_height(glyphs)
+    heights = [glyph.y for glyph in by_height]
     for bar in bars[:_MAX_BARS]:
-        by_height = sorted((g for g in glyphs if g.text.strip()), key=lambda glyph: glyph.y)
-        heights = [glyph.y for glyph in by_height]
-        near = by_height[
-            bisect_left(heights, bar.y - _REACH_POINTS) : bisect_right(
-                heights, bar.y + _REACH_POINTS
-            )
+        first = bisect_left(heights, bar.y - _REACH_POINTS)
+        last = bisect_right(heights, bar.y + _REACH_POINTS)
+        near = [
+            glyph
+            for glyph in by_height[first:last]
+            if bar.left - _REACH_POINTS < glyph.to_x and glyph.x < bar.right + _REACH_POINTS
         ]
-        near = [g for g in near if bar.left - 40 < g.to_x and g.x < bar.right + 40]
         if not near or _cover_root(bar, near, glyphs):
             continue
-        glyphs = _with_fraction(bar, near, glyphs, linear)
+        changed = _with_fraction(bar, near, glyphs, linear)
+        if changed is not glyphs:
+            glyphs = changed
+            by_height = _by_height(glyphs)
+            heights = [glyph.y for glyph in by_height]
     return glyphs
+
+
+def _by_height(glyphs: Sequence[Glyph]) -> list[Glyph]:
+    return sorted((g for g in glyphs if g.text.strip()), key=lambda glyph: glyph.y)
 
 
 def _with_fraction(
