@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
@@ -71,7 +71,8 @@ class Attribution:
     sources: tuple[Source, ...] = ()
     """The passages it attended to most; empty if none stands out."""
     from_conversation: bool = False
-    """Whether earlier turns drew more attention than any passage; it then has no sources."""
+    """Whether a passage of earlier turns drew more attention than any of the documents; it then has
+    no sources."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,10 @@ def attribute(
     nearly as much. The heaviest passages of all sentences come first, in the order of the
     sentences, then the second heaviest, and so on.
 
+    An answer is from the conversation if the best passage of earlier turns is heavier than the
+    best passage of the documents, both added up over the sentences. Passages are compared, so what
+    many earlier turns draw together does not count.
+
     Args:
         per_token: for each token of the answer, [bins] attention mass over the session, the window
             included.
@@ -187,14 +192,17 @@ def attribute(
     in_documents, later = standing_out_in(bins, per_token)
     numbers = sentence_numbers(pieces)
     texts = _BinTexts(layout, bins.start * TRACE_BIN_TOKENS - document_start)
-    peaks: list[_Peak] = []
-    for sentence, tokens in groupby(range(len(numbers)), numbers.__getitem__):
-        peaks += _peaks(sentence, in_documents[list(tokens)], texts)
     turns_end = turn_start // TRACE_BIN_TOKENS - max(bins.stop, bins.start)
-    in_turns = float(later[:, : max(turns_end, 0)].sum())
+    in_turns = later[:, : max(turns_end, 0)]
+    peaks: list[_Peak] = []
+    best_in_turns = 0.0
+    for sentence, tokens in groupby(range(len(numbers)), numbers.__getitem__):
+        rows = list(tokens)
+        peaks += _peaks(sentence, in_documents[rows], texts)
+        best_in_turns += _heaviest(in_turns[rows])
     best = sum(peak.mass for peak in peaks if peak.rank == 0)
     # A single token has nothing to stand out from.
-    if len(per_token) > 1 and in_turns > max(best, LEAST_MASS * len(per_token)):
+    if len(per_token) > 1 and best_in_turns > max(best, LEAST_MASS * len(per_token)):
         return Attribution(from_conversation=True)
     peaks.sort(key=lambda peak: (peak.rank, -peak.mass))
     chosen: list[_Peak] = []
@@ -275,13 +283,30 @@ def _peaks(sentence: int, above: "torch.Tensor", texts: _BinTexts) -> Iterator[_
             least = max(least, LEAST_SHARE_OF_BEST * mass)
 
 
+def _heaviest(above: "torch.Tensor") -> float:
+    """Return the mass of the heaviest passage of earlier turns for one sentence.
+
+    Args:
+        above: [tokens of the sentence, bins of the turns] mass that stands out.
+    """
+    mass = dict(enumerate(above.sum(0).tolist()))
+    heaviest = max(mass, key=mass.__getitem__, default=None)
+    if heaviest is None:
+        return 0.0
+    return sum(mass[number] for number in _grown(heaviest, mass, lambda _: True))
+
+
 def _around(peak: int, mass: dict[int, float], texts: _BinTexts) -> range:
     """Return a bin with the neighbours in its section that stand out nearly as much."""
     section = texts.section(peak)
+    return _grown(peak, mass, lambda number: texts.section(number) == section)
+
+
+def _grown(peak: int, mass: dict[int, float], may_join: Callable[[int], bool]) -> range:
+    """Return a bin with the neighbours that may join it and stand out nearly as much."""
 
     def belongs(number: int) -> bool:
-        enough = mass.get(number, 0.0) >= _NEARLY_AS_MUCH * mass[peak]
-        return enough and texts.section(number) == section
+        return mass.get(number, 0.0) >= _NEARLY_AS_MUCH * mass[peak] and may_join(number)
 
     start, stop = peak, peak + 1
     while peak - start < _REACH and belongs(start - 1):

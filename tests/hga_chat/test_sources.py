@@ -166,13 +166,27 @@ def test_an_answer_that_attends_more_to_earlier_turns_is_from_the_conversation(
 ):
     documents = mass_on(layout, 0, (320, 336, 0.05))
     first = len(layout) // BIN
-    # Four groups of earlier turns, then the question, which does not count.
-    mass = torch.cat((documents[:first], torch.full((4,), in_turns / 4), torch.ones(3)))
+    # A passage of two bins among four of earlier turns, then the question, which does not count.
+    earlier = torch.tensor([0, in_turns / 2, in_turns / 2, 0])
+    mass = torch.cat((documents[:first], earlier, torch.ones(3)))
     read = [mass, *[torch.zeros_like(mass)] * 4]
     turn_start = (first + 4) * BIN + 5
     found = attribute(read, list("words"), layout, 0, turn_start)
     assert found.from_conversation == is_from_there
     assert [source.start_token for source in found.sources] == ([] if is_from_there else [320])
+
+
+@pytest.mark.parametrize("turns", [2, 40])
+def test_a_long_conversation_does_not_outweigh_a_passage(layout, turns):
+    documents = mass_on(layout, 0, (320, 336, 0.05))
+    first = len(layout) // BIN
+    # Each earlier turn of eight bins draws a little at one place; together they may draw more.
+    earlier = torch.tensor([0.02, *[0.0] * 7]).repeat(turns)
+    mass = torch.cat((documents[:first], earlier, torch.ones(3)))
+    read = [mass, *[torch.zeros_like(mass)] * 4]
+    found = attribute(read, list("words"), layout, 0, (first + len(earlier)) * BIN + 5)
+    assert not found.from_conversation
+    assert [source.start_token for source in found.sources] == [320]
 
 
 def test_sentences_and_lines_are_numbered():
