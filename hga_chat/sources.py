@@ -1,10 +1,11 @@
 """Find the passages of the documents that an answer attended to."""
 
+import operator
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, takewhile
 from typing import TYPE_CHECKING
 
 from hga_chat.documents.types import where
@@ -169,6 +170,7 @@ def attribute(
     layout: "DocumentTokens",
     document_start: int,
     turn_start: int,
+    earlier: Sequence[str] = (),
 ) -> Attribution:
     """Find the passages that an answer attended to most, at most ``MAX_SOURCES``.
 
@@ -178,7 +180,8 @@ def attribute(
 
     An answer is from the conversation if the best passage of earlier turns is heavier than the
     best passage of the documents, both added up over the sentences. Passages are compared, so what
-    many earlier turns draw together does not count.
+    many earlier turns draw together does not count. Nor does an opening that an earlier answer has
+    as well, such as "According to the text,": it attends to that answer whatever follows.
 
     Args:
         per_token: for each token of the answer, [bins] attention mass over the session, the window
@@ -187,6 +190,7 @@ def attribute(
         layout: where each document token comes from.
         document_start: position in the session of the first document token.
         turn_start: position of the question's first token.
+        earlier: the answers of earlier turns.
     """
     bins = document_bins(layout, document_start)
     in_documents, later = standing_out_in(bins, per_token)
@@ -195,11 +199,11 @@ def attribute(
     turns_end = turn_start // TRACE_BIN_TOKENS - max(bins.stop, bins.start)
     in_turns = later[:, : max(turns_end, 0)]
     peaks: list[_Peak] = []
-    best_in_turns = 0.0
+    opening, best_in_turns = _repeated_opening(pieces, earlier), 0.0
     for sentence, tokens in groupby(range(len(numbers)), numbers.__getitem__):
         rows = list(tokens)
         peaks += _peaks(sentence, in_documents[rows], texts)
-        best_in_turns += _heaviest(in_turns[rows])
+        best_in_turns += _heaviest(in_turns[[row for row in rows if row >= opening]])
     best = sum(peak.mass for peak in peaks if peak.rank == 0)
     # A single token has nothing to stand out from.
     if len(per_token) > 1 and best_in_turns > max(best, LEAST_MASS * len(per_token)):
@@ -283,6 +287,16 @@ def _peaks(sentence: int, above: "torch.Tensor", texts: _BinTexts) -> Iterator[_
             least = max(least, LEAST_SHARE_OF_BEST * mass)
 
 
+def _repeated_opening(pieces: Sequence[str], earlier: Sequence[str]) -> int:
+    """Return how many tokens of an answer begin an earlier answer too; 0 if all of them do."""
+    text = "".join(pieces)
+    equal = (map(operator.eq, text, answer) for answer in earlier)
+    shared = max((sum(takewhile(bool, pairs)) for pairs in equal), default=0)
+    if shared >= len(text.rstrip()):
+        return 0
+    return bisect_right(list(accumulate(map(len, pieces))), shared)
+
+
 def _heaviest(above: "torch.Tensor") -> float:
     """Return the mass of the heaviest passage of earlier turns for one sentence.
 
@@ -291,9 +305,9 @@ def _heaviest(above: "torch.Tensor") -> float:
     """
     mass = dict(enumerate(above.sum(0).tolist()))
     heaviest = max(mass, key=mass.__getitem__, default=None)
-    if heaviest is None:
+    if heaviest is None or mass[heaviest] <= 0:
         return 0.0
-    return sum(mass[number] for number in _grown(heaviest, mass, lambda _: True))
+    return sum((mass[number] for number in _grown(heaviest, mass, lambda _: True)), 0.0)
 
 
 def _around(peak: int, mass: dict[int, float], texts: _BinTexts) -> range:

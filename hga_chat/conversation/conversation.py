@@ -224,6 +224,7 @@ class Conversation:
                 self.layout,
                 self.document_start,
                 before,
+                [turn.text for turn in self.turns],
             )
         answer = Answer(
             question,

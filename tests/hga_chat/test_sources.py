@@ -189,6 +189,28 @@ def test_a_long_conversation_does_not_outweigh_a_passage(layout, turns):
     assert [source.start_token for source in found.sources] == [320]
 
 
+@pytest.mark.parametrize(
+    ("earlier", "is_from_there"),
+    [
+        (["It has four words."], True),
+        (["By the text, it is wet.", "No."], False),
+        (["By the text, so."], True),  # all of it repeats an earlier answer
+    ],
+)
+def test_an_opening_that_earlier_answers_have_does_not_count(layout, earlier, is_from_there):
+    documents = mass_on(layout, 0, (320, 336, 0.05))
+    first = len(layout) // BIN
+    on_turns = torch.zeros(first + 4 + 3)
+    on_turns[first + 1] = 0.2
+    on_documents = torch.cat((documents[:first], torch.zeros(4 + 3)))
+    nothing = torch.zeros_like(on_turns)
+    pieces = ["By", " the", " text", ",", " so", "."]
+    read = [on_turns, on_turns, nothing, nothing, on_documents, nothing]
+    turn_start = (first + 4) * BIN
+    found = attribute(read, pieces, layout, 0, turn_start, earlier)
+    assert found.from_conversation == is_from_there
+
+
 def test_sentences_and_lines_are_numbered():
     text = "It is 0.84 of one here. (Is it really so or not?) Yes it is so, and ever was"
     pieces = list(re.split(r"(?= )", text))
