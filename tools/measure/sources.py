@@ -139,6 +139,8 @@ class Examiner:
         loaded = load_documents([str(folder / file) for file in entry["files"]])
         self.layout = lay_out(loaded, model.tokenizer)
         self._tokenizer = model.tokenizer
+        self.wrong: list[bool] = []
+        """For each wrong answer, whether sources are named."""
         cache = CacheConfig(context=len(self.layout.token_ids) + 1024)
         engine = open_engine(model, EngineConfig(cache=cache))
         self.conversation = Conversation(engine, self.layout)
@@ -165,6 +167,7 @@ class Examiner:
         answer = ask(self.conversation, pair["question"])
         try:
             if not re.search(pair["answer"], answer.text, re.IGNORECASE):
+                self.wrong.append(bool(answer.sources))
                 return None
             shown = [span_of(source) for source in answer.sources[:SHOWN]]
             tokens = sum(end - start for start, end in shown) / max(len(shown), 1)
@@ -197,8 +200,17 @@ class Examiner:
             self.conversation.rewind()
 
 
-def report_of(pairs: Sequence[Pair], asked: int, unrelated: Sequence[bool]) -> dict[str, Any]:
-    """Return the figures."""
+def report_of(
+    pairs: Sequence[Pair], asked: int, unrelated: Sequence[bool], wrong: Sequence[bool]
+) -> dict[str, Any]:
+    """Return the figures.
+
+    Args:
+        pairs: the right answers.
+        asked: questions about the documents.
+        unrelated: for each question about something else, whether sources are named.
+        wrong: the same for each wrong answer.
+    """
 
     def within(method: str, shown: int) -> float:
         ranks = [pair.ranks[method] for pair in pairs]
@@ -216,6 +228,7 @@ def report_of(pairs: Sequence[Pair], asked: int, unrelated: Sequence[bool]) -> d
         | {"blind": sum(pair.chance for pair in pairs) / len(pairs)},
         "right_without_sources": sum(not pair.tokens for pair in pairs) / len(pairs),
         "unrelated_with_sources": sum(unrelated) / max(len(unrelated), 1),
+        "wrong_with_sources": sum(wrong) / max(len(wrong), 1),
         "verified": {
             "pairs": len(drops),
             "drop_above_random": sum(drop > other for drop, other in drops) / max(len(drops), 1),
@@ -239,6 +252,7 @@ def as_text(report: dict[str, Any]) -> str:
         f"{report['tokens_per_passage']:.0f} tokens\n"
         f"{table(('the right passage is', 'the first', 'among three'), rows)}\n"
         f"sources named: for {1 - report['right_without_sources']:.1%} of right answers, for "
+        f"{report['wrong_with_sources']:.1%} of wrong ones, for "
         f"{report['unrelated_with_sources']:.1%} of questions about something else\n"
         f"verified: without the right source the answer loses {verified['mean_drop_nats']:.2f} "
         f"nats, without one picked blindly {verified['mean_random_drop_nats']:.2f}; more in "
@@ -258,6 +272,7 @@ def main() -> None:
     draw = random.Random(0)
     pairs: list[Pair] = []
     unrelated: list[bool] = []
+    wrong: list[bool] = []
     asked = 0
     for entry in questions["documents"]:
         if arguments.names and not entry["name"].startswith(tuple(arguments.names)):
@@ -267,6 +282,7 @@ def main() -> None:
         found = [examiner.examine(pair, draw) for pair in entry["pairs"]]
         unrelated += examiner.unrelated(questions["unrelated"])
         examiner.close()
+        wrong += examiner.wrong
         asked += len(found)
         pairs += [pair for pair in found if pair is not None]
         print(
@@ -274,7 +290,7 @@ def main() -> None:
             f"{time.perf_counter() - began:.0f} s",
             file=sys.stderr,
         )
-    report = report_of(pairs, asked, unrelated)
+    report = report_of(pairs, asked, unrelated, wrong)
     print(json.dumps(report, indent=1) if arguments.json else as_text(report))
 
 
