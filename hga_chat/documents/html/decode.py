@@ -2,35 +2,40 @@
 
 import re
 
-from hga_chat.documents.plain.decode import decode_text
+from hga_chat.documents.plain.declared import xml_encoding
+from hga_chat.documents.plain.decode import decode_with_label
 
-_HEAD_BYTES = 2048
-_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9._:-]+)""", re.IGNORECASE)
-# Python codecs that are not character sets of web pages.
-_NO_CHARSET = re.compile("idna|punycode|escape|utf.?7|undefined", re.IGNORECASE)
+_SEARCHED_BYTES = 1 << 20
+_CONTENT_CHARSET = re.compile(
+    r"charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE
+)
 
 
 def decode_html(data: bytes) -> str:
-    """Return HTML or XHTML as text.
+    """Return HTML or XHTML as text, with the encoding that a browser would take.
 
-    If an encoding is declared, UTF-8 is tried first, then that encoding; otherwise, or if both
-    fail, the encoding is detected as for plain text.
+    Declared encodings are labels of the WHATWG Encoding Standard, in an XML declaration or in a
+    ``meta`` element anywhere in the head, beyond the bytes that browsers look at first too.
 
     Raises:
         UnreadableError: ``data`` is not text.
     """
-    declared = _DECLARED.search(data[:_HEAD_BYTES])
-    name = declared[1].decode("ascii") if declared else ""
-    if (
-        declared
-        and not _NO_CHARSET.search(name)
-        and not data.startswith((b"\xfe\xff", b"\xff\xfe"))
-    ):
-        for encoding in ("utf-8-sig", name):
-            try:
-                text = data.decode(encoding)
-            except (LookupError, UnicodeError):
-                continue
-            if "\0" not in text:
-                return text.replace("\r\n", "\n").replace("\r", "\n")
-    return decode_text(data)
+    return decode_with_label(data, xml_encoding(data) or _meta_encoding(data))
+
+
+def _meta_encoding(data: bytes) -> str | None:
+    """Return what the first ``meta`` element with an encoding says; comments do not count."""
+    if not re.search(rb"charset", data[:_SEARCHED_BYTES], re.IGNORECASE):
+        return None
+    from turbohtml import TokenType, tokenize
+
+    for token in tokenize(data[:_SEARCHED_BYTES].decode("latin-1")):
+        if token.type is not TokenType.START_TAG or token.tag != "meta":
+            continue
+        if token.attr("charset"):
+            return token.attr("charset")
+        if (token.attr("http-equiv") or "").strip().lower() == "content-type":
+            found = _CONTENT_CHARSET.search(token.attr("content") or "")
+            if found:
+                return found[1] or found[2] or found[3]
+    return None

@@ -1,10 +1,11 @@
 """Decodes the bytes of text files, whatever their encoding."""
 
 import codecs
-import contextlib
 import re
 
-from hga_chat.documents.plain.alphabets import european_encoding
+from hga_chat.documents.plain.alphabets import code_page, cyrillic_encoding, is_punctuation
+from hga_chat.documents.plain.charset_labels import decode_labelled, is_utf8
+from hga_chat.documents.plain.declared import declared_encoding
 from hga_chat.documents.types import UnreadableError
 
 PROBE_BYTES = 8192
@@ -21,63 +22,61 @@ _BYTE_ORDER_MARKS = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _HIGH_BYTES = bytes(range(0x80, 0x100))
 _HIGH = re.compile(rb"[\x80-\xff]")
-_HIGH_PAIRS = re.compile(rb"[\x80-\xff]{2,}")
 _MAX_HIGH_SHARE = 0.3
 _MAX_BAD_SHARE = 0.001
 
-_ENCODING_PROBE_BYTES = 8192
+_ENCODING_PROBE_BYTES = 1 << 16
 _SEARCHED_BYTES = 1 << 18
-_MIN_HIGH_BYTES = 24
 _MIN_UTF16_BYTES = 128
 _MIN_WESTERN_UTF16_BYTES = 8
 _MAX_PLANES = 8
-# Bytes beyond ASCII are mostly single in western and central European text, in runs elsewhere.
-_MIN_PAIRED_SHARE = 0.5
-_MIN_KANA_SHARE = 0.6
-_OTHER = (
-    "cp1251",
-    "koi8_r",
-    "cp866",
-    "iso8859_5",
-    "mac_cyrillic",
-    "cp1253",
-    "cp1255",
-    "cp1256",
-    "cp874",
-    "cp932",
-    "euc_jp",
-    "gb18030",
-    "big5",
-    "euc_kr",
-)
+# What the detector names for Cyrillic text in encodings that it does not know as well.
+_CYRILLIC = frozenset({"windows-1251", "KOI8-U", "IBM866", "ISO-8859-5", "x-mac-cyrillic"})
+_EAST_ASIAN = frozenset({"GBK", "gb18030", "Big5", "EUC-JP", "Shift_JIS", "EUC-KR", "ISO-2022-JP"})
+_MIN_HANGUL_SHARE = 0.9
+_FEW_CHARS = 2
+_LATIN_END = "\u036f"
+_MIXED_WORD = re.compile(r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][A-Za-z]")
 
 
 def is_binary(head: bytes) -> bool:
     """Whether the first bytes of a file contain a NUL that is not part of a character."""
     if b"\0" not in head or any(head.startswith(mark) for mark, _, _ in _BYTE_ORDER_MARKS):
         return False
-    return _unmarked_utf16(head) is None
+    return _unmarked_utf16(head) is None and _unmarked_utf32(head) is None
 
 
 def decode_text(data: bytes) -> str:
     r"""Return the text of a file with ``\n`` line ends.
 
-    Tried in order: the encoding of a byte order mark; UTF-16 without a mark; UTF-8; the encoding
-    that fits a sample best, if the sample is long enough; Windows-1252 or Latin-1, if the result
-    looks like text in a European language.
+    Tried in order: the encoding of a byte order mark; UTF-16 or UTF-32 without a mark; UTF-8; the
+    encoding that the file declares; the encoding that fits a sample best; Windows-1252, if the
+    result looks like text.
 
     Raises:
         UnreadableError: ``data`` is binary or its encoding cannot be recognised.
     """
+    return decode_with_label(data, declared_encoding(data))
+
+
+def decode_with_label(data: bytes, label: str | None) -> str:
+    r"""Return the text of a file that declares its encoding as ``label``, with ``\n`` line ends.
+
+    Bytes that are valid UTF-8 are UTF-8 whatever the label, unless they are a word or two that
+    make sense as what is declared.
+
+    Raises:
+        UnreadableError: As ``decode_text``.
+    """
     if is_binary(data[:PROBE_BYTES]):
         raise UnreadableError("binary")
-    text = _decode(data)
+    text = _decode(data, label)
     if "\0" in text:
         raise UnreadableError("binary")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _decode(data: bytes) -> str:
+def _decode(data: bytes, label: str | None) -> str:
     for mark, encoding, name in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             try:
@@ -87,17 +86,43 @@ def _decode(data: bytes) -> str:
                     f"has a {name} byte order mark but is not valid {name}"
                 ) from None
     head = data[:PROBE_BYTES]
-    unmarked = _unmarked_utf16(head) if b"\0" in head else None
+    unmarked = _unmarked_utf16(head) or _unmarked_utf32(head) if b"\0" in head else None
     if unmarked is not None:
         return data.decode(unmarked, "replace")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        return _decode_legacy(data)
-    if "\x1b$" in text[:_SEARCHED_BYTES] and text.isascii():
-        with contextlib.suppress(UnicodeDecodeError):
-            return data.decode("iso2022_jp")
-    return text
+        declared = decode_labelled(data, label) if label and not is_utf8(label) else None
+        return _decode_legacy(data) if declared is None else declared
+    if text.isascii():
+        return _decode_escapes(data, label) or text
+    declared = decode_labelled(data, label) if label and _is_short(text) else None
+    return declared if declared is not None and _is_foreign(declared) else text
+
+
+def _is_short(text: str) -> bool:
+    return sum(char > "\x7f" for char in text) <= _FEW_CHARS
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether all characters beyond ASCII are letters, none Latin and none beside a Latin one."""
+    return all(
+        char <= "\x7f" or (char > _LATIN_END and char.isalpha()) for char in text
+    ) and not _MIXED_WORD.search(text)
+
+
+def _decode_escapes(data: bytes, label: str | None) -> str | None:
+    """Return text in an encoding of seven bits, which switches alphabets by escape sequences."""
+    names = [label] if label and not is_utf8(label) else []
+    if b"\x1b$)C" in data[:_SEARCHED_BYTES]:
+        names.append("iso-2022-kr")
+    elif b"\x1b$" in data[:_SEARCHED_BYTES]:
+        names += ["iso-2022-jp", "iso2022_jp_2"]
+    for name in names:
+        text = decode_labelled(data, name)
+        if text is not None and "\x1b" not in text:
+            return text
+    return None
 
 
 def _unmarked_utf16(head: bytes) -> str | None:
@@ -126,6 +151,17 @@ def _unmarked_utf16(head: bytes) -> str | None:
     return best[1] if best[0] else None
 
 
+def _unmarked_utf32(head: bytes) -> str | None:
+    """Return the byte order of UTF-32 without a mark; None if the bytes are not UTF-32."""
+    for encoding, high in (("utf-32-le", head[3::4]), ("utf-32-be", head[::4])):
+        if len(head) < _MIN_WESTERN_UTF16_BYTES or len(head) % 4 or any(high):
+            continue
+        text = head.decode(encoding, "replace")
+        if all(char.isprintable() or char in "\t\n\r\f\u3000\ufeff" for char in text):
+            return encoding
+    return None
+
+
 def _surrogate_pairs(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2 - len(text)
 
@@ -141,7 +177,7 @@ def _decode_legacy(data: bytes) -> str:
     valid = sum(char >= "\x80" for char in damaged) - invalid
     if valid > invalid:
         return damaged
-    encoding = _detect(data)
+    encoding = _detect(_lines_beyond_ascii(data))
     if encoding is not None:
         text = data.decode(encoding, "replace")
         if text.count("\ufffd") <= max(1, _MAX_BAD_SHARE * len(text)):
@@ -157,27 +193,33 @@ def _decode_legacy(data: bytes) -> str:
     return text
 
 
-def _detect(data: bytes) -> str | None:
-    """Return the encoding that fits the lines with bytes beyond ASCII best; None if unsure."""
-    probe = _lines_beyond_ascii(data)
-    high = len(_HIGH.findall(probe))
-    paired = sum(len(run) for run in _HIGH_PAIRS.findall(probe))
-    if paired < _MIN_PAIRED_SHARE * high:
-        return european_encoding(probe) or ("cp932" if _is_kana(probe) else None)
-    if high < _MIN_HIGH_BYTES:
+def _detect(probe: bytes) -> str | None:
+    """Return the codec that fits a text beyond ASCII best; None if none fits."""
+    from turbohtml.detect import detect
+
+    found = detect(probe)
+    if found.codec is None:
         return None
-    from charset_normalizer import from_bytes
+    if found.confidence == 0 or found.encoding in _CYRILLIC:
+        cyrillic = cyrillic_encoding(probe, is_cyrillic=found.encoding in _CYRILLIC)
+        if cyrillic is not None:
+            return cyrillic
+    if found.encoding not in _EAST_ASIAN:
+        if is_punctuation(probe.decode("cp1252", "replace")):
+            return "cp1252"
+        page = code_page(probe, probe.decode(found.codec))
+        if page is not None:
+            return page
+    if found.confidence == 0:
+        return "johab" if _is_johab(probe) else None
+    return found.codec
 
-    best = from_bytes(probe, cp_isolation=list(_OTHER)).best()
-    return best.encoding if best is not None else None
 
-
-def _is_kana(probe: bytes) -> bool:
-    """Whether this is Shift-JIS with many katakana, whose second bytes are ASCII."""
-    text = probe.decode("cp932", "ignore")
+def _is_johab(probe: bytes) -> bool:
+    """Whether this is Korean in the encoding of DOS, in which nothing else is valid."""
+    text = probe.decode("johab", "replace")
     beyond = [char for char in text if char > "\x7f"]
-    kana = sum("\u3040" <= char <= "\u30ff" for char in beyond)
-    return len(beyond) >= _MIN_HIGH_BYTES / 2 and kana >= _MIN_KANA_SHARE * len(beyond)
+    return sum("가" <= char <= "힣" for char in beyond) >= _MIN_HANGUL_SHARE * len(beyond)
 
 
 def _lines_beyond_ascii(data: bytes) -> bytes:
