@@ -28,6 +28,7 @@ from hga_kernels import (
 from hga_kernels.gpu import (
     attend_resident,
     choose_pages,
+    count_layers,
     finish_step,
     index_closed_chunk,
     write_token,
@@ -95,7 +96,6 @@ class DecodeGraph:
         self._layer_mass = torch.zeros(layers, groups, dtype=torch.float32, device=device)
         """[layers, groups] of the answer, as far as traces report it."""
         self._layer_mirror = Mirror(self._layer_mass)
-        self._groups = torch.arange(groups, dtype=torch.int32, device=device)
         self._settings = torch.zeros(2, dtype=torch.float32, device=device)
         self._top_k = torch.zeros(1, dtype=torch.int32, device=device)
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
@@ -236,7 +236,9 @@ class DecodeGraph:
             )
             assert attended is not None
             hidden = self._decoder.finish(layer, hidden, attended[None])
-        self._count_layers()
+        count_layers(
+            self._step_mass, self._mass, self._layer_mass, self._position, self._tracer.reported
+        )
         logits = self._decoder.logits(hidden)
         drawn = sample(logits, self._settings, self._top_k, self._seed, self._position)
         finish_step(
@@ -246,10 +248,3 @@ class DecodeGraph:
             cache.counts,
             StepResults(self._tokens_out, self._masses_out, self._counts_out),
         )
-
-    def _count_layers(self) -> None:
-        """Queue adding up the attention mass that the layers of this step report."""
-        torch.sum(self._step_mass, 0, out=self._mass)
-        reported = self._tracer.is_reported(self._groups, self._position)
-        self._layer_mass.addcmul_(self._step_mass, reported.float())
-        self._step_mass.zero_()

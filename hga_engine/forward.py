@@ -128,8 +128,7 @@ class ForwardPass:
 
         From here on, queries have the type of K/V as well.
         """
-        heads = self._decoder.project(layer, hidden, start)
-        queries, keys, values = (part.to(self._kv_dtype) for part in heads)
+        queries, keys, values = self._decoder.project(layer, hidden, start, self._kv_dtype)
         self._tiers.store.append(layer, keys, values)
         self._tiers.index.extend(layer, self._tiers.store)
         return queries
@@ -146,7 +145,9 @@ class ForwardPass:
         """Take [tokens, hidden_size] at positions from ``start`` on through one layer."""
         queries = self._project(layer, hidden, start)
         attended = self._attention.attend(layer, queries, start, rule, totals, with_mass)
-        return self._decoder.finish(layer, hidden, attended.to(self._dtype))
+        if self._device.type == "cpu":
+            attended = attended.to(self._dtype)
+        return self._decoder.finish(layer, hidden, attended)
 
     def _long_memory(self, tokens: int) -> torch.Tensor | None:
         """Return memory for the hidden states of a text, where the device is short of it."""

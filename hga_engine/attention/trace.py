@@ -6,6 +6,7 @@ from hga_engine.attention.blocks import QueryBlocks
 from hga_engine.attention.coverage import Coverage
 from hga_engine.config import ModelConfig, Routing
 from hga_engine.events import Trace
+from hga_kernels import Reported
 
 
 class AttentionTotals:
@@ -55,6 +56,11 @@ class Tracer:
         self._kv_heads = model.num_kv_heads
         self._routing = routing
         self._bin_groups = routing.trace_bin_tokens // routing.group_size
+        per_chunk = routing.groups_per_chunk
+        self.reported = Reported(
+            routing.sink_chunks * per_chunk, routing.chunk_size, per_chunk, self._bin_groups
+        )
+        """What ``is_reported`` tells, for kernels."""
 
     def is_reported(self, groups: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
         """Return which groups a trace reports: those outside the query's window.
@@ -66,15 +72,14 @@ class Tracer:
             position: of the query; a tensor that broadcasts with ``groups`` for several, or where
                 the host does not know it.
         """
-        routing = self._routing
-        first = routing.sink_chunks * routing.groups_per_chunk
-        end = position // routing.chunk_size * routing.groups_per_chunk
+        reported = self.reported
+        end = position // reported.chunk * reported.per_chunk
         if isinstance(end, int):
-            if end <= first:
-                return groups >= self._bin_groups
-            return (groups >= first) & (groups < end)
-        routed = (groups >= first) & (groups < end)
-        return routed | ((end <= first) & (groups >= self._bin_groups))
+            if end <= reported.first:
+                return groups >= reported.least
+            return (groups >= reported.first) & (groups < end)
+        routed = (groups >= reported.first) & (groups < end)
+        return routed | ((end <= reported.first) & (groups >= reported.least))
 
     def trace(self, position: int, totals: AttentionTotals) -> Trace:
         """Return the trace of one query.

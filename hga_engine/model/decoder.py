@@ -102,7 +102,7 @@ class Decoder:
         return gather_rows(token_ids, self._weights.embedding, out, self._weights.dtype)
 
     def project(
-        self, layer: int, hidden: torch.Tensor, start: int
+        self, layer: int, hidden: torch.Tensor, start: int, dtype: torch.dtype | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute queries, keys and values of one layer, after RoPE.
 
@@ -110,6 +110,7 @@ class Decoder:
             layer: layer number.
             hidden: [tokens, hidden].
             start: position of the first token.
+            dtype: of the result; None: that of ``hidden``.
 
         Returns:
             queries [tokens, query_heads, head_dim], keys and values [tokens, kv_heads, head_dim].
@@ -122,6 +123,7 @@ class Decoder:
             Angles(*self._rotation.angles(start, start + hidden.shape[0])),
             config.num_query_heads,
             config.num_kv_heads,
+            dtype,
         )
 
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -130,7 +132,8 @@ class Decoder:
         Args:
             layer: layer number.
             hidden: [tokens, hidden] as passed to ``project``.
-            attended: [tokens, query_heads, head_dim] output of attention.
+            attended: [tokens, query_heads, head_dim] output of attention; on a GPU also narrower
+                than ``hidden``.
 
         Returns:
             [tokens, hidden] input of the next layer.

@@ -166,6 +166,22 @@ class DecodeState:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """Which groups' attention mass a trace reports: those outside the window of the query.
+
+    Where the window is all there is, those from ``least`` on.
+    """
+
+    first: int
+    """The first group behind the sinks."""
+    chunk: int
+    """Tokens of a chunk."""
+    per_chunk: int
+    """Groups of a chunk."""
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepResults:
     """A ring of results of decode steps, in pinned host memory: step n has row ``n % ring``."""
 

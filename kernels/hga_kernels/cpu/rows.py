@@ -59,6 +59,7 @@ def split_heads(
     angles: Angles,
     num_query_heads: int,
     num_kv_heads: int,
+    out_dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
     """Take one pass over the rows."""
     rows, dim = heads.shape[0], heads.shape[1] // (num_query_heads + 2 * num_kv_heads)
@@ -95,7 +96,8 @@ def split_heads(
         int(norm_dtype == torch.float32),
         float(weights.eps),
     )
-    return outs[0], outs[1], outs[2]
+    queries, keys, values = (out.to(out_dtype or heads.dtype) for out in outs)
+    return queries, keys, values
 
 
 def gated_silu(inputs: torch.Tensor) -> torch.Tensor | None:

@@ -11,12 +11,13 @@ from hga_kernels.gpu.linear.unpack import unpack
 from hga_kernels.gpu.pages.attend import attend_resident
 from hga_kernels.gpu.pages.cache import load_window, write_token
 from hga_kernels.gpu.select.choose_pages import choose_pages
-from hga_kernels.gpu.step import finish_step
+from hga_kernels.gpu.step import count_layers, finish_step
 
 __all__ = [
     "attend_resident",
     "choose_pages",
     "compiling",
+    "count_layers",
     "finish_step",
     "index_closed_chunk",
     "load_window",

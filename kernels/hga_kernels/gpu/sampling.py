@@ -9,8 +9,9 @@ is searched digit by digit in base 64, first by the number of tokens (top-k), th
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 
 _DIGITS = tl.constexpr(4)
 _BASE = tl.constexpr(64)
@@ -25,6 +26,14 @@ CANDIDATES = {
         Launch({"BLOCK": block}, warps) for block, warps in ((1024, 4), (2048, 8), (4096, 8))
     )
 }
+
+
+@triton.jit
+def _begin(OVERLAPS: tl.constexpr):
+    """Let the next kernel start, and wait for the one before."""
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
 
 
 @triton.jit
@@ -94,9 +103,15 @@ def _deepest(
 
 @triton.jit
 def largest_kernel(
-    logits_ptr, largest_ptr, likeliest_ptr, VOCAB: tl.constexpr, BLOCK: tl.constexpr
+    logits_ptr,
+    largest_ptr,
+    likeliest_ptr,
+    VOCAB: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Find the largest logit of a block of tokens, and the first token that has it."""
+    _begin(OVERLAPS)
     block = tl.program_id(0)
     token = block * BLOCK + tl.arange(0, BLOCK)
     logits = tl.load(logits_ptr + token, mask=token < VOCAB, other=float("-inf"))
@@ -120,9 +135,11 @@ def narrow_kernel(
     STEP: tl.constexpr,
     COUNT: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    OVERLAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Sum one digit of a search: number or weight of the tokens down to each of its values."""
+    _begin(OVERLAPS)
     temperature = tl.load(settings_ptr)
     is_wanted = tl.load(top_k_ptr) > 0
     if PASS >= _DIGITS:
@@ -168,9 +185,11 @@ def draw_kernel(
     VOCAB: tl.constexpr,
     COUNT: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    OVERLAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Find the token of a block with the largest logit plus noise, of those that may be drawn."""
+    _begin(OVERLAPS)
     temperature = tl.load(settings_ptr)
     if temperature == 0:
         return
@@ -204,8 +223,10 @@ def finish_kernel(
     out_ptr,  # [1] int64
     COUNT: tl.constexpr,
     BLOCK_P: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """The token of the best block; -1 if the largest logit is not finite."""
+    _begin(OVERLAPS)
     block = tl.arange(0, BLOCK_P)
     mask = block < COUNT
     largest = tl.load(largest_ptr + block, mask=mask, other=float("-inf"))
@@ -253,7 +274,8 @@ def draw(
     deepest = torch.empty(1, dtype=torch.int32, device=device)
     out = torch.empty(1, dtype=torch.int64, device=device)
     blocks = {"COUNT": count, "BLOCK_P": triton.next_power_of_2(count)}
-    options = launch.options()
+    overlaps = overlap(device)
+    options = launch.options() | overlaps
     largest_kernel[(count,)](logits, largest, likeliest, VOCAB=vocab, **options)
     for number in range(passes):
         narrow_kernel[(count,)](
@@ -285,7 +307,7 @@ def draw(
         **blocks,
         **options,
     )
-    finish_kernel[(1,)](settings, largest, likeliest, best, drawn, out, **blocks)
+    finish_kernel[(1,)](settings, largest, likeliest, best, drawn, out, **blocks, **overlaps)
     return out, deepest
 
 
@@ -304,10 +326,10 @@ _TYPES = {
     "drawn_ptr": "*i32",
     "out_ptr": "*i64",
 }
-_QWEN = {"VOCAB": 151_936, "COUNT": 75, "BLOCK_P": 128}
+_QWEN = {"VOCAB": 151_936, "COUNT": 75, "BLOCK_P": 128, "OVERLAPS": True}
 
 BUILDS = (
-    Build("sample_largest", largest_kernel, _TYPES, LAUNCHES, {"VOCAB": 151_936}),
+    Build("sample_largest", largest_kernel, _TYPES, LAUNCHES, {"VOCAB": 151_936, "OVERLAPS": True}),
     Build("sample_top_k", narrow_kernel, _TYPES, LAUNCHES, _QWEN | {"PASS": 1, "STEP": 4096}),
     Build("sample_nucleus", narrow_kernel, _TYPES, LAUNCHES, _QWEN | {"PASS": 7, "STEP": 1}),
     Build("sample_draw", draw_kernel, _TYPES, LAUNCHES, _QWEN),
@@ -316,6 +338,6 @@ BUILDS = (
         finish_kernel,
         _TYPES,
         {90: Launch({}), 120: Launch({})},
-        {"COUNT": 75, "BLOCK_P": 128},
+        {"COUNT": 75, "BLOCK_P": 128, "OVERLAPS": True},
     ),
 )

@@ -3,11 +3,50 @@
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from hga_kernels.arguments import DecodeState, StepResults
-from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.arguments import DecodeState, Reported, StepResults
+from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
 
+COUNT_LAUNCHES = {90: Launch({"BLOCK": 32}, warps=4), 120: Launch({"BLOCK": 32}, warps=4)}
 LAUNCHES = {90: Launch({"BLOCK": 2048}, warps=8), 120: Launch({"BLOCK": 2048}, warps=8)}
+
+
+@triton.jit
+def count_layers_kernel(
+    step_mass,  # [LAYERS, stride] float32
+    mass,  # [groups] float32
+    layer_mass,  # [LAYERS, groups] float32
+    position,  # [1] int32
+    groups,
+    stride,
+    FIRST: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PER_CHUNK: tl.constexpr,
+    LEAST: tl.constexpr,
+    LAYERS: tl.constexpr,
+    PADDED: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program per BLOCK groups."""
+    if OVERLAPS:
+        gdc_launch_dependents()
+        gdc_wait()
+    group = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    layer = tl.arange(0, PADDED)[:, None]
+    end = tl.load(position) // CHUNK * PER_CHUNK
+    least = tl.where(end <= FIRST, LEAST, FIRST)
+    end = tl.where(end <= FIRST, groups, end)
+    there = (layer < LAYERS) & (group < groups)[None, :]
+    counted = there & ((group >= least) & (group < end))[None, :]
+    own = step_mass + layer * stride + group[None, :]
+    found = tl.load(own, mask=there, other=0.0)
+    of_answer = layer_mass + layer * groups + group[None, :]
+    before = tl.load(of_answer, mask=counted, other=0.0)
+    tl.store(mass + group, tl.sum(found, 0), mask=group < groups)
+    tl.store(of_answer, before + found, mask=counted)
+    tl.store(own, 0.0, mask=there)
 
 
 @triton.jit
@@ -23,9 +62,12 @@ def finish_step_kernel(
     counts_out,
     ring,
     groups,
+    OVERLAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Run as one program, after all other kernels of the step."""
+    if OVERLAPS:
+        gdc_wait()
     number = tl.load(step)
     result = number % ring
     chosen = tl.load(drawn)
@@ -40,6 +82,34 @@ def finish_step_kernel(
     tl.store(token, tl.maximum(chosen, 0))
     tl.store(position, tl.load(position) + 1)
     tl.store(step, number + 1)
+
+
+def count_layers(
+    step_mass: torch.Tensor,
+    mass: torch.Tensor,
+    layer_mass: torch.Tensor,
+    position: torch.Tensor,
+    reported: Reported,
+) -> None:
+    """See ``reference.count_layers``; rows of ``step_mass`` may be apart."""
+    layers, groups = layer_mass.shape
+    launch = pick(COUNT_LAUNCHES, capability(mass.device))
+    count_layers_kernel[(triton.cdiv(groups, launch.sizes["BLOCK"]),)](
+        step_mass,
+        mass,
+        layer_mass,
+        position,
+        groups,
+        step_mass.stride(0),
+        FIRST=reported.first,
+        CHUNK=reported.chunk,
+        PER_CHUNK=reported.per_chunk,
+        LEAST=reported.least,
+        LAYERS=layers,
+        PADDED=triton.next_power_of_2(layers),
+        **overlap(mass.device),
+        **launch.options(),
+    )
 
 
 def finish_step(
@@ -64,11 +134,31 @@ def finish_step(
         results.counts,
         ring,
         groups,
+        **overlap(drawn.device),
         **launch.options(),
     )
 
 
 BUILDS = (
+    Build(
+        "count_layers",
+        count_layers_kernel,
+        {
+            **dict.fromkeys(("step_mass", "mass", "layer_mass"), "*fp32"),
+            "position": "*i32",
+            **dict.fromkeys(("groups", "stride"), "i32"),
+        },
+        COUNT_LAUNCHES,
+        {
+            "FIRST": 4,
+            "CHUNK": 64,
+            "PER_CHUNK": 4,
+            "LEAST": 1,
+            "LAYERS": 48,
+            "PADDED": 64,
+            "OVERLAPS": True,
+        },
+    ),
     Build(
         "finish_step",
         finish_step_kernel,
@@ -86,5 +176,6 @@ BUILDS = (
             "groups": "i32",
         },
         LAUNCHES,
+        {"OVERLAPS": True},
     ),
 )

@@ -43,7 +43,7 @@ from hga_kernels.reference.selection import (
     take_groups,
     top_chunks,
 )
-from hga_kernels.reference.step import finish_step
+from hga_kernels.reference.step import count_layers, finish_step
 
 __all__ = [
     "MAX_IMPORTANCE",
@@ -54,6 +54,7 @@ __all__ = [
     "attention_lse",
     "candidate_chunks",
     "code_shape",
+    "count_layers",
     "decode_tokens",
     "draw_numbers",
     "encode_tokens",

@@ -102,6 +102,7 @@ def split_heads(
     angles: Angles,
     num_query_heads: int,
     num_kv_heads: int,
+    out_dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Split a QKV product into heads: bias, norms of queries and keys, RoPE, shift of keys.
 
@@ -113,6 +114,7 @@ def split_heads(
         angles: of the rows.
         num_query_heads: query heads.
         num_kv_heads: KV heads.
+        out_dtype: dtype of the results; None: that of ``heads``.
 
     Returns:
         queries [rows, query_heads, head_dim], keys and values [rows, kv_heads, head_dim].
@@ -130,7 +132,7 @@ def split_heads(
         keys = rotate(keys, angles.cos, angles.sin, num_kv_heads)
     else:
         keys = rotate(widen(keys), angles.cos, angles.sin, num_kv_heads) - weights.key_shift
-    dtype = heads.dtype
+    dtype = out_dtype or heads.dtype
     return queries.to(dtype), keys.to(dtype), split[:, rotated:].to(dtype)
 
 

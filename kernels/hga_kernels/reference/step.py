@@ -2,7 +2,32 @@
 
 import torch
 
-from hga_kernels.arguments import DecodeState, StepResults
+from hga_kernels.arguments import DecodeState, Reported, StepResults
+
+
+def count_layers(
+    step_mass: torch.Tensor,
+    mass: torch.Tensor,
+    layer_mass: torch.Tensor,
+    position: torch.Tensor,
+    reported: Reported,
+) -> None:
+    """Add up the attention mass that the layers of a step have counted, all in place.
+
+    Args:
+        step_mass: [layers, groups] float32 of this step; becomes zero.
+        mass: [groups] float32, written: the sum over layers.
+        layer_mass: [layers, groups] float32; what traces report of this step is added.
+        position: [1] int32 of the query.
+        reported: what traces report.
+    """
+    groups = torch.arange(len(mass), device=mass.device)
+    end = position // reported.chunk * reported.per_chunk
+    routed = (groups >= reported.first) & (groups < end)
+    is_reported = routed | ((end <= reported.first) & (groups >= reported.least))
+    mass.copy_(step_mass.sum(0))
+    layer_mass.add_(step_mass * is_reported)
+    step_mass.zero_()
 
 
 def finish_step(

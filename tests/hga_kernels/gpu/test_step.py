@@ -1,9 +1,10 @@
 """The end of a decode step, against its plain definition."""
 
+import pytest
 import torch
 
-from hga_kernels import DecodeState, StepResults, reference
-from hga_kernels.gpu.step import finish_step
+from hga_kernels import DecodeState, Reported, StepResults, reference
+from hga_kernels.gpu.step import count_layers, finish_step
 
 Arguments = tuple[torch.Tensor, DecodeState, torch.Tensor, torch.Tensor, StepResults]
 
@@ -39,3 +40,24 @@ def test_results_go_to_the_ring_and_the_next_step_is_ready(device: torch.device)
         reference.finish_step(*plain)
         for mine, theirs in zip(tensors(ours), tensors(plain), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("position", [0, 63, 64, 127, 128, 700, 5000])
+def test_layers_are_added_up_and_counted(position: int, device: torch.device) -> None:
+    layers, groups = 3, 91
+    generator = torch.Generator().manual_seed(position)
+    # Rows begin at whole 16 bytes.
+    rows = torch.rand(layers, 92, generator=generator)
+    before = torch.rand(layers, groups, generator=generator)
+    at = torch.tensor([position], dtype=torch.int32)
+    reported = Reported(first=4, chunk=64, per_chunk=4, least=1)
+    step, of_answer = (tensor.to(device, copy=True) for tensor in (rows, before))
+    mass = torch.full((groups,), torch.nan, device=device)
+    count_layers(step[:, :groups], mass, of_answer, at.to(device), reported)
+    plain = rows.clone(), torch.empty(groups), before.clone()
+    reference.count_layers(plain[0][:, :groups], *plain[1:], at, reported)
+    for own, wanted in zip((step, mass, of_answer), plain, strict=True):
+        torch.testing.assert_close(own.cpu(), wanted, rtol=1e-6, atol=0)
+    assert (step[:, :groups] == 0).all()
+    # What lies behind the groups stays.
+    assert torch.equal(step[:, groups:].cpu(), rows[:, groups:])

@@ -309,5 +309,8 @@ def candidates(device: torch.device) -> Iterator[Case]:
             yield from (with_launch(decode[shape], launches[kind], one) for one in offered[kind])
     yield from (with_launch(parts.unpacking(), unpack.LAUNCHES, one) for one in unpack.CANDIDATES)
     many = [parts.mixture("Q6_K", SLICE, is_unpacked=True)]
+    for launch in gemm.CANDIDATES["grouped_bf16"]:
+        yield from (with_launch(case, gemm.LAUNCHES["grouped_bf16"], launch) for case in many)
+    attention = [parts.attention(is_qkv=is_qkv) for is_qkv in (True, False)]
     for launch in gemm.CANDIDATES["bf16"]:
-        yield from (with_launch(case, gemm.LAUNCHES["bf16"], launch) for case in many)
+        yield from (with_launch(case, gemm.LAUNCHES["bf16"], launch) for case in attention)

@@ -16,6 +16,8 @@ from hga_kernels.gpu.build import Build, Launch, overlap
 from hga_kernels.gpu.linear.gemv import (
     MAX_ROWS,
     format_of,
+    norm_weight,
+    normalised,
     normed_row,
     options,
     parts,
@@ -28,10 +30,11 @@ from hga_kernels.gpu.linear.gemv import (
 from hga_kernels.gpu.linear.limbs import (
     empty_rows,
     limbs,
+    part_of,
     product_of,
     row_of,
     runs_of,
-    store_row,
+    store_normed,
     unpack_run,
 )
 from hga_kernels.gpu.linear.packed import (
@@ -152,25 +155,31 @@ def gate_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    PART: tl.constexpr,
 ):
-    """Compute the logits of BLOCK_N experts; the last program of a row chooses among all."""
+    """Compute the logits of BLOCK_N experts; the last program of a row chooses among all.
+
+    Each program also stores PART columns of the normed row.
+    """
     row = tl.program_id(1)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     if OVERLAPS:
         gdc_launch_dependents()
+    own = tl.program_id(0) * PART
+    of_own = norm_weight(norm_ptr, own, SIZE, True, PART)
     sums = tl.zeros([BLOCK_N], tl.float32)
     for first in tl.static_range(0, SIZE, BLOCK_K):
         weight = weight_tile(w_ptr, n, first, EXPERTS, SIZE, BLOCK_K)
+        of_norm = norm_weight(norm_ptr, first, SIZE, True, BLOCK_K)
         if OVERLAPS and first == 0:
             gdc_wait()
-        x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, True, BLOCK_K)
-        if tl.program_id(0) == 0:
-            if normed_ptr.dtype.element_ty == tl.int32:
-                store_row(row_of(normed_ptr, row, SIZE), x, first, SIZE, BLOCK_K)
-            else:
-                k = first + tl.arange(0, BLOCK_K)
-                tl.store(normed_ptr + row * SIZE + k, x.to(tl.bfloat16), mask=k < SIZE)
+        if first == 0:
+            part, _ = normed_row(x_ptr + row * SIZE, 1.0, eps, own, SIZE, False, PART)
+        x, root = normed_row(x_ptr + row * SIZE, of_norm, eps, first, SIZE, True, BLOCK_K)
         sums += tl.sum(weight.to(tl.float32) * x[None, :], 1)
+    if own < SIZE:
+        part = normalised(part, root, of_own, x_ptr.dtype.element_ty)
+        store_normed(normed_ptr, row, part, own, SIZE, PART)
     tl.store(logits_ptr + row * EXPERTS + n, sums, mask=n < EXPERTS)
     # All threads of the program must have written before it counts as done.
     tl.debug_barrier()
@@ -268,7 +277,8 @@ def gated_gemv_kernel(
         for first in tl.static_range(0, SIZE, BLOCK_K):
             gate = weight_tile(w_ptr, n, first, WIDTH, SIZE, BLOCK_K)
             up = weight_tile(w_ptr + WIDTH * SIZE, n, first, WIDTH, SIZE, BLOCK_K)
-            x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
+            of_norm = norm_weight(norm_ptr, first, SIZE, HAS_NORM, BLOCK_K)
+            x, _ = normed_row(x_ptr + row * SIZE, of_norm, eps, first, SIZE, HAS_NORM, BLOCK_K)
             if HAS_SCALES:
                 of_gate = scales_ptr + start // 128 * SCALES
                 of_up = scales_ptr + (WIDTH + start) // 128 * SCALES
@@ -493,7 +503,8 @@ def gate(
         torch.empty(shape, dtype=torch.float32, device=device),
     )
     chosen = options(LAUNCHES["gate"], size, device)
-    gate_kernel[(triton.cdiv(experts, chosen["BLOCK_N"]), rows)](
+    programs = triton.cdiv(experts, chosen["BLOCK_N"])
+    gate_kernel[(programs, rows)](
         inputs.contiguous(),
         norm,
         weight,
@@ -508,6 +519,7 @@ def gate(
         CHOSEN=experts_per_row,
         NORMALIZE=normalize,
         BLOCK_E=triton.next_power_of_2(experts),
+        PART=part_of(size, programs),
         **overlap(device),
         **chosen,
     )
@@ -633,6 +645,7 @@ BUILDS = (
             "NORMALIZE": True,
             "OVERLAPS": True,
             "BLOCK_E": 128,
+            "PART": 32,
         },
     ),
     Build(

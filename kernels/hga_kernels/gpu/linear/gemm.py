@@ -29,8 +29,18 @@ LAUNCHES = {
     "fp8_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
     "grouped": {90: _launch(128, 64, 128, 4, 3), 120: _launch(128, 64, 128, 4, 2)},
     "grouped_few": {90: _launch(64, 32, 128, 4, 4), 120: _launch(64, 32, 128, 4, 3)},
-    "bf16": {90: _launch(128, 128, 64, 8, 3), 120: _launch(128, 64, 64, 4, 2)},
+    "bf16": {
+        80: _launch(128, 128, 64, 8, 3),
+        90: _launch(128, 256, 64, 8, 3),
+        120: _launch(128, 64, 64, 4, 2),
+    },
     "bf16_few": {90: _launch(64, 32, 64, 4, 4), 120: _launch(64, 32, 64, 4, 3)},
+    "grouped_bf16": {
+        80: _launch(128, 128, 64, 8, 3),
+        90: _launch(256, 128, 64, 8, 4),
+        120: _launch(128, 64, 64, 4, 2),
+    },
+    "grouped_bf16_few": {90: _launch(64, 32, 64, 4, 4), 120: _launch(64, 32, 64, 4, 3)},
     # A gate has few outputs, so tiles have few rows: otherwise there would be few programs.
     "narrow": {90: _launch(64, 64, 128, 4, 4), 120: _launch(64, 64, 64, 4, 3)},
     "narrow_few": {90: _launch(32, 16, 256, 2, 3), 120: _launch(32, 16, 256, 2, 3)},
@@ -77,6 +87,12 @@ CANDIDATES = {
         _launch(64, 256, 64, 4, 3),
         _launch(128, 128, 128, 8, 3),
     ),
+    "grouped_bf16": (
+        *(_launch(256, 128, 64, 8, stages) for stages in (3, 4)),
+        _launch(256, 64, 64, 8, 4),
+        *(_launch(128, 128, 64, warps, 3) for warps in (4, 8)),
+        _launch(128, 64, 64, 4, 4),
+    ),
     "quantized": (
         _launch(64, 128, 128, 4, 4),
         _launch(64, 128, 128, 4, 3),
@@ -117,6 +133,8 @@ def gemm_kernel(
     HAS_SCALES: tl.constexpr,
     HAS_X_SCALES: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    WHOLE: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -127,7 +145,8 @@ def gemm_kernel(
     EXPERTS > 0: the rows of a tile belong to one expert, and ``order`` gives the assignment of each
     row; SHARED consecutive assignments belong to one row of x, and SCATTER writes rows in the order
     of the assignments. GATED: the outputs are ``silu(gate) * up``; gates and ups alternate every 8
-    rows of a tile, which puts both of a pair into one thread.
+    rows of a tile, which puts both of a pair into one thread. WHOLE: no tile goes beyond the
+    columns. WIDE: offsets into the result take 64 bits, and twice the registers.
     """
     if EXPERTS > 0:
         tile_ptr = tiles_ptr + tl.program_id(1) * 3
@@ -211,8 +230,12 @@ def gemm_kernel(
     target = row
     if SCATTER:
         target = tl.load(order_ptr + row, mask=inside, other=0)
-    offsets = target.to(tl.int64)[None, :] * columns + column[:, None]
-    mask = inside[None, :] & (column < columns)[:, None]
+    if WIDE:
+        target = target.to(tl.int64)
+    offsets = target[None, :] * columns + column[:, None]
+    mask = tl.broadcast_to(inside[None, :], offsets.shape)
+    if not WHOLE:
+        mask &= (column < columns)[:, None]
     if HAS_RESIDUAL:
         sums += tl.load(residual_ptr + offsets, mask=mask, other=0).to(tl.float32)
     tl.store(out_ptr + offsets, sums.to(out_ptr.dtype.element_ty), mask=mask)
@@ -233,8 +256,8 @@ def options(
     kind = "bf16" if scales is None else "quantized" if is_quantized else "fp8"
     if scales is None and values.ndim == 2 and len(values) <= NARROW:
         kind = "narrow"
-    elif kind == "fp8" and values.ndim == 3:
-        kind = "grouped"
+    elif values.ndim == 3 and kind != "quantized":
+        kind = "grouped" if kind == "fp8" else "grouped_bf16"
     tile = max(16, triton.next_power_of_2(rows))
     name = kind if tile >= _FEW_ROWS else f"{kind}_few"
     chosen = pick(LAUNCHES[name], capability(device)).options()
@@ -310,6 +333,8 @@ def gemm(
         HAS_SCALES=scales is not None,
         HAS_X_SCALES=input_scales is not None,
         HAS_RESIDUAL=residual is not None,
+        WHOLE=columns % units == 0,
+        WIDE=out.numel() >= 2**31,
         **chosen,
     )
     return out
@@ -331,6 +356,7 @@ _OPERANDS = {
     "grouped": {"x_ptr": "*bf16", "w_ptr": "*fp8e4nv"},
     "narrow": {"x_ptr": "*bf16", "w_ptr": "*bf16"},
     "bf16": {"x_ptr": "*bf16", "w_ptr": "*bf16"},
+    "grouped_bf16": {"x_ptr": "*bf16", "w_ptr": "*bf16"},
     "quantized": {"x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv"},
 }
 _FLAGS = {
@@ -341,6 +367,8 @@ _FLAGS = {
     "HAS_SCALES": True,
     "HAS_X_SCALES": False,
     "HAS_RESIDUAL": False,
+    "WHOLE": True,
+    "WIDE": False,
 }
 _EXPERTS = {"EXPERTS": 128}
 
@@ -361,6 +389,18 @@ BUILDS = (
     _build("expert_gate", "narrow", 128, 2048, HAS_SCALES=False),
     _build("expert_gate_few", "narrow_few", 128, 2048, HAS_SCALES=False),
     _build("qkv_quantized", "quantized", 5120, 2048, HAS_X_SCALES=True),
+    _build(
+        "packed_gate_up",
+        "grouped_bf16",
+        1536,
+        2048,
+        **_EXPERTS,
+        SHARED=8,
+        GATED=True,
+        HAS_SCALES=False,
+    ),
+    _build("packed_down", "grouped_bf16", 2048, 768, **_EXPERTS, SCATTER=True, HAS_SCALES=False),
+    _build("packed_qkv", "bf16", 5120, 2048, HAS_SCALES=False),
     _build("smollm_gate_up", "bf16", 3072, 576, HAS_SCALES=False, GATED=True),
     _build("smollm_qkv_few", "bf16_few", 960, 576, HAS_SCALES=False),
 )

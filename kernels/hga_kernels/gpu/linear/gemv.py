@@ -73,12 +73,32 @@ _DEEP = 2048
 
 
 @triton.jit
+def norm_weight(norm_ptr, first, SIZE: tl.constexpr, HAS_NORM: tl.constexpr, BLOCK: tl.constexpr):
+    """Return [BLOCK] float32 of a norm from ``first``, which may be loaded before any waiting."""
+    weight = 1.0
+    if HAS_NORM:
+        columns = first + tl.arange(0, BLOCK)
+        weight = tl.load(norm_ptr + columns, mask=columns < SIZE, other=0).to(tl.float32)
+    return weight
+
+
+@triton.jit
+def normalised(x, root, weight, KIND: tl.constexpr):
+    """Return ``x * root * weight``, rounded like ``rms_norm`` of rows of type KIND."""
+    return ((x * root).to(KIND).to(tl.float32) * weight).to(KIND).to(tl.float32)
+
+
+@triton.jit
 def normed_row(
-    x_ptr, norm_ptr, eps, first, SIZE: tl.constexpr, HAS_NORM: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr, weight, eps, first, SIZE: tl.constexpr, HAS_NORM: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Return [BLOCK] float32 of a row from ``first``, normalised and rounded like ``rms_norm``."""
+    """Return [BLOCK] float32 of a row from ``first``, normalised and rounded like ``rms_norm``.
+
+    Args: ``weight``: from ``norm_weight``. Returns also what the row has been multiplied by.
+    """
     columns = first + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + columns, mask=columns < SIZE, other=0).to(tl.float32)
+    root = 1.0
     if HAS_NORM:
         if BLOCK >= SIZE:
             squares = tl.sum(x * x, 0)
@@ -88,11 +108,9 @@ def normed_row(
                 others = part + tl.arange(0, BLOCK)
                 y = tl.load(x_ptr + others, mask=others < SIZE, other=0).to(tl.float32)
                 squares += tl.sum(y * y, 0)
-        kind: tl.constexpr = x_ptr.dtype.element_ty
-        normed = (x * tl.rsqrt(squares / SIZE + eps)).to(kind).to(tl.float32)
-        weight = tl.load(norm_ptr + columns, mask=columns < SIZE, other=0).to(tl.float32)
-        x = (normed * weight).to(kind).to(tl.float32)
-    return x
+        root = tl.rsqrt(squares / SIZE + eps)
+        x = normalised(x, root, weight, x_ptr.dtype.element_ty)
+    return x, root
 
 
 @triton.jit
@@ -237,13 +255,14 @@ def _plain_rows(
     sums = tl.zeros([BLOCK_N, PADDED], tl.float32)
     for first in tl.static_range(0, SIZE, BLOCK_K):
         stored = weight_tile(w_ptr, n, first, OUT, SIZE, BLOCK_K)
+        of_norm = norm_weight(norm_ptr, first, SIZE, HAS_NORM, BLOCK_K)
         if OVERLAPS and first == 0:
             gdc_wait()
         if HAS_RESIDUAL and first == 0:
             sums += tl.load(residual_ptr + targets, mask=mask, other=0).to(tl.float32)
         weight = stored.to(tl.float32)
         for row in tl.static_range(ROWS):
-            x = normed_row(x_ptr + row * SIZE, norm_ptr, eps, first, SIZE, HAS_NORM, BLOCK_K)
+            x, _ = normed_row(x_ptr + row * SIZE, of_norm, eps, first, SIZE, HAS_NORM, BLOCK_K)
             if HAS_SCALES:
                 block_row = tl.program_id(0) * BLOCK_N // 128
                 x *= spread_scales(scales_ptr + block_row * SCALES, first, SCALES, BLOCK_K)

@@ -44,6 +44,11 @@ def empty_rows(rows: int, size: int, device: torch.device, in_limbs: bool) -> to
     return torch.empty(rows, size // 2 + size // 8, dtype=torch.int32, device=device)
 
 
+def part_of(size: int, programs: int) -> int:
+    """Return the columns of a row that each of some programs stores: whole scales, 2**n of them."""
+    return max(int(triton.next_power_of_2(triton.cdiv(size, programs))), 32)
+
+
 @triton.jit
 def _larger(first, second):
     # What is no number stays none.
@@ -255,3 +260,13 @@ def store_row(out_ptr, x, first, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     inside = tl.broadcast_to(column < SIZE // 32, [BLOCK // 32, 2])
     tl.store(pair, sums, mask=inside)
     tl.store(pair + 1, tl.broadcast_to(scales, [BLOCK // 32, 2]), mask=inside)
+
+
+@triton.jit
+def store_normed(out_ptr, row, x, first, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """Store [BLOCK] columns of a row of ``empty_rows``."""
+    if out_ptr.dtype.element_ty == tl.int32:
+        store_row(row_of(out_ptr, row, SIZE), x, first, SIZE, BLOCK)
+    else:
+        column = first + tl.arange(0, BLOCK)
+        tl.store(out_ptr + row * SIZE + column, x.to(tl.bfloat16), mask=column < SIZE)

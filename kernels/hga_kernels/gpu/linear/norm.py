@@ -7,8 +7,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
-from hga_kernels.gpu.linear.gemv import normed_row
-from hga_kernels.gpu.linear.limbs import empty_rows, row_of, store_row
+from hga_kernels.gpu.linear.gemv import norm_weight, normalised, normed_row
+from hga_kernels.gpu.linear.limbs import empty_rows, part_of, store_normed
 from hga_kernels.reference.model import LARGEST_FP8
 from hga_kernels.weights import FP8_BLOCK
 
@@ -23,6 +23,8 @@ CANDIDATES = {
         Launch({"BLOCK_R": block}, warps) for block, warps in ((8, 4), (16, 4), (32, 4), (32, 8))
     ),
 }
+_PROGRAMS = 16
+"""That share a row in limbs."""
 _FEW_ROWS = 16
 _LARGEST_FP8 = tl.constexpr(LARGEST_FP8)
 
@@ -37,18 +39,23 @@ def rms_norm_kernel(
     SIZE: tl.constexpr,
     OVERLAPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    PART: tl.constexpr,
 ):
-    """One program per row."""
+    """One program per PART columns of a row."""
     row = tl.program_id(0).to(tl.int64)
+    own = tl.program_id(1) * PART
+    of_norm = norm_weight(norm_ptr, own, SIZE, True, PART)
     if OVERLAPS:
         gdc_launch_dependents()
         gdc_wait()
-    columns = tl.arange(0, BLOCK)
-    normed = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, True, BLOCK)
-    if out_ptr.dtype.element_ty == tl.int32:
-        store_row(row_of(out_ptr, row, SIZE), normed, 0, SIZE, BLOCK)
+    x_ptr += row * stride
+    if PART < BLOCK:
+        part, _ = normed_row(x_ptr, 1.0, eps, own, SIZE, False, PART)
+        _, root = normed_row(x_ptr, 1.0, eps, 0, SIZE, True, BLOCK)
+        normed = normalised(part, root, of_norm, x_ptr.dtype.element_ty)
     else:
-        tl.store(out_ptr + row * SIZE + columns, normed.to(tl.bfloat16), mask=columns < SIZE)
+        normed, _ = normed_row(x_ptr, of_norm, eps, 0, SIZE, True, BLOCK)
+    store_normed(out_ptr, row, normed, own, SIZE, PART)
 
 
 @triton.jit
@@ -66,7 +73,8 @@ def quantize_kernel(
     """One program per row, which is normalised first if HAS_NORM."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
-    x = normed_row(x_ptr + row * stride, norm_ptr, eps, 0, SIZE, HAS_NORM, BLOCK)
+    of_norm = norm_weight(norm_ptr, 0, SIZE, HAS_NORM, BLOCK)
+    x, _ = normed_row(x_ptr + row * stride, of_norm, eps, 0, SIZE, HAS_NORM, BLOCK)
     SCALES: tl.constexpr = (SIZE + 127) // 128
     tile = tl.reshape(x, [BLOCK // 128, 128])
     scales = tl.max(tl.abs(tile), 1) / _LARGEST_FP8
@@ -79,16 +87,16 @@ def quantize_kernel(
 
 @triton.jit
 def split_heads_kernel(
-    x_ptr,  # [rows, (QUERIES + 2 * KEYS) * 2 * HALF] bf16
-    q_norm_ptr,  # [2 * HALF] bf16
+    x_ptr,  # [rows, (QUERIES + 2 * KEYS) * 2 * HALF] bf16 or float32
+    q_norm_ptr,  # [2 * HALF] bf16 or float32
     k_norm_ptr,
     bias_ptr,  # [QUERIES + 2 * KEYS, 2 * HALF] float32
     shift_ptr,  # [KEYS, 2 * HALF] float32
     cos_ptr,  # [rows, HALF] float32
     sin_ptr,
-    queries_ptr,  # [rows, QUERIES, 2 * HALF] bf16
-    keys_ptr,  # [rows, KEYS, 2 * HALF] bf16
-    values_ptr,  # [rows, KEYS, 2 * HALF] bf16
+    queries_ptr,  # [rows, QUERIES, 2 * HALF] bf16 or float32
+    keys_ptr,  # [rows, KEYS, 2 * HALF], same
+    values_ptr,  # [rows, KEYS, 2 * HALF], same
     rows,
     eps,
     QUERIES: tl.constexpr,
@@ -102,6 +110,7 @@ def split_heads_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """One program per BLOCK_R rows of one head."""
+    kind: tl.constexpr = queries_ptr.dtype.element_ty
     head = tl.program_id(0)
     row = (tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)).to(tl.int64)[:, None]
     pair = tl.arange(0, BLOCK_D)[None, :]
@@ -115,8 +124,8 @@ def split_heads_kernel(
         second += tl.load(bias + HALF, mask=pair < HALF, other=0)
     if head >= QUERIES + KEYS:
         target = values_ptr + (row * KEYS + head - QUERIES - KEYS) * (2 * HALF) + pair
-        tl.store(target, first.to(tl.bfloat16), mask=mask)
-        tl.store(target + HALF, second.to(tl.bfloat16), mask=mask)
+        tl.store(target, first.to(kind), mask=mask)
+        tl.store(target + HALF, second.to(kind), mask=mask)
     else:
         is_query = head < QUERIES
         if HAS_Q_NORM or HAS_K_NORM:
@@ -127,7 +136,7 @@ def split_heads_kernel(
                 norm_ptr = tl.where(is_query, q_norm_ptr, k_norm_ptr)
             if (HAS_Q_NORM and is_query) or (HAS_K_NORM and not is_query):
                 # With a bias, everything is computed in float32.
-                inner: tl.constexpr = tl.float32 if HAS_BIAS else tl.bfloat16
+                inner: tl.constexpr = tl.float32 if HAS_BIAS else x_ptr.dtype.element_ty
                 weight = tl.load(norm_ptr + pair, mask=pair < HALF, other=0).to(tl.float32)
                 first = (first * root).to(inner).to(tl.float32) * weight
                 weight = tl.load(norm_ptr + HALF + pair, mask=pair < HALF, other=0).to(tl.float32)
@@ -145,8 +154,8 @@ def split_heads_kernel(
                 shift = shift_ptr + (head - QUERIES) * (2 * HALF) + pair
                 rotated_first -= tl.load(shift, mask=pair < HALF, other=0)
                 rotated_second -= tl.load(shift + HALF, mask=pair < HALF, other=0)
-        tl.store(target, rotated_first.to(tl.bfloat16), mask=mask)
-        tl.store(target + HALF, rotated_second.to(tl.bfloat16), mask=mask)
+        tl.store(target, rotated_first.to(kind), mask=mask)
+        tl.store(target + HALF, rotated_second.to(kind), mask=mask)
 
 
 def rms_norm(
@@ -163,14 +172,17 @@ def rms_norm(
     rows, size = inputs.shape
     out = empty_rows(rows, size, inputs.device, in_limbs)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
-    rms_norm_kernel[(rows,)](
+    block = max(triton.next_power_of_2(size), 32)
+    part = part_of(size, _PROGRAMS) if in_limbs else block
+    rms_norm_kernel[(rows, triton.cdiv(size, part))](
         inputs,
         weight,
         out,
         eps,
         inputs.stride(0),
         SIZE=size,
-        BLOCK=max(triton.next_power_of_2(size), 32),
+        BLOCK=block,
+        PART=part,
         **overlap(inputs.device),
         **launch.options(),
     )
@@ -206,16 +218,17 @@ def split_heads(
     angles: Angles,
     num_query_heads: int,
     num_kv_heads: int,
+    out_dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
-    """See ``reference.split_heads``: one pass over bf16 rows, with float32 angles."""
+    """See ``reference.split_heads``: one pass over bf16 or float32 rows, with float32 angles."""
     cos, sin = angles.cos, angles.sin
-    if heads.dtype != torch.bfloat16 or cos.dtype != torch.float32:
+    if heads.dtype not in (torch.bfloat16, torch.float32) or cos.dtype != torch.float32:
         return None
+    dtype = out_dtype or heads.dtype
     rows, half = cos.shape
     shape = (num_query_heads, num_kv_heads, num_kv_heads)
     queries, keys, values = (
-        torch.empty(rows, count, 2 * half, dtype=heads.dtype, device=heads.device)
-        for count in shape
+        torch.empty(rows, count, 2 * half, dtype=dtype, device=heads.device) for count in shape
     )
     kind = "few" if rows < _FEW_ROWS else "many"
     launch = pick(HEADS_LAUNCHES[kind], capability(heads.device))
@@ -294,14 +307,14 @@ BUILDS = (
         rms_norm_kernel,
         _ROW | {"out_ptr": "*bf16"},
         ROW_LAUNCHES,
-        {"SIZE": 2048, "BLOCK": 2048, "OVERLAPS": True},
+        {"SIZE": 2048, "BLOCK": 2048, "PART": 2048, "OVERLAPS": True},
     ),
     Build(
         "rms_norm_in_limbs",
         rms_norm_kernel,
         _ROW | {"x_ptr": "*fp32", "norm_ptr": "*fp32", "out_ptr": "*i32"},
         ROW_LAUNCHES,
-        {"SIZE": 2048, "BLOCK": 2048, "OVERLAPS": True},
+        {"SIZE": 2048, "BLOCK": 2048, "PART": 128, "OVERLAPS": True},
     ),
     Build(
         "quantize",
@@ -317,6 +330,13 @@ BUILDS = (
         "split_heads_many",
         split_heads_kernel,
         _HEADS,
+        HEADS_LAUNCHES["many"],
+        _QWEN3 | {"BLOCK_D": 64},
+    ),
+    Build(
+        "split_heads_packed",
+        split_heads_kernel,
+        _HEADS | dict.fromkeys(("x_ptr", "q_norm_ptr", "k_norm_ptr"), "*fp32"),
         HEADS_LAUNCHES["many"],
         _QWEN3 | {"BLOCK_D": 64},
     ),

@@ -188,6 +188,37 @@ def test_split_heads(
         assert error(own, wanted) < 5e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_split_heads_of_wide_rows(dtype: torch.dtype, biased: bool, device: torch.device) -> None:
+    from hga_kernels.gpu.linear.norm import split_heads
+
+    generator = torch.Generator().manual_seed(4)
+    heads = torch.randn(19, 8 * 64, generator=generator) * 5
+    radians = torch.rand(19, 32, generator=generator) * 7
+    weights = HeadWeights(
+        torch.rand(64, generator=generator) + 0.5,
+        torch.rand(64, generator=generator) + 0.5,
+        EPS,
+        torch.randn(8 * 64, generator=generator) if biased else None,
+    )
+    on_device = HeadWeights(
+        *(v.to(device) if isinstance(v, torch.Tensor) else v for v in astuple(weights))
+    )
+    on_gpu = Angles(radians.cos().to(device), radians.sin().to(device))
+    found = split_heads(heads.to(device), on_device, on_gpu, 4, 2, dtype)
+    angles = Angles(radians.double().cos(), radians.double().sin())
+    in_float64 = HeadWeights(
+        *(v.double() if isinstance(v, torch.Tensor) else v for v in astuple(weights))
+    )
+    expected = reference.split_heads(heads.double(), in_float64, angles, 4, 2)
+    assert found is not None
+    for own, wanted in zip(found, expected, strict=True):
+        assert own.dtype == dtype
+        # Rounded once, if at all.
+        assert error(own, wanted) < (1e-6 if dtype == torch.float32 else BF16_ERROR)
+
+
 def test_what_kernels_do_not_take(device: torch.device) -> None:
     from hga_kernels.gpu.linear.linear import linear
     from hga_kernels.gpu.linear.norm import split_heads
@@ -199,4 +230,4 @@ def test_what_kernels_do_not_take(device: torch.device) -> None:
     zeros = torch.zeros(2, 2, device=device)
     heads = random(2, 3 * 4).to(device)
     no_weights = HeadWeights(None, None, EPS)
-    assert split_heads(heads.float(), no_weights, Angles(zeros, zeros), 1, 1) is None
+    assert split_heads(heads.double(), no_weights, Angles(zeros, zeros), 1, 1) is None
