@@ -21,4 +21,5 @@ def load_html(path: str, data: bytes) -> LoadedFile:
         UnreadableError: ``data`` is not text, contains no text, or takes too long to parse.
     """
     text = ExtractedText.from_answer(extract(_WORKER, data, "HTML", LIMITS))
-    return LoadedFile(tuple(text.sections(path, text.title or None)))
+    sections = text.sections(path, text.title or None)
+    return LoadedFile(tuple(sections), left_out=text.notes())

@@ -12,7 +12,7 @@ from pypdf.generic import DictionaryObject, StreamObject
 
 from hga_chat.documents.pdf.cmaps import CMap, LegacyEncoding, parse_cmap, predefined_encoding
 from hga_chat.documents.pdf.objects import dictionary, items, number, resolved
-from hga_chat.documents.pdf.symbol_fonts import symbol_encoding, symbol_of, symbol_of_code
+from hga_chat.documents.plain.symbol_fonts import symbol_encoding, symbol_of, symbol_of_code
 
 UNKNOWN = "\ufffd"
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]*")

@@ -14,7 +14,7 @@ from statistics import median
 from hga_chat.documents.pdf.bidi import RIGHT_TO_LEFT, base_letters, logical, runs_right_to_left
 from hga_chat.documents.pdf.glyphs import Glyph, Rule
 from hga_chat.documents.pdf.math_layout import with_linear_fractions
-from hga_chat.documents.pdf.scripts import raised_and_lowered
+from hga_chat.documents.plain.scripts import raised_and_lowered
 
 _MAX_GAP_EM = 1.0
 _MIN_SPACE_EM = 0.13

@@ -20,12 +20,17 @@ class ExtractedText:
     title: str = ""
     anchors: dict[str, int] = field(default_factory=dict)
     """Line index of each anchor, by name."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """What of the document is not in the lines, such as ``scripts``, and how often."""
 
     @classmethod
     def from_answer(cls, answer: dict[str, Any]) -> "ExtractedText":
         """Build the text from a worker's JSON answer."""
         headings = [(index, level, title) for index, level, title in answer["headings"]]
-        return cls(answer["lines"], headings, answer.get("numbers"), answer.get("title", ""))
+        return cls(
+            *(answer["lines"], headings, answer.get("numbers"), answer.get("title", "")),
+            left_out=answer.get("left_out", {}),
+        )
 
     def answer(self) -> dict[str, Any]:
         """Return the JSON object that ``from_answer`` takes; anchors are not part of it."""
@@ -34,7 +39,12 @@ class ExtractedText:
             "headings": self.headings,
             "numbers": self.numbers,
             "title": self.title,
+            "left_out": self.left_out,
         }
+
+    def notes(self) -> tuple[str, ...]:
+        """Return in a few words each what is left out, such as ``scripts (3)``."""
+        return tuple(f"{what} ({count:,})" for what, count in self.left_out.items() if count)
 
     def sections(self, path: str, preamble: str | None = None) -> list[Section]:
         """Return one section per heading; ``preamble`` labels the text before the first."""

@@ -8,27 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hga_chat.documents.plain.numerals import roman
 from hga_chat.documents.zipped.xml_lookup import child, value
 
 BULLET = "-"
 _LEVELS = 9
 _MAX_NUMBER = 100_000
 _PLACE = re.compile("%([1-9])")
-_ROMAN = (
-    (1000, "m"),
-    (900, "cm"),
-    (500, "d"),
-    (400, "cd"),
-    (100, "c"),
-    (90, "xc"),
-    (50, "l"),
-    (40, "xl"),
-    (10, "x"),
-    (9, "ix"),
-    (5, "v"),
-    (4, "iv"),
-    (1, "i"),
-)
 
 
 @dataclass(frozen=True)
@@ -124,14 +110,11 @@ def _number(text: str | None) -> int:
 def _written(number: int, form: str) -> str:
     if form in ("lowerLetter", "upperLetter") and number > 0:
         # a to z, then aa to zz.
-        letters = chr(ord("a") + (number - 1) % 26) * min((number - 1) // 26 + 1, 10)
-        return letters.upper() if form == "upperLetter" else letters
+        text = chr(ord("a") + (number - 1) % 26) * min((number - 1) // 26 + 1, 10)
+        return text.upper() if form == "upperLetter" else text
     if form in ("lowerRoman", "upperRoman") and 0 < number < 4000:
-        roman = ""
-        for worth, sign in _ROMAN:
-            roman += sign * (number // worth)
-            number %= worth
-        return roman.upper() if form == "upperRoman" else roman
+        text = roman(number)
+        return text.upper() if form == "upperRoman" else text
     if form == "none":
         return ""
     return f"{number:02}" if form == "decimalZero" else str(number)

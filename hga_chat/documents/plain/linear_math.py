@@ -1,0 +1,132 @@
+"""Writes formulas in one line: ``(a + b)/c``, ``x^2``, ``√(y + 1)``, ``∑_{i = 1}^n i``."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# What needs no brackets around it.
+_SINGLE = re.compile(r"[^\W_]+(?:[.,]\d+)?\W?|\W")
+_SCRIPT = re.compile(r"[^\W_]|\d+|\W")
+_WORD_END = re.compile(r"[\w)\]}∞]$")
+_WORD_START = re.compile(r"[\w(\[{√∛∜]")
+_ROOTS = {"": "√", "2": "√", "3": "∛", "4": "∜"}
+# Marks over a letter, and the characters that combine with it.
+_ACCENTS = {
+    "^": "\u0302",
+    "ˆ": "\u0302",
+    "\u0302": "\u0302",
+    "~": "\u0303",
+    "˜": "\u0303",
+    "\u0303": "\u0303",
+    "¯": "\u0304",
+    "‾": "\u0304",
+    "\u0304": "\u0304",
+    "\u0305": "\u0304",
+    "―": "\u0304",
+    "_": "\u0304",
+    "→": "\u20d7",
+    "\u20d7": "\u20d7",
+    "˙": "\u0307",
+    ".": "\u0307",
+    "\u0307": "\u0307",
+    "¨": "\u0308",
+    "\u0308": "\u0308",
+    "ˇ": "\u030c",
+    "\u030c": "\u030c",
+}
+_SPACED = re.compile(r"\s*([=<>≤≥≠≈≡∼≃≅∝→←↔⇒⇐⇔↦∈∉⊂⊆⊃⊇:]|:=)\s*")
+_OPENING = {"(": ")", "[": "]", "{": "}", "|": "|", "‖": "‖", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉"}
+
+
+def fraction(above: str, below: str) -> str:
+    """Return a fraction."""
+    return f"{grouped(above)}/{grouped(below)}"
+
+
+def stacked(above: str, below: str) -> str:
+    """Return two rows without a bar, such as those of a binomial coefficient."""
+    return f"{above.strip()} over {below.strip()}"
+
+
+def root(radicand: str, degree: str = "") -> str:
+    """Return a root."""
+    degree = degree.strip()
+    if degree in _ROOTS:
+        return _ROOTS[degree] + grouped(radicand)
+    return f"root({degree}, {radicand.strip()})"
+
+
+def scripts(base: str, lower: str = "", upper: str = "") -> str:
+    """Return ``base`` with a subscript and a superscript, as in TeX."""
+    base = base.strip()
+    if base and not _SINGLE.fullmatch(base) and not _is_bracketed(base):
+        base = f"({base})"
+    return base + _script("_", lower) + _script("^", upper)
+
+
+def accented(base: str, mark: str) -> str:
+    """Return ``base`` with a mark over it."""
+    base, mark = base.strip(), mark.strip()
+    if len(base) == 1 and mark in _ACCENTS:
+        return base + _ACCENTS[mark]
+    return scripts(base, "", mark)
+
+
+def matrix(rows: Iterable[Iterable[str]]) -> str:
+    """Return the rows of a matrix, table or system of equations."""
+    return "; ".join(", ".join(cell.strip() for cell in row) for row in rows)
+
+
+def grouped(text: str) -> str:
+    """Return a part of a formula with brackets around it if it needs them."""
+    text = text.strip()
+    return text if not text or _SINGLE.fullmatch(text) or _is_bracketed(text) else f"({text})"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a formula, and whether letters and digits before or after it are kept apart."""
+
+    text: str
+    before: bool = False
+    after: bool = False
+
+
+def joined(parts: Iterable[Part]) -> str:
+    """Join parts of a formula, with spaces where words and numbers would run into each other."""
+    text, is_apart = "", False
+    for part in parts:
+        if not part.text:
+            continue
+        if (part.before or is_apart) and _WORD_END.search(text) and _WORD_START.match(part.text):
+            text += " "
+        text += part.text
+        is_apart = part.after
+    return text
+
+
+def tidied(text: str) -> str:
+    """Return a whole formula with spaces around its relations and none doubled."""
+    return " ".join(_SPACED.sub(r" \1 ", text).split())
+
+
+def _script(sign: str, text: str) -> str:
+    text = tidied(text)
+    if not text:
+        return ""
+    return sign + (text if _SCRIPT.fullmatch(text) else f"{{{text}}}")
+
+
+def _is_bracketed(text: str) -> bool:
+    """Whether one pair of brackets is around all of ``text``."""
+    close = _OPENING.get(text[:1])
+    if close is None or not text.endswith(close) or len(text) < 2:
+        return False
+    if close == text[0]:
+        return text.count(close) == 2
+    depth = 0
+    for index, char in enumerate(text):
+        depth += (char == text[0]) - (char == close)
+        if depth == 0:
+            return index == len(text) - 1
+    return False
