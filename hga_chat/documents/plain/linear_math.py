@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _SINGLE = re.compile(r"[^\W_]+(?:[.,]\d+)?\W?|\W")
 _SCRIPT = re.compile(r"[^\W_]|\d+|\W")
 _WORD_END = re.compile(r"[\w)\]}∞]$")
-_WORD_START = re.compile(r"[\w(\[{√∛∜]")
+_WORD_START = re.compile(r"[\w(\[{√∛∜∑∏∫]")
 _ROOTS = {"": "√", "2": "√", "3": "∛", "4": "∜"}
 # Marks over a letter, and the characters that combine with it.
 _ACCENTS = {

@@ -28,6 +28,40 @@ _WINGDINGS = {
     0xFD: "☒",
     0xFE: "☑",
 }
+# The other fonts of symbols that come with Windows, likewise.
+_WINGDINGS_2 = {
+    **dict(zip(range(0x4F, 0x58), "✗✓☒☑☒☒⮾⮿⦸", strict=True)),
+    **dict(zip(range(0x69, 0x80), "⓪①②③④⑤⑥⑦⑧⑨⑩⓿❶❷❸❹❺❻❼❽❾❿ ", strict=True)),
+    **dict(zip(range(0x95, 0x9A), "⋅••●○", strict=True)),
+    **dict(zip(range(0xA0, 0xA4), "▪◾■□", strict=True)),
+    0xAE: "◆",
+    0xAF: "◇",
+    0xF8: "※",
+    0xF9: "⁂",
+}
+_WINGDINGS_3 = {
+    **dict(zip(range(0x21, 0x29), "←→↑↓↖↗↙↘", strict=True)),
+    **dict(zip(range(0x66, 0x6E), "←→↑↓↖↗↙↘", strict=True)),
+    **dict(zip(range(0x70, 0x7C), "▲▼△▽◀▶◁▷◣◢◤◥", strict=True)),
+    **dict(zip(range(0x7C, 0x81), "◀▶▲ ▼", strict=True)),
+    **dict(zip(range(0x85, 0x89), "⮜➤⮝⮟", strict=True)),
+}
+_WEBDINGS = {
+    **dict(zip(range(0x33, 0x37), "◀▶▲▼", strict=True)),
+    0x61: "✓",
+    0x63: "☐",
+    0x67: "■",
+    0x69: "ℹ",
+    0x6E: "●",
+    0x72: "✗",
+    0x73: "❓",
+}
+_WINDOWS_FONTS = {
+    "wingdings2": _WINGDINGS_2,
+    "wingdings3": _WINGDINGS_3,
+    "wingdings": _WINGDINGS,
+    "webdings": _WEBDINGS,
+}
 
 
 def symbol_of(font: str, text: str) -> str:
@@ -40,14 +74,24 @@ def symbol_of(font: str, text: str) -> str:
     return symbol_of_code(font, ord(text) - 0xF000) or text
 
 
+def is_symbol_font(font: str) -> bool:
+    """Whether the characters of a font are symbols whatever their codes."""
+    return _codes(font) is not None or symbol_encoding(font) is not None
+
+
 def symbol_of_code(font: str, code: int) -> str | None:
     """Return what a code of a symbol font shows; None if the font is none or the code unknown."""
-    name = font.rpartition("+")[2].casefold()
-    if name.startswith("wingdings") and not name.startswith(("wingdings2", "wingdings3")):
-        return _WINGDINGS.get(code)
+    codes = _codes(font)
+    if codes is not None:
+        return codes.get(code)
     encoding = symbol_encoding(font)
     shown = encoding[code] if encoding and code < len(encoding) else ""
     return shown if shown and shown.isprintable() else None
+
+
+def _codes(font: str) -> dict[int, str] | None:
+    name = font.rpartition("+")[2].casefold().replace(" ", "").replace("-", "")
+    return next((codes for start, codes in _WINDOWS_FONTS.items() if name.startswith(start)), None)
 
 
 def symbol_encoding(font: str) -> list[str] | None:

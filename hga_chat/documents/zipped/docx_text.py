@@ -5,13 +5,15 @@ Format: ECMA-376, WordprocessingML. Headers, footers, comments and deleted text 
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_numbering import BULLET, Numbers
+from hga_chat.documents.zipped.docx_runs import LEFT_OUT, RunFormat, Runs, run_format
 from hga_chat.documents.zipped.members import Members
 from hga_chat.documents.zipped.xml_lookup import child, local, value
 
@@ -22,24 +24,10 @@ _TITLE_LEVEL = 0
 _MAX_LIST_LEVEL = 8
 _BODY_TEXT_LEVEL = 9
 _MAX_STYLE_DEPTH = 20
+_MAX_COLUMNS = 64
+_MAX_REPEATED_CHARS = 60
+_MARGIN = re.compile(r"(?:.*/)?(?:header|footer)\d*\.xml")
 _HEADING_NAME = re.compile(r"heading ([1-9])", re.IGNORECASE)
-# Deleted text, fallbacks for content that is also there in full, and properties.
-_LEFT_OUT = frozenset(
-    {
-        "del",
-        "moveFrom",
-        "Fallback",
-        "commentReference",
-        "instrText",
-        "delText",
-        "rPr",
-        "pPr",
-        "tblPr",
-        "trPr",
-        "tcPr",
-        "sectPr",
-    }
-)
 _BLOCKS = frozenset({"p", "tbl"})
 _NOTE_PARTS = (("footnotes.xml", "footnote", "Footnotes"), ("endnotes.xml", "endnote", "Endnotes"))
 
@@ -76,7 +64,11 @@ def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
                 text.add_notes(members.parse_xml(f"{folder}/{name}"), kind, title)
             except UnreadableError as error:
                 notes.append(str(error))
-    return ExtractedText(text.lines, text.headings), notes
+    left_out = text.left_out
+    for name in members.names:
+        if _MARGIN.fullmatch(name):
+            left_out["headers and footers"] += 1
+    return ExtractedText(text.lines, text.headings, left_out=dict(left_out)), notes
 
 
 def _main_part(members: Members) -> str:
@@ -97,6 +89,8 @@ class _Style:
     """The list that the paragraphs belong to."""
     depth: int = 0
     """Their level in the list, from 0."""
+    run: RunFormat = field(default_factory=RunFormat)
+    """How their text looks where its runs do not say."""
 
 
 def _styles(root: Any) -> dict[str, _Style]:
@@ -114,6 +108,7 @@ def _style(style: Any, styles: dict[str | None, Any]) -> _Style:
         if made.list is None:
             name, depth = _list(properties)
             made = replace(made, list=name, depth=depth if made.depth == 0 else made.depth)
+        made = replace(made, run=made.run.over(run_format(child(style, "rPr"))))
         style = styles.get(value(child(style, "basedOn")))
         if style is None:
             break
@@ -151,13 +146,19 @@ class _Text:
         self.headings: list[tuple[int, int, str]] = []
         self._styles = styles
         self._numbers = numbers
+        self._runs = Runs({name: style.run for name, style in styles.items()})
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """What is not in the lines, and how often."""
+        return self._runs.left_out
 
     def add(self, parent: Any) -> None:
         """Add the paragraphs and tables of an element, in order."""
         for block in _nested(parent, _BLOCKS):
             if local(block) == "tbl":
                 self._blank()
-                self.lines += _rows(block)
+                self.lines += self._rows(block)
                 self._blank()
             else:
                 self._add_paragraph(block)
@@ -172,21 +173,14 @@ class _Text:
         self.headings.append((len(self.lines), _TITLE_LEVEL, title))
         self.lines.append(f"# {title}")
         for note in found:
-            self.lines.append(f"[{value(note, 'id')}] {_flat(note)}")
+            self.lines.append(f"[{value(note, 'id')}] {self._flat(note)}")
 
     def _add_paragraph(self, paragraph: Any) -> None:
-        text = _inline(paragraph).strip()
-        properties = child(paragraph, "pPr")
-        style = self._styles.get(value(child(properties, "pStyle")) or "", _Style())
-        level = _outline_level(properties)
-        level = style.level if level is None else level
-        name, depth = _list(properties)
-        if name is None:
-            name, depth = style.list, depth or style.depth
-        # Paragraphs without text count as well.
-        number = self._numbers.next(name, depth) if name is not None else ""
+        text, number, depth = self._text(paragraph)
         if not text:
             return
+        level = _outline_level(child(paragraph, "pPr"))
+        level = self._style(paragraph).level if level is None else level
         if level is not None:
             shown = f"{number} {text}" if number != BULLET else text
             title = " ".join(shown.split())
@@ -202,9 +196,67 @@ class _Text:
         first, *others = text.split("\n")
         self.lines += [f"{indent}{number} {first}", *(f"{indent}  {line}" for line in others)]
 
+    def _style(self, paragraph: Any) -> _Style:
+        name = value(child(child(paragraph, "pPr"), "pStyle"))
+        return self._styles.get(name or "", _Style())
+
+    def _text(self, paragraph: Any) -> tuple[str, str, int]:
+        """Return a paragraph's text, its number or bullet, and its level in the list."""
+        style = self._style(paragraph)
+        name, depth = _list(child(paragraph, "pPr"))
+        if name is None:
+            name, depth = style.list, depth or style.depth
+        # Paragraphs without text count as well.
+        number = self._numbers.next(name, depth) if name is not None else ""
+        return self._runs.text(paragraph, style.run).strip(), number, depth
+
+    def _rows(self, table: Any) -> list[str]:
+        """Return one line per row, with bars between the columns.
+
+        A cell that is merged with those below is repeated in them if it is short.
+        """
+        above: dict[int, str] = {}
+        lines = []
+        for row in _nested(table, {"tr"}):
+            properties = child(row, "trPr")
+            if child(properties, "del") is not None:
+                self.left_out["tracked deletions"] += 1
+                continue
+            columns = [""] * _span(child(properties, "gridBefore"), 0)
+            for cell in _nested(row, {"tc"}):
+                at, text = len(columns), self._flat(cell)
+                properties = child(cell, "tcPr")
+                merged = child(properties, "vMerge")
+                if merged is None:
+                    above.pop(at, None)
+                elif value(merged) == "restart":
+                    above[at] = text if len(text) <= _MAX_REPEATED_CHARS else ""
+                else:
+                    text = text or above.get(at, "")
+                columns += [text] + [""] * (_span(child(properties, "gridSpan"), 1) - 1)
+            if any(columns):
+                lines.append(" | ".join(columns).strip())
+        return lines
+
+    def _flat(self, parent: Any) -> str:
+        """Return the text of paragraphs and tables in one line."""
+        texts = []
+        for block in _nested(parent, _BLOCKS):
+            if local(block) == "tbl":
+                texts += self._rows(block)
+            else:
+                text, number, _ = self._text(block)
+                texts.append(f"{number} {text}" if text and number else text)
+        return " ".join(" ".join(texts).split())
+
     def _blank(self) -> None:
         if self.lines and self.lines[-1]:
             self.lines.append("")
+
+
+def _span(setting: Any, default: int) -> int:
+    given = value(setting) or ""
+    return min(int(given), _MAX_COLUMNS) if given.isdecimal() else default
 
 
 def _nested(parent: Any, names: Collection[str]) -> Iterator[Any]:
@@ -213,43 +265,5 @@ def _nested(parent: Any, names: Collection[str]) -> Iterator[Any]:
         name = local(element)
         if name in names:
             yield element
-        elif name not in _LEFT_OUT:
+        elif name not in LEFT_OUT:
             yield from _nested(element, names)
-
-
-def _rows(table: Any) -> list[str]:
-    """Return one line per row, with bars between the cells."""
-    rows = [[_flat(cell) for cell in _nested(row, {"tc"})] for row in _nested(table, {"tr"})]
-    return [" | ".join(cells).strip() for cells in rows if any(cells)]
-
-
-def _flat(parent: Any) -> str:
-    """Return the text of paragraphs and tables in one line."""
-    texts = []
-    for block in _nested(parent, _BLOCKS):
-        texts += _rows(block) if local(block) == "tbl" else [_inline(block)]
-    return " ".join(" ".join(texts).split())
-
-
-def _inline(element: Any) -> str:
-    """Return the text of a paragraph."""
-    pieces = []
-    for part in element:
-        name = local(part)
-        if name == "t":
-            pieces.append(part.text or "")
-        elif name in {"tab", "ptab"}:
-            pieces.append("\t")
-        elif name in {"br", "cr"}:
-            pieces.append("\n" if value(part, "type") is None else " ")
-        elif name == "noBreakHyphen":
-            pieces.append("-")
-        elif name in {"footnoteReference", "endnoteReference"}:
-            pieces.append(f"[{value(part, 'id')}]")
-        elif name == "docPr" and part.get("descr"):
-            pieces.append(f"[image: {' '.join(part.get('descr').split())}]")
-        elif name == "p":  # in a text box
-            pieces.append(f"\n{_inline(part)}\n")
-        elif name not in _LEFT_OUT:
-            pieces.append(_inline(part))
-    return "".join(pieces)
