@@ -21,10 +21,10 @@ def select(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Choose the groups that a block of query rows attends to besides the window.
 
-    Router ``hga`` estimates the attention mass of groups by the token index and draws groups by
-    their mass, see ``take_groups``. Router ``paper`` takes the top chunks by their summaries, and
-    of those the top groups by the groups' summaries. Masses are normalised per query row and added
-    up over the rows of the block and over the query heads that share the KV head.
+    Router ``hga`` estimates each group's share of the attention by the token index and draws
+    groups by it, see ``draw_groups``. Router ``paper`` takes the top chunks by their summaries, and
+    of those the top groups by the groups' summaries. Shares count per query row, and their mean is
+    taken over the rows of the block and over the query heads that share the KV head.
 
     Args:
         queries: [blocks, rows, query_heads, head_dim], after RoPE: the rows that are scored.
@@ -38,7 +38,8 @@ def select(
             normalisation.
 
     Returns:
-        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none,
+            which may stand between others.
         importance: [blocks, kv_heads, n] float32: how many groups each stands for; None: one.
     """
     kv_heads = index.summaries[layer].shape[0]
@@ -77,4 +78,4 @@ def _paper_groups(
     scores = torch.einsum("hbrd,hbcgd->hbrcg", rows, chosen)
     scores = scores.masked_fill((top < 0)[:, :, None, :, None], -math.inf)
     mass = scores.flatten(3).softmax(-1).sum(2).nan_to_num(0.0)
-    return take_groups(mass, top, budget)[0]
+    return take_groups(mass, top, budget)

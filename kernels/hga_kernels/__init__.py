@@ -29,7 +29,7 @@ from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
 from hga_kernels.reference.index import Packing, code_shape, decode_tokens, hadamard
 from hga_kernels.reference.pages import forget_pages, min_cache_slots, prefetch_candidates
-from hga_kernels.reference.selection import STRATA, take_groups, top_chunks
+from hga_kernels.reference.selection import STRATA, draw_groups, take_groups, top_chunks
 from hga_kernels.weights import FP8_BLOCK, BlockScaled, Packed, RowParts, Weight
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "split_heads",
     "status",
     "summarize",
+    "draw_groups",
     "take_groups",
     "top_chunks",
 ]

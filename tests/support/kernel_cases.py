@@ -32,72 +32,96 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, relative: float, of
 
 
 def draw_number(group: int, head: int) -> float:
-    """Return the draw number of a group, from 1 to 64; KV heads are numbered over all layers.
+    """Return the draw number of a group, from 1/1024 to 1; KV heads are numbered over all layers.
 
     Multiples of the inverse golden ratio for groups, and of the inverse plastic number for heads.
     """
     golden, plastic = (math.sqrt(5) - 1) / 2, 0.7548776662466927
     steps = group * int(golden * 2**24) + head * int(plastic * 2**24)
-    return max(1.0, 64 * (steps % 2**24) / 2**24)
+    return max(1 / 1024, steps % 2**24 / 2**24)
 
 
 def drawn_of_strata(
-    masses: dict[int, float], budget: int, per_chunk: int
+    shares: dict[int, float], budget: int, per_chunk: int
 ) -> list[tuple[list[int], int]]:
-    """Return the groups of each of the four strata, and how many are drawn from it.
+    """Return the groups of each of the 16 strata, and how many may be drawn from it.
 
-    Chunk c is in stratum c % 4, and the budget is split in proportion to the strata's chunks.
+    Chunk c is in stratum c % 16, and the budget is split in proportion to the strata's chunks.
     """
-    chunks = {group // per_chunk for group in masses}
-    filled, before, strata = min(budget, len(masses)), 0, []
-    for stratum in range(4):
-        after = before + sum(chunk % 4 == stratum for chunk in chunks)
+    chunks = {group // per_chunk for group in shares}
+    filled, before, strata = min(budget, len(shares)), 0, []
+    for stratum in range(16):
+        after = before + sum(chunk % 16 == stratum for chunk in chunks)
         room = filled * after // max(len(chunks), 1) - filled * before // max(len(chunks), 1)
-        own = [group for group in masses if group // per_chunk % 4 == stratum]
+        own = [group for group in shares if group // per_chunk % 16 == stratum]
         strata.append((own, room))
         before = after
     return strata
 
 
+def odds_of(
+    shares: dict[int, float], room: int, budget: int, head: int, error: float = 0.0
+) -> dict[int, float]:
+    """Return the odds of the groups of a stratum where not all are taken.
+
+    Args:
+        shares: of the attention, by group.
+        room: groups that may be drawn.
+        budget: of all strata.
+        head: KV head, numbered over all layers.
+        error: halve the odds only where more than so large a part of the room would be drawn too
+            many.
+    """
+    odds = {group: budget * share for group, share in shares.items()}
+    while sum(of >= draw_number(group, head) for group, of in odds.items()) > room * (1 + error):
+        odds = {group: of / 2 for group, of in odds.items()}
+    return odds
+
+
 def assert_drawn(
     chosen: dict[int, float],
-    masses: dict[int, float],
+    shares: dict[int, float],
     head: int,
     budget: int,
     per_chunk: int,
     relative: float,
     least: float = 0.0,
 ) -> None:
-    """Assert that groups and their importance weights are drawn by the masses of all groups.
+    """Assert that groups and their importance weights are drawn by the shares of all groups.
 
-    The masses that they were drawn by may differ from these by ``relative`` and by ``least``.
+    The shares that they were drawn by may differ from these by ``relative`` and by ``least``.
     """
-    assert len(chosen) == min(budget, len(masses))
-    assert set(chosen) <= set(masses)
-    for stratum, room in drawn_of_strata(masses, budget, per_chunk):
-        own = {group: weight for group, weight in chosen.items() if group in stratum}
-        mass = {group: masses[group] for group in stratum}
-        assert len(own) == room
-        _assert_drawn(own, mass, head, relative, least)
-
-
-def _assert_drawn(
-    chosen: dict[int, float], mass: dict[int, float], head: int, relative: float, least: float
-) -> None:
-    priority = {group: of / draw_number(group, head) for group, of in mass.items()}
-    left_out = [priority[group] for group in set(mass) - set(chosen)]
-    if not left_out:
-        assert set(chosen.values()) <= {1.0}
+    assert set(chosen) <= set(shares)
+    if 2 * len(shares) <= budget:
+        assert chosen == dict.fromkeys(shares, 1.0)
         return
-    threshold = max(left_out)
-    lowest = min((priority[group] for group in chosen), default=threshold)
-    assert threshold <= lowest * (1 + relative) + least
-    for group, found in chosen.items():
-        if mass[group] <= 10 * least:
-            assert 1 <= found <= 64
+    for stratum, room in drawn_of_strata(shares, budget, per_chunk):
+        own = {group: weight for group, weight in chosen.items() if group in stratum}
+        of_stratum = {group: shares[group] for group in stratum}
+        assert len(own) <= room
+        # Whether there is room can hang on one group whose odds are nearly its draw number.
+        likely = [
+            odds_of(of_stratum, room, budget, head, error) for error in (0, relative, -relative)
+        ]
+        assert any(_are_drawn(own, odds, head, relative, budget * least) for odds in likely)
+
+
+def _are_drawn(
+    chosen: dict[int, float], odds: dict[int, float], head: int, relative: float, least: float
+) -> bool:
+    for group, of in odds.items():
+        number, error = draw_number(group, head), of * relative + least
+        if group not in chosen:
+            if of - error >= number:
+                return False
             continue
-        expected = min(max(64 * threshold / mass[group], 1), 64)
-        assert abs(found - expected) <= relative * expected + 64 * least / mass[group]
+        lowest, highest = 1 / (of + error), 1 / max(of - error, 1 / 1024)
+        if (
+            of + error < number
+            or not max(lowest, 1) * 0.999 <= chosen[group] <= max(highest, 1) * 1.001
+        ):
+            return False
+    return True
 
 
 def index_of(heads: int, chunks: int, dim: int, seed: int) -> ChunkIndex:

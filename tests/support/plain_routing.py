@@ -13,7 +13,7 @@ from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import CacheConfig, ModelConfig, Routing
 from hga_engine.kv_store.tiered import TieredKVStore
 from hga_kernels.reference.index import decode_tokens, encode_tokens, hadamard
-from tests.support.kernel_cases import draw_number, drawn_of_strata
+from tests.support.kernel_cases import draw_number, drawn_of_strata, odds_of
 
 HEAD_DIM = 16
 ROPE_BASE = 10_000.0
@@ -286,12 +286,15 @@ def plain_selection(
     of_groups = mass(scores)
     del of_groups[-1]
     # The layer is the first.
-    priority = {group: of / draw_number(group, head) for group, of in of_groups.items()}
+    shares = {group: of / len(queries) for group, of in of_groups.items()}
+    if 2 * len(shares) <= budget:
+        return dict.fromkeys(shares, 1.0)
     drawn = {}
-    for stratum, room in drawn_of_strata(of_groups, budget, per_chunk):
-        own = top_k({group: priority[group] for group in stratum}, room)
-        bound = max((priority[group] for group in set(stratum) - own), default=0.0)
-        drawn |= {group: min(max(64 * bound / of_groups[group], 1.0), 64.0) for group in own}
+    for stratum, room in drawn_of_strata(shares, budget, per_chunk):
+        odds = odds_of({group: shares[group] for group in stratum}, room, budget, head)
+        drawn |= {
+            group: max(1 / of, 1.0) for group, of in odds.items() if of >= draw_number(group, head)
+        }
     return drawn
 
 

@@ -27,25 +27,26 @@ from hga_chat.bench.figures import interval, segments
 from hga_chat.models import EMBEDDED_MODEL, find_model
 from hga_chat.output import table
 from hga_engine.model.load import load_model
-from hga_engine.model.rope import frequencies
+from hga_engine.model.rope import for_context, frequencies
 from hga_engine.tokenizer.load import load_tokenizer
 from tools.measure.routers.forward import Network, Outcome, Text, dense
 from tools.measure.routers.routed import Calibration, Routed, Statistics
-from tools.measure.routers.rules import Above, Variant
+from tools.measure.routers.rules import Above, Proportional, Variant
 from tools.measure.routers.samples import Sample, make_sample, read_samples, write_samples
 from tools.measure.routers.scores import compile_reductions
 from tools.measure.routers.variants import variants
 
-MODEL = EMBEDDED_MODEL
 LONGEST_BRANCH = 256
 
 
-def prepare(path: Path, context: int, seeds: Sequence[int], texts: Sequence[str]) -> None:
+def prepare(
+    path: Path, model: str, context: int, seeds: Sequence[int], texts: Sequence[str]
+) -> None:
     """Write samples of named texts, each a file or a folder of Python sources."""
     named = [text.partition("=") for text in texts]
     if unnamed := [text for text, equals, _ in named if not equals]:
         sys.exit(f"Sources are given as NAME=PATH, not as {unnamed[0]!r}.")
-    tokenizer = load_tokenizer(find_model(MODEL))
+    tokenizer = load_tokenizer(find_model(model))
     contents = [(name, _content(Path(source))) for name, _, source in named]
     write_samples(
         path,
@@ -69,9 +70,10 @@ def run(options: argparse.Namespace) -> None:
     if device.type == "cuda" and not options.eager:
         compile_reductions(device)
     samples = list(read_samples(options.samples))[options.skip :][: options.texts]
-    weights = load_model(find_model(MODEL), torch.bfloat16, None, device)
-    longest = max(len(sample.tokens) for sample in samples) + LONGEST_BRANCH
-    network = Network(weights, longest)
+    weights = load_model(find_model(options.model), torch.bfloat16, None, device)
+    longest = max(len(sample.tokens) for sample in samples)
+    config = for_context(weights.config, longest)
+    network = Network(weights, longest + LONGEST_BRANCH, config)
     chosen = [one for one in variants() if _is_wanted(one.name, options.only)]
     _note(began, f"{len(chosen)} ways, {len(samples)} texts, {device}")
     found: dict[str, Variant] = {}
@@ -82,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
             start = len(sample.tokens) - (options.routed or len(sample.tokens) // 2)
             text = Text(sample, 0, device)
             open_ones = [one for one in chosen if one.name not in found]
-            calibration = Calibration(open_ones, text, start, frequencies(weights.config))
+            calibration = Calibration(open_ones, text, start, frequencies(config))
             whole, kept = network.run(text, calibration.beside(dense(text)), None)
             found |= {one.name: calibration.found(one) for one in open_ones}
             prefix = [(keys[:, :start], values[:, :start]) for keys, values in kept]
@@ -92,7 +94,6 @@ def run(options: argparse.Namespace) -> None:
                 if time.perf_counter() - began > options.seconds:
                     break
                 variant = found[one.name]
-                config = weights.config
                 statistics = Statistics(config.num_layers, config.num_kv_heads)
                 attend = Routed(variant, text, frequencies(config), statistics)
                 began_one = time.perf_counter()
@@ -150,7 +151,12 @@ def _row(
 
 
 def _threshold(variant: Variant, heads_per_kv: int) -> float | None:
-    """Return the least share a group must have, averaged over query heads and scored rows."""
+    """Return the least share a group must have, averaged over query heads and scored rows.
+
+    Where groups are drawn one by one, the odds per share.
+    """
+    if isinstance(variant.rule, Proportional):
+        return variant.rule.rate
     if not isinstance(variant.rule, Above):
         return None
     rows = heads_per_kv * (variant.block // variant.stride if variant.block > 1 else 1)
@@ -217,7 +223,9 @@ def main() -> None:
     one.add_argument("--context", type=int, default=65_536)
     one.add_argument("--seeds", default="0")
     one.set_defaults(
-        run=lambda o: prepare(o.samples, o.context, [int(s) for s in o.seeds.split(",")], o.sources)
+        run=lambda o: prepare(
+            o.samples, o.model, o.context, [int(s) for s in o.seeds.split(",")], o.sources
+        )
     )
     one = commands.add_parser("run")
     one.add_argument("samples", type=Path)
@@ -233,6 +241,8 @@ def main() -> None:
     one = commands.add_parser("show")
     one.add_argument("results", type=Path, nargs="+")
     one.set_defaults(run=lambda o: show(o.results))
+    for one in (commands.choices["prepare"], commands.choices["run"]):
+        one.add_argument("--model", default=EMBEDDED_MODEL, help="of the catalogue, or a file")
     options = parser.parse_args()
     options.run(options)
 

@@ -18,13 +18,13 @@ def score_groups(
     group_size: int,
     window_lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Estimate the attention mass of every group of the candidate chunks.
+    """Estimate the share of the attention that every group of the candidate chunks has.
 
     The score of a token is that of its chunk's centre plus the product with its code. The two
     halves of a group are paired, token by token, and only the larger score of a pair counts: noise
     in the codes inflates a sum of many small scores, and half of them are enough. The mass of a
-    group is the sum of the exponentials, normalised over all candidates of the query and its
-    window, and added up over the query rows.
+    group is the sum of the exponentials, and its share that of the mass of all candidates of the
+    query and its window: the mean over the query rows.
 
     Args:
         queries: [kv_heads, blocks, rows, head_dim] after the Hadamard transform, times the softmax
@@ -43,7 +43,7 @@ def score_groups(
     kv_heads, blocks, rows, _ = queries.shape
     groups = scales.shape[2] // group_size
     wide = _wide(queries)
-    mass = wide.new_zeros(kv_heads, blocks, chunks.shape[2] * groups)
+    shares = wide.new_zeros(kv_heads, blocks, chunks.shape[2] * groups)
     for head in range(kv_heads):
         for block in range(blocks):
             chosen = chunks[head, block].long()
@@ -60,8 +60,9 @@ def score_groups(
                 if window_lse is not None:
                     total = torch.logaddexp(total, window_lse[head, block].to(total.dtype))
                 weights = (halves - total[:, None]).exp()
-                mass[head, block] = weights.view(rows, chunks.shape[2] * groups, -1).sum((0, 2))
-    return mass
+                of_rows = weights.view(rows, chunks.shape[2] * groups, -1).sum(2)
+                shares[head, block] = of_rows.mean(0)
+    return shares
 
 
 def candidate_chunks(kv_heads: int, chunks: ChunkRange) -> torch.Tensor:
@@ -99,10 +100,11 @@ def top_chunks(centre_scores: torch.Tensor, chunks: ChunkRange, count: int) -> t
     return candidates.gather(2, mass.topk(count).indices)
 
 
-MAX_IMPORTANCE = 64
-"""The most groups that a sampled group can stand for."""
-STRATA = 4
-"""Chunk c belongs to stratum ``c % STRATA``; groups are drawn from each stratum separately."""
+MAX_IMPORTANCE = 1024
+"""The most groups that a drawn group can stand for."""
+STRATA = 16
+"""Chunk c belongs to stratum ``c % STRATA``. Strata have room of their own, so that groups can be
+drawn from all of them at the same time."""
 PERIOD = 2**24
 """Draw numbers repeat after so many steps, the integers that float32 holds exactly."""
 GROUP_STEP = 0x9E3779
@@ -124,76 +126,87 @@ def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tenso
         groups: [kv_heads, ...] group numbers.
 
     Returns:
-        float32 of the shape of ``groups``, from 1 to MAX_IMPORTANCE.
+        float32 of the shape of ``groups``, from 1 / MAX_IMPORTANCE to 1.
     """
     heads = layer * kv_heads + torch.arange(kv_heads, dtype=torch.int64, device=groups.device)
     steps = groups.long() * GROUP_STEP + heads.view(-1, *[1] * (groups.dim() - 1)) * HEAD_STEP
-    return ((steps & (PERIOD - 1)).float() * (MAX_IMPORTANCE / PERIOD)).clamp_min(1.0)
+    return ((steps & (PERIOD - 1)).float() * (1 / PERIOD)).clamp_min(1 / MAX_IMPORTANCE)
 
 
-def take_groups(
-    mass: torch.Tensor, chunks: torch.Tensor, budget: int, layer: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take the groups of the largest mass, or draw groups with probability by mass.
-
-    Top-k alone leaves out mass that is spread over many groups, and the softmax then gives too much
-    weight to the rest. Groups are therefore drawn by priority sampling (Duffield, Lund and Thorup,
-    2007; vAttention, arXiv 2510.05688, also combines top-k and sampling). The priority of a group
-    is its mass divided by its draw number, and the groups of the highest priorities are taken. The
-    first priority that is not taken is the threshold. A group whose mass is so large that it is
-    always taken stands for itself; any other stands for as many groups as its chance of being drawn
-    was small. A group lighter than the threshold / MAX_IMPORTANCE is never drawn.
-
-    Each stratum gets the share of the budget that it has of the chunks and has its own threshold,
-    so that strata can be drawn in parallel.
+def take_groups(mass: torch.Tensor, chunks: torch.Tensor, budget: int) -> torch.Tensor:
+    """Take the groups of the largest mass.
 
     Args:
         mass: [kv_heads, blocks, chunks * groups] mass of the groups of ``chunks``.
-        chunks: [kv_heads, blocks, chunks], -1 for none; to draw, a column must hold one chunk only.
+        chunks: [kv_heads, blocks, chunks], -1 for none.
         budget: groups per KV head and block.
-        layer: selects the draw numbers; None: take the groups of the largest mass.
 
     Returns:
-        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
-        importance: [blocks, kv_heads, n] like ``mass``: how many groups each stands for, from 1 to
-            MAX_IMPORTANCE; 1 where there is no group.
+        [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
     """
     per_chunk = mass.shape[2] // max(chunks.shape[2], 1)
-    budget = min(budget, mass.shape[2])
-    if layer is None:
-        groups = _groups_of(chunks, per_chunk)
-        best = mass.masked_fill(groups < 0, -1.0).topk(budget)
-        taken = groups.gather(2, best.indices).masked_fill(best.values < 0, -1)
-        return taken.transpose(0, 1), torch.ones_like(best.values).transpose(0, 1)
-    shape = (*mass.shape[:2], budget + 1)  # what is not taken is written to the last column
-    taken = torch.full(shape, -1, dtype=torch.int32, device=mass.device)
-    importance = mass.new_ones(shape)
+    groups = _groups_of(chunks, per_chunk)
+    best = mass.masked_fill(groups < 0, -1.0).topk(min(budget, mass.shape[2]))
+    taken = groups.gather(2, best.indices).masked_fill(best.values < 0, -1)
+    return taken.transpose(0, 1)
+
+
+def draw_groups(
+    shares: torch.Tensor, chunks: torch.Tensor, budget: int, layer: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw groups with odds in proportion to their share of the attention.
+
+    The heaviest groups alone leave out mass that is spread over many groups, and the softmax then
+    gives too much weight to the rest. So every group is drawn for itself (Poisson sampling): its
+    odds are its share times the budget, and it stands for as many groups as its odds are small. A
+    share of 1 / budget or more is always drawn and stands for itself; one below that by a factor of
+    MAX_IMPORTANCE never is. As shares add up to at most 1, no more groups than the budget are
+    expected, and fewer where the window has much of the attention. vAttention (arXiv 2510.05688)
+    also combines the heaviest tokens and sampling, with even odds for all others.
+
+    Each stratum has as much of the budget as it has of the chunks. Where more is drawn, its odds
+    are halved until there is room. Where the budget is twice all groups or more, all are taken:
+    drawing would leave few out.
+
+    Args:
+        shares: [kv_heads, blocks, chunks * groups] of the groups of ``chunks``.
+        chunks: [kv_heads, blocks, chunks], -1 for none; a column must hold one chunk only.
+        budget: groups per KV head and block.
+        layer: selects the draw numbers.
+
+    Returns:
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget; -1 for none, which may
+            stand between others.
+        importance: [blocks, kv_heads, n] like ``shares``: how many groups each stands for, from 1
+            to MAX_IMPORTANCE; 1 where there is no group.
+    """
+    per_chunk = shares.shape[2] // max(chunks.shape[2], 1)
+    columns = min(budget, shares.shape[2])
+    shape = (*shares.shape[:2], columns + 1)  # what is not drawn is written to the last column
+    drawn = torch.full(shape, -1, dtype=torch.int32, device=shares.device)
+    importance = shares.new_ones(shape)
     stratum = chunks.flatten(0, 1).amax(0) % STRATA if chunks.numel() else chunks.new_empty(0)
     counts = torch.stack([(chunks[..., stratum == s] >= 0).sum(2) for s in range(STRATA)])
     total = counts.sum(0)
-    filled = (total * per_chunk).clamp_max(budget)
+    filled = (total * per_chunk).clamp_max(columns)
     ends = filled * counts.cumsum(0) // total.clamp_min(1)
-    split = mass.unflatten(2, (-1, per_chunk)) if per_chunk else mass[..., None]
+    takes_all = (2 * total * per_chunk <= budget)[..., None]
+    split = shares.unflatten(2, (-1, per_chunk)) if per_chunk else shares[..., None]
     for s in range(STRATA):
-        own = split[:, :, stratum == s].flatten(2)
         groups = _groups_of(chunks[..., stratum == s], per_chunk)
-        priority = own / draw_numbers(layer, mass.shape[0], groups).to(mass.dtype)
-        best = priority.masked_fill(groups < 0, -1.0).topk(min(budget + 1, own.shape[2]))
-        if not best.values.shape[2]:
-            continue
         start = ends[s - 1] if s else torch.zeros_like(ends[0])
         room = (ends[s] - start)[..., None]
-        rank = torch.arange(best.values.shape[2], device=mass.device)
-        is_taken = (rank < room) & (best.values >= 0)
-        next_one = room.clamp_max(best.values.shape[2] - 1)
-        reach = best.values.gather(2, next_one) * MAX_IMPORTANCE
-        weight = (reach / own.gather(2, best.indices)).clamp(1, MAX_IMPORTANCE).nan_to_num(1.0)
-        some_left = counts[s][..., None] * per_chunk > room
-        column = (start[..., None] + rank).where(is_taken, budget)
-        taken.scatter_(2, column, groups.gather(2, best.indices).where(is_taken, -1))
-        importance.scatter_(2, column, weight.where(is_taken & some_left, 1.0))
-    chosen = taken[..., :budget].transpose(0, 1).contiguous()
-    return chosen, importance[..., :budget].transpose(0, 1).contiguous()
+        odds = split[:, :, stratum == s].flatten(2) * budget
+        odds = odds.masked_fill(takes_all, 1.0).masked_fill(groups < 0, 0.0)
+        numbers = draw_numbers(layer, shares.shape[0], groups).to(odds.dtype)
+        while (is_over := (odds >= numbers).sum(2, keepdim=True) > room).any():
+            odds = odds * torch.where(is_over, 0.5, 1.0).to(odds.dtype)
+        is_drawn = odds >= numbers
+        column = (start[..., None] + is_drawn.cumsum(2) - 1).where(is_drawn, columns)
+        drawn.scatter_(2, column, groups.where(is_drawn, -1))
+        importance.scatter_(2, column, (1 / odds).clamp_min(1).where(is_drawn, 1.0))
+    chosen = drawn[..., :columns].transpose(0, 1).contiguous()
+    return chosen, importance[..., :columns].transpose(0, 1).contiguous()
 
 
 def _groups_of(chunks: torch.Tensor, per_chunk: int) -> torch.Tensor:
@@ -225,7 +238,8 @@ def select_groups(
         layer: layer number, which selects the draw numbers.
 
     Returns:
-        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none.
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget; -1 for none, which may
+            stand between others.
         importance: [blocks, kv_heads, n], at least float32: how many groups each stands for.
     """
     kv_heads, blocks = queries.shape[:2]
@@ -238,7 +252,7 @@ def select_groups(
     centre_scores = rows @ centres.transpose(2, 3)
     listed = candidate_chunks(kv_heads, chunks)
     rotated = rows @ hadamard(rows.shape[-1], rows.dtype, rows.device)
-    mass = score_groups(
+    shares = score_groups(
         rotated, centre_scores, index.codes, index.scales, listed, budget.group_size, window_lse
     )
-    return take_groups(mass, listed, budget.groups, layer)
+    return draw_groups(shares, listed, budget.groups, layer)

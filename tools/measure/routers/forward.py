@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hga_engine.config import ModelConfig
 from hga_engine.model.decoder import Decoder
 from hga_engine.model.types import ModelWeights
-from hga_kernels import Angles, gather_rows
+from hga_kernels import Angles, Packed, RowParts, gather_rows
 from hga_kernels.reference.model import linear, mlp, norm_linear, split_heads
 from tools.measure.routers.samples import Sample
 
@@ -74,12 +75,20 @@ class Text:
 class Network:
     """A dense decoder in plain torch."""
 
-    def __init__(self, weights: ModelWeights, longest: int) -> None:
-        self.config = weights.config
+    def __init__(
+        self, weights: ModelWeights, longest: int, config: ModelConfig | None = None
+    ) -> None:
+        """Set up the layers for texts up to ``longest`` tokens.
+
+        ``config`` is the geometry with the RoPE scaling to use; None for that of the weights.
+        """
+        self.config = config = config or weights.config
         self._weights = weights
-        self.device = weights.final_norm.device
-        config = weights.config
-        self._decoder = Decoder(weights)
+        self.device = weights.device
+        self._decoder = Decoder(weights, config)
+        # Beside packed weights hidden states are wider than K/V.
+        is_packed = isinstance(weights.layers[0].qkv, Packed | RowParts)
+        self._kv_dtype = torch.bfloat16 if is_packed else weights.dtype
         self._cos, self._sin = self._decoder.angles(longest)
         self.scale = 1 / math.sqrt(config.head_dim)
 
@@ -110,7 +119,7 @@ class Network:
                 config.num_query_heads,
                 config.num_kv_heads,
             )
-            keys, values = keys.transpose(0, 1), values.transpose(0, 1)
+            keys, values = (one.transpose(0, 1).to(self._kv_dtype) for one in (keys, values))
             whole_keys, whole_values = keys[:, :rows], values[:, :rows]
             if prefix is not None:
                 whole_keys = torch.cat((prefix[number][0], whole_keys), 1)
