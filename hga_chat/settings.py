@@ -137,7 +137,7 @@ class Settings:
         ),
     )
     budget: int = field(
-        default=1312,
+        default=4096,
         metadata=_about(
             _whole,
             int,

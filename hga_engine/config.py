@@ -18,7 +18,7 @@ PAGES = "pages.kv"
 """The file of a saved state that holds K/V."""
 
 LEAST_BUDGET = 64
-"""Tokens of the smallest budget: a group of 16 from each of the four strata."""
+"""Tokens of the smallest budget: a group of 4 from each of the 16 strata."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ class Routing:
     """Tokens of a group, and of a page."""
     sink_tokens: int = 64
     """Always attended, from the start; a multiple of ``chunk_size``."""
-    decode_budget: int = 656
-    """Groups per query token and KV head (decode rule)."""
+    decode_budget: int = 2048
+    """Groups per query token and KV head at most (decode rule)."""
     prefill_group_size: int = 2
     """Tokens that are chosen together under the prefill rule, whole groups."""
-    prefill_budget: int = 1093
-    """Groups of ``prefill_group_size`` per query block and KV head (prefill rule)."""
+    prefill_budget: int = 3584
+    """Groups of ``prefill_group_size`` per query block and KV head at most (prefill rule)."""
     prefill_block: int = 16
     """Queries of a query block, which share a selection under the prefill rule; divides
     ``chunk_size``."""
@@ -137,7 +137,7 @@ class Routing:
 
     @property
     def budget_tokens(self) -> int:
-        """Tokens beyond the window that a query may attend to per KV head by the decode rule."""
+        """Most tokens beyond the window that a query attends to per KV head by the decode rule."""
         return self.decode_budget * self.group_size
 
     @property
@@ -208,8 +208,9 @@ class EngineConfig:
     """
 
     router: RouterName = "hga"
-    budget_tokens: int = 1312
-    """Tokens beyond the window that a query may attend to per KV head by the decode rule."""
+    budget_tokens: int = 4096
+    """Most tokens beyond the window that a query attends to per KV head by the decode rule. On
+    average it is a third: no more than attention is spread over."""
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
@@ -230,7 +231,7 @@ class SessionConfig:
 def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     """Return the settings that a device computes with.
 
-    The prefill rule has five thirds of the decode rule's budget.
+    The prefill rule has 7/4 of the decode rule's budget.
 
     Args:
         config: what a person chose.
@@ -238,7 +239,7 @@ def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     """
     tokens = config.budget_tokens
     if device_type == "cpu":
-        routing = Routing(config.router, decode_budget=tokens // 2, prefill_budget=5 * tokens // 6)
+        routing = Routing(config.router, decode_budget=tokens // 2, prefill_budget=7 * tokens // 8)
         return SessionConfig(routing, config.cache)
     # Choosing among eight times as many groups would take longer than attending to them, scoring
     # every query longer than all the rest. Queries that are not scored look for what comes next:

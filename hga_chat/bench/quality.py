@@ -42,7 +42,7 @@ class QualityPlan:
     seeds: tuple[int, ...] = (0,)
     """Each seed chooses what is planted and where in the text to begin."""
     routers: tuple[RouterName, ...] = ("hga",)
-    budgets: tuple[int, ...] = (1312,)
+    budgets: tuple[int, ...] = (4096,)
     """Tokens under the decode rule; the prefill rule has proportionally more."""
     rules: tuple[Rule, ...] = get_args(Rule)
 

@@ -58,6 +58,7 @@ __all__ = [
     "attention_lse",
     "code_shape",
     "decode_tokens",
+    "draw_groups",
     "empty_on_huge_pages",
     "encode_tokens",
     "experts",
@@ -77,7 +78,6 @@ __all__ = [
     "split_heads",
     "status",
     "summarize",
-    "draw_groups",
     "take_groups",
     "top_chunks",
 ]

@@ -59,9 +59,7 @@ def drawn_of_strata(
     return strata
 
 
-def odds_of(
-    shares: dict[int, float], room: int, budget: int, head: int, error: float = 0.0
-) -> dict[int, float]:
+def odds_of(shares: dict[int, float], room: int, budget: int, head: int) -> dict[int, float]:
     """Return the odds of the groups of a stratum where not all are taken.
 
     Args:
@@ -69,13 +67,15 @@ def odds_of(
         room: groups that may be drawn.
         budget: of all strata.
         head: KV head, numbered over all layers.
-        error: halve the odds only where more than so large a part of the room would be drawn too
-            many.
     """
     odds = {group: budget * share for group, share in shares.items()}
-    while sum(of >= draw_number(group, head) for group, of in odds.items()) > room * (1 + error):
+    while _drawn_by(odds, head) > room:
         odds = {group: of / 2 for group, of in odds.items()}
     return odds
+
+
+def _drawn_by(odds: dict[int, float], head: int, factor: float = 1.0, more: float = 0.0) -> int:
+    return sum(of * factor + more >= draw_number(group, head) for group, of in odds.items())
 
 
 def assert_drawn(
@@ -97,13 +97,14 @@ def assert_drawn(
         return
     for stratum, room in drawn_of_strata(shares, budget, per_chunk):
         own = {group: weight for group, weight in chosen.items() if group in stratum}
-        of_stratum = {group: shares[group] for group in stratum}
         assert len(own) <= room
-        # Whether there is room can hang on one group whose odds are nearly its draw number.
-        likely = [
-            odds_of(of_stratum, room, budget, head, error) for error in (0, relative, -relative)
-        ]
-        assert any(_are_drawn(own, odds, head, relative, budget * least) for odds in likely)
+        odds = {group: budget * shares[group] for group in stratum}
+        # Where the odds are halved can hang on one group whose odds are nearly its draw number.
+        while _drawn_by(odds, head, 1 - relative, -budget * least) > room:
+            odds = {group: of / 2 for group, of in odds.items()}
+        while not _are_drawn(own, odds, head, relative, budget * least):
+            assert _drawn_by(odds, head, 1 + relative, budget * least) > room
+            odds = {group: of / 2 for group, of in odds.items()}
 
 
 def _are_drawn(

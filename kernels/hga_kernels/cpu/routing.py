@@ -89,6 +89,7 @@ def select_groups(
     count = min(budget.groups, max(last - chunks.first, 0) * per_chunk)
     groups = torch.empty(blocks, kv_heads, count, dtype=torch.int32)
     importance = torch.empty(blocks, kv_heads, count)
+    counts = torch.zeros(blocks, kv_heads, dtype=torch.int32)
     if count:
         call(
             "hga_select_groups",
@@ -100,6 +101,7 @@ def select_groups(
             None if window_lse is None else window_lse.float().contiguous(),
             groups,
             importance,
+            counts,
             blocks,
             kv_heads,
             rows,
@@ -107,11 +109,13 @@ def select_groups(
             codes.shape[1],
             chunks.first,
             last,
+            budget.groups,
             count,
             per_chunk,
             layer,
         )
-    return groups, importance
+    most = int(counts.max()) if blocks else 0
+    return groups[..., :most], importance[..., :most]
 
 
 def attend_pages(

@@ -15,21 +15,21 @@ static size_t size_of_packed(const SelectJob *job) {
     return in_lines((size_t)row_pairs(job->rows) * job->span * job->per_chunk);
 }
 
-static size_t size_of_priorities(const SelectJob *job) {
+static size_t size_of_odds(const SelectJob *job) {
     return in_lines((size_t)job->span * job->per_chunk);
 }
 
 static size_t size_of_weights(const SelectJob *job) {
-    return size_of_packed(job) + size_of_priorities(job) +
+    return size_of_packed(job) + size_of_odds(job) +
            in_lines(2 * (size_t)job->rows * job->parts);
 }
 
 static Weights weights_of(const SelectJob *job, int number) {
     float *packed = job->weights + size_of_weights(job) * number;
-    float *priorities = packed + size_of_packed(job);
-    float *bases = priorities + size_of_priorities(job);
+    float *odds = packed + size_of_packed(job);
+    float *bases = odds + size_of_odds(job);
     return (Weights){.packed = (uint32_t *)packed, .bases = bases,
-                     .totals = bases + (size_t)job->rows * job->parts, .priorities = priorities};
+                     .totals = bases + (size_t)job->rows * job->parts, .odds = odds};
 }
 
 static Part part_of(const SelectJob *job, int pair, int number) {
@@ -46,16 +46,14 @@ static void score_item(void *context, int item) {
     score_part(job, weights_of(job, pair), pair, part_of(job, pair, item % job->parts));
 }
 
-static void priorities_item(void *context, int item) {
+static void odds_item(void *context, int item) {
     SelectJob *job = context;
     int pair = item / job->parts;
-    find_priorities(job, weights_of(job, pair), pair, part_of(job, pair, item % job->parts));
+    find_odds(job, weights_of(job, pair), pair, part_of(job, pair, item % job->parts));
 }
 
-static void draw_item(void *context, int item) {
-    SelectJob *job = context;
-    int pair = item / STRATA;
-    draw_groups(job, weights_of(job, pair), pair, item % STRATA);
+static void draw_item(void *context, int pair) {
+    draw_groups(context, weights_of(context, pair), pair);
 }
 
 // All steps for one pair, whose weights then stay in the cache.
@@ -67,22 +65,22 @@ static void select_item(void *context, int pair) {
     Weights weights = weights_of(job, thread);
     Part all = part_of(job, pair, 0);
     score_part(job, weights, pair, all);
-    find_priorities(job, weights, pair, all);
-    for (int stratum = 0; stratum < STRATA; stratum++) draw_groups(job, weights, pair, stratum);
+    find_odds(job, weights, pair, all);
+    draw_groups(job, weights, pair);
     atomic_flag_clear(&job->in_use[thread]);
 }
 
 int hga_select_groups(const float *queries, const uint16_t *summaries, const uint8_t *codes,
                       const uint16_t *scales, const int32_t *end_chunks, const float *window_lse,
-                      int32_t *groups, float *importance, int blocks, int kv_heads, int rows,
+                      int32_t *groups, float *importance, int32_t *counts, int blocks, int kv_heads, int rows,
                       int dim, int capacity_chunks, int first_chunk, int last_chunk, int budget,
-                      int per_chunk, int layer) {
+                      int columns, int per_chunk, int layer) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
                      .end_chunks = end_chunks, .window_lse = window_lse, .groups = groups,
-                     .importance = importance, .blocks = blocks, .kv_heads = kv_heads,
+                     .importance = importance, .counts = counts, .blocks = blocks, .kv_heads = kv_heads,
                      .rows = rows, .dim = dim, .capacity_chunks = capacity_chunks,
-                     .budget = budget, .layer = layer, .first_chunk = first_chunk, .span = span,
+                     .budget = budget, .columns = columns, .layer = layer, .first_chunk = first_chunk, .span = span,
                      .per_chunk = per_chunk, .parts = pairs < FEW_PAIRS ? PARTS : 1,
                      .has_amx = rows >= AMX_ROWS && (dim == 64 || dim == 128) && allow_amx()};
     size_t cells = (size_t)pairs * rows;
@@ -103,8 +101,8 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
             parallel_for(select_item, &job, pairs);
         else {
             parallel_for(score_item, &job, pairs * job.parts);
-            if (!job.failed) parallel_for(priorities_item, &job, pairs * job.parts);
-            if (!job.failed) parallel_for(draw_item, &job, pairs * STRATA);
+            if (!job.failed) parallel_for(odds_item, &job, pairs * job.parts);
+            if (!job.failed) parallel_for(draw_item, &job, pairs);
         }
     }
     free(job.centre_scores);

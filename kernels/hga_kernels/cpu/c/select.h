@@ -1,8 +1,8 @@
 // Selection of the groups that a block of queries attends to.
 //
 // It is done for every pair of KV head and block, in two steps. select_scores.c estimates the
-// attention mass of every group from the 2-bit token codes; select_draw.c draws groups from the
-// masses by priority sampling. select.c allocates memory and deals the work to threads.
+// attention mass of every group from the 2-bit token codes; select_draw.c draws groups by their
+// share of it. select.c allocates memory and deals the work to threads.
 //
 // A group has 2 or 16 tokens. Its tokens t and t + half a group count once, with the larger score.
 #pragma once
@@ -19,7 +19,7 @@
 // Groups per chunk, by the tokens that a group has.
 enum { GROUPS_OF_2 = CHUNK / 2, GROUPS_OF_16 = CHUNK / 16 };
 // As in reference/selection.py.
-enum { MAX_IMPORTANCE = 64, STRATA = 4 };
+enum { MAX_IMPORTANCE = 1024, STRATA = 16 };
 
 // Scores are in log2 units, so that a power of two gives the weight.
 static const float LOG2_E = 1.44269504f;
@@ -31,9 +31,11 @@ typedef struct {
     const uint16_t *scales;     // [kv_heads, capacity_chunks, CHUNK] bf16
     const int32_t *end_chunks;  // [blocks]
     const float *window_lse;    // [kv_heads, blocks, rows], or NULL
-    int32_t *groups;            // [blocks, kv_heads, budget], -1 for none
-    float *importance;          // [blocks, kv_heads, budget]: how many groups each stands for
-    int blocks, kv_heads, rows, dim, capacity_chunks, budget, layer;
+    int32_t *groups;            // [blocks, kv_heads, columns], -1 for none
+    float *importance;          // [blocks, kv_heads, columns]: how many groups each stands for
+    int32_t *counts;            // [blocks, kv_heads]: how many groups were drawn
+    int blocks, kv_heads, rows, dim, capacity_chunks, layer;
+    int budget, columns;    // groups of a pair: at most, and that there is memory for
     int first_chunk, span;  // the first candidate, and the most that a block has
     int per_chunk;          // groups per chunk: GROUPS_OF_2 or GROUPS_OF_16
     int parts;              // work items that the candidates of a pair are scored in
@@ -53,7 +55,7 @@ typedef struct {
     uint32_t *packed;   // [span, half the rows, per_chunk]: bf16 weights of two rows each,
     float *bases;       // [parts, rows]: relative to this score
     float *totals;      // [parts, rows]: sums of those weights
-    float *priorities;  // [span, per_chunk], the chunks of each stratum side by side
+    float *odds;        // [span, per_chunk], the chunks of each stratum side by side
 } Weights;
 
 // The candidates of one part of a pair, counted from the first of all.
@@ -94,10 +96,10 @@ void quantise_queries(SelectJob *job, int pair);
 // Scores the candidates of a part: its centre scores and the weights of its groups.
 void score_part(SelectJob *job, Weights weights, int pair, Part part);
 
-// Finds the priorities of a part's groups, when all parts of the pair are scored.
-void find_priorities(SelectJob *job, Weights weights, int pair, Part part);
+// Finds the odds of a part's groups, when all parts of the pair are scored.
+void find_odds(SelectJob *job, Weights weights, int pair, Part part);
 
-// Draws the groups of one stratum of a pair. Overwrites the packed weights of the stratum.
-void draw_groups(SelectJob *job, Weights weights, int pair, int stratum);
+// Draws the groups of a pair.
+void draw_groups(SelectJob *job, Weights weights, int pair);
 
 #pragma GCC visibility pop
