@@ -31,7 +31,7 @@ from hga_engine.model.rope import for_context, frequencies
 from hga_engine.tokenizer.load import load_tokenizer
 from tools.measure.routers.forward import Network, Outcome, Text, dense
 from tools.measure.routers.routed import Calibration, Routed, Statistics
-from tools.measure.routers.rules import Above, Proportional, Variant
+from tools.measure.routers.rules import Above, Variant
 from tools.measure.routers.samples import Sample, make_sample, read_samples, write_samples
 from tools.measure.routers.scores import compile_reductions
 from tools.measure.routers.variants import variants
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
                 attend = Routed(variant, text, frequencies(config), statistics)
                 began_one = time.perf_counter()
                 outcome, _ = network.run(text, attend, prefix)
-                row = _row(sample, variant, outcome, whole, statistics, start, config.heads_per_kv)
+                row = _row(sample, variant, outcome, whole, statistics, start)
                 row["seconds"] = time.perf_counter() - began_one
                 results.write(f"{json.dumps(row)}\n")
                 results.flush()
@@ -121,7 +121,6 @@ def _row(
     whole: Outcome,
     statistics: Statistics,
     start: int,
-    heads_per_kv: int,
 ) -> dict[str, Any]:
     """Return the figures of one way on one text."""
     gap = routed.nats - whole.nats[start:]
@@ -135,7 +134,7 @@ def _row(
         "sample": sample.name,
         "variant": variant.name,
         "settings": asdict(variant),
-        "threshold": _threshold(variant, heads_per_kv),
+        "threshold": _threshold(variant),
         "gap": float(gap.mean()),
         "segments": segments(gap).tolist(),
         "agreement": float((routed.choices == whole.choices[start:]).double().mean()),
@@ -150,17 +149,11 @@ def _row(
     }
 
 
-def _threshold(variant: Variant, heads_per_kv: int) -> float | None:
-    """Return the least share a group must have, averaged over query heads and scored rows.
-
-    Where groups are drawn one by one, the odds per share.
-    """
-    if isinstance(variant.rule, Proportional):
-        return variant.rule.rate
+def _threshold(variant: Variant) -> float | None:
+    """Return the least share a group must have, averaged over query heads and scored rows."""
     if not isinstance(variant.rule, Above):
         return None
-    rows = heads_per_kv * (variant.block // variant.stride if variant.block > 1 else 1)
-    return variant.rule.share / (rows if variant.combine == "sum" else 1)
+    return variant.rule.share
 
 
 def show(paths: Sequence[Path]) -> None:

@@ -283,8 +283,8 @@ def test_the_least_budget_reads_a_group_of_every_stratum(device: str) -> None:
 
 REAL = Routing(
     sink_tokens=64,
-    decode_budget=32,
-    prefill_budget=48,
+    decode_budget=128,
+    prefill_budget=192,
 )
 
 
@@ -310,7 +310,7 @@ def test_compiled_kernels_do_not_depend_on_slices(bf16_text: Text) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_compiled_kernels_at_full_budget_are_dense_attention(bf16_text: Text, rule: Rule) -> None:
-    full = replace(REAL, decode_budget=700, prefill_budget=700)
+    full = replace(REAL, decode_budget=1300, prefill_budget=1300)
     found = run(bf16_text, rule, [100, 700], full)
     wide = Text(bf16_text.queries.double(), bf16_text.keys.double(), bf16_text.values.double())
     torch.testing.assert_close(found.double(), dense(wide), rtol=2e-2, atol=2e-2)

@@ -75,7 +75,7 @@ def planted(groups: list[int], tokens: int, ratio: int, places: list[int]) -> Te
     st.lists(st.integers(2, 30), min_size=1, max_size=3),
     st.sampled_from([1, 3, 8]),
     routers,
-    st.integers(6, 9),
+    st.integers(30, 55),
 )
 def test_a_group_that_a_query_looks_for_is_selected(
     groups: list[int], ratio: int, router: str, budget: int
@@ -85,7 +85,8 @@ def test_a_group_that_a_query_looks_for_is_selected(
     layer = Layer(text, small)
     layer.add(140)
     chosen, _ = choose(layer, text.queries[None, -1:], [16], budget)
-    assert chosen.shape == (1, len(groups), budget)
+    assert chosen.shape[:2] == (1, len(groups))
+    assert chosen.shape[2] <= budget
     assert chosen.dtype == torch.int32
     for head, group in enumerate(groups):
         assert group in chosen[0, head].tolist()
@@ -96,7 +97,7 @@ def test_the_token_index_finds_a_single_token(place: int) -> None:
     text = planted([9, 22], 140, 3, places=[place])
     layer = Layer(text)
     layer.add(140)
-    chosen, importance = choose(layer, text.queries[None, -1:], [16], 6)
+    chosen, importance = choose(layer, text.queries[None, -1:], [16], 32)
     assert importance is not None
     for head, group in enumerate([9, 22]):
         at = chosen[0, head].tolist().index(group)
@@ -149,7 +150,8 @@ def test_selection_is_the_rule_read_plainly(
             assert len(groups) == len(set(groups))
             assert set(groups) == set(expected)
             if importance is not None:
-                found = dict(zip(groups, importance[block, head].tolist(), strict=False))
+                weights = importance[block, head][chosen[block, head] >= 0]
+                found = dict(zip(groups, weights.tolist(), strict=True))
                 assert found == pytest.approx(expected, rel=1e-5)
 
 

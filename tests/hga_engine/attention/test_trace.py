@@ -98,7 +98,9 @@ def test_a_selection_is_of_closed_chunks_outside_the_window_and_within_budget(
                 assert selected <= selectable
                 assert selectable.isdisjoint(always)
                 most = min(budget, min(kept, end - first) * (config.chunk_size // size))
-                assert len(selected) == most * (size // config.group_size)
+                most *= size // config.group_size
+                # Groups are drawn by their share of the attention, or the heaviest are taken.
+                assert len(selected) <= most if router == "hga" else len(selected) == most
 
 
 @pytest.mark.parametrize("router", ["hga", "paper", "dense"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from hga_chat.models import EMBEDDED_MODEL
 from hga_engine.config import CacheConfig, Routing, SessionConfig
 from hga_engine.engine import Engine
 from hga_engine.model.rope import frequencies
@@ -25,16 +26,16 @@ TURNS = frequencies(MODEL)
 WEIGHTS = random_weights(MODEL, dtype=torch.float32)
 ROUTER = Routing(
     sink_tokens=64,
-    decode_budget=32,
+    decode_budget=64,
     prefill_group_size=16,
-    prefill_budget=6,
+    prefill_budget=16,
     prefill_block=64,
     scoring_stride=4,
 )
 PAIRS = Scorer(reduce="pairs", group=2)
 WINDOWS: dict[str, Any] = {"sinks": 64, "recent": 0}
-DECODE = Variant("decode", Drawn(32), PAIRS, of_all=True, **WINDOWS)
-PREFILL = Variant("prefill", Drawn(6), Scorer(reduce="pairs"), of_all=True, block=64, **WINDOWS)
+DECODE = Variant("decode", Drawn(64), PAIRS, of_all=True, **WINDOWS)
+PREFILL = Variant("prefill", Drawn(16), Scorer(reduce="pairs"), of_all=True, block=64, **WINDOWS)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_the_engines_rules_equal_the_engines_attention(
 
 def test_choosing_all_groups_equals_dense_attention_from_any_start(sample: Sample) -> None:
     expected, _ = outcome_of(sample, None)
-    found, statistics = outcome_of(sample, replace(DECODE, rule=Drawn(199)), start=192)
+    found, statistics = outcome_of(sample, replace(DECODE, rule=Drawn(400)), start=192)
     assert torch.allclose(found.nats, expected.nats[192:], atol=1e-3)
     assert torch.allclose(found.branch_nats[0], expected.branch_nats[0], atol=1e-3)
     assert statistics.sparsity(2) == 1
@@ -111,7 +112,7 @@ def test_calibration_finds_the_share_that_attends_as_much_as_aimed_at(
 
 def test_a_source_without_a_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="NAME=PATH, not as 'asyncio'"):
-        prepare(tmp_path / "samples.jsonl", 1024, [0], ["one=asyncio", "asyncio"])
+        prepare(tmp_path / "samples.jsonl", EMBEDDED_MODEL, 1024, [0], ["one=asyncio", "asyncio"])
 
 
 def test_rules_choose_as_documented() -> None:

@@ -17,13 +17,11 @@ from tools.measure.routers.forward import (
 from tools.measure.routers.rules import (
     Above,
     Drawn,
-    Proportional,
     Rule,
     Top,
     Until,
     Variant,
     combined,
-    odds,
     scored_rows,
     shares,
     weigh,
@@ -192,12 +190,10 @@ class Routed:
     def _branches(self, rows: Rows, estimate: Estimate) -> torch.Tensor:
         variant, text = self._variant, self._text
         if variant.block > 1:
-            if isinstance(variant.rule, Proportional):
-                variant = replace(variant, block=1, smear=0)
-            else:
-                rule = variant.rule if isinstance(variant.rule, Drawn) else Top(0)
-                budget = _BRANCH_BUDGET // variant.scorer.group
-                variant = replace(variant, block=1, rule=replace(rule, budget=budget))
+            rule = variant.rule if isinstance(variant.rule, Drawn) else Top(0)
+            variant = replace(
+                variant, block=1, rule=replace(rule, budget=_BRANCH_BUDGET // variant.scorer.group)
+            )
         queries = rows.queries[:, :, text.length - text.start :]
         own = token_scores(queries.flatten(1, 2), rows.branch_keys).unflatten(1, queries.shape[1:3])
         order = torch.arange(len(text.branch_of), device=own.device)
@@ -233,7 +229,6 @@ class Calibration:
 
     _ABOVE = torch.logspace(-6, 0, 97)
     _UNTIL = 1 - torch.logspace(-4, 0, 97)
-    _RATES = torch.logspace(6, 1, 61)
 
     def __init__(
         self, variants: Sequence[Variant], text: Text, start: int, turns: torch.Tensor
@@ -241,9 +236,7 @@ class Calibration:
         """Take the queries from ``start`` on."""
         self._variants = [one for one in variants if _is_open(one)]
         self._text, self._start, self._turns = text, start, turns
-        self._groups = {
-            one: torch.zeros(len(self._grid(one)), dtype=torch.float64) for one in self._variants
-        }
+        self._groups = {one: torch.zeros(97, dtype=torch.float64) for one in self._variants}
         self._window = dict.fromkeys(self._variants, 0.0)
         self._visible = dict.fromkeys(self._variants, 0.0)
 
@@ -290,28 +283,19 @@ class Calibration:
         part = (above - variant.aim) / (above - below) if above > below else 0.0
         first, second = float(grid[place - 1]), float(grid[place])
         share = first + (second - first) * min(max(part, 0.0), 1.0)
-        if isinstance(variant.rule, Proportional):
-            return replace(variant, rule=replace(variant.rule, rate=share))
         assert isinstance(variant.rule, Above | Until)
         return replace(variant, rule=replace(variant.rule, share=share))
 
     def _grid(self, variant: Variant) -> torch.Tensor:
-        if isinstance(variant.rule, Proportional):
-            return self._RATES
         return self._ABOVE if isinstance(variant.rule, Above) else self._UNTIL
 
 
 def _is_open(variant: Variant) -> bool:
-    rule = variant.rule
-    if isinstance(rule, Proportional):
-        return rule.rate == 0
-    return isinstance(rule, Above | Until) and rule.share == 0
+    return isinstance(variant.rule, Above | Until) and variant.rule.share == 0
 
 
 def _counts(mass: torch.Tensor, rule: Rule, grid: torch.Tensor) -> torch.Tensor:
     """Return the number of groups chosen at every share of the grid."""
-    if isinstance(rule, Proportional):
-        return torch.stack([odds(mass, rule, float(rate)).sum() for rate in grid]).double()
     assert isinstance(rule, Above | Until)
     best = mass.topk(min(rule.cap, mass.shape[-1]), -1).values
     if isinstance(rule, Above):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from hga_kernels.reference.selection import GROUP_STEP, HEAD_STEP, PERIOD, take_groups
+from hga_kernels.reference.selection import draw_groups, draw_numbers
 from tools.measure.routers.scores import CHUNK, Scorer
 
 
@@ -38,32 +38,21 @@ class Until:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Groups sampled by their mass, with importance weights (``reference.take_groups``)."""
+    """Groups drawn by their share, with importance weights (``reference.draw_groups``)."""
 
     budget: int
 
 
 @dataclass(frozen=True)
-class Proportional:
-    """Groups drawn one by one, with odds in proportion to their share of the attention."""
-
-    rate: float
-    """Odds of a group per share; 0: found by calibration, as for ``Above``."""
-    most: int
-    """Largest importance weight; a group that would stand for more is never drawn."""
-    even: float = 0
-    """Part of the odds that is the same for all groups."""
-
-
-@dataclass(frozen=True)
 class TopAndEven:
-    """The top groups and as good as ``even`` others, all with the same odds (vAttention)."""
+    """The top groups, and others drawn with even odds (vAttention, arXiv 2510.05688)."""
 
     top: int
     even: int
+    """Groups that are drawn on average."""
 
 
-Rule = Top | Above | Until | Drawn | Proportional | TopAndEven
+Rule = Top | Above | Until | Drawn | TopAndEven
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,7 @@ class Variant:
     scorer: Scorer = field(default_factory=Scorer)
     of_all: bool = False
     """Whether shares are of all mass or of the groups that may be chosen."""
-    combine: Literal["sum", "max", "root"] = "sum"
+    combine: Literal["mean", "max"] = "mean"
     """How masses of the query heads of a KV head, and of a block's scored rows, are combined."""
     sinks: int = 128
     recent: int = 512
@@ -83,8 +72,6 @@ class Variant:
     """Queries that share a selection: 1 by the decode rule, a block by the prefill rule."""
     stride: int = 4
     """Every n-th query of a block is scored."""
-    smear: float = 0
-    """Part of a group's mass that counts for each of its neighbours too."""
     pool: int = 0
     """Groups of 16 that are drawn first for each chunk of queries, of which every fourth is scored;
     selections are drawn from this pool. 0: from all groups."""
@@ -119,22 +106,7 @@ def shares(
 def combined(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
     """Reduce [kv_heads, query heads of each, rows, groups] to [kv_heads, units, groups]."""
     scored = scored_rows(of_rows, variant)
-    rows = scored.shape[1]
-    if variant.combine == "sum":
-        mass = scored.sum(1)
-    elif variant.combine == "max":
-        mass = scored.amax(1)
-    else:
-        mass = scored.square().sum(1).mul_(rows).sqrt_()
-    if isinstance(variant.rule, Proportional):
-        mass = mass / rows
-    if variant.smear:
-        spread = mass * variant.smear
-        allowed = mass > 0
-        mass[..., 1:] += spread[..., :-1]
-        mass[..., :-1] += spread[..., 1:]
-        mass *= allowed
-    return mass
+    return scored.mean(1) if variant.combine == "mean" else scored.amax(1)
 
 
 def scored_rows(of_rows: torch.Tensor, variant: Variant) -> torch.Tensor:
@@ -158,44 +130,28 @@ def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tenso
         layer: layer number.
         group: tokens of one.
     """
-    if isinstance(rule, Proportional | TopAndEven):
-        return _weigh_drawn(mass, rule, layer)
+    if isinstance(rule, TopAndEven):
+        return _top_and_even(mass, rule, layer)
     if not isinstance(rule, Drawn):
         return torch.zeros_like(mass).masked_fill_(~choose(mass, rule), -math.inf)
     places = mass.shape[2]
     in_chunks = mass.unflatten(2, (-1, CHUNK // group)).amax(-1)
     numbers = torch.arange(in_chunks.shape[2], device=mass.device)
-    chosen, importance = take_groups(mass, numbers.where(in_chunks > 0, -1), rule.budget, layer)
+    listed = numbers.where(in_chunks > 0, -1)
+    chosen, importance = draw_groups(mass, listed, rule.budget, layer)
     logs = mass.new_full((*mass.shape[:2], places + 1), -math.inf)
     chosen = chosen.where(chosen >= 0, places).transpose(0, 1)
     return logs.scatter_(2, chosen.long(), importance.log().transpose(0, 1))[..., :places]
 
 
-def odds(mass: torch.Tensor, rule: Proportional, rate: float) -> torch.Tensor:
-    """Return the chance of every group to be drawn, 0 for what may not be chosen."""
-    even = rule.even / (mass > 0).sum(-1, keepdim=True).clamp_min(1)
-    found = (rate * ((1 - rule.even) * mass + even)).clamp_max(1)
-    return found * (mass > 0) * (found * rule.most >= 1)
-
-
-def _weigh_drawn(mass: torch.Tensor, rule: Proportional | TopAndEven, layer: int) -> torch.Tensor:
-    numbers = torch.arange(mass.shape[2], device=mass.device).expand(mass.shape[0], 1, -1)
-    draws = even_numbers(layer, mass.shape[0], numbers)
-    if isinstance(rule, Proportional):
-        chance = odds(mass, rule, rule.rate)
-        return (-chance.log()).masked_fill_(draws > chance, -math.inf)
+def _top_and_even(mass: torch.Tensor, rule: TopAndEven, layer: int) -> torch.Tensor:
     top = _of_heaviest(mass, rule.top, lambda best: best > 0)
     left = (mass > 0) & ~top
-    chance = rule.even / left.sum(-1, keepdim=True).clamp_min(rule.even)
-    logs = (-chance.log()).expand(mass.shape).masked_fill((draws > chance) | ~left, -math.inf)
-    return logs.masked_fill_(top, 0.0)
-
-
-def even_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tensor:
-    """Return the fixed pseudo-random number of each group, above 0 and at most 1."""
-    heads = layer * kv_heads + torch.arange(kv_heads, dtype=torch.int64, device=groups.device)
-    steps = groups.long() * GROUP_STEP + heads.view(-1, *[1] * (groups.dim() - 1)) * HEAD_STEP
-    return ((steps & (PERIOD - 1)).float() + 1) / PERIOD
+    odds = rule.even / left.sum(-1, keepdim=True).clamp_min(rule.even)
+    groups = torch.arange(mass.shape[2], device=mass.device).expand(mass.shape[0], 1, -1)
+    is_drawn = left & (draw_numbers(layer, mass.shape[0], groups) <= odds)
+    logs = (-odds.log()).expand(mass.shape).masked_fill(~is_drawn, -math.inf)
+    return logs.masked_fill(top, 0.0)
 
 
 def choose(mass: torch.Tensor, rule: Top | Above | Until) -> torch.Tensor:

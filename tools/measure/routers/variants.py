@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TypedDict
 
-from tools.measure.routers.rules import Above, Drawn, Top, Until, Variant
+from tools.measure.routers.rules import Above, Drawn, Top, TopAndEven, Until, Variant
 from tools.measure.routers.scores import Scorer
 
 _PAIRS = Scorer(reduce="pairs")
@@ -31,14 +31,20 @@ def variants() -> list[Variant]:
 
 def _decode() -> list[Variant]:
     above = Variant("share of all, cap 256", Above(0, _CAP), _SUM, of_all=True)
-    drawn = Variant("pairs, 74 drawn", Drawn(74), _PAIRS, of_all=True, **_NARROWEST)
+    drawn = Variant(
+        "today: at most 2048 drawn of 2 tokens",
+        Drawn(2048),
+        replace(_PAIRS, group=2),
+        of_all=True,
+        **_OPEN_CHUNK,
+    )
     return [
+        drawn,
         replace(
             drawn,
-            name="today: 656 drawn of 2 tokens",
-            rule=Drawn(656),
-            scorer=replace(_PAIRS, group=2),
-            **_OPEN_CHUNK,
+            name="today on a GPU: at most 1024 drawn of 4 tokens",
+            rule=Drawn(1024),
+            scorer=replace(_PAIRS, group=4),
         ),
         Variant(
             "beside today: paper, 21 chunks, 82 groups",
@@ -47,28 +53,22 @@ def _decode() -> list[Variant]:
             **_OPEN_CHUNK,
         ),
         Variant("beside today: bounds, 82 groups", Top(82), Scorer("bounds"), **_OPEN_CHUNK),
-        drawn,
         replace(
             drawn,
-            name="768 chunks, 64 drawn",
-            rule=Drawn(64),
-            scorer=replace(_PAIRS, kept_chunks=768),
+            name="beside today: vAttention, 328 heaviest and 328 others of 2 tokens",
+            rule=TopAndEven(328, 328),
         ),
-        replace(
-            drawn, name="pairs, 47 drawn, windows 128/512", rule=Drawn(47), sinks=128, recent=512
-        ),
-        replace(drawn, name="pairs, 74 drawn, of what can be chosen", of_all=False),
-        replace(drawn, name="4 bits, 74 drawn", scorer=Scorer(levels=16, reduce="pairs")),
-        replace(drawn, name="oracle, 74 drawn", scorer=Scorer("exact")),
         *(
             replace(
                 drawn,
-                name=f"pairs, {1184 // size} drawn of {size} tokens",
-                rule=Drawn(1184 // size),
+                name=f"at most {4096 // size} drawn of {size} tokens",
+                rule=Drawn(4096 // size),
                 scorer=replace(_PAIRS, group=size),
             )
-            for size in (8, 4)
+            for size in (8, 16)
         ),
+        replace(drawn, name="4 bits, today", scorer=Scorer(levels=16, reduce="pairs", group=2)),
+        replace(drawn, name="oracle, today", scorer=Scorer("exact", group=2)),
         Variant("pairs, 47 groups", Top(47), _PAIRS),
         Variant("sum, 47 groups", Top(47), _SUM),
         above,
@@ -128,29 +128,21 @@ def _decode() -> list[Variant]:
 
 def _prefill() -> list[Variant]:
     kept = replace(_PAIRS, kept_chunks=512)
-    today = Variant(
-        "prefill, today on a GPU: 136 drawn",
-        Drawn(136),
-        _PAIRS,
-        block=64,
-        of_all=True,
-        **_OPEN_CHUNK,
-    )
     blocks_of_16 = Variant("", Top(136), block=16, stride=1, **_OPEN_CHUNK)
     finest = replace(
         blocks_of_16,
-        name="prefill, today: 1093 drawn of 2 tokens",
-        rule=Drawn(1093),
+        name="prefill, today: at most 3584 drawn of 2 tokens",
+        rule=Drawn(3584),
         scorer=replace(_PAIRS, group=2),
         of_all=True,
     )
-    before = replace(today, rule=Drawn(128), **_NARROWEST)
-    drawn = replace(before, name="prefill, 512 chunks, 128 drawn", scorer=kept)
-    fine = replace(
-        before,
-        name="prefill, 512 drawn of 4 tokens",
-        rule=Drawn(512),
+    today = replace(
+        finest,
+        name="prefill, today on a GPU: at most 1792 drawn of 4 tokens",
+        rule=Drawn(1792),
         scorer=replace(_PAIRS, group=4),
+        block=64,
+        stride=4,
     )
     heaviest = Variant("prefill, pairs, 128 groups", Top(128), kept, block=64)
     above = Variant("prefill, share of all", Above(0, 512), _SUM, of_all=True, block=64, aim=0.05)
@@ -167,17 +159,8 @@ def _prefill() -> list[Variant]:
             scorer=Scorer("bounds"),
         ),
         today,
-        *(
-            replace(finest, name=f"prefill, 1093 of a pool of {pool}", pool=pool)
-            for pool in (512, 1024, 256)
-        ),
-        drawn,
-        replace(drawn, name="prefill, 512 chunks, 128 drawn, every query scored", stride=1),
-        replace(before, name="prefill, 128 drawn, every query scored", stride=1),
-        fine,
-        replace(fine, name="prefill, 512 drawn of 4 tokens, every query scored", stride=1),
-        replace(fine, name="prefill, 256 drawn of 4 tokens", rule=Drawn(256)),
-        replace(drawn, name="prefill, oracle, 128 drawn", scorer=Scorer("exact")),
+        replace(finest, name="prefill, at most 3584 of a pool of 1024", pool=1024),
+        replace(today, name="prefill, today on a GPU, every second query scored", stride=2),
         heaviest,
         replace(heaviest, name="prefill, sum, 107 groups", rule=Top(107), scorer=_SUM),
         above,
