@@ -55,7 +55,7 @@ def test_the_budget_is_that_of_the_decode_rule_and_prefill_gets_more():
 
     routing = resolve(Settings(budget=160).engine(), "cpu").routing
     assert routing.group_size * routing.decode_budget == 160
-    assert routing.prefill_group_size * routing.prefill_budget == 266
+    assert routing.prefill_group_size * routing.prefill_budget == 280
 
 
 @pytest.mark.parametrize(

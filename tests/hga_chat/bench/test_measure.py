@@ -53,7 +53,7 @@ def test_copies_are_scored_after_the_text_without_their_beginning():
 
 def test_a_small_budget_attends_to_less_and_covers_less():
     scored = score(PARTIAL)
-    assert scored.sparsity_last_half < scored.sparsity < 0.65
+    assert scored.sparsity_last_half < scored.sparsity < 0.7
     coverage = scored.coverage
     assert bool((coverage.attended < coverage.total).all())
     assert not torch.allclose(scored.nats.float(), nats_of(TOKENS), rtol=1e-2)

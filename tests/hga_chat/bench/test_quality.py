@@ -20,7 +20,7 @@ WORDS = ["".join(letters) for letters in product("aeiou", "lmn", "aeiou", "rst")
 TEXT = "".join(f"line {n} and more of it\n" for n in range(250))
 TINY = replace(LLAMA, num_layers=2, vocab_size=VOCAB)
 PLAN = QualityPlan(
-    context=1792, needles=3, tasks=1, seeds=(4, 5), routers=("hga", "paper"), budgets=(64, 1920)
+    context=1792, needles=3, tasks=1, seeds=(4, 5), routers=("hga", "paper"), budgets=(64, 3840)
 )
 
 
@@ -49,7 +49,7 @@ def test_every_router_budget_and_rule_is_reported(result):
     assert [(run["router"], run["budget_tokens"], run["rule"]) for run in result["runs"]] == [
         (router, budget, rule)
         for router in ("hga", "paper")
-        for budget in (64, 1920)
+        for budget in (64, 3840)
         for rule in ("decode", "prefill")
     ]
     assert result["rules"] == {run["rule"]: run for run in result["runs"][:2]}
@@ -59,7 +59,7 @@ def test_every_router_budget_and_rule_is_reported(result):
 
 
 def test_a_budget_for_all_tokens_is_dense_attention(result):
-    run = next(r for r in result["runs"] if (r["router"], r["budget_tokens"]) == ("hga", 1920))
+    run = next(r for r in result["runs"] if (r["router"], r["budget_tokens"]) == ("hga", 3840))
     assert run["gap_nats"] == pytest.approx(0, abs=1e-3)
     assert run["copies_gap_nats"] == pytest.approx(0, abs=1e-2)
     assert run["greedy_agreement"] > 0.99

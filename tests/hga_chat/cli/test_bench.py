@@ -122,8 +122,8 @@ def test_quality(cli, passed, tmp_path):
     ran = cli("bench", "quality", "--text", text, *flags)
     contents, plan, config, _ = passed[0]
     assert (contents, plan.context, plan.needles, plan.seeds) == (["Some text."], 2048, 4, (7,))
-    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (1312,), 0)
-    assert config.budget_tokens == 1312
+    assert (plan.routers, plan.budgets, plan.tasks) == (("hga",), (4096,), 0)
+    assert config.budget_tokens == 4096
     lines = ran.out.splitlines()
     assert lines[0] == "scripted, 2,048 tokens, 1 texts, 1 seeds, dense 1.2311 nats"
     assert re.split(r"  +", lines[2]) == [

@@ -33,7 +33,7 @@ def test_selected_keys_and_values_and_the_index_are_read():
     token = 28 * 2 * 128 * 2 * 2
     assert read("qwen2.5-coder-1.5b", 0, 32_768, "dense") == 32_768 * token
     codes = 28 * 2 * (32_768 * (32 + 2) + 512 * 128 * 2)
-    assert read("qwen2.5-coder-1.5b", 0, 32_768) == (128 + 1312) * token + codes
+    assert read("qwen2.5-coder-1.5b", 0, 32_768) == (128 + 4096 // 3) * token + codes
 
 
 def test_the_rate_is_bandwidth_over_bytes(monkeypatch):
