@@ -241,15 +241,14 @@ def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     if device_type == "cpu":
         routing = Routing(config.router, decode_budget=tokens // 2, prefill_budget=7 * tokens // 8)
         return SessionConfig(routing, config.cache)
-    # Choosing among eight times as many groups would take longer than attending to them, scoring
-    # every query longer than all the rest. Queries that are not scored look for what comes next:
-    # hence larger groups.
+    # Scoring every query would take longer than all the rest, and larger groups have fewer pages
+    # to look up.
     routing = Routing(
         kind=config.router,
-        group_size=16,
-        decode_budget=tokens // 16,
-        prefill_group_size=16,
-        prefill_budget=5 * tokens // 48,
+        group_size=4,
+        decode_budget=tokens // 4,
+        prefill_group_size=4,
+        prefill_budget=7 * tokens // 16,
         prefill_block=64,
         scoring_stride=4,
     )

@@ -475,7 +475,7 @@ def _attend_build(name: str, rows: int, constants: dict[str, object]) -> Build:
 
 
 BUILDS = (
-    *_builds(16),
+    *_builds(4),
     *_builds(2),
     Build(
         "order_pages/unweighted",
@@ -487,4 +487,4 @@ BUILDS = (
     _attend_build("qwen3/unweighted", 128, {**_QWEN3, **_OUT, **_UNWEIGHTED, "GROUP": 16}),
     _attend_build("smollm2/lse", 64, {**_SMOLLM2, **_LSE, "GROUP": 16}),
 )
-"""For groups of 16 and of 2 tokens."""
+"""For groups of 4 and of 2 tokens."""

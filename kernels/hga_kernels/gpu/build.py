@@ -19,7 +19,7 @@ from triton.compiler import compile as compile_kernel
 SHARED_MEMORY = {90: 232_448, 120: 101_376}
 """Bytes of shared memory that a block may use, by compute capability (H100, RTX 5090)."""
 _ALIGNED = [["tt.divisibility", 16]]
-GROUP_SIZES = (2, 8, 16)
+GROUP_SIZES = (2, 4, 8, 16)
 """Sizes of a group, and of a page, that the kernels take, in tokens."""
 OVERLAP = {90: True, 120: True}
 """Whether kernels start before the previous one has ended, by compute capability."""

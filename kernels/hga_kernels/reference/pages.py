@@ -12,7 +12,7 @@ from hga_kernels.arguments import Angles, HeadWeights, LayerPages, PageTable, Wi
 from hga_kernels.gguf_blocks import from_planes
 from hga_kernels.reference.attention import attend_pages
 from hga_kernels.reference.model import split_heads
-from hga_kernels.reference.selection import STRATA, draw_numbers
+from hga_kernels.reference.selection import STRATA, draw_numbers, most_room
 from hga_kernels.weights import Packed, plain
 
 MISSING = 1 << 30
@@ -128,8 +128,7 @@ def min_cache_slots(budget: int, per_chunk: int) -> int:
         budget: groups of a selection.
         per_chunk: groups of a chunk.
     """
-    # A stratum may have one chunk more than the others, and one group more by rounding.
-    return budget + STRATA * (per_chunk + 2)
+    return STRATA * most_room(budget, per_chunk)
 
 
 def prefetch_candidates(

@@ -133,6 +133,14 @@ def draw_numbers(layer: int, kv_heads: int, groups: torch.Tensor) -> torch.Tenso
     return ((steps & (PERIOD - 1)).float() * (1 / PERIOD)).clamp_min(1 / MAX_IMPORTANCE)
 
 
+def most_room(budget: int, per_chunk: int) -> int:
+    """Return the most groups that a stratum has room for.
+
+    It may have one chunk more than the others, and one group more by rounding.
+    """
+    return budget // STRATA + per_chunk + 2
+
+
 def take_groups(mass: torch.Tensor, chunks: torch.Tensor, budget: int) -> torch.Tensor:
     """Take the groups of the largest mass.
 

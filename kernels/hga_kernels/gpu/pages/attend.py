@@ -371,5 +371,5 @@ def _builds(group: int) -> tuple[Build, ...]:
     )
 
 
-BUILDS = (*_builds(16), *_builds(2))
-"""For groups of 16 and of 2 tokens."""
+BUILDS = (*_builds(4), *_builds(2))
+"""For groups of 4 and of 2 tokens."""

@@ -19,7 +19,7 @@ from hga_kernels.gpu.build import (
     overlap,
     pick,
 )
-from hga_kernels.gpu.topk import least_recently_used
+from hga_kernels.gpu.lru import least_recently_used
 from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
 
@@ -421,8 +421,8 @@ def _builds(group: int) -> tuple[Build, ...]:
                 "counts": "*i64",
                 **dict.fromkeys(("budget", "cache_slots", "max_groups", "per_chunk"), "i32"),
             },
-            RESOLVE[512 if group == 16 else 2**16],
-            {"BUDGET": 2048 // group, "SLOTS": 2048 // group},
+            RESOLVE[2**16],
+            {"BUDGET": 4096 // group, "SLOTS": 4096 // group},
         ),
         Build(
             f"load_window/{group}",
@@ -439,7 +439,7 @@ def _builds(group: int) -> tuple[Build, ...]:
 
 
 BUILDS = (
-    *_builds(16),
+    *_builds(4),
     *_builds(2),
 )
-"""For groups of 16 and of 2 tokens."""
+"""For groups of 4 and of 2 tokens."""

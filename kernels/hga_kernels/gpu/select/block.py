@@ -13,16 +13,16 @@ from hga_kernels.gpu.pages.attend import LOG2_E
 from hga_kernels.gpu.select.scores import (
     LIFT,
     MAX_SCORE,
-    draw_numbers,
-    importance_of,
+    columns_of,
+    draw,
     in_pair_order,
+    is_unused,
     quantise,
     row_sums,
     stratum_groups,
     stratum_room,
     unpack,
 )
-from hga_kernels.gpu.topk import top_k
 
 CENTRE_TILE = 64
 """Chunks whose centres one program scores."""
@@ -195,7 +195,7 @@ def score_groups_kernel(
     """
     span, unit = tl.program_id(0), tl.program_id(1)
     PER_CHUNK: tl.constexpr = 64 // GROUP
-    COLUMNS: tl.constexpr = 32 if GROUP == 2 else 8
+    COLUMNS: tl.constexpr = columns_of(GROUP)
     pair = unit // tiles
     head = pair % heads
     end = tl.load(end_chunks + pair // heads)
@@ -247,7 +247,7 @@ def weigh_kernel(
     values,
     totals,
     end_chunks,
-    masses,
+    shares,
     heads,
     tiles,
     rows,
@@ -259,13 +259,13 @@ def weigh_kernel(
     BLOCK: tl.constexpr,
     PER_CHUNK: tl.constexpr,
 ):
-    """One program per BLOCK groups and pair: normalise weights per row and add up the rows."""
+    """One program per BLOCK groups and pair: normalise weights per row; the mean over the rows."""
     part, pair = tl.program_id(0), tl.program_id(1)
     end = tl.load(end_chunks + pair // heads)
     limit = tl.minimum(end * PER_CHUNK, all_groups)
     group, row = part * BLOCK + tl.arange(0, BLOCK), tl.arange(0, ROWS)
     if (part * BLOCK < limit) & (part * BLOCK + BLOCK > first_chunk * PER_CHUNK):
-        mass = tl.zeros([BLOCK], tl.float32)
+        mean = tl.zeros([BLOCK], tl.float32)
         for tile in range(tiles):
             unit = pair * tiles + tile
             inside = row + tile * ROWS < rows
@@ -277,13 +277,13 @@ def weigh_kernel(
             start = values + unit.to(tl.int64) * all_groups * ROWS
             value = tl.load(start + at, held, 0.0).to(tl.float32)
             share = tl.where(inside & (total > 0), 1.0 / total, 0.0)
-            mass += tl.sum(value * share[None, :], 1)
-        tl.store(masses + pair * all_groups + group, mass, group < all_groups)
+            mean += tl.sum(value * share[None, :], 1)
+        tl.store(shares + pair * all_groups + group, mean / rows, group < all_groups)
 
 
 @triton.jit(do_not_specialize=_COUNTS)
 def choose_kernel(
-    masses,
+    shares,
     end_chunks,
     chosen,
     importance,
@@ -302,15 +302,16 @@ def choose_kernel(
     end = tl.minimum(end, all_groups // PER_CHUNK)
     number = stratum_groups(stratum, COUNT, PER_CHUNK)
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
-    mass = tl.load(masses + pair * all_groups + number, present, 0.0)
-    priority = mass / draw_numbers(number, first_head + pair % heads)
+    share = tl.load(shares + pair * all_groups + number, present, 0.0)
     start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
-    taken, rank, threshold = top_k(priority, present, room)
+    takes_all = 2 * (end - first_chunk) * PER_CHUNK <= budget
+    head = first_head + pair % heads
+    is_drawn, rank, weight, drawn = draw(share, number, head, present, budget, takes_all, room)
     chosen += pair * budget
     importance += pair * budget
-    tl.store(chosen + start + rank, number, taken)
-    tl.store(importance + start + rank, importance_of(mass, threshold), taken)
-    rest = tl.arange(0, BUDGET)
-    is_rest = (rest >= tl.where(stratum == 0, filled, budget)) & (rest < budget)
-    tl.store(chosen + rest, -1, is_rest)
-    tl.store(importance + rest, 1.0, is_rest)
+    tl.store(chosen + start + rank, number, is_drawn)
+    tl.store(importance + start + rank, weight, is_drawn)
+    lane = tl.arange(0, BUDGET)
+    unused = is_unused(lane, stratum, start, room, drawn, filled, budget)
+    tl.store(chosen + lane, -1, unused)
+    tl.store(importance + lane, 1.0, unused)

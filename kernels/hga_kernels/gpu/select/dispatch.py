@@ -52,7 +52,7 @@ class _Work:
     starts: torch.Tensor  # [units, unit_rows] int32
     steps: torch.Tensor  # [units, unit_rows] float32
     window_lse: torch.Tensor | None  # [pairs, rows] float32; None: it does not count
-    masses: torch.Tensor  # [pairs, groups] float32
+    shares: torch.Tensor  # [pairs, groups] float32
 
     @property
     def heads(self) -> int:
@@ -64,7 +64,7 @@ class _Work:
 
     @property
     def pairs(self) -> int:
-        return self.masses.shape[0]
+        return self.shares.shape[0]
 
     @property
     def units(self) -> int:
@@ -103,7 +103,7 @@ class _Work:
             starts=self.starts[units],
             steps=self.steps[units],
             window_lse=None if self.window_lse is None else self.window_lse[pairs],
-            masses=self.masses[pairs],
+            shares=self.shares[pairs],
         )
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -164,13 +164,13 @@ def select_groups(
         starts=empty(torch.int32, units, unit_rows),
         steps=empty(torch.float32, units, unit_rows),
         window_lse=None if window_lse is None else window_lse.transpose(0, 1).flatten(0, 1),
-        masses=empty(torch.float32, pairs, all_groups),
+        shares=empty(torch.float32, pairs, all_groups),
     )
     _quantise_rows(work)
     unit_bytes = unit_rows * (4 * work.runs * CENTRE_TILE + 2 * all_groups)
     step = max(1, SELECTION_BYTES // (unit_bytes * kv_heads * work.tiles))
     for first in range(0, blocks, step):
-        _compute_masses(work.blocks(first, first + step))
+        _compute_shares(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget.groups)
     importance = empty(torch.float32, blocks, kv_heads, budget.groups)
     _choose(work, groups, importance, layer)
@@ -207,8 +207,8 @@ def _quantise_rows(work: _Work) -> None:
     )
 
 
-def _compute_masses(work: _Work) -> None:
-    """Fill ``masses`` of a part of the blocks."""
+def _compute_shares(work: _Work) -> None:
+    """Fill ``shares`` of a part of the blocks."""
     centres, peaks = _score_chunks(work)
     _weigh(work, *_score_groups(work, centres, peaks))
 
@@ -241,7 +241,7 @@ def _score_groups(
     """Return weights of groups [units, groups, rows] bf16 and their sums [units, spans, rows]."""
     launch = pick(SCORE_LAUNCHES[work.unit_rows], capability())
     spans = -(-work.last_chunk // launch.sizes["SPAN"])
-    sums = work.empty(work.units, work.masses.shape[1], work.unit_rows, dtype=torch.bfloat16)
+    sums = work.empty(work.units, work.shares.shape[1], work.unit_rows, dtype=torch.bfloat16)
     totals = work.empty(work.units, spans, work.unit_rows)
     score_groups_kernel[(spans, work.units)](
         work.ints,
@@ -277,14 +277,14 @@ def _score_groups(
 
 
 def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
-    """Fill ``masses``: normalise the weights of groups and add them up over rows."""
+    """Fill ``shares``: normalise the weights of groups and add them up over rows."""
     launch = pick(WEIGH_LAUNCHES, capability())
-    all_groups, runs = work.masses.shape[1], totals.shape[1]
+    all_groups, runs = work.shares.shape[1], totals.shape[1]
     weigh_kernel[(-(-all_groups // launch.sizes["BLOCK"]), work.pairs)](
         weights,
         totals,
         work.end_chunks,
-        work.masses,
+        work.shares,
         work.heads,
         work.tiles,
         work.rows,
@@ -300,11 +300,11 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
 
 def _choose(work: _Work, groups: torch.Tensor, importance: torch.Tensor, layer: int) -> None:
     """Draw the groups of each pair, as many as ``groups`` has columns."""
-    all_groups, budget = work.masses.shape[1], groups.shape[-1]
+    all_groups, budget = work.shares.shape[1], groups.shape[-1]
     of_stratum = -(-all_groups // (work.per_chunk * STRATA)) * work.per_chunk
     padded = max(int(triton.next_power_of_2(of_stratum)), _MIN_STRATUM_GROUPS)
     choose_kernel[(work.pairs, STRATA)](
-        work.masses,
+        work.shares,
         work.end_chunks,
         groups,
         importance,

@@ -75,7 +75,7 @@ def unit_rows_for(rows: int) -> int:
 _COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
 _SCORED = {"peaks": "*fp32", "totals": "*fp32", "end_chunks": "*i32"}
 _WEIGHED = {
-    **dict.fromkeys(("masses", "totals"), "*fp32"),
+    **dict.fromkeys(("shares", "totals"), "*fp32"),
     "end_chunks": "*i32",
     **dict.fromkeys(("heads", "tiles", "rows", "first_chunk", "runs", "all_groups"), "i32"),
 }
@@ -113,7 +113,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
         CENTRE_LAUNCHES,
         {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
     )
-    grouped = (build for group in (16, 2) for build in _group_builds(dim, rows, model, group))
+    grouped = (build for group in (4, 2) for build in _group_builds(dim, rows, model, group))
     return (quantise, centres, *grouped)
 
 
@@ -162,7 +162,7 @@ def _choose_build(kind: str, count: int, budget: int, per_chunk: int) -> Build:
         f"choose {kind}",
         choose_kernel,
         {
-            "masses": "*fp32",
+            "shares": "*fp32",
             "end_chunks": "*i32",
             "chosen": "*i32",
             "importance": "*fp32",
@@ -221,7 +221,7 @@ def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ..
             **dict.fromkeys(("budget", "cache_slots", "max_groups", "pieces", "first_head"), "i32"),
         },
         launches_for(selection_step.CHOOSE_LAUNCHES, 128 * 8 * (CHUNK // group) // STRATA),
-        {**sizes, "OVERLAPS": True, "BUDGET": 2048 // group, "SLOTS": 1024},
+        {**sizes, "OVERLAPS": True, "BUDGET": 4096 // group, "ROOM": 512 // group, "SLOTS": 1024},
     )
     return (score, choose)
 
@@ -230,11 +230,11 @@ BUILDS = (
     *_builds(128, 128, "qwen3-30b-a3b"),
     *_builds(64, 48, "smollm2-64k"),
     *_builds(128, 8, "qwen3-30b-a3b by token"),
-    _choose_build("groups 16", 1024, 128, 4),
-    _choose_build("groups 2", 8192, 1024, 32),
-    *_step_builds(128, 8, "qwen3-30b-a3b", 16),
+    _choose_build("groups 4", 1024, 2048, 16),
+    _choose_build("groups 2", 2048, 4096, 32),
+    *_step_builds(128, 8, "qwen3-30b-a3b", 4),
     *_step_builds(128, 8, "qwen3-30b-a3b", 2),
-    *_step_builds(64, 3, "smollm2-64k", 16),
+    *_step_builds(64, 3, "smollm2-64k", 4),
     *_step_builds(64, 3, "smollm2-64k", 2),
 )
-"""For groups of 16 and of 2 tokens."""
+"""For groups of 4 and of 2 tokens."""

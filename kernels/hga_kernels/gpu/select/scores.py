@@ -86,6 +86,12 @@ def unpack(codes, PACKED: tl.constexpr):
     return tl.reshape(quarters, (codes.shape[0], 4 * codes.shape[1]))
 
 
+@triton.constexpr_function
+def columns_of(group):
+    """Return the columns that the groups of a chunk have in a matrix product: at least 8."""
+    return max(64 // group, 8)
+
+
 @triton.jit
 def in_pair_order(token, GROUP: tl.constexpr):
     """Permute token numbers of a chunk for ``row_sums``: the tokens of a pair are 8 apart."""
@@ -102,13 +108,13 @@ def in_pair_order(token, GROUP: tl.constexpr):
 def row_sums(products, scale, step, lift, GROUP: tl.constexpr):
     """Sum 2**score over the pairs of each group of a chunk: [rows, groups].
 
-    A chunk of 4 groups gives 8 columns, the last four zero.
+    There are ``columns_of`` columns; those beyond the groups are zero.
 
     Args: ``products``: [rows, 64] int32 plus the bits of MAGIC, and ``scale``: [64] float32, both
     ``in_pair_order``; ``step``: [rows]; ``lift``: [rows], added to the scores.
     """
     ROWS: tl.constexpr = products.shape[0]
-    COLUMNS: tl.constexpr = 32 if GROUP == 2 else 8
+    COLUMNS: tl.constexpr = columns_of(GROUP)
     # Exact: MAGIC has two significant bits, so MAGIC times a bf16 scale fits float32.
     score = tl.fma(products.to(tl.float32, bitcast=True), scale[None, :], (scale * -MAGIC)[None, :])
     score = tl.max(tl.reshape(score, (ROWS, 4, 2, 8)), 2)
@@ -205,17 +211,37 @@ def stratum_room(stratum, first, end, budget, PER_CHUNK: tl.constexpr):
 
 
 @triton.jit
-def draw_numbers(group, head):
+def _draw_numbers(group, head):
     """See ``reference.draw_numbers``; ``head`` counts the KV heads of all layers."""
     # The products may overflow: PERIOD divides 2**32, so the remainder stays right.
     steps = (group * _GROUP_STEP + (group * 0 + head) * _HEAD_STEP) & (_PERIOD - 1)
-    return tl.maximum(steps.to(tl.float32) * (_MAX_IMPORTANCE / _PERIOD), 1.0)
+    return tl.maximum(steps.to(tl.float32) * (1.0 / _PERIOD), 1.0 / _MAX_IMPORTANCE)
 
 
 @triton.jit
-def importance_of(mass, threshold):
-    """Return how many groups each taken group stands for, by the first priority not taken."""
-    reach = threshold * _MAX_IMPORTANCE
-    # A group whose mass is above the reach stands for itself alone.
-    ratio = reach / tl.maximum(mass, 1e-37)
-    return tl.minimum(tl.maximum(ratio, 1.0), _MAX_IMPORTANCE)
+def draw(share, group, head, present, budget, takes_all, room):
+    """Draw groups of a stratum, see ``reference.draw_groups``.
+
+    Returns: whether each is drawn, how many before it are, the importance weights, and how many are
+    drawn.
+    """
+    number = _draw_numbers(group, head)
+    odds = tl.where(present, tl.where(takes_all, 1.0, share * budget), 0.0)
+    drawn = tl.sum((odds >= number).to(tl.int32), 0)
+    while drawn > room:
+        odds *= 0.5
+        drawn = tl.sum((odds >= number).to(tl.int32), 0)
+    is_drawn = odds >= number
+    rank = tl.cumsum(is_drawn.to(tl.int32), 0) - 1
+    return is_drawn, rank, tl.maximum(1.0 / odds, 1.0), drawn
+
+
+@triton.jit
+def is_unused(lane, stratum, start, room, drawn, filled, budget):
+    """Tell which places of a selection a stratum has to mark as holding no group.
+
+    They are those of its own room that it does not use, and its part of those beyond all rooms.
+    """
+    beyond = lane >= tl.maximum(filled, budget * stratum // _STRATA)
+    beyond &= lane < budget * (stratum + 1) // _STRATA
+    return ((lane >= start + drawn) & (lane < start + room)) | beyond

@@ -20,17 +20,16 @@ from hga_kernels.gpu.pages.cache import give_slots, mark_used, padded_slots, slo
 from hga_kernels.gpu.select.scores import (
     LIFT,
     MAX_SCORE,
-    draw_numbers,
+    draw,
     group_sums,
-    importance_of,
     in_product_order,
+    is_unused,
     quantise,
     stratum_groups,
     stratum_room,
     token_products,
 )
-from hga_kernels.gpu.topk import top_k
-from hga_kernels.reference.selection import STRATA
+from hga_kernels.reference.selection import STRATA, most_room
 
 _STRATA = tl.constexpr(STRATA)
 
@@ -229,16 +228,6 @@ def _whole(
     return most, whole
 
 
-@triton.jit
-def _normalised(weight, peak, scored, most, whole):
-    """Normalise weights [runs * groups, rows] and add them up over the rows: mass per group."""
-    share = tl.where(scored, tl.exp2(peak - most[None, :]), 0.0)
-    share = tl.where(scored & (whole > 0)[None, :], share / whole[None, :], 0.0)
-    GROUPS: tl.constexpr = weight.shape[0] // peak.shape[0]
-    shared = tl.reshape(weight, (peak.shape[0], GROUPS, peak.shape[1])) * share[:, None, :]
-    return tl.sum(tl.reshape(shared, weight.shape), 1)
-
-
 @triton.jit(do_not_specialize=("first_head",))
 def choose_step_kernel(
     end_chunks,
@@ -267,31 +256,36 @@ def choose_step_kernel(
     CHUNKS: tl.constexpr,
     RUNS: tl.constexpr,
     BUDGET: tl.constexpr,
+    ROOM: tl.constexpr,
     SLOTS: tl.constexpr,
     PIECES: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """One program per KV head and stratum: compute the mass of groups and draw some of them.
+    """One program per KV head and stratum: compute the shares of groups and draw some of them.
 
     If SLOTS is not 0, look up their pages as well. If PIECES is not 0, the window counts in the
     normalisation: ``window_lse`` [kv_heads, pieces, rows].
     """
     head, stratum = tl.program_id(0), tl.program_id(1)
     PER_CHUNK: tl.constexpr = 64 // GROUP
-    GROUPS: tl.constexpr = CHUNKS * PER_CHUNK
+    OWN: tl.constexpr = RUNS * CHUNKS // _STRATA
     if OVERLAPS:
         gdc_launch_dependents()
         gdc_wait()
     end = tl.load(end_chunks)
-    number = stratum_groups(stratum, RUNS * GROUPS // _STRATA, PER_CHUNK)
+    number = stratum_groups(stratum, OWN * PER_CHUNK, PER_CHUNK)
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
     run, row = tl.arange(0, RUNS), tl.arange(0, ROWS)
     of_run = (head * runs + run)[:, None] * ROWS + row[None, :]
     scored = _scored(run, first_chunk, end, rows, ROWS, CHUNKS)
     peak = tl.load(peaks + of_run, scored, -float("inf"))
     total = tl.load(totals + of_run, scored, 0.0)
+    run_of_own = (tl.arange(0, OWN) * _STRATA + stratum) // CHUNKS
+    scored_own = _scored(run_of_own, first_chunk, end, rows, ROWS, CHUNKS)
+    of_run = (head * runs + run_of_own)[:, None] * ROWS + row[None, :]
+    own_peak = tl.load(peaks + of_run, scored_own, -float("inf"))
     # One row per group, so that neighbouring threads read neighbouring addresses.
-    at = (head * runs * GROUPS + number)[:, None] * ROWS + row[None, :]
+    at = (head * runs * (CHUNKS * PER_CHUNK) + number)[:, None] * ROWS + row[None, :]
     weight = tl.load(sums + at, present[:, None], 0.0).to(tl.float32)
     if SLOTS:
         known = tl.load(table + head * max_groups + number, present, -1)
@@ -299,24 +293,30 @@ def choose_step_kernel(
         old = tl.load(owner + head * cache_slots + slot, slot < cache_slots, -1)
         step = tl.load(step_at)
     most, whole = _whole(peak, total, scored, window_lse, head, rows, pieces, ROWS, PIECES)
-    mass = _normalised(weight, peak, scored, most, whole)
+    worth = tl.where(scored_own, tl.exp2(own_peak - most[None, :]), 0.0)
+    worth = tl.where(scored_own & (whole > 0)[None, :], worth / (whole * rows)[None, :], 0.0)
+    shares = tl.reshape(weight, (OWN, PER_CHUNK, ROWS)) * worth[:, None, :]
+    share = tl.sum(tl.reshape(shares, (OWN * PER_CHUNK, ROWS)), 1)
 
-    priority = mass / draw_numbers(number, first_head + head)
     start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
-    taken, rank, threshold = top_k(priority, present, room)
+    takes_all = 2 * (end - first_chunk) * PER_CHUNK <= budget
+    number_of_head = first_head + head
+    is_drawn, rank, times, drawn = draw(
+        share, number, number_of_head, present, budget, takes_all, room
+    )
     groups += head * budget
     importance += head * budget
-    tl.store(groups + start + rank, number, taken)
-    tl.store(importance + start + rank, importance_of(mass, threshold), taken)
+    tl.store(groups + start + rank, number, is_drawn)
+    tl.store(importance + start + rank, times, is_drawn)
     lane = tl.arange(0, BUDGET)
-    rest = (lane >= tl.where(stratum == 0, filled, budget)) & (lane < budget)
-    tl.store(groups + lane, -1, rest)
-    tl.store(importance + lane, 1.0, rest)
+    unused = is_unused(lane, stratum, start, room, drawn, filled, budget)
+    tl.store(groups + lane, -1, unused)
+    tl.store(importance + lane, 1.0, unused)
     if SLOTS:
         slots += head * budget
-        tl.store(slots + start + rank, known, taken)
-        tl.store(slots + lane, -1, rest)
-        misses = mark_used(known, taken, stamps + head * cache_slots, step, counts)
+        tl.store(slots + start + rank, known, is_drawn)
+        tl.store(slots + lane, -1, unused)
+        misses = mark_used(known, is_drawn, stamps + head * cache_slots, step, counts)
         if misses > 0:
             give_slots(
                 misses,
@@ -330,7 +330,7 @@ def choose_step_kernel(
                 step,
                 room,
                 cache_slots,
-                BUDGET,
+                ROOM,
             )
 
 
@@ -368,11 +368,10 @@ def select_few(
     run_chunks = score.sizes["CHUNKS"]
     groups_of_run = run_chunks * (CHUNK // group_size)
     runs = -(-chunks.last // run_chunks)
-    all_runs = int(triton.next_power_of_2(-(-capacity // run_chunks)))
+    # Every stratum has a chunk.
+    all_runs = max(int(triton.next_power_of_2(-(-capacity // run_chunks))), STRATA // run_chunks)
     padded = max(int(triton.next_power_of_2(rows)), MIN_ROWS)
     choose = pick(launches_for(CHOOSE_LAUNCHES, all_runs * groups_of_run // STRATA), capability())
-    # ``top_k`` needs at least one group per thread.
-    all_runs = max(all_runs, 32 * choose.warps * STRATA // groups_of_run)
     device = queries.device
     sums = torch.empty(
         (kv_heads, runs * groups_of_run, padded), dtype=torch.bfloat16, device=device
@@ -447,6 +446,7 @@ def select_few(
         CHUNKS=run_chunks,
         RUNS=all_runs,
         BUDGET=triton.next_power_of_2(budget.groups),
+        ROOM=triton.next_power_of_2(most_room(budget.groups, CHUNK // group_size)),
         SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
         PIECES=triton.next_power_of_2(pieces) if pieces else 0,
         **overlap(device),

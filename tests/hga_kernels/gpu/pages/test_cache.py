@@ -262,7 +262,7 @@ def test_the_cache_evicts_the_least_recently_used_group(
 @pytest.mark.parametrize("module", [pages, reference])
 def test_slots_of_any_great_age_are_equally_old(device: torch.device, module: ModuleType) -> None:
     """The lowest of them is reused, before any younger one."""
-    cache = empty_cache(1, 20, 4 * STRATA, device)
+    cache = empty_cache(1, 3 * STRATA, 4 * STRATA, device)
     ages = torch.tensor([4000 - MAX_AGE + 1, 4000 - MAX_AGE, 0, -1])
     cache.stamps[0] = ages.repeat_interleave(STRATA)
     cache.step.fill_(4000)

@@ -16,6 +16,7 @@ from hga_kernels import (
     reference,
     select_groups,
 )
+from hga_kernels.reference.selection import STRATA
 from tests.support.kernel_cases import CHUNK, random
 
 choice = pytest.importorskip("hga_kernels.gpu.select.choose_pages")
@@ -23,9 +24,7 @@ selection = pytest.importorskip("hga_kernels.gpu.select.dispatch")
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 MAX_ROWS = 16
-HEADS, CHUNKS, BUDGET = 2, 25, 6
-SLOTS = 4 * 7
-"""Where there is only one chunk, its stratum has the whole budget."""
+HEADS, CHUNKS, BUDGET = 2, 25, 40
 
 
 def window_of(group_size: int) -> Window:
@@ -39,8 +38,10 @@ def empty_cache(device: torch.device, group_size: int) -> PageTable:
 
     step = torch.zeros(1, dtype=torch.int32, device=device)
     counts = torch.zeros(2, dtype=torch.int64, device=device)
-    groups = CHUNKS * CHUNK // group_size
-    return PageTable(empty(groups), empty(SLOTS), empty(SLOTS), step, counts)
+    per_chunk = CHUNK // group_size
+    # Where there is only one chunk, its stratum has the whole budget.
+    slots = STRATA * min(per_chunk, BUDGET)
+    return PageTable(empty(CHUNKS * per_chunk), empty(slots), empty(slots), step, counts)
 
 
 def window_lse(
@@ -61,6 +62,7 @@ def window_lse(
     [
         (3, True, 16),
         (3, True, 2),
+        (3, True, 4),
         (20, False, 16),
         (20, True, 16),
         pytest.param(3, False, 16, marks=pytest.mark.exhaustive),
@@ -82,6 +84,7 @@ def test_choosing_pages_is_selecting_groups_and_resolving_them(
     index = ChunkIndex(centres.to(device), codes.to(device), scales.to(device))
     budget = Budget(BUDGET, size)
     cache, expected = empty_cache(device, size), empty_cache(device, size)
+    drawn = 0
     for step, end in enumerate((1, 2, 5, 5, *(24, 9, 22, 15) * 2)):
         queries = random(HEADS, 1, rows, dim, seed=step - step % 3 // 2, size=8).to(device)
         ends = torch.tensor([end], dtype=torch.int32, device=device)
@@ -107,13 +110,14 @@ def test_choosing_pages_is_selecting_groups_and_resolving_them(
             queries, index, ChunkRange(1, ends, CHUNKS), budget, scale, lse, 5
         )
         assert torch.equal(groups, chosen[0])
+        drawn += int((groups >= 0).sum())
         torch.testing.assert_close(importance, expected_importance[0], rtol=3e-3, atol=0)
         assert torch.equal(slots, reference.resolve_pages(chosen[0], expected, CHUNK // size))
         for name in ("table", "owner", "stamps", "step", "counts"):
             assert torch.equal(getattr(cache, name), getattr(expected, name)), name
     hits, misses = cache.counts.tolist()
     assert hits > 0
-    # Many pages had to make room for others.
-    assert misses - int((cache.owner >= 0).sum()) > 4
-    # The second step has one chunk to choose from, the others a budget and more.
-    assert hits + misses == HEADS * (min(CHUNK // size, BUDGET) + 10 * BUDGET)
+    assert hits + misses == drawn > 100
+    if size == 16:
+        # Many pages had to make room for others.
+        assert misses - int((cache.owner >= 0).sum()) > 4

@@ -1,14 +1,7 @@
-"""Top-k and LRU of many numbers, in registers: radix select by digits of five bits."""
+"""The least recently used of many slots, in registers: radix select by digits of five bits."""
 
 import triton
 import triton.language as tl
-
-_DROPPED_BITS = tl.constexpr(14)
-"""Low bits of a float32 that are ignored: its exponent and nine bits of its mantissa remain."""
-_SMALLEST = tl.constexpr((127 - 56) << 9)
-"""What remains of 2**-56; smaller values count as equal, and so do values from 2**8 on."""
-_LARGEST = tl.constexpr(2**15 - 1)
-"""Largest key: what remains of a value minus _SMALLEST, three digits of five bits."""
 
 
 @triton.jit
@@ -23,35 +16,6 @@ def _border_digit(digits, among, wanted):
     too_few = (reach < wanted) & (digit > 0)
     first = tl.max(tl.where(too_few, reach * 64 + 63 - digit, 31), 0)
     return 62 - (first & 63), first >> 6, tl.max(reach, 0)
-
-
-@triton.jit
-def top_k(value, present, limit):
-    """Take the ``limit`` largest present values, all at least 0; the first among equal ones.
-
-    Values are equal if they have the same exponent and the same nine leading bits of the mantissa.
-    There must be at least as many values as threads.
-
-    Returns: whether each is taken, how many before it are, and the largest that is left out, as a
-    lower bound: 0 if nothing is left out or it is below 2**-56.
-    """
-    # Non-negative floats are in the order of their bits.
-    key = (value.to(tl.uint32, bitcast=True) >> _DROPPED_BITS).to(tl.int32) - _SMALLEST
-    key = tl.minimum(tl.maximum(key, 0), _LARGEST)
-    upper, above, count = _border_digit(key >> 10, present, limit + 1)
-    room = limit + 1 - above
-    among = present & (key >> 10 == upper)
-    middle, above, _ = _border_digit(key >> 5 & 31, among, room)
-    room -= above
-    border = (upper << 5) + middle
-    among = present & (key >> 5 == border)
-    lower, above, _ = _border_digit(key & 31, among, room)
-    room -= above
-    border = (border << 5) + lower
-    left_out = count > limit
-    taken, rank = _first_beyond(key, border, present, tl.where(left_out, room - 1, room))
-    bound = ((border + _SMALLEST) << _DROPPED_BITS).to(tl.float32, bitcast=True)
-    return taken, rank, tl.where(left_out & (border > 0), bound, 0.0)
 
 
 @triton.jit
