@@ -231,7 +231,7 @@ class SessionConfig:
 def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     """Return the settings that a device computes with.
 
-    The prefill rule has 7/4 of the decode rule's budget.
+    On a CPU, the prefill rule has 7/4 of the decode rule's budget.
 
     Args:
         config: what a person chose.
@@ -241,14 +241,14 @@ def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     if device_type == "cpu":
         routing = Routing(config.router, decode_budget=tokens // 2, prefill_budget=7 * tokens // 8)
         return SessionConfig(routing, config.cache)
-    # Scoring every query would take longer than all the rest, and larger groups have fewer pages
-    # to look up.
+    # Scoring every query would take longer than all the rest. Queries that are not scored look for
+    # what comes next: hence larger groups in prefill.
     routing = Routing(
         kind=config.router,
         group_size=4,
         decode_budget=tokens // 4,
-        prefill_group_size=4,
-        prefill_budget=7 * tokens // 16,
+        prefill_group_size=16,
+        prefill_budget=max(tokens // 16, 16),
         prefill_block=64,
         scoring_stride=4,
     )
