@@ -209,7 +209,7 @@ def quality(
     ] = None,
     budgets: Annotated[
         str | None,
-        typer.Option("--budgets", help="List such as 512,1312,2048; by default --budget."),
+        typer.Option("--budgets", help="List such as 1024,4096,8192; by default --budget."),
     ] = None,
     plot: Annotated[
         Path | None,
