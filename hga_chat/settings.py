@@ -142,8 +142,8 @@ class Settings:
             _whole,
             int,
             "Most tokens that each answer token attends to per KV head, besides the first 64 and "
-            "the open block; on average about a third. While documents are read, neighbouring tokens "
-            "share a larger selection.",
+            "the open block; on average about a third. While documents are read, "
+            "neighbouring tokens share a larger selection.",
         ),
     )
     router: RouterName = field(
