@@ -1,15 +1,17 @@
 """Extracts the text of EPUB and Word documents; a worker of the sandbox."""
 
+import re
 from typing import Any
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.sandbox.limits import MAX_TEXT_CHARS, TOO_MUCH_TEXT
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_text import extract_docx
-from hga_chat.documents.zipped.epub_text import extract_epub
+from hga_chat.documents.zipped.epub_text import CONTAINER, extract_epub
 from hga_chat.documents.zipped.members import Members
 
-_EPUB_CONTAINER = "META-INF/container.xml"
+# What only the container of a book says.
+_PACKAGE = re.compile(rb"epub|oebps-package|\.opf\b", re.IGNORECASE)
 _WORD_FOLDER = "word/"
 _CONTENT_TYPES = "[Content_Types].xml"
 # A member that identifies another kind of archive, what that is, and what to do about it.
@@ -36,12 +38,19 @@ def extract(data: bytes) -> dict[str, Any]:
 
 
 def _extract(members: Members) -> tuple[str, ExtractedText, list[str]]:
-    if _EPUB_CONTAINER in members and b"epub" in _mimetype(members) + members.read(_EPUB_CONTAINER):
+    if _is_epub(members):
         return "epub", *extract_epub(members)
     names = members.names
     if _CONTENT_TYPES in members and any(name.startswith(_WORD_FOLDER) for name in names):
         return "docx", *extract_docx(members)
     raise UnreadableError(_other_kind(members))
+
+
+def _is_epub(members: Members) -> bool:
+    container = members.find(CONTAINER)
+    if container is not None and _PACKAGE.search(members.read(container)):
+        return True
+    return b"epub" in _mimetype(members)
 
 
 def _mimetype(members: Members) -> bytes:
