@@ -23,7 +23,7 @@ _MAX_RULES = 5_000
 _MAX_RULE_HEIGHT = 2.5
 _MIN_RULE_RATIO = 3.0
 _TEXT_OPERATORS = (b"Tj", b"TJ", b"'", b'"', b"Do", b"BI")
-_KEPT_STREAM_BYTES = 1_000_000
+_KEPT_FORMS = 64
 Matrix = tuple[float, float, float, float, float, float]
 _TILT = 4
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
@@ -201,13 +201,14 @@ class Interpreter:
         known = self._parsed.get(id(stream))
         if known is None:
             known = self._parsed[id(stream)] = stream, self._operations(stream)
-            if len(self._parsed) > 64:
+            if len(self._parsed) > _KEPT_FORMS:
                 del self._parsed[next(iter(self._parsed))]
         return known[1]
 
     def _operations(self, stream: Any) -> list[tuple[Any, bytes]]:
         content = ContentStream(stream, self._reader, "bytes")
-        if not any(operator in content.get_data() for operator in _TEXT_OPERATORS):
+        data = content.get_data()
+        if not any(operator in data for operator in _TEXT_OPERATORS):
             return []
         return content.operations
 
