@@ -209,8 +209,8 @@ class EngineConfig:
 
     router: RouterName = "hga"
     budget_tokens: int = 4096
-    """Most tokens beyond the window that a query attends to per KV head by the decode rule. On
-    average it is a third: no more than attention is spread over."""
+    """Most tokens beyond the window that a query attends to per KV head by the decode rule. Real
+    text fills about a third."""
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
@@ -231,7 +231,7 @@ class SessionConfig:
 def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     """Return the settings that a device computes with.
 
-    On a CPU, the prefill rule has 7/4 of the decode rule's budget.
+    The prefill rule has the decode rule's budget in tokens on a GPU, 7/4 of it on a CPU.
 
     Args:
         config: what a person chose.
@@ -248,7 +248,8 @@ def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
         group_size=4,
         decode_budget=tokens // 4,
         prefill_group_size=16,
-        prefill_budget=max(tokens // 16, 16),
+        # At least one from each stratum.
+        prefill_budget=max(tokens // 16, LEAST_BUDGET // 4),
         prefill_block=64,
         scoring_stride=4,
     )

@@ -16,11 +16,9 @@ from hga_kernels.gpu.select.scores import (
     columns_of,
     draw,
     in_pair_order,
-    is_unused,
     quantise,
     row_sums,
     stratum_groups,
-    stratum_room,
     unpack,
 )
 
@@ -303,15 +301,17 @@ def choose_kernel(
     number = stratum_groups(stratum, COUNT, PER_CHUNK)
     present = (number >= first_chunk * PER_CHUNK) & (number < end * PER_CHUNK)
     share = tl.load(shares + pair * all_groups + number, present, 0.0)
-    start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
-    takes_all = 2 * (end - first_chunk) * PER_CHUNK <= budget
-    head = first_head + pair % heads
-    is_drawn, rank, weight, drawn = draw(share, number, head, present, budget, takes_all, room)
-    chosen += pair * budget
-    importance += pair * budget
-    tl.store(chosen + start + rank, number, is_drawn)
-    tl.store(importance + start + rank, weight, is_drawn)
-    lane = tl.arange(0, BUDGET)
-    unused = is_unused(lane, stratum, start, room, drawn, filled, budget)
-    tl.store(chosen + lane, -1, unused)
-    tl.store(importance + lane, 1.0, unused)
+    draw(
+        share,
+        number,
+        first_head + pair % heads,
+        present,
+        stratum,
+        first_chunk,
+        end,
+        budget,
+        chosen + pair * budget,
+        importance + pair * budget,
+        PER_CHUNK,
+        BUDGET,
+    )

@@ -113,7 +113,7 @@ def _builds(dim: int, rows: int, model: str) -> tuple[Build, ...]:
         CENTRE_LAUNCHES,
         {"ROWS": unit_rows_for(rows), "DIM": dim, "TILE": CENTRE_TILE},
     )
-    grouped = (build for group in (4, 2) for build in _group_builds(dim, rows, model, group))
+    grouped = (build for group in (16, 2) for build in _group_builds(dim, rows, model, group))
     return (quantise, centres, *grouped)
 
 
@@ -230,11 +230,11 @@ BUILDS = (
     *_builds(128, 128, "qwen3-30b-a3b"),
     *_builds(64, 48, "smollm2-64k"),
     *_builds(128, 8, "qwen3-30b-a3b by token"),
-    _choose_build("groups 4", 1024, 2048, 16),
+    _choose_build("groups 16", 1024, 256, 4),
     _choose_build("groups 2", 2048, 4096, 32),
     *_step_builds(128, 8, "qwen3-30b-a3b", 4),
     *_step_builds(128, 8, "qwen3-30b-a3b", 2),
     *_step_builds(64, 3, "smollm2-64k", 4),
     *_step_builds(64, 3, "smollm2-64k", 2),
 )
-"""For groups of 4 and of 2 tokens."""
+"""A GPU draws groups of 16 in prefill and of 4 in decode; groups of 2 are a CPU's."""

@@ -219,12 +219,31 @@ def _draw_numbers(group, head):
 
 
 @triton.jit
-def draw(share, group, head, present, budget, takes_all, room):
-    """Draw groups of a stratum, see ``reference.draw_groups``.
+def draw(
+    share,
+    group,
+    head,
+    present,
+    stratum,
+    first,
+    end,
+    budget,
+    groups,
+    importance,
+    PER_CHUNK: tl.constexpr,
+    BUDGET: tl.constexpr,
+):
+    """Draw groups of a stratum and write them, see ``reference.draw_groups``.
 
-    Returns: whether each is drawn, how many before it are, the importance weights, and how many are
-    drawn.
+    Args: ``share`` and ``present``: of the stratum's groups ``group``; ``first`` and ``end``: the
+    chunks that may be chosen from; ``groups`` and ``importance``: pointers to the selection of the
+    KV head, ``budget`` places. BUDGET is a power of two, at least ``budget``.
+
+    Returns: whether each is drawn; its place; which of the BUDGET places this stratum leaves empty;
+    where its room begins, and how large it is.
     """
+    start, room, filled = stratum_room(stratum, first, end, budget, PER_CHUNK)
+    takes_all = 2 * (end - first) * PER_CHUNK <= budget
     number = _draw_numbers(group, head)
     odds = tl.where(present, tl.where(takes_all, 1.0, share * budget), 0.0)
     drawn = tl.sum((odds >= number).to(tl.int32), 0)
@@ -232,16 +251,14 @@ def draw(share, group, head, present, budget, takes_all, room):
         odds *= 0.5
         drawn = tl.sum((odds >= number).to(tl.int32), 0)
     is_drawn = odds >= number
-    rank = tl.cumsum(is_drawn.to(tl.int32), 0) - 1
-    return is_drawn, rank, tl.maximum(1.0 / odds, 1.0), drawn
-
-
-@triton.jit
-def is_unused(lane, stratum, start, room, drawn, filled, budget):
-    """Tell which places of a selection a stratum has to mark as holding no group.
-
-    They are those of its own room that it does not use, and its part of those beyond all rooms.
-    """
-    beyond = lane >= tl.maximum(filled, budget * stratum // _STRATA)
-    beyond &= lane < budget * (stratum + 1) // _STRATA
-    return ((lane >= start + drawn) & (lane < start + room)) | beyond
+    place = start + tl.cumsum(is_drawn.to(tl.int32), 0) - 1
+    # A stratum empties what it leaves of its room, and its part of the places beyond all rooms.
+    lane = tl.arange(0, BUDGET)
+    empty = lane >= tl.maximum(filled, budget * stratum // _STRATA)
+    empty &= lane < budget * (stratum + 1) // _STRATA
+    empty |= (lane >= start + drawn) & (lane < start + room)
+    tl.store(groups + place, group, is_drawn)
+    tl.store(importance + place, tl.maximum(1.0 / odds, 1.0), is_drawn)
+    tl.store(groups + lane, -1, empty)
+    tl.store(importance + lane, 1.0, empty)
+    return is_drawn, place, empty, start, room

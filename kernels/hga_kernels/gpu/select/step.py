@@ -23,10 +23,8 @@ from hga_kernels.gpu.select.scores import (
     draw,
     group_sums,
     in_product_order,
-    is_unused,
     quantise,
     stratum_groups,
-    stratum_room,
     token_products,
 )
 from hga_kernels.reference.selection import STRATA, most_room
@@ -298,24 +296,25 @@ def choose_step_kernel(
     shares = tl.reshape(weight, (OWN, PER_CHUNK, ROWS)) * worth[:, None, :]
     share = tl.sum(tl.reshape(shares, (OWN * PER_CHUNK, ROWS)), 1)
 
-    start, room, filled = stratum_room(stratum, first_chunk, end, budget, PER_CHUNK)
-    takes_all = 2 * (end - first_chunk) * PER_CHUNK <= budget
-    number_of_head = first_head + head
-    is_drawn, rank, times, drawn = draw(
-        share, number, number_of_head, present, budget, takes_all, room
-    )
     groups += head * budget
-    importance += head * budget
-    tl.store(groups + start + rank, number, is_drawn)
-    tl.store(importance + start + rank, times, is_drawn)
-    lane = tl.arange(0, BUDGET)
-    unused = is_unused(lane, stratum, start, room, drawn, filled, budget)
-    tl.store(groups + lane, -1, unused)
-    tl.store(importance + lane, 1.0, unused)
+    is_drawn, place, empty, start, room = draw(
+        share,
+        number,
+        first_head + head,
+        present,
+        stratum,
+        first_chunk,
+        end,
+        budget,
+        groups,
+        importance + head * budget,
+        PER_CHUNK,
+        BUDGET,
+    )
     if SLOTS:
         slots += head * budget
-        tl.store(slots + start + rank, known, is_drawn)
-        tl.store(slots + lane, -1, unused)
+        tl.store(slots + place, known, is_drawn)
+        tl.store(slots + tl.arange(0, BUDGET), -1, empty)
         misses = mark_used(known, is_drawn, stamps + head * cache_slots, step, counts)
         if misses > 0:
             give_slots(
