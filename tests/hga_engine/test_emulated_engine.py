@@ -120,7 +120,13 @@ def packed() -> ModelWeights:
     [
         # In the second turn the chunk that the first one closed has left the window.
         pytest.param(dense, NEAR, 66, id="dense"),
-        pytest.param(dense, FINE, 66, id="dense, groups of 2", marks=pytest.mark.exhaustive),
+        pytest.param(
+            dense,
+            replace(NEAR, group_size=2, decode_budget=256),
+            66,
+            id="dense, groups of 2",
+            marks=pytest.mark.exhaustive,
+        ),
         pytest.param(experts, NEAR, 9, id="fp8-experts"),
         pytest.param(packed, NEAR, 9, id="packed-experts", marks=pytest.mark.exhaustive),
     ],
@@ -153,6 +159,32 @@ def test_answers_are_those_of_the_cpu(
             mass, expected = delta.trace.bin_mass, other.trace.bin_mass
             torch.testing.assert_close(mass, expected, rtol=0, atol=0.03)
     assert engine.token_ids == truth.token_ids
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        pytest.param(replace(PARTIAL, group_size=4, decode_budget=32), id="groups of 4"),
+        pytest.param(PARTIAL, id="groups of 16", marks=pytest.mark.exhaustive),
+        pytest.param(FINE, id="groups of 2", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_graph_answers_as_single_steps_do_where_some_groups_are_drawn(router: Routing) -> None:
+    """It looks pages up in the page cache, steps take them from the pages of a whole layer."""
+    document, question, found = random_tokens(250, 1), random_tokens(5, 2), []
+    with emulated_gpu():
+        engine = make(dense(), router)
+        read(engine, document)
+        answer = ask(engine, question, 8, ignore_end=True)
+        assert 0 < engine.page_hit_rate() < 1
+        steps = make(dense(), router)
+        read(steps, document)
+        logits = torch.cat(list(steps.logits(question)))
+        for token in answer.tokens:
+            found.append(int(logits[-1].argmax()))
+            logits = torch.cat(list(steps.logits([token])))
+    assert found == answer.tokens
+    assert answer.finished.sparsity < 0.8
 
 
 def test_cancel_keeps_the_part_and_truncate_goes_back() -> None:
