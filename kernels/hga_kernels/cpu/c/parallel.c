@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -27,22 +28,31 @@ static int started = 0;
 // waits for a worker that the system has not woken yet.
 static void (*job_task)(void *, int);
 static void *job_context;
-static int job_items;
-static atomic_int next_item;
+static int job_shares;
 static atomic_int open_job;
 static atomic_int active;
 static atomic_uint generation;
 
-static void run_items(void) {
-    for (;;) {
-        int item = atomic_fetch_add(&next_item, 1);
-        if (item >= job_items) return;
-        job_task(job_context, item);
+// Each thread has a share of neighbouring items, so that it reads memory in order, which CPUs do
+// fastest. When its own share is done, it takes items of the others'.
+static struct {
+    _Alignas(64) atomic_int next;
+    int end;
+} shares[MAX_THREADS];
+
+static void run_items(int thread) {
+    for (int i = 0; i < job_shares; i++) {
+        int share = (thread + i) % job_shares;
+        for (;;) {
+            int item = atomic_fetch_add(&shares[share].next, 1);
+            if (item >= shares[share].end) break;
+            job_task(job_context, item);
+        }
     }
 }
 
-static void *worker(void *unused) {
-    (void)unused;
+static void *worker(void *number) {
+    int thread = (int)(intptr_t)number;
     unsigned seen = atomic_load(&generation);
     for (;;) {
         for (int spins = 0; atomic_load(&generation) == seen && spins < SPINS; spins++) RELAX();
@@ -53,7 +63,7 @@ static void *worker(void *unused) {
         }
         seen = atomic_load(&generation);
         atomic_fetch_add(&active, 1);
-        if (atomic_load(&open_job)) run_items();
+        if (atomic_load(&open_job)) run_items(thread);
         atomic_fetch_sub(&active, 1);
     }
     return NULL;
@@ -68,14 +78,17 @@ void parallel_for(void (*task)(void *, int), void *context, int items) {
     pthread_mutex_lock(&caller_lock);
     job_task = task;
     job_context = context;
-    job_items = items;
-    atomic_store(&next_item, 0);
+    job_shares = started + 1;
+    for (int i = 0; i < job_shares; i++) {
+        atomic_store(&shares[i].next, (int)((int64_t)items * i / job_shares));
+        shares[i].end = (int)((int64_t)items * (i + 1) / job_shares);
+    }
     atomic_store(&open_job, 1);
     pthread_mutex_lock(&sleep_lock);
     atomic_fetch_add(&generation, 1);
     pthread_cond_broadcast(&wake);
     pthread_mutex_unlock(&sleep_lock);
-    run_items();
+    run_items(0);
     atomic_store(&open_job, 0);
     for (int spins = 0; atomic_load(&active) != 0; spins++)
         if (spins < SPINS) RELAX();
@@ -90,7 +103,7 @@ int hga_set_threads(int threads) {
     if (threads > MAX_THREADS) threads = MAX_THREADS;
     while (started < threads - 1) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, NULL)) break;
+        if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(started + 1))) break;
         pthread_detach(thread);
         started++;
     }
