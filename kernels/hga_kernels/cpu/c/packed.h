@@ -16,9 +16,14 @@
 enum { SUB = 32, SUBS = 8, TILE = SUB * SUBS };
 
 typedef uint8_t Bytes __attribute__((vector_size(32)));
+typedef uint8_t PairBytes __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(32)));
+typedef uint32_t PairWords __attribute__((vector_size(64)));
 typedef uint8_t HalfBytes __attribute__((vector_size(16)));
 typedef uint8_t EightBytes __attribute__((vector_size(8)));
 typedef int8_t EightSigned __attribute__((vector_size(8)));
+typedef _Float16 TwoHalves __attribute__((vector_size(4)));
+typedef float TwoFloats __attribute__((vector_size(8)));
 typedef _Float16 EightHalves __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
@@ -27,7 +32,10 @@ typedef int32_t Ints __attribute__((vector_size(32)));
 
 // Formats with scales for 32 weights use the first vectors only, those for 16 weights both.
 typedef struct {
-    Bytes values[SUBS];
+    union {
+        Bytes values[SUBS];
+        PairBytes pairs[SUBS / 2];  // of sub-blocks
+    };
     Floats scales[2], minima[2];
 } Tile;
 
@@ -71,9 +79,21 @@ INLINE Floats signed_to_floats(uint64_t bytes) {
 INLINE Bytes nibbles(const uint8_t *from) {
     HalfBytes raw;
     memcpy(&raw, from, sizeof raw);
-    HalfBytes low = raw & 15, high = raw >> 4;
-    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
-                                   16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    Bytes twice = __builtin_shufflevector(raw, raw, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+                                          14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+                                          15);
+    return (Bytes)((Words)twice >> (Words){0, 0, 0, 0, 4, 4, 4, 4}) & 15;
+}
+
+// The low halves of 32 bytes, then the high halves.
+INLINE PairBytes pair_nibbles(const uint8_t *from) {
+    Bytes raw = load_bytes(from);
+    PairBytes twice = __builtin_shufflevector(
+        raw, raw, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+        23, 24, 25, 26, 27, 28, 29, 30, 31, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+        16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    PairWords shifts = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
+    return (PairBytes)((PairWords)twice >> shifts) & 15;
 }
 
 // 16 where the bit of a weight is set.
@@ -107,12 +127,14 @@ INLINE Bytes iq4_values(Bytes codes) {
 
 // The scales of formats with blocks of 32, which begin with one.
 INLINE void block_scales(const uint8_t *blocks, size_t bytes, int subs, int zero, Tile *tile) {
-    EightHalves halves = {0};
+    uint64_t four[2] = {0};
     for (int sub = 0; sub < subs; sub++) {
-        _Float16 half;
+        uint16_t half;
         memcpy(&half, blocks + sub * bytes, sizeof half);
-        halves[sub] = half;
+        four[sub / 4] |= (uint64_t)half << 16 * (sub % 4);
     }
+    EightHalves halves;
+    memcpy(&halves, four, sizeof halves);
     tile->scales[0] = __builtin_convertvector(halves, Floats);
     tile->minima[0] = tile->scales[0] * (float)zero;
 }
@@ -172,18 +194,17 @@ INLINE void six_bit_scales(const uint8_t *block, Tile *tile) {
                           (high >> 4 & 0x0f0f0f0f) | (middle >> 2 & 0x30303030)};
     uint64_t scale_bytes = scales[0] | (uint64_t)scales[1] << 32;
     uint64_t minimum_bytes = minima[0] | (uint64_t)minima[1] << 32;
-    tile->scales[0] = bytes_to_floats(scale_bytes) * load_half(block);
-    tile->minima[0] = bytes_to_floats(minimum_bytes) * load_half(block + 2);
+    TwoHalves halves;
+    memcpy(&halves, block, sizeof halves);
+    TwoFloats factors = __builtin_convertvector(halves, TwoFloats);
+    tile->scales[0] = bytes_to_floats(scale_bytes) * factors[0];
+    tile->minima[0] = bytes_to_floats(minimum_bytes) * factors[1];
 }
 
 INLINE void unpack_q4_k(const uint8_t *block, int subs, Tile *tile) {
     (void)subs;
     six_bit_scales(block, tile);
-    for (int pair = 0; pair < 4; pair++) {
-        Bytes raw = load_bytes(block + 16 + 32 * pair);
-        tile->values[2 * pair] = raw & 15;
-        tile->values[2 * pair + 1] = raw >> 4;
-    }
+    for (int pair = 0; pair < 4; pair++) tile->pairs[pair] = pair_nibbles(block + 16 + 32 * pair);
 }
 
 INLINE void unpack_q5_k(const uint8_t *block, int subs, Tile *tile) {

@@ -10,26 +10,35 @@
 #include "packed.h"
 #include "parallel.h"
 
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define DOT_BYTES _mm256_dpbusd_epi32
-#elif defined(__AVXVNNI__)
-#define DOT_BYTES _mm256_dpbusd_avx_epi32
+// Bytes of a vector, and a function that adds products of unsigned and signed bytes, if there is one.
+#if defined(__AVX512VNNI__)
+enum { WIDE = 64 };
+#define DOT_BYTES(sums, weights, values) \
+    ((WideInts)_mm512_dpbusd_epi32((__m512i)(sums), (__m512i)(weights), (__m512i)(values)))
+#else
+enum { WIDE = 32 };
+#if defined(__AVXVNNI__)
+#define DOT_BYTES(sums, weights, values) \
+    ((WideInts)_mm256_dpbusd_avx_epi32((__m256i)(sums), (__m256i)(weights), (__m256i)(values)))
+#endif
 #endif
 
 enum { MAX_ROWS = 16, LARGEST = 127 * 256, SUBS_PER_ITEM = 64, ITEM_BYTES = 1 << 15 };
-enum { SPAN = 8 };  // tiles whose scales are unpacked together
+enum { WIDE_SUBS = WIDE / SUB, VECTORS = TILE / WIDE };  // sub-blocks of a vector, vectors of a tile
 // Weights are prefetched so many bytes ahead: unpacking would otherwise wait for memory.
-enum { AHEAD = 4096 };
+enum { AHEAD = 8192 };
 enum { TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 30 };
 
-typedef double Doubles __attribute__((vector_size(32)));
+typedef uint8_t WideBytes __attribute__((vector_size(WIDE)));
+typedef int32_t WideInts __attribute__((vector_size(WIDE)));
+typedef float WideFloats __attribute__((vector_size(WIDE)));
 typedef int16_t EightShorts __attribute__((vector_size(16)));
 
-// Quantised rows. A value is the scale of its 32 values times an integer. Their 16-bit integers lie
-// as the product takes them: with DOT_BYTES the 32 high bytes, then the low ones, both signed;
-// otherwise those of even positions, then those of odd ones.
+// Quantised rows. A value is the scale of its 32 values times an integer. The 16-bit integers of WIDE
+// values lie as the product takes them: with DOT_BYTES their high bytes, then the low ones, both
+// signed; otherwise those of even positions, then those of odd ones.
 typedef struct {
-    int8_t *values;     // [rows, tiles, SUBS, 2 * SUB]
+    int8_t *values;     // [rows, tiles, VECTORS, 2, WIDE]
     float *scales;      // [rows, tiles, SUBS]
     float *sums;        // [rows, tiles, SUBS]: of 32 values
     float *half_sums;   // [rows, tiles, 2 * SUBS]: of 16 values
@@ -49,6 +58,11 @@ typedef struct {
     Quantised out;
     int parts;  // items per row
 } QuantiseJob;
+
+// Where the integers of a sub-block begin; their other halves are WIDE bytes further.
+INLINE size_t place_of(size_t sub) {
+    return sub / WIDE_SUBS * 2 * WIDE + sub % WIDE_SUBS * SUB;
+}
 
 INLINE float read_value(const Source *source, size_t index, int is_bf16) {
     return is_bf16 ? from_bf16(((const uint16_t *)source->values)[index])
@@ -87,10 +101,10 @@ INLINE void read_sub(const Source *source, int row, int size, int first, float f
 
 INLINE void quantise_sub(const float *in, int8_t *values, float *scale, float *sum,
                          float *half_sums) {
-    enum { VECTORS = SUB / 8 };
-    Floats vectors[VECTORS];
-    Ints whole[VECTORS], sizes = {0};
-    for (int i = 0; i < VECTORS; i++) {
+    enum { EIGHTS = SUB / 8 };
+    Floats vectors[EIGHTS];
+    Ints whole[EIGHTS], sizes = {0};
+    for (int i = 0; i < EIGHTS; i++) {
         vectors[i] = load_floats(in + 8 * i);
         // Without their signs, floats are ordered as integers are. The largest is what is not finite.
         sizes = __builtin_elementwise_max(sizes, (Ints)vectors[i] & INT32_MAX);
@@ -100,24 +114,24 @@ INLINE void quantise_sub(const float *in, int8_t *values, float *scale, float *s
     memcpy(&largest, &bits, sizeof largest);
     // Numbers whose inverse is infinite become 0.
     float inverse = largest > 1e-34f ? (float)LARGEST / largest : 0.0f;
-    for (int i = 0; i < VECTORS; i++)
+    for (int i = 0; i < EIGHTS; i++)
         whole[i] = __builtin_convertvector(__builtin_elementwise_rint(vectors[i] * inverse), Ints);
 #ifdef DOT_BYTES
-    for (int i = 0; i < VECTORS; i++) {
+    for (int i = 0; i < EIGHTS; i++) {
         Ints high = (whole[i] + 128) >> 8;
         EightSigned bytes = __builtin_convertvector(high, EightSigned);
         memcpy(values + 8 * i, &bytes, sizeof bytes);
         bytes = __builtin_convertvector(whole[i] - 256 * high, EightSigned);
-        memcpy(values + SUB + 8 * i, &bytes, sizeof bytes);
+        memcpy(values + WIDE + 8 * i, &bytes, sizeof bytes);
     }
 #else
-    for (int i = 0; i < VECTORS; i += 2) {
+    for (int i = 0; i < EIGHTS; i += 2) {
         Ints even = __builtin_shufflevector(whole[i], whole[i + 1], 0, 2, 4, 6, 8, 10, 12, 14);
         Ints odd = __builtin_shufflevector(whole[i], whole[i + 1], 1, 3, 5, 7, 9, 11, 13, 15);
         EightShorts shorts = __builtin_convertvector(even, EightShorts);
         memcpy(values + 8 * i, &shorts, sizeof shorts);
         shorts = __builtin_convertvector(odd, EightShorts);
-        memcpy(values + SUB + 8 * i, &shorts, sizeof shorts);
+        memcpy(values + WIDE + 8 * i, &shorts, sizeof shorts);
     }
 #endif
     float first = (float)__builtin_reduce_add(whole[0] + whole[1]);
@@ -137,7 +151,7 @@ INLINE void quantise_part(const QuantiseJob *job, int row, int first, int last, 
         if (sub < out->size / SUB)
             read_sub(&job->source, row, out->size, sub * SUB, factor, is_bf16, in);
         size_t index = (size_t)row * padded + sub;
-        quantise_sub(in, out->values + index * 2 * SUB, out->scales + index, out->sums + index,
+        quantise_sub(in, out->values + place_of(index), out->scales + index, out->sums + index,
                      out->half_sums + 2 * index);
     }
 }
@@ -170,22 +184,27 @@ static int quantise(Source source, int rows, int size, Quantised *out) {
 
 static void release_rows(Quantised *rows) { free(rows->values); }
 
-// Products of 32 bytes and 32 quantised values, in lanes of four neighbours.
-INLINE Ints dot_sub(Bytes weights, const int8_t *values) {
+INLINE WideBytes load_wide(const void *from) {
+    WideBytes out;
+    memcpy(&out, from, sizeof out);
+    return out;
+}
+
+// Products of a vector of weights and as many quantised values, in lanes of four neighbours.
+INLINE WideInts dot_wide(WideBytes weights, const int8_t *values) {
 #if defined(DOT_BYTES)
-    __m256i high = (__m256i)load_bytes(values), low = (__m256i)load_bytes(values + SUB);
-    __m256i sums = DOT_BYTES(_mm256_setzero_si256(), (__m256i)weights, high);
-    return (Ints)DOT_BYTES(_mm256_slli_epi32(sums, 8), (__m256i)weights, low);
+    WideInts sums = DOT_BYTES((WideInts){0}, weights, load_wide(values));
+    return DOT_BYTES(sums << 8, weights, load_wide(values + WIDE));
 #elif defined(__AVX2__)
     __m256i even = _mm256_and_si256((__m256i)weights, _mm256_set1_epi16(255));
     __m256i odd = _mm256_srli_epi16((__m256i)weights, 8);
-    __m256i first = _mm256_madd_epi16(even, (__m256i)load_bytes(values));
-    __m256i second = _mm256_madd_epi16(odd, (__m256i)load_bytes(values + SUB));
-    return (Ints)_mm256_add_epi32(first, second);
+    __m256i first = _mm256_madd_epi16(even, (__m256i)load_wide(values));
+    __m256i second = _mm256_madd_epi16(odd, (__m256i)load_wide(values + WIDE));
+    return (WideInts)_mm256_add_epi32(first, second);
 #else
-    const int16_t *even = (const int16_t *)values, *odd = even + SUB / 2;
-    Ints sums = {0};
-    for (int lane = 0; lane < 8; lane++)
+    const int16_t *even = (const int16_t *)values, *odd = even + WIDE / 2;
+    WideInts sums = {0};
+    for (int lane = 0; lane < WIDE / 4; lane++)
         sums[lane] = weights[4 * lane] * even[2 * lane] + weights[4 * lane + 1] * odd[2 * lane] +
                      weights[4 * lane + 2] * even[2 * lane + 1] +
                      weights[4 * lane + 3] * odd[2 * lane + 1];
@@ -193,76 +212,54 @@ INLINE Ints dot_sub(Bytes weights, const int8_t *values) {
 #endif
 }
 
-INLINE float sum_lanes(Floats lanes) {
-    float sum = 0;
-    for (int i = 0; i < 4; i++) sum += lanes[i] + lanes[i + 4];
-    return sum;
-}
-
-// Adds the products of a tile's bytes and the values of a row, `subs` times 32. `factors` are the
-// scales of the weights times those of the values, one or two for 32 values.
-INLINE Floats add_tile(Floats sums, const Tile *tile, int subs, int per_scale,
-                       const float *factors, const int8_t *values) {
-    Floats even = {0}, odd = {0};
-    for (int sub = 0; sub < subs; sub++) {
-        Ints whole = dot_sub(tile->values[sub], values + sub * 2 * SUB);
-        Floats products = __builtin_convertvector(whole, Floats), scales;
-        if (per_scale == SUB) {
-            float one = factors[sub];
-            scales = (Floats){one, one, one, one, one, one, one, one};
-        } else {
-            double two;
-            memcpy(&two, factors + 2 * sub, sizeof two);
-            Floats pairs = (Floats)(Doubles){two, two, two, two};
-            scales = __builtin_shufflevector(pairs, pairs, 0, 0, 0, 0, 5, 5, 5, 5);
+// Adds the products of a tile's bytes and the values of a row, `vectors` of each. `factors` are the
+// scales of the weights times those of the values, one for `per_scale` weights.
+INLINE WideFloats add_tile(WideFloats sums, const Tile *tile, int vectors, int per_scale,
+                           const Floats *factors, const int8_t *values) {
+    WideFloats parts[2] = {{0}};
+// Unrolled, scales are spread within registers.
+#pragma clang loop unroll(full)
+    for (int i = 0; i < VECTORS; i++) {
+        if (i >= vectors) continue;
+        WideInts whole = dot_wide(load_wide((const uint8_t *)tile->values + i * WIDE),
+                                  values + (size_t)i * 2 * WIDE);
+        WideFloats scales;
+        for (int lane = 0; lane < WIDE / 4; lane++) {
+            int scale = (i * WIDE + 4 * lane) / per_scale;
+            scales[lane] = factors[scale / 8][scale % 8];
         }
-        if (sub % 2)
-            odd += products * scales;
-        else
-            even += products * scales;
+        parts[i % 2] += __builtin_convertvector(whole, WideFloats) * scales;
     }
-    return sums + (even + odd);
+    return sums + (parts[0] + parts[1]);
 }
 
 typedef void Unpack(const uint8_t *block, int subs, Tile *tile);
 
-// Multiplies at most SPAN tiles of a row of weights, from `tile` on, with quantised rows. Scales are
-// unpacked first, for all tiles, so that no product waits for them.
-INLINE void multiply_span(Unpack *unpack, size_t tile_bytes, int per_scale, const uint8_t *weights,
-                          int first, int tiles, int subs, const Quantised *rows,
-                          const int *chosen, int count, Floats *sums) {
-    Floats factors[SPAN * MAX_ROWS][2];
-    for (int t = 0; t < tiles; t++) {
-        Tile tile;
-        unpack(weights + t * tile_bytes, subs, &tile);
-        for (int i = 0; i < count; i++) {
-            size_t at = ((size_t)chosen[i] * rows->tiles + first + t) * SUBS;
-            Floats scales = load_floats(rows->scales + at), *out = factors[t * count + i];
-            if (per_scale == SUB) {
-                out[0] = tile.scales[0] * scales;
-                sums[i] -= tile.minima[0] * load_floats(rows->sums + at);
-            } else {
-                const float *half_sums = rows->half_sums + 2 * at;
-                out[0] = tile.scales[0] *
+// Multiplies a tile of a row of weights, `subs` times 32, with quantised rows.
+INLINE void multiply_tile(Unpack *unpack, size_t tile_bytes, int per_scale, const uint8_t *weights,
+                          int number, int subs, const Quantised *rows, const int *chosen, int count,
+                          WideFloats *sums, Floats *minima) {
+    for (size_t line = 0; line < tile_bytes; line += 64)
+        __builtin_prefetch(weights + AHEAD + line, 0, 2);
+    Tile tile = {0};
+    unpack(weights, subs, &tile);
+    for (int i = 0; i < count; i++) {
+        size_t at = ((size_t)chosen[i] * rows->tiles + number) * SUBS;
+        Floats scales = load_floats(rows->scales + at), factors[2];
+        if (per_scale == SUB) {
+            factors[0] = tile.scales[0] * scales;
+            minima[i] += tile.minima[0] * load_floats(rows->sums + at);
+        } else {
+            const float *half_sums = rows->half_sums + 2 * at;
+            factors[0] = tile.scales[0] *
                          __builtin_shufflevector(scales, scales, 0, 0, 1, 1, 2, 2, 3, 3);
-                out[1] = tile.scales[1] *
+            factors[1] = tile.scales[1] *
                          __builtin_shufflevector(scales, scales, 4, 4, 5, 5, 6, 6, 7, 7);
-                sums[i] -= tile.minima[0] * load_floats(half_sums);
-                sums[i] -= tile.minima[1] * load_floats(half_sums + SUBS);
-            }
+            minima[i] += tile.minima[0] * load_floats(half_sums);
+            minima[i] += tile.minima[1] * load_floats(half_sums + SUBS);
         }
-    }
-    for (int t = 0; t < tiles; t++) {
-        const uint8_t *block = weights + t * tile_bytes;
-        for (size_t line = 0; line < tile_bytes; line += 64)
-            __builtin_prefetch(block + AHEAD + line, 0, 2);
-        Tile tile;
-        unpack(block, subs, &tile);
-        for (int i = 0; i < count; i++) {
-            size_t at = ((size_t)chosen[i] * rows->tiles + first + t) * SUBS * 2 * SUB;
-            sums[i] = add_tile(sums[i], &tile, subs, per_scale,
-                               (const float *)factors[t * count + i], rows->values + at);
-        }
+        sums[i] = add_tile(sums[i], &tile, (subs + WIDE_SUBS - 1) / WIDE_SUBS, per_scale, factors,
+                           rows->values + place_of(at));
     }
 }
 
@@ -271,23 +268,34 @@ INLINE void multiply(Unpack *unpack, int block, int bytes, int per_scale, const 
                      const Quantised *rows, const int *chosen, int count, float *out) {
     size_t tile_bytes = (size_t)TILE / block * bytes;
     int whole = rows->size / TILE, rest = rows->size % TILE / SUB;
-    Floats sums[MAX_ROWS];
-    for (int i = 0; i < count; i++) sums[i] = (Floats){0};
-    for (int t = 0; t < whole; t += SPAN)
-        multiply_span(unpack, tile_bytes, per_scale, weights + t * tile_bytes, t,
-                      whole - t < SPAN ? whole - t : SPAN, SUBS, rows, chosen, count, sums);
+    WideFloats sums[MAX_ROWS];
+    Floats minima[MAX_ROWS];
+    for (int i = 0; i < count; i++) {
+        sums[i] = (WideFloats){0};
+        minima[i] = (Floats){0};
+    }
+    for (int t = 0; t < whole; t++)
+        multiply_tile(unpack, tile_bytes, per_scale, weights + t * tile_bytes, t, SUBS, rows,
+                      chosen, count, sums, minima);
     if (rest)
-        multiply_span(unpack, tile_bytes, per_scale, weights + whole * tile_bytes, whole, 1, rest,
-                      rows, chosen, count, sums);
-    for (int i = 0; i < count; i++) out[i] = sum_lanes(sums[i]);
+        multiply_tile(unpack, tile_bytes, per_scale, weights + whole * tile_bytes, whole, rest,
+                      rows, chosen, count, sums, minima);
+    for (int i = 0; i < count; i++) {
+        float lanes[WIDE / 4];
+        memcpy(lanes, &sums[i], sizeof lanes);
+        for (int lane = 0; lane < 8; lane++) lanes[lane] -= minima[i][lane];
+        for (int half = WIDE / 8; half; half /= 2)
+            for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
+        out[i] = lanes[0];
+    }
 }
 
 // The quantised value of a position below 32.
 INLINE int value_at(const int8_t *values, int i) {
 #ifdef DOT_BYTES
-    return 256 * values[i] + values[SUB + i];
+    return 256 * values[i] + values[WIDE + i];
 #else
-    return ((const int16_t *)values)[i % 2 * SUB / 2 + i / 2];
+    return ((const int16_t *)values)[i % 2 * WIDE / 2 + i / 2];
 #endif
 }
 
@@ -306,7 +314,7 @@ INLINE void multiply_floats(int type, int bytes, const uint8_t *weights, const Q
         size_t index = (size_t)chosen[i] * rows->tiles * SUBS;
         float lanes[8] = {0};
         for (int sub = 0; sub < rows->size / SUB; sub++) {
-            const int8_t *values = rows->values + (index + sub) * 2 * SUB;
+            const int8_t *values = rows->values + place_of(index + sub);
             float part[8] = {0};
             for (int first = 0; first < SUB; first += 8)
                 for (int j = 0; j < 8; j++)
