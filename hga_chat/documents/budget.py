@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hga_chat.display import displayable
 from hga_chat.documents.survey import Counted
 from hga_chat.documents.tree.kinds import FOLDERS_OF, Kind
 
@@ -105,7 +106,7 @@ def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str
         globs.append("/" * has_namesake + _escaped(document.path))
     if total > budget or len(globs) > _MOST_GLOBS:
         return ()
-    return tuple(f"--exclude '{glob}'" for glob in globs)
+    return tuple(f"--exclude {_quoted(glob)}" for glob in globs)
 
 
 def _folder_names(counted: Sequence[Counted]) -> list[str]:
@@ -123,9 +124,21 @@ def _including(folders: Sequence[tuple[str, int]], budget: int) -> tuple[str, ..
     """Include the largest folder that fits, unless it holds tests, examples or translations."""
     for path, tokens in folders:
         if tokens <= budget and not _ASIDE.intersection(path.lower().split("/")):
-            return (f"--include '/{_escaped(path)}'",)
+            return (f"--include {_quoted(f'/{_escaped(path)}')}",)
     return ()
 
 
 def _escaped(path: str) -> str:
-    return _SPECIAL.sub(r"\\\g<0>", path)
+    """Return a glob for a path, without characters that a terminal cannot show."""
+    glob = "".join(
+        _SPECIAL.sub(r"\\\g<0>", char) if displayable(char) == char not in "\n\t" else "?"
+        for char in path
+    )
+    # Blanks at the end do not count.
+    bare = glob.rstrip()
+    return bare + "".join(f"[{blank}]" for blank in glob[len(bare) :])
+
+
+def _quoted(glob: str) -> str:
+    """Quote a glob for a shell."""
+    return "'" + glob.replace("'", "'\\''") + "'"

@@ -4,7 +4,18 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-_CACHES = frozenset({".git", ".hg", ".svn", "__pycache__"})
+_CACHES = frozenset(
+    {
+        ".DS_Store",
+        ".git",
+        ".gitattributes",
+        ".gitignore",
+        ".gitmodules",
+        ".hg",
+        ".svn",
+        "__pycache__",
+    }
+)
 _CACHE_SUFFIXES = (".egg-info", ".dist-info")
 _INSTALLED = frozenset({"bower_components", "node_modules", "site-packages"})
 _VENDORED = frozenset(
@@ -31,7 +42,7 @@ NOT_CHECKED_OUT = "a submodule, not checked out; run 'git submodule update --ini
 
 
 def is_cache(name: str) -> bool:
-    """Whether a folder of this name can be skipped silently: a cache or version control."""
+    """Whether what has this name can be skipped silently: a cache or version control."""
     return name in _CACHES or name.endswith(_CACHE_SUFFIXES)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hga_chat.documents.tree.ignore import Globs, rules_around
+from hga_chat.documents.tree.ignore import Globs, is_hidden, rules_around
 from hga_chat.documents.tree.kinds import Kind, is_generated, kind_of, loading_order, project_of
 from hga_chat.documents.tree.skipped_folders import (
     NOT_CHECKED_OUT,
@@ -16,6 +16,7 @@ from hga_chat.documents.tree.skipped_folders import (
 from hga_chat.documents.types import DocumentError, Skipped
 
 MAX_FILES = 20_000
+HIDDEN = "hidden; name it with --include to load it"
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Found:
 def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipped]]:
     """List the files below ``root`` to load, in loading order, and those skipped with reasons.
 
-    Links are not followed: a target inside the tree is loaded at its own place. Ignored and hidden
-    files, caches and files that the globs leave out are not mentioned.
+    Links are not followed: a target inside the tree is loaded at its own place. Ignored files,
+    caches and files that the globs leave out are not mentioned.
 
     Args:
         root: The folder.
@@ -62,7 +63,7 @@ def walk(root: Path, prefix: str, globs: Globs) -> tuple[list[Found], list[Skipp
     project = project_of(resolved)
     kinds = {path: kind_of(path, project) for path in found}
     found.sort(key=lambda path: loading_order(path, kinds[path]))
-    skipped.sort(key=lambda entry: entry.path)
+    skipped.sort(key=lambda entry: (entry.reason == HIDDEN, entry.path))
     files = [Found(resolved / path, prefix + path_text(path), kinds[path]) for path in found]
     return files, skipped
 
@@ -103,14 +104,25 @@ def _entries(root: Path, prefix: str, globs: Globs) -> Iterator[Path | Skipped]:
         for entry in entries:
             path, below = folder / entry.name, relative / entry.name
             name = prefix + path_text(below)
-            if entry.is_dir(follow_symlinks=False):
-                if (
-                    globs.enters(name, below)
-                    and not is_cache(entry.name)
-                    and not rules.ignores(path, is_folder=True)
-                ):
-                    folders.append((path, rules))
-            elif globs.takes(name, below) and not rules.ignores(path, is_folder=False):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if globs.excludes(name, is_folder=is_folder) or rules.ignores(
+                path, is_folder=is_folder
+            ):
+                continue
+            tracked = rules.tracks(path)
+            if is_folder and is_cache(entry.name):
+                if tracked:
+                    yield Skipped(f"{name}/", "a cache")
+            elif (
+                is_hidden(below)
+                and not tracked
+                and not globs.names_hidden(name, is_folder=is_folder)
+            ):
+                if globs.include is None and not is_cache(entry.name):
+                    yield Skipped(name + "/" * is_folder, HIDDEN)
+            elif is_folder:
+                folders.append((path, rules))
+            elif globs.includes(name):
                 reason = _skip_file_reason(entry, path, root, globs)
                 if reason is None:
                     yield below

@@ -1,5 +1,14 @@
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hga_chat.display import displayable
 from hga_chat.documents.budget import over_budget
 from hga_chat.documents.survey import Counted
+from hga_chat.documents.tree.ignore import Globs
 
 
 def _counted(sizes: dict[str, int]) -> list[Counted]:
@@ -74,3 +83,47 @@ def test_if_many_files_must_go_the_largest_folder_that_fits_is_included() -> Non
     assert report is not None
     assert report.folders == (("big/", 5000), ("tests/", 250), ("lib/", 230), ("lib/deep/", 30))
     assert report.options == ("--include '/lib/'",)
+
+
+def _pasted(option: str) -> list[str]:
+    """Return the arguments that a shell makes of an option that was copied from a terminal."""
+    shown = displayable(option)
+    assert "\n" not in shown
+    command = f"printf '%s\\0' {shown}"
+    found = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    return found.stdout.decode().split("\0")[:-1]
+
+
+_NAMES = st.text(
+    st.sampled_from("ab.-!#~$`\"'\\[]{}()*?<>|&; \t\n\r\x1b\u2028\u202e\u00a0é\ufffd"),
+    min_size=1,
+    max_size=12,
+).filter(lambda name: name not in (".", ".."))
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="there is no shell")
+@given(_NAMES, st.booleans())
+@example("it's.txt", False)
+@example("-x.txt", True)
+@example("notes  ", False)
+@example("a\nb", False)
+@example("[draft] 'v2' (1).md", True)
+def test_options_can_be_pasted_into_a_shell(name: str, is_inside: bool) -> None:
+    path = f"src/{name}" if is_inside else name
+    report = over_budget(_counted({path: 900, "another document": 10}), 100)
+    assert report is not None
+    (option,) = report.options
+    flag, glob = _pasted(option)
+    assert flag == "--exclude"
+    globs = Globs.parse([], [glob])
+    assert globs.excludes(path, is_folder=False)
+    assert not globs.excludes("another document", is_folder=False)
+
+
+def test_an_option_for_a_folder_can_be_pasted() -> None:
+    sizes = {f"big/{n}.py": 50 for n in range(100)} | {"it's [x]/a.py": 200}
+    report = over_budget(_counted(sizes), 300)
+    assert report is not None
+    flag, glob = _pasted(report.options[0])
+    assert flag == "--include"
+    assert Globs.parse([glob], []).includes("it's [x]/a.py")

@@ -1,0 +1,103 @@
+"""Patterns of ignore files against ``git check-ignore``."""
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hga_chat.documents.tree.wildmatch import Pattern, patterns_of
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
+
+_PARTS = [
+    *("a", "b", "A", "1", ".", "é", "#", "!", " ", "\t", "\r", "-", "^", "]", "\\", "[", "?", "/"),
+    *("*", "**", "***", "**/", "/**", "*a", "[a-b]", "[!a]", "[^b]", "[]a]", "[a", "[\\", "[:"),
+    *("[:alpha:]", "[[:digit:]]", "[[:space:]]", "[[:odd:]]", "[a-", "[b-a]", "[A-z]", "\\#"),
+    *("\\!", "\\ ", "\\*", "\udcff", "\0"),
+]
+_NAMES = [
+    *("a", "b", "ab", "A", "aab", "a b", "é", "a ", " ", "#", "!", "[a]", "a.b", "1", "-", "]"),
+    *("\\", "a\t", "a\r", "b1", "\udcff", "*"),
+]
+
+
+def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False).stdout
+
+
+def _ignored_by_git(folder: Path, paths: list[bytes]) -> set[bytes]:
+    arguments = ("check-ignore", "-z", "-v", "--stdin", "--no-index")
+    fields = _git(folder, *arguments, stdin=b"\0".join(paths) + b"\0").split(b"\0")
+    found = zip(fields[2::4], fields[3::4], strict=False)
+    return {path for pattern, path in found if not pattern.startswith(b"!")}
+
+
+def _is_ignored(patterns: tuple[Pattern, ...], path: bytes) -> bool:
+    """Whether the last matching pattern ignores the path or, before it, a folder it is in."""
+    names = path.split(b"/")
+    for depth, name in enumerate(names, start=1):
+        part, is_folder = b"/".join(names[:depth]), depth < len(names)
+        found = [p for p in patterns if p.matches(part, name, is_folder=is_folder)]
+        if found and not found[-1].is_negative:
+            return True
+    return False
+
+
+@needs_git
+@pytest.mark.parametrize("seed", range(4))
+def test_any_lines_match_what_git_says(seed: int, tmp_path: Path) -> None:
+    _git(tmp_path, "init", "-q")
+    choose = random.Random(seed)
+    hits = 0
+    for _ in range(60):
+        lines = ["".join(choose.choices(_PARTS, k=choose.randint(1, 6))) for _ in range(3)]
+        mark = b"\xef\xbb\xbf" if choose.random() < 0.2 else b""
+        content = mark + os.fsencode("\n".join(lines)) + choose.choice([b"", b"\n", b"\r\n"])
+        (tmp_path / ".gitignore").write_bytes(content)
+        paths = sorted(
+            {
+                os.fsencode("/".join(choose.choices(_NAMES, k=choose.randint(1, 3))))
+                for _ in range(12)
+            }
+        )
+        ignored = _ignored_by_git(tmp_path, paths)
+        patterns = patterns_of(content)
+        assert {path for path in paths if _is_ignored(patterns, path)} == ignored, content
+        hits += len(ignored)
+    assert hits > 20
+
+
+@pytest.mark.parametrize(
+    ("content", "ignored", "kept"),
+    [
+        (b"\xef\xbb\xbfsecret.txt\r\nother.txt\r\n", [b"secret.txt", b"other.txt"], [b"a"]),
+        (b"a.txt  \nb.txt\\ \nc.txt\t\n", [b"a.txt", b"b.txt "], [b"b.txt", b"c.txt"]),
+        (b"\\#a\n#b\n\\!c\n", [b"#a", b"!c"], [b"b", b"c"]),
+        (b"caf\xe9.txt\n", [b"caf\xe9.txt"], ["café.txt".encode()]),
+        (b"[a-c]x\n[!a]y\n[[:digit:]]z\n", [b"bx", b"by", b"7z"], [b"dx", b"ay", b"az"]),
+        (b"a/**/b\n**/c\nd/**\n", [b"a/b", b"a/x/y/b", b"c", b"x/c", b"d/x/y"], [b"d", b"xc"]),
+        (b"Case\n", [b"Case"], [b"case"]),
+        (b"/top\n", [b"top"], [b"x/top"]),
+    ],
+)
+def test_lines_as_gitignore_5_has_them(
+    content: bytes, ignored: list[bytes], kept: list[bytes]
+) -> None:
+    patterns = patterns_of(content)
+    assert [path for path in ignored if not _is_ignored(patterns, path)] == []
+    assert [path for path in kept if _is_ignored(patterns, path)] == []
+
+
+def test_case_is_ignored_if_asked() -> None:
+    (pattern,) = patterns_of(b"Build\n", ignore_case=True)
+    assert pattern.matches(b"build", b"build", is_folder=False)
+
+
+def test_patterns_for_folders_do_not_match_files() -> None:
+    (pattern,) = patterns_of(b"build/\n")
+    assert pattern.matches(b"build", b"build", is_folder=True)
+    assert not pattern.matches(b"build", b"build", is_folder=False)
