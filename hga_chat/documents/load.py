@@ -25,6 +25,8 @@ from hga_chat.documents.types import (
 )
 from hga_chat.documents.unsupported import unsupported_format
 
+_MAX_SKIPPED_NULS = 1 << 30
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -172,7 +174,7 @@ def _load_stream(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]
     Raises:
         UnreadableError: With the reason for skipping the document.
     """
-    head = stream.read(PROBE_BYTES)
+    head = _first_bytes(stream)
     if not head:
         raise UnreadableError("empty")
     kind = format_of(path, head)
@@ -188,6 +190,22 @@ def _load_stream(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]
     if not any(section.text.strip() for section in loaded.sections):
         raise UnreadableError("empty")
     return Document(path, loaded.format or kind.name, loaded.sections), loaded.notes
+
+
+def _first_bytes(stream: BinaryIO) -> bytes:
+    """Return the first bytes of a file; of NULs that fill more than these at its beginning, one.
+
+    A log that was truncated while a program wrote to it begins like that.
+    """
+    head = stream.read(PROBE_BYTES)
+    skipped = 0
+    while head and skipped < _MAX_SKIPPED_NULS and head.count(0) == len(head):
+        skipped += len(head)
+        head = stream.read(PROBE_BYTES)
+    if not skipped:
+        return head
+    head = b"\0" + head.lstrip(b"\0")
+    return head + stream.read(max(PROBE_BYTES - len(head), 0))
 
 
 def _nothing_loaded(paths: Sequence[str], skipped: Sequence[Skipped], *, narrowed: bool) -> str:

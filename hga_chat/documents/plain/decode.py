@@ -6,6 +6,7 @@ import re
 from hga_chat.documents.plain.alphabets import code_page, cyrillic_encoding, is_punctuation
 from hga_chat.documents.plain.charset_labels import decode_labelled, is_utf8
 from hga_chat.documents.plain.declared import declared_encoding
+from hga_chat.documents.plain.line_ends import unix_line_ends
 from hga_chat.documents.types import UnreadableError
 
 PROBE_BYTES = 8192
@@ -19,7 +20,17 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROLS = re.compile(r"[\x01-\x07\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROL_BYTES = bytes(code for code in range(1, 128) if _CONTROLS.match(chr(code)))
+_MAX_CONTROL_SHARE = 0.001
+_MAX_CONTROLS_BESIDE_NULS = 0.01
+_NULS = re.compile("\0+")
+_NUL_BYTES = re.compile(rb"\0+")
+_MIN_TEXT_BYTES = 16
+_MAX_NUL_SHARE = 0.04
+_UTF16_PIECES = re.compile(rb"(?:[\b\t\n\r\x1b -~]\0){8,}|(?:\0[\b\t\n\r\x1b -~]){8,}")
+"""Where a program has written UTF-16 into a file of another encoding."""
+_MAX_BAD_CHARS_SHARE = 0.05
 _HIGH_BYTES = bytes(range(0x80, 0x100))
 _HIGH = re.compile(rb"[\x80-\xff]")
 _MAX_HIGH_SHARE = 0.3
@@ -40,23 +51,30 @@ _MIXED_WORD = re.compile(r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][A-Za-z]")
 
 
 def is_binary(head: bytes) -> bool:
-    """Whether the first bytes of a file contain a NUL that is not part of a character."""
+    """Whether the first bytes of a file contain NULs that text would not have."""
     if b"\0" not in head or any(head.startswith(mark) for mark, _, _ in _BYTE_ORDER_MARKS):
         return False
-    return _unmarked_utf16(head) is None and _unmarked_utf32(head) is None
+    if _unmarked_utf16(head) or _unmarked_utf32(head):
+        return False
+    return not _is_text_with_nuls(_without_utf16_pieces(head))
 
 
 def decode_text(data: bytes) -> str:
-    r"""Return the text of a file with ``\n`` line ends.
+    r"""Return the text of a file with ``\n`` line ends and no other carriage returns.
 
     Tried in order: the encoding of a byte order mark; UTF-16 or UTF-32 without a mark; UTF-8; the
     encoding that the file declares; the encoding that fits a sample best; Windows-1252, if the
-    result looks like text.
+    result looks like text. A run of stray NULs becomes one U+FFFD.
 
     Raises:
         UnreadableError: ``data`` is binary or its encoding cannot be recognised.
     """
-    return decode_with_label(data, declared_encoding(data))
+    return decode_lines(data).replace("\r", " ")
+
+
+def decode_lines(data: bytes) -> str:
+    r"""Return ``decode_text`` with those carriage returns in it that do not end a line."""
+    return _decode_lines(data, declared_encoding(data))
 
 
 def decode_with_label(data: bytes, label: str | None) -> str:
@@ -68,27 +86,50 @@ def decode_with_label(data: bytes, label: str | None) -> str:
     Raises:
         UnreadableError: As ``decode_text``.
     """
-    if is_binary(data[:PROBE_BYTES]):
+    return _decode_lines(data, label).replace("\r", " ")
+
+
+def _decode_lines(data: bytes, label: str | None) -> str:
+    head = data[:PROBE_BYTES]
+    if is_binary(head if head.strip(b"\0") else data.lstrip(b"\0")[:PROBE_BYTES]):
         raise UnreadableError("binary")
     text = _decode(data, label)
     if "\0" in text:
-        raise UnreadableError("binary")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        if not _is_text_with_nuls(text.encode("utf-8", "replace")):
+            raise UnreadableError("binary")
+        text = _NULS.sub("\ufffd", text)
+    return unix_line_ends(text)
+
+
+def _is_text_with_nuls(data: bytes) -> bool:
+    """Whether bytes are text but for a few NULs: a log that was truncated while it was written.
+
+    Any number may stand at the beginning and the end.
+    """
+    text = data.replace(b"\0", b"")
+    runs = len(_NUL_BYTES.findall(data.strip(b"\0")))
+    if len(text) < _MIN_TEXT_BYTES or runs > max(1, _MAX_NUL_SHARE * len(text)):
+        return False
+    controls = len(text) - len(text.translate(None, _CONTROL_BYTES))
+    return controls <= _MAX_CONTROLS_BESIDE_NULS * len(text)
+
+
+def _without_utf16_pieces(data: bytes) -> bytes:
+    return _UTF16_PIECES.sub(lambda piece: piece[0].replace(b"\0", b""), data)
 
 
 def _decode(data: bytes, label: str | None) -> str:
     for mark, encoding, name in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            try:
-                return data.decode(encoding)
-            except UnicodeDecodeError:
-                raise UnreadableError(
-                    f"has a {name} byte order mark but is not valid {name}"
-                ) from None
+            text = data.decode(encoding, "replace")
+            if text.count("\ufffd") > _MAX_BAD_CHARS_SHARE * len(text):
+                raise UnreadableError(f"has a {name} byte order mark but is not valid {name}")
+            return text
     head = data[:PROBE_BYTES]
     unmarked = _unmarked_utf16(head) or _unmarked_utf32(head) if b"\0" in head else None
     if unmarked is not None:
         return data.decode(unmarked, "replace")
+    data = _without_utf16_pieces(data) if b"\0" in data else data
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -169,7 +210,7 @@ def _surrogate_pairs(text: str) -> int:
 def _decode_legacy(data: bytes) -> str:
     unknown = UnreadableError("unknown text encoding; convert it to UTF-8")
     damaged = data.decode("utf-8", "replace")
-    if _CONTROLS.search(damaged):
+    if len(_CONTROLS.findall(damaged)) > _MAX_CONTROL_SHARE * len(damaged):
         raise unknown
     high = len(data) - len(data.translate(None, _HIGH_BYTES))
     invalid = damaged.count("\ufffd")
@@ -233,4 +274,4 @@ def _lines_beyond_ascii(data: bytes) -> bytes:
             size += len(line)
         if size >= _ENCODING_PROBE_BYTES:
             break
-    return b"".join(lines)[:_ENCODING_PROBE_BYTES]
+    return b"".join(lines)[:_ENCODING_PROBE_BYTES].replace(b"\0", b"")

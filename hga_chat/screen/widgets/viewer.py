@@ -19,6 +19,7 @@ from textual.strip import Strip
 from textual.widgets import Static
 
 from hga_chat.display import displayable
+from hga_chat.documents.plain.sections import split_lines
 from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.drawing.legend import OLD, legend, sign
 from hga_chat.screen.drawing.ramp import ramp, step
@@ -50,15 +51,15 @@ def lines_of(span: "DocumentSpan") -> list[TextLine]:
             name = f"page {section.page}" if section.page is not None else section.label
             lines.append(TextLine("", displayable(name), part.start, part.text_start, True))
         begins = [begin for begin, _ in part.offsets]
-        at, number = 0, section.start_line
-        for text in section.text.splitlines(keepends=True):
+        at = 0
+        for text in split_lines(section.text):
+            number = section.line_at(at)
             first = part.text_start + bisect_left(begins, at)
             at += len(text)
             last = part.text_start + bisect_left(begins, at)
             label = "" if number is None else f"{number}"
-            shown = displayable(text.rstrip("\r\n")).expandtabs(4).replace("\n", "␤")
+            shown = displayable(text.removesuffix("\n")).expandtabs(4)
             lines.append(TextLine(label, shown, first, max(last, first)))
-            number = None if number is None else number + 1
     return lines
 
 

@@ -98,6 +98,16 @@ def test_files_over_the_limit_are_skipped(tmp_path: Path) -> None:
     )
 
 
+def test_a_log_that_was_truncated_while_it_was_written(tmp_path: Path) -> None:
+    # logrotate/logrotate#363
+    (tmp_path / "app.log").write_bytes(b"\0" * 6_000_000 + b"2025-01-01 ERROR disk 4711 full\n")
+    (tmp_path / "zeros.img").write_bytes(b"\0" * 6_000_000)
+    (tmp_path / "disk.img").write_bytes(b"\0" * 32_768 + bytes(range(256)) * 9)
+    loaded = load_documents([str(tmp_path)])
+    assert _texts(loaded) == {"app.log": "\ufffd2025-01-01 ERROR disk 4711 full\n"}
+    assert loaded.skipped == (Skipped("disk.img", "binary"), Skipped("zeros.img", "binary"))
+
+
 def test_files_are_named_as_given_and_folders_by_prefix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

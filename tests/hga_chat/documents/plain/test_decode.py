@@ -1,3 +1,4 @@
+import re
 import struct
 import time
 from random import Random
@@ -146,8 +147,68 @@ def test_windows_quotes() -> None:
     assert decode_text(b"\x93quoted\x94 \x96 dash") == "“quoted” – dash"
 
 
-def test_line_ends_become_unix() -> None:
-    assert decode_text(b"a\r\nb\rc\n\r\nd") == "a\nb\nc\n\nd"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2025-01-01 INFO start\n" * 5 + "\0\0\0\0" + "2025-01-01 ERROR disk 4711 full\n",
+        "\0" * 9_000 + "The log goes on here.\n",  # logrotate, copytruncate
+        "The last lines before the power went.\n" + "\0" * 4096,
+        "one stray NUL in the mid\0dle of a line that is long enough\n",
+        "Größe: 12 µm\nfaçade\0 naïve, ein wenig länger\n",
+        "Запасная лампа стоит в кладовой\0 за второй дверью налево.\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1251", "cp1252", "utf-8-sig"])
+def test_a_stray_nul_costs_itself_only(text: str, encoding: str) -> None:
+    try:
+        data = text.encode(encoding)
+    except UnicodeEncodeError:
+        return
+    assert decode_text(data) == re.sub("\0+", "\ufffd", text)
+
+
+def test_a_stray_nul_in_utf16_costs_itself_only() -> None:
+    text = "one stray NUL in the mid\0dle of a line that is long enough\n"
+    assert decode_text(text.encode("utf-16")) == text.replace("\0", "\ufffd")
+
+
+def test_utf16_that_was_added_to_a_log_is_read() -> None:
+    # What PowerShell's >> does
+    log = b"started at noon\n" * 20 + "error: no space left\r\n".encode("utf-16-le")
+    assert decode_text(log) == "started at noon\n" * 20 + "error: no space left\n"
+    log = b"started at noon\n" * 20 + "error: no space left\n".encode("utf-16-be")
+    assert decode_text(log) == "started at noon\n" * 20 + "error: no space left\n"
+
+
+def test_utf16_without_a_mark_is_no_text_with_nuls() -> None:
+    text = "Two only know of it.\n" * 3
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert decode_text(text.encode(encoding)) == text
+
+
+def test_a_lone_surrogate_costs_itself_only() -> None:
+    text = "a message of a program, cut in an emoji: "
+    data = ("\ufeff" + text).encode("utf-16-le") + b"\x3d\xd8" + "!\n".encode("utf-16-le")
+    assert decode_text(data) == text + "\ufffd!\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"a\r\nb\r\n\r\nd", "a\nb\n\nd"),
+        (b"line one\r\r\nline two\r\r\nERROR three\r\r\n", "line one\nline two\nERROR three\n"),
+        (b"an old Mac\rwrote\rthese lines\r", "an old Mac\nwrote\nthese lines\n"),
+        (b"an old Mac\rwrote these\rlines, not the last\n", None),
+        (b"name,share\rAlice,50%\rBob,60%\rCarol,70%\n", None),
+        (b"first\n\rsecond\n\rthird", "first\n second\n third"),
+        # One that ends no line: the lines are those of grep -n and git.
+        (b"a\r\nb\rc\n\r\nd", "a\nb c\n\nd"),
+        (b"a\x0cb\x0bc\x1cd\xc2\x85e\xe2\x80\xa8f\n", "a\x0cb\x0bc\x1cd\x85e\u2028f\n"),
+    ],
+)
+def test_line_ends_become_unix(data: bytes, text: str | None) -> None:
+    expected = data.decode().replace("\r", "\n") if text is None else text
+    assert decode_text(data) == expected
 
 
 def test_one_bad_byte_loses_nothing_else() -> None:
