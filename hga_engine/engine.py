@@ -16,6 +16,7 @@ import torch
 from hga_engine.attention.routed import RoutedAttention, Rule
 from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import ModelConfig, SamplingParams, SessionConfig
+from hga_engine.decode_step import make_decode_step
 from hga_engine.errors import ContextFullError
 from hga_engine.events import Event, FinishReason, PrefillProgress, TextDelta, Trace
 from hga_engine.forward import ForwardPass
@@ -78,8 +79,12 @@ class Engine:
         self._graph = self._make_graph(weights)
         groups = -(-config.cache.context // routing.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
+        step = make_decode_step(
+            weights, model, routing, self._decoder, tiers.host, self._index, self._tracer
+        )
+        dtypes = (weights.dtype, dtype)
         self._layers = ForwardPass(
-            model, self._decoder, self._attention, tiers, config, device, (weights.dtype, dtype)
+            model, self._decoder, self._attention, tiers, config, device, dtypes, step
         )
         self._stored_ids: list[int] = []
         """Tokens whose K/V is in the store."""

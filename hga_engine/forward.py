@@ -7,6 +7,7 @@ import torch
 from hga_engine.attention.routed import RoutedAttention, Rule
 from hga_engine.attention.trace import AttentionTotals
 from hga_engine.config import ModelConfig, SessionConfig
+from hga_engine.decode_step import DecodeStep
 from hga_engine.model.decoder import Decoder
 from hga_engine.pace import Pace
 from hga_engine.tiers import Tiers
@@ -29,6 +30,7 @@ class ForwardPass:
         config: SessionConfig,
         device: torch.device,
         dtypes: tuple[torch.dtype, torch.dtype],
+        step: DecodeStep | None = None,
     ) -> None:
         """Set up a forward pass over a session.
 
@@ -40,6 +42,7 @@ class ForwardPass:
             config: gives the size of a slice.
             device: where it is computed.
             dtypes: of hidden states, and of K/V.
+            step: takes the tokens of answers through the layers; None: this does.
         """
         self._num_layers = model.num_layers
         self._hidden_size = model.hidden_size
@@ -49,6 +52,7 @@ class ForwardPass:
         self._slice_tokens = config.slice_tokens
         self._device = device
         self._dtype, self._kv_dtype = dtypes
+        self._step = step
 
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
         """Return ranges that end at slice boundaries, which are chunk boundaries.
@@ -118,6 +122,8 @@ class ForwardPass:
         Returns:
             [tokens, hidden_size] after the last layer.
         """
+        if self._step is not None and len(tokens) == 1 and totals is not None and with_mass:
+            return self._step.run(tokens[0], start, totals)
         hidden = self._decoder.embed(torch.tensor(list(tokens)))
         for layer in range(self._num_layers):
             hidden = self._layer(layer, hidden, start, rule, totals, with_mass)

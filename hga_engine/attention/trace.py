@@ -72,14 +72,21 @@ class Tracer:
             position: of the query; a tensor that broadcasts with ``groups`` for several, or where
                 the host does not know it.
         """
+        if isinstance(position, int):
+            span = self.reported_groups(position)
+            return (groups >= span.start) & (groups < span.stop)
         reported = self.reported
         end = position // reported.chunk * reported.per_chunk
-        if isinstance(end, int):
-            if end <= reported.first:
-                return groups >= reported.least
-            return (groups >= reported.first) & (groups < end)
         routed = (groups >= reported.first) & (groups < end)
         return routed | ((end <= reported.first) & (groups >= reported.least))
+
+    def reported_groups(self, position: int) -> range:
+        """Return the groups up to that of a query that a trace reports, see ``is_reported``."""
+        reported = self.reported
+        end = position // reported.chunk * reported.per_chunk
+        if end <= reported.first:
+            return range(reported.least, position // self._routing.group_size + 1)
+        return range(reported.first, end)
 
     def trace(self, position: int, totals: AttentionTotals) -> Trace:
         """Return the trace of one query.
@@ -116,14 +123,24 @@ class Tracer:
             group_mass: [groups] attention mass, summed over layers and query heads.
             chosen: number of groups, summed over layers and KV heads.
         """
+        totals = AttentionTotals(0)
+        totals.group_mass = group_mass[: position // self._routing.group_size + 1].double()
+        self.count_token(totals, position, chosen)
+        return totals
+
+    def count_token(self, totals: AttentionTotals, position: int, chosen: int) -> None:
+        """Add the tokens that one query attended to in all layers, by the decode rule.
+
+        Args:
+            totals: where to add them.
+            position: of the query.
+            chosen: number of groups, summed over layers and KV heads.
+        """
         size, places = self._routing.group_size, self._layers * self._kv_heads
         first, end = self._routing.routed_groups(position)
         window = position + 1 - (end - first) * size
-        totals = AttentionTotals(0)
-        totals.group_mass = group_mass[: position // size + 1].double()
-        totals.visible = (position + 1) * places
-        totals.attended = window * places + chosen * size
-        return totals
+        totals.visible += (position + 1) * places
+        totals.attended += window * places + chosen * size
 
     def count(
         self,

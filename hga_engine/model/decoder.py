@@ -88,6 +88,10 @@ class Decoder:
         """Return RoPE's cosines and sines [context, head_dim / 2] in float32 or wider."""
         return self._rotation.angles(0, context)
 
+    def angles_of(self, position: int) -> Angles:
+        """Return RoPE's angles of one position."""
+        return Angles(*self._rotation.angles(position, position + 1))
+
     def embed(self, token_ids: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the hidden states before the first layer.
 
@@ -138,8 +142,13 @@ class Decoder:
         Returns:
             [tokens, hidden] input of the next layer.
         """
-        config, weights = self._config, self._layers[layer]
+        weights = self._layers[layer]
         hidden = linear(attended.flatten(1), weights.output, hidden.dtype, hidden)
+        return self.feed_forward(layer, hidden)
+
+    def feed_forward(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Apply MLP or experts, and residual, to [tokens, hidden] after attention."""
+        config, weights = self._config, self._layers[layer]
         norm, eps = weights.mlp_norm, config.rms_norm_eps
         if weights.expert_gate is None:
             return mlp(hidden, norm, eps, weights.gate_up, weights.down)

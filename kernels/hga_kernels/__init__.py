@@ -1,9 +1,10 @@
 """Hierarchical Global Attention kernels, each with a plain torch reference.
 
 This is the door for whatever runs on any device: every function here has the signature and meaning
-of its namesake in ``reference`` and takes the fastest path that fits the tensors it is given. What
-only runs on a GPU comes from the other door, ``hga_kernels.gpu``, which imports Triton: import it
-where there is a GPU only. Nothing else in this package is for use from outside.
+of its namesake in ``reference`` and takes the fastest path that fits the tensors it is given.
+``DecodeLayers`` puts them together for one token on a CPU. What only runs on a GPU comes from the
+other door, ``hga_kernels.gpu``, which imports Triton: import it where there is a GPU only. Nothing
+else in this package is for use from outside.
 """
 
 import torch
@@ -24,6 +25,7 @@ from hga_kernels.arguments import (
     Window,
 )
 from hga_kernels.cpu import layers, library
+from hga_kernels.cpu.decode import DecodeCounts, DecodeLayer, DecodeLayers, takes_decode_layers
 from hga_kernels.dispatch import dispatch
 from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.memory import SELECTION_BYTES, empty_on_huge_pages, pin
@@ -42,6 +44,9 @@ __all__ = [
     "Budget",
     "ChunkIndex",
     "ChunkRange",
+    "DecodeCounts",
+    "DecodeLayer",
+    "DecodeLayers",
     "DecodeState",
     "HeadWeights",
     "LayerPages",
@@ -79,6 +84,7 @@ __all__ = [
     "status",
     "summarize",
     "take_groups",
+    "takes_decode_layers",
     "top_chunks",
 ]
 

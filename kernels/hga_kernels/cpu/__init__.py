@@ -1,7 +1,8 @@
 """C kernels for the CPU, compiled once for this machine and called through ctypes.
 
 ``rows`` and ``routing`` hold one function per kernel, ``layers`` the parts of a layer composed of
-them, ``library`` the calls into the compiled code, and ``build`` its compilation.
+them, ``decode`` a whole layer for one token, composed of them in C, ``library`` the calls into the
+compiled code, and ``build`` its compilation.
 """
 
 from hga_kernels.cpu.routing import (

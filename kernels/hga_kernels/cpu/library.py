@@ -11,6 +11,7 @@ from hga_kernels.cpu.build import BuildError, library_path
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
 
 _SIGNATURES = {
+    "hga_decode_layer": (*6 * [_POINTER], *2 * [_INT]),
     "hga_linear": (*3 * [_POINTER], *4 * [_INT]),
     "hga_quantize_rows": (*5 * [_POINTER], *4 * [_INT], _FLOAT),
     "hga_packed_many": (*5 * [_POINTER], *5 * [_INT]),

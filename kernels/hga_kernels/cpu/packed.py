@@ -11,8 +11,8 @@ from hga_kernels.weights import Packed, RowParts, Weight
 _FEW_ROWS = 10
 """With more rows, unpacking weights to 16 bits for whole blocks of rows is faster."""
 _MAX_EXPERT_ROWS, _MAX_PARTS = 16, 8
-_SUB_BLOCK = 32
-"""Rows are quantised in blocks of so many values."""
+SUB_BLOCK = 32
+"""Rows are quantised in blocks of so many values, and have whole ones."""
 
 _FORMATS = {
     "F16": 1,
@@ -33,7 +33,9 @@ _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
 """Numbers of formats and dtypes in GGUF files (``ggml_type`` of llama.cpp)."""
 
 
-class _Part(ctypes.Structure):
+class Part(ctypes.Structure):
+    """``RowPart`` of the library: a weight, or rows of one."""
+
     _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("rows", ctypes.c_int32))
 
 
@@ -62,10 +64,10 @@ def linear(
     Returns:
         [rows, out], or None for tensors it does not take.
     """
-    parts, rows = _parts_of(weight), inputs.shape[0]
+    parts, rows = parts_of(weight), inputs.shape[0]
     out_dtype = out_dtype or inputs.dtype
     size_out, size_in = weight.shape
-    if parts is None or size_in % _SUB_BLOCK or rows == 0:
+    if parts is None or size_in % SUB_BLOCK or rows == 0:
         return None
     if {inputs.dtype, out_dtype} - {torch.float32, torch.bfloat16}:
         return None
@@ -106,13 +108,13 @@ def mlp(
     """
     if hidden.shape[0] <= _FEW_ROWS or packed_many.by_matrix_unit(hidden.shape[0]):
         return None
-    gate_and_up, parts = _parts_of(_halves(gate_up)), _parts_of(down)
+    gate_and_up, parts = parts_of(_halves(gate_up)), parts_of(down)
     if gate_and_up is None or parts is None:
         return None
     sizes = (*gate_up.shape, down.shape[1])
     if [part.rows * 2 for part in gate_and_up] != 2 * [sizes[0]]:
         return None
-    if any(size % _SUB_BLOCK for size in sizes[1:]) or not takes(torch.float32, hidden, norm):
+    if any(size % SUB_BLOCK for size in sizes[1:]) or not takes(torch.float32, hidden, norm):
         return None
     gate, up = _listed(gate_and_up)
     return packed_many.mlp(hidden, norm, eps, gate, up, _listed(parts))
@@ -126,7 +128,7 @@ def _halves(weight: Weight) -> Weight:
     return RowParts(tuple(Packed(half, weight.format) for half in halves))
 
 
-def _listed(parts: "ctypes.Array[_Part] | list[_Part]") -> list[packed_many.Part]:
+def _listed(parts: "ctypes.Array[Part] | list[Part]") -> list[packed_many.Part]:
     return [(part.data, part.type, part.rows) for part in parts]
 
 
@@ -155,10 +157,10 @@ def experts(
     """
     rows, size = hidden.shape
     number, _, width = down.shape
-    gate_up_parts, down_parts = _parts_of(gate_up), _parts_of(down)
+    gate_up_parts, down_parts = parts_of(gate_up), parts_of(down)
     if gate_up_parts is None or down_parts is None or rows == 0:
         return None
-    if size % _SUB_BLOCK or width % _SUB_BLOCK or not takes(torch.float32, hidden, norm, shares):
+    if size % SUB_BLOCK or width % SUB_BLOCK or not takes(torch.float32, hidden, norm, shares):
         return None
     if packed_many.by_matrix_unit(rows * chosen.shape[1] // number):
         return None
@@ -194,20 +196,20 @@ def experts(
 
 
 def _stacks(weight: Weight) -> list[packed_many.Stack]:
-    """Describe the parts of weights that ``_parts_of`` takes, stacked over experts."""
+    """Describe the parts of weights that ``parts_of`` takes, stacked over experts."""
     parts = weight.parts if isinstance(weight, RowParts) else (weight,)
     tensors = [part if isinstance(part, torch.Tensor) else next(part.tensors) for part in parts]
     sizes = [tensor.stride(0) * tensor.element_size() for tensor in tensors]
-    listed = _listed(_parts_of(weight) or [])
+    listed = _listed(parts_of(weight) or [])
     return [(*part, size) for part, size in zip(listed, sizes, strict=True)]
 
 
-def _parts_of(weight: Weight) -> "ctypes.Array[_Part] | None":
+def parts_of(weight: Weight) -> "ctypes.Array[Part] | None":
     """Describe a weight for the library, or return None if it does not take it."""
     parts: tuple[Weight, ...] = weight.parts if isinstance(weight, RowParts) else (weight,)
     if len(parts) > _MAX_PARTS:
         return None
-    described = (_Part * len(parts))()
+    described = (Part * len(parts))()
     for part, entry in zip(parts, described, strict=True):
         if isinstance(part, Packed):
             data, kind = part.data, _FORMATS[part.format]

@@ -12,7 +12,7 @@ from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange
 from hga_kernels.cpu.library import call, takes
 from hga_kernels.reference.index import Packing, code_shape
 
-_PAGE_TOKENS = 2
+PAGE_TOKENS = 2
 _GROUP_SIZES = (2, 16)
 
 
@@ -35,7 +35,7 @@ def encode_tokens(
     kv_heads, chunks, dim = centres.shape
     if packing != "slabs" or not takes(torch.bfloat16, keys, centres):
         return None
-    if not _can_be_coded(dim) or keys.shape[1] != chunks * CHUNK:
+    if not can_be_coded(dim) or keys.shape[1] != chunks * CHUNK:
         return None
     shape = (kv_heads, chunks, *code_shape(CHUNK, dim, packing))
     codes = torch.empty(shape, dtype=torch.uint8)
@@ -78,7 +78,7 @@ def select_groups(
         return None
     if not takes(torch.bfloat16, summaries, scales):
         return None
-    if not _can_be_coded(dim) or budget.group_size not in _GROUP_SIZES:
+    if not can_be_coded(dim) or budget.group_size not in _GROUP_SIZES:
         return None
     if codes.shape[2:] != code_shape(CHUNK, dim, "slabs"):
         return None
@@ -157,7 +157,8 @@ def _fits(dim: int) -> bool:
     return dim % 16 == 0 and dim <= 256
 
 
-def _can_be_coded(dim: int) -> bool:
+def can_be_coded(dim: int) -> bool:
+    """Return whether the library codes and scores keys of such a head dimension."""
     return _fits(dim) and dim & (dim - 1) == 0
 
 
@@ -165,7 +166,7 @@ def _takes_pages(queries: torch.Tensor, pool: torch.Tensor) -> bool:
     return (
         takes(torch.bfloat16, queries, pool)
         and _fits(pool.shape[3])
-        and pool.shape[2] == _PAGE_TOKENS
+        and pool.shape[2] == PAGE_TOKENS
         and pool.is_contiguous()
     )
 

@@ -11,6 +11,7 @@
 
 #include "bf16.h"
 #include "exp2.h"
+#include "kernels.h"
 #include "parallel.h"
 #include "amx.h"
 

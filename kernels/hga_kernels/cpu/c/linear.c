@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "kernels.h"
 #include "parallel.h"
 
 // Weights are prefetched AHEAD outputs before their use.

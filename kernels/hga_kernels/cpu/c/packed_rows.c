@@ -7,6 +7,7 @@
 
 #include "bf16.h"
 #include "exp2.h"
+#include "kernels.h"
 #include "packed.h"
 #include "parallel.h"
 
@@ -430,17 +431,10 @@ static void run_products(ProductJob *job, Product *products) {
     parallel_for(product_item, job, items);
 }
 
-// A weight, or one of several whose rows follow each other; of experts, one below the other.
-typedef struct {
-    const uint8_t *data;
-    int32_t type;  // number of the format in GGUF files
-    int32_t outputs;
-} Part;
-
 enum { MAX_PARTS = 8 };
 
 // Sets the products of an expert's parts, or of the only weight, with `count` rows.
-static void set_products(Product *products, const Part *parts, int number, int expert, int size,
+static void set_products(Product *products, const RowPart *parts, int number, int expert, int size,
                          const int *inputs, const int *results, int count) {
     int column = 0;
     for (int i = 0; i < number; i++) {
@@ -454,7 +448,7 @@ static void set_products(Product *products, const Part *parts, int number, int e
 
 // out = inputs @ weight.T + residual, for at most 16 rows, whose RMS norm is taken if there is a
 // norm, or which are gated.
-int hga_packed_rows(const void *inputs, const float *norm, const Part *parts, const void *residual,
+int hga_packed_rows(const void *inputs, const float *norm, const RowPart *parts, const void *residual,
                     void *out, int rows, int size, int number, int columns, int in_is_bf16,
                     int is_gated, int out_is_bf16, float eps) {
     Source source = {inputs, norm, eps, in_is_bf16, is_gated};
@@ -493,7 +487,7 @@ static void mix_row(void *context, int row) {
 // Multiplies the rows of each assignment with the parts of its expert. Returns whether there was
 // memory. Assignments are sorted by expert, those of expert e from first[e] on: `inputs` are the
 // numbers of their rows, `order` their own.
-static int run_experts(Source source, int rows, int size, const Part *parts, int number,
+static int run_experts(Source source, int rows, int size, const RowPart *parts, int number,
                        const int32_t *first, int experts, const int *inputs, const int *order,
                        float *out, int columns, Product *products) {
     Quantised quantised;
@@ -515,7 +509,7 @@ static int run_experts(Source source, int rows, int size, const Part *parts, int
 // out = hidden + the sum of the chosen experts' gated MLPs of the norm, times their shares. For at
 // most 16 rows of float32. Every row chooses an expert once at most.
 int hga_packed_experts(const float *hidden, const float *norm, const int32_t *chosen,
-                       const float *shares, const Part *gate_up, const Part *down, float *out,
+                       const float *shares, const RowPart *gate_up, const RowPart *down, float *out,
                        int rows, int size, int width, int experts, int per_row, int gate_up_parts,
                        int down_parts, float eps) {
     int assignments = rows * per_row;

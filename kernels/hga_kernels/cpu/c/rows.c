@@ -5,6 +5,7 @@
 
 #include "bf16.h"
 #include "exp2.h"
+#include "kernels.h"
 #include "parallel.h"
 
 #define INLINE static inline __attribute__((always_inline))

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "kernels.h"
 #include "parallel.h"
 
 // Below this many pairs, the candidates of each are scored in parts.
