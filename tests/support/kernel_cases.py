@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hga_kernels import ChunkIndex, reference
 
 GROUP, CHUNK = 16, 64
-GROUP_SIZES = (2, 8, 16)
+GROUP_SIZES = (2, 4, 8, 16)
 BF16_STEP = 2**-8
 """Largest relative rounding error of bf16."""
 

@@ -63,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*")
     parser.add_argument("--candidates", action="store_true")
-    parser.add_argument("--group", type=int, default=16, choices=(2, 8, 16), metavar="TOKENS")
+    parser.add_argument("--group", type=int, default=4, choices=(2, 4, 8, 16), metavar="TOKENS")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     parts = options.parts or sorted(

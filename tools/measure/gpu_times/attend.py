@@ -34,9 +34,9 @@ from tools.measure.gpu_times.select import entries, layer_of
 LAYERS, KV_HEADS, HEADS, DIM, TOKENS = 48, 4, 32, 128, 65_536
 TOKEN = 2 * DIM * 2
 """Bytes of K and V."""
-BUDGET, PREFILL, DECODE = 1312, 2304, 1440
+BUDGET, PREFILL, DECODE = 4096, 4224, 4224
 """Tokens that are chosen in a decode step; tokens that a block reads, in prefill and in decode."""
-SLOTS = 7600
+SLOTS = 8192
 """Tokens that the page cache of a KV head holds."""
 TIMED_LAYERS = 16
 SCALE = 1 / math.sqrt(DIM)
@@ -176,7 +176,7 @@ class _Decode:
         group, dim = host.shape[3:]
         self.window = window_of(group)
         self.budget, total = BUDGET // group, TOKENS // group
-        slots = reference.min_cache_slots(self.budget, 64 // group) + 2 * missing
+        slots = self.budget + 2 * missing
         integer = {"dtype": torch.int32, "device": device}
         self.position = torch.tensor([POSITION], **integer)
         self.step = torch.zeros(1, **integer)
@@ -194,8 +194,13 @@ class _Decode:
         self.angles = Angles(radians.cos(), radians.sin())
         self.mass = torch.zeros(total, device=device)
         # Four selections in turn: by the fourth, the cache has dropped the first one's new pages.
-        noise = torch.rand(TIMED_LAYERS, KV_HEADS, 57_600 // group, device=device)
-        order = noise.argsort(-1).int() + 128 // group
+        # Each takes as many groups from every stratum.
+        per_chunk, strata = 64 // group, reference.STRATA
+        noise = torch.rand(TIMED_LAYERS, KV_HEADS, strata, 56 * per_chunk, device=device)
+        nth = noise.argsort(-1).int().transpose(-1, -2)
+        stratum = torch.arange(strata, **integer)
+        chunk = (nth // per_chunk + 1) * strata + stratum
+        order = (chunk * per_chunk + nth % per_chunk).flatten(-2)
         always = order[..., : self.budget - missing]
         news = order[..., self.budget : self.budget + 4 * missing]
         news = news.unflatten(-1, (4, missing)).unbind(-2)

@@ -1,6 +1,6 @@
 """Times of the routing index and of selection, at the geometry of Qwen3-30B-A3B.
 
-As many tokens are chosen with groups of any size.
+In a decode step, as many tokens are chosen with groups of any size.
 """
 
 import itertools
@@ -21,6 +21,8 @@ from tools.measure.gpu_times import Case, changed, with_launch
 
 HEADS, DIM, RATIO, CHUNK = 4, 128, 8, 64
 LAYERS, CHUNKS, SINKS = 48, 1024, 2
+BUDGET, PREFILL_GROUP = 4096, 16
+"""Tokens that may be chosen; those of a group in prefill."""
 NOT_CHOSEN = 8
 """Chunks before a query that may not be chosen, as the cases were first timed."""
 SCALE = 1 / math.sqrt(DIM)
@@ -81,12 +83,12 @@ def groups_lost(
     few = ChunkRange(chunks.first, chunks.ends[blocks], CHUNKS)
     listed = reference.candidate_chunks(HEADS, few)
     rotated = rows @ reference.hadamard(DIM, torch.float32, rows.device)
-    mass = reference.score_groups(
+    shares = reference.score_groups(
         rotated, centre_scores, index.codes, index.scales, listed, budget.group_size
     )
-    best, _ = reference.take_groups(mass, listed, budget.groups, 0)
-    shared = (found[0][blocks][..., None] == best[..., None, :]) & (best >= 0)[..., None, :]
-    return float(1 - shared.sum() / (best >= 0).sum())
+    drawn, _ = reference.draw_groups(shares, listed, budget.groups, 0)
+    shared = (found[0][blocks][..., None] == drawn[..., None, :]) & (drawn >= 0)[..., None, :]
+    return float(1 - shared.sum() / (drawn >= 0).sum())
 
 
 def selecting(
@@ -178,7 +180,7 @@ def indexing(device: torch.device, layers: ChunkIndex, group: int) -> list[Case]
 def cases(device: torch.device, group: int) -> list[Case]:
     """Return all cases of this part."""
     layers = entries(COPIES, device)
-    few, many = Budget(64 * 16 // group, group), Budget(128 * 16 // group, group)
+    few, many = Budget(BUDGET // group, group), Budget(BUDGET // PREFILL_GROUP, PREFILL_GROUP)
     found = [
         selecting(f"decode selection at {name}", device, layers, (1, RATIO), [end], few)
         for name, end in (("4K", 56), ("32K", 504), ("64K", 1016))
@@ -203,7 +205,7 @@ def cases(device: torch.device, group: int) -> list[Case]:
 def candidates(device: torch.device, group: int) -> Iterator[Case]:
     """Return a case per launch to choose from, and per size of the workspace."""
     layers = entries(COPIES, device)
-    few, many = Budget(64 * 16 // group, group), Budget(128 * 16 // group, group)
+    few, many = Budget(BUDGET // group, group), Budget(BUDGET // PREFILL_GROUP, PREFILL_GROUP)
     step = selecting("decode selection", device, layers, (1, RATIO), [1016], few)
     ends = [(60 * 1024 + 64 * block) // CHUNK - NOT_CHOSEN for block in range(64)]
     shape = 64, 16 * RATIO
@@ -224,7 +226,7 @@ def candidates(device: torch.device, group: int) -> Iterator[Case]:
     for launch in selection_launches.CANDIDATES["weigh"]:
         yield with_launch(block, selection_launches.WEIGH_LAUNCHES, launch)
     choose = launches_for(
-        selection_launches.CHOOSE_LAUNCHES, CHUNKS * CHUNK // group // reference.STRATA
+        selection_launches.CHOOSE_LAUNCHES, CHUNKS * CHUNK // PREFILL_GROUP // reference.STRATA
     )
     for launch in selection_launches.CANDIDATES["choose"]:
         yield with_launch(block, choose, launch)

@@ -343,7 +343,7 @@ _TYPES = {
     "scale": "fp32",
     **dict.fromkeys(("pieces", "resident_slots", "max_groups", "budget"), "i32"),
 }
-_COMBINED = {"PIECES": 32, **ATTEND[90].sizes}
+_COMBINED = {"PIECES": 128, **ATTEND[90].sizes}
 _NO_MASS = {"WITH_MASS": False, "page_sums": None}
 _MASS = {"WITH_MASS": True}
 _WEIGHTED = {"ROWS": 16, "WITH_IMPORTANCE": True}

@@ -245,7 +245,10 @@ def draw(
     start, room, filled = stratum_room(stratum, first, end, budget, PER_CHUNK)
     takes_all = 2 * (end - first) * PER_CHUNK <= budget
     number = _draw_numbers(group, head)
-    odds = tl.where(present, tl.where(takes_all, 1.0, share * budget), 0.0)
+    # A share is at most 1. Where sums of weights are too small to divide by, it might be infinite,
+    # and halving would never end.
+    odds = tl.where(takes_all, 1.0, tl.minimum(share, 1.0) * budget)
+    odds = tl.where(present, odds, 0.0)
     drawn = tl.sum((odds >= number).to(tl.int32), 0)
     while drawn > room:
         odds *= 0.5
