@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TRACE_BIN_TOKENS = Routing.trace_bin_tokens
 """Tokens that a trace counts together; the router may choose smaller groups."""
 MAX_SOURCES = 5
+MAX_HIDDEN = 8
+"""Passages that are hidden to test whether an answer depends on what it attended to. More than are
+named: a fact may be in several places."""
 LEAST_MASS = 0.0035
 """Least mean mass over the tokens of a sentence for a passage to stand out."""
 LEAST_SHARE_OF_BEST = 0.1
@@ -74,6 +77,9 @@ class Attribution:
     from_conversation: bool = False
     """Whether a passage of earlier turns drew more attention than any of the documents; it then has
     no sources."""
+    attended: tuple[tuple[int, int], ...] = ()
+    """First and last token, as ``Source`` counts them, of the passages to hide in a test: the
+    sources and the next heaviest, whether they stand out or not."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class _Peak:
 
     rank: int
     """0 for the heaviest peak of the sentence."""
+    stands_out: bool
     sentence: int
     bins: range
     """Numbered from the first bin of the documents."""
@@ -204,7 +211,7 @@ def attribute(
         rows = list(tokens)
         peaks += _peaks(sentence, in_documents[rows], texts)
         best_in_turns += _heaviest(in_turns[[row for row in rows if row >= opening]])
-    best = sum(peak.mass for peak in peaks if peak.rank == 0)
+    best = sum(peak.mass for peak in peaks if peak.rank == 0 and peak.stands_out)
     # A single token has nothing to stand out from.
     if len(per_token) > 1 and best_in_turns > max(best, LEAST_MASS * len(per_token)):
         return Attribution(from_conversation=True)
@@ -213,13 +220,15 @@ def attribute(
     for peak in peaks:
         if all(_are_apart(peak.bins, other.bins) for other in chosen):
             chosen.append(peak)
-    chosen = sorted(chosen[:MAX_SOURCES], key=lambda peak: (peak.rank, peak.sentence))
+    named = [peak for peak in chosen if peak.stands_out][:MAX_SOURCES]
     mass = in_documents.sum(0)
     shares = (mass / mass.sum().clamp_min(1e-30)).tolist()
     sources = [
-        texts.source(peak.bins, sum(shares[peak.bins.start : peak.bins.stop])) for peak in chosen
+        texts.source(peak.bins, sum(shares[peak.bins.start : peak.bins.stop]))
+        for peak in sorted(named, key=lambda peak: (peak.rank, peak.sentence))
     ]
-    return Attribution(tuple(sources))
+    hidden = [*named, *(peak for peak in chosen if peak not in named)][:MAX_HIDDEN]
+    return Attribution(tuple(sources), attended=tuple(texts.tokens(peak.bins) for peak in hidden))
 
 
 def _are_apart(one: range, other: range) -> bool:
@@ -233,14 +242,15 @@ class _BinTexts:
         self._layout = layout
         self._offset = offset
 
-    def _tokens(self, bins: range) -> tuple[int, int]:
+    def tokens(self, bins: range) -> tuple[int, int]:
+        """Return the first token of these bins, and one past the last."""
         start = self._offset + bins.start * TRACE_BIN_TOKENS
         end = self._offset + bins.stop * TRACE_BIN_TOKENS
         return max(start, 0), min(end, len(self._layout.token_ids))
 
     def passage(self, bins: range) -> "Passage":
         """Return the passage that holds most of the text of these bins."""
-        found = self._layout.locate(*self._tokens(bins))
+        found = self._layout.locate(*self.tokens(bins))
         return max(found, key=lambda passage: len(passage.text))
 
     def section(self, number: int) -> tuple[str, str]:
@@ -250,7 +260,7 @@ class _BinTexts:
 
     def source(self, bins: range, score: float) -> Source:
         found = self.passage(bins)
-        start, end = self._tokens(bins)
+        start, end = self.tokens(bins)
         return Source(
             path=found.path,
             label=found.label,
@@ -265,7 +275,7 @@ class _BinTexts:
 
 
 def _peaks(sentence: int, above: "torch.Tensor", texts: _BinTexts) -> Iterator[_Peak]:
-    """Yield the passages that stand out for one sentence, heaviest first.
+    """Yield the heaviest passages for one sentence, heaviest first.
 
     Args:
         sentence: its number.
@@ -274,15 +284,13 @@ def _peaks(sentence: int, above: "torch.Tensor", texts: _BinTexts) -> Iterator[_
     """
     left = dict(enumerate(above.sum(0).tolist()))
     least = LEAST_MASS * above.shape[0]
-    for rank in range(MAX_SOURCES):
+    for rank in range(MAX_HIDDEN):
         heaviest = max(left, key=left.__getitem__, default=None)
         if heaviest is None or left[heaviest] <= 0:
             return
         bins = _around(heaviest, left, texts)
         mass = sum(left.pop(number) for number in bins)
-        if mass < least:
-            return
-        yield _Peak(rank, sentence, bins, mass)
+        yield _Peak(rank, rank < MAX_SOURCES and mass >= least, sentence, bins, mass)
         if rank == 0:
             least = max(least, LEAST_SHARE_OF_BEST * mass)
 

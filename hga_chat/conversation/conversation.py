@@ -12,6 +12,7 @@ from hga_chat.conversation.answer import (
     restored_answer,
     saved_turn,
 )
+from hga_chat.conversation.dependence import depends
 from hga_chat.conversation.prompts import first_question, next_question
 from hga_chat.documents import LoadedDocuments
 from hga_chat.errors import describe
@@ -216,16 +217,7 @@ class Conversation:
         except BaseException:
             self.engine.truncate(before)
             raise
-        found = Attribution()
-        if self.layout:
-            found = attribute(
-                [token.trace.all_mass for token in tokens],
-                [token.text for token in tokens],
-                self.layout,
-                self.document_start,
-                before,
-                [turn.text for turn in self.turns],
-            )
+        found = self._attribution(tokens, before, finished, cancel)
         answer = Answer(
             question,
             "".join(text),
@@ -239,3 +231,33 @@ class Conversation:
         else:
             self.turns.append(answer)
         yield answer
+
+    def _attribution(
+        self,
+        tokens: Sequence[TextDelta],
+        turn_start: int,
+        finished: Finished,
+        cancel: threading.Event | None,
+    ) -> Attribution:
+        """Return where the answer comes from that the engine's session ends with."""
+        if not self.layout:
+            return Attribution()
+        found = attribute(
+            [token.trace.all_mass for token in tokens],
+            [token.text for token in tokens],
+            self.layout,
+            self.document_start,
+            turn_start,
+            [turn.text for turn in self.turns],
+        )
+        if not found.sources or (cancel is not None and cancel.is_set()):
+            return found
+        with self._dropping_damaged_kv():
+            is_from_documents = depends(
+                self.engine,
+                turn_start,
+                finished.prompt_tokens,
+                found.attended,
+                self.document_start,
+            )
+        return found if is_from_documents else Attribution()

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
+from hga_chat.conversation.dependence import groups_of, log_probability
 from hga_chat.sources import TRACE_BIN_TOKENS, Source
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
-    from hga_engine.protocol import EngineProtocol
 
 _SEED = 0
 
@@ -95,51 +93,29 @@ def verify(
     asked = turn.finished.prompt_tokens
     question, answer = turn.token_ids[:asked], turn.token_ids[asked:]
     effects = []
+
+    def score(hidden: Sequence[int]) -> float:
+        engine.truncate(start)
+        return log_probability(engine, question, answer, hidden)
+
     try:
-        whole = _score(engine, start, question, answer)
+        whole = score(())
         size = engine.config.routing.group_size
         passages = [
-            _groups_of(source, conversation.document_start, size) for source in turn.sources
+            groups_of((source.start_token, source.end_token), conversation.document_start, size)
+            for source in turn.sources
         ]
         random_passages = _random_passages(conversation, passages, size)
         for source, groups, others in zip(turn.sources, passages, random_passages, strict=True):
             if cancel is not None and cancel.is_set():
                 break
-            drop = whole - _score(engine, start, question, answer, groups)
-            random_drop = whole - _score(engine, start, question, answer, others)
+            drop, random_drop = (whole - score(hidden) for hidden in (groups, others))
             effects.append(Effect(source, drop, random_drop))
     finally:
         engine.truncate(start)
         for _ in engine.logits(everything[start:]):
             pass
     return Verification(whole, tuple(effects), time.perf_counter() - began)
-
-
-def _score(
-    engine: "EngineProtocol",
-    start: int,
-    question: Sequence[int],
-    answer: Sequence[int],
-    hidden: Sequence[int] = (),
-) -> float:
-    """Return the answer's log-probability in nats; the question begins at position ``start``."""
-    engine.truncate(start)
-    # The target of each token, -1 where it is part of the question and does not count.
-    following = torch.tensor([*[-1] * (len(question) - 1), *answer])
-    total, done = 0.0, 0
-    for logits in engine.logits([*question, *answer[:-1]], hidden_groups=hidden):
-        targets = following[done : done + len(logits)].to(logits.device)
-        done += len(logits)
-        scored = targets >= 0
-        nats = logits[scored].log_softmax(-1).gather(1, targets[scored][:, None])
-        total += float(nats.double().sum())
-    return total
-
-
-def _groups_of(source: Source, document_start: int, size: int) -> range:
-    """Return the groups that hold a passage, without the first trace bin, the attention sink."""
-    start, end = (document_start + token for token in (source.start_token, source.end_token))
-    return range(max(start, TRACE_BIN_TOKENS) // size, -(-end // size))
 
 
 def _random_passages(

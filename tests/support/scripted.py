@@ -144,6 +144,7 @@ class ScriptedEngine:
         self.closed = False
         self._answers = [ScriptedAnswer(a) if isinstance(a, str) else a for a in answers]
         self._reads: Mapping[int, float] = {}
+        self._attended: set[int] = set()
         self._hold_prefill_after = hold_prefill_after
         self._prefill_steps = prefill_steps
 
@@ -217,6 +218,9 @@ class ScriptedEngine:
         self.session.extend(prompt_ids)
         script = self._answers.pop(0)
         self._reads = script.reads
+        self._attended = {
+            group for reads in (script.reads, *script.reads_of_tokens.values()) for group in reads
+        }
         if script.error is not None:
             raise script.error
         said = 0
@@ -251,10 +255,18 @@ class ScriptedEngine:
         totals: AttentionTotals | None = None,
         hidden_groups: Sequence[int] = (),
     ) -> Iterator[torch.Tensor]:
-        """Append known text in one slice; every token is equally likely."""
+        """Append known text in one slice.
+
+        Every token is equally likely, or hardly at all while groups are hidden that the last answer
+        attends to.
+        """
         self._check_room(len(token_ids))
         self.session.extend(token_ids)
-        yield torch.zeros(len(token_ids), self.tokenizer.vocab_size)
+        logits = torch.zeros(len(token_ids), self.tokenizer.vocab_size)
+        size = self.config.routing.group_size
+        if not self._attended.isdisjoint(group * size // GROUP for group in hidden_groups):
+            logits[:, 0] = 20.0
+        yield logits
 
     def page_hit_rate(self) -> float:
         return 1.0
