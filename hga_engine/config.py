@@ -119,10 +119,14 @@ class Routing:
     """Always attended, from the start; a multiple of ``chunk_size``."""
     decode_budget: int = 2048
     """Groups per query token and KV head at most (decode rule)."""
+    decode_odds: float = 1.0
+    """Odds of a group, as a multiple of its share of the attention times ``decode_budget``."""
     prefill_group_size: int = 2
     """Tokens that are chosen together under the prefill rule, whole groups."""
     prefill_budget: int = 3584
     """Groups of ``prefill_group_size`` per query block and KV head at most (prefill rule)."""
+    prefill_odds: float = 1.0
+    """Likewise, with ``prefill_budget``."""
     prefill_block: int = 16
     """Queries of a query block, which share a selection under the prefill rule; divides
     ``chunk_size``."""
@@ -247,9 +251,12 @@ def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
         kind=config.router,
         group_size=4,
         decode_budget=tokens // 4,
+        decode_odds=1.25,
         prefill_group_size=16,
         # At least one from each stratum.
         prefill_budget=max(tokens // 16, LEAST_BUDGET // 4),
+        # Few queries are scored, and errors of prefill stay: real text has room for more draws.
+        prefill_odds=2.0,
         prefill_block=64,
         scoring_stride=4,
     )

@@ -199,7 +199,7 @@ class DecodeGraph:
         cos, sin = index.middle_rotations
         index_closed_chunk(self._position, cache.resident, window, cos, sin, index.stacked)
         chunks = ChunkRange(routing.sink_chunks, self._end_chunk)
-        budget = Budget(routing.decode_budget, routing.group_size)
+        budget = Budget(routing.decode_budget, routing.group_size, routing.decode_odds)
         for layer, weights in enumerate(self._weights.layers):
             heads = norm_linear(hidden, weights.attention_norm, model.rms_norm_eps, weights.qkv)
             pages = LayerPages(cache.resident[layer], hosts[layer], window)

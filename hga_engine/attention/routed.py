@@ -32,6 +32,8 @@ class _Choice:
     group_size: int
     pages: int
     """Pages of a group."""
+    odds: float
+    """See ``Budget``."""
 
     def in_pages(self, groups: torch.Tensor) -> torch.Tensor:
         """[..., n] groups, -1 for none, to [..., n * pages] pages."""
@@ -50,10 +52,11 @@ def _choice(routing: Routing, rule: Rule) -> _Choice:
     """Return what is chosen by a rule."""
     size = routing.group_size if rule == "decode" else routing.prefill_group_size
     budget = routing.decode_budget if rule == "decode" else routing.prefill_budget
+    odds = routing.decode_odds if rule == "decode" else routing.prefill_odds
     if routing.kind == "paper":
         budget = max(budget * size // routing.paper_group_size, 1)
         size = routing.paper_group_size
-    return _Choice(budget, size, size // routing.group_size)
+    return _Choice(budget, size, size // routing.group_size, odds)
 
 
 class RoutedAttention:
@@ -219,7 +222,7 @@ class RoutedAttention:
             self._index,
             layer,
             ChunkRange(routing.sink_chunks, self._blocks.end_chunks, self._blocks.last_chunk),
-            Budget(choice.budget, choice.group_size),
+            Budget(choice.budget, choice.group_size, choice.odds),
             routing,
             self._scale,
             window_lse,

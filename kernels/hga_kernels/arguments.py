@@ -47,6 +47,13 @@ class Budget:
     """At most so many groups."""
     group_size: int
     """Tokens of a group."""
+    odds: float = 1.0
+    """The odds of a group are its share of the attention times ``expected``."""
+
+    @property
+    def expected(self) -> float:
+        """Groups drawn on average where attention is spread over all, if there is room."""
+        return self.groups * self.odds
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,12 @@ def assert_drawn(
     per_chunk: int,
     relative: float,
     least: float = 0.0,
+    factor: float = 1.0,
 ) -> None:
     """Assert that groups and their importance weights are drawn by the shares of all groups.
 
     The shares that they were drawn by may differ from these by ``relative`` and by ``least``.
+    Odds are ``factor`` times the budget times the share.
     """
     assert set(chosen) <= set(shares)
     if 2 * len(shares) <= budget:
@@ -98,12 +100,12 @@ def assert_drawn(
     for stratum, room in drawn_of_strata(shares, budget, per_chunk):
         own = {group: weight for group, weight in chosen.items() if group in stratum}
         assert len(own) <= room
-        odds = {group: budget * shares[group] for group in stratum}
+        odds = {group: factor * budget * shares[group] for group in stratum}
         # Where the odds are halved can hang on one group whose odds are nearly its draw number.
-        while _drawn_by(odds, head, 1 - relative, -budget * least) > room:
+        while _drawn_by(odds, head, 1 - relative, -factor * budget * least) > room:
             odds = {group: of / 2 for group, of in odds.items()}
-        while not _are_drawn(own, odds, head, relative, budget * least):
-            assert _drawn_by(odds, head, 1 + relative, budget * least) > room
+        while not _are_drawn(own, odds, head, relative, factor * budget * least):
+            assert _drawn_by(odds, head, 1 + relative, factor * budget * least) > room
             odds = {group: of / 2 for group, of in odds.items()}
 
 

@@ -100,6 +100,8 @@ class ScriptedAnswer:
     """Attention mass per group of the session, the same for every token of the answer."""
     reads_of_tokens: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     """Additional mass per group for single tokens of the answer, by number."""
+    depends: bool = True
+    """Whether it is less likely without the groups it attends to."""
     always: Sequence[int] = ()
     """Groups in the window, which every token attends to."""
     reason: FinishReason = "stop"
@@ -218,9 +220,8 @@ class ScriptedEngine:
         self.session.extend(prompt_ids)
         script = self._answers.pop(0)
         self._reads = script.reads
-        self._attended = {
-            group for reads in (script.reads, *script.reads_of_tokens.values()) for group in reads
-        }
+        reads = (script.reads, *script.reads_of_tokens.values()) if script.depends else ()
+        self._attended = {group for one in reads for group in one}
         if script.error is not None:
             raise script.error
         said = 0

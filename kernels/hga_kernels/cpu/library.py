@@ -25,7 +25,7 @@ _SIGNATURES = {
     "hga_gated_silu": (*2 * [_POINTER], *3 * [_INT]),
     "hga_summarize": (*4 * [_POINTER], *3 * [_INT]),
     "hga_encode_tokens": (*4 * [_POINTER], *2 * [_INT]),
-    "hga_select_groups": (*9 * [_POINTER], *11 * [_INT]),
+    "hga_select_groups": (*9 * [_POINTER], *11 * [_INT], _FLOAT),
     "hga_attend_pages": (*9 * [_POINTER], *6 * [_INT], _FLOAT),
 }
 

@@ -113,6 +113,7 @@ def select_groups(
             count,
             per_chunk,
             layer,
+            budget.expected,
         )
     most = int(counts.max()) if blocks else 0
     return groups[..., :most], importance[..., :most]

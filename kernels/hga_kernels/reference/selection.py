@@ -160,36 +160,37 @@ def take_groups(mass: torch.Tensor, chunks: torch.Tensor, budget: int) -> torch.
 
 
 def draw_groups(
-    shares: torch.Tensor, chunks: torch.Tensor, budget: int, layer: int
+    shares: torch.Tensor, chunks: torch.Tensor, budget: Budget, layer: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw groups with odds in proportion to their share of the attention.
 
     The heaviest groups alone leave out mass that is spread over many groups, and the softmax then
     gives too much weight to the rest. So every group is drawn for itself (Poisson sampling): its
-    odds are its share times the budget, and it stands for as many groups as its odds are small. A
-    share of 1 / budget or more is always drawn and stands for itself; one below that by a factor of
-    MAX_IMPORTANCE never is. As shares add up to at most 1, no more groups than the budget are
-    expected, and fewer where the window has much of the attention. vAttention (arXiv 2510.05688)
-    also combines the heaviest tokens and sampling, with even odds for all others.
+    odds are its share times ``budget.expected``, and it stands for as many groups as its odds are
+    small. A share of 1 / expected or more is always drawn and stands for itself; one below that by
+    a factor of MAX_IMPORTANCE never is. As shares add up to at most 1, no more groups than
+    ``expected`` are drawn on average, and fewer where few have most of the attention. vAttention
+    (arXiv 2510.05688) also combines the heaviest tokens and sampling, with even odds for all
+    others.
 
-    Each stratum has as much of the budget as it has of the chunks. Where more is drawn, its odds
-    are halved until there is room. Where the budget is twice all groups or more, all are taken:
+    Each stratum has as much of ``budget.groups`` as it has of the chunks. Where more is drawn, its
+    odds are halved until there is room. Where that is twice all groups or more, all are taken:
     drawing would leave few out.
 
     Args:
         shares: [kv_heads, blocks, chunks * groups] of the groups of ``chunks``.
         chunks: [kv_heads, blocks, chunks], -1 for none; a column must hold one chunk only.
-        budget: groups per KV head and block.
+        budget: groups per KV head and block, and the odds.
         layer: selects the draw numbers.
 
     Returns:
-        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget; -1 for none, which may
-            stand between others.
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= ``budget.groups``; -1 for none,
+            which may stand between others.
         importance: [blocks, kv_heads, n] like ``shares``: how many groups each stands for, from 1
             to MAX_IMPORTANCE; 1 where there is no group.
     """
     per_chunk = shares.shape[2] // max(chunks.shape[2], 1)
-    columns = min(budget, shares.shape[2])
+    columns = min(budget.groups, shares.shape[2])
     shape = (*shares.shape[:2], columns + 1)  # what is not drawn is written to the last column
     drawn = torch.full(shape, -1, dtype=torch.int32, device=shares.device)
     importance = shares.new_ones(shape)
@@ -198,13 +199,13 @@ def draw_groups(
     total = counts.sum(0)
     filled = (total * per_chunk).clamp_max(columns)
     ends = filled * counts.cumsum(0) // total.clamp_min(1)
-    takes_all = (2 * total * per_chunk <= budget)[..., None]
+    takes_all = (2 * total * per_chunk <= budget.groups)[..., None]
     split = shares.unflatten(2, (-1, per_chunk)) if per_chunk else shares[..., None]
     for s in range(STRATA):
         groups = _groups_of(chunks[..., stratum == s], per_chunk)
         start = ends[s - 1] if s else torch.zeros_like(ends[0])
         room = (ends[s] - start)[..., None]
-        odds = split[:, :, stratum == s].flatten(2) * budget
+        odds = split[:, :, stratum == s].flatten(2) * budget.expected
         odds = odds.masked_fill(takes_all, 1.0).masked_fill(groups < 0, 0.0)
         numbers = draw_numbers(layer, shares.shape[0], groups).to(odds.dtype)
         while (is_over := (odds >= numbers).sum(2, keepdim=True) > room).any():
@@ -246,8 +247,8 @@ def select_groups(
         layer: layer number, which selects the draw numbers.
 
     Returns:
-        groups: [blocks, kv_heads, n] int32 group numbers, n <= budget; -1 for none, which may
-            stand between others.
+        groups: [blocks, kv_heads, n] int32 group numbers, n <= ``budget.groups``; -1 for none,
+            which may stand between others.
         importance: [blocks, kv_heads, n], at least float32: how many groups each stands for.
     """
     kv_heads, blocks = queries.shape[:2]
@@ -263,4 +264,4 @@ def select_groups(
     shares = score_groups(
         rotated, centre_scores, index.codes, index.scales, listed, budget.group_size, window_lse
     )
-    return draw_groups(shares, listed, budget.groups, layer)
+    return draw_groups(shares, listed, budget, layer)

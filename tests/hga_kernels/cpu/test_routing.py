@@ -48,11 +48,12 @@ def check_selection(
     size: int,
     window_lse: torch.Tensor | None,
     layer: int,
+    odds: float = 1.0,
 ) -> None:
     """Assert that groups are drawn by the shares of the reference."""
     heads, blocks, _, dim = queries.shape
     found = cpu.select_groups(
-        queries, index, ChunkRange(first, ends), Budget(budget, size), 1.0, window_lse, layer
+        queries, index, ChunkRange(first, ends), Budget(budget, size, odds), 1.0, window_lse, layer
     )
     assert found is not None
     groups, importance = found
@@ -83,9 +84,8 @@ def check_selection(
             pairs = zip(groups[block, head].tolist(), importance[block, head].tolist(), strict=True)
             drawn = {group: weight for group, weight in pairs if group >= 0}
             # Weights are stored in bf16.
-            assert_drawn(
-                drawn, of_group, layer * heads + head, budget, per_chunk, 1.25 * BF16_STEP, 1e-6
-            )
+            number, error = layer * heads + head, 1.25 * BF16_STEP
+            assert_drawn(drawn, of_group, number, budget, per_chunk, error, 1e-6, odds)
 
 
 @compiled
@@ -115,6 +115,7 @@ def test_selection_from_many_chunks(size: int, spread: float) -> None:
     st.integers(1, 200),
     st.sampled_from([2, 16]),
     st.integers(0, 60),
+    st.sampled_from([1.0, 1.25, 2.0]),
     seeds,
     st.data(),
 )
@@ -129,6 +130,7 @@ def test_select_groups(
     budget: int,
     size: int,
     layer: int,
+    odds: float,
     seed: int,
     data: st.DataObject,
 ) -> None:
@@ -140,7 +142,7 @@ def test_select_groups(
     queries = random(heads, blocks, rows, dim, seed=seed + 2).float() / math.sqrt(dim) * 2
     window_lse = random(heads, blocks, rows, seed=seed + 3).float() * 3 if seed % 2 else None
     index = index_of(heads, chunks, dim, seed)
-    check_selection(queries, index, first, ends, budget, size, window_lse, layer)
+    check_selection(queries, index, first, ends, budget, size, window_lse, layer, odds)
 
 
 @compiled

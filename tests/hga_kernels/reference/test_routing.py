@@ -310,12 +310,12 @@ def shares_of(*shape: int, seed: int, spread: float = 1.0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layer", [0, 3, 47])
-@pytest.mark.parametrize("budget", [40, 160])
-def test_groups_are_drawn_by_their_share(layer: int, budget: int) -> None:
+@pytest.mark.parametrize(("budget", "odds"), [(40, 1.0), (160, 1.0), (40, 2.0)])
+def test_groups_are_drawn_by_their_share(layer: int, budget: int, odds: float) -> None:
     chunks = torch.arange(3, 103).expand(3, 2, -1).clone()
     chunks[1, 1, 63:] = -1
     shares = shares_of(3, 2, 400, seed=layer, spread=2.0)
-    groups, importance = reference.draw_groups(shares, chunks, budget, layer)
+    groups, importance = reference.draw_groups(shares, chunks, Budget(budget, 4, odds), layer)
     assert groups.shape == importance.shape == (2, 3, budget)
     for head, block in itertools.product(range(3), range(2)):
         numbers = (chunks[head, block, :, None] * 4 + torch.arange(4)).flatten().tolist()
@@ -326,7 +326,7 @@ def test_groups_are_drawn_by_their_share(layer: int, budget: int) -> None:
         }
         pairs = zip(groups[block, head].tolist(), importance[block, head].tolist(), strict=True)
         found = {group: weight for group, weight in pairs if group >= 0}
-        assert_drawn(found, of_group, layer * 3 + head, budget, 4, 1e-5)
+        assert_drawn(found, of_group, layer * 3 + head, budget, 4, 1e-5, 0.0, odds)
         assert sum(weight > 1 for weight in found.values()) > budget // 10
         assert len(found) < budget
 
@@ -339,7 +339,7 @@ def test_what_is_drawn_stands_for_all() -> None:
     whole = (shares * worth).sum(2)
     sums, top_sums = [], []
     for layer in range(300):
-        groups, importance = reference.draw_groups(shares, chunks, 240, layer)
+        groups, importance = reference.draw_groups(shares, chunks, Budget(240, 4), layer)
         drawn = groups.transpose(0, 1)
         of_drawn = (shares * worth).gather(2, drawn.clamp_min(0).long())
         sums.append((of_drawn * importance.transpose(0, 1) * (drawn >= 0)).sum(2))
@@ -353,26 +353,28 @@ def test_what_is_drawn_stands_for_all() -> None:
 def test_fewer_groups_are_drawn_where_the_window_has_the_attention() -> None:
     chunks = torch.arange(400).expand(2, 1, -1)
     shares = shares_of(2, 1, 1600, seed=9)
-    many, _ = reference.draw_groups(shares, chunks, 240, 5)
-    few, _ = reference.draw_groups(shares / 16, chunks, 240, 5)
+    many, _ = reference.draw_groups(shares, chunks, Budget(240, 4), 5)
+    few, _ = reference.draw_groups(shares / 16, chunks, Budget(240, 4), 5)
     assert (few >= 0).sum() < (many >= 0).sum() / 8
 
 
 def test_all_groups_are_taken_where_there_is_room_for_twice_as_many() -> None:
     chunks = torch.arange(32).expand(2, 1, -1)
-    groups, importance = reference.draw_groups(shares_of(2, 1, 128, seed=3), chunks, 256, 5)
+    groups, importance = reference.draw_groups(
+        shares_of(2, 1, 128, seed=3), chunks, Budget(256, 4), 5
+    )
     assert groups.sort().values.tolist() == [[list(range(128))] * 2]
     assert (importance == 1).all()
-    groups, _ = reference.draw_groups(shares_of(2, 1, 128, seed=3), chunks, 255, 5)
+    groups, _ = reference.draw_groups(shares_of(2, 1, 128, seed=3), chunks, Budget(255, 4), 5)
     assert (groups < 0).any()
 
 
 def test_queries_alike_draw_the_same_groups() -> None:
     shares = shares_of(2, 1, 400, seed=9, spread=2.0)
     chunks = torch.arange(100).expand(2, 1, -1)
-    first, _ = reference.draw_groups(shares, chunks, 90, 5)
+    first, _ = reference.draw_groups(shares, chunks, Budget(90, 4), 5)
     near = shares * (1 + 0.02 * random(2, 1, 400, seed=11))
-    second, _ = reference.draw_groups(near, chunks, 90, 5)
+    second, _ = reference.draw_groups(near, chunks, Budget(90, 4), 5)
     for head in range(2):
         sets = [set(one[0, head].tolist()) - {-1} for one in (first, second)]
         assert len(sets[0] & sets[1]) >= 0.9 * len(sets[0]) > 20

@@ -86,7 +86,7 @@ def groups_lost(
     shares = reference.score_groups(
         rotated, centre_scores, index.codes, index.scales, listed, budget.group_size
     )
-    drawn, _ = reference.draw_groups(shares, listed, budget.groups, 0)
+    drawn, _ = reference.draw_groups(shares, listed, budget, 0)
     shared = (found[0][blocks][..., None] == drawn[..., None, :]) & (drawn >= 0)[..., None, :]
     return float(1 - shared.sum() / (drawn >= 0).sum())
 

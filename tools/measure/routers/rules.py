@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from hga_kernels import Budget
 from hga_kernels.reference.selection import draw_groups, draw_numbers
 from tools.measure.routers.scores import CHUNK, Scorer
 
@@ -41,6 +42,7 @@ class Drawn:
     """Groups drawn by their share, with importance weights (``reference.draw_groups``)."""
 
     budget: int
+    odds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def weigh(mass: torch.Tensor, rule: Rule, layer: int, group: int) -> torch.Tenso
     in_chunks = mass.unflatten(2, (-1, CHUNK // group)).amax(-1)
     numbers = torch.arange(in_chunks.shape[2], device=mass.device)
     listed = numbers.where(in_chunks > 0, -1)
-    chosen, importance = draw_groups(mass, listed, rule.budget, layer)
+    chosen, importance = draw_groups(mass, listed, Budget(rule.budget, group, rule.odds), layer)
     logs = mass.new_full((*mass.shape[:2], places + 1), -math.inf)
     chosen = chosen.where(chosen >= 0, places).transpose(0, 1)
     return logs.scatter_(2, chosen.long(), importance.log().transpose(0, 1))[..., :places]

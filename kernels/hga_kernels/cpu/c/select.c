@@ -75,13 +75,13 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                       const uint16_t *scales, const int32_t *end_chunks, const float *window_lse,
                       int32_t *groups, float *importance, int32_t *counts, int blocks, int kv_heads, int rows,
                       int dim, int capacity_chunks, int first_chunk, int last_chunk, int budget,
-                      int columns, int per_chunk, int layer) {
+                      int columns, int per_chunk, int layer, float expected) {
     int pairs = blocks * kv_heads, span = last_chunk - first_chunk;
     SelectJob job = {.queries = queries, .summaries = summaries, .codes = codes, .scales = scales,
                      .end_chunks = end_chunks, .window_lse = window_lse, .groups = groups,
                      .importance = importance, .counts = counts, .blocks = blocks, .kv_heads = kv_heads,
                      .rows = rows, .dim = dim, .capacity_chunks = capacity_chunks,
-                     .budget = budget, .columns = columns, .layer = layer, .first_chunk = first_chunk, .span = span,
+                     .budget = budget, .expected = expected, .columns = columns, .layer = layer, .first_chunk = first_chunk, .span = span,
                      .per_chunk = per_chunk, .parts = pairs < FEW_PAIRS ? PARTS : 1,
                      .has_amx = rows >= AMX_ROWS && (dim == 64 || dim == 128) && allow_amx()};
     size_t cells = (size_t)pairs * rows;

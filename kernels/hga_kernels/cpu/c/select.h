@@ -36,6 +36,7 @@ typedef struct {
     int32_t *counts;            // [blocks, kv_heads]: how many groups were drawn
     int blocks, kv_heads, rows, dim, capacity_chunks, layer;
     int budget, columns;    // groups of a pair: at most, and that there is memory for
+    float expected;         // groups drawn on average where attention is spread
     int first_chunk, span;  // the first candidate, and the most that a block has
     int per_chunk;          // groups per chunk: GROUPS_OF_2 or GROUPS_OF_16
     int parts;              // work items that the candidates of a pair are scored in

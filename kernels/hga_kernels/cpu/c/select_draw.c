@@ -1,7 +1,7 @@
 // Draws groups with odds in proportion to their share of the attention, from each stratum by itself.
 //
 // The definition is draw_groups in reference/selection.py: a group is drawn if its odds, which are
-// its share times the budget, are no less than its draw number.
+// its share times the groups expected, are no less than its draw number.
 #include <stdlib.h>
 
 #include "exp2.h"
@@ -90,7 +90,7 @@ void find_odds(SelectJob *job, Weights weights, int pair, Part part) {
     }
     for (int row = 0; row < rows; row++)
         worth[row] =
-            share_of(job, weights, pair, row, part.number) * ((float)job->budget / (float)rows);
+            share_of(job, weights, pair, row, part.number) * (job->expected / (float)rows);
     Stratum strata[STRATA];
     for (int number = 0; number < STRATA; number++) strata[number] = stratum_of(job, pair, number);
     for (int candidate = part.first; candidate < part.last; candidate++) {

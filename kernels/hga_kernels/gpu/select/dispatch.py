@@ -173,7 +173,7 @@ def select_groups(
         _compute_shares(work.blocks(first, first + step))
     groups = empty(torch.int32, blocks, kv_heads, budget.groups)
     importance = empty(torch.float32, blocks, kv_heads, budget.groups)
-    _choose(work, groups, importance, layer)
+    _choose(work, groups, importance, budget.expected, layer)
     return groups, importance
 
 
@@ -298,7 +298,9 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
     )
 
 
-def _choose(work: _Work, groups: torch.Tensor, importance: torch.Tensor, layer: int) -> None:
+def _choose(
+    work: _Work, groups: torch.Tensor, importance: torch.Tensor, expected: float, layer: int
+) -> None:
     """Draw the groups of each pair, as many as ``groups`` has columns."""
     all_groups, budget = work.shares.shape[1], groups.shape[-1]
     of_stratum = -(-all_groups // (work.per_chunk * STRATA)) * work.per_chunk
@@ -312,6 +314,7 @@ def _choose(work: _Work, groups: torch.Tensor, importance: torch.Tensor, layer: 
         work.first_chunk,
         all_groups,
         budget,
+        expected,
         layer * work.heads,
         COUNT=padded,
         BUDGET=triton.next_power_of_2(budget),

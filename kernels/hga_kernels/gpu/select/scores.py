@@ -228,6 +228,7 @@ def draw(
     first,
     end,
     budget,
+    expected,
     groups,
     importance,
     PER_CHUNK: tl.constexpr,
@@ -237,7 +238,8 @@ def draw(
 
     Args: ``share`` and ``present``: of the stratum's groups ``group``; ``first`` and ``end``: the
     chunks that may be chosen from; ``groups`` and ``importance``: pointers to the selection of the
-    KV head, ``budget`` places. BUDGET is a power of two, at least ``budget``.
+    KV head, ``budget`` places; ``expected``: see ``Budget``. BUDGET is a power of two, at least
+    ``budget``.
 
     Returns: whether each is drawn; its place; which of the BUDGET places this stratum leaves empty;
     where its room begins, and how large it is.
@@ -247,7 +249,7 @@ def draw(
     number = _draw_numbers(group, head)
     # A share is at most 1. Where sums of weights are too small to divide by, it might be infinite,
     # and halving would never end.
-    odds = tl.where(takes_all, 1.0, tl.minimum(share, 1.0) * budget)
+    odds = tl.where(takes_all, 1.0, tl.minimum(share, 1.0) * expected)
     odds = tl.where(present, odds, 0.0)
     drawn = tl.sum((odds >= number).to(tl.int32), 0)
     while drawn > room:

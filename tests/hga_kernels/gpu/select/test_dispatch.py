@@ -34,6 +34,7 @@ class Choice:
     window: float | None = None
     """About the log-sum-exp of the window; None: it does not count."""
     group: int = 16
+    odds: float = 1.0
 
     @property
     def per_chunk(self) -> int:
@@ -80,6 +81,8 @@ CHOICES = {
     ),
     "blocks of much mass elsewhere": Choice(32, 1, 40, 9, 0, (9, 8), 30, window=20.0),
     "one token of much mass elsewhere": Choice(64, 2, 8, 9, 0, (9,), 30, window=20.0),
+    "one token of more odds": Choice(64, 3, 3, 20, 2, (18,), 60, 1, layer=3, window=9, odds=1.25),
+    "blocks of more odds": Choice(64, 2, 20, 42, 2, (40, 7), 60, 1, layer=2, window=8, odds=2.0),
     "float32 of few dimensions": Choice(16, 2, 2, 5, 1, (5, -1, 3), 3, dtype=torch.float32),
 }
 IN_OTHER_SIZES = (
@@ -103,7 +106,7 @@ def select(choice: Choice, device: torch.device) -> tuple[torch.Tensor, torch.Te
     if choice.window_lse is not None:  # not contiguous
         window_lse = choice.window_lse.to(device).mT.contiguous().mT
     chunks = ChunkRange(choice.first, ends, max(choice.ends))
-    budget = Budget(choice.budget, choice.group)
+    budget = Budget(choice.budget, choice.group, choice.odds)
     found = selection.select_groups(
         queries, index, chunks, budget, choice.scale, window_lse, choice.layer
     )
@@ -159,7 +162,8 @@ def test_groups_are_drawn_by_their_share(device: torch.device, name: str) -> Non
             number = choice.layer * choice.heads + head
             # Sums are in bf16, and what is far below the largest is less exact.
             least = 3e-4 * max(shares.values(), default=0.0)
-            assert_drawn(found, shares, number, choice.budget, CHUNK // choice.group, 0.04, least)
+            size = CHUNK // choice.group
+            assert_drawn(found, shares, number, choice.budget, size, 0.04, least, choice.odds)
 
 
 def test_the_choice_ends_at_the_ends_of_blocks_whatever_the_upper_bound(
