@@ -102,7 +102,7 @@ def make_decode_step(
         )
         for number, held in enumerate(weights.layers)
     ]
-    budget = Budget(routing.decode_budget, routing.group_size)
+    budget = Budget(routing.decode_budget, routing.group_size, routing.decode_odds)
     if not takes_decode_layers(layers, budget):
         return None
     taken = DecodeLayers(layers, routing.sink_chunks, budget)

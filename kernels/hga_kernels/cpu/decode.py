@@ -75,6 +75,7 @@ class DecodeLayers:
             capacity,
             sink_chunks,
             budget.groups,
+            budget.expected,
             first.heads.eps,
         )
         self._described = [_Described(layer) for layer in layers]
@@ -183,6 +184,7 @@ class _Model(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("is_float", "norms_are_float")),
         *((name, ctypes.c_int32) for name in ("max_groups", "capacity_chunks")),
         *((name, ctypes.c_int32) for name in ("sink_chunks", "budget")),
+        ("expected", ctypes.c_float),
         ("eps", ctypes.c_float),
     )
 

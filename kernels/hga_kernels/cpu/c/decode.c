@@ -33,7 +33,8 @@ typedef struct {
     int32_t hidden, query_heads, kv_heads, dim;
     int32_t is_float, norms_are_float;  // hidden states and norms of heads: float32, or bf16
     int32_t max_groups, capacity_chunks;
-    int32_t sink_chunks, budget;  // groups that may be chosen
+    int32_t sink_chunks, budget;  // groups that may be chosen at most
+    float expected;               // groups drawn on average where attention is spread
     float eps;
 } Model;
 
@@ -191,7 +192,7 @@ static int choose(const Model *model, const Layer *layer, int number, int positi
                                  &chunk, scratch->lse, scratch->chosen, scratch->chosen_weights,
                                  scratch->counts, 1, model->kv_heads, heads_per_kv, dim,
                                  model->capacity_chunks, first, chunk, model->budget, *columns,
-                                 PER_CHUNK, number);
+                                 PER_CHUNK, number, model->expected);
     for (int head = 0; head < model->kv_heads; head++) most = larger(most, scratch->counts[head]);
     return most;
 }

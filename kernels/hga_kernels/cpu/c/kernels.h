@@ -32,7 +32,8 @@ int hga_select_groups(const float *queries, const uint16_t *summaries, const uin
                       const uint16_t *scales, const int32_t *end_chunks, const float *window_lse,
                       int32_t *groups, float *importance, int32_t *counts, int blocks,
                       int kv_heads, int rows, int dim, int capacity_chunks, int first_chunk,
-                      int last_chunk, int budget, int columns, int per_chunk, int layer);
+                      int last_chunk, int budget, int columns, int per_chunk, int layer,
+                      float expected);
 
 int hga_attend_pages(const uint16_t *queries, const int32_t *positions, const int32_t *groups,
                      const int32_t *slots, const uint16_t *pool, const float *importance,
