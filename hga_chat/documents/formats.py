@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from hga_chat.documents.html.reader import load_html
+from hga_chat.documents.notebook.reader import load_notebook
 from hga_chat.documents.pdf.reader import load_pdf
 from hga_chat.documents.plain.decode import is_binary
 from hga_chat.documents.plain.markdown import load_markdown
-from hga_chat.documents.plain.notebook import load_notebook
 from hga_chat.documents.plain.table import load_table
 from hga_chat.documents.plain.text import load_text
 from hga_chat.documents.types import LoadedFile

@@ -1,1 +1,1 @@
-"""Formats that are text: plain text, source code, Markdown, notebooks, tables."""
+"""Formats that are text: plain text, source code, Markdown, tables."""

@@ -1,0 +1,1 @@
+"""Jupyter notebooks: one section per cell, with its output as Jupyter shows it."""
