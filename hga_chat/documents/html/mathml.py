@@ -3,10 +3,12 @@
 Format: MathML Core and MathML 3 (presentation markup).
 """
 
+import re
 from collections.abc import Sequence
 
 from hga_chat.documents.html.tree import Element, Text
 from hga_chat.documents.plain.linear_math import (
+    INVISIBLE_OPERATORS,
     Part,
     accented,
     fraction,
@@ -19,9 +21,9 @@ from hga_chat.documents.plain.linear_math import (
 )
 
 _MAX_DEPTH = 100
+# What tells TeX from a description in words.
+_TEX_SIGN = re.compile(r"[\\^_{}]")
 _TEX_ENCODINGS = frozenset({"application/x-tex", "tex", "latex", "application/x-latex"})
-# Invisible times, function application, separator and plus.
-_INVISIBLE = dict.fromkeys((0x2061, 0x2062, 0x2063, 0x2064, 0x200B, 0xFEFF))
 _SPACED_OPERATORS = frozenset("+-−±∓×·⋅÷=<>≤≥≠≈≡∼≃≅∝→←↔⇒⇐⇔↦∈∉⊂⊆⊃⊇∪∩∧∨")
 _SCRIPTED = frozenset({"msub", "msup", "msubsup", "munder", "munderover"})
 # How many children the elements of schemata have.
@@ -45,7 +47,8 @@ def _tex(math: Element) -> str:
             encoding = element.attributes.get("encoding", "").lower()
             if encoding in _TEX_ENCODINGS:
                 return _one_line(element.text())
-    return _one_line(math.attributes.get("alttext", ""))
+    text = _one_line(math.attributes.get("alttext", ""))
+    return text if _TEX_SIGN.search(text) else ""
 
 
 def _one_line(tex: str) -> str:
@@ -68,7 +71,7 @@ def _row(children: "Sequence[Element | Text]", depth: int) -> str:
 
 
 def _clean(text: str) -> str:
-    return " ".join(text.translate(_INVISIBLE).split())
+    return " ".join(text.translate(INVISIBLE_OPERATORS).split())
 
 
 def _written(element: Element, depth: int) -> str:
@@ -81,7 +84,7 @@ def _written(element: Element, depth: int) -> str:
     if tag in {"mi", "mn", "mo", "ms"}:
         return _clean(element.text())
     if tag == "mtext":
-        return element.text().translate(_INVISIBLE).replace("\n", " ")
+        return element.text().translate(INVISIBLE_OPERATORS).replace("\n", " ")
     if tag == "mspace":
         return " "
     if tag == "mmultiscripts":

@@ -29,7 +29,12 @@ from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.plain.scripts import script
 from hga_chat.documents.plain.table_grid import Grid
 
-_SPACE = re.compile(r"[ \t\r\f\v\u00a0]+")
+_SPACE = re.compile(r"[ \t\n\r\f\v\u00a0]+")
+# Between Chinese and Japanese characters, a line end of the source is no space.
+_EAST_ASIAN = (
+    "[\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff60\U00020000-\U0003ffff]"
+)
+_LINE_END = re.compile(rf"(?<={_EAST_ASIAN})[ \t]*\n[ \t\n]*(?={_EAST_ASIAN})")
 _INVISIBLE = dict.fromkeys((0x00AD, 0x200B, 0x2060, 0xFEFF))
 _INTEGER = re.compile(r"\s*([+-]?\d{1,6})")
 _TEX_IMAGE = re.compile(r"\b(?:tex|latex|math|mwe-math\S*)\b", re.IGNORECASE)
@@ -373,7 +378,7 @@ class _Page:
             elif index and self._keep_lines and self._heading is None:
                 self._end_line()
             elif index:
-                self._add(" ", node.line + index)
+                self._add("\n", node.line + index)
             self._add(part if self._pre else _SPACE.sub(" ", part), node.line + index)
 
     def _add(self, text: str, number: int) -> None:
@@ -394,7 +399,7 @@ class _Page:
         level, self._heading = self._heading, None
         if level is None:
             return
-        title = " ".join("".join(self._line).split()).strip("¶§ ")
+        title = " ".join(_LINE_END.sub("", "".join(self._line)).split()).strip("¶§ ")
         self._line.clear()
         if title:
             writer = self._writers[-1]
@@ -406,7 +411,7 @@ class _Page:
         text = "".join(self._line)
         self._line.clear()
         self._ended_lines += 1
-        text = text.rstrip() if self._pre else _SPACE.sub(" ", text).strip()
+        text = text.rstrip() if self._pre else _SPACE.sub(" ", _LINE_END.sub("", text)).strip()
         if text:
             self._write(text, self._line_number)
         elif keep_empty and self._writers[-1].lines:

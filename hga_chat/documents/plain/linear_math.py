@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# Function application, invisible times, separator and plus, and spaces without width.
+INVISIBLE_OPERATORS = dict.fromkeys((0x2061, 0x2062, 0x2063, 0x2064, 0x200B, 0xFEFF))
 # What needs no brackets around it.
 _SINGLE = re.compile(r"[^\W_]+(?:[.,]\d+)?\W?|\W")
 _SCRIPT = re.compile(r"[^\W_]|\d+|\W")
@@ -35,6 +37,7 @@ _ACCENTS = {
     "\u030c": "\u030c",
 }
 _SPACED = re.compile(r"\s*([=<>≤≥≠≈≡∼≃≅∝→←↔⇒⇐⇔↦∈∉⊂⊆⊃⊇:]|:=)\s*")
+_RELATION = re.compile(r"[=<>≤≥≠≈≡∼≃≅∝→⇒⇔∈]")
 _OPENING = {"(": ")", "[": "]", "{": "}", "|": "|", "‖": "‖", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉"}
 
 
@@ -73,8 +76,18 @@ def accented(base: str, mark: str) -> str:
 
 
 def matrix(rows: Iterable[Iterable[str]]) -> str:
-    """Return the rows of a matrix, table or system of equations."""
-    return "; ".join(", ".join(cell.strip() for cell in row) for row in rows)
+    """Return the rows of a matrix or of aligned equations, columns between commas.
+
+    A column that begins with a relation continues the one before.
+    """
+    lines = []
+    for row in rows:
+        line = ""
+        for number, cell in enumerate(map(str.strip, row)):
+            is_new = number and line.strip() and not _RELATION.match(cell)
+            line += (", " if is_new else " " if number else "") + cell
+        lines.append(line.rstrip(" ,").strip())
+    return "; ".join(filter(None, lines))
 
 
 def grouped(text: str) -> str:

@@ -146,6 +146,8 @@ class _Text:
         self.headings: list[tuple[int, int, str]] = []
         self._styles = styles
         self._numbers = numbers
+        self._initial = ""
+        """A large first letter, which Word keeps in a paragraph of its own."""
         self._runs = Runs({name: style.run for name, style in styles.items()})
 
     @property
@@ -179,6 +181,11 @@ class _Text:
         text, number, depth = self._text(paragraph)
         if not text:
             return
+        frame = child(child(paragraph, "pPr"), "framePr")
+        if value(frame, "dropCap") in {"drop", "margin"}:
+            self._initial = text
+            return
+        text, self._initial = self._initial + text, ""
         level = _outline_level(child(paragraph, "pPr"))
         level = self._style(paragraph).level if level is None else level
         if level is not None:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from hga_chat.documents.plain.linear_math import (
+    INVISIBLE_OPERATORS,
     Part,
     accented,
     fraction,
@@ -20,7 +21,7 @@ from hga_chat.documents.plain.linear_math import (
 from hga_chat.documents.zipped.xml_lookup import child, local, value
 
 _MAX_DEPTH = 60
-_PROPERTIES = frozenset({"rPr", "ctrlPr", "argPr", "oMathParaPr"})
+_LEFT_OUT = frozenset({"del", "moveFrom"})
 _OFF = frozenset({"0", "off", "false"})
 _BESIDE_WORDS = frozenset({"f", "func", "nary"})
 _SCRIPTED = frozenset({"sSup", "sSub", "sSubSup", "limLow", "limUpp", "nary"})
@@ -77,7 +78,7 @@ def _row(element: Any, depth: int) -> str:
     parts = []
     for part in element:
         name = local(part)
-        if not name or name in _PROPERTIES or name.endswith("Pr"):
+        if not name or name in _LEFT_OUT or name.endswith("Pr"):
             continue
         text = _written(part, name, depth)
         is_apart = name in _BESIDE_WORDS
@@ -104,7 +105,9 @@ def _written(element: Any, name: str, depth: int) -> str:
     if depth > _MAX_DEPTH:
         return "".join(element.itertext())
     if name == "r":
-        return "".join(part.text or "" for part in element if local(part) == "t")
+        return "".join(part.text or "" for part in element if local(part) == "t").translate(
+            INVISIBLE_OPERATORS
+        )
     if name == "f":
         parts = _arg(element, "num", depth), _arg(element, "den", depth)
         return stacked(*parts) if _property(element, "f", "type") == "noBar" else fraction(*parts)

@@ -69,6 +69,13 @@ def test_paragraphs_become_one_line_without_keep_lines() -> None:
     assert render("<p>a\n b\n</p><pre>c\nd</pre>").lines == ["a b", "", "c", "d"]
 
 
+def test_line_ends_between_east_asian_characters_are_no_spaces() -> None:
+    # CSS Text Module Level 3, segment break transformation rules
+    assert render("<p>基本\n  <b>版面</b>\nA\n版 面<h2>柱\nと</h2>한국\n어").lines == [
+        *("基本版面 A 版 面", "", "## 柱と", "", "한국 어"),
+    ]
+
+
 def test_navigation_is_kept_if_there_is_nothing_else() -> None:
     (section,) = load_html("a.html", b"<nav><a href=b>Chapter 1</a></nav>").sections
     assert section.text == "Chapter 1\n"

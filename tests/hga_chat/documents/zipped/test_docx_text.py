@@ -188,6 +188,16 @@ def test_formulas_of_fields(make_docx: Make, code: str, shown: str) -> None:
     assert text(make_docx(paragraph(run("It is "), field(code), run(".")))) == f"It is {shown}."
 
 
+def test_a_large_first_letter_belongs_to_its_word(make_docx: Make) -> None:
+    frame = '<w:pPr><w:framePr w:dropCap="drop" w:lines="3"/></w:pPr>'
+    assert text(make_docx(paragraph(frame, run("D")) + paragraph(run("rop cap.")))) == "Drop cap."
+
+
+def test_deleted_parts_of_formulas(make_docx: Make) -> None:
+    formula = f"{r('x=')}<w:del>{r('1')}</w:del><w:ins>{r('2')}</w:ins>"
+    assert text(make_docx(paragraph(f"<m:oMath>{formula}</m:oMath>"))) == "x = 2"
+
+
 def cell(content: str, properties: str = "") -> str:
     return f"<w:tc><w:tcPr>{properties}</w:tcPr>{paragraph(run(content)) if content else ''}</w:tc>"
 
