@@ -1,12 +1,16 @@
 """Writes formulas in one line: ``(a + b)/c``, ``x^2``, ``√(y + 1)``, ``∑_{i = 1}^n i``."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 # Function application, invisible times, separator and plus, and spaces without width.
 INVISIBLE_OPERATORS = dict.fromkeys((0x2061, 0x2062, 0x2063, 0x2064, 0x200B, 0xFEFF))
-# What needs no brackets around it.
+# What needs no brackets: above a fraction bar, below it, and under a script.
+_SCRIPTS = r"(?:[_^](?:[^\W_]|\d+|\{[^{}]*\}))*"
+_TERM = re.compile(rf"[^\W_]+(?:[.,]\d+)?{_SCRIPTS}\W?|\W")
+_ATOM = re.compile(rf"(?:[^\W_]|\d+(?:[.,]\d+)?){_SCRIPTS}\W?|\W")
 _SINGLE = re.compile(r"[^\W_]+(?:[.,]\d+)?\W?|\W")
 _SCRIPT = re.compile(r"[^\W_]|\d+|\W")
 _WORD_END = re.compile(r"[\w)\]}∞]$")
@@ -14,28 +18,16 @@ _WORD_START = re.compile(r"[\w(\[{√∛∜∑∏∫]")
 _ROOTS = {"": "√", "2": "√", "3": "∛", "4": "∜"}
 # Marks over a letter, and the characters that combine with it.
 _ACCENTS = {
-    "^": "\u0302",
-    "ˆ": "\u0302",
-    "\u0302": "\u0302",
-    "~": "\u0303",
-    "˜": "\u0303",
-    "\u0303": "\u0303",
-    "¯": "\u0304",
-    "‾": "\u0304",
-    "\u0304": "\u0304",
-    "\u0305": "\u0304",
-    "―": "\u0304",
-    "_": "\u0304",
-    "→": "\u20d7",
-    "\u20d7": "\u20d7",
-    "˙": "\u0307",
-    ".": "\u0307",
-    "\u0307": "\u0307",
+    **dict.fromkeys("^ˆ", "\u0302"),
+    **dict.fromkeys("~˜", "\u0303"),
+    **dict.fromkeys("¯‾―_\u0305", "\u0304"),
+    **dict.fromkeys("˙.", "\u0307"),
     "¨": "\u0308",
-    "\u0308": "\u0308",
     "ˇ": "\u030c",
-    "\u030c": "\u030c",
+    "→": "\u20d7",
 }
+# What stands over several letters instead of a character that combines with one.
+_WIDE = {"\u0302": "ˆ", "\u0303": "˜", "\u0304": "‾", "\u0305": "‾", "\u20d7": "→", "\u20d6": "←"}
 _SPACED = re.compile(r"\s*([=<>≤≥≠≈≡∼≃≅∝→←↔⇒⇐⇔↦∈∉⊂⊆⊃⊇:]|:=)\s*")
 _RELATION = re.compile(r"[=<>≤≥≠≈≡∼≃≅∝→⇒⇔∈]")
 _OPENING = {"(": ")", "[": "]", "{": "}", "|": "|", "‖": "‖", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉"}
@@ -43,7 +35,7 @@ _OPENING = {"(": ")", "[": "]", "{": "}", "|": "|", "‖": "‖", "⟨": "⟩", 
 
 def fraction(above: str, below: str) -> str:
     """Return a fraction."""
-    return f"{grouped(above)}/{grouped(below)}"
+    return f"{_grouped(above, _TERM)}/{_grouped(below, _ATOM)}"
 
 
 def stacked(above: str, below: str) -> str:
@@ -55,24 +47,23 @@ def root(radicand: str, degree: str = "") -> str:
     """Return a root."""
     degree = degree.strip()
     if degree in _ROOTS:
-        return _ROOTS[degree] + grouped(radicand)
+        return _ROOTS[degree] + _grouped(radicand, _ATOM)
     return f"root({degree}, {radicand.strip()})"
 
 
 def scripts(base: str, lower: str = "", upper: str = "") -> str:
     """Return ``base`` with a subscript and a superscript, as in TeX."""
-    base = base.strip()
-    if base and not _SINGLE.fullmatch(base) and not _is_bracketed(base):
-        base = f"({base})"
-    return base + _script("_", lower) + _script("^", upper)
+    return _grouped(base, _SINGLE) + _script("_", lower) + _script("^", upper)
 
 
 def accented(base: str, mark: str) -> str:
     """Return ``base`` with a mark over it."""
     base, mark = base.strip(), mark.strip()
-    if len(base) == 1 and mark in _ACCENTS:
-        return base + _ACCENTS[mark]
-    return scripts(base, "", mark)
+    single = _ACCENTS.get(mark, mark)
+    if len(base) == 1 and len(single) == 1 and unicodedata.combining(single):
+        return base + single
+    base = base if len(base) < 2 or _is_bracketed(base) else f"({base})"
+    return scripts(base, "", _WIDE.get(single, mark))
 
 
 def matrix(rows: Iterable[Iterable[str]]) -> str:
@@ -88,12 +79,6 @@ def matrix(rows: Iterable[Iterable[str]]) -> str:
             line += (", " if is_new else " " if number else "") + cell
         lines.append(line.rstrip(" ,").strip())
     return "; ".join(filter(None, lines))
-
-
-def grouped(text: str) -> str:
-    """Return a part of a formula with brackets around it if it needs them."""
-    text = text.strip()
-    return text if not text or _SINGLE.fullmatch(text) or _is_bracketed(text) else f"({text})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +106,12 @@ def joined(parts: Iterable[Part]) -> str:
 def tidied(text: str) -> str:
     """Return a whole formula with spaces around its relations and none doubled."""
     return " ".join(_SPACED.sub(r" \1 ", text).split())
+
+
+def _grouped(text: str, plain: re.Pattern[str]) -> str:
+    """Return a part of a formula with brackets around it if it needs them."""
+    text = text.strip()
+    return text if not text or plain.fullmatch(text) or _is_bracketed(text) else f"({text})"
 
 
 def _script(sign: str, text: str) -> str:

@@ -105,9 +105,8 @@ def _written(element: Any, name: str, depth: int) -> str:
     if depth > _MAX_DEPTH:
         return "".join(element.itertext())
     if name == "r":
-        return "".join(part.text or "" for part in element if local(part) == "t").translate(
-            INVISIBLE_OPERATORS
-        )
+        text = "".join(part.text or "" for part in element if local(part) == "t")
+        return text.replace("\u2061", " ").translate(INVISIBLE_OPERATORS)
     if name == "f":
         parts = _arg(element, "num", depth), _arg(element, "den", depth)
         return stacked(*parts) if _property(element, "f", "type") == "noBar" else fraction(*parts)
@@ -142,7 +141,9 @@ def _written(element: Any, name: str, depth: int) -> str:
         rows = (row for row in element if local(row) == "mr")
         return matrix([_row(cell, depth + 1) for cell in row if local(cell) == "e"] for row in rows)
     if name == "eqArr":
-        return matrix([_row(row, depth + 1)] for row in element if local(row) == "e")
+        # Ampersands mark where rows are aligned.
+        rows = (_row(row, depth + 1) for row in element if local(row) == "e")
+        return matrix([row.replace("&", " ")] for row in rows)
     if name == "phant" and _property(element, "phant", "show") in _OFF:
         return ""
     return _row(element, depth + 1)
