@@ -16,9 +16,11 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+
+from lxml import etree
 
 from hga_chat.display import displayable
 from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PDF, TABLE, TEXT, ZIPPED, format_of
@@ -56,6 +58,68 @@ _PDF_VALUES = (
     *(b"/Identity-V", b"/H", b"/Symbol", b"/ActualText", b"/OC", b"<>", b"<FEFF05D0>", b"()"),
     *(b"BDC", b"EMC", b"Do", b"q", b"Q", b"Ts", b"Tz", b"TJ", b"re", b"f", b"1 0 R", b"100 0 R"),
 )
+
+_TAG = re.compile(rb"</?[A-Za-z][^<>]*>")
+_HTML_TAGS = (
+    *(b"<sup>", b"</sup>", b"<sub>", b"<ruby>", b"<rt>", b"<s>", b"<q>", b"<br>", b"<pre>\n"),
+    *(b"<table>", b"</table>", b"<tr>", b"<td rowspan=65534>", b"<td colspan=1000>", b"<tfoot>"),
+    *(b"<ol type=i start=-9>", b"<ol reversed>", b"</ol>", b"<li value=99999>", b"<ul>", b"<dl>"),
+    *(b"<math>", b"</math>", b"<mfrac>", b"<msup>", b"<munderover>", b"<mtable>", b"<semantics>"),
+    *(b"<annotation encoding=TeX>", b"<mmultiscripts><mprescripts/>", b"<math alttext='\\x'>"),
+    *(b"<svg>", b"</svg>", b"<text>", b"<title>", b"<foreignObject>", b"<![CDATA[", b"]]>"),
+    *(b"<select multiple>", b"<option>", b"<input type=checkbox>", b"<textarea>", b"<button>"),
+    *(b"<template>", b"<template shadowrootmode=open>", b"<slot>", b"<iframe srcdoc='<p>a'>"),
+    *(b"<p style='display:none'>", b"<p style='visibility:visible'>", b"<p style='(;\"'>"),
+    *(
+        b"<meta charset=shift_jis>",
+        b"<meta charset=hz>",
+        b'<?xml version="1.0"?>',
+        b"&nbsp;",
+        b"\0",
+    ),
+    b"<html xmlns='http://www.w3.org/1999/xhtml'>",
+)
+_XML_TAGS = (
+    *(b"<w:r>", b"</w:r>", b"<w:p>", b"<w:tbl>", b"<w:tr>", b"<w:tc>", b"<w:vMerge/>", b"<w:t>"),
+    *(b'<w:gridSpan w:val="999"/>', b'<w:vertAlign w:val="superscript"/>', b"<w:vanish/>"),
+    *(b'<w:rFonts w:ascii="Symbol"/>', b'<w:sym w:font="Wingdings" w:char="FFFFF"/>', b"<w:del>"),
+    *(b'<w:fldChar w:fldCharType="begin"/>', b'<w:fldChar w:fldCharType="end"/>', b"<w:ruby>"),
+    *(b"<w:instrText>EQ \\f(1,\\r(2))", b"<w:instrText>SYMBOL 9999", b'<w:numId w:val="1"/>'),
+    *(b"<m:oMath>", b"<m:f>", b"<m:num>", b"<m:den>", b"<m:sSup>", b"<m:e>", b"<m:nary>", b"<m:d>"),
+    *(
+        b'<itemref idref="c1"/>',
+        b'<item href="%2e%2e/x"/>',
+        b"<spine>",
+        b"<manifest>",
+        b"&",
+        b"&x;",
+    ),
+    *(
+        b"<navPoint>",
+        b"<content src='http://[x'/>",
+        b"<nav>",
+        b"<li>",
+        b"<a href='#'>",
+        b"\xef\xbb\xbf",
+    ),
+)
+
+
+def remark(data: bytes, random: Random, _seeds: list[bytes], tags: Sequence[bytes]) -> bytes:
+    """Replace, remove and insert tags."""
+    found = list(_TAG.finditer(data))
+    chosen = random.sample(found, min(len(found), random.choice((1, 2, 4, 16))))
+    for match in sorted(chosen, key=lambda match: -match.start()):
+        kind = random.random()
+        new = random.choice(tags) if kind < 0.6 else random.choice(found)[0] if kind < 0.8 else b""
+        start = match.start() if random.random() < 0.5 else match.end()
+        data = data[:start] + new + data[match.end() :]
+    return data
+
+
+def remark_html(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
+    """Replace, remove and insert tags of HTML."""
+    return remark(data, random, seeds, _HTML_TAGS)
 
 
 def flip(data: bytearray, random: Random, _seeds: list[bytes]) -> bytes:
@@ -121,10 +185,24 @@ def repack(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
             chance = random.random()
             if chance < 0.05:
                 name = random.choice(("../" + name, "/" + name, name[:-1], "\x1b[31m" + name))
-            changed = mutate(text, random, texts) if chance < 0.3 else text
+            changed = mutate(text, random, texts) if chance < 0.2 else text
+            if random.random() < 0.4:
+                tags = _HTML_TAGS if name.endswith("html") else _XML_TAGS
+                changed = remark(changed, random, texts, tags)
+                if random.random() < 0.7:
+                    changed = well_formed(changed)
             if chance < 0.98:
                 archive.writestr(zipfile.ZipInfo(name), changed[:MAX_SEED_BYTES])
     return buffer.getvalue()
+
+
+def well_formed(data: bytes) -> bytes:
+    """Return XML with its mistakes repaired, so that more than its parser is reached."""
+    try:
+        root = etree.fromstring(data, etree.XMLParser(recover=True, resolve_entities=False))
+    except (etree.XMLSyntaxError, ValueError):
+        return data
+    return data if root is None else etree.tostring(root)
 
 
 def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
@@ -170,7 +248,7 @@ def retoken(data: bytes, random: Random, _seeds: list[bytes]) -> bytes:
 
 
 # Changes that know the format, so that more than its outside is reached.
-STRUCTURAL = {"zip": repack, "notebook": reshape, "pdf": retoken}
+STRUCTURAL = {"zip": repack, "notebook": reshape, "pdf": retoken, "html": remark_html}
 
 
 def inputs(name: str, count: int, random: Random) -> Iterator[bytes]:

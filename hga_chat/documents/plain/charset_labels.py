@@ -52,6 +52,11 @@ def decode_labelled(data: bytes, label: str) -> str | None:
     return text if invalid <= max(1, _MAX_BAD_SHARE * beyond) and "\0" not in text else None
 
 
+def is_charset(label: str) -> bool:
+    """Whether a label names a character set, UTF-16 included."""
+    return bool(_UTF_16_OR_32.search(label.lower())) or _codec(label) is not None
+
+
 def is_utf8(label: str) -> bool:
     """Whether a label stands for UTF-8."""
     return label.strip().lower() in {"utf-8", "utf8", "unicode-1-1-utf-8", "utf-8-sig", "utf_8"}

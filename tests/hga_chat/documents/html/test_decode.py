@@ -17,7 +17,16 @@ from hga_chat.documents.html.decode import decode_html
         ("<META HTTP-EQUIV=content-type CONTENT='text/html; Charset = koi8-r'>", "koi8-r", "Цена"),
         ("<meta\ncharset = windows-1253\n>", "cp1253", "τιμή"),
         ("<!-- <meta charset=koi8-r> --><meta charset=cp1251>", "cp1251", "Цена"),
-        ("<title><meta charset=koi8-r></title><meta charset=cp1251>", "cp1251", "Цена"),
+        ("<meta charset=bogus><meta charset=cp1251>", "cp1251", "Цена"),
+        ("<p title='<meta charset=koi8-r>'><meta charset=cp1251>", "cp1251", "Цена"),
+        # html5lib-tests: what looks like one within the first kilobyte, and only there
+        ("<script>'<meta charset=cp1251>'</script><meta charset=koi8-r>", "cp1251", "Цена"),
+        (
+            "<!--"
+            + "x" * 1024
+            + "--><script>'<meta charset=koi8-r>'</script><meta charset=cp1251>",
+            *("cp1251", "Цена"),
+        ),
         ("<meta name=a content='charset=koi8-r'><meta charset=cp1251>", "cp1251", "Цена"),
         ('<?xml version="1.0" encoding="windows-1255"?>', "cp1255", "מחיר"),
         # standards say UTF-8 of what is said in ASCII to be UTF-16
