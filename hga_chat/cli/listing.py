@@ -26,6 +26,9 @@ def conversation_as_object(conversation: "Conversation") -> dict[str, Any]:
 def as_text(survey: documents.Survey, budget: int) -> str:
     """Return the tree of folders and files with their tokens, for people."""
     parts = [table(("tokens", "format", "path"), [*_rows(_tree(survey.counted))])]
+    rows = [(entry.path, ", ".join(entry.left_out)) for entry in survey.counted if entry.left_out]
+    if rows:
+        parts.append(table(("path", "left out of it"), rows))
     if survey.loaded.skipped:
         rows = [(entry.reason, entry.path) for entry in survey.loaded.skipped]
         parts.append(table(("skipped because", "path"), rows))

@@ -121,7 +121,13 @@ def prepare(
     if survey.secrets:
         output.note(documents.secrets_note(survey.secrets, redacted=settings.redact))
     is_laid_out = paths and survey.tokens <= budget
-    layout = documents.lay_out(survey.loaded, tokenizer) if is_laid_out else None
+    layout = None
+    if is_laid_out:
+        failed: list[documents.Skipped] = []
+        layout = documents.lay_out(survey.loaded, tokenizer, failed)
+        survey = survey.without(failed) if failed else survey
+    if paths and not (survey.counted or settings.fit):
+        raise documents.DocumentError(_nothing_left(survey))
     return Prepared(files, settings, survey, layout, budget, settings.fit)
 
 
@@ -266,8 +272,18 @@ def _closing_on_failure(saved: "SavedSession | None") -> Iterator[None]:
         raise
 
 
+def _nothing_left(survey: documents.Survey) -> str:
+    """Say why no document that was loaded can be used."""
+    first, *others = survey.loaded.skipped
+    more = f" (and {len(others):,} more)" if others else ""
+    return f"nothing to load: {first.path}: {first.reason}{more}"
+
+
 def note_skipped(prepared: Prepared, output: Output) -> None:
-    """Name the first few skipped files, and count the rest."""
+    """Say what is left out of the documents, name the first few skipped files, count the rest."""
+    left_out = documents.left_out_note(prepared.loaded.documents)
+    if left_out is not None:
+        output.note(left_out)
     skipped = prepared.loaded.skipped
     for entry in skipped[:_SKIPPED_SHOWN]:
         output.note(f"Skipped {entry.path}: {entry.reason}")

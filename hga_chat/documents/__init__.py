@@ -2,6 +2,7 @@
 
 from hga_chat.documents.budget import OverBudget, over_budget
 from hga_chat.documents.layout import DocumentSpan, DocumentTokens, SectionSpan, lay_out
+from hga_chat.documents.left_out import left_out_note
 from hga_chat.documents.load import iter_documents, load_documents
 from hga_chat.documents.secrets import Secret, secrets_note
 from hga_chat.documents.survey import Counted, Survey, listing, survey_documents
@@ -30,6 +31,7 @@ __all__ = [
     "Survey",
     "iter_documents",
     "lay_out",
+    "left_out_note",
     "listing",
     "load_documents",
     "over_budget",

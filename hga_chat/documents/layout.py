@@ -8,7 +8,15 @@ from itertools import islice
 from typing import Protocol
 
 from hga_chat.display import displayable
-from hga_chat.documents.types import STANDARD_INPUT, Document, LoadedDocuments, Passage, Section
+from hga_chat.documents.types import (
+    STANDARD_INPUT,
+    Document,
+    LoadedDocuments,
+    Passage,
+    Section,
+    Skipped,
+    failure_reason,
+)
 
 _MAX_MARGIN_CHARS = 200
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?= )")
@@ -88,31 +96,55 @@ class DocumentTokens:
         return passages
 
 
-def lay_out(loaded: LoadedDocuments, tokenizer: DocumentTokenizer) -> DocumentTokens:
+def lay_out(
+    loaded: LoadedDocuments,
+    tokenizer: DocumentTokenizer,
+    failed: list[Skipped] | None = None,
+) -> DocumentTokens:
     """Encode documents one after another, each after a line that names it.
 
     Sections are encoded separately, so that each token belongs to exactly one of them.
+
+    Args:
+        loaded: The documents.
+        tokenizer: The model's.
+        failed: Takes the documents that cannot be encoded, and leaves them out; None raises the
+            error of the first.
     """
     token_ids: list[int] = []
     documents = []
     for document in loaded.documents:
-        document_start = len(token_ids)
-        sections = []
-        for section, introduction, ending in _framed(document):
-            start = len(token_ids)
-            if introduction:
-                token_ids += tokenizer.encode(introduction)
-            text_start = len(token_ids)
-            ids, offsets = tokenizer.encode_with_offsets(section.text)
-            token_ids += ids
-            text_end = len(token_ids)
-            if ending:
-                token_ids += tokenizer.encode(ending)
-            sections.append(
-                SectionSpan(section, start, text_start, text_end, len(token_ids), tuple(offsets))
-            )
-        documents.append(DocumentSpan(document, document_start, len(token_ids), tuple(sections)))
+        start = len(token_ids)
+        try:
+            documents.append(_lay_out_document(document, tokenizer, token_ids))
+        except Exception as error:
+            if failed is None:
+                raise
+            del token_ids[start:]
+            failed.append(Skipped(document.path, failure_reason(error)))
     return DocumentTokens(token_ids, tuple(documents))
+
+
+def _lay_out_document(
+    document: Document, tokenizer: DocumentTokenizer, token_ids: list[int]
+) -> DocumentSpan:
+    """Add a document's tokens to ``token_ids``."""
+    document_start = len(token_ids)
+    sections = []
+    for section, introduction, ending in _framed(document):
+        start = len(token_ids)
+        if introduction:
+            token_ids += tokenizer.encode(introduction)
+        text_start = len(token_ids)
+        ids, offsets = tokenizer.encode_with_offsets(section.text)
+        token_ids += ids
+        text_end = len(token_ids)
+        if ending:
+            token_ids += tokenizer.encode(ending)
+        sections.append(
+            SectionSpan(section, start, text_start, text_end, len(token_ids), tuple(offsets))
+        )
+    return DocumentSpan(document, document_start, len(token_ids), tuple(sections))
 
 
 def count_tokens(documents: Sequence[Document], tokenizer: DocumentTokenizer) -> list[int]:

@@ -3,13 +3,14 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from hga_chat.documents.formats import MEGABYTE, format_of
 from hga_chat.documents.plain.decode import PROBE_BYTES, is_binary
+from hga_chat.documents.plain.valid_text import valid_text
 from hga_chat.documents.sandbox.processes import ending_children
 from hga_chat.documents.tree.generated import how_generated
 from hga_chat.documents.tree.ignore import Globs
@@ -20,8 +21,10 @@ from hga_chat.documents.types import (
     Document,
     DocumentError,
     LoadedDocuments,
+    Section,
     Skipped,
     UnreadableError,
+    failure_reason,
 )
 from hga_chat.documents.unsupported import unsupported_format
 
@@ -107,8 +110,8 @@ def _load_all(
                         _refuse_generated(document)
                 else:
                     document, notes = _load_stream(entry, stdin)
-            except UnreadableError as error:
-                yield Skipped(path, str(error))
+            except Exception as error:  # noqa: BLE001 - one bad file must not end the run
+                yield Skipped(path, valid_text(failure_reason(error)))
                 continue
             yield Loaded(document, entry.kind if isinstance(entry, Found) else Kind.FILE)
             yield from (Skipped(path, note) for note in notes)
@@ -187,9 +190,20 @@ def _load_stream(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]
     if len(data) > kind.max_bytes:
         raise UnreadableError(f"larger than the limit of {kind.max_bytes // MEGABYTE} MB")
     loaded = kind.load(path, data)
-    if not any(section.text.strip() for section in loaded.sections):
+    sections = tuple(map(_valid, loaded.sections))
+    if not any(section.text.strip() for section in sections):
         raise UnreadableError("empty")
-    return Document(path, loaded.format or kind.name, loaded.sections), loaded.notes
+    left_out = tuple(map(valid_text, loaded.left_out))
+    document = Document(path, loaded.format or kind.name, sections, left_out)
+    return document, tuple(map(valid_text, loaded.notes))
+
+
+def _valid(section: Section) -> Section:
+    """Return a section that can be encoded, whatever a reader has found in a file."""
+    page = None if section.page is None else valid_text(section.page)
+    return replace(
+        section, text=valid_text(section.text), label=valid_text(section.label), page=page
+    )
 
 
 def _first_bytes(stream: BinaryIO) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from hga_chat.documents.fit import Fitting
 from hga_chat.documents.layout import DocumentTokenizer, count_tokens
 from hga_chat.documents.load import Loaded
 from hga_chat.documents.secrets import Secret, find_secrets, redact
-from hga_chat.documents.types import Document, LoadedDocuments, Skipped
+from hga_chat.documents.types import Document, LoadedDocuments, Skipped, failure_reason
 
 _BATCH_CHARS = 500_000
 _MAX_COUNTERS = 4
@@ -28,11 +28,14 @@ class Counted:
     tokens: int
     """Including its header."""
     secrets: tuple[Secret, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What of the source is not in the text."""
 
     @classmethod
     def of(cls, document: Document, tokens: int, secrets: tuple[Secret, ...] = ()) -> "Counted":
         """Return the entry of a document that takes this many tokens."""
-        return cls(document.path, document.format, len(document.sections), tokens, secrets)
+        sections, left_out = len(document.sections), document.left_out
+        return cls(document.path, document.format, sections, tokens, secrets, left_out)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,15 @@ class Survey:
         """Secrets of all documents."""
         return tuple(secret for document in self.counted for secret in document.secrets)
 
+    def without(self, failed: Sequence[Skipped]) -> "Survey":
+        """Return this survey with documents skipped after all."""
+        paths = {entry.path for entry in failed}
+        loaded = LoadedDocuments(
+            tuple(entry for entry in self.loaded.documents if entry.path not in paths),
+            (*self.loaded.skipped, *failed),
+        )
+        return Survey(tuple(e for e in self.counted if e.path not in paths), loaded)
+
 
 def listing(counted: Iterable[Counted], skipped: Iterable[Skipped]) -> dict[str, Any]:
     """Return documents, skipped sources and the total of tokens as JSON values."""
@@ -64,6 +76,7 @@ def listing(counted: Iterable[Counted], skipped: Iterable[Skipped]) -> dict[str,
             "format": entry.format,
             "sections": entry.sections,
             "tokens": entry.tokens,
+            "left_out": list(entry.left_out),
         }
         for entry in counted
     ]
@@ -99,6 +112,9 @@ def survey_documents(
     for batch, tokens in _in_batches(searched, tokenizer):
         for (loaded, secrets), count in zip(batch, tokens, strict=True):
             document = loaded.document
+            if isinstance(count, Exception):
+                skipped.append(Skipped(document.path, failure_reason(count)))
+                continue
             fitting.add(len(counted), document, loaded.kind, count)
             counted.append(Counted.of(document, count, secrets))
     documents, reasons = fitting.choose()
@@ -120,27 +136,43 @@ def _with_secrets(
         if isinstance(entry, Skipped):
             skipped.append(entry)
             continue
-        secrets = find_secrets(entry.document)
-        if secrets and without_secrets:
-            entry = Loaded(redact(entry.document), entry.kind)
+        try:
+            secrets = find_secrets(entry.document)
+            if secrets and without_secrets:
+                entry = Loaded(redact(entry.document), entry.kind)
+        except Exception as error:  # noqa: BLE001 - one bad file must not end the run
+            skipped.append(Skipped(entry.document.path, failure_reason(error)))
+            continue
         yield entry, secrets
 
 
 def _in_batches(
     searched: Iterable[_Entry], tokenizer: DocumentTokenizer
-) -> Iterator[tuple[list[_Entry], list[int]]]:
+) -> Iterator[tuple[list[_Entry], Sequence[int | Exception]]]:
     """Yield batches with their token counts; other threads count while this one loads."""
     counters = min(os.cpu_count() or 1, _MAX_COUNTERS)
-    waiting: deque[tuple[list[_Entry], Future[list[int]]]] = deque()
+    waiting: deque[tuple[list[_Entry], Future[Sequence[int | Exception]]]] = deque()
     with ThreadPoolExecutor(counters) as pool:
         for batch in _batches(searched):
             documents = [loaded.document for loaded, _ in batch]
-            waiting.append((batch, pool.submit(count_tokens, documents, tokenizer)))
+            waiting.append((batch, pool.submit(_count, documents, tokenizer)))
             if len(waiting) > counters:
                 first, counts = waiting.popleft()
                 yield first, counts.result()
         for batch, counts in waiting:
             yield batch, counts.result()
+
+
+def _count(
+    documents: Sequence[Document], tokenizer: DocumentTokenizer
+) -> Sequence[int | Exception]:
+    """Return how many tokens each document takes, or why that cannot be told."""
+    try:
+        return count_tokens(documents, tokenizer)
+    except Exception as error:  # noqa: BLE001 - one bad file must not end the run
+        if len(documents) == 1:
+            return [error]
+    return [count for document in documents for count in _count([document], tokenizer)]
 
 
 def _batches(searched: Iterable[_Entry]) -> Iterator[list[_Entry]]:

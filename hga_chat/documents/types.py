@@ -1,6 +1,6 @@
 """Documents, their sections, and the places that passages come from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 STANDARD_INPUT = "-"
 """The path that stands for standard input."""
@@ -12,6 +12,18 @@ class DocumentError(Exception):
 
 class UnreadableError(Exception):
     """One source cannot be loaded; the text is the reason for skipping it."""
+
+
+def failure_reason(error: Exception) -> str:
+    """Return the reason for skipping a source with which a part of the program failed."""
+    if isinstance(error, UnreadableError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "takes too much memory"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"cannot be loaded: {cause[:200]}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class Document:
     path: str
     format: str
     sections: tuple[Section, ...]
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    """In a few words each, what of the source is not in the sections, such as ``images (3)``."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from hga_chat.display import displayable
+from hga_chat.documents.left_out import left_out_note
 from hga_chat.screen.drawing.bars import QUIET, bar
 from hga_chat.screen.drawing.figures import count, duration
 from hga_chat.screen.engine.reports import Loading, Opened, Prefilling, Ready
@@ -22,6 +23,7 @@ class Opening:
     def __init__(self) -> None:
         self._documents = 0
         self._document_tokens = 0
+        self._left_out: str | None = None
         self._skipped: tuple[Skipped, ...] = ()
         self._notes: tuple[str, ...] = ()
 
@@ -37,6 +39,8 @@ class Opening:
         """Remember the documents for the texts that follow."""
         self._documents = len(report.layout.documents) if report.layout else 0
         self._document_tokens = len(report.layout.token_ids) if report.layout else 0
+        if report.layout is not None:
+            self._left_out = left_out_note(span.document for span in report.layout.documents)
         self._skipped = report.skipped
         self._notes = report.notes
 
@@ -73,6 +77,8 @@ class Opening:
             )
         ]
         lines += [Content.styled(displayable(note), QUIET) for note in self._notes]
+        if self._left_out is not None:
+            lines.append(Content.styled(displayable(self._left_out).replace("\n", "␤"), QUIET))
         if self._skipped:
             lines.append(
                 Content.styled(f"{count(len(self._skipped), 'source')} skipped:", "$text-warning")

@@ -57,6 +57,7 @@ def documents_as_json(documents: SavedDocuments) -> dict[str, Any]:
             "format": document.format,
             "tokens": tokens,
             **_size_and_sum(document),
+            "left_out": document.left_out,
             "sections": [asdict(section) for section in document.sections],
         }
         for document, tokens in zip(documents.loaded.documents, documents.tokens, strict=True)
@@ -77,6 +78,7 @@ def documents_from_json(content: Any) -> SavedDocuments:
             entry["path"],
             entry["format"],
             tuple(map(_section, entry["sections"])),
+            tuple(entry.get("left_out", ())),
         )
         for entry in entries
     )

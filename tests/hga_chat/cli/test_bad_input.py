@@ -103,7 +103,7 @@ def test_dry_run_lists_documents_with_their_tokens(cli, engine, large):
         "small.txt",
     }
     assert all(
-        set(document) == {"path", "format", "sections", "tokens"}
+        set(document) == {"path", "format", "sections", "tokens", "left_out"}
         for document in report["documents"]
     )
     assert report["tokens"] == sum(document["tokens"] for document in report["documents"])

@@ -3,8 +3,12 @@
 import json
 import random
 import string
+from dataclasses import replace
 
 import pytest
+
+from hga_chat.documents import formats
+from hga_chat.documents.types import LoadedFile
 
 KEY = "ghp_" + "".join(random.Random(3).choices(string.ascii_letters + string.digits, k=36))
 
@@ -42,6 +46,53 @@ def test_the_tree_has_tokens_for_files_and_folders(cli, use_engine, tree):
     whole = tokens["README.md"] + tokens["src/"] + tokens["tests/"]
     assert total.startswith(f"{whole:,} of ")
     assert skipped.splitlines()[1].split() == ["binary", "image.png"]
+
+
+NOTEBOOK = """{"cells": [{"cell_type": "code", "source": "print(t)", "outputs": [
+{"output_type": "stream", "text": "cut emoji \\ud83d and 4711"},
+{"output_type": "display_data", "data": {"image/png": "iVBO"}}]}]}"""
+
+
+def test_what_is_left_out_is_said(cli, use_engine, tree):
+    use_engine("Yes.")
+    (tree / "plot.ipynb").write_text(NOTEBOOK)
+    listed = cli("ingest", "--dry-run", tree)
+    _, left_out, _ = listed.out.split("\n\n")
+    assert left_out.splitlines()[0].split("  ")[0] == "path"
+    assert left_out.splitlines()[1].split() == ["plot.ipynb", "images", "(1)"]
+    report = json.loads(cli("ingest", "--dry-run", "--json", tree).out)
+    listed = {document["path"]: document["left_out"] for document in report["documents"]}
+    assert listed["plot.ipynb"] == ["images (1)"]
+    assert listed["README.md"] == []
+    asked = cli("ask", "--json", tree, "q")
+    assert "Left out of plot.ipynb: images (1)\n" in asked.err
+    listed = {d["path"]: d["left_out"] for d in json.loads(asked.out)["documents"]}
+    assert listed["plot.ipynb"] == ["images (1)"]
+
+
+def test_one_line_says_what_is_left_out_of_several(cli, use_engine, tree):
+    use_engine("Yes.")
+    (tree / "plot.ipynb").write_text(NOTEBOOK)
+    (tree / "run.log").write_text("\x1b[1mend\x1b[0m\n")
+    asked = cli("ask", tree, "q")
+    line = "Left out of 2 documents: images, terminal codes; 'hga-chat ingest --dry-run' lists them"
+    assert f"{line}\n" in asked.err
+
+
+def test_one_bad_file_does_not_end_a_run(cli, use_engine, tree, monkeypatch):
+    use_engine("Yes.", "Yes.")
+
+    def fail(path: str, data: bytes) -> LoadedFile:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(formats, "TEXT", replace(formats.TEXT, load=fail))
+    for arguments in (("ingest", "--dry-run", "--json", tree), ("ask", "--json", tree, "q")):
+        ran = cli(*arguments)
+        assert ran.code == 0
+        report = json.loads(ran.out)
+        assert [document["path"] for document in report["documents"]] == ["README.md"]
+        reason = "cannot be loaded: ZeroDivisionError: division by zero"
+        assert {"path": "src/a.py", "reason": reason} in report["skipped"]
 
 
 def test_fit_in_dry_run_and_ask(cli, use_engine, tree):

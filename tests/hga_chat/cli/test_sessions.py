@@ -435,10 +435,8 @@ def test_list_and_show(cli, ingest, ask, use_engine, folder, store):
     shown = cli("sessions", "show", "log").out
     for expected in (found["session"], str(folder), "b.txt", "1. Is it calm?", "router hga"):
         assert expected in shown
-    assert json.loads(cli("sessions", "show", "log", "--json").out)["documents"] == [
-        {key: document[key] for key in ("path", "format", "sections", "tokens")}
-        for document in found["documents"]
-    ]
+    shown = json.loads(cli("sessions", "show", "log", "--json").out)
+    assert shown["documents"] == found["documents"]
 
 
 def test_export_has_questions_answers_and_sources(cli, ingest, use_engine, folder, tmp_path):

@@ -2,12 +2,14 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hga_chat.documents import load_documents
-from hga_chat.documents.types import DocumentError, LoadedDocuments, Skipped
+from hga_chat.documents import load, load_documents
+from hga_chat.documents.formats import FORMATS, TEXT, Format
+from hga_chat.documents.types import DocumentError, LoadedDocuments, LoadedFile, Section, Skipped
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -96,6 +98,63 @@ def test_files_over_the_limit_are_skipped(tmp_path: Path) -> None:
         Skipped("huge.txt", "larger than the limit of 5 MB"),
         Skipped("huge.zip", "larger than the limit of 100 MB"),
     )
+
+
+class NeverHeardOfError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NeverHeardOfError("odd\n\x1b[31m\ud83d"), "cannot be loaded: NeverHeardOfError: odd"),
+        (UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "no"), "cannot be loaded: UnicodeEncodeError"),
+        (KeyError("cells"), "cannot be loaded: KeyError: 'cells'"),
+        (MemoryError(), "takes too much memory"),
+        (RecursionError(), "nested too deeply"),
+    ],
+)
+@pytest.mark.parametrize("kind", [*FORMATS, TEXT], ids=lambda kind: kind.name)
+def test_a_reader_that_fails_names_the_file_and_the_rest_is_loaded(
+    kind: Format, error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, data: bytes) -> LoadedFile:
+        raise error
+
+    failing = replace(kind, load=fail)
+    monkeypatch.setattr(load, "format_of", lambda path, _: failing if path == "a" else TEXT)
+    (tmp_path / "a").write_text("anything")
+    (tmp_path / "z.txt").write_text("text")
+    loaded = load_documents([str(tmp_path)])
+    assert _texts(loaded) == {"z.txt": "text"}
+    (skipped,) = loaded.skipped
+    assert skipped.path == "a"
+    assert skipped.reason.startswith(reason)
+    assert "\n" not in skipped.reason
+    assert skipped.reason.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("lone \ud83d", "lone \ufffd"),
+        ("pair \ud83d\ude00", "pair \U0001f600"),
+        ("a\0b", "a\ufffdb"),
+    ],
+)
+def test_whatever_a_reader_returns_can_be_encoded(
+    text: str, valid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    section = Section("a.txt", f"label {text}", f"text {text}", None, None, f"page {text}")
+    read = LoadedFile((section,), (f"note {text}",), None, (f"images {text}",))
+    monkeypatch.setattr(load, "format_of", lambda *_: replace(TEXT, load=lambda *_: read))
+    loaded = load_documents([str(tmp_path)])
+    (document,) = loaded.documents
+    (section,) = document.sections
+    assert (section.label, section.text) == (f"label {valid}", f"text {valid}")
+    assert (section.page, document.left_out) == (f"page {valid}", (f"images {valid}",))
+    assert loaded.skipped == (Skipped("a.txt", f"note {valid}"),)
 
 
 def test_a_log_that_was_truncated_while_it_was_written(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hga_chat.documents import iter_documents, lay_out, survey_documents
-from hga_chat.documents.types import Skipped
+from hga_chat.documents import iter_documents, lay_out, survey, survey_documents
+from hga_chat.documents.survey import listing
+from hga_chat.documents.types import Document, Skipped
 
 _KEY = "ghp_" + "".join(random.Random(3).choices(string.ascii_letters + string.digits, k=36))
 
@@ -85,3 +86,67 @@ def test_secrets_of_documents_left_out_are_not_reported(tree: Path, tokenizer) -
     (tree / "tests/test_a.py").write_text(f"TOKEN = '{_KEY}'\n" + "word\n" * 200)
     total = _survey(tree, tokenizer).tokens
     assert _survey(tree, tokenizer, total - 1, fit=True).secrets == ()
+
+
+class _Refusing:
+    """A tokenizer that fails on texts with a word."""
+
+    def __init__(self, tokenizer, word: str) -> None:
+        self._tokenizer = tokenizer
+        self._word = word
+
+    def _check(self, text: str) -> str:
+        if self._word in text:
+            raise UnicodeEncodeError("utf-8", text, 0, 1, "surrogates not allowed")
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(self._check(text))
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        return self._tokenizer.encode_with_offsets(self._check(text))
+
+    def count(self, texts: list[str]) -> list[int]:
+        return self._tokenizer.count([self._check(text) for text in texts])
+
+
+def test_a_document_that_cannot_be_counted_is_skipped(tree: Path, tokenizer) -> None:
+    (tree / "b.py").write_text("odd\n")
+    found = _survey(tree, _Refusing(tokenizer, "odd"))
+    assert [entry.path for entry in found.counted] == ["README.md", "a.py", "tests/test_a.py"]
+    assert found.loaded.skipped[-1].path == "b.py"
+    assert "surrogates not allowed" in found.loaded.skipped[-1].reason
+
+
+def test_a_document_that_cannot_be_laid_out_is_skipped(tree: Path, tokenizer) -> None:
+    (tree / "b.py").write_text("odd\n")
+    found = _survey(tree, tokenizer)
+    failed: list[Skipped] = []
+    layout = lay_out(found.loaded, _Refusing(tokenizer, "odd"), failed)
+    assert [entry.path for entry in failed] == ["b.py"]
+    rest = found.without(failed)
+    assert layout.token_ids == lay_out(rest.loaded, tokenizer).token_ids
+    assert [entry.path for entry in rest.counted] == ["README.md", "a.py", "tests/test_a.py"]
+    assert rest.tokens == len(layout)
+
+
+def test_a_document_whose_secrets_cannot_be_searched_is_skipped(
+    tree: Path, tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(document: Document) -> tuple[()]:
+        if document.path == "b.py":
+            raise RecursionError
+        return ()
+
+    monkeypatch.setattr(survey, "find_secrets", fail)
+    found = _survey(tree, tokenizer, without_secrets=True)
+    assert Skipped("b.py", "nested too deeply") in found.loaded.skipped
+    assert "b.py" not in [entry.path for entry in found.counted]
+
+
+def test_what_is_left_out_is_listed(tree: Path, tokenizer) -> None:
+    (tree / "run.log").write_text("\r 1%\r 2%\rdone 3%\n\x1b[1mend\x1b[0m\n")
+    counted = _survey(tree, tokenizer).counted
+    listed = {entry["path"]: entry["left_out"] for entry in listing(counted, ())["documents"]}
+    assert listed["run.log"] == ["progress steps (2)", "terminal codes (2)"]
+    assert listed["a.py"] == []
