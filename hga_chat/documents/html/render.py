@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 
 from hga_chat.documents.html.line_writer import LineWriter, Numbering
 from hga_chat.documents.html.mathml import linear
-from hga_chat.documents.html.styles import BLOCK_DISPLAYS, declarations
+from hga_chat.documents.html.styles import BLOCK_DISPLAYS, StyleSheets, declarations, shift
 from hga_chat.documents.html.tags import (
     BLOCKS,
     BOXES,
@@ -60,7 +60,13 @@ _NEAR_ELEMENTS = 8
 _MAX_SPAN = 1000
 
 
-def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True) -> ExtractedText:
+def render(
+    text: str,
+    *,
+    keep_lines: bool = False,
+    drop_navigation: bool = True,
+    load_sheet: Callable[[str], str] = lambda _: "",
+) -> ExtractedText:
     """Return the text of an HTML page with its headings and anchors.
 
     What a browser does not show is left out, and on request navigation. Links keep their text,
@@ -71,9 +77,16 @@ def render(text: str, *, keep_lines: bool = False, drop_navigation: bool = True)
         text: HTML or XHTML.
         keep_lines: Whether to keep the line ends of the source within paragraphs.
         drop_navigation: Whether to leave out ``nav`` elements and others with that role.
+        load_sheet: Returns the style sheet that a link refers to; empty if there is none.
     """
-    page = _Page(keep_lines, drop_navigation)
-    page.walk(parse(text))
+    root, sheets = parse(text), StyleSheets()
+    for element in root.descendants():
+        if element.tag == "style":
+            sheets.add(element.text())
+        elif element.tag == "link" and "stylesheet" in element.attributes.get("rel", "").lower():
+            sheets.add(load_sheet(element.attributes.get("href", "")))
+    page = _Page(keep_lines, drop_navigation, sheets)
+    page.walk(root)
     return page.result(text.count("\n") + 1)
 
 
@@ -103,7 +116,8 @@ class _Row:
 
 
 class _Page:
-    def __init__(self, keep_lines: bool, drop_navigation: bool) -> None:
+    def __init__(self, keep_lines: bool, drop_navigation: bool, sheets: StyleSheets) -> None:
+        self._sheets = sheets
         self._keep_lines = keep_lines
         self._drop_navigation = drop_navigation
         self._open: list[_Open] = [_Open(Element("#document"))]
@@ -307,7 +321,9 @@ class _Page:
     def _rewriting(self, element: Element, style: dict[str, str]) -> str:
         """Return how to rewrite the text of an element, by name; empty if it stays as it is."""
         tag, values = element.tag, element.attributes
-        align = style.get("vertical-align")
+        align = shift(style)
+        if "vertical-align" not in style:
+            align = self._sheets.shift(tag, values.get("class", ""))
         if tag == "sup" or align == "super":
             is_note = self._links or any(
                 child.tag == "a" and "#" in child.attributes.get("href", "")

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -86,7 +87,9 @@ def extract_epub(members: Members) -> tuple[ExtractedText, list[str]]:
             seen.add(member)
             if member in encrypted:
                 raise UnreadableError("encrypted (copy protection)")
-            page = render(decode_html(members.read(member)))
+            page = render(
+                decode_html(members.read(member)), load_sheet=partial(book.style_sheet, member)
+            )
         except UnreadableError as error:
             failures.append(f"document {number} of {len(references)}: {error}")
             continue
@@ -119,6 +122,7 @@ class _Book:
         self.spine = next(_named(package, "spine"), None)
         self.references = [] if self.spine is None else list(_named(self.spine, "itemref"))
         self.has_order = bool(self.references)
+        self._sheets: dict[str, str] = {}
         if not self.has_order:
             pages = (item for item in self.items.values() if _media_type(item) in _PAGE_TYPES)
             self.references = [{"idref": item.get("id")} for item in pages]
@@ -151,6 +155,17 @@ class _Book:
             if member in self.members and _PAGE.search(self.members.read(member)[:_HEAD_BYTES]):
                 return member
         raise UnreadableError(f"{_media_type(item) or 'a file without a type'} is not text")
+
+    def style_sheet(self, page: str, reference: str) -> str:
+        """Return the style sheet that a page refers to; empty if it cannot be read."""
+        member = _resolve(self.members, page, reference)[0]
+        if member not in self._sheets:
+            try:
+                data = self.members.read(member)
+            except UnreadableError:
+                data = b""
+            self._sheets[member] = data.decode("utf-8", "replace")
+        return self._sheets[member]
 
     def other_pages(self, seen: set[str]) -> set[str]:
         """Return the pages that are not among ``seen``, nor the table of contents."""

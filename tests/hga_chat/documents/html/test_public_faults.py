@@ -22,6 +22,23 @@ def text(html: str) -> str:
         ("H<sub>2</sub>O, x<sub>max</sub>, e<sup>2x</sup>", "H₂O, x_max, e^{2x}"),
         ('10<span style="vertical-align: super">6</span> cells', "10⁶ cells"),
         ('CO<span style="font-size:smaller; vertical-align:sub">2</span>', "CO₂"),
+        # As books exported from layout programs and word processors mark it.
+        (
+            "<style>.a, span.up {font-size: 58%; vertical-align: super}</style>"
+            '10<span class="x up">6</span> cells, m<i class="a">2</i>',
+            "10⁶ cells, m²",
+        ),
+        (
+            "<style>/* .up{vertical-align:super} */ @media all {.t2{font-size:.7em;"
+            "vertical-align: -0.3em}} .d{font-size:300%;vertical-align:-.3em}</style>"
+            'H<span class="t2">2</span>O <b class="d">O</b>nce <i class="up">6</i>',
+            "H₂O Once 6",
+        ),
+        (
+            "<style>.up{vertical-align:super}</style>"
+            '1<b class="up" style="vertical-align:baseline">0</b>',
+            "10",
+        ),
         ("the 1<sup>st</sup> of May", "the 1st of May"),
         ("<h2>Area in m<sup>2</sup></h2>", "## Area in m²"),
         ("<ruby>漢<rp>(</rp><rt>かん</rt><rp>)</rp>字<rt>じ</rt></ruby>", "漢(かん)字(じ)"),

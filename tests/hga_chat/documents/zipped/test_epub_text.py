@@ -245,3 +245,17 @@ def test_what_is_encrypted_is_said() -> None:
     members["META-INF/encryption.xml"] = f"<e>{encryption('OEBPS/c1.xhtml', 'OEBPS/c2.xhtml')}</e>"
     with pytest.raises(UnreadableError, match="encrypted EPUB"):
         load(packed(members))
+
+
+def test_text_is_raised_as_the_style_sheet_says() -> None:
+    page = (
+        f'{DECLARATION}<html xmlns="http://www.w3.org/1999/xhtml"><head><title/>'
+        '<link rel="stylesheet" href="../styles/book.css" type="text/css"/>'
+        '<link rel="stylesheet" href="missing.css"/></head><body>'
+        '<p>10<span class="CharOverride-2">6</span> cells</p></body></html>'
+    )
+    opf = package(item("a", "text/a.xhtml"), '<itemref idref="a"/>')
+    sheet = "p { margin: 0 }\nspan.CharOverride-2 { font-size: 58.3%; vertical-align: super; }"
+    loaded = load(book(opf, text__a=b"", **{"text/a.xhtml": page, "styles/book.css": sheet}))
+    assert "10⁶ cells" in loaded.sections[0].text
+    assert not loaded.notes
