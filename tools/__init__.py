@@ -20,6 +20,7 @@ Measurements:
 - ``tools.measure.compile_kernels``: shared memory and registers of every GPU kernel, without a GPU.
 - ``tools.measure.time_kernels``: the time of every GPU kernel against its floor.
 - ``tools.measure.pdf_words``: the words found in a folder of PDFs beside poppler's ``pdftotext``.
+- ``tools.measure.public_faults``: which documents of public bug reports are read right.
 - ``tools.measure.panel_cost``: what the panels of the screen cost in speed.
 - ``tools.measure.screen_latency``: how fast the screen reacts while an answer streams.
 
