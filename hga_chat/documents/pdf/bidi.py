@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from hga_chat.documents.pdf.glyphs import Glyph
 
-RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _PRESENTED = re.compile("[\ufb1d-\ufdff\ufe70-\ufefc]+")
 _MIRRORED = dict(zip("()[]{}<>«»", ")(][}{><»«", strict=True))
 _KINDS = {"R": "R", "AL": "R", "L": "L", "EN": "N", "AN": "N", "ES": "S", "CS": "S", "ET": "T"}

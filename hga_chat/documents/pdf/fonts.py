@@ -1,6 +1,7 @@
 """Decodes strings of PDF text by their fonts: the text and width of each character code."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from pypdf.generic import DictionaryObject, StreamObject
 
 from hga_chat.documents.pdf.cmaps import CMap, LegacyEncoding, parse_cmap, predefined_encoding
 from hga_chat.documents.pdf.objects import dictionary, items, number, resolved
+from hga_chat.documents.pdf.text_repair import RIGHT_TO_LEFT
 from hga_chat.documents.plain.symbol_fonts import symbol_encoding, symbol_of, symbol_of_code
 
 UNKNOWN = "\ufffd"
@@ -20,6 +22,8 @@ _DEFAULT_WIDTH = 500.0
 _MEAN_WIDTH = 0.5
 _NOT_TEXT = re.compile("[\0-\x1f\x7f-\x9f\ufffd-\uffff]+")
 _MAX_WIDTHS = 100_000
+_MAX_KEPT_RUN = 32
+_MAX_KEPT_RUNS = 20_000
 _UNICODE_NAME = re.compile(r"uni((?:[0-9A-F]{4})+)|u([0-9A-F]{4,6})")
 _STYLED_NAME = re.compile(r"(.+?)(?:oldstyle|small|inferior|superior)")
 _STANDARD_ENCODING = re.compile(rb"/Encoding\s+StandardEncoding\s+def")
@@ -37,6 +41,21 @@ class Code(NamedTuple):
     """Whether word spacing applies."""
     known: bool
     """Whether the file says what the code stands for."""
+    apart: bool
+    """Whether it is a glyph of its own wherever it stands."""
+
+
+class Run(NamedTuple):
+    """Neighbouring codes of a string that one glyph stands for: a word with the space behind it."""
+
+    text: str
+    width: float
+    codes: int
+    spaces: int
+    """How many of the codes word spacing applies to."""
+    known: bool
+    apart: bool
+    """Whether it joins no other."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class Font:
         """The size of letters at font size 1; Type 3 fonts have units of their own."""
         self.vertical = False
         self._codes: dict[bytes, Code] = {}
+        self._runs: dict[bytes, list[Run]] = {}
         unicode = resolved(font.get("/ToUnicode"))
         self._to_unicode = CMap()
         if isinstance(unicode, StreamObject):
@@ -87,6 +107,20 @@ class Font:
             if decoded is None:
                 decoded = known[code] = self._decode(code)
             found.append(decoded)
+        return found
+
+    def runs(self, data: bytes, *, words: bool) -> list[Run]:
+        """Return the words of a string, or code by code.
+
+        What runs from right to left or is unnamed is always apart.
+        """
+        if not words:
+            return [_run([code]) for code in self.decode(data)]
+        found = self._runs.get(data)
+        if found is None:
+            found = list(_runs(self.decode(data)))
+            if len(data) <= _MAX_KEPT_RUN and len(self._runs) < _MAX_KEPT_RUNS:
+                self._runs[data] = found
         return found
 
     def _set_composite(self, font: DictionaryObject) -> None:
@@ -131,7 +165,9 @@ class Font:
             text = (self._composite_text(code, value) or UNKNOWN) if named is None else named
             known = text != UNKNOWN
             width = self._composite_width(code, value)
-        return Code(symbol_of(self.name, text), width, code == b" ", known)
+        text = symbol_of(self.name, text)
+        apart = not known or not text or bool(RIGHT_TO_LEFT.search(text))
+        return Code(text, width, code == b" ", known, apart)
 
     def _named(self, value: int) -> str | None:
         """Return the text that the font's own map names, which may be none; None if it has not."""
@@ -151,6 +187,28 @@ class Font:
             return self._default if len(code) > 1 else self._default / 2
         cid = self._cmap.cids.get(value, value) if self._cmap is not None else value
         return self._cid_widths.get(cid, self._default)
+
+
+def _runs(codes: list[Code]) -> Iterator[Run]:
+    start, ends = 0, True
+    for at, code in enumerate(codes):
+        if at > start and (code.apart or ends):
+            yield _run(codes[start:at])
+            start = at
+        ends = code.apart or code.text.isspace()
+    if codes:
+        yield _run(codes[start:])
+
+
+def _run(codes: list[Code]) -> Run:
+    return Run(
+        "".join(code.text for code in codes),
+        sum(code.width for code in codes),
+        len(codes),
+        sum(code.is_space for code in codes),
+        codes[0].known,
+        codes[0].apart,
+    )
 
 
 class Fonts:

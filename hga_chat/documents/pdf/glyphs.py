@@ -1,6 +1,6 @@
 """Interprets the content of a PDF page: every glyph shown, with its text and place.
 
-pypdf parses files, streams and operators; this module keeps the graphics and text state (ISO
+pypdf parses files and streams; this module keeps the graphics and text state (ISO
 32000-2, 8.4 and 9.3) and what the operators leave out: text that marked content replaces
 (``/ActualText``, 14.9.4), optional content that is off (8.11), thin rules, annotations.
 """
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pypdf import PageObject, PdfReader
-from pypdf.generic import ArrayObject, ContentStream, DictionaryObject, StreamObject
+from pypdf.generic import DictionaryObject, StreamObject
 
+from hga_chat.documents.pdf.content_parser import Operation, operations
 from hga_chat.documents.pdf.fonts import Font, Fonts
 from hga_chat.documents.pdf.objects import dictionary, items, number, numbers, resolved, text_of
 
@@ -24,6 +25,7 @@ _MAX_RULE_HEIGHT = 2.5
 _MIN_RULE_RATIO = 3.0
 _TEXT_OPERATORS = (b"Tj", b"TJ", b"'", b'"', b"Do", b"BI")
 _KEPT_FORMS = 64
+_MAX_WORD_GAP = 0.06
 Matrix = tuple[float, float, float, float, float, float]
 _TILT = 4
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
@@ -31,7 +33,7 @@ _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 @dataclass(slots=True)
 class Glyph:
-    """A glyph on the page, in points of the page's own frame.
+    """A glyph, or a word set without gaps, on the page, in points of the page's own frame.
 
     ``x``, ``y`` is its origin on the baseline and ``to_x``, ``to_y`` the origin of the next one.
     ``angle`` is the writing direction in whole degrees. ``operation`` tells the strings of one
@@ -165,10 +167,9 @@ class Interpreter:
     """Interprets the pages of one document."""
 
     def __init__(self, reader: PdfReader, fonts: Fonts | None = None) -> None:
-        self._reader = reader
         self._fonts = fonts or Fonts()
         self._layers = Layers(reader)
-        self._parsed: dict[int, tuple[Any, list[tuple[Any, bytes]]]] = {}
+        self._parsed: dict[int, tuple[Any, list[Operation]]] = {}
 
     def page(self, page: PageObject) -> Content:
         """Return what a page shows, without annotations.
@@ -179,7 +180,7 @@ class Interpreter:
         drawing = _Drawing(self)
         contents = page.get("/Contents")
         if contents is not None:
-            drawing.run(self._operations(resolved(contents)), page.get("/Resources"), _IDENTITY, 0)
+            drawing.run(_operations(contents), page.get("/Resources"), _IDENTITY, 0)
         return drawing.content
 
     def appearance(self, stream: Any, rect: Sequence[float]) -> Content:
@@ -196,21 +197,23 @@ class Interpreter:
         """Return a parsed font."""
         return self._fonts.get(resource)
 
-    def operations(self, stream: Any) -> list[tuple[Any, bytes]]:
+    def operations(self, stream: Any) -> list[Operation]:
         """Return the operations of a form, parsed once."""
         known = self._parsed.get(id(stream))
         if known is None:
-            known = self._parsed[id(stream)] = stream, self._operations(stream)
+            known = self._parsed[id(stream)] = stream, list(_operations(stream))
             if len(self._parsed) > _KEPT_FORMS:
                 del self._parsed[next(iter(self._parsed))]
         return known[1]
 
-    def _operations(self, stream: Any) -> list[tuple[Any, bytes]]:
-        content = ContentStream(stream, self._reader, "bytes")
-        data = content.get_data()
-        if not any(operator in data for operator in _TEXT_OPERATORS):
-            return []
-        return content.operations
+
+def _operations(contents: Any) -> Iterable[Operation]:
+    """Return the operations of a stream or of an array of streams."""
+    parts = [resolved(part) for part in items(contents) or [contents]]
+    data = b"\n".join(part.get_data() for part in parts if isinstance(part, StreamObject))
+    if not any(operator in data for operator in _TEXT_OPERATORS):
+        return ()
+    return operations(data)
 
 
 def _fitted(form: DictionaryObject, rect: Sequence[float]) -> Matrix:
@@ -259,9 +262,7 @@ class _Drawing:
         finally:
             self._active.discard(id(stream))
 
-    def run(
-        self, operations: Iterable[tuple[Any, bytes]], resources: Any, ctm: Matrix, depth: int
-    ) -> None:
+    def run(self, operations: Iterable[Operation], resources: Any, ctm: Matrix, depth: int) -> None:
         """Interpret operations.
 
         Raises:
@@ -289,7 +290,7 @@ class _Drawing:
                 if operands and text.font is not None:
                     shown = operands[-1]
                     moved = self._show(
-                        shown if isinstance(shown, ArrayObject) else (shown,),
+                        shown if isinstance(shown, list) else (shown,),
                         *(text, tm, ctm),
                         hidden=hidden > 0,
                     )
@@ -365,7 +366,7 @@ class _Drawing:
                     shown = dictionary(resources.get("/XObject")).get(operands[0])
                     if not self._owner.hides(dictionary(shown).get("/OC")) and not hidden:
                         self._paint(shown, resources, ctm, depth)
-            elif operator == b"INLINE IMAGE":
+            elif operator == b"BI":
                 self.content.images += 1
             elif operator == b"gs" and operands:
                 states = dictionary(resources.get("/ExtGState"))
@@ -444,40 +445,51 @@ class _Drawing:
         moved = 0.0
         glyphs, operation, name, rise = self.content.glyphs, self._shows, font.name, text.rise
         scale = font.scale * size
+        words = not vertical and abs(text.char_space) <= _MAX_WORD_GAP * abs(size)
+        near = _MAX_WORD_GAP * abs(size)
+        joins, gap = False, 0.0
         for item in shown:
             if isinstance(item, int | float):
-                moved -= number(item) / 1000 * size * (1.0 if vertical else stretch)
+                by = number(item) / 1000 * size * (1.0 if vertical else stretch)
+                moved -= by
+                gap -= by
                 continue
             item = resolved(item)
             if isinstance(item, str):
                 item = item.encode("latin-1", "replace")
             if not isinstance(item, bytes):
                 continue
-            for code in font.decode(item):
+            for shows, width, codes, spaces, known, apart in font.runs(item, words=words):
                 if vertical:
-                    advance = -size + text.char_space
-                    full = -size
+                    full = -size * codes
+                    advance = full + text.char_space * codes + text.word_space * spaces
                 else:
-                    full = code.width * scale * stretch
-                    advance = full + text.char_space * stretch
-                if code.is_space:
-                    advance += text.word_space * (1.0 if vertical else stretch)
+                    full = width * scale * stretch
+                    advance = full + (text.char_space * codes + text.word_space * spaces) * stretch
                 if hidden:
-                    self.content.hidden += 1
-                elif code.text:
+                    self.content.hidden += codes
+                elif shows:
                     # Letters that are spaced out reach to the next one.
                     to = moved + (advance if abs(advance) > abs(full) else full)
-                    glyphs.append(
-                        Glyph(
-                            code.text,
-                            e + moved * dx,
-                            f + moved * dy,
-                            e + to * dx,
-                            f + to * dy,
-                            *(height, angle, name, operation, rise, code.known),
+                    if joins and not apart and abs(gap) <= near:
+                        last = glyphs[-1]
+                        last.text += shows
+                        last.to_x, last.to_y = e + to * dx, f + to * dy
+                    else:
+                        glyphs.append(
+                            Glyph(
+                                shows,
+                                e + moved * dx,
+                                f + moved * dy,
+                                e + to * dx,
+                                f + to * dy,
+                                *(height, angle, name, operation, rise, known),
+                            )
                         )
-                    )
+                    joins = words and not apart and not shows[-1].isspace()
+                    gap = -advance
                 moved += advance
+                gap += advance
             if len(glyphs) > MAX_GLYPHS:
                 raise _TooMuchError(f"more than {MAX_GLYPHS:,} characters on a page")
         return (0.0, moved) if vertical else (moved, 0.0)

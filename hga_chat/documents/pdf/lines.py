@@ -5,15 +5,17 @@ the file has a space or the gap is wide.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from hga_chat.documents.pdf.bidi import RIGHT_TO_LEFT, base_letters, logical, runs_right_to_left
+from hga_chat.documents.pdf.bidi import base_letters, logical, runs_right_to_left
 from hga_chat.documents.pdf.glyphs import Glyph, Rule
 from hga_chat.documents.pdf.math_layout import with_linear_fractions
+from hga_chat.documents.pdf.text_repair import RIGHT_TO_LEFT
 from hga_chat.documents.plain.scripts import raised_and_lowered
 
 _MAX_GAP_EM = 1.0
@@ -25,6 +27,7 @@ _MAX_SCRIPT_SHIFT_EM = 0.75
 _MIN_SCRIPT_SHIFT_EM = 0.1
 _MAX_LEADING_SCRIPT = 12
 _OVERPRINT_EM = 0.12
+_MAX_COLUMNS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ def _upright(glyphs: Sequence[Glyph]) -> int:
     main = characters.most_common(1)[0][0] if characters else 0
     for glyph in glyphs:
         own = glyph.angle
+        if own == 0 == main and glyph.x <= glyph.to_x:
+            continue
         x, y = _turned(glyph.x, glyph.y, own)
         to_x, _ = _turned(glyph.to_x, glyph.to_y, own)
         glyph.x, glyph.to_x = min(x, to_x), max(x, to_x)
@@ -118,29 +123,43 @@ def _turned(x: float, y: float, angle: int) -> tuple[float, float]:
 
 def without_overprint(glyphs: Sequence[Glyph]) -> list[Glyph]:
     """Leave out glyphs that only embolden or shade one that another operator put there."""
-    seen: dict[tuple[str, int, int, int], list[Glyph]] = {}
+    seen: dict[tuple[int, int, int], list[Glyph]] = {}
     kept = []
     for glyph in glyphs:
         cell = max(1.0, round(0.25 * glyph.size))
-        column, row = int(glyph.x // cell), int(glyph.y // cell)
-        near = _OVERPRINT_EM * glyph.size
-        for there in (
-            other
-            for at in (column - 1, column, column + 1)
+        row, wide = int(glyph.y // cell), 8 * cell
+        middle = int((glyph.x + glyph.to_x) / 2 // wide)
+        if any(
+            other.operation != glyph.operation and _is_over(glyph, other)
             for up in (row - 1, row, row + 1)
-            for other in seen.get((glyph.text, glyph.angle, at, up), ())
+            for other in seen.get((glyph.angle, up, middle), ())
         ):
-            if (
-                there.operation != glyph.operation
-                and abs(there.x - glyph.x) <= near
-                and abs(there.y - glyph.y) <= near
-                and abs(there.size - glyph.size) <= 0.1 * glyph.size
-            ):
-                break
-        else:
-            seen.setdefault((glyph.text, glyph.angle, column, row), []).append(glyph)
-            kept.append(glyph)
+            continue
+        kept.append(glyph)
+        first, last = int(glyph.x // wide), int(glyph.to_x // wide)
+        for column in range(first, min(last, first + _MAX_COLUMNS) + 1):
+            seen.setdefault((glyph.angle, row, column), []).append(glyph)
     return kept
+
+
+def _is_over(glyph: Glyph, other: Glyph) -> bool:
+    """Whether a glyph repeats another one, or a part of a word, at the same place."""
+    near = _OVERPRINT_EM * glyph.size
+    if abs(other.y - glyph.y) > near or abs(other.size - glyph.size) > 0.1 * glyph.size:
+        return False
+    if other.text == glyph.text:
+        return abs(other.x - glyph.x) <= near
+    text, whole = glyph.text.rstrip(), other.text.rstrip()
+    if not text or len(text) >= len(whole):
+        return text == whole and abs(other.x - glyph.x) <= near
+    if abs(other.x - glyph.x) <= near:
+        return whole.startswith(text)
+    if other.x > glyph.x or other.to_x < glyph.to_x - near:
+        return False
+    at = (glyph.x - other.x) / (other.to_x - other.x) * len(other.text)
+    return any(
+        abs(found.start() - at) <= 1.5 for found in re.finditer(f"(?={re.escape(text)})", whole)
+    )
 
 
 class _Open:
@@ -256,7 +275,8 @@ def _piece(glyphs: list[Glyph], *, right_to_left: bool) -> Piece:
     size, baseline, font = _main(sizes)
     spaced = list(_with_spaces(glyphs))
     if any(RIGHT_TO_LEFT.search(glyph.text) for glyph in spaced):
-        spaced = logical(spaced, right_to_left=right_to_left)
+        letters = [letter for glyph in spaced for letter in _letters(glyph)]
+        spaced = logical(letters, right_to_left=right_to_left)
         text = base_letters("".join(glyph.text for glyph in spaced))
     else:
         text = raised_and_lowered([(glyph.text, _shift(glyph, baseline, size)) for glyph in spaced])
@@ -269,6 +289,17 @@ def _piece(glyphs: list[Glyph], *, right_to_left: bool) -> Piece:
         font,
         glyphs[0].angle,
     )
+
+
+def _letters(glyph: Glyph) -> Iterator[Glyph]:
+    """Yield each letter of a word on its own, unless it runs from right to left."""
+    if len(glyph.text) == 1 or RIGHT_TO_LEFT.search(glyph.text):
+        yield glyph
+        return
+    step = (glyph.to_x - glyph.x) / len(glyph.text)
+    for at, letter in enumerate(glyph.text):
+        left = glyph.x + at * step
+        yield replace(glyph, text=letter, x=left, to_x=left + step)
 
 
 def _main(sizes: Counter[tuple[float, float, str]]) -> tuple[float, float, str]:
@@ -297,13 +328,15 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
         (after.x - before.to_x) / max(before.size, after.size, 0.1)
         for before, after in pairwise(glyphs)
     ]
-    spaces = sum(glyph.text.isspace() for glyph in glyphs)
-    least = _MIN_SPACE_BESIDE_SPACES_EM if 8 * spaces > len(glyphs) else _MIN_SPACE_EM
+    text = "".join(glyph.text for glyph in glyphs)
+    spaces = sum(map(str.isspace, text))
+    least = _MIN_SPACE_BESIDE_SPACES_EM if 8 * spaces > len(text) else _MIN_SPACE_EM
     inner = [
         gap
         for gap, (left, right) in zip(gaps, pairwise(glyphs), strict=True)
-        if not left.text.isspace() and not right.text.isspace()
+        if not left.text[-1:].isspace() and not right.text[:1].isspace()
     ]
+    inner += [0.0] * (len(text) - len(glyphs))
     if len(inner) >= 3:
         # Letters that are spaced out: words are further apart.
         usual = median(inner)
@@ -327,6 +360,8 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
 def _has_pitch(glyphs: Sequence[Glyph], at: int) -> bool:
     """Whether the glyphs around a gap stand at equal distances, whatever their widths."""
     if at < 1 or at + 2 >= len(glyphs):
+        return False
+    if any(len(glyphs[n].text) > 1 for n in range(at - 1, at + 3)):
         return False
     steps = [glyphs[n + 1].x - glyphs[n].x for n in (at - 1, at, at + 1)]
     return max(steps) - min(steps) < 0.02 * glyphs[at].size

@@ -33,6 +33,8 @@ def items(value: Any) -> list[Any]:
 
 def number(value: Any, default: float = 0.0) -> float:
     """Return a finite number; ``default`` for anything else."""
+    if type(value) is float and -1e30 < value < 1e30:
+        return value
     value = resolved(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e30 else default

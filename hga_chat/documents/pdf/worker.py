@@ -1,6 +1,5 @@
 """Extracts the text of PDF page by page; a worker of the sandbox."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from hga_chat.documents.pdf.annotations import Shown, annotations_of, with_annot
 from hga_chat.documents.pdf.columns import in_reading_order
 from hga_chat.documents.pdf.glyphs import Content, Glyph, Interpreter
 from hga_chat.documents.pdf.headers_footers import without_headers_and_footers
+from hga_chat.documents.pdf.lazy_reader import LazyReader
 from hga_chat.documents.pdf.lines import Line, lines_of
 from hga_chat.documents.pdf.objects import dictionary, items, resolved
 from hga_chat.documents.pdf.outline import Heading, extract_headings, headings_of_pages
@@ -51,7 +51,7 @@ def extract(data: bytes) -> dict[str, Any]:
     reader: PdfReader | None = None
     error = None
     try:
-        reader = PdfReader(io.BytesIO(data))
+        reader = LazyReader(data)
         if reader.is_encrypted and not reader.decrypt(""):
             return {"error": "encrypted PDF; save a copy without the password first"}
         count = len(reader.pages)
