@@ -8,41 +8,68 @@ are saved in a folder that is named at the end, and the exit code is 1.
 """
 
 import argparse
+import atexit
 import io
 import json
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 
 from lxml import etree
 
 from hga_chat.display import displayable
-from hga_chat.documents.formats import HTML, MARKDOWN, NOTEBOOK, PDF, TABLE, TEXT, ZIPPED, format_of
+from hga_chat.documents.formats import (
+    HTML,
+    MARKDOWN,
+    NOTEBOOK,
+    PDF,
+    TABLE,
+    TEXT,
+    ZIPPED,
+    Format,
+    format_of,
+)
 from hga_chat.documents.html import reader as html_reader
 from hga_chat.documents.pdf import reader as pdf_reader
-from hga_chat.documents.plain.decode import PROBE_BYTES, decode_text
+from hga_chat.documents.plain.decode import PROBE_BYTES, decode_lines, decode_text
+from hga_chat.documents.plain.terminal import as_shown
+from hga_chat.documents.plain.valid_text import valid_text
 from hga_chat.documents.sandbox.limits import Limits
 from hga_chat.documents.sandbox.processes import ending_children
+from hga_chat.documents.tree.wildmatch import Pattern, patterns_of
 from hga_chat.documents.types import LoadedFile, UnreadableError
 from hga_chat.documents.unsupported import unsupported_format
 from hga_chat.documents.zipped import reader as packed_reader
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
-READERS = {kind.name: kind for kind in (TEXT, MARKDOWN, TABLE, NOTEBOOK, HTML, ZIPPED, PDF)}
+
+
+def load_patterns(_path: str, data: bytes) -> LoadedFile:
+    """Compile an ignore file; it has no sections."""
+    patterns_of(data)
+    return LoadedFile(())
+
+
+IGNORE = Format("ignore", load_patterns, 0)
+READERS = {kind.name: kind for kind in (TEXT, MARKDOWN, TABLE, NOTEBOOK, HTML, ZIPPED, PDF, IGNORE)}
 SEEDS = {
-    "text": ("text/*", "other/*.txt", "*.txt", "html/*"),
+    "text": ("text/*", "other/*.txt", "*.txt", "html/*", "faults/*.log"),
     "markdown": ("*.md", "other/hostile.txt"),
     "table": ("table/*",),
-    "notebook": ("notebook/*",),
+    "notebook": ("notebook/*", "faults/*.ipynb"),
     "html": ("html/*",),
     "zip": ("epub/*", "docx/*", "other/*.xlsx", "other/*.zip"),
     "pdf": ("*.pdf", "pdf/*.pdf"),
+    "ignore": ("*.txt",),
 }
 SECONDS = 10.0
 # What the corpus has of these takes long to read and is no different after it was changed.
@@ -205,6 +232,62 @@ def well_formed(data: bytes) -> bytes:
     return data if root is None else etree.tostring(root)
 
 
+# What programs write into logs.
+_LOG_PIECES = (
+    *(b"\r", b"\r\r\n", b"\r 10%|#    | 1/10\r100%|#####| 10/10", b"\x08", b"a\x08a", b"_\x08b"),
+    *(b"\x1b[1;31m", b"\x1b[0m", b"\x1b[K", b"\x1b[2K", b"\x1b[1K", b"\x1b[999999999C", b"\x1b[5D"),
+    *(b"\x1b[G", b"\x1b]0;t\x07", b"\x1b]8;;x\x1b\\", b"\x1b(B", b"\x1b", b"\0", b"\0" * 40),
+    *(b"e\0r\0r\0o\0r\0 \0n\0o\0 \0s\0p\0a\0c\0e\0", b"\0e\0r\0r\0o\0r\0 \0n\0o\0t"),
+    *(b"\x0c", b"\x0b", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1c", b"\xff", b"\xed\xa0\xbd", b"\n"),
+)
+
+
+def relog(data: bytes, random: Random, _seeds: list[bytes]) -> bytes:
+    """Insert what programs write for a terminal, and stray bytes."""
+    for _ in range(random.choice((1, 3, 10, 40))):
+        at = random.randrange(len(data) + 1)
+        data = data[:at] + random.choice(_LOG_PIECES) + data[at:]
+    return data
+
+
+_GLOB_PARTS = (
+    *(b"a", b"b", b"A", b"1", b".", b"\xc3\xa9", b"#", b"!", b" ", b"\t", b"\r", b"-", b"^", b"]"),
+    *(b"\\", b"[", b"?", b"/", b"*", b"**", b"**/", b"/**", b"*a", b"[a-b]", b"[!a]", b"[]a]"),
+    *(
+        b"[[:alpha:]]",
+        b"[[:odd:]]",
+        b"[:",
+        b"[a",
+        b"\\ ",
+        b"\n",
+        b"\n",
+        b"\xff",
+        b"\0",
+        b"\xef\xbb\xbf",
+    ),
+)
+_NAMES = (
+    b"a",
+    b"b",
+    b"ab",
+    b"a b",
+    b"a ",
+    b"#",
+    b"!",
+    b"]",
+    b"\\",
+    b"1",
+    b"\xc3\xa9",
+    b"\xff",
+    b"a.b",
+)
+
+
+def reglob(_data: bytes, random: Random, _seeds: list[bytes]) -> bytes:
+    """Write the lines of an ignore file."""
+    return b"".join(random.choices(_GLOB_PARTS, k=random.randint(1, 20)))
+
+
 def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
     """Replace values in a notebook's JSON."""
     try:
@@ -221,6 +304,17 @@ def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
         "[]",
         '["a", 1]',
         '{"text": [1]}',
+        '"\\ud83d"',
+        '"\\u0000"',
+        '"\\r 10%\\r 20%\\u001b[K"',
+        '{"text/html": "<table><tr><td rowspan=99>x", "text/plain": "<Object>"}',
+        '{"text/markdown": ["**x**"], "image/png": "iV"}',
+        '{"application/json": {"a": [1, "\\ud83d"]}}',
+        '{"application/vnd.plotly.v1+json": {}}',
+        '{"output_type": "pyout", "html": "<b>x", "png": "iV", "text": ["<x>"]}',
+        '{"output_type": "stream", "name": null, "text": ["\\rx", "\\ry"]}',
+        '{"output_type": "error", "ename": "E", "evalue": [], "traceback": "\\u001b[31mE"}',
+        '{"cell_type": "heading", "level": 99, "source": "x"}',
     )
     for _ in range(random.choice((1, 2, 5))):
         place: object = document
@@ -232,7 +326,7 @@ def reshape(data: bytes, random: Random, seeds: list[bytes]) -> bytes:
                 place[key] = json.loads(random.choice(values))
                 break
             place = inner
-    return json.dumps(document, ensure_ascii=random.random() < 0.5).encode()
+    return json.dumps(document, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
 
 
 def retoken(data: bytes, random: Random, _seeds: list[bytes]) -> bytes:
@@ -248,7 +342,14 @@ def retoken(data: bytes, random: Random, _seeds: list[bytes]) -> bytes:
 
 
 # Changes that know the format, so that more than its outside is reached.
-STRUCTURAL = {"zip": repack, "notebook": reshape, "pdf": retoken, "html": remark_html}
+STRUCTURAL = {
+    "zip": repack,
+    "notebook": reshape,
+    "pdf": retoken,
+    "html": remark_html,
+    "text": relog,
+    "ignore": reglob,
+}
 
 
 def inputs(name: str, count: int, random: Random) -> Iterator[bytes]:
@@ -302,7 +403,7 @@ def check(name: str, data: bytes) -> str:
 
 def check_loaded(name: str, data: bytes, loaded: LoadedFile) -> None:
     """Check sections and notes against the rules."""
-    for note in loaded.notes:
+    for note in (*loaded.notes, *loaded.left_out):
         assert is_safe(note), f"unsafe note {note!r}"
     for section in loaded.sections:
         assert is_safe(section.label), f"unsafe label {section.label!r}"
@@ -314,9 +415,58 @@ def check_loaded(name: str, data: bytes, loaded: LoadedFile) -> None:
             assert 1 <= section.start_line <= (section.end_line or 0), "lines run backwards"
         if section.lines is not None:
             assert len(section.lines) == section.text.count("\n"), "lines are not counted right"
-    if name in {"text", "markdown"} or (name == "table" and not loaded.notes):
-        text = "".join(section.text for section in loaded.sections)
+    text = "".join(section.text for section in loaded.sections)
+    if name == "markdown" or (name == "table" and not loaded.notes):
         assert text == decode_text(data), "text is lost"
+    if name == "text":
+        assert text == as_shown(decode_lines(data))[0], "text is lost"
+        assert text.count("\n") == decode_text(data).count("\n"), "lines are lost"
+        assert "\r" not in text
+    if name == "notebook":
+        assert valid_text(text) == text, "text that cannot be encoded"
+    if name == "ignore":
+        check_patterns(data)
+
+
+def check_patterns(data: bytes) -> None:
+    """Compare an ignore file with what git says, and with the time that it may take."""
+    patterns = patterns_of(data)
+    for path in (b"a" * 255, b"a/" * 500 + b"b"):
+        for pattern in patterns:
+            pattern.matches(path, path.rpartition(b"/")[2], is_folder=False)
+    choose = Random(data)
+    paths = {b"/".join(choose.choices(_NAMES, k=choose.randint(1, 3))) for _ in range(8)}
+    repository = _repository()
+    (repository / ".gitignore").write_bytes(data)
+    command = ("check-ignore", "-z", "-v", "--stdin", "--no-index")
+    stdin = b"\0".join(sorted(paths)) + b"\0"
+    ran = subprocess.run(
+        ["git", "-C", str(repository), *command], input=stdin, capture_output=True, check=False
+    )
+    fields = ran.stdout.split(b"\0")
+    matches = zip(fields[2::4], fields[3::4], strict=False)
+    ignored = {path for pattern, path in matches if not pattern.startswith(b"!")}
+    assert {path for path in paths if is_ignored(patterns, path)} == ignored, "not as git has it"
+
+
+def is_ignored(patterns: Sequence[Pattern], path: bytes) -> bool:
+    """Return whether the last matching pattern ignores a path, or a folder that it is in."""
+    names = path.split(b"/")
+    for depth, name in enumerate(names, start=1):
+        part, is_folder = b"/".join(names[:depth]), depth < len(names)
+        found = [p for p in patterns if p.matches(part, name, is_folder=is_folder)]
+        if found and not found[-1].is_negative:
+            return True
+    return False
+
+
+@cache
+def _repository() -> Path:
+    """Return an empty repository, removed at the end."""
+    folder = tempfile.mkdtemp(prefix="fuzz_ignore_")
+    atexit.register(shutil.rmtree, folder)
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    return Path(folder)
 
 
 def is_safe(words: str) -> bool:

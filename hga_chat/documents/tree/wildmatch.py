@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _SPECIAL = re.compile(rb"[*?\[\\]")
 _BYTES = range(256)
+_STAR, _FOLDERS, _ANYTHING = rb"[^/]*?", rb"(?:.*?/)??", rb".*?"
 _CLASSES = {
     b"alnum": rb"[0-9A-Za-z]",
     b"alpha": rb"[A-Za-z]",
@@ -90,10 +91,10 @@ def _expression(glob: bytes) -> bytes | None:
             is_whole = at == start or glob[at - 1 : at] == b"/"
             if end - at > 1 and is_whole and (not rest or rest.startswith((b"/", b"\\/"))):
                 is_between = rest.startswith(b"/")
-                parts.append(rb"(?:.*/)?" if is_between else rb".*")
+                parts.append(_FOLDERS if is_between else _ANYTHING)
                 end += is_between
             else:
-                parts.append(rb"[^/]*")
+                parts.append(_STAR)
             at = end
         elif char == b"?":
             parts.append(rb"[^/]")
@@ -110,7 +111,33 @@ def _expression(glob: bytes) -> bytes | None:
                 return None
             parts.append(re.escape(glob[at : at + 1]))
             at += 1
-    return b"".join(parts)
+    return _without_backtracking(parts)
+
+
+def _without_backtracking(parts: list[bytes]) -> bytes:
+    """Join the parts of an expression so that hostile globs take no longer than others.
+
+    What follows an asterisk is taken where it first matches if another asterisk comes after it,
+    which takes whatever is left: ``*a*b`` never has to try a later ``a``.
+    """
+    spans = _split(parts, (_FOLDERS, _ANYTHING))
+    return _joined([_joined([b"".join(run) for run in _split(span, (_STAR,))]) for span in spans])
+
+
+def _split(parts: list[bytes], before: tuple[bytes, ...]) -> list[list[bytes]]:
+    """Split a list before each of certain parts."""
+    spans: list[list[bytes]] = [[]]
+    for part in parts:
+        if part in before:
+            spans.append([])
+        spans[-1].append(part)
+    return spans
+
+
+def _joined(spans: list[bytes]) -> bytes:
+    """Join expressions; those between the first and the last match once."""
+    inner = (b"(?>" + span + b")" for span in spans[1:-1])
+    return b"".join([*spans[:1], *inner, *spans[1:][-1:]])
 
 
 def _set(glob: bytes, at: int) -> tuple[bytes, int] | None:

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,18 @@ def test_lines_as_gitignore_5_has_them(
     patterns = patterns_of(content)
     assert [path for path in ignored if not _is_ignored(patterns, path)] == []
     assert [path for path in kept if _is_ignored(patterns, path)] == []
+
+
+@pytest.mark.parametrize(
+    "glob",
+    [b"*a" * 30 + b"b", b"**/a/" * 20 + b"b", b"**/*a*a*a/" * 9 + b"b", b"?*" * 40 + b"b"],
+)
+def test_hostile_globs_take_no_longer_than_others(glob: bytes) -> None:
+    (pattern,) = patterns_of(glob)
+    started = time.monotonic()
+    for path in (b"a" * 255, b"/".join([b"a"] * 1500), b"/".join([b"aaaaaa"] * 500)):
+        assert not pattern.matches(path, path.rpartition(b"/")[2], is_folder=False)
+    assert time.monotonic() - started < 5
 
 
 def test_case_is_ignored_if_asked() -> None:
