@@ -1,5 +1,6 @@
 """Decodes strings of PDF text by their fonts: the text and width of each character code."""
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _MAX_KEPT_RUN = 32
 _MAX_KEPT_RUNS = 20_000
 _UNICODE_NAME = re.compile(r"uni((?:[0-9A-F]{4})+)|u([0-9A-F]{4,6})")
 _STYLED_NAME = re.compile(r"(.+?)(?:oldstyle|small|inferior|superior)")
+_NO_NAMES = (None, "", ".notdef")
+_NUMBER_IN_NAME = re.compile(r"[A-Za-z]{0,2}?([0-9A-Fa-f]{1,4})")
 _STANDARD_ENCODING = re.compile(rb"/Encoding\s+StandardEncoding\s+def")
 # ISO 32000-2, annex D.4, as far as it differs from the names of other encodings: digits.
 _OLD_STYLE_DIGITS = range(0x30, 0x3A)
@@ -66,6 +69,8 @@ class _Simple:
     widths: dict[int, float]
     default: float
     known: bool
+    """Whether the encoding is said; ``unnamed`` are the codes that it has no text for."""
+    unnamed: frozenset[int]
 
 
 class Font:
@@ -160,7 +165,7 @@ class Font:
         if self.kind != "/Type0":
             text = self._simple.texts.get(value, "") if named is None else named
             width = self._simple.widths.get(value, self._simple.default)
-            known = named is not None or self._simple.known
+            known = named is not None or (self._simple.known and value not in self._simple.unnamed)
         else:
             text = (self._composite_text(code, value) or UNKNOWN) if named is None else named
             known = text != UNKNOWN
@@ -254,7 +259,7 @@ def _cid_widths(entries: list[Any]) -> dict[int, float]:
 
 
 def _simple_font(font: DictionaryObject, name: str, kind: str) -> _Simple:
-    texts, known = _simple_texts(font, name, kind)
+    texts, known, unnamed = _simple_texts(font, name, kind)
     descriptor = dictionary(font.get("/FontDescriptor"))
     default = number(descriptor.get("/MissingWidth"), 0.0)
     widths = {}
@@ -262,13 +267,13 @@ def _simple_font(font: DictionaryObject, name: str, kind: str) -> _Simple:
     if entries:
         first = int(number(font.get("/FirstChar")))
         widths = {first + n: number(width) for n, width in enumerate(entries[:256])}
-        return _Simple(texts, widths, default, known)
+        return _Simple(texts, widths, default, known, unnamed)
     metrics = CORE_FONT_METRICS.get(_core_name(name))
     if metrics is not None:
         by_text = metrics.character_widths
         widths = {code: by_text[text] for code, text in texts.items() if text in by_text}
         default = default or by_text["default"]
-    return _Simple(texts, widths, default or _DEFAULT_WIDTH, known)
+    return _Simple(texts, widths, default or _DEFAULT_WIDTH, known, unnamed)
 
 
 def _core_name(name: str) -> str:
@@ -289,10 +294,13 @@ def _core_name(name: str) -> str:
     return "Helvetica-Bold" if bold else "Helvetica"
 
 
-def _simple_texts(font: DictionaryObject, name: str, kind: str) -> tuple[dict[int, str], bool]:
+def _simple_texts(
+    font: DictionaryObject, name: str, kind: str
+) -> tuple[dict[int, str], bool, frozenset[int]]:
     """Return what codes stand for by ``/Encoding`` (ISO 32000-2, 9.6.5), and whether it is said.
 
-    A named encoding replaces the one that is built into the font; differences change it.
+    A named encoding replaces the one that is built into the font; differences change it. The last
+    value has the codes of glyphs whose names say nothing.
     """
     encoding = resolved(font.get("/Encoding"))
     base = str(encoding) if isinstance(encoding, str) else ""
@@ -311,17 +319,38 @@ def _simple_texts(font: DictionaryObject, name: str, kind: str) -> tuple[dict[in
         texts = {code: chr(code) for code in (0x20, *_OLD_STYLE_DIGITS)}
     else:
         texts, known = _built_in(font, name, kind, symbols)
+    unnamed: set[int] = set()
     code = 0
     for entry in differences:
         entry = resolved(entry)
         if isinstance(entry, str):
-            text = glyph_text(str(entry).removeprefix("/"))
-            texts[code] = text if text is not None else ""
+            named = str(entry).removeprefix("/")
+            text = glyph_text(named)
+            if text is None and named != ".notdef":
+                text = _text_of_code(named, code, kind)
+                if text is None:
+                    unnamed.add(code)
+            else:
+                unnamed.discard(code)
+            texts[code] = (text or "") if code not in unnamed else UNKNOWN
             code += 1
         else:
             code = int(number(entry))
     shown = {code: text for code, text in texts.items() if not _CONTROLS.fullmatch(text)}
-    return shown, known or bool(differences)
+    return shown, known or bool(differences), frozenset(unnamed)
+
+
+def _text_of_code(name: str, code: int, kind: str) -> str | None:
+    """Return the text of a glyph whose name only numbers it, if the number is its code.
+
+    Programs that make Type 3 fonts name glyphs as they like and keep the codes.
+    """
+    if not 0x20 <= code < 0x7F:
+        return None
+    number_in_name = _NUMBER_IN_NAME.fullmatch(name)
+    digits = number_in_name[1] if number_in_name else ""
+    same = code in (int(digits) if digits.isdecimal() else -1, int(digits or "-1", 16))
+    return chr(code) if same or kind == "/Type3" else None
 
 
 def _embedded(font: DictionaryObject) -> bool:
@@ -341,6 +370,12 @@ def _built_in(
         if found:
             return {ord(code): text for code, text in found.items()}, True
         return standard, bool(_STANDARD_ENCODING.search(data[:10_000]))
+    program = resolved(dictionary(font.get("/FontDescriptor")).get("/FontFile3"))
+    if isinstance(program, StreamObject) and program.get("/Subtype") == "/Type1C":
+        names = _cff_encoding(program.get_data())
+        found = {code: text for code, name in names.items() if (text := glyph_text(name))}
+        if found:
+            return found, 2 * len(found) > len(names)
     if symbols is not None:
         return dict(enumerate(symbols)), True
     shown = {code: symbol_of_code(name, code) for code in range(256)}
@@ -349,6 +384,23 @@ def _built_in(
     if kind == "/TrueType":
         return dict(enumerate(charset_encoding["/WinAnsiEncoding"])), True
     return standard, not _embedded(font)
+
+
+def _cff_encoding(data: bytes) -> dict[int, str]:
+    """Return the glyph names of a CFF font by code; none if it has a predefined encoding."""
+    from fontTools.cffLib import CFFFontSet
+
+    fonts = CFFFontSet()
+    try:
+        fonts.decompile(io.BytesIO(data), None)
+        names = fonts.topDictIndex[0].Encoding
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a damaged font raises anything
+        return {}
+    if isinstance(names, str):
+        return {}
+    return {code: str(name) for code, name in enumerate(names[:256]) if name not in _NO_NAMES}
 
 
 def glyph_text(name: str) -> str | None:
