@@ -258,7 +258,11 @@ class Viewer(ModalScreen[None]):
         await body.mount(shown)
         shown.focus()
         count = f"  {self._number + 1} of {len(self._places)}" if len(self._places) > 1 else ""
-        head = Content.assemble((displayable(place).replace("\n", "␤"), "bold"), (count, QUIET))
+        left_out = displayable(", ".join(span.document.left_out))
+        head = Content.assemble(
+            (displayable(place).replace("\n", "␤"), "bold"),
+            (f"{count}  left out: {left_out}" if left_out else count, QUIET),
+        )
         self.query_one("#viewer-place", Static).update(head)
         self.query_one("#viewer-readers", Static).update(Content(self._readers(start, end)))
         scale = legend("lines", 0, shown.heat) if any(levels) else Content("")

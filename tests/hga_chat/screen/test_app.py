@@ -128,6 +128,21 @@ async def test_documents_alone_fill_the_height_of_a_small_screen(scripted, opene
         assert app.panels.document_tree.region.bottom == app.panels.side.region.bottom
 
 
+async def test_what_is_left_out_of_a_document_is_said(scripted, opened, until):
+    sections = (Section("a.pdf", "page 1", "calm sea\n" * 40, None, None, "1"),)
+    left_out = ("images (3)", "attached files (1)")
+    loaded = LoadedDocuments((Document("a.pdf", "pdf", sections, left_out),), ())
+    async with opened(scripted(loaded=loaded).make, (120, 40)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        line = "Left out of a.pdf: images (3), attached files (1)"
+        await until(pilot, lambda: any(line in text for text in shown(app)))
+        app.panels.document_tree.focus()
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: bool(app.screen.query("#viewer-place")))
+        place = app.screen.query_one("#viewer-place")
+        await until(pilot, lambda: "left out: images (3), attached" in str(place.content))
+
+
 async def test_screen_follows_the_terminal(scripted, opened, until):
     async with opened(scripted(["Yes."]).make, (120, 40)) as (app, pilot):
         await until(pilot, is_ready(app))
