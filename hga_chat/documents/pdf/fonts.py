@@ -1,6 +1,5 @@
 """Decodes strings of PDF text by their fonts: the text and width of each character code."""
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pypdf._codecs.core_font_metrics import CORE_FONT_METRICS
 from pypdf.generic import DictionaryObject, StreamObject
 
 from hga_chat.documents.pdf.cmaps import CMap, LegacyEncoding, parse_cmap, predefined_encoding
+from hga_chat.documents.pdf.font_programs import cff_encoding, true_type_glyphs
 from hga_chat.documents.pdf.objects import dictionary, items, number, resolved
 from hga_chat.documents.pdf.text_repair import RIGHT_TO_LEFT
 from hga_chat.documents.plain.symbol_fonts import symbol_encoding, symbol_of, symbol_of_code
@@ -27,7 +27,6 @@ _MAX_KEPT_RUN = 32
 _MAX_KEPT_RUNS = 20_000
 _UNICODE_NAME = re.compile(r"uni((?:[0-9A-F]{4})+)|u([0-9A-F]{4,6})")
 _STYLED_NAME = re.compile(r"(.+?)(?:oldstyle|small|inferior|superior)")
-_NO_NAMES = (None, "", ".notdef")
 _NUMBER_IN_NAME = re.compile(r"[A-Za-z]{0,2}?([0-9A-Fa-f]{1,4})")
 _STANDARD_ENCODING = re.compile(rb"/Encoding\s+StandardEncoding\s+def")
 # ISO 32000-2, annex D.4, as far as it differs from the names of other encodings: digits.
@@ -149,6 +148,9 @@ class Font:
         info = dictionary(inner.get("/CIDSystemInfo"))
         ordering = resolved(info.get("/Ordering"))
         self._by_unicode = ordering in ("UCS", b"UCS") and not self._to_unicode.texts
+        self._glyphs: tuple[list[str], bytes] | None = None
+        if not self._to_unicode.texts and self._legacy is None:
+            self._glyphs = _embedded_glyphs(inner)
 
     def _split(self, data: bytes) -> Any:
         if self.kind != "/Type0":
@@ -184,14 +186,24 @@ class Font:
     def _composite_text(self, code: bytes, value: int) -> str:
         if self._legacy is not None:
             return self._legacy.text(code) or ""
-        return chr(value) if self._by_unicode and 0 < value < 0xD800 else ""
+        if self._by_unicode:
+            return chr(value) if 0 < value < 0xD800 else ""
+        if self._glyphs is None:
+            return ""
+        names, places = self._glyphs
+        glyph = self._cid(value)
+        if places:
+            glyph = int.from_bytes(places[2 * glyph : 2 * glyph + 2])
+        return (glyph_text(names[glyph]) or "") if 0 < glyph < len(names) else ""
+
+    def _cid(self, value: int) -> int:
+        return self._cmap.cids.get(value, value) if self._cmap is not None else value
 
     def _composite_width(self, code: bytes, value: int) -> float:
         if self._legacy is not None:
             # The CIDs are unknown; characters of one byte are half as wide.
             return self._default if len(code) > 1 else self._default / 2
-        cid = self._cmap.cids.get(value, value) if self._cmap is not None else value
-        return self._cid_widths.get(cid, self._default)
+        return self._cid_widths.get(self._cid(value), self._default)
 
 
 def _runs(codes: list[Code]) -> Iterator[Run]:
@@ -235,6 +247,19 @@ class Fonts:
                 font.resource = resource  # keeps its id from another object
             self._fonts[id(resource)] = font
         return font
+
+
+def _embedded_glyphs(font: DictionaryObject) -> tuple[list[str], bytes] | None:
+    """Return the names of an embedded TrueType font's glyphs, and the map from CIDs to glyphs.
+
+    The map has two bytes a CID; it is empty if CIDs are glyphs. None stands for other fonts.
+    """
+    program = resolved(dictionary(font.get("/FontDescriptor")).get("/FontFile2"))
+    if not isinstance(program, StreamObject):
+        return None
+    places = resolved(font.get("/CIDToGIDMap"))
+    names = true_type_glyphs(program.get_data())
+    return names, places.get_data() if isinstance(places, StreamObject) else b""
 
 
 def _cid_widths(entries: list[Any]) -> dict[int, float]:
@@ -372,7 +397,7 @@ def _built_in(
         return standard, bool(_STANDARD_ENCODING.search(data[:10_000]))
     program = resolved(dictionary(font.get("/FontDescriptor")).get("/FontFile3"))
     if isinstance(program, StreamObject) and program.get("/Subtype") == "/Type1C":
-        names = _cff_encoding(program.get_data())
+        names = cff_encoding(program.get_data())
         found = {code: text for code, name in names.items() if (text := glyph_text(name))}
         if found:
             return found, 2 * len(found) > len(names)
@@ -384,23 +409,6 @@ def _built_in(
     if kind == "/TrueType":
         return dict(enumerate(charset_encoding["/WinAnsiEncoding"])), True
     return standard, not _embedded(font)
-
-
-def _cff_encoding(data: bytes) -> dict[int, str]:
-    """Return the glyph names of a CFF font by code; none if it has a predefined encoding."""
-    from fontTools.cffLib import CFFFontSet
-
-    fonts = CFFFontSet()
-    try:
-        fonts.decompile(io.BytesIO(data), None)
-        names = fonts.topDictIndex[0].Encoding
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - a damaged font raises anything
-        return {}
-    if isinstance(names, str):
-        return {}
-    return {code: str(name) for code, name in enumerate(names[:256]) if name not in _NO_NAMES}
 
 
 def glyph_text(name: str) -> str | None:
