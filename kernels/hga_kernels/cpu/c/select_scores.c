@@ -287,7 +287,7 @@ static inline __attribute__((always_inline)) Chunk chunk_at(const SelectJob *job
                    .codes = codes_of(job, pair, candidate, dim)};
     const uint16_t *scales = job->scales + entry_of(job, pair, candidate) * CHUNK;
     for (int line = 0; line < CHUNK; line += 32)
-        _mm_prefetch((const char *)(scales + AHEAD * CHUNK + line), _MM_HINT_T0);
+        _mm_prefetch((const char *)(scales + AHEAD * CHUNK + line), _MM_HINT_T1);
     for (int g = 0; g < SLABS; g += 2) {
         __m512i one = _mm512_castps_si512(load_bf16(scales + SLAB * g));
         __m512i other = _mm512_castps_si512(load_bf16(scales + SLAB * (g + 1)));
@@ -301,7 +301,7 @@ static inline __attribute__((always_inline)) Chunk chunk_at(const SelectJob *job
 static inline void prefetch_codes(const uint8_t *codes, int dim) {
     const char *later = (const char *)codes + AHEAD * CHUNK * (dim / 4);
     for (int line = 0; line < CHUNK * (dim / 4); line += 64)
-        _mm_prefetch(later + line, _MM_HINT_T0);
+        _mm_prefetch(later + line, _MM_HINT_T1);
 }
 
 // Unpacks twice the codes of a chunk, minus `centre`, to a byte each: [SLABS][dim / 4] vectors.
@@ -323,14 +323,19 @@ static inline __attribute__((always_inline)) void score_chunk(
     const SelectJob *job, Weights weights, int pair, int first, int candidate, RunningSum *running,
     int dim, int per_chunk) {
     Chunk chunk = chunk_at(job, weights, running, pair, first, candidate, dim, per_chunk);
-    if (job->rows == 3) {  // one decoded token of a model with three query heads per KV head
+    int row = 0;
+    if (job->rows <= MAX_ROW_TILE) {  // those of a decoded token: unpacking twice is no loss
         prefetch_codes(chunk.codes, dim);
-        score_rows(&chunk, NULL, 0, 3, dim, per_chunk);
+        for (; row + 4 <= job->rows; row += 4) score_rows(&chunk, NULL, row, 4, dim, per_chunk);
+        switch (job->rows - row) {
+            case 3: score_rows(&chunk, NULL, row, 3, dim, per_chunk); break;
+            case 2: score_rows(&chunk, NULL, row, 2, dim, per_chunk); break;
+            case 1: score_rows(&chunk, NULL, row, 1, dim, per_chunk); break;
+        }
         return;
     }
     __m512i unpacked[SLABS * MAX_DIM / 4];
     unpack_chunk(chunk.codes, 0, dim, per_chunk, unpacked);
-    int row = 0;
     for (; row + 8 <= job->rows; row += 8) score_rows(&chunk, unpacked, row, 8, dim, per_chunk);
     for (; row + 2 <= job->rows; row += 2) score_rows(&chunk, unpacked, row, 2, dim, per_chunk);
     if (row < job->rows) score_rows(&chunk, unpacked, row, 1, dim, per_chunk);
@@ -488,7 +493,7 @@ static void score_centres(SelectJob *job, int pair, Part part) {
         float wide[4 * MAX_DIM];
         for (int d = 0; d < 4 * dim; d += 32)
             _mm_prefetch((const char *)(summaries + (size_t)(c + 4 * AHEAD) * dim + d),
-                         _MM_HINT_T0);
+                         _MM_HINT_T1);
         for (int d = 0; d < 4 * dim; d += 16)
             _mm512_storeu_ps(wide + d, load_bf16(summaries + (size_t)c * dim + d));
         for (int row = 0; row < rows; row++) {
