@@ -44,14 +44,14 @@ def test_codes_that_are_glyphs_of_an_embedded_font(text_of, places: bytes, codes
 
 
 def _cff() -> bytes:
-    """Return a CFF font with an encoding of its own: 1 is Omega, 2 is at."""
+    """Return a CFF font with an encoding of its own: 1 is beta, 2 is at."""
     font = FontBuilder(1000, isTTF=False)
-    names = [".notdef", "Omega", "at"]
+    names = [".notdef", "beta", "at"]
     font.setupGlyphOrder(names)
     shape = T2CharStringPen(500, None).getCharString()
     font.setupCFF("X", {}, dict.fromkeys(names, shape), {})
     top = font.font["CFF "].cff.topDictIndex[0]
-    top.Encoding = [".notdef", "Omega", "at"] + [".notdef"] * 253
+    top.Encoding = [".notdef", "beta", "at"] + [".notdef"] * 253
     found = io.BytesIO()
     font.font["CFF "].cff.compile(found, font.font)
     return found.getvalue()
@@ -65,7 +65,7 @@ def test_the_encoding_inside_a_cff_font(text_of) -> None:
     )
     objects = {21: stream(_cff(), b"/Subtype /Type1C")}
     content = b"BT /F2 12 Tf 72 700 Td <0102> Tj ET"
-    assert text_of(content, fonts={"F2": font}, objects=objects) == "Ω@"
+    assert text_of(content, fonts={"F2": font}, objects=objects) == "β@"
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\1\0\0\xff\xff", b"OTTO" * 50])
