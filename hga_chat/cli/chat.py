@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,7 +86,7 @@ def chat(
         if not Path(session).exists():
             raise
         raise SessionMissingError(
-            f"{error}\n{session} is a path: 'hga-chat ingest {session}' opens a chat about it."
+            f"{error}\n{session} is a path; for a chat about it: hga-chat ingest {quote(session)}"
         ) from error
     _open_screen(start, output)
 

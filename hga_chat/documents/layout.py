@@ -117,7 +117,7 @@ def lay_out(
         start = len(token_ids)
         try:
             documents.append(_lay_out_document(document, tokenizer, token_ids))
-        except Exception as error:
+        except BaseException as error:
             if failed is None:
                 raise
             del token_ids[start:]

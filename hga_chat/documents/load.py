@@ -110,7 +110,7 @@ def _load_all(
                         _refuse_generated(document)
                 else:
                     document, notes = _load_stream(entry, stdin)
-            except Exception as error:  # noqa: BLE001 - one bad file must not end the run
+            except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
                 yield Skipped(path, valid_text(failure_reason(error)))
                 continue
             yield Loaded(document, entry.kind if isinstance(entry, Found) else Kind.FILE)

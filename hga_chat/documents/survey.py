@@ -112,8 +112,8 @@ def survey_documents(
     for batch, tokens in _in_batches(searched, tokenizer):
         for (loaded, secrets), count in zip(batch, tokens, strict=True):
             document = loaded.document
-            if isinstance(count, Exception):
-                skipped.append(Skipped(document.path, failure_reason(count)))
+            if isinstance(count, str):
+                skipped.append(Skipped(document.path, count))
                 continue
             fitting.add(len(counted), document, loaded.kind, count)
             counted.append(Counted.of(document, count, secrets))
@@ -148,10 +148,10 @@ def _with_secrets(
 
 def _in_batches(
     searched: Iterable[_Entry], tokenizer: DocumentTokenizer
-) -> Iterator[tuple[list[_Entry], Sequence[int | Exception]]]:
+) -> Iterator[tuple[list[_Entry], Sequence[int | str]]]:
     """Yield batches with their token counts; other threads count while this one loads."""
     counters = min(os.cpu_count() or 1, _MAX_COUNTERS)
-    waiting: deque[tuple[list[_Entry], Future[Sequence[int | Exception]]]] = deque()
+    waiting: deque[tuple[list[_Entry], Future[Sequence[int | str]]]] = deque()
     with ThreadPoolExecutor(counters) as pool:
         for batch in _batches(searched):
             documents = [loaded.document for loaded, _ in batch]
@@ -163,15 +163,14 @@ def _in_batches(
             yield batch, counts.result()
 
 
-def _count(
-    documents: Sequence[Document], tokenizer: DocumentTokenizer
-) -> Sequence[int | Exception]:
+def _count(documents: Sequence[Document], tokenizer: DocumentTokenizer) -> Sequence[int | str]:
     """Return how many tokens each document takes, or why that cannot be told."""
     try:
         return count_tokens(documents, tokenizer)
-    except Exception as error:  # noqa: BLE001 - one bad file must not end the run
+    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
+        reason = failure_reason(error)
         if len(documents) == 1:
-            return [error]
+            return [reason]
     return [count for document in documents for count in _count([document], tokenizer)]
 
 

@@ -14,8 +14,14 @@ class UnreadableError(Exception):
     """One source cannot be loaded; the text is the reason for skipping it."""
 
 
-def failure_reason(error: Exception) -> str:
-    """Return the reason for skipping a source with which a part of the program failed."""
+def failure_reason(error: BaseException) -> str:
+    """Return the reason for skipping a source with which a part of the program failed.
+
+    Raises:
+        BaseException: It is no failure but an interrupt.
+    """
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
     if isinstance(error, UnreadableError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -62,7 +62,7 @@ def texts_of(outputs: Any, rendered: Mapping[str, str], left_out: Counter[str]) 
     """Yield the text of each output of a cell, without those that have none.
 
     Args:
-        outputs: The cell's outputs, of any format of notebooks.
+        outputs: The cell's outputs.
         rendered: The text of their HTML.
         left_out: Counts what is left out.
     """

@@ -1,4 +1,4 @@
-"""Loads Jupyter notebooks of any format: one section per cell."""
+"""Loads Jupyter notebooks of formats 2 to 4: one section per cell."""
 
 import json
 import re

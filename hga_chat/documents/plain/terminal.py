@@ -20,6 +20,8 @@ _SEQUENCE = re.compile(
 _UNDERLINED = re.compile("([^\b\n])\b_")
 _ERASING = re.compile(r"(?:\x1b\[[0-9;?]*[a-zA-HL-Z])*\x1b\[[02]?K")
 _MAX_MOVE = 1_000
+_MAX_WIDTH = 2_000
+"""Most characters of a line on which the cursor is moved."""
 
 
 def as_shown(text: str) -> tuple[str, dict[str, int]]:
@@ -32,7 +34,7 @@ def as_shown(text: str) -> tuple[str, dict[str, int]]:
     """
     if not _MARKS.search(text):
         return text, {}
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter({STEPS: 0, CODES: 0})
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if _MARKS.search(line):
@@ -42,26 +44,36 @@ def as_shown(text: str) -> tuple[str, dict[str, int]]:
 
 def _shown(line: str, left_out: Counter[str]) -> str:
     kept = []
-    shown = _Line()
+    shown = ""
     for step in line.split("\r"):
-        if not step.strip(" ") and len(step) < len(shown.text().rstrip()):
+        if not step.strip(" ") and len(step) < len(shown.rstrip()):
             continue  # clears nothing
-        drawn = _Line()
-        drawn.draw(step)
-        if _ERASING.match(step) or is_redrawn(shown.text(), drawn.text()):
-            left_out[STEPS] += bool(shown.text().strip()) and bool(step)
+        alone, codes = _drawn("", step)
+        left_out[CODES] += codes
+        is_wide = len(shown) > _MAX_WIDTH or len(alone) > _MAX_WIDTH
+        if not shown or (not is_wide and (_ERASING.match(step) or is_redrawn(shown, alone))):
+            left_out[STEPS] += bool(shown.strip()) and bool(step)
+            shown, _ = _drawn(shown, step)
         else:
-            kept.append(shown.text().strip(" "))
-            shown = _Line()
-        left_out[CODES] += shown.draw(step)
-    return " ".join([*kept, shown.text()])
+            kept.append(shown.strip(" "))
+            shown = alone
+    return " ".join([*kept, shown])
+
+
+def _drawn(before: str, step: str) -> tuple[str, int]:
+    """Draw a step over what is on the line; return what it shows, and how many codes it had."""
+    if not _MARKS.search(step):
+        return step + before[len(step) :], 0
+    line = _Line(before)
+    codes = line.draw(step)
+    return line.text(), codes
 
 
 class _Line:
     """A line of a terminal; ``column`` is where the next character goes."""
 
-    def __init__(self) -> None:
-        self._cells: list[str] = []
+    def __init__(self, text: str) -> None:
+        self._cells = list(text)
         self._column = 0
 
     def text(self) -> str:
@@ -69,10 +81,6 @@ class _Line:
 
     def draw(self, step: str) -> int:
         """Draw text from the beginning of the line; return how many sequences were in it."""
-        self._column = 0
-        if not _MARKS.search(step):
-            self._put(step)
-            return 0
         step = _UNDERLINED.sub(r"\1", step)
         at = sequences = 0
         for mark in _MARKS.finditer(step):
@@ -85,7 +93,7 @@ class _Line:
             elif found := _SEQUENCE.match(step, mark.start()):
                 at = found.end()
                 sequences += 1
-                if found["final"]:
+                if found["final"] and len(self._cells) <= _MAX_WIDTH:
                     self._control(found["final"], found["numbers"])
             else:
                 self._put(mark[0])

@@ -1,8 +1,7 @@
 """Decides which files of a tree are left out by ignore files, --include and --exclude.
 
-In a repository, git itself says which files those are. Without git, or where it refuses (a
-repository of another user, a damaged one), its rules are applied here; they do not say what is
-tracked although it is ignored.
+In a repository, git itself says which files those are. Without git, or in a damaged repository, its
+rules are applied here; they do not say what is tracked although it is ignored.
 """
 
 import os
@@ -202,7 +201,8 @@ def _git(root: Path, folder: Path, *arguments: str) -> bytes | None:
         return None
     environment = {name: value for name, value in os.environ.items() if name not in _OF_REPOSITORY}
     environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)
-    safe = ("-c", "core.fsmonitor=", "-c", "protocol.allow=never")
+    # What could run or be fetched is switched off, so any owner's repository will do.
+    safe = ("-c", "core.fsmonitor=", "-c", "protocol.allow=never", "-c", "safe.directory=*")
     try:
         return subprocess.run(
             [program, "-C", folder, *safe, *arguments],

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import string
 from dataclasses import replace
 
@@ -129,6 +130,19 @@ def test_over_the_budget_names_folders_and_what_makes_it_fit(cli, use_engine, tr
     assert "--exclude 'tests/' makes it fit" in ran.err
     assert ran.err.count("\n") == 2
     assert cli("ingest", "--dry-run", tree, "--max-tokens", "500", "--exclude", "tests/").code == 0
+
+
+@pytest.mark.parametrize("name", ["-x.txt", "it's.txt", "[a] (1).txt", "two\nlines.txt", "end  "])
+def test_the_option_that_is_proposed_makes_it_fit(name, cli, use_engine, tree):
+    use_engine()
+    (tree / name).write_text("word\n" * 900)
+    ran = cli("ingest", "--dry-run", tree, "--max-tokens", "1000")
+    assert ran.code == 4
+    proposed = ran.err.split("For example, ")[1].split(" makes it fit")[0]
+    options = shlex.split(proposed)
+    ran = cli("ingest", "--dry-run", "--json", tree, "--max-tokens", "1000", *options)
+    assert ran.code == 0
+    assert name not in [document["path"] for document in json.loads(ran.out)["documents"]]
 
 
 def test_secrets_are_reported_and_never_shown(cli, use_engine, tree):

@@ -104,6 +104,10 @@ class NeverHeardOfError(Exception):
     pass
 
 
+class Panic(BaseException):
+    pass
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -112,11 +116,12 @@ class NeverHeardOfError(Exception):
         (KeyError("cells"), "cannot be loaded: KeyError: 'cells'"),
         (MemoryError(), "takes too much memory"),
         (RecursionError(), "nested too deeply"),
+        (Panic("at src/lib.rs"), "cannot be loaded: Panic: at src/lib.rs"),
     ],
 )
 @pytest.mark.parametrize("kind", [*FORMATS, TEXT], ids=lambda kind: kind.name)
 def test_a_reader_that_fails_names_the_file_and_the_rest_is_loaded(
-    kind: Format, error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Format, error: BaseException, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: str, data: bytes) -> LoadedFile:
         raise error
@@ -132,6 +137,16 @@ def test_a_reader_that_fails_names_the_file_and_the_rest_is_loaded(
     assert skipped.reason.startswith(reason)
     assert "\n" not in skipped.reason
     assert skipped.reason.encode()
+
+
+def test_an_interrupt_ends_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: str, data: bytes) -> LoadedFile:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load, "format_of", lambda *_: replace(TEXT, load=interrupt))
+    (tmp_path / "a").write_text("anything")
+    with pytest.raises(KeyboardInterrupt):
+        load_documents([str(tmp_path)])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What a terminal shows, as ``col -b``, ``less -R`` and xterm have it."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +72,26 @@ def test_lines_are_those_of_grep_and_what_is_left_out_is_counted() -> None:
     )
     assert section.line_at(section.text.index("ERROR")) == 4
     assert loaded.left_out == ("progress steps (50)", "terminal codes (2)")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" * 200_000 + "\ra" * 200_000,
+        "\r 10%" * 200_000,
+        "a" * 200_000 + "\x1b[1K" * 60_000,
+        "\x1b[1000Ca" * 60_000,
+        "ab\b" * 200_000,
+        "\x1b]0;" * 200_000,
+        "\x1b[" + "1" * 200_000,
+    ],
+    ids=range(7),
+)
+def test_hostile_lines_take_no_longer_than_others(line: str) -> None:
+    started = time.process_time()
+    text, _ = as_shown(line)
+    assert time.process_time() - started < 10
+    assert len(text) <= len(line) + 3_000
 
 
 @given(st.text(st.sampled_from("ab 1%/\b\r\x1b[]0;mKCDG\x07\\"), max_size=60))

@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 import subprocess
@@ -284,6 +285,17 @@ def test_the_configuration_of_a_repository_runs_nothing(repository: Path, tmp_pa
     _write(repository / "a.txt")
     assert _paths(repository) == ["a.txt"]
     assert not (tmp_path / "ran").exists()
+
+
+@needs_git
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_repository_of_another_user_is_listed_by_git(repository: Path) -> None:
+    _write(repository / ".gitignore", "lib/\n")
+    _write(repository / "lib/core.py")
+    _git(repository, "add", "-f", "lib/core.py")
+    for path in (repository, *repository.rglob("*")):
+        os.chown(path, 65534, 65534)
+    assert _paths(repository) == ["lib/core.py"]
 
 
 @needs_git

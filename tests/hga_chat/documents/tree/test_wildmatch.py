@@ -99,10 +99,10 @@ def test_lines_as_gitignore_5_has_them(
 )
 def test_hostile_globs_take_no_longer_than_others(glob: bytes) -> None:
     (pattern,) = patterns_of(glob)
-    started = time.monotonic()
+    started = time.process_time()
     for path in (b"a" * 255, b"/".join([b"a"] * 1500), b"/".join([b"aaaaaa"] * 500)):
         assert not pattern.matches(path, path.rpartition(b"/")[2], is_folder=False)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_case_is_ignored_if_asked() -> None:
