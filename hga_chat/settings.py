@@ -187,9 +187,9 @@ class Settings:
         metadata=_about(
             _switch,
             bool,
-            "Load what fits: first readmes, manifests and entry points, then other files, "
-            "examples and translations, tests, and finally data, logs, changelogs and generated "
-            "files; within each, smaller files first. Files left out are listed.",
+            "Load what fits, with room for questions: first readmes, manifests and entry points, "
+            "then source code by how many files import it, other text, examples, tests, and "
+            "finally the rest; within each, smaller files first. Files left out are listed.",
         ),
     )
     redact: bool = field(

@@ -114,6 +114,8 @@ def prepare(
     assert settings.context is not None
     tokenizer = engine_access.access.load_tokenizer(files)
     room = room_for_documents(tokenizer, settings.context, settings.max_new_tokens, question)
+    if settings.fit:
+        room = min(room, settings.context - documents.room_for_turns(settings.context))
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)
     survey = documents.survey_documents(
         entries, tokenizer, budget, fit=settings.fit, without_secrets=settings.redact

@@ -1,6 +1,7 @@
 """From paths to sections of text, and from sections to tokens that know where they came from."""
 
 from hga_chat.documents.budget import OverBudget, over_budget
+from hga_chat.documents.fit import room_for_turns
 from hga_chat.documents.layout import DocumentSpan, DocumentTokens, SectionSpan, lay_out
 from hga_chat.documents.left_out import left_out_note
 from hga_chat.documents.load import iter_documents, load_documents
@@ -35,6 +36,7 @@ __all__ = [
     "listing",
     "load_documents",
     "over_budget",
+    "room_for_turns",
     "secrets_note",
     "survey_documents",
 ]

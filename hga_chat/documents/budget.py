@@ -60,7 +60,7 @@ def over_budget(
         budget,
         tuple((document.path, document.tokens) for document in by_size[:_NAMED]),
         tuple(folders[:_NAMED]),
-        _excluding(by_size, total, budget) or _including(folders, budget),
+        _excluding(by_size, total, budget) or _including(counted, folders, budget),
         is_fitted,
     )
 
@@ -87,7 +87,11 @@ def _parts(path: str) -> list[str]:
 
 
 def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str, ...]:
-    """Exclude tests, examples and translations, then the largest files; empty if it takes many."""
+    """Exclude tests, examples and translations, then files, those that matter least first.
+
+    Returns:
+        Nothing if it takes many.
+    """
     globs: list[str] = []
     left = list(by_size)
     for name in _folder_names(by_size):
@@ -97,10 +101,19 @@ def _excluding(by_size: Sequence[Counted], total: int, budget: int) -> tuple[str
             globs.append(f"{_escaped(name)}/")
             left, total = kept, size
     # Always keep one document: excluding everything helps nobody.
-    for document in left[:-1]:
-        if total <= budget or len(globs) > _MOST_GLOBS:
+    worthwhile = [entry for entry in left if entry.tokens >= _WORTHWHILE * total]
+    dropped: list[Counted] = []
+    for document in sorted(worthwhile, key=lambda entry: (entry.importance, -entry.tokens)):
+        if total <= budget or len(dropped) == len(left) - 1:
             break
+        dropped.append(document)
         total -= document.tokens
+    # A large one may make up for smaller ones before it.
+    for document in sorted(dropped, key=lambda entry: entry.importance, reverse=True):
+        if total + document.tokens <= budget:
+            dropped.remove(document)
+            total += document.tokens
+    for document in dropped:
         # Without a slash the glob would also match files of that name in folders.
         has_namesake = any(other.path.endswith(f"/{document.path}") for other in by_size)
         globs.append("/" * has_namesake + _escaped(document.path))
@@ -120,12 +133,24 @@ def _folder_names(counted: Sequence[Counted]) -> list[str]:
     ]
 
 
-def _including(folders: Sequence[tuple[str, int]], budget: int) -> tuple[str, ...]:
-    """Include the largest folder that fits, unless it holds tests, examples or translations."""
-    for path, tokens in folders:
-        if tokens <= budget and not _ASIDE.intersection(path.lower().split("/")):
-            return (f"--include {_quoted(f'/{_escaped(path)}')}",)
-    return ()
+def _including(
+    counted: Sequence[Counted], folders: Sequence[tuple[str, int]], budget: int
+) -> tuple[str, ...]:
+    """Include the folder that matters most of those that fit, or the largest of several.
+
+    None with tests, examples or translations.
+    """
+    fitting = [
+        path
+        for path, tokens in folders
+        if tokens <= budget and not _ASIDE.intersection(path.lower().split("/"))
+    ]
+    imported = {
+        path: sum(one.importance[1] for one in counted if one.path.startswith(path))
+        for path in fitting
+    }
+    best = max(fitting, key=imported.__getitem__, default="")
+    return (f"--include {_quoted(f'/{_escaped(best)}')}",) if best else ()
 
 
 def _escaped(path: str) -> str:

@@ -1,43 +1,60 @@
 """Chooses which documents to load when not all of them fit, by rules a person can predict.
 
-Readmes, manifests and entry points are chosen first, then other files, then examples and
-translations, then tests, and finally data, logs, changelogs and generated files; within each, the
-smaller before the larger. A document that does not fit is left out; a later one may still fit.
+Readmes, manifests and entry points are chosen first, then source code by how many files import it,
+then other text, examples, tests, what is neither text nor code, and finally data, logs, changelogs
+and generated files; within each, the smaller before the larger. A document that does not fit is
+left out; a later one may still fit.
 """
 
 import heapq
+from pathlib import PurePath
 
-from hga_chat.documents.tree.kinds import Kind
+from hga_chat.documents.tree.imports import Imports
+from hga_chat.documents.tree.kinds import FOLDERS_OF, Kind, is_code, is_prose
 from hga_chat.documents.types import Document
 
-_RANKS = (
-    {
-        Kind.DATA: "data",
-        Kind.LOG: "a log",
-        Kind.CHANGES: "a changelog",
-        Kind.GENERATED: "generated",
-    },
-    {Kind.TEST: "a test"},
-    {Kind.EXAMPLE: "an example", Kind.TRANSLATION: "a translation"},
-    {Kind.FILE: "among the largest", Kind.LICENCE: "a licence"},
-    dict.fromkeys((Kind.README, Kind.MANIFEST, Kind.ENTRY), ""),
-)
-_STAYS = len(_RANKS) - 1
+_DATA, _OTHER, _TEST, _EXAMPLE, _TEXT, _CODE, _STAYS = range(7)
+_RANKS = {
+    Kind.DATA: (_DATA, "data"),
+    Kind.LOG: (_DATA, "a log"),
+    Kind.CHANGES: (_DATA, "a changelog"),
+    Kind.GENERATED: (_DATA, "generated"),
+    Kind.LICENCE: (_OTHER, "a licence"),
+    Kind.TRANSLATION: (_OTHER, "a translation"),
+    Kind.TEST: (_TEST, "a test"),
+    Kind.EXAMPLE: (_EXAMPLE, "an example"),
+    Kind.README: (_STAYS, ""),
+    Kind.MANIFEST: (_STAYS, ""),
+    Kind.ENTRY: (_STAYS, ""),
+}
+_STAYING = frozenset(kind for kind, (rank, _) in _RANKS.items() if rank == _STAYS)
+_LEAST_ROOM, _ROOM_SHARE = 8192, 8
 _HELD = 16
 """How many budgets' worth of documents is kept to choose from."""
+Importance = tuple[int, int]
+"""Of a document, the larger the more: the rank of its kind, and how many files import it."""
 _Key = tuple[int, int, int]
+
+
+def room_for_turns(context: int) -> int:
+    """Return the tokens that ``--fit`` leaves for questions and answers."""
+    return min(_LEAST_ROOM, context // _ROOM_SHARE)
 
 
 class Fitting:
     """Takes documents one by one and chooses those that fit ``budget`` tokens.
 
     Once far more than fits has been added, the documents that would be chosen last are dropped,
-    so that memory does not grow with the tree.
+    so that memory does not grow with the tree. Imports are counted at the end only, so of very
+    large trees a file may be dropped before it is known how many import it.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._held = 0
+        self._imports = Imports()
+        self._ranks: dict[int, int] = {}
+        self._tokens: dict[int, int] = {}
         self._reasons: dict[int, str] = {}
         self._heap: list[tuple[_Key, Document]] = []  # the top is chosen last
         self._dropped: _Key = (-1, 0, 0)
@@ -51,8 +68,10 @@ class Fitting:
             kind: The kind of its file.
             tokens: Its length.
         """
-        rank = next(place for place, kinds in enumerate(_RANKS) if kind in kinds)
-        self._reasons[number] = _RANKS[rank][kind]
+        text = "\n".join(section.text for section in document.sections)
+        self._imports.add(number, document.path, text)
+        rank, reason = _rank_of(document, kind)
+        self._ranks[number], self._tokens[number], self._reasons[number] = rank, tokens, reason
         if tokens > self._budget and rank != _STAYS:
             self._reasons[number] = "longer than the whole token budget"
             return
@@ -65,15 +84,45 @@ class Fitting:
             self._dropped, _ = heapq.heappop(self._heap)
             self._held += self._dropped[1]
 
+    def importance(self) -> dict[int, Importance]:
+        """Return the importance of every document by its number."""
+        counts = self._imports.counts()
+        return {number: (rank, counts[number]) for number, rank in self._ranks.items()}
+
     def choose(self) -> tuple[list[Document], dict[int, str]]:
         """Return the chosen documents in order, and the reasons for leaving out others by number.
 
-        The reason is empty for a document that must stay but does not fit.
+        Reasons begin with the document that matters most. A reason is empty for a document that
+        must stay but does not fit.
         """
+        importance = self.importance()
+
+        def order(number: int) -> tuple[int, int, int, int]:
+            rank, imports = importance[number]
+            return -rank, -imports if rank == _CODE else 0, self._tokens[number], number
+
+        held = {-key[2]: document for key, document in self._heap}
         room, chosen = self._budget, {}
-        for (_, negative_tokens, negative_number), document in sorted(self._heap, reverse=True):
-            if -negative_tokens <= room:
-                room += negative_tokens
-                chosen[-negative_number] = document
-        left_out = {n: reason for n, reason in self._reasons.items() if n not in chosen}
-        return [chosen[number] for number in sorted(chosen)], left_out
+        for number in sorted(held, key=order):
+            if self._tokens[number] <= room:
+                room -= self._tokens[number]
+                chosen[number] = held[number]
+        left_out = sorted((n for n in self._reasons if n not in chosen), key=order)
+        return (
+            [chosen[number] for number in sorted(chosen)],
+            {number: self._reasons[number] for number in left_out},
+        )
+
+
+def _rank_of(document: Document, kind: Kind) -> tuple[int, str]:
+    """Return a document's rank, and why it is left out."""
+    path = PurePath(document.path)
+    if kind in _STAYING and FOLDERS_OF[Kind.EXAMPLE].intersection(path.parts[:-1]):
+        return _RANKS[Kind.EXAMPLE]
+    if kind != Kind.FILE:
+        return _RANKS[kind]
+    if is_code(path):
+        return _CODE, "too large for what is left"
+    if is_prose(path) or document.format not in {"text", "table"}:
+        return _TEXT, "too large for what is left"
+    return _OTHER, "neither text nor code"

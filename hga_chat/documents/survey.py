@@ -4,10 +4,10 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hga_chat.documents.fit import Fitting
+from hga_chat.documents.fit import Fitting, Importance
 from hga_chat.documents.layout import DocumentTokenizer, count_tokens
 from hga_chat.documents.load import Loaded
 from hga_chat.documents.secrets import Secret, find_secrets, redact
@@ -30,6 +30,8 @@ class Counted:
     secrets: tuple[Secret, ...] = ()
     left_out: tuple[str, ...] = ()
     """What of the source is not in the text."""
+    importance: Importance = (0, 0)
+    """How much it matters to a reader of its tree."""
 
     @classmethod
     def of(cls, document: Document, tokens: int, secrets: tuple[Secret, ...] = ()) -> "Counted":
@@ -118,8 +120,10 @@ def survey_documents(
             fitting.add(len(counted), document, loaded.kind, count)
             counted.append(Counted.of(document, count, secrets))
     documents, reasons = fitting.choose()
+    for number, importance in fitting.importance().items():
+        counted[number] = replace(counted[number], importance=importance)
     if fit:
-        skipped += (
+        skipped[:0] = (
             Skipped(counted[number].path, f"left out by --fit: {reason}")
             for number, reason in reasons.items()
             if reason

@@ -47,30 +47,53 @@ _CODE = frozenset(
     {
         ".c",
         ".cc",
+        ".cjs",
         ".clj",
         ".cpp",
         ".cs",
+        ".cts",
+        ".cu",
         ".cxx",
         ".dart",
+        ".el",
+        ".erl",
         ".ex",
+        ".exs",
+        ".f90",
+        ".fs",
         ".go",
+        ".groovy",
+        ".h",
+        ".hh",
+        ".hpp",
         ".hs",
+        ".hxx",
         ".java",
         ".jl",
         ".js",
         ".jsx",
         ".kt",
+        ".kts",
         ".lua",
+        ".m",
         ".mjs",
         ".ml",
+        ".mm",
+        ".mts",
+        ".nim",
         ".php",
         ".pl",
+        ".proto",
         ".py",
+        ".pyi",
+        ".pyx",
         ".r",
         ".rb",
         ".rs",
         ".scala",
         ".sh",
+        ".sol",
+        ".svelte",
         ".swift",
         ".ts",
         ".tsx",
@@ -101,7 +124,10 @@ _LANGUAGE = (
     r"|sl|sr|sv|th|tr|uk|vi|zh)([-_][A-Za-z]{2,4})?"
 )
 _TRANSLATED_FOLDER = re.compile(rf"(?:^|/)(doc|docs|documentation)/{_LANGUAGE}/", re.I)
-_TRANSLATED_README = re.compile(rf"readme[._-]{_LANGUAGE}\.(md|rst|txt|adoc)", re.I)
+# Countries stand for their languages as well.
+_TRANSLATED_README = re.compile(
+    rf"readme[._-]({_LANGUAGE}|br|cn|cz|dk|gr|jp|kr|se|tw|ua)\.(md|rst|txt|adoc)", re.I
+)
 _MAX_ENTRY_DEPTH = 2
 
 
@@ -145,8 +171,9 @@ def kind_of(path: PurePath, project: str = "") -> Kind:
     if is_generated(name):
         return Kind.GENERATED
     folders = [folder.lower() for folder in path.parts[:-1]]
-    is_code = suffix in _CODE
-    if FOLDERS_OF[Kind.TEST].intersection(folders) or (is_code and _TEST_STEM.fullmatch(path.stem)):
+    if FOLDERS_OF[Kind.TEST].intersection(folders) or (
+        is_code(path) and _TEST_STEM.fullmatch(path.stem)
+    ):
         return Kind.TEST
     if _is_translation(path, folders):
         return Kind.TRANSLATION
@@ -162,9 +189,19 @@ def kind_of(path: PurePath, project: str = "") -> Kind:
         return Kind.LICENCE
     if FOLDERS_OF[Kind.EXAMPLE].intersection(folders):
         return Kind.EXAMPLE
-    if is_code and _is_entry(stem, suffix, folders, project):
+    if is_code(path) and _is_entry(stem, suffix, folders, project):
         return Kind.ENTRY
     return Kind.DATA if suffix in _DATA else Kind.FILE
+
+
+def is_code(path: PurePath) -> bool:
+    """Whether a file is source code by its name."""
+    return path.suffix.lower() in _CODE
+
+
+def is_prose(path: PurePath) -> bool:
+    """Whether a file is text for people by its name."""
+    return path.suffix.lower() in _PROSE - {""}
 
 
 def is_generated(name: str) -> bool:

@@ -1,10 +1,11 @@
 import random
+from pathlib import PurePath
 
 import pytest
 
-from hga_chat.documents.fit import Fitting
-from hga_chat.documents.tree.kinds import Kind
-from hga_chat.documents.types import Document
+from hga_chat.documents.fit import Fitting, room_for_turns
+from hga_chat.documents.tree.kinds import Kind, kind_of
+from hga_chat.documents.types import Document, Section
 
 _FILES = [
     ("README.md", Kind.README, 10),
@@ -42,8 +43,8 @@ def test_everything_is_chosen_if_it_fits() -> None:
     [
         (175, "big.json"),  # 136 and not 40 more
         (135, "big.json CHANGES"),  # 125 without data; 5 of it still fit
-        (124, "big.json tests/u.py"),  # the later of two equal ones; 11 of data still fit
-        (100, "big.json CHANGES data.csv tests/u.py locale/de.po"),  # 70, then 15, 12
+        (124, "big.json locale/de.po"),  # 109 and not 16 more; 11 of data still fit
+        (100, "big.json CHANGES data.csv tests/u.py locale/de.po"),  # 85, then 12
         (60, "big.json CHANGES tests/t.py tests/u.py locale/de.po a.py"),  # 40, then 15, 5
         (
             20,
@@ -57,8 +58,8 @@ def test_the_order_of_choice(budget: int, left_out: str) -> None:
 
 def test_reasons_for_leaving_out() -> None:
     assert _left_out(30) == {
-        "a.py": "among the largest",
-        "b.py": "among the largest",
+        "a.py": "too large for what is left",
+        "b.py": "too large for what is left",
         "examples/e.py": "an example",
         "locale/de.po": "a translation",
         "big.json": "longer than the whole token budget",
@@ -85,3 +86,38 @@ def test_the_choice_depends_neither_on_the_order_nor_on_dropped_documents() -> N
     for _ in range(5):
         choose.shuffle(files)
         assert _left_out(700, files) == expected
+
+
+def _source(path: str, text: str) -> Document:
+    return Document(path, "text", (Section(path, "", text, None, None, None),))
+
+
+def test_source_code_is_chosen_by_how_many_files_import_it() -> None:
+    files = {
+        "pkg/core.py": ("", 50),
+        "pkg/types.py": ("from .core import Command\n", 40),
+        "pkg/rare.py": ("from . import core, types\n", 5),
+        "notes.md": ("", 5),
+        "make.bat": ("", 1),
+        "tests/test_core.py": ("from pkg import core\n", 5),
+    }
+    for budget, kept in (
+        (50, {"pkg/core.py"}),
+        (96, {"pkg/core.py", "pkg/types.py", "pkg/rare.py", "make.bat"}),
+        (100, {"pkg/core.py", "pkg/types.py", "pkg/rare.py", "notes.md"}),
+    ):
+        fitting = Fitting(budget)
+        for number, (path, (text, tokens)) in enumerate(files.items()):
+            kind = kind_of(PurePath(path))
+            fitting.add(number, _source(path, text), kind, tokens)
+        chosen, left_out = fitting.choose()
+        assert {document.path for document in chosen} == kept
+        assert all(left_out.values())
+    assert [list(files)[number] for number in left_out] == ["tests/test_core.py", "make.bat"]
+
+
+@pytest.mark.parametrize(
+    ("context", "room"), [(4096, 512), (32_768, 4096), (65_536, 8192), (262_144, 8192)]
+)
+def test_room_is_left_for_questions(context: int, room: int) -> None:
+    assert room_for_turns(context) == room

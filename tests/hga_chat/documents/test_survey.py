@@ -52,8 +52,8 @@ def test_fit_leaves_out_by_the_rules_and_says_so(tree: Path, tokenizer) -> None:
     assert [d.path for d in found.counted] == ["README.md", "a.py", "b.py"]
     assert [d.path for d in found.loaded.documents] == ["README.md", "a.py", "b.py"]
     assert found.loaded.skipped == (
-        Skipped("data.bin", "binary"),
         Skipped("tests/test_a.py", "left out by --fit: a test"),
+        Skipped("data.bin", "binary"),
     )
     assert found.tokens == sum(whole.values()) - whole["tests/test_a.py"]
 
