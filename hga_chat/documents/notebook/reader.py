@@ -21,6 +21,8 @@ _MAX_ALL_HTML_CHARS = 20_000_000
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]{100,}")
 _NAMED = ("code", "markdown", "raw")
 _MAX_HEADING = 6
+_WITH_LINE_ENDS = 3
+"""The first format in which the lines of a text have line ends."""
 
 
 def load_notebook(path: str, data: bytes) -> LoadedFile:
@@ -69,7 +71,21 @@ def _cells(notebook: Any) -> list[Any]:
         cells = [cell for sheet in found if isinstance(sheet, list) for cell in sheet]
         if not cells:
             raise UnreadableError("a notebook without cells")
+    version = field(notebook, "nbformat")
+    if isinstance(version, int) and version < _WITH_LINE_ENDS:
+        cells = [_with_line_ends(cell) for cell in cells]
     return cells
+
+
+def _with_line_ends(value: Any) -> Any:
+    """Return a value in which lists of lines without line ends are strings."""
+    if isinstance(value, dict):
+        return {name: _with_line_ends(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        if value and all(isinstance(line, str) for line in value):
+            return "\n".join(value)
+        return [_with_line_ends(inner) for inner in value]
+    return value
 
 
 def _source(cell: Any, left_out: Counter[str]) -> str:

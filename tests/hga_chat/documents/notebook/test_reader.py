@@ -134,6 +134,22 @@ def test_formats_before_4() -> None:
     assert loaded.left_out == ("images (1)",)
 
 
+def test_lines_of_format_2_have_no_line_ends() -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Tides", "", "At the pier."]},
+        {
+            "cell_type": "code",
+            "input": ["x = 1", "x"],
+            "outputs": [{"output_type": "pyout", "text": ["a", "b"]}],
+        },
+    ]
+    data = json.dumps({"nbformat": 2, "worksheets": [{"cells": cells}]}).encode()
+    assert [section.text for section in load_notebook("a.ipynb", data).sections] == [
+        "[cell 1, markdown]\n# Tides\n\nAt the pier.\n\n",
+        "[cell 2, code]\nx = 1\nx\n[output]\na\nb\n\n",
+    ]
+
+
 def test_what_is_left_out_is_said() -> None:
     pasted = "data:image/png;base64," + "iVBO" * 100
     cells = [
