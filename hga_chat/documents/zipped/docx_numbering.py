@@ -1,6 +1,7 @@
-"""Computes the numbers of lists and headings that Word shows but does not store in the text.
+"""Computes the numbers of lists, headings and notes that Word shows but does not store in the text.
 
-Format: ECMA-376, WordprocessingML, numbering definitions (part 1, section 17.9).
+Format: ECMA-376, WordprocessingML, numbering definitions (part 1, section 17.9) and footnotes
+(17.11).
 """
 
 import re
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from hga_chat.documents.plain.numerals import roman
+from hga_chat.documents.plain.symbol_fonts import symbol_of_code
 from hga_chat.documents.zipped.xml_lookup import child, value
 
 BULLET = "-"
 _LEVELS = 9
 _MAX_NUMBER = 100_000
 _PLACE = re.compile("%([1-9])")
+# Bullets that say something.
+_BOXES = frozenset("☐☑☒□◻✓✔✗✘")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Numbers:
         for deeper in [number for number in counts if number > level]:
             del counts[deeper]
         if found.levels[level].form == "bullet":
-            return BULLET
+            bullet = found.levels[level].shown
+            return bullet if bullet in _BOXES else BULLET
 
         def shown(place: re.Match[str]) -> str:
             number = int(place[1]) - 1
@@ -92,6 +97,34 @@ class Numbers:
         return " ".join(_PLACE.sub(shown, found.levels[level].shown).split())
 
 
+class NoteNumbers:
+    """Numbers footnotes and endnotes in the order of their references.
+
+    Args:
+        forms: Number formats by the kind of note, "footnote" or "endnote".
+    """
+
+    def __init__(self, forms: Mapping[str, str]) -> None:
+        self._forms = {"footnote": "decimal", "endnote": "lowerRoman", **forms}
+        self._counts = dict.fromkeys(self._forms, 0)
+        self._marks: dict[tuple[str, str | None], str] = {}
+
+    def mark(self, kind: str, reference: Any) -> str:
+        """Return what stands for a reference; empty if the text has a mark of its own."""
+        name = value(reference, "id")
+        if (value(reference, "customMarkFollows") or "0").lower() not in {"0", "false", "off"}:
+            self._marks[kind, name] = ""
+            return ""
+        if (kind, name) not in self._marks:
+            self._counts[kind] += 1
+            self._marks[kind, name] = f"[{_written(self._counts[kind], self._forms[kind])}]"
+        return self._marks[kind, name]
+
+    def marks(self, kind: str) -> dict[str | None, str]:
+        """Return the marks of the notes of a kind by their ids, in the order of references."""
+        return {name: mark for (k, name), mark in self._marks.items() if k == kind}
+
+
 def _levels(parent: Any) -> dict[int, _Level]:
     levels = {}
     for entry in parent.iterchildren("{*}lvl"):
@@ -99,7 +132,11 @@ def _levels(parent: Any) -> dict[int, _Level]:
         if number < _LEVELS:
             form = value(child(entry, "numFmt")) or "decimal"
             start = _number(value(child(entry, "start")) or "1")
-            levels[number] = _Level(start, form, value(child(entry, "lvlText")) or "")
+            shown = value(child(entry, "lvlText")) or ""
+            font = value(child(child(entry, "rPr"), "rFonts"), "ascii") or ""
+            if form == "bullet" and len(shown) == 1:
+                shown = symbol_of_code(font, ord(shown) & 0xFF) or shown
+            levels[number] = _Level(start, form, shown)
     return levels
 
 

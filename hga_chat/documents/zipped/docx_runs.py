@@ -4,14 +4,16 @@ Format: ECMA-376, WordprocessingML (part 1, sections 17.3.2 and 17.16).
 """
 
 import re
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from hga_chat.documents.plain.scripts import script
 from hga_chat.documents.plain.symbol_fonts import is_symbol_font, symbol_of_code
+from hga_chat.documents.zipped.docx_numbering import NoteNumbers
 from hga_chat.documents.zipped.omml import linear, linear_field
 from hga_chat.documents.zipped.xml_lookup import child, local, value
 
@@ -108,10 +110,12 @@ class Runs:
 
     Args:
         styles: Run formats by the names of character styles.
+        notes: Numbers the footnotes and endnotes.
     """
 
-    def __init__(self, styles: Mapping[str, RunFormat]) -> None:
+    def __init__(self, styles: Mapping[str, RunFormat], notes: NoteNumbers) -> None:
         self._styles = styles
+        self._notes = notes
         self._fields: list[_Field] = []
         """The open fields, innermost last."""
         self.left_out: Counter[str] = Counter()
@@ -147,6 +151,8 @@ class Runs:
                 pieces += self._ruby(part, base)
             elif name == "docPr" and part.get("descr"):
                 pieces.append(_Piece(f"[image: {' '.join(part.get('descr').split())}]"))
+            elif name == "imagedata" and part.getparent().get("alt"):
+                pieces.append(_Piece(f"[image: {' '.join(part.getparent().get('alt').split())}]"))
             else:
                 self._count(part, name)
                 if name not in LEFT_OUT:
@@ -158,7 +164,7 @@ class Runs:
         style = self._styles.get(value(child(properties, "rStyle")) or "", RunFormat())
         form = run_format(properties).over(style.over(base))
         pieces: list[_Piece] = []
-        for part in run:
+        for part in _run_parts(run):
             is_replaced = any(field.is_replaced for field in self._fields)
             text = self._run_part(part, local(part), form)
             if text is None:
@@ -173,7 +179,7 @@ class Runs:
         """Return the text of a part of a run; None if it is none that has text of its own."""
         if name == "t":
             return _in_font(part.text or "", form.font)
-        if name == "sym":
+        if name in {"sym", "symEx"}:
             code = value(part, "char") or ""
             is_code = re.fullmatch(r"[0-9A-Fa-f]{1,6}", code)
             return _symbol(value(part, "font") or "", int(code, 16)) if is_code else ""
@@ -184,7 +190,7 @@ class Runs:
         if name == "noBreakHyphen":
             return "-"
         if name in {"footnoteReference", "endnoteReference"}:
-            return f"[{value(part, 'id')}]"
+            return self._notes.mark(name.removesuffix("Reference"), part)
         if name == "instrText":
             if self._fields:
                 self._fields[-1].code += part.text or ""
@@ -230,10 +236,21 @@ class Runs:
         }.get(name)
         if name in {"del", "moveFrom"} and any(local(e) == "delText" for e in part.iter()):
             kind = "tracked deletions"
-        elif name == "docPr" and any(local(e) == "blip" for e in part.getparent().iter()):
+        elif (name == "docPr" and any(local(e) == "blip" for e in part.getparent().iter())) or (
+            name == "imagedata" and not any(local(e) == "object" for e in part.iterancestors())
+        ):
             kind = "images without a description"
         if kind:
             self.left_out[kind] += 1
+
+
+def _run_parts(run: Any) -> Iterator[Any]:
+    """Yield the parts of a run, of alternatives the one in full."""
+    for part in run:
+        if local(part) in {"AlternateContent", "Choice"}:
+            yield from _run_parts(part)
+        else:
+            yield part
 
 
 def _is_math(run: Any) -> bool:
@@ -274,7 +291,7 @@ def _symbol(font: str, code: int) -> str:
         return shown.translate(_MEANT)
     if code in _PRIVATE:
         return "\ufffd" if is_symbol_font(font) else chr(small)
-    return chr(code) if 0x20 <= code < 0xD800 else ""
+    return chr(code) if 0x20 <= code < 0xD800 or 0xF900 <= code <= sys.maxunicode else ""
 
 
 def _control(data: Any) -> str:

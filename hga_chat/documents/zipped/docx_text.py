@@ -12,7 +12,7 @@ from typing import Any
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
 from hga_chat.documents.types import UnreadableError
-from hga_chat.documents.zipped.docx_numbering import BULLET, Numbers
+from hga_chat.documents.zipped.docx_numbering import BULLET, NoteNumbers, Numbers
 from hga_chat.documents.zipped.docx_runs import LEFT_OUT, RunFormat, Runs, run_format
 from hga_chat.documents.zipped.members import Members
 from hga_chat.documents.zipped.xml_lookup import child, local, value
@@ -56,7 +56,7 @@ def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
             numbers = Numbers(members.parse_xml(f"{folder}/numbering.xml"))
         except UnreadableError as error:
             notes.append(f"list numbers are missing: {error}")
-    text = _Text(styles, numbers)
+    text = _Text(styles, numbers, NoteNumbers(_note_forms(body)))
     text.add(body)
     for name, kind, title in _NOTE_PARTS:
         if f"{folder}/{name}" in members:
@@ -69,6 +69,17 @@ def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
         if _MARGIN.fullmatch(name):
             left_out["headers and footers"] += 1
     return ExtractedText(text.lines, text.headings, left_out=dict(left_out)), notes
+
+
+def _note_forms(body: Any) -> dict[str, str]:
+    """Return the number formats of footnotes and endnotes that the sections of a document set."""
+    forms = {}
+    for kind in ("footnote", "endnote"):
+        for properties in body.iter(f"{{*}}{kind}Pr"):
+            form = value(child(properties, "numFmt"))
+            if form:
+                forms[kind] = form
+    return forms
 
 
 def _main_part(members: Members) -> str:
@@ -141,14 +152,15 @@ def _outline_level(properties: Any) -> int | None:
 class _Text:
     """Collects lines and headings."""
 
-    def __init__(self, styles: dict[str, _Style], numbers: Numbers) -> None:
+    def __init__(self, styles: dict[str, _Style], numbers: Numbers, notes: NoteNumbers) -> None:
         self.lines: list[str] = []
         self.headings: list[tuple[int, int, str]] = []
         self._styles = styles
         self._numbers = numbers
         self._initial = ""
         """A large first letter, which Word keeps in a paragraph of its own."""
-        self._runs = Runs({name: style.run for name, style in styles.items()})
+        self._notes = notes
+        self._runs = Runs({name: style.run for name, style in styles.items()}, notes)
 
     @property
     def left_out(self) -> Counter[str]:
@@ -167,15 +179,16 @@ class _Text:
 
     def add_notes(self, root: Any, kind: str, title: str) -> None:
         """Add footnotes or endnotes under a heading of their own."""
-        # Word stores the separator lines above notes as notes with a type.
-        found = [note for note in _nested(root, {kind}) if value(note, "type") is None]
+        notes = {value(note, "id"): note for note in _nested(root, {kind})}
+        marks = self._notes.marks(kind)
+        found = [(mark, notes[name]) for name, mark in marks.items() if name in notes]
         if not found:
             return
         self._blank()
         self.headings.append((len(self.lines), _TITLE_LEVEL, title))
         self.lines.append(f"# {title}")
-        for note in found:
-            self.lines.append(f"[{value(note, 'id')}] {self._flat(note)}")
+        for mark, note in found:
+            self.lines.append(f"{mark} {self._flat(note)}".lstrip())
 
     def _add_paragraph(self, paragraph: Any) -> None:
         text, number, depth = self._text(paragraph)
@@ -193,7 +206,7 @@ class _Text:
             title = " ".join(shown.split())
             self._blank()
             self.headings.append((len(self.lines), level, title))
-            self.lines += [f"{'#' * max(level, 1)} {title}", ""]
+            self.lines += [f"{'#' * min(max(level, 1), 6)} {title}", ""]
             return
         if not number:
             self._blank()

@@ -35,10 +35,17 @@ def level(number: int, form: str, shown: str, start: int = 1) -> str:
 
 
 OUTLINE = level(0, "decimal", "%1.") + level(1, "decimal", "%1.%2") + level(2, "lowerLetter", "%3)")
+WINGDINGS = level(0, "bullet", chr(0xF06F)).replace(
+    "</w:lvl>", '<w:rPr><w:rFonts w:ascii="Wingdings"/></w:rPr></w:lvl>'
+)
 DEFINITIONS = (
     f'<w:abstractNum w:abstractNumId="5">{OUTLINE}</w:abstractNum>'
     f'<w:abstractNum w:abstractNumId="6">{level(0, "bullet", chr(0xF0B7))}</w:abstractNum>'
     f'<w:abstractNum w:abstractNumId="7">{level(0, "upperRoman", "Part %1:", 3)}</w:abstractNum>'
+    f'<w:abstractNum w:abstractNumId="8">{level(0, "bullet", "☒")}</w:abstractNum>'
+    f'<w:abstractNum w:abstractNumId="9">{WINGDINGS}</w:abstractNum>'
+    '<w:num w:numId="9"><w:abstractNumId w:val="8"/></w:num>'
+    '<w:num w:numId="10"><w:abstractNumId w:val="9"/></w:num>'
     '<w:num w:numId="1"><w:abstractNumId w:val="5"/></w:num>'
     '<w:num w:numId="2"><w:abstractNumId w:val="6"/></w:num>'
     '<w:num w:numId="3"><w:abstractNumId w:val="7"/></w:num>'
@@ -57,6 +64,7 @@ NUMBERING = f"<w:numbering {W}>{DEFINITIONS}</w:numbering>"
         ([("1", 0), ("1", 1), ("1", 2), ("1", 2)], ["1.", "1.1", "a)", "b)"]),
         ([("1", 1)], ["1.1"]),  # the level above was never counted
         ([("2", 0)] * 2, ["-", "-"]),
+        ([("9", 0), ("10", 0)], ["☒", "□"]),  # a state, in a font or not
         ([("3", 0)] * 2, ["Part III:", "Part IV:"]),
         ([("1", 0), ("1", 0), ("4", 0), ("4", 0)], ["1.", "2.", "1.", "2."]),  # restarted
         ([("1", 0), ("8", 0), ("1", 0)], ["1.", "2.", "3."]),  # two names of one list

@@ -6,6 +6,7 @@ import pytest
 
 from hga_chat.documents.types import LoadedFile
 from hga_chat.documents.zipped.reader import load_zipped
+from tests.hga_chat.documents.zipped.conftest import NAMESPACES
 
 Make = Callable[..., bytes]
 
@@ -109,6 +110,20 @@ SYMBOL = '<w:rFonts w:ascii="Symbol" w:hAnsi="Symbol"/>'
             "B",
         ),
         ((run("see "), field("REF a", "page 4")), "see page 4"),
+        # jgm/pandoc#11113
+        (
+            (
+                run("a "),
+                '<w:r><mc:AlternateContent><mc:Choice Requires="w16se"><w16se:symEx '
+                'w16se:font="Segoe UI Emoji" w16se:char="1F60A"/></mc:Choice><mc:Fallback>'
+                "<w:t>b</w:t></mc:Fallback></mc:AlternateContent></w:r>",
+            ),
+            "a 😊",
+        ),
+        (
+            ('<w:r><w:pict><v:shape alt="A map"><v:imagedata/></v:shape></w:pict></w:r>',),
+            "[image: A map]",
+        ),
     ],
 )
 def test_runs(make_docx: Make, runs: tuple[str, ...], shown: str) -> None:
@@ -196,6 +211,47 @@ def test_a_large_first_letter_belongs_to_its_word(make_docx: Make) -> None:
 def test_deleted_parts_of_formulas(make_docx: Make) -> None:
     formula = f"{r('x=')}<w:del>{r('1')}</w:del><w:ins>{r('2')}</w:ins>"
     assert text(make_docx(paragraph(f"<m:oMath>{formula}</m:oMath>"))) == "x = 2"
+
+
+def note(kind: str, name: int, attributes: str = "") -> str:
+    return f'<w:r><w:{kind}Reference {attributes} w:id="{name}"/></w:r>'
+
+
+def notes(kind: str, **texts: str) -> str:
+    found = "".join(
+        f'<w:{kind} w:id="{name[1:]}">{paragraph(run(content))}</w:{kind}>'
+        for name, content in texts.items()
+    )
+    separator = f'<w:{kind} w:type="separator" w:id="-1">{paragraph(run("line"))}</w:{kind}>'
+    return f"<w:{kind}s {NAMESPACES}>{separator}{found}</w:{kind}s>"
+
+
+def test_notes_have_the_numbers_that_word_shows(make_docx: Make) -> None:
+    body = (
+        paragraph(run("One"), note("footnote", 7), run(", two"), note("endnote", 3))
+        + paragraph(run("Three"), note("footnote", 2), run(", four"), note("endnote", 2))
+        + paragraph(run("Five"), note("footnote", 4, 'w:customMarkFollows="1"'), run("*", RAISED))
+    )
+    loaded = text(
+        make_docx(
+            body,
+            footnotes=notes("footnote", n2="second", n4="* starred", n5="not used", n7="first"),
+            endnotes=notes("endnote", n2="last", n3="end"),
+        )
+    )
+    assert [line for line in loaded.split("\n") if line] == [
+        "One[1], two[i]",
+        "Three[2], four[ii]",
+        "Five*",
+        *("# Footnotes", "[1] first", "[2] second", "* starred"),
+        *("# Endnotes", "[i] end", "[ii] last"),
+    ]
+
+
+def test_notes_with_letters(make_docx: Make) -> None:
+    form = '<w:sectPr><w:footnotePr><w:numFmt w:val="lowerLetter"/></w:footnotePr></w:sectPr>'
+    body = paragraph(run("One"), note("footnote", 2)) + form
+    assert text(make_docx(body, footnotes=notes("footnote", n2="first"))).startswith("One[a]")
 
 
 def cell(content: str, properties: str = "") -> str:
