@@ -9,6 +9,10 @@
 #include "exp2.h"
 #include "select.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 // Rows scored together, and chunks that memory is prefetched ahead of their use.
 enum { MAX_ROW_TILE = 8, AHEAD = 4, MAX_AMX_DIM = 128 };
 _Static_assert(LANES == SLAB, "a lane per token of a slab");
@@ -397,8 +401,47 @@ static inline __attribute__((always_inline)) void score_by_amx(
 }
 #endif
 #else
-static void score_chunk(const SelectJob *job, Weights weights, int pair, int first, int candidate,
-                        RunningSum *running, int dim, int per_chunk) {
+// Products of a query and the codes of a slab's tokens.
+static inline __attribute__((always_inline)) void slab_products(const uint8_t *codes,
+                                                                const int8_t *query, int dim,
+                                                                int32_t totals[SLAB]) {
+#if defined(__AVX2__)
+    // Two products of a code and a byte of a query are below 762, so 32 sums of two fit 16 bits.
+    __m256i wide[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int from = 0; from < dim / 16; from += 8) {
+        int to = from + 8 < dim / 16 ? from + 8 : dim / 16;
+        __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int m = from; m < to; m++)
+            for (int half = 0; half < 2; half++) {
+                __m256i entry = _mm256_loadu_si256((const __m256i *)(codes + 64 * m + 32 * half));
+                for (int i = 0; i < 4; i++) {
+                    int32_t four;
+                    memcpy(&four, query + 16 * m + 4 * i, sizeof four);
+                    __m256i unpacked = _mm256_and_si256(_mm256_srli_epi16(entry, 2 * i),
+                                                        _mm256_set1_epi8(3));
+                    __m256i pairs = _mm256_maddubs_epi16(unpacked, _mm256_set1_epi32(four));
+                    sums[half] = _mm256_add_epi16(sums[half], pairs);
+                }
+            }
+        for (int half = 0; half < 2; half++)
+            wide[half] = _mm256_add_epi32(
+                wide[half], _mm256_madd_epi16(sums[half], _mm256_set1_epi16(1)));
+    }
+    memcpy(totals, wide, sizeof wide);
+#else
+    memset(totals, 0, SLAB * sizeof *totals);
+    for (int m = 0; m < dim / 16; m++)
+        for (int i = 0; i < 4; i++)
+            for (int t = 0; t < SLAB; t++)
+                for (int j = 0; j < 4; j++)
+                    totals[t] +=
+                        ((codes[64 * m + 4 * t + j] >> (2 * i)) & 3) * query[16 * m + 4 * i + j];
+#endif
+}
+
+static inline __attribute__((always_inline)) void score_chunk(
+    const SelectJob *job, Weights weights, int pair, int first, int candidate, RunningSum *running,
+    int dim, int per_chunk) {
     const uint8_t *codes = codes_of(job, pair, candidate, dim);
     const uint16_t *scales = job->scales + entry_of(job, pair, candidate) * CHUNK;
     for (int row = 0; row < job->rows; row++) {
@@ -407,15 +450,8 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
         float centre = job->centre_scores[of_row * job->span + candidate];
         float scores[CHUNK], top = -INFINITY;
         for (int slab = 0; slab < SLABS; slab++) {
-            const uint8_t *of_slab = codes + (size_t)slab * SLAB * (dim / 4);
-            int32_t totals[SLAB] = {0};
-            for (int m = 0; m < dim / 16; m++)
-                for (int i = 0; i < 4; i++) {
-                    const int8_t *four = query + 16 * m + 4 * i;
-                    for (int t = 0; t < SLAB; t++)
-                        for (int j = 0; j < 4; j++)
-                            totals[t] += ((of_slab[64 * m + 4 * t + j] >> (2 * i)) & 3) * four[j];
-                }
+            int32_t totals[SLAB];
+            slab_products(codes + (size_t)slab * SLAB * (dim / 4), query, dim, totals);
             for (int t = 0; t < SLAB; t++) {
                 float value = (float)(2 * totals[t] + job->offsets[of_row]) * job->steps[of_row];
                 value = value * from_bf16(scales[SLAB * slab + t]) + centre;
@@ -426,16 +462,17 @@ static void score_chunk(const SelectJob *job, Weights weights, int pair, int fir
         RunningSum *own = &running[row];
         if (top > own->base + HEADROOM)
             raise_base(job, &weights, own, row, first, candidate, ceilf(top));
-        int size = CHUNK / per_chunk;
+        int half = CHUNK / per_chunk / 2;
+        float sums[GROUPS_OF_2] = {0};
+        for (int t = 0; t < half; t++)
+            for (int g = 0; g < per_chunk; g++) {
+                float one = scores[2 * half * g + t], other = scores[2 * half * g + half + t];
+                sums[g] += exp2_1((one > other ? one : other) - own->base);
+            }
         uint32_t *out = packed_at(job, &weights, candidate, row);
         for (int g = 0; g < per_chunk; g++) {
-            float sum = 0;
-            for (int t = size * g; t < size * g + size / 2; t++) {
-                float other = scores[t + size / 2];
-                sum += exp2_1((scores[t] > other ? scores[t] : other) - own->base);
-            }
-            out[g] = with_weight(row % 2 ? out[g] : 0, row, sum);
-            own->lanes[g % LANES] += sum;
+            out[g] = with_weight(row % 2 ? out[g] : 0, row, sums[g]);
+            own->lanes[g % LANES] += sums[g];
         }
     }
 }
