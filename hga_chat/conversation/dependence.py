@@ -8,8 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from hga_chat.sources import TRACE_BIN_TOKENS
 from hga_engine.errors import ContextFullError
 
@@ -83,6 +81,8 @@ def log_probability(
     Raises:
         ContextFullError: they do not fit.
     """
+    import torch
+
     # The target of each token, -1 where it is part of the question and does not count.
     following = torch.tensor([*[-1] * (len(question) - 1), *answer])
     total, done = 0.0, 0
