@@ -182,12 +182,13 @@ def _insert(lines: list[Line], value: Line) -> None:
     ]
     if level:
         _, number = min(level)
+        baseline = lines[number].main.baseline
         pieces = sorted((*lines[number].pieces, *value.pieces), key=lambda piece: piece.left)
         lines[number] = Line(
             tuple(
                 Piece(
                     piece.text.rstrip() + " " if at < len(pieces) else piece.text.rstrip(),
-                    *(piece.left, piece.right, piece.baseline, piece.size, piece.font),
+                    *(piece.left, piece.right, baseline, piece.size, piece.font),
                     piece.turn,
                 )
                 for at, piece in enumerate(pieces, start=1)

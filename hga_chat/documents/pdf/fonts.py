@@ -24,9 +24,11 @@ _MEAN_WIDTH = 0.5
 _NOT_TEXT = re.compile("[\0-\x1f\x7f-\x9f\ufffd-\uffff]+")
 _MAX_WIDTHS = 100_000
 _MAX_KEPT_RUN = 32
+_NONSYMBOLIC = 1 << 5
 _MAX_KEPT_RUNS = 20_000
 _UNICODE_NAME = re.compile(r"uni((?:[0-9A-F]{4})+)|u([0-9A-F]{4,6})")
 _STYLED_NAME = re.compile(r"(.+?)(?:oldstyle|small|inferior|superior)")
+_CODE_NAME = re.compile(r"/[Cc](\d{2,3})")
 _NUMBER_IN_NAME = re.compile(r"[A-Za-z]{0,2}?([0-9A-Fa-f]{1,4})")
 _STANDARD_ENCODING = re.compile(rb"/Encoding\s+StandardEncoding\s+def")
 # ISO 32000-2, annex D.4, as far as it differs from the names of other encodings: digits.
@@ -344,6 +346,9 @@ def _simple_texts(
         texts = {code: chr(code) for code in (0x20, *_OLD_STYLE_DIGITS)}
     else:
         texts, known = _built_in(font, name, kind, symbols)
+    by_number = _are_codes(
+        [entry for entry in map(resolved, differences) if isinstance(entry, str)]
+    )
     unnamed: set[int] = set()
     code = 0
     for entry in differences:
@@ -352,7 +357,7 @@ def _simple_texts(
             named = str(entry).removeprefix("/")
             text = glyph_text(named)
             if text is None and named != ".notdef":
-                text = _text_of_code(named, code, kind)
+                text = chr(int(named[1:])) if by_number else _text_of_code(named, code, kind)
                 if text is None:
                     unnamed.add(code)
             else:
@@ -363,6 +368,16 @@ def _simple_texts(
             code = int(number(entry))
     shown = {code: text for code, text in texts.items() if not _CONTROLS.fullmatch(text)}
     return shown, known or bool(differences), frozenset(unnamed)
+
+
+def _are_codes(names: list[str]) -> bool:
+    """Whether a font's glyphs are all named by the codes of their characters, such as ``C85``."""
+    return bool(names) and all(
+        glyph_text(name.removeprefix("/")) is not None
+        or ((found := _CODE_NAME.fullmatch(name)) and 0x20 <= int(found[1]) < 0x7F)
+        for name in names
+        if name != "/.notdef"
+    )
 
 
 def _text_of_code(name: str, code: int, kind: str) -> str | None:
@@ -406,9 +421,10 @@ def _built_in(
     shown = {code: symbol_of_code(name, code) for code in range(256)}
     if any(shown.values()):
         return {code: text for code, text in shown.items() if text}, True
-    if kind == "/TrueType":
+    nonsymbolic = int(number(dictionary(font.get("/FontDescriptor")).get("/Flags"))) & _NONSYMBOLIC
+    if kind == "/TrueType" and not nonsymbolic:
         return dict(enumerate(charset_encoding["/WinAnsiEncoding"])), True
-    return standard, not _embedded(font)
+    return standard, not _embedded(font) or kind == "/TrueType"
 
 
 def glyph_text(name: str) -> str | None:

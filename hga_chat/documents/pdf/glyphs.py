@@ -79,7 +79,7 @@ class Content:
         return sum(not glyph.known for glyph in self.glyphs)
 
 
-class _TooMuchError(Exception):
+class TooMuchError(Exception):
     """The page has more operations or glyphs than the limits."""
 
 
@@ -266,7 +266,7 @@ class _Drawing:
         """Interpret operations.
 
         Raises:
-            _TooMuchError: There are more operations or glyphs than the limits.
+            TooMuchError: There are more operations or glyphs than the limits.
         """
         resources = dictionary(resources)
         fonts = dictionary(resources.get("/Font"))
@@ -280,7 +280,7 @@ class _Drawing:
         for operands, operator in operations:
             self._steps += 1
             if self._steps > MAX_OPERATIONS or len(self.content.glyphs) > MAX_GLYPHS:
-                raise _TooMuchError(f"more than {MAX_OPERATIONS:,} operations on a page")
+                raise TooMuchError(f"more than {MAX_OPERATIONS:,} operations on a page")
             if operator in (b"Tj", b"TJ", b"'", b'"'):
                 if operator in (b"'", b'"'):
                     if operator == b'"' and len(operands) >= 3:
@@ -491,7 +491,7 @@ class _Drawing:
                 moved += advance
                 gap += advance
             if len(glyphs) > MAX_GLYPHS:
-                raise _TooMuchError(f"more than {MAX_GLYPHS:,} characters on a page")
+                raise TooMuchError(f"more than {MAX_GLYPHS:,} characters on a page")
         return (0.0, moved) if vertical else (moved, 0.0)
 
     def _draw(self, path: Iterable[tuple[float, float, float, float]], ctm: Matrix) -> None:

@@ -334,7 +334,9 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
     inner = [
         gap
         for gap, (left, right) in zip(gaps, pairwise(glyphs), strict=True)
-        if not left.text[-1:].isspace() and not right.text[:1].isspace()
+        if not left.text[-1:].isspace()
+        and not right.text[:1].isspace()
+        and (left.text[-1:] != right.text[:1] or left.text[-1:].isalnum())  # no dot leaders
     ]
     inner += [0.0] * (len(text) - len(glyphs))
     if len(inner) >= 3:

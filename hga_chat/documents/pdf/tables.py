@@ -51,6 +51,9 @@ def with_cells_apart(lines: Sequence[Line]) -> list[Line]:
         if id(table) not in done:
             done.add(id(table))
             kept += [row for _, row in table]
+        others = tuple(piece for piece in line.pieces if id(piece) not in row_of)
+        if any(piece.text.strip() for piece in others):
+            kept.append(Line(others))
     return kept
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pypdf import PageObject, PdfReader
-from pypdf.errors import DependencyError, EmptyFileError, PyPdfError
+from pypdf.errors import DependencyError, EmptyFileError, LimitReachedError, PyPdfError
 
 from hga_chat.documents.pdf.annotations import Shown, annotations_of, with_annotations
 from hga_chat.documents.pdf.columns import in_reading_order
-from hga_chat.documents.pdf.glyphs import Content, Glyph, Interpreter
+from hga_chat.documents.pdf.glyphs import Content, Glyph, Interpreter, TooMuchError
 from hga_chat.documents.pdf.headers_footers import without_headers_and_footers
 from hga_chat.documents.pdf.lazy_reader import LazyReader
 from hga_chat.documents.pdf.lines import Line, lines_of
@@ -53,8 +53,12 @@ def extract(data: bytes) -> dict[str, Any]:
     try:
         reader = LazyReader(data)
         if reader.is_encrypted and not reader.decrypt(""):
-            return {"error": "encrypted PDF; save a copy without the password first"}
-        count = len(reader.pages)
+            # Where only attachments are encrypted, PDFium reads the rest.
+            if not second.count:
+                return {"error": "encrypted PDF; save a copy without the password first"}
+            reader, count = None, second.count
+        else:
+            count = len(reader.pages)
     except EmptyFileError:
         return {"error": "empty"}
     except (DependencyError, NotImplementedError) as caught:
@@ -104,6 +108,8 @@ def _page(
             raise
         except Exception as error:  # noqa: BLE001 - a damaged page raises anything
             found.problem = f"{type(error).__name__}: {_one_line(error)}"
+            if isinstance(error, LimitReachedError | TooMuchError):
+                return found  # PDFium has no such limits
     annotations: list[Shown] = []
     unknown = 0
     if content is not None and source is not None and interpreter is not None:
@@ -128,14 +134,17 @@ def _page(
 
 def _is_unreadable(content: Content, unknown: int) -> bool:
     """Whether a page has too many characters that the file does not name."""
-    shown = sum(not glyph.text.isspace() for glyph in content.glyphs)
+    shown = sum(len(glyph.text.strip()) for glyph in content.glyphs)
     return unknown >= max(_MIN_UNKNOWN, _MIN_UNKNOWN_SHARE * shown)
 
 
 def _on_page(glyphs: Sequence[Glyph], page: PageObject) -> list[Glyph]:
     """Return the glyphs that are at least partly on the page; all of them if none is."""
-    box = page.mediabox
-    left, bottom, right, top = (float(value) for value in (*box.lower_left, *box.upper_right))
+    try:
+        box = page.mediabox
+        left, bottom, right, top = (float(value) for value in (*box.lower_left, *box.upper_right))
+    except Exception:  # noqa: BLE001 - a damaged box raises anything
+        return list(glyphs)
     left, right = min(left, right), max(left, right)
     bottom, top = min(bottom, top), max(bottom, top)
     inside = [

@@ -95,3 +95,21 @@ def test_damaged_annotations_lose_nothing_else() -> None:
     assert _with(
         b"null", b"99 0 R", b"<< /Rect 3 >>", b"[1]", b"<< /Rect [1 2 (x) 4] /AP 7 >>"
     ) == ("Name:\nMember:")
+
+
+def test_values_a_little_above_their_labels_stay_in_a_table(text_of) -> None:
+    names = (b"Value 1", b"Value 2", b"Sum")
+    content = b"".join(
+        b"BT /F1 12 Tf 72 %d Td (%b) Tj 200 0 Td (left) Tj ET " % (700 - 20 * n, name)
+        for n, name in enumerate(names)
+    )
+    objects = {}
+    for n, value in enumerate((b"1.00", b"2.00", b"3.00")):
+        low = 696 + 5 * n - 20 * n
+        objects[20 + n] = (
+            b"<< /Type /Annot /Subtype /Widget /FT /Tx /V (%b) /Rect [150 %d 200 %d] >>"
+            % (value, low, low + 20)
+        )
+    page = b"/Annots [20 0 R 21 0 R 22 0 R]"
+    shown = text_of(content, objects=objects, page=page)
+    assert [value in shown for value in ("1.00", "2.00", "3.00")] == [True] * 3

@@ -113,3 +113,9 @@ def test_numbers_out_of_range() -> None:
     grow = b"%b 0 0 1 0 0 cm " % (b"9" * 40)
     (line,) = _lines(grow * 9 + b"BT /F 10 Tf 100 700 Td (far) Tj ET")
     assert (line.text, line.pieces[0].left) == ("far", 0)
+
+
+def test_dots_that_lead_to_a_page_number_do_not_make_words_of_a_title_one(text_of) -> None:
+    dots = b" ".join(b"-190 (.)" for _ in range(40))
+    line = b"BT /F1 12 Tf 72 700 Td [(Research) -250 (question) %b -270 (11)] TJ ET" % dots
+    assert text_of(line).startswith("Research question")
