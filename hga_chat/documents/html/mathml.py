@@ -25,6 +25,9 @@ _MAX_DEPTH = 100
 _TEX_SIGN = re.compile(r"[\\^_{}]")
 _TEX_ENCODINGS = frozenset({"application/x-tex", "tex", "latex", "application/x-latex"})
 _SPACED_OPERATORS = frozenset("+-−±∓×·⋅÷=<>≤≥≠≈≡∼≃≅∝→←↔⇒⇐⇔↦∈∉⊂⊆⊃⊇∪∩∧∨")
+# What has nothing to add or subtract before it.
+_SIGNS = frozenset("+-−±∓")
+_BEFORE_SIGNS = _SPACED_OPERATORS | frozenset("([{,;")
 _SCRIPTED = frozenset({"msub", "msup", "msubsup", "munder", "munderover"})
 # How many children the elements of schemata have.
 _PARTS = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "msubsup": 3}
@@ -62,8 +65,10 @@ def _row(children: "Sequence[Element | Text]", depth: int) -> str:
             parts.append(Part(_clean(child.data)))
             continue
         text = _written(child, depth)
-        if child.tag == "mo" and text in _SPACED_OPERATORS and any(p.text.strip() for p in parts):
-            text = f" {text} "
+        if child.tag == "mo" and text in _SPACED_OPERATORS:
+            before = "".join(p.text for p in parts[-2:]).rstrip()
+            is_sign = text in _SIGNS and before[-1:] in _BEFORE_SIGNS
+            text = text if not before or is_sign else f" {text} "
         is_word = child.tag in {"mi", "mtext", "ms"} and len(text) > 1
         is_apart = is_word or child.tag == "mfrac" or text.startswith("lim_")
         parts.append(Part(text, is_apart, is_apart or child.tag in _SCRIPTED))

@@ -8,7 +8,13 @@ from itertools import accumulate, islice
 
 from hga_chat.documents.html.line_writer import LineWriter, Numbering
 from hga_chat.documents.html.mathml import linear
-from hga_chat.documents.html.styles import BLOCK_DISPLAYS, StyleSheets, declarations, shift
+from hga_chat.documents.html.styles import (
+    BLOCK_DISPLAYS,
+    StyleSheets,
+    declarations,
+    is_moved,
+    shift,
+)
 from hga_chat.documents.html.tags import (
     BLOCKS,
     BOXES,
@@ -105,6 +111,8 @@ class _Open:
     """How to rewrite the element's text when it ends."""
     is_cell: bool = False
     is_pre: bool = False
+    is_apart: bool = False
+    """Whether a space is before and after it."""
 
 
 @dataclass(slots=True)
@@ -166,6 +174,7 @@ class _Page:
         style = declarations(values.get("style", ""))
         if self._is_left_out(element, style):
             return False
+        style = self._sheets.style(tag, values.get("class", "")) | style
         is_shown = self._open[-1].is_shown
         if "visibility" in style:
             is_shown = style["visibility"] not in {"hidden", "collapse"}
@@ -174,6 +183,10 @@ class _Page:
         is_block = tag in BLOCKS or style.get("display") in BLOCK_DISPLAYS
         self._begin_block(tag, is_block=is_block)
         opened = _Open(element, is_block, is_shown)
+        own = (child.data for child in element.children if isinstance(child, Text))
+        opened.is_apart = not self._pre and is_moved(style, "".join(own))
+        if opened.is_apart:
+            self._add(" ", element.line)
         opened.is_pre = tag in PREFORMATTED or style.get("white-space", "").startswith("pre")
         self._pre += opened.is_pre
         self._svg += tag == "svg"
@@ -322,8 +335,6 @@ class _Page:
         """Return how to rewrite the text of an element, by name; empty if it stays as it is."""
         tag, values = element.tag, element.attributes
         align = shift(style)
-        if "vertical-align" not in style:
-            align = self._sheets.shift(tag, values.get("class", ""))
         if tag == "sup" or align == "super":
             is_note = self._links or any(
                 child.tag == "a" and "#" in child.attributes.get("href", "")
@@ -351,7 +362,7 @@ class _Page:
         self._links -= tag == "a"
         if tag == "q":
             self._add("”", self._line_number)
-        if tag in BOXES:
+        if tag in BOXES or opened.is_apart:
             self._add(" ", self._line_number)
         if tag in HEADINGS or element.attributes.get("role") == "heading":
             self._end_heading()

@@ -1,10 +1,11 @@
 """What styles say about where and whether an element's text is shown.
 
-An element's own ``style`` attribute counts in all, style sheets as far as they raise and lower
-text: scripts show what they hide. Syntax: CSS Style Attributes, CSS Syntax Module 3.
+An element's own ``style`` attribute counts in all, style sheets as far as they raise, lower and
+move text: scripts show what they hide. Syntax: CSS Style Attributes, CSS Syntax Module 3.
 """
 
 import re
+from functools import lru_cache
 
 _COMMENT = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
 # A declaration ends at a semicolon outside quotes and brackets.
@@ -14,6 +15,9 @@ _RULE = re.compile(r"([^{}]*)\{([^{}]*)\}")
 _SELECTOR = re.compile(r"\s*([A-Za-z][\w-]*)?(?:\.([\w-]+))?\s*")
 _LENGTH = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(em|ex|rem|px|pt|%)")
 _SMALLER = re.compile(r"(?:smaller|(?:x{1,2}-)?small|0?\.\d+r?em|\d{1,2}(?:\.\d*)?%)")
+# What of style sheets counts.
+_PROPERTIES = ("vertical-align", "float", "position")
+_OF_USE = re.compile("|".join(_PROPERTIES))
 # Values that start a line of their own.
 BLOCK_DISPLAYS = frozenset(
     {"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"}
@@ -55,33 +59,54 @@ def shift(style: dict[str, str]) -> str:
     return "sub" if length[1].startswith("-") else "super"
 
 
+def is_moved(style: dict[str, str], text: str) -> bool:
+    """Whether text is not beside what is around it, such as the number of a line of verse.
+
+    Letters that float to the left are initials.
+    """
+    if style.get("position") in {"absolute", "fixed"}:
+        return True
+    side = style.get("float", "none")
+    return side in {"right", "inline-end"} or (side != "none" and text.strip().isdecimal())
+
+
 class StyleSheets:
-    """Which elements style sheets raise or lower, by rules for a tag, a class, or both."""
+    """Which elements style sheets raise, lower or move, by rules for a tag, a class, or both."""
 
     def __init__(self) -> None:
         """Begin without rules."""
-        self._shifts: dict[tuple[str, str], str] = {}
+        self._rules: dict[tuple[str, str], dict[str, str]] = {}
 
     def add(self, sheet: str) -> None:
         """Add the rules of a style sheet; later ones count more."""
-        if "vertical-align" not in sheet:
-            return
-        for match in _RULE.finditer(_COMMENT.sub(" ", sheet)):
-            style = declarations(match[2])
-            if "vertical-align" not in style:
-                continue
-            for part in match[1].split(","):
-                selector = _SELECTOR.fullmatch(part)
-                if selector and (selector[1] or selector[2]):
-                    key = (selector[1] or "").lower(), selector[2] or ""
-                    self._shifts[key] = shift(style)
+        for key, style in _rules(sheet):
+            self._rules[key] = self._rules.get(key, {}) | style
 
-    def shift(self, tag: str, classes: str) -> str:
-        """Return how an element with a ``class`` attribute is shifted, see ``shift``."""
-        if not self._shifts:
-            return ""
-        found = self._shifts.get((tag, ""), "")
+    def style(self, tag: str, classes: str) -> dict[str, str]:
+        """Return what the sheets say of an element with a ``class`` attribute."""
+        if not self._rules:
+            return {}
         names = classes.split()
-        for key in (*(("", name) for name in names), *((tag, name) for name in names)):
-            found = self._shifts.get(key, found)
+        found: dict[str, str] = {}
+        for key in ((tag, ""), *(("", name) for name in names), *((tag, name) for name in names)):
+            found |= self._rules.get(key, {})
         return found
+
+
+@lru_cache(maxsize=8)
+def _rules(sheet: str) -> list[tuple[tuple[str, str], dict[str, str]]]:
+    """Return the tags and classes of a style sheet's rules with what of them counts."""
+    rules: list[tuple[tuple[str, str], dict[str, str]]] = []
+    if not _OF_USE.search(sheet):
+        return rules
+    for match in _RULE.finditer(_COMMENT.sub(" ", sheet)):
+        style = declarations(match[2]) if _OF_USE.search(match[2]) else {}
+        if "vertical-align" in style:
+            # Here, where the size is known that tells what a length means.
+            style["vertical-align"] = shift(style) or "baseline"
+        kept = {name: style[name] for name in _PROPERTIES if name in style}
+        for part in match[1].split(",") if kept else ():
+            selector = _SELECTOR.fullmatch(part)
+            if selector and (selector[1] or selector[2]):
+                rules.append((((selector[1] or "").lower(), selector[2] or ""), kept))
+    return rules

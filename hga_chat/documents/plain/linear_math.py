@@ -69,14 +69,15 @@ def accented(base: str, mark: str) -> str:
 def matrix(rows: Iterable[Iterable[str]]) -> str:
     """Return the rows of a matrix or of aligned equations, columns between commas.
 
-    A column that begins with a relation continues the one before.
+    A column that begins with a relation continues the one before, as does one after a comma.
     """
     lines = []
     for row in rows:
-        line = ""
+        line, last = "", ""
         for number, cell in enumerate(map(str.strip, row)):
-            is_new = number and line.strip() and not _RELATION.match(cell)
+            is_new = number and line.strip() and not _RELATION.match(cell) and last[-1:] != ","
             line += (", " if is_new else " " if number else "") + cell
+            last = cell or last
         lines.append(line.rstrip(" ,").strip())
     return "; ".join(filter(None, lines))
 

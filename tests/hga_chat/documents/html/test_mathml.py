@@ -44,6 +44,17 @@ def formula(content: str) -> str:
         ("<mi>x</mi><mphantom><mi>y</mi></mphantom>", "x"),
         (f"<semantics><mfrac>{AB}</mfrac><annotation>x</annotation></semantics>", "a/b"),
         ("<mi>a</mi><mtext> if </mtext><mi>b</mi>", "a if b"),
+        ("<mi>a</mi><mo>=</mo><mo>−</mo><mn>3</mn><mo>−</mo><mi>b</mi>", "a = −3 − b"),
+        ("<mo>(</mo><mo>-</mo><mn>3</mn><mo>)</mo><mo>-</mo><mi>b</mi>", "(-3) - b"),
+        (
+            "<mtable><mtr><mtd><mi>a</mi></mtd><mtd><mo>=</mo><mn>3</mn><mo>,</mo></mtd>"
+            "<mtd><mspace/></mtd><mtd><mi>b</mi></mtd></mtr></mtable>",
+            "a = 3, b",
+        ),
+        (
+            "<mtable><mtr><mtd><mi>a</mi></mtd><mtd/><mtd><mi>b</mi></mtd></mtr></mtable>",
+            "a, , b",
+        ),
         # what is not as the standard says
         ("<mfrac><mi>a</mi></mfrac><msup>x</msup>", "a x"),
     ],

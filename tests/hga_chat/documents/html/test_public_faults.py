@@ -34,6 +34,13 @@ def text(html: str) -> str:
             'H<span class="t2">2</span>O <b class="d">O</b>nce <i class="up">6</i>',
             "H₂O Once 6",
         ),
+        # Numbers of verses and lines, as books have them.
+        (
+            "<style>.n{float:right}.i,.m{float:left}.a{position:absolute}</style>"
+            "Hofgarten,<b class=n>10</b><br><b class=i>O</b>nce<br><b class=m>20</b>And<br>"
+            'more<b class=a>30</b>less<b style="float:right">x</b>',
+            "Hofgarten, 10\nOnce\n20 And\nmore 30 less x",
+        ),
         (
             "<style>.up{vertical-align:super}</style>"
             '1<b class="up" style="vertical-align:baseline">0</b>',
