@@ -315,7 +315,7 @@ class _Page:
             numbering = writer.lists[-1] if writer.lists else Numbering(None)
             writer.marker = numbering.next(value, kind if kind and kind in "1aAiI" else None)
         elif tag == "dd":
-            writer.marker = "  "
+            writer.lists.append(Numbering(None))
         elif tag == "blockquote":
             writer.quotes += 1
         elif tag == "q":
@@ -372,9 +372,9 @@ class _Page:
             self._add(" ", self._line_number)
         self._pre -= opened.is_pre
         writer = self._writers[-1]
-        if tag in LISTS and writer.lists:
+        if (tag in LISTS or tag == "dd") and writer.lists:
             writer.lists.pop()
-        elif tag in {"li", "dd"}:
+        elif tag == "li":
             writer.marker = ""
         elif tag == "blockquote" and writer.quotes:
             writer.quotes -= 1
@@ -510,6 +510,8 @@ def _start(values: dict[str, str], default: int) -> int:
 def _input(values: dict[str, str]) -> str:
     """Return what an ``input`` shows."""
     kind = values.get("type", "text").strip().lower()
+    if values.get("role") == "button":
+        return ""
     if kind in _CHECKS:
         return f"{_CHECKS[kind]['checked' not in values]} "
     if kind in _INPUTS_WITHOUT_TEXT:

@@ -8,7 +8,8 @@ _RAISED = str.maketrans("0123456789+-−–=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹�
 _LOWERED = str.maketrans("0123456789+-−–=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌₍₎")
 _PLAIN = re.compile(r"[\d+\-−–=()]+(?:[.,;]?\s?[\d+\-−–=()]+)*[.,;]?")
 _ORDINAL = re.compile(r"[ao]s?|ers?|e|es|de|re|me|ème|st|nd|rd|th|tm|sm|[ºª°®™*†‡§¶′″'’”“`´,.;:]+")
-_BRACKETED = re.compile(r"\[.*\]")
+# Notes, and their pages as in [1]: 207.
+_NOTE = re.compile(r"\[.*\]|:\s*\d[\d\s,–-]*")
 
 
 def raised_and_lowered(glyphs: Sequence[tuple[str, int]]) -> str:
@@ -29,7 +30,7 @@ def raised_and_lowered(glyphs: Sequence[tuple[str, int]]) -> str:
 def script(text: str, shift: int) -> str:
     """Return raised (``shift`` 1) or lowered (-1) text in a linear form."""
     bare = text.strip()
-    if not bare or _ORDINAL.fullmatch(bare.casefold()) or _BRACKETED.fullmatch(bare):
+    if not bare or _ORDINAL.fullmatch(bare.casefold()) or _NOTE.fullmatch(bare):
         return text
     lead, trail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
     if _PLAIN.fullmatch(bare) or (shift > 0 and bare in ("n", "i")):

@@ -18,7 +18,7 @@ def text(html: str) -> str:
         ('The yield was 5<sup><a href="#n1">1</a></sup> tons.', "was 5[1] tons."),
         ('5<a href="#n1"><sup>1</sup></a> tons', "5[1] tons"),
         ('5<a role="doc-noteref" href="n.html#1">1</a> tons', "5[1] tons"),
-        ("5<sup>[1]</sup> tons", "5[1] tons"),
+        ("5<sup>[1]</sup><sup>: 20–25 </sup> tons", "5[1]: 20–25 tons"),
         ("H<sub>2</sub>O, x<sub>max</sub>, e<sup>2x</sup>", "H₂O, x_max, e^{2x}"),
         ('10<span style="vertical-align: super">6</span> cells', "10⁶ cells"),
         ('CO<span style="font-size:smaller; vertical-align:sub">2</span>', "CO₂"),
@@ -34,6 +34,11 @@ def text(html: str) -> str:
             'H<span class="t2">2</span>O <b class="d">O</b>nce <i class="up">6</i>',
             "H₂O Once 6",
         ),
+        (
+            "<dl><dt>t<dd><p>a<p>b<dl><dt>u<dd>c</dl><dt>v<dd><ul><li>d</ul></dl>",
+            "t\n  a\n  b\n  u\n    c\nv\n  - d",
+        ),
+        ("<input type=checkbox role=button>Menu", "Menu"),
         # Numbers of verses and lines, as books have them.
         (
             "<style>.n{float:right}.i,.m{float:left}.a{position:absolute}</style>"
