@@ -49,6 +49,30 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+WAYS_OUT = (
+    "/clear forgets the turns and keeps the documents, /edit asks the last question again; "
+    "'hga-chat sessions fork --turns N' goes on from an earlier turn, and a larger --context needs "
+    "a new session."
+)
+"""What a person can do when a session is full."""
+
+
+class SessionFullError(ContextFullError):
+    """A question does not fit in a session that has turns."""
+
+    def __init__(self, tokens: int, held: int, context: int, turn_tokens: int) -> None:
+        """Describe what does not fit, see ``ContextFullError``.
+
+        Args:
+            tokens: tokens that were to be added.
+            held: tokens already in the session.
+            context: tokens that the session can hold.
+            turn_tokens: those held by turns.
+        """
+        super().__init__(tokens, held, context)
+        self.args = (f"{self} Its turns take {turn_tokens:,}.",)
+
+
 def exit_code(error: Exception) -> int:
     """The exit code for ``error``."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), FAILURE)
@@ -72,6 +96,8 @@ def describe(error: Exception) -> str:
 def _advice(error: EngineError) -> str | None:
     """Say what a person can do about an error of the engine; None if its text has said it."""
     match error:
+        case SessionFullError():
+            return WAYS_OUT
         case ContextFullError():
             return f"Use a larger --context (now {error.context:,}) or less text."
         case LongContextError():

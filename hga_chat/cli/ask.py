@@ -70,6 +70,8 @@ def ask(
             _note_answer(conversation, answer, prefill_s if is_new else None, output)
             if verification is not None:
                 output.note(f"\n{verification.as_text()}")
+            if session is not None and conversation.room_note is not None:
+                output.note(f"\n{conversation.room_note}")
         # After printing, so that the answer does not wait for the disk.
         _save(conversation, output, is_new=is_new, in_session=session is not None)
     except BrokenPipeError:  # the reader is gone, but the K/V serves the next question

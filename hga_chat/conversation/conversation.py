@@ -15,18 +15,21 @@ from hga_chat.conversation.answer import (
 from hga_chat.conversation.dependence import depends
 from hga_chat.conversation.prompts import first_question, next_question
 from hga_chat.documents import LoadedDocuments
-from hga_chat.errors import describe
+from hga_chat.errors import WAYS_OUT, SessionFullError, describe
 from hga_chat.output import human_bytes
 from hga_chat.sessions.types import SavedDocuments
 from hga_chat.sources import Attribution, attribute
 from hga_engine.config import SamplingParams
-from hga_engine.errors import EngineError, SavedStateError
+from hga_engine.errors import ContextFullError, EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_chat.sessions.saved import SavedSession
     from hga_engine.protocol import EngineProtocol
+
+_LITTLE_ROOM = 1536
+"""Tokens left at which a person is warned: two or three questions with their answers."""
 
 
 class Conversation:
@@ -71,6 +74,14 @@ class Conversation:
     def turn_start(self, number: int) -> int:
         """Return the session position of a turn's first token; turns count from 0."""
         return self.document_end + sum(len(turn.token_ids) for turn in self.turns[:number])
+
+    @property
+    def room_note(self) -> str | None:
+        """What to say when little room is left for turns; None while there is enough."""
+        left = self.engine.config.cache.context - self.engine.num_tokens
+        if not self.turns or left >= _LITTLE_ROOM:
+            return None
+        return f"{left:,} tokens are left in this session. {WAYS_OUT}"
 
     @property
     def pending_tokens(self) -> int:
@@ -189,7 +200,8 @@ class Conversation:
         later, the partial answer stays.
 
         Raises:
-            ContextFullError: the question does not fit; the session is as before.
+            ContextFullError: the question does not fit; the session is as before. With turns in
+                it, a ``SessionFullError``.
         """
         yield from self.prefill(cancel)
         if not self.is_prefilled:
@@ -214,8 +226,11 @@ class Conversation:
                             if event.token_id >= 0:  # else the rest of a character, not a token
                                 tokens.append(event)
                         yield event
-        except BaseException:
+        except BaseException as error:
             self.engine.truncate(before)
+            if isinstance(error, ContextFullError) and self.turns:
+                turns = before - self.document_end
+                raise SessionFullError(error.tokens, before, error.context, turns) from None
             raise
         found = self._attribution(tokens, before, finished, cancel)
         answer = Answer(

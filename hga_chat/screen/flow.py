@@ -183,7 +183,7 @@ class Flow:
     def _complete(self, report: Answered) -> None:
         answer, turn = report.answer, self.turn
         if turn:
-            turn.complete(answer, has_documents=self.layout is not None)
+            turn.complete(answer, has_documents=self.layout is not None, room_note=report.room_note)
             if report.trace is not None:
                 self._trace(report.trace)
         self.show_progress()

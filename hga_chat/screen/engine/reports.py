@@ -110,6 +110,8 @@ class Answered:
     """Tokens in the session."""
     trace: TraceReport | None
     """None where there is nothing to trace: no documents or no tokens."""
+    room_note: str | None = None
+    """What to say where little room is left in the session."""
 
 
 @dataclass(frozen=True)

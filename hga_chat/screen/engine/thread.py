@@ -234,7 +234,8 @@ class EngineThread:
                     trace = None
                     if recorder and recorder.tokens:
                         trace = recorder.report(engine.layer_mass())
-                    self._outbox.put(Answered(event, engine.num_tokens, trace))
+                    room_note = conversation.room_note
+                    self._outbox.put(Answered(event, engine.num_tokens, trace, room_note))
                 elif isinstance(event, TextDelta):
                     self._outbox.put(pace.report(event))
                     if recorder and is_token(event):

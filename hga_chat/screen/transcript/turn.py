@@ -106,12 +106,15 @@ class Turn:
             self._end = []
         self._push(text)
 
-    def complete(self, answer: "Answer", *, has_documents: bool = False) -> None:
+    def complete(
+        self, answer: "Answer", *, has_documents: bool = False, room_note: str | None = None
+    ) -> None:
         """Show the finished answer's figures and sources.
 
         Args:
             answer: the finished answer.
             has_documents: whether it could have sources.
+            room_note: what to say where little room is left in the session.
         """
         if self.state != "streaming" and answer.text:
             self._push(answer.text)
@@ -125,6 +128,8 @@ class Turn:
             lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
         elif has_documents and not answer.sources and self.in_session:
             lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
+        if room_note is not None:
+            lines.append(Content.styled(room_note, "$text-warning"))
         self._end = [self._note(Content("\n").join(lines))]
         best = max((source.score for source in self.sources), default=1.0)
         self._end += [

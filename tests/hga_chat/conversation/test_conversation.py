@@ -4,6 +4,7 @@ import pytest
 
 from hga_chat.conversation.answer import Answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
+from hga_chat.errors import SessionFullError
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import PrefillProgress, TextDelta
@@ -136,3 +137,17 @@ def test_a_failed_answer_removes_its_question():
         ask(conversation, "Which colour?")
     assert engine.session == before
     assert ask(conversation, "Which colour?")[0].text == "Blue."
+
+
+def test_a_full_session_says_so_ahead_and_names_ways_out():
+    engine = ScriptedEngine(["Blue.", "Red."], context=1500)
+    conversation = Conversation(engine, Layout(engine.tokenizer.encode("The sea is blue. " * 8)))
+    list(conversation.prefill())
+    assert conversation.room_note is None
+    ask(conversation, "Which colour?")
+    left = 1500 - engine.num_tokens
+    assert f"{left:,} tokens are left in this session. /clear" in str(conversation.room_note)
+    turns = engine.num_tokens - conversation.document_end
+    with pytest.raises(SessionFullError, match=rf"Its turns take {turns}\."):
+        ask(conversation, "word " * 1600)
+    assert ask(conversation, "Which colour?")[0].text == "Red."
