@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_chat import documents, engine_access
+from hga_chat.documents.files import resolved
+from hga_chat.documents.types import STANDARD_INPUT
 from hga_chat.errors import OverBudgetError, describe
 from hga_chat.output import Output
 from hga_chat.settings import AUTO, Settings
@@ -170,6 +172,7 @@ def start_on_documents(
     if paths and not settings.no_save and not (for_one_answer and "-" in paths):
         target = _find_target(prepared, paths, settings, output, for_one_answer=for_one_answer)
     skipped = prepared.loaded.skipped
+    given = resolved(paths)
 
     def open_(progress: "Progress") -> "Conversation":
         from hga_chat.conversation.opening import open_documents
@@ -181,6 +184,7 @@ def start_on_documents(
             conversation = open_documents(
                 model, settings, prepared.layout, skipped, target, resume_turns=not for_one_answer
             )
+            conversation.given = given
         return _with_warning(conversation, settings)
 
     return Start(settings, open_)
@@ -249,6 +253,9 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
         with _closing_on_failure(saved):
             model = engine_access.access.load_model(files, own.engine(), own.device, progress)
             conversation = open_session(model, own, saved, layout.result())
+            info = saved.info
+            places = zip(info.given, map(Path, info.origin.paths), strict=True)
+            conversation.given = {path: place for path, place in places if path != STANDARD_INPUT}
         return _with_warning(conversation, own)
 
     return Start(own, open_)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_chat.conversation.answer import (
@@ -43,6 +44,7 @@ class Conversation:
         document_start: session position of the documents' first token.
         saved: where the session is saved, or None.
         notes: what to tell the user about how the conversation was opened.
+        given: the paths that the user named, with where they are.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Conversation:
         self.turns = list(turns)
         self.saved = saved
         self.notes: list[str] = []
+        self.given: dict[str, Path] = {}
         self._opening = engine.tokenizer.opening(None)
         self.document_start = len(self._opening)
         reusable = self._reusable_tokens()

@@ -5,14 +5,15 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from hga_chat.display import displayable
-from hga_chat.screen import clipboard
+from hga_chat.documents.files import file_of
+from hga_chat.screen import clipboard, editor
 from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.engine.thread import EngineThread, Progress
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hga_engine.config import SamplingParams
     from hga_engine.memory.figures import MemoryFigures
 
+T = TypeVar("T")
 TICK_S = 1 / 10
 """Time between two looks for reports of the engine."""
 PANELS_S = 1 / 2
@@ -56,6 +58,7 @@ class ChatApp(App[None]):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (30, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "help", "Help", priority=True),
+        Binding("question_mark", "help", "Help", show=False),
         Binding("escape", "leave_off", "Stop"),
         Binding("escape", "to_prompt", "Prompt", show=False),
         Binding("ctrl+f", "find", "Find", priority=True),
@@ -68,6 +71,11 @@ class ChatApp(App[None]):
         Binding("f6", "next_theme", "Theme", priority=True, show=False),
         Binding("f7", "edit", "Edit the last question", priority=True, show=False),
         Binding("f8", "copy", "Copy the answer", priority=True, show=False),
+        Binding("slash", "find('', True)", "Find", show=False),
+        Binding("n", "find_next(1)", "Next match", show=False),
+        Binding("N", "find_next(-1)", "Previous match", show=False),
+        Binding("q", "leave", "Quit", show=False),
+        Binding("ctrl+z", "suspend_process", "Suspend", show=False),
         Binding("ctrl+q", "quit", "Quit", priority=True),
         Binding("ctrl+c", "interrupt", "Quit", show=False, system=True),
     ]
@@ -99,7 +107,7 @@ class ChatApp(App[None]):
         self.panels = Panels()
         self.title_line = self.panels.title_line
         self.transcript, self.prompt = Transcript(), Prompt()
-        self.finder = Finder(self.transcript)
+        self.finder = Finder(self.transcript, "the conversation")
         self.flow = Flow(self, self.engine)
         self._panels_drawn = time.monotonic()
         self._interrupted = -TWICE_S
@@ -201,7 +209,7 @@ class ChatApp(App[None]):
         if refusal:
             self.notify(refusal, severity="warning")
             return
-        self.prompt.clear()
+        self.prompt.text = ""
         self.prompt.remember(text)
         self.flow.send(text)
 
@@ -211,7 +219,7 @@ class ChatApp(App[None]):
             word = displayable(text.split()[0])
             self.notify(f"Unknown command {word}. /help lists all commands.", severity="warning")
             return
-        self.prompt.clear()
+        self.prompt.text = ""
         self.carry_out(*found)
 
     def carry_out(self, command: Command, argument: str = "") -> None:
@@ -286,18 +294,25 @@ class ChatApp(App[None]):
         self.engine.stop()
         self.exit()
 
+    async def action_leave(self) -> None:
+        """Quit, unless that would interrupt something."""
+        if self.flow.is_free or self.flow.state == "failed":
+            await self.action_quit()
+        else:
+            self.notify("Something is under way: Ctrl+Q quits all the same.")
+
     def action_help(self) -> None:
         """Show keys and commands."""
         if not isinstance(self.screen, Help):
             self.push_screen(Help())
 
-    def action_find(self, text: str = "") -> None:
+    def action_find(self, text: str = "", hands_over: bool = False) -> None:
         """Search the transcript."""
-        self.finder.open(text)
+        self.finder.open(text, hands_over=hands_over)
 
     def action_find_next(self, by: int) -> None:
         """Go to another match."""
-        self.transcript.find_next(by)
+        self.finder.action_step(by)
 
     def action_page_transcript(self, pages: int) -> None:
         """Scroll the transcript without leaving the prompt."""
@@ -440,18 +455,20 @@ class ChatApp(App[None]):
         grid = self.flow.view.grid
         found = grid.passage(message.block)
         if found is not None:
-            self._view([(*grid.tokens_of(message.block), found.place)], 0)
+            places = [(*grid.tokens_of(message.block), found.place)]
+            self._view(places, 0, in_editor=message.in_editor)
 
     def on_transcript_source_opened(self, message: Transcript.SourceOpened) -> None:
         """Open a source."""
         places = [(s.start_token, s.end_token, s.place) for s in message.turn.sources]
-        self._view(places, message.number)
+        self._view(places, message.number, in_editor=message.in_editor)
 
     def on_document_tree_opened(self, message: DocumentTree.Opened) -> None:
         """Open a document at its beginning."""
         if self.flow.layout is not None:
             span = self.flow.layout.documents[message.number]
-            self._view([(span.start, span.start, span.document.path)], 0)
+            places = [(span.start, span.start, span.document.path)]
+            self._view(places, 0, in_editor=message.in_editor)
 
     def action_sources(self, number: str = "") -> None:
         """Open a source of the selected answer, or of the last one that has any."""
@@ -465,12 +482,57 @@ class ChatApp(App[None]):
         places = [(s.start_token, s.end_token, s.place) for s in turn.sources]
         self._view(places, min(max(at, 0), len(places) - 1))
 
-    def _view(self, places: Sequence[tuple[int, int, str]], number: int) -> None:
+    def _view(
+        self, places: Sequence[tuple[int, int, str]], number: int, *, in_editor: bool = False
+    ) -> None:
         layout, view = self.flow.layout, self.flow.view
+        if in_editor:
+            self._edit(places[number][0])
+            return
         if layout is None or isinstance(self.screen, Viewer):
             return
         brightness = view.grid.brightness(view.mass)
         readers = view.readers_text
         self.push_screen(
-            Viewer(layout, places, number, brightness, readers, is_plain=self._is_plain)
+            Viewer(layout, places, number, brightness, readers, self._edit, is_plain=self._is_plain)
         )
+
+    # The user's editor
+
+    def _edit(self, token: int) -> None:
+        """Open the line of a token in the user's editor."""
+        layout = self.flow.layout
+        found = layout.locate(token, token + 1) if layout is not None else []
+        if not found:
+            return
+        (passage,) = found
+        name = displayable(passage.path)
+        path = file_of(passage.path, self.flow.given)
+        if path is None or not path.is_file():
+            self.notify(f"The file of {name} is not there.", severity="warning")
+        elif passage.start_line is None:
+            self.notify(f"{name} is no text file; no editor opens it.", severity="warning")
+        else:
+            self._in_editor(
+                lambda command: editor.run(editor.at_line(command, path, passage.start_line))
+            )
+
+    def action_edit_prompt(self) -> None:
+        """Write the prompt in the user's editor."""
+        text = self.prompt.text
+        written = self._in_editor(lambda command: editor.edit_text(command, text))
+        if written is not None:
+            self.prompt.fill(written)
+
+    def _in_editor(self, use: Callable[[list[str]], T]) -> T | None:
+        """Leave the terminal to the user's editor; return None if that fails."""
+        command = editor.editor(self._environment)
+        if not command:
+            self.notify("Set EDITOR to the editor to use.", severity="warning")
+            return None
+        try:
+            with self.suspend():
+                return use(command)
+        except (OSError, SuspendNotSupported) as error:
+            self.notify(f"The editor failed: {displayable(str(error))}.", severity="warning")
+            return None

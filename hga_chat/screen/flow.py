@@ -27,6 +27,8 @@ from hga_chat.screen.view import View
 from hga_chat.sources import add_mass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from hga_chat.conversation.answer import Answer
@@ -43,6 +45,7 @@ class Flow:
     Attributes:
         state: the state of the engine, as the title line shows it.
         layout: the documents, or None.
+        given: the paths that the user named, with where they are.
         view: the selected trace.
         turn: the turn being answered, or None.
     """
@@ -50,6 +53,7 @@ class Flow:
     def __init__(self, screen: View, engine: "EngineThread") -> None:
         self.state = "starting"
         self.layout: DocumentTokens | None = None
+        self.given: Mapping[str, Path] = {}
         self.turn: Turn | None = None
         self.view = MapView(BlockGrid(None, 0, 64, 16), lambda: screen.transcript.turns)
         self._screen = screen
@@ -131,7 +135,7 @@ class Flow:
         screen = self._screen
         screen.title_line.model = report.model_name
         screen.title_line.context = report.context
-        self.layout = report.layout
+        self.layout, self.given = report.layout, report.given
         self.view.grid = BlockGrid(
             report.layout, report.document_start, report.chunk_size, report.trace_bin_tokens
         )

@@ -11,6 +11,8 @@ _NAMES = {
     "right": "→",
     "up": "↑",
     "down": "↓",
+    "slash": "/",
+    "question_mark": "?",
 }
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     import torch
 
     from hga_chat.conversation.answer import Answer
@@ -37,6 +40,8 @@ class Opened:
     """Turns of a resumed session."""
     notes: tuple[str, ...]
     """Remarks for the user on how the session was opened."""
+    given: "Mapping[str, Path]"
+    """The paths that the user named, with where they are."""
 
 
 @dataclass(frozen=True)

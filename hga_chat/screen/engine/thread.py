@@ -182,6 +182,7 @@ class EngineThread:
                 skipped=conversation.skipped,
                 turns=tuple(conversation.turns),
                 notes=tuple(conversation.notes),
+                given=conversation.given,
             )
         )
         self._report_memory(conversation)

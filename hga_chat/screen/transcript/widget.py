@@ -48,20 +48,20 @@ class Transcript(ScrollView, can_focus=True):
         Binding("left,h", "token(-1)", "Previous word", show=False),
         Binding("c", "app.copy('block')", "Copy"),
         Binding("y", "app.copy('answer')", "Copy the answer", show=False),
-        Binding("e", "app.edit", "Edit the last question", show=False),
+        Binding("e", "open(True)", "Open the source in the editor", show=False),
         Binding("r", "app.retry", "Ask the last question again", show=False),
-        Binding("slash", "app.find", "Find", show=False),
-        Binding("n", "app.find_next(1)", "Next match", show=False),
-        Binding("N", "app.find_next(-1)", "Previous match", show=False),
+        Binding("g", "scroll_home", "First line", show=False),
+        Binding("G", "scroll_end", "Last line", show=False),
     ]
 
     class SourceOpened(Message):
-        """The user opened a source of an answer."""
+        """The user opened a source of an answer, here or in an editor."""
 
-        def __init__(self, turn: Turn, number: int) -> None:
+        def __init__(self, turn: Turn, number: int, *, in_editor: bool) -> None:
             super().__init__()
             self.turn = turn
             self.number = number
+            self.in_editor = in_editor
 
     class Pointed(Message):
         """The user selected an answer and perhaps one of its tokens; None: no longer."""
@@ -83,6 +83,7 @@ class Transcript(ScrollView, can_focus=True):
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
         self._on_screen: dict[int, Strip] = {}
         self._frames = Frames(self)
+        self._searched = ""
         self._matches: list[Match] = []
         self._match = -1
         self._follows = True
@@ -374,12 +375,12 @@ class Transcript(ScrollView, can_focus=True):
         self._point(turn, at)
         self.refresh()
 
-    def action_open(self) -> None:
+    def action_open(self, in_editor: bool = False) -> None:
         """Open the source at the cursor."""
         piece = self.cursor
         turn = self.chosen_turn
         if piece is not None and piece.kind == "source" and turn is not None:
-            self.post_message(self.SourceOpened(turn, piece.number))
+            self.post_message(self.SourceOpened(turn, piece.number, in_editor=in_editor))
 
     def leave_token(self) -> bool:
         """Deselect the token or piece; return whether there was one."""
@@ -477,15 +478,23 @@ class Transcript(ScrollView, can_focus=True):
         self.refresh()
 
     def find(self, text: str) -> int:
-        """Mark all matches and go to the last; return their number."""
+        """Mark all matches and go to the last; return their number. Empty removes the marks."""
+        self._searched = text or self._searched
         self._matches = find(text, self._stack.pieces)
         self._match = len(self._matches)
-        self.find_next(-1)
+        if self._matches:
+            self.find_next(-1)
         self.refresh()
         return len(self._matches)
 
     def find_next(self, by: int) -> tuple[int, int]:
-        """Go to another match; return its number, from 1, and the number of matches."""
+        """Go to another match; return its number, from 1, and the number of matches.
+
+        Without marks, search again for the last text.
+        """
+        if not self._matches and self._searched:
+            self._matches = find(self._searched, self._stack.pieces)
+            self._match = -1 if by > 0 else len(self._matches)
         self._matches = [m for m in self._matches if m.piece in self._stack.pieces]
         if not self._matches:
             self._match = -1

@@ -52,19 +52,21 @@ class BlockMap(Panel, can_focus=True):
         Binding("right", "step(1, 0)", "Move", show=False),
         Binding("up", "step(0, -1)", "Move", show=False),
         Binding("down", "step(0, 1)", "Move", key_display="← ↑ ↓ →"),
-        Binding("home", "jump(0)", "First block", show=False),
-        Binding("end", "jump(-1)", "Last block", show=False),
+        Binding("home,g", "jump(0)", "First block", show=False),
+        Binding("end,G", "jump(-1)", "Last block", show=False),
+        Binding("e", "open(True)", "Editor", show=False),
         Binding("f5", "app.map_mode", "View"),
         Binding("l", "app.step_layer(1)", "Layers"),
         Binding("L", "app.step_layer(-1)", "Previous layer", show=False),
     ]
 
     class Opened(Message):
-        """The user opened a block."""
+        """The user opened a block, here or in an editor."""
 
-        def __init__(self, block: int) -> None:
+        def __init__(self, block: int, *, in_editor: bool) -> None:
             super().__init__()
             self.block = block
+            self.in_editor = in_editor
 
     class Pointed(Message):
         """The mouse points at a block, or at none."""
@@ -389,10 +391,10 @@ class BlockMap(Panel, can_focus=True):
             self.post_message(self.Pointed(block))
             self.refresh()
 
-    def action_open(self) -> None:
+    def action_open(self, in_editor: bool = False) -> None:
         """Open the block at the cursor."""
         if self.cursor is not None:
-            self.post_message(self.Opened(self.cursor))
+            self.post_message(self.Opened(self.cursor, in_editor=in_editor))
 
 
 @lru_cache(maxsize=4096)

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.style import Style
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.content import Content
 from textual.message import Message
@@ -40,12 +41,21 @@ class Entry:
 class DocumentTree(Tree[Entry], Panel):
     """Folders and documents with token counts and shares of the trace that is shown."""
 
-    class Opened(Message):
-        """The user opened a document."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+        Binding("g,home", "jump(0)", "First document", show=False),
+        Binding("G,end", "jump(-1)", "Last document", show=False),
+        Binding("e", "edit", "Editor"),
+    ]
 
-        def __init__(self, number: int) -> None:
+    class Opened(Message):
+        """The user opened a document, here or in an editor."""
+
+        def __init__(self, number: int, *, in_editor: bool) -> None:
             super().__init__()
             self.number = number
+            self.in_editor = in_editor
 
     def __init__(self) -> None:
         super().__init__("", Entry("documents"), id="documents")
@@ -95,9 +105,20 @@ class DocumentTree(Tree[Entry], Panel):
     def on_tree_node_selected(self, event: Tree.NodeSelected[Entry]) -> None:
         """Open the chosen document."""
         event.stop()
-        number = _entry(event.node).number
+        self._open(event.node, in_editor=False)
+
+    def _open(self, node: TreeNode[Entry] | None, *, in_editor: bool) -> None:
+        number = _entry(node).number if node is not None else None
         if number is not None:
-            self.post_message(self.Opened(number))
+            self.post_message(self.Opened(number, in_editor=in_editor))
+
+    def action_edit(self) -> None:
+        """Open the document at the cursor in the user's editor."""
+        self._open(self.cursor_node, in_editor=True)
+
+    def action_jump(self, line: int) -> None:
+        """Go to the first or the last line."""
+        self.cursor_line = line % max(self.last_line + 1, 1)
 
     def show_shares(self, shares: Sequence[float]) -> None:
         """Show the share of each document."""

@@ -24,10 +24,22 @@ KEYS = (
         ),
     ),
     (
+        "Outside the prompt",
+        (
+            ("?", "this help"),
+            ("j k  g G", "down, up; first line, last line"),
+            ("/  n  N", "find, next match, previous match"),
+            ("e", "open the source, document or block in $EDITOR"),
+            ("q", "quit; close the opened source or the help"),
+            ("Ctrl+Z", "suspend; 'fg' in the shell comes back"),
+        ),
+    ),
+    (
         "Prompt",
         (
             ("Enter", "send"),
             ("Ctrl+J  Shift+Enter", "new line"),
+            ("Ctrl+G", "write the prompt in $EDITOR"),
             ("↑ ↓", "previous question, next question"),
             ("/  @", "a command, a file; Tab completes"),
             ("PgUp PgDn", "scroll the conversation"),
@@ -40,8 +52,7 @@ KEYS = (
             ("→ ←", "word by word through an answer: the map shows what each read"),
             ("Enter", "open the source"),
             ("c  y", "copy the paragraph or source, the whole answer, as written"),
-            ("e  r", "edit the last question, ask it again"),
-            ("/  n  N", "find, next match, previous match"),
+            ("r", "ask the last question again"),
         ),
     ),
     (
@@ -79,6 +90,13 @@ class Help(ModalScreen[None]):
 
 class _Scrolled(VerticalScroll):
     """Text that says in its border whether there is more below."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "Down", show=False),
+        Binding("k", "scroll_up", "Up", show=False),
+        Binding("g", "scroll_home", "First line", show=False),
+        Binding("G", "scroll_end", "Last line", show=False),
+    ]
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Update the border."""

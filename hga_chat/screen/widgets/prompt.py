@@ -25,6 +25,7 @@ class Prompt(TextArea):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send"),
         Binding("ctrl+j,shift+enter", "new_line", "New line", show=False),
+        Binding("ctrl+g", "app.edit_prompt", "Write in the editor", show=False),
         Binding("pageup", "app.page_transcript(-1)", "Scroll", show=False),
         Binding("pagedown", "app.page_transcript(1)", "Scroll", show=False),
     ]
@@ -114,6 +115,13 @@ class Prompt(TextArea):
         """Send the text; the receiver clears the prompt."""
         if self.text.strip():
             self.post_message(self.Sent(self.text.strip()))
+
+    def action_undo(self) -> None:
+        """Undo an edit; without any to undo in an empty prompt, suspend the program."""
+        if self.text or self.history.undo_stack:
+            super().action_undo()
+        else:
+            self.app.action_suspend_process()
 
     def action_new_line(self) -> None:
         """Break the line at the cursor."""

@@ -1,5 +1,6 @@
 """A document opened at a passage, with the attention to each line beside it."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from hga_chat.documents.plain.sections import split_lines
 from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.drawing.legend import OLD, legend, sign
 from hga_chat.screen.drawing.ramp import ramp, step
+from hga_chat.screen.transcript.finder import Finder
 from hga_chat.screen.widgets.key_line import KeyLine
 
 if TYPE_CHECKING:
@@ -63,14 +65,27 @@ def lines_of(span: "DocumentSpan") -> list[TextLine]:
     return lines
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A row of a wrapped line: the line's number, and the row's first character in it."""
+
+    line: int
+    start: int
+    text: str
+
+
 class DocumentLines(ScrollView, can_focus=True):
     """Wrapped lines with their numbers; a bar shows the brightness of each, as on the map."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "scroll_down", "Down", show=False),
         Binding("k", "scroll_up", "Up", show=False),
+        Binding("g", "scroll_home", "First line", show=False),
+        Binding("G", "scroll_end", "Last line", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--marked", "lines--number", "lines--head"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *("lines--marked", "lines--number", "lines--head", "lines--match", "lines--here")
+    }
 
     def __init__(
         self,
@@ -94,8 +109,12 @@ class DocumentLines(ScrollView, can_focus=True):
         self._levels = levels
         self._gutter = max((len(line.label) for line in lines), default=0) + 3
         self._is_plain = is_plain
-        self._shown: list[tuple[int, bool, str]] = []
+        self._shown: list[_Row] = []
         self._ramp: list[Color] = []
+        self._searched = ""
+        self._matches: list[tuple[int, int, int]] = []
+        """Line, first character and one past the last of each match."""
+        self._match = -1
 
     @property
     def marked_text(self) -> str:
@@ -112,7 +131,7 @@ class DocumentLines(ScrollView, can_focus=True):
         if width <= 0:
             return
         is_first = not self._shown
-        here = self._shown[min(self.scroll_offset.y, len(self._shown) - 1)][0] if self._shown else 0
+        here = self.top_line
         room = max(width - self._gutter - 1, 1)  # a cell stays free before the scrollbar
         self._shown = []
         for number, line in enumerate(self._lines):
@@ -121,17 +140,79 @@ class DocumentLines(ScrollView, can_focus=True):
                 if len(line.text) > room // 2 and Content(line.text).cell_length > room
                 else [line.text]
             )
+            at = 0
             for piece in pieces or [""]:
-                self._shown.append((number, piece is (pieces or [""])[0], piece))
+                at = max(line.text.find(piece, at), at)
+                self._shown.append(_Row(number, at, piece))
+                at += len(piece)
         self.virtual_size = Size(width, len(self._shown))
         if is_first:
             found = (n for n, line in enumerate(self._lines) if self._is_marked(line))
             here = max(next(found, 0), 0)
-        place = next((n for n, row in enumerate(self._shown) if row[0] == here), 0)
-        self.scroll_to(
-            y=max(place - (3 if is_first else 0), 0), animate=False, immediate=True, force=True
-        )
+        self._go(next((n for n, row in enumerate(self._shown) if row.line == here), 0), is_first)
         self.refresh()
+
+    def _go(self, row: int, below_top: bool) -> None:
+        """Scroll to a row, with a few rows before it if it is ``below_top``."""
+        y = max(row - (3 if below_top else 0), 0)
+        self.scroll_to(y=y, animate=False, immediate=True, force=True)
+
+    @property
+    def top_line(self) -> int:
+        """Number of the first line in sight."""
+        if not self._shown:
+            return 0
+        return self._shown[min(self.scroll_offset.y, len(self._shown) - 1)].line
+
+    @property
+    def place(self) -> TextLine | None:
+        """The first marked line, or the first line in sight if no marked line is."""
+        if not self._shown:
+            return None
+        rows = self._shown[self.scroll_offset.y :][: max(self.size.height, 1)]
+        seen = [self._lines[row.line] for row in rows]
+        marked = next((line for line in seen if self._is_marked(line)), None)
+        return marked or next((line for line in seen if line.label), self._lines[self.top_line])
+
+    def find(self, text: str) -> int:
+        """Mark all matches and go to the next one from here; return their number."""
+        self._searched = text or self._searched
+        self._matches = self._found(text)
+        here = self.top_line
+        self._match = next((n for n, match in enumerate(self._matches) if match[0] >= here), 0)
+        if self._matches:
+            self.find_next(0)
+        self.refresh()
+        return len(self._matches)
+
+    def _found(self, text: str) -> list[tuple[int, int, int]]:
+        if not text:
+            return []
+        folds = text == text.lower()
+        pattern = re.compile(re.escape(text), re.IGNORECASE if folds else 0)
+        return [
+            (number, *found.span())
+            for number, line in enumerate(self._lines)
+            for found in pattern.finditer(line.text)
+        ]
+
+    def find_next(self, by: int) -> tuple[int, int]:
+        """Go to another match; return its number, from 1, and the number of matches.
+
+        Without marks, search again for the last text.
+        """
+        if not self._matches and self._searched:
+            self.find(self._searched)
+        elif self._matches:
+            self._match = (self._match + by) % len(self._matches)
+        if not self._matches:
+            return 0, 0
+        line, start, _ = self._matches[self._match]
+        rows = [n for n, row in enumerate(self._shown) if row.line == line and row.start <= start]
+        if rows and not 0 <= rows[-1] - self.scroll_offset.y < self.size.height:
+            self._go(rows[-1], below_top=True)
+        self.refresh()
+        return self._match + 1, len(self._matches)
 
     def render_line(self, y: int) -> Strip:
         """Return one line of the screen."""
@@ -139,7 +220,8 @@ class DocumentLines(ScrollView, can_focus=True):
         place = y + self.scroll_offset.y
         if place >= len(self._shown):
             return Strip.blank(self.size.width, ground)
-        number, is_first, text = self._shown[place]
+        row = self._shown[place]
+        number = row.line
         line = self._lines[number]
         style = ground
         if line.is_head:
@@ -147,7 +229,7 @@ class DocumentLines(ScrollView, can_focus=True):
         elif self._is_marked(line):
             style = self.get_visual_style("lines--marked").rich_style
         faint = self.get_visual_style("lines--number").rich_style
-        label = line.label if is_first else ""
+        label = line.label if row.start == 0 else ""
         level = self._levels[number] if number < len(self._levels) else 0.0
         bar = Segment(" ", ground)
         if level > 0:
@@ -157,9 +239,24 @@ class DocumentLines(ScrollView, can_focus=True):
             Segment(f"{label:>{self._gutter - 3}} ", faint),
             bar,
             Segment(" ", style),
-            Segment(text, style),
+            *self._segments(row, style),
         ]
         return Strip(segments).extend_cell_length(self.size.width, style)
+
+    def _segments(self, row: "_Row", style: Style) -> list[Segment]:
+        """Return the text of a row with its matches."""
+        segments, done = [], 0
+        for order, (line, start, end) in enumerate(self._matches):
+            if line != row.line or end <= row.start or start >= row.start + len(row.text):
+                continue
+            begin, stop = max(start - row.start, done), min(end - row.start, len(row.text))
+            name = "lines--here" if order == self._match else "lines--match"
+            segments += [
+                Segment(row.text[done:begin], style),
+                Segment(row.text[begin:stop], style + self.get_visual_style(name).rich_style),
+            ]
+            done = stop
+        return [*segments, Segment(row.text[done:], style)]
 
     def heat(self, level: int) -> tuple[str, Color]:
         """Return the sign and colour of a step of brightness."""
@@ -178,9 +275,14 @@ class Viewer(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Back"),
-        Binding("right,n", "go(1)", "Next source"),
-        Binding("left,p", "go(-1)", "Previous source"),
+        Binding("right", "go(1)", "Next source"),
+        Binding("left", "go(-1)", "Previous source"),
+        Binding("slash", "find", "Find"),
+        Binding("n", "find_next(1)", "Next match", show=False),
+        Binding("N", "find_next(-1)", "Previous match", show=False),
+        Binding("e", "edit", "Editor"),
         Binding("c", "copy", "Copy"),
+        Binding("question_mark", "app.help", "Help", show=False),
     ]
 
     def __init__(
@@ -190,6 +292,7 @@ class Viewer(ModalScreen[None]):
         number: int,
         brightness: Callable[[int, int], float],
         readers: Callable[[int, int], str],
+        edit: Callable[[int], None],
         *,
         is_plain: bool = False,
     ) -> None:
@@ -201,6 +304,7 @@ class Viewer(ModalScreen[None]):
             number: number of the first passage to show.
             brightness: returns the brightness of tokens ``[start, end)`` on the map, 0 to 1.
             readers: returns in words which answers attended to tokens ``[start, end)``.
+            edit: opens the line of a token in the user's editor.
             is_plain: draw in ASCII.
         """
         super().__init__()
@@ -209,6 +313,7 @@ class Viewer(ModalScreen[None]):
         self._number = number
         self._brightness = brightness
         self._readers = readers
+        self._edit = edit
         self._is_plain = is_plain
 
     def compose(self) -> ComposeResult:
@@ -236,6 +341,20 @@ class Viewer(ModalScreen[None]):
             self._number = number
             await self._show()
 
+    def action_find(self) -> None:
+        """Search the document."""
+        self.query_one(Finder).open(hands_over=True)
+
+    def action_find_next(self, by: int) -> None:
+        """Go to another match."""
+        self.query_one(Finder).action_step(by)
+
+    def action_edit(self) -> None:
+        """Open the passage in the user's editor, or what is in sight if that is elsewhere."""
+        line = self.query_one(DocumentLines).place
+        if line is not None:
+            self._edit(line.start)
+
     def action_copy(self) -> None:
         """Copy the lines of the passage."""
         copy = getattr(self.app, "copy_text", None)
@@ -255,7 +374,7 @@ class Viewer(ModalScreen[None]):
         body = self.query_one("#viewer-body")
         await body.remove_children()
         shown = DocumentLines(lines, (start, end), levels, is_plain=self._is_plain)
-        await body.mount(shown)
+        await body.mount(shown, Finder(shown, "the document"))
         shown.focus()
         count = f"  {self._number + 1} of {len(self._places)}" if len(self._places) > 1 else ""
         left_out = displayable(", ".join(span.document.left_out))

@@ -1,6 +1,7 @@
 """Every key and command, over a scripted engine."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,12 +95,11 @@ def test_keys_named_by_commands_run_the_same_actions():
 
 def test_keys_have_the_same_names_in_footer_help_and_docs():
     known = {"Tab", "Shift+Tab", "Ctrl+P", "Shift+Enter", "PgUp", "PgDn", "@"}
-    for widget in (ChatApp, Prompt, Transcript, BlockMap, Viewer, Finder):
+    for widget in (ChatApp, Prompt, Transcript, BlockMap, DocumentLines, Viewer, Finder):
         for binding in widget.BINDINGS:
             for key in binding.key.split(","):
                 known.add(key_name(replace(binding, key=key, key_display=None)))
             known.update((binding.key_display or "").split())
-    known = {{"slash": "/"}.get(key, key) for key in known}
     listed = {key for _, keys in KEYS for left, _ in keys for key in left.split()}
     assert listed <= known
     page = (Path(__file__).parents[3] / "docs" / "screen.md").read_text()
@@ -500,3 +500,155 @@ async def test_long_code_is_highlighted_in_the_background(answered):
         assert [row.plain for row in piece.rows] == ["x = 'calm'"] * 65
         await it.until(lambda: len({str(s.style) for s in piece.rows[0].line.content.spans}) > 1)
         assert piece.count == 65
+
+
+async def test_keys_of_less_and_vim_work_outside_the_prompt(answered):
+    async with answered() as it:
+        tree, block_map = it.app.panels.document_tree, it.app.panels.map
+        tree.focus()
+        await it.press("G")
+        assert tree.cursor_line == tree.last_line
+        await it.press("g")
+        assert tree.cursor_line == 0
+        await it.press("j")
+        assert tree.cursor_line == 1
+        block_map.focus()
+        await it.press("G")
+        assert block_map.cursor == block_map.blocks - 1
+        await it.press("g")
+        assert block_map.cursor == 0
+        await it.press("question_mark")
+        assert isinstance(it.app.screen, Help)
+        await it.press("q")
+        assert not isinstance(it.app.screen, Help)
+        it.app.prompt.focus()
+        await it.press("question_mark", "q", "g", "G", "n")
+        assert it.app.prompt.text == "?qgGn"
+        it.app.transcript.focus()
+        await it.press("q")
+        await it.until(lambda: not it.app.is_running)
+
+
+async def test_q_does_not_interrupt_anything(scripted, answer, opened, until):
+    script = scripted([answer("Calm " * 9, {3: 1.0}, hold_after=4)])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, lambda: app.flow.is_free)
+        app.prompt.text = "sea"
+        await pilot.press("enter")
+        await until(pilot, lambda: app.flow.turn is not None)
+        app.transcript.focus()
+        await pilot.press("q")
+        await pilot.pause()
+        assert app.is_running
+        script.engine.release.set()
+        await until(pilot, lambda: app.flow.is_free)
+
+
+async def test_slash_searches_as_in_less(answered):
+    async with answered() as it:
+        await it.ask("sea again")
+        it.app.panels.map.focus()
+        count = it.app.query_one("#finder-count")
+        await it.press("slash", *"sea", "enter")
+        assert it.app.transcript.has_focus
+        assert str(count.content) == "4 of 4"
+        await it.press("n")
+        assert str(count.content) == "1 of 4"
+        await it.press("N", "N")
+        assert str(count.content) == "3 of 4"
+
+
+async def test_search_in_an_opened_document(answered):
+    async with answered((80, 24)) as it:
+        await it.press("ctrl+o")
+        await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
+        lines = it.app.screen.query_one(DocumentLines)
+        await it.until(lambda: bool(lines._shown))
+        await it.press("slash", *"LINE 77")
+        count = it.app.screen.query_one("#finder-count")
+        assert str(count.content) == "not found"  # case counts with a capital letter
+        await it.press("ctrl+u", *"line 7", "enter")
+        assert lines.has_focus
+        assert str(count.content) == "1 of 11"  # 7 and 70 to 79
+        await it.press("n", "n")
+        assert str(count.content) == "3 of 11"
+        row = next(
+            row for row in range(lines.size.height) if "line 71" in lines.render_line(row).text
+        )
+        ground = lines.visual_style.rich_style.bgcolor
+        marked = [s.text for s in lines.render_line(row) if s.style.bgcolor != ground]
+        assert marked == ["line 7"]
+        await it.press("N")
+        assert str(count.content) == "2 of 11"
+        await it.press("G")
+        assert lines.top_line > 70
+        await it.press("q")
+        assert not isinstance(it.app.screen, Viewer)
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Commands of editors that were run."""
+    commands = []
+    monkeypatch.setattr("hga_chat.screen.app.ChatApp.suspend", lambda self: nullcontext())
+    monkeypatch.setattr("hga_chat.screen.editor.run", commands.append)
+    return commands
+
+
+async def test_e_opens_the_source_in_the_editor_at_its_line(
+    answered, edited, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VISUAL", "vim")
+    (tmp_path / "sea.txt").write_text("line")
+    async with answered() as it:
+        it.app.flow.given = {"logs": tmp_path, "more": tmp_path}
+        path = str(tmp_path / "sea.txt")
+        it.app.panels.document_tree.focus()
+        await it.press("g", "e")
+        assert edited == [["vim", "+1", path]]
+        # Group 3 holds tokens 47 to 62 of the documents, after a header and five lines of nine.
+        await it.press("ctrl+o")
+        await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
+        lines = it.app.screen.query_one(DocumentLines)
+        await it.until(lambda: bool(lines._shown))
+        first = lines.marked_text.split()[1]
+        await it.press("e")
+        assert edited[1] == ["vim", f"+{int(first) + 1}", path]
+        await it.press("q")
+        it.app.transcript.focus()
+        await it.press(*"jjjjj")
+        assert it.app.transcript.cursor.kind == "source"
+        await it.press("e")
+        assert edited[2] == edited[1]
+        (tmp_path / "sea.txt").unlink()
+        await it.press("e")
+        assert len(edited) == 3
+
+
+async def test_a_prompt_is_written_in_the_editor(answered, monkeypatch):
+    monkeypatch.setenv("VISUAL", "vim")
+    monkeypatch.setattr("hga_chat.screen.app.ChatApp.suspend", lambda self: nullcontext())
+
+    def write(command):
+        path = Path(command[-1])
+        path.write_text(path.read_text() + "\nand more\n")
+
+    monkeypatch.setattr("hga_chat.screen.editor.run", write)
+    async with answered() as it:
+        it.app.prompt.text = "sea"
+        await it.press("ctrl+g")
+        assert it.app.prompt.text == "sea\nand more"
+
+
+async def test_ctrl_z_undoes_typing_and_suspends_where_there_is_none(answered, monkeypatch):
+    suspended = []
+    monkeypatch.setattr(ChatApp, "action_suspend_process", lambda self: suspended.append(1))
+    async with answered() as it:
+        await it.press("a")
+        await it.press("ctrl+z")
+        assert (it.app.prompt.text, suspended) == ("", [])
+        await it.press("ctrl+z")
+        assert suspended == [1]
+        it.app.transcript.focus()
+        await it.press("ctrl+z")
+        assert suspended == [1, 1]

@@ -288,3 +288,30 @@ def test_an_idle_process_ends_with_its_terminal(terminal, program):
     while Path(f"/proc/{process}").exists():
         assert time.monotonic() < end, "still there"
         time.sleep(0.05)
+
+
+def test_ctrl_z_suspends_and_fg_comes_back(terminal, program):
+    terminal.run(program())
+    terminal.wait("Ask about")
+    terminal.send("C-z")
+    terminal.wait("$", without=["Ask about"])
+    assert terminal.is_clean()
+    terminal.send("fg", "Enter")
+    terminal.wait("Ask about")
+    terminal.send("C-q")
+    terminal.wait("closed: True")
+
+
+def test_the_editor_has_the_terminal_and_gives_it_back(terminal, program, tmp_path):
+    editor = tmp_path / "edit"
+    editor.write_text('#!/bin/sh\necho "EDITING $1"; read line; echo "$line" > "$1"\n')
+    editor.chmod(0o755)
+    terminal.send(f"export VISUAL={editor}", "Enter")
+    terminal.run(program())
+    terminal.wait("Ask about")
+    terminal.send("C-g")
+    terminal.wait("EDITING")
+    terminal.send("is the sea calm", "Enter")
+    terminal.wait("is the sea calm", "Documents", without=["EDITING"])
+    terminal.send("C-q")
+    terminal.wait("left with 0")
