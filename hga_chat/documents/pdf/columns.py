@@ -1,7 +1,7 @@
 """Puts the columns of a page in reading order.
 
 Most programs write one column after another, and then pypdf's order is right. Some write from the
-top of the page to the bottom, so that lines of different columns alternate.
+top of the page to the bottom, so that lines of different columns alternate, and some in no order.
 """
 
 from collections import Counter
@@ -17,6 +17,9 @@ _MIN_FILL = 0.6
 _MIN_ALTERNATION = 0.6
 _MIN_LOWERCASE_STARTS = 0.3
 _MAX_CANDIDATES = 8
+_MIN_RETURN_EM = 2.0
+_MIN_RETURNS = 6
+_MIN_RETURN_SHARE = 0.08
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,28 @@ def in_reading_order(lines: Sequence[Line]) -> list[Line]:
         or not _alternate(found, upright)
         or not all(map(is_text_column, found.columns))
     ):
+        if (found is None or not all(map(is_text_column, found.columns))) and _is_scattered(lines):
+            return _from_top(lines)
         return list(lines)
     ordered = list(_by_bands(found))
     return ordered + [line for line in lines if line.pieces[0].turn]
+
+
+def _is_scattered(lines: Sequence[Line]) -> bool:
+    """Whether the file has the lines in no order, as programs that fill in forms write them."""
+    mains = [line.main for line in lines if not line.is_blank and not line.pieces[0].turn]
+    returns = sum(
+        after.baseline - before.baseline > _MIN_RETURN_EM * max(before.size, after.size)
+        for before, after in pairwise(mains)
+    )
+    return returns >= max(_MIN_RETURNS, _MIN_RETURN_SHARE * len(mains))
+
+
+def _from_top(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines by their place, from the top down."""
+    upright = [line for line in lines if line.pieces and not line.pieces[0].turn]
+    pieces = [piece for line in upright for piece in line.pieces if piece.text.strip()]
+    return _joined(pieces) + [line for line in lines if line.pieces and line.pieces[0].turn]
 
 
 def _find_columns(pieces: Sequence[Piece]) -> _Columns | None:

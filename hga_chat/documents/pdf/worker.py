@@ -22,7 +22,7 @@ from hga_chat.documents.sandbox.limits import MAX_TEXT_CHARS, TOO_MUCH_TEXT
 
 MAX_PAGES = 2_000
 _MIN_UNKNOWN = 3
-_MIN_UNKNOWN_SHARE = 0.05
+_MIN_UNKNOWN_SHARE = 0.02
 
 
 @dataclass

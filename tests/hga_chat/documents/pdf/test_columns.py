@@ -85,3 +85,11 @@ def test_pages_that_stay_in_the_order_of_the_file() -> None:
 def test_rotated_text_stays_last() -> None:
     stamp = Line((Piece("Received", 10, 20, 300, 10, "", 1),))
     assert in_reading_order([*_page(LEFT, RIGHT), stamp])[-1] == stamp
+
+
+def test_lines_in_no_order_are_read_from_the_top(text_of) -> None:
+    order = [7, 2, 11, 0, 9, 4, 1, 10, 3, 8, 5, 6, 15, 12, 14, 13, 17, 16]
+    content = b"BT /F1 12 Tf %b ET" % b" ".join(
+        b"1 0 0 1 72 %d Tm (Item %c) Tj" % (700 - 30 * n, 65 + n) for n in order
+    )
+    assert text_of(content) == "\n".join(f"Item {chr(65 + n)}" for n in range(18))
