@@ -41,7 +41,7 @@ LEDGER = Ledger(
     ("error", "code", "advice"),
     [
         (ContextFullError(168, 90, 256), 4, "a larger --context (now 256) or less text"),
-        (SessionFullError(168, 190, 256, 90), 4, "190 of 256. Its turns take 90.\n/clear forgets"),
+        (SessionFullError(168, 190, 256, 90), 4, "/clear forgets the turns"),
         (LongContextError(9000, 4096, "why"), 2, "Use --context 4096 or less."),
         (NotANumberError(), 1, "'hga-chat models verify'"),
         (DamagedWeightsError("a.safetensors: is truncated."), 1, "Fetch the file again."),
