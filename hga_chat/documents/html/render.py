@@ -12,6 +12,7 @@ from hga_chat.documents.html.styles import (
     BLOCK_DISPLAYS,
     StyleSheets,
     declarations,
+    font_family,
     is_moved,
     shift,
 )
@@ -57,6 +58,7 @@ _NUMBERINGS = {
     "circle": None,
     "square": None,
 }
+_SYMBOL_FONT = re.compile(r"symbol(?:$|\W|mt)|wingdings|webdings|zapfdingbats", re.IGNORECASE)
 _CHECKS = {"checkbox": "☑☐", "radio": "◉○"}
 _INPUTS_WITHOUT_TEXT = frozenset({"hidden", "password", "file", "color", "range"})
 _NOTE_ROLES = frozenset({"doc-noteref", "noteref"})
@@ -111,6 +113,7 @@ class _Open:
     """How to rewrite the element's text when it ends."""
     is_cell: bool = False
     is_pre: bool = False
+    font: str = ""
     is_apart: bool = False
     """Whether a space is before and after it."""
 
@@ -183,6 +186,8 @@ class _Page:
         is_block = tag in BLOCKS or style.get("display") in BLOCK_DISPLAYS
         self._begin_block(tag, is_block=is_block)
         opened = _Open(element, is_block, is_shown)
+        font = font_family(style) or (values.get("face", "") if tag == "font" else "")
+        opened.font = font or self._open[-1].font
         own = (child.data for child in element.children if isinstance(child, Text))
         opened.is_apart = not self._pre and is_moved(style, "".join(own))
         if opened.is_apart:
@@ -399,7 +404,10 @@ class _Page:
             opened.element.tag in {"text", "foreignObject"} for opened in reversed(self._open)
         ):
             return
-        for index, part in enumerate(node.data.translate(_INVISIBLE).split("\n")):
+        text = node.data.translate(_INVISIBLE)
+        if _SYMBOL_FONT.match(self._open[-1].font):
+            text = _in_symbols(text, self._open[-1].font)
+        for index, part in enumerate(text.split("\n")):
             if index and self._pre and self._heading is None:
                 self._end_line(keep_empty=True)
             elif index and self._keep_lines and self._heading is None:
@@ -454,6 +462,12 @@ class _Page:
         row = self._rows[-1]
         cells, row.cells = row.cells, []
         self._writers[-1].write_row(self._grids[-1].place(cells))
+
+
+def _in_symbols(text: str, font: str) -> str:
+    from hga_chat.documents.plain.symbol_fonts import shown_symbol
+
+    return "".join(char if char.isspace() else shown_symbol(font, ord(char)) for char in text)
 
 
 def _is_hidden(values: dict[str, str]) -> bool:

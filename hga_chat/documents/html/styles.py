@@ -1,7 +1,7 @@
 """What styles say about where and whether an element's text is shown.
 
-An element's own ``style`` attribute counts in all, style sheets as far as they raise, lower and
-move text: scripts show what they hide. Syntax: CSS Style Attributes, CSS Syntax Module 3.
+An element's own ``style`` attribute counts in all, style sheets as far as they place text
+and choose fonts: scripts show what they hide. Syntax: CSS Style Attributes, CSS Syntax Module 3.
 """
 
 import re
@@ -16,8 +16,10 @@ _SELECTOR = re.compile(r"\s*([A-Za-z][\w-]*)?(?:\.([\w-]+))?\s*")
 _LENGTH = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(em|ex|rem|px|pt|%)")
 _SMALLER = re.compile(r"(?:smaller|(?:x{1,2}-)?small|0?\.\d+r?em|\d{1,2}(?:\.\d*)?%)")
 # What of style sheets counts.
-_PROPERTIES = ("vertical-align", "float", "position")
+_PROPERTIES = ("vertical-align", "float", "position", "font-family", "font")
 _OF_USE = re.compile("|".join(_PROPERTIES))
+# After the size comes the family.
+_FONT = re.compile(r".*?\d(?:[a-z]+|%)(?:/\S+)?\s+(.+)")
 # Values that start a line of their own.
 BLOCK_DISPLAYS = frozenset(
     {"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"}
@@ -70,8 +72,15 @@ def is_moved(style: dict[str, str], text: str) -> bool:
     return side in {"right", "inline-end"} or (side != "none" and text.strip().isdecimal())
 
 
+def font_family(style: dict[str, str]) -> str:
+    """Return the first font that a style names, in lower case; empty if it names none."""
+    shorthand = _FONT.match(style.get("font", ""))
+    families = style.get("font-family") or (shorthand[1] if shorthand else "")
+    return families.partition(",")[0].strip("\"' ")
+
+
 class StyleSheets:
-    """Which elements style sheets raise, lower or move, by rules for a tag, a class, or both."""
+    """How style sheets place text, and in which font, by rules for a tag, a class, or both."""
 
     def __init__(self) -> None:
         """Begin without rules."""

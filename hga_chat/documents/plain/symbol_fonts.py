@@ -1,5 +1,7 @@
 """Text of symbol fonts whose codes or private-use characters stand for symbols."""
 
+import sys
+
 from pypdf._codecs import charset_encoding
 
 # Wingdings by code, as far as documents use it: boxes, bullets, arrows, signs. From the mapping
@@ -62,6 +64,23 @@ _WINDOWS_FONTS = {
     "wingdings": _WINGDINGS,
     "webdings": _WEBDINGS,
 }
+
+
+PRIVATE_CODES = range(0xF020, 0xF100)
+"""Where fonts of symbols put the glyphs of the codes from 0x20."""
+# The units and boxes that are meant by these symbols.
+_MEANT = str.maketrans("μ◻", "µ□")
+
+
+def shown_symbol(font: str, code: int) -> str:
+    """Return what a code or character shows in a font of symbols; in others, the character."""
+    small = code - PRIVATE_CODES.start + 0x20 if code in PRIVATE_CODES else code
+    shown = symbol_of_code(font, small)
+    if shown is not None:
+        return shown.translate(_MEANT)
+    if code in PRIVATE_CODES:
+        return "\ufffd" if is_symbol_font(font) else chr(small)
+    return chr(code) if 0x20 <= code < 0xD800 or 0xF900 <= code <= sys.maxunicode else ""
 
 
 def symbol_of(font: str, text: str) -> str:

@@ -4,7 +4,6 @@ Format: ECMA-376, WordprocessingML (part 1, sections 17.3.2 and 17.16).
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from hga_chat.documents.plain.scripts import script
-from hga_chat.documents.plain.symbol_fonts import is_symbol_font, symbol_of_code
+from hga_chat.documents.plain.symbol_fonts import PRIVATE_CODES, is_symbol_font, shown_symbol
 from hga_chat.documents.zipped.docx_numbering import NoteNumbers
 from hga_chat.documents.zipped.omml import linear, linear_field
 from hga_chat.documents.zipped.xml_lookup import child, local, value
@@ -22,9 +21,6 @@ _SHIFTS = {"superscript": 1, "subscript": -1, "baseline": 0}
 # Raised by at least so many half-points, and so few characters, text is an index or exponent.
 _MIN_POSITION = 3
 _MAX_POSITIONED = 12
-_PRIVATE = range(0xF020, 0xF100)
-# The units and boxes that Word documents mean by these symbols.
-_MEANT = str.maketrans("μ◻", "µ□")
 _SYMBOL_FIELD = re.compile(
     r"""SYMBOL\s+(0x[0-9a-f]{1,5}|\d{1,6})\b(?:.*\\f\s*"?([^"\\]+))?""", re.IGNORECASE
 )
@@ -182,7 +178,7 @@ class Runs:
         if name in {"sym", "symEx"}:
             code = value(part, "char") or ""
             is_code = re.fullmatch(r"[0-9A-Fa-f]{1,6}", code)
-            return _symbol(value(part, "font") or "", int(code, 16)) if is_code else ""
+            return shown_symbol(value(part, "font") or "", int(code, 16)) if is_code else ""
         if name in {"tab", "ptab"}:
             return "\t"
         if name in {"br", "cr"}:
@@ -218,7 +214,7 @@ class Runs:
         if not found:
             return linear_field(code)
         number = int(found[1], 16 if found[1][:2].lower() == "0x" else 10)
-        return _symbol((found[2] or "Symbol").strip(), number)
+        return shown_symbol((found[2] or "Symbol").strip(), number)
 
     def _ruby(self, ruby: Any, base: RunFormat) -> list[_Piece]:
         above = "".join(piece.text for piece in self._pieces(child(ruby, "rt") or (), base))
@@ -274,24 +270,13 @@ def _shift(form: RunFormat, text: str) -> int:
 def _in_font(text: str, font: str | None) -> str:
     """Return what text shows in a font, which may be one of symbols."""
     if font is None or not is_symbol_font(font):
-        if not any(ord(char) in _PRIVATE for char in text):
+        if not any(ord(char) in PRIVATE_CODES for char in text):
             return text
         font = "Symbol"
-        codes = _PRIVATE
+        codes = PRIVATE_CODES
     else:
         codes = range(0x21, 0xF100)
-    return "".join(_symbol(font, ord(char)) if ord(char) in codes else char for char in text)
-
-
-def _symbol(font: str, code: int) -> str:
-    """Return what a code of a font shows; of other fonts, the character of that code."""
-    small = code - _PRIVATE.start + 0x20 if code in _PRIVATE else code
-    shown = symbol_of_code(font, small)
-    if shown is not None:
-        return shown.translate(_MEANT)
-    if code in _PRIVATE:
-        return "\ufffd" if is_symbol_font(font) else chr(small)
-    return chr(code) if 0x20 <= code < 0xD800 or 0xF900 <= code <= sys.maxunicode else ""
+    return "".join(shown_symbol(font, ord(char)) if ord(char) in codes else char for char in text)
 
 
 def _control(data: Any) -> str:

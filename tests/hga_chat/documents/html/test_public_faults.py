@@ -38,6 +38,11 @@ def text(html: str) -> str:
             "<dl><dt>t<dd><p>a<p>b<dl><dt>u<dd>c</dl><dt>v<dd><ul><li>d</ul></dl>",
             "t\n  a\n  b\n  u\n    c\nv\n  - d",
         ),
+        # What the fonts of symbols mean, as old pages and word processors have them.
+        ('50 <font face="Symbol">m</font>g, <font face=Arial>m</font>', "50 µg, m"),
+        ("<b style=\"font-family: 'Symbol'\">\u00b3 m<i style='font:7pt Arial'>m</i></b>", "≥ µm"),
+        ("<style>.s{font-family:Wingdings}</style><b class=s>\uf0fe\u00a8</b> Yes", "☑□ Yes"),
+        ("<p style='font-family: Symbola, Symbol'>m</p>", "m"),
         ("<input type=checkbox role=button>Menu", "Menu"),
         # Numbers of verses and lines, as books have them.
         (
