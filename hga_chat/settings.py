@@ -235,6 +235,14 @@ class Settings:
     ascii: bool = field(
         default=False, metadata=_about(_switch, bool, "Draw the chat with ASCII characters only.")
     )
+    no_alert: bool = field(
+        default=False,
+        metadata=_about(
+            _switch,
+            bool,
+            "No bell or desktop notification when reading or an answer took more than 20 seconds.",
+        ),
+    )
     quiet: bool = field(
         default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")
     )

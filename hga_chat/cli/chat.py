@@ -124,7 +124,13 @@ def _open_screen(start: "Start", output: "Output") -> None:
         return opened[0]
 
     settings = start.settings
-    run_screen(make_conversation, settings.sampling(), settings.theme, plain=settings.ascii or None)
+    run_screen(
+        make_conversation,
+        settings.sampling(),
+        settings.theme,
+        plain=settings.ascii or None,
+        alerts=not settings.no_alert,
+    )
     saved = opened[0].saved if opened else None
     if saved is not None and saved.is_new:
         output.note("The chat was left before the documents were read; nothing is saved.")

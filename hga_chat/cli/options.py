@@ -20,7 +20,9 @@ OptionalPaths = Annotated[
 ]
 
 ANSWERING = tuple(
-    setting.name for setting in fields(Settings) if setting.name not in ("theme", "ascii")
+    setting.name
+    for setting in fields(Settings)
+    if setting.name not in ("theme", "ascii", "no_alert")
 )
 """Settings of a command that answers without the chat screen."""
 

@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 from hga_chat.display import displayable
 from hga_chat.documents.files import file_of
 from hga_chat.screen import clipboard, editor
+from hga_chat.screen.alert import LONG_S, alert
 from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.engine.thread import EngineThread, Progress
@@ -86,6 +87,8 @@ class ChatApp(App[None]):
         sampling: "SamplingParams",
         theme: str = "auto",
         plain: bool | None = None,
+        *,
+        alerts: bool = True,
     ) -> None:
         """Set up; loading begins once the screen is shown.
 
@@ -94,6 +97,7 @@ class ChatApp(App[None]):
             sampling: how answers are sampled.
             theme: a name, or ``auto``.
             plain: draw in ASCII; None: if the terminal asks for it.
+            alerts: call the user back when something took long.
         """
         self._environment = dict(os.environ)
         chosen = theme_for(theme, self._environment)
@@ -111,6 +115,9 @@ class ChatApp(App[None]):
         self.flow = Flow(self, self.engine)
         self._panels_drawn = time.monotonic()
         self._interrupted = -TWICE_S
+        self._alerts = alerts
+        self._is_away: bool | None = None
+        """Whether another window has the focus; None until the terminal tells."""
 
     def compose(self) -> ComposeResult:
         """Lay out the widgets; the style sheet leaves some out on a small screen."""
@@ -196,6 +203,19 @@ class ChatApp(App[None]):
     def show_speed(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
         """Show how fast the answer comes."""
         self.panels.show_speed(tokens_per_s, ttft_s, sparsity)
+
+    def alert(self, text: str, seconds: float) -> None:
+        """Call the user back after something that took long."""
+        if self._alerts and seconds >= LONG_S and self._driver is not None:
+            self._driver.write(alert(text, self._environment, is_away=self._is_away))
+
+    def on_app_blur(self) -> None:
+        """Note that another window has the focus."""
+        self._is_away = True
+
+    def on_app_focus(self) -> None:
+        """Note that the terminal has the focus."""
+        self._is_away = False
 
     # What is typed
 

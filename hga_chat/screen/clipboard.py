@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 
+from hga_chat.screen.terminal import passed_on
+
 MOST_BYTES = 74_994
 """Limit of terminals for one OSC 52 sequence: 100,000 characters of base 64."""
 PATIENCE_S = 2.0
@@ -47,13 +49,9 @@ def osc52(text: str, environment: Mapping[str, str]) -> str:
     """Return the sequence that sets a terminal's clipboard, wrapped for tmux or screen."""
     code = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     sequence = f"\x1b]52;c;{code}\x07"
-    if environment.get("TMUX"):
-        # tmux takes the bare sequence itself and passes the wrapped one on if it is allowed to.
-        escaped = sequence.replace("\x1b", "\x1b\x1b")
-        return f"{sequence}\x1bPtmux;{escaped}\x1b\\"
-    if environment.get("STY"):
-        return f"\x1bP{sequence}\x1b\\"
-    return sequence
+    # tmux takes the bare sequence itself and passes the wrapped one on if it is allowed to.
+    own = sequence if environment.get("TMUX") else ""
+    return own + passed_on(sequence, environment)
 
 
 def _by_program(text: str, environment: Mapping[str, str]) -> str | None:

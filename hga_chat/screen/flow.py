@@ -109,6 +109,7 @@ class Flow:
                 self._screen.title_line.prefill = None
                 self._screen.title_line.tokens = report.tokens
                 self._screen.fill(1.0)
+                self._screen.alert("The documents are read.", report.seconds)
                 self._next()
             case PrefillingQuestion():
                 if self.turn:
@@ -201,6 +202,9 @@ class Flow:
                 finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity
             )
         self._screen.title_line.tokens = report.tokens
+        if finished.reason != "cancelled":
+            decode_s = finished.completion_tokens / max(finished.decode_tokens_per_s, 1e-9)
+            self._screen.alert("The answer is complete.", finished.ttft_s + decode_s)
         self.view.trim()
         self._next()
 

@@ -22,6 +22,8 @@ def run_screen(
     sampling: "SamplingParams",
     theme: str = "auto",
     plain: bool | None = None,
+    *,
+    alerts: bool = True,
 ) -> None:
     """Run the screen until the user quits, then close the engine.
 
@@ -31,6 +33,7 @@ def run_screen(
         sampling: how answers are sampled.
         theme: a name, or ``auto``.
         plain: draw in ASCII; None: if the terminal asks for it.
+        alerts: call the user back when something took long.
 
     Raises:
         Exception: the error that ended loading or prefill, after the screen has shown it.
@@ -41,7 +44,7 @@ def run_screen(
         os.environ.pop(name, None)
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
-    app = ChatApp(make_conversation, sampling, theme, plain)
+    app = ChatApp(make_conversation, sampling, theme, plain, alerts=alerts)
     try:
         app.run()
     finally:

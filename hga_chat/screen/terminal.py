@@ -1,10 +1,21 @@
 """Output to a terminal that may close before the process ends."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
 LEAVE, ERASE = "\x1b[?1049l", "\x1b[2J"
 """Sequences that leave the alternate screen and that erase the screen."""
+
+
+def passed_on(sequence: str, environment: Mapping[str, str]) -> str:
+    """Return a sequence wrapped so that tmux or screen passes it on to its own terminal."""
+    if environment.get("TMUX"):
+        escaped = sequence.replace("\x1b", "\x1b\x1b")
+        return f"\x1bPtmux;{escaped}\x1b\\"
+    if environment.get("STY"):
+        return f"\x1bP{sequence}\x1b\\"
+    return sequence
 
 
 class LastingOutput:

@@ -37,5 +37,8 @@ class View(Protocol):
     def show_speed(self, tokens_per_s: float, ttft_s: float, sparsity: float) -> None:
         """Show how fast the answer comes."""
 
+    def alert(self, text: str, seconds: float) -> None:
+        """Call the user back after something that took long."""
+
     def refresh_bindings(self) -> None:
         """Show which keys do something now."""

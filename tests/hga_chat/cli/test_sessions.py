@@ -488,7 +488,7 @@ def test_chat_continues_a_session(cli, ingest, ask, use_engine, folder, monkeypa
     ask(id_, "Is it?")
     opened = []
 
-    def run_screen(make_conversation, sampling, theme, plain):
+    def run_screen(make_conversation, sampling, theme, plain, alerts):
         conversation = make_conversation(lambda *_: None)
         opened.append(([turn.text for turn in conversation.turns], conversation.notes))
         conversation.close()
