@@ -136,7 +136,7 @@ def _folder_names(counted: Sequence[Counted]) -> list[str]:
 def _including(
     counted: Sequence[Counted], folders: Sequence[tuple[str, int]], budget: int
 ) -> tuple[str, ...]:
-    """Include the folder that matters most of those that fit, or the largest of several.
+    """Include the folder with the most imported files, or else the largest, of those that fit.
 
     None with tests, examples or translations.
     """
@@ -150,6 +150,8 @@ def _including(
         for path in fitting
     }
     best = max(fitting, key=imported.__getitem__, default="")
+    if best and not imported[best] and any(one.importance[1] for one in counted):
+        return ()  # a program's documentation does not stand for it
     return (f"--include {_quoted(f'/{_escaped(best)}')}",) if best else ()
 
 

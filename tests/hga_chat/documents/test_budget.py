@@ -85,6 +85,35 @@ def test_if_many_files_must_go_the_largest_folder_that_fits_is_included() -> Non
     assert report.options == ("--include '/lib/'",)
 
 
+def test_the_folder_that_is_imported_most_is_included_and_documentation_never_instead() -> None:
+    many = {f"docs/{n}.md": 10 for n in range(20)} | {f"data/{n}.md": 60 for n in range(50)}
+    counted = _counted(many) + [
+        Counted(f"src/{n}.py", "text", 1, 15, importance=(5, n)) for n in range(10)
+    ]
+    report = over_budget(counted, 210)
+    assert report is not None
+    assert report.options == ("--include '/src/'",)
+    report = over_budget([*counted, Counted("src/big.py", "text", 1, 300, importance=(5, 9))], 210)
+    assert report is not None
+    assert report.options == ()
+
+
+def test_what_matters_least_is_excluded_first() -> None:
+    counted = [
+        Counted("src/core.py", "text", 1, 400, importance=(5, 12)),
+        Counted("src/rare.py", "text", 1, 300, importance=(5, 0)),
+        Counted("notes.md", "markdown", 1, 100, importance=(4, 0)),
+        Counted("icons.svg", "text", 1, 90, importance=(0, 0)),
+    ]
+    report = over_budget(counted, 700)
+    assert report is not None
+    assert report.options == ("--exclude 'icons.svg'", "--exclude 'notes.md'")
+    report = over_budget(counted, 650)
+    assert report is not None
+    # Without the largest of them, others can stay.
+    assert report.options == ("--exclude 'src/rare.py'",)
+
+
 def _pasted(option: str) -> list[str]:
     """Return the arguments that a shell makes of an option that was copied from a terminal."""
     shown = displayable(option)
