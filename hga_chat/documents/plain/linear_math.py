@@ -70,11 +70,16 @@ def matrix(rows: Iterable[Iterable[str]]) -> str:
     """Return the rows of a matrix or of aligned equations, columns between commas.
 
     A column that begins with a relation continues the one before, as does one after a comma.
+    Columns without any text are space between equations.
     """
+    table = [[cell.strip() for cell in row] for row in rows]
+    used = {number for row in table for number, cell in enumerate(row) if cell}
     lines = []
-    for row in rows:
+    for row in table:
         line, last = "", ""
-        for number, cell in enumerate(map(str.strip, row)):
+        for number, cell in enumerate(row):
+            if number not in used:
+                continue
             is_new = number and line.strip() and not _RELATION.match(cell) and last[-1:] != ","
             line += (", " if is_new else " " if number else "") + cell
             last = cell or last

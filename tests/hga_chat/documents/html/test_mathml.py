@@ -52,8 +52,9 @@ def formula(content: str) -> str:
             "a = 3, b",
         ),
         (
-            "<mtable><mtr><mtd><mi>a</mi></mtd><mtd/><mtd><mi>b</mi></mtd></mtr></mtable>",
-            "a, , b",
+            "<mtable><mtr><mtd><mi>a</mi></mtd><mtd/><mtd/><mtd><mi>b</mi></mtd></mtr>"
+            "<mtr><mtd><mi>c</mi></mtd><mtd/><mtd><mi>d</mi></mtd><mtd/></mtr></mtable>",
+            "a, , b; c, d",
         ),
         # what is not as the standard says
         ("<mfrac><mi>a</mi></mfrac><msup>x</msup>", "a x"),
