@@ -1,6 +1,7 @@
-"""Makes text safe to show in a terminal."""
+"""Text for a terminal: without control characters, and times by the clock of this machine."""
 
 import re
+from datetime import datetime
 
 # Control characters except newline and tab, bidirectional controls, other line separators, and
 # surrogates, which no encoding accepts.
@@ -24,3 +25,8 @@ def displayable(text: str) -> str:
     The rest of an escape sequence stays as plain text; newline and tab stay as they are.
     """
     return _UNSAFE.sub(_visible, text)
+
+
+def local_time(utc: str | None) -> str:
+    """Return a saved time, as in ``2026-11-24T21:42:07Z``, by the clock of this machine."""
+    return datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M") if utc else "-"

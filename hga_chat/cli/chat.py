@@ -93,13 +93,13 @@ def chat(
 
 def _choose_session(settings: Settings) -> str | None:
     """Return the chosen session's id; empty for a chat without documents, None to quit."""
-    from hga_chat.screen.picker import NEW, SessionPicker, entries_of
+    from hga_chat.screen.picker import NEW, SessionPicker
     from hga_chat.sessions.store import SessionStore
 
-    entries = entries_of(SessionStore(settings.disk_limit))
-    if not entries:
+    store = SessionStore(settings.disk_limit)
+    if not store.ids():
         return NEW
-    return SessionPicker(entries, settings.theme, plain=settings.ascii).run()
+    return SessionPicker(store, settings.theme, plain=settings.ascii).run()
 
 
 def _require_terminal() -> None:

@@ -1,12 +1,12 @@
 """``sessions``: list, show, export, fork and remove saved sessions."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hga_chat.cli.options import Json, with_settings
+from hga_chat.display import local_time
 from hga_chat.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def list_(settings: Settings, as_json: Json = False) -> None:
             entry["session"],
             entry["tokens"],
             entry["turns"],
-            _local_time(entry["updated"]),
+            local_time(entry["updated"]),
             human_bytes(entry["disk_bytes"]),
             entry["problem"] or entry["title"],
         )
@@ -76,7 +76,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("paths", ", ".join(summary["paths"])),
         ("model", f"{model['name']} ({model['fingerprint'][:12]})"),
         ("settings", ", ".join(f"{key} {value}" for key, value in settings.items() if value)),
-        ("updated", _local_time(summary["updated"])),
+        ("updated", local_time(summary["updated"])),
         ("disk", human_bytes(on_disk)),
     ]
     output.write("".join(f"{label:<9} {value}\n" for label, value in rows) + "\n")
@@ -221,7 +221,3 @@ def _summary(store: "SessionStore", id_: str) -> dict[str, Any]:
         "turns": len(content["turns"]),
         "updated": content["updated"],
     }
-
-
-def _local_time(utc: str | None) -> str:
-    return datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M") if utc else "-"

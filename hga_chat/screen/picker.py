@@ -1,7 +1,9 @@
 """The list of saved sessions that ``chat`` shows first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -12,7 +14,8 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from hga_chat.display import displayable
+from hga_chat.display import displayable, local_time
+from hga_chat.output import human_bytes
 from hga_chat.screen.drawing.bars import QUIET
 from hga_chat.screen.drawing.figures import count
 from hga_chat.screen.drawing.themes import THEMES, PlainSigns, theme_for
@@ -21,7 +24,10 @@ from hga_chat.screen.widgets.key_line import KeyLine
 
 if TYPE_CHECKING:
     from hga_chat.sessions.store import SessionStore
+    from hga_chat.sessions.types import SavedTurns, SessionInfo
 
+TITLE = "Saved sessions"
+SEARCH = "Search titles, documents, questions and answers"
 NEW = ""
 """Stands for a chat without documents."""
 
@@ -34,12 +40,16 @@ class Entry:
     title: str
     updated: str
     questions: tuple[str, ...]
-    paths: tuple[str, ...] = ()
+    texts: Callable[[], Iterator[str]]
+    """Returns what else can be searched; takes a while."""
 
     def matches(self, words: Sequence[str]) -> bool:
-        """Return whether every word is in the title, the paths or the questions."""
-        text = " ".join((self.id, self.title, *self.paths, *self.questions)).lower()
-        return all(word in text for word in words)
+        """Return whether every word is in the title, the documents' names or the turns."""
+        return all(word in self._text for word in words)
+
+    @cached_property
+    def _text(self) -> str:
+        return " ".join((self.id, self.title, *self.texts())).lower()
 
 
 def entries_of(store: "SessionStore") -> list[Entry]:
@@ -53,8 +63,20 @@ def entries_of(store: "SessionStore") -> list[Entry]:
         except SessionError:
             continue
         questions = tuple(turn.question for turn in turns.turns)
-        entries.append(Entry(id_, info.title, turns.updated, questions, info.given))
+        texts = partial(_texts, store, info, turns)
+        entries.append(Entry(id_, info.title, turns.updated, questions, texts))
     return entries
+
+
+def _texts(store: "SessionStore", info: "SessionInfo", turns: "SavedTurns") -> Iterator[str]:
+    """Yield the names of a session's documents and the words of its turns."""
+    from hga_chat.sessions.types import SessionError
+
+    yield from info.given
+    for turn in turns.turns:
+        yield from (turn.question, turn.text)
+    with suppress(SessionError):
+        yield from (document.path for document in store.documents(info.id).loaded.documents)
 
 
 class SessionPicker(App[str | None]):
@@ -71,18 +93,20 @@ class SessionPicker(App[str | None]):
                 scrollbar-size-vertical: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open", priority=True),
+        Binding("enter", "enter", "Open", priority=True),
+        Binding("f2", "rename", "Rename", priority=True),
+        Binding("f4", "fork", "Fork", priority=True),
+        Binding("f8", "delete", "Delete", priority=True),
         Binding("ctrl+n", "new", "New, without documents", priority=True),
-        Binding("escape,ctrl+q,ctrl+c", "leave", "Quit", priority=True),
+        Binding("escape", "give_up", "Back", priority=True, show=False),
+        Binding("ctrl+q,ctrl+c", "leave", "Quit", priority=True),
     ]
 
-    def __init__(
-        self, entries: Sequence[Entry], theme: str = "auto", *, plain: bool = False
-    ) -> None:
+    def __init__(self, store: "SessionStore", theme: str = "auto", *, plain: bool = False) -> None:
         """Set up.
 
         Args:
-            entries: the sessions, most recently used first.
+            store: the sessions.
             theme: a name, or ``auto``.
             plain: draw in ASCII.
         """
@@ -92,7 +116,11 @@ class SessionPicker(App[str | None]):
         self._first_theme = theme_for(theme, os.environ)
         if plain:
             self._filters.append(PlainSigns())
-        self._entries = entries
+        self._store = store
+        self._entries = entries_of(store)
+        self._renamed: Entry | None = None
+        self._doomed: Entry | None = None
+        """The session that the next F8 deletes."""
         self._list = OptionList(id="sessions")
         self._list.can_focus = False
 
@@ -103,8 +131,8 @@ class SessionPicker(App[str | None]):
     def compose(self) -> ComposeResult:
         """Lay out the search line above the sessions."""
         with Vertical():
-            yield Static("Saved sessions", markup=False, id="sessions-title")
-            yield Input(placeholder="Search titles, paths and questions", id="search")
+            yield Static(TITLE, markup=False, id="sessions-title")
+            yield Input(placeholder=SEARCH, id="search")
             yield self._list
         yield KeyLine()
 
@@ -118,7 +146,8 @@ class SessionPicker(App[str | None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show the sessions that match."""
-        self._show(event.value)
+        if self._renamed is None:
+            self._show(event.value)
 
     def on_key(self, event: events.Key) -> None:
         """Move through the list with up and down while typing."""
@@ -131,10 +160,83 @@ class SessionPicker(App[str | None]):
         """Open the session that was clicked."""
         self.exit(event.option.id)
 
-    def action_open(self) -> None:
-        """Open the highlighted session."""
-        if self._list.option_count and self._list.highlighted is not None:
-            self.exit(self._list.get_option_at_index(self._list.highlighted).id)
+    @property
+    def _chosen(self) -> Entry | None:
+        """The highlighted session."""
+        if not self._list.option_count or self._list.highlighted is None:
+            return None
+        id_ = self._list.get_option_at_index(self._list.highlighted).id
+        return next(entry for entry in self._entries if entry.id == id_)
+
+    def action_enter(self) -> None:
+        """Open the highlighted session, or take the new title."""
+        if self._renamed is not None:
+            entry, title = self._renamed, " ".join(self.query_one(Input).value.split())
+            self.action_give_up()
+            if title:
+                self._change(lambda: self._store.rename(entry.id, title))
+        elif self._chosen is not None:
+            self.exit(self._chosen.id)
+
+    def action_rename(self) -> None:
+        """Ask for a new title of the highlighted session."""
+        entry = self._chosen
+        if entry is not None and self._renamed is None:
+            self._renamed = entry
+            self._say(f"New title of {displayable(entry.title)}: Enter takes it, Esc keeps the old")
+            self.query_one(Input).value = entry.title
+
+    def action_fork(self) -> None:
+        """Copy the highlighted session, to ask other questions."""
+        entry = self._chosen
+        if entry is not None and self._renamed is None:
+            self._change(lambda: self._fork(entry.id))
+
+    def _fork(self, id_: str) -> None:
+        old = self._store.open(id_)
+        try:
+            self._store.fork(old, None).close()
+        finally:
+            old.close()
+
+    def action_delete(self) -> None:
+        """Delete the highlighted session when asked twice."""
+        entry = self._chosen
+        if entry is None or self._renamed is not None:
+            return
+        if self._doomed is not entry:
+            self._doomed = entry
+            size = human_bytes(self._store.disk_bytes(entry.id))
+            self._say(f"Delete {displayable(entry.title)}, {size}? F8 deletes it, Esc keeps it")
+            return
+        self._doomed = None
+        self._say(TITLE)
+        self._change(lambda: self._store.remove(entry.id))
+
+    def _change(self, act: Callable[[], object]) -> None:
+        """Change something that is saved, and show the sessions as they are then."""
+        from hga_chat.errors import describe
+        from hga_engine.errors import EngineError
+
+        try:
+            act()
+        except (OSError, EngineError) as error:
+            self.notify(describe(error), severity="warning")
+        self._entries = entries_of(self._store)
+        self._show(self.query_one(Input).value)
+
+    def action_give_up(self) -> None:
+        """Leave what was begun; with nothing begun, quit."""
+        if self._renamed is None and self._doomed is None:
+            self.action_leave()
+        elif self._renamed is not None:
+            self.query_one(Input).value = ""
+        self._renamed = self._doomed = None
+        self._say(TITLE)
+        self._show(self.query_one(Input).value)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#sessions-title", Static).update(text)
 
     def action_new(self) -> None:
         """Start a chat without documents."""
@@ -161,8 +263,7 @@ def _line(entry: Entry) -> Content:
     return Content.assemble(
         (displayable(entry.title), "bold"),
         (
-            f"  {count(len(entry.questions), 'turn')}, {entry.updated[:16].replace('T', ' ')}"
-            f"  {entry.id}\n",
+            f"  {count(len(entry.questions), 'turn')}, {local_time(entry.updated)}  {entry.id}\n",
             QUIET,
         ),
         (f"  {last[:100]}\n", QUIET),

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ class SavedSession:
     be prefilled again, and no K/V is taken for that of other text.
 
     Attributes:
-        info: what never changes.
+        info: what only ``rename`` changes.
         documents: the documents on disk; None: nothing has been saved yet.
         turns: the turns on disk.
         is_written: whether saving writes anything.
@@ -95,6 +96,16 @@ class SavedSession:
         self.documents = documents
         save_kv()
         return self._make_room()
+
+    def rename(self, title: str) -> None:
+        """Give the session another title.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self.info = replace(self.info, title=title)
+        if not self.is_new:
+            write_sealed(self.folder / INFO, as_json.info_as_json(self.info))
 
     def copy_kv_to(self, new: "SavedSession", tokens: int | None = None, dropped: int = 0) -> None:
         """Copy the first tokens of this session's K/V, if it has any, to a new session.

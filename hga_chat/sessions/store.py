@@ -70,7 +70,7 @@ class SessionStore:
         )
 
     def info(self, id_: str) -> SessionInfo:
-        """Load what never changes about a session.
+        """Load a session's title and origin.
 
         Raises:
             SessionError: its file is damaged.
@@ -178,6 +178,22 @@ class SessionStore:
             new.close()
             raise
         return new
+
+    def rename(self, id_: str, title: str) -> str:
+        """Give a session another title; return it, with a number added if it was taken.
+
+        Raises:
+            SessionInUseError: another process has it open.
+            SessionError: it is damaged.
+            OSError: it cannot be written.
+        """
+        saved = self.open(id_)
+        try:
+            if title != saved.info.title:
+                saved.rename(self._free_title(title))
+        finally:
+            saved.close()
+        return saved.info.title
 
     def remove(self, id_: str) -> int:
         """Remove a session and its K/V; return the freed bytes.

@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """The part of a session that never changes."""
+    """The part of a session of which only the title ever changes."""
 
     id: str
     title: str
