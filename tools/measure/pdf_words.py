@@ -2,8 +2,10 @@
 
 A page is right if at least 98% of pdftotext's words are found in it: in any order, and in the same
 order (longest common subsequence). Case, hyphens and compatibility forms do not count, numbers
-stand apart from letters, and of Chinese, Japanese and Korean each character is a word. Files that
-are refused although pdftotext finds words in them are listed.
+stand apart from letters, of Chinese, Japanese and Korean each character is a word, and the marks of
+indices and exponents (``x_i``) do not count. The reader keeps headers and footers once: of a line
+at an edge that three pages or more have, digits aside, only the first is wanted. Files that are
+refused although pdftotext finds words in them are listed.
 
     python -m tools.measure.pdf_words FOLDER [--worst 20] [--json FILE]
 """
@@ -31,6 +33,10 @@ _WORD = re.compile(
     r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|\d+|[^\W\d\u2e80-\u9fff\uac00-\ud7af]+"
 )
 _BROKEN = re.compile(r"(?<=\w)[-\u2010\u00ad]\s*\n\s*(?=[a-zà-ÿ])")
+_SCRIPTS = re.compile(r"[_^]\{?|\}")
+_DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
+_EDGE_LINES = 3
+_MIN_REPEATS = 3
 _HYPHENS = re.compile(r"(?<=\w)[-\u2010\u00ad](?=\w)")
 
 
@@ -47,7 +53,7 @@ class PageScore:
 
 def words_of(text: str) -> list[str]:
     """Return the words of a page, in a form that different programs agree on."""
-    text = unicodedata.normalize("NFKC", text.replace("\u00ad\n", ""))
+    text = _SCRIPTS.sub("", unicodedata.normalize("NFKC", text.replace("\u00ad\n", "")))
     return _WORD.findall(_HYPHENS.sub("", _BROKEN.sub("", text)).casefold())
 
 
@@ -80,10 +86,34 @@ def pages_of_pdftotext(file: Path) -> list[str] | None:
     return done.stdout.decode("utf-8", "replace").split("\f")[:-1]
 
 
+def without_repeated_edges(pages: Sequence[str]) -> list[str]:
+    """Return the pages without the headers and footers that an earlier page has."""
+    forms = [
+        [_DIGITS.sub("#", line.strip().casefold()) for line in page.split("\n")] for page in pages
+    ]
+    edges = [
+        set(filled[:_EDGE_LINES] + filled[-_EDGE_LINES:])
+        for lines in forms
+        for filled in [[at for at, line in enumerate(lines) if line]]
+    ]
+    repeats = Counter(
+        form
+        for lines, at_edge in zip(forms, edges, strict=True)
+        for form in {lines[at] for at in at_edge}
+    )
+    seen: set[str] = set()
+    kept = []
+    for page, lines, at_edge in zip(pages, forms, edges, strict=True):
+        gone = {at for at in at_edge if repeats[lines[at]] >= _MIN_REPEATS and lines[at] in seen}
+        seen.update(lines[at] for at in at_edge)
+        kept.append("\n".join(t for at, t in enumerate(page.split("\n")) if at not in gone))
+    return kept
+
+
 def score(file: str, expected: Sequence[str], found: Sequence[str]) -> list[PageScore]:
     """Score the pages of a file that have words."""
     scores = []
-    for number, text in enumerate(expected):
+    for number, text in enumerate(without_repeated_edges(expected)):
         wanted = words_of(text)
         if not wanted:
             continue
