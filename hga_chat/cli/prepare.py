@@ -229,6 +229,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
         EngineError: its model is missing or damaged.
     """
     from hga_chat.conversation.opening import lay_out_saved, open_session, settings_of
+    from hga_chat.sessions.changes import changes_note
     from hga_chat.sessions.store import SessionStore
     from hga_engine.model.weight_cache import read_ahead
 
@@ -256,6 +257,9 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
             info = saved.info
             places = zip(info.given, map(Path, info.origin.paths), strict=True)
             conversation.given = {path: place for path, place in places if path != STANDARD_INPUT}
+            changes = changes_note(saved, conversation.given)
+            if changes is not None:
+                conversation.notes.append(changes)
         return _with_warning(conversation, own)
 
     return Start(own, open_)
