@@ -243,7 +243,8 @@ def _encrypted(members: Members) -> set[str]:
         if method.get("Algorithm") in _FONT_ALGORITHMS:
             continue
         parent = method.getparent()
-        uris = [e.get("URI") for e in _named(parent, "CipherReference") if e.get("URI")]
+        found = [] if parent is None else _named(parent, "CipherReference")
+        uris = [e.get("URI") for e in found if e.get("URI")]
         if not uris:
             raise UnreadableError("encrypted EPUB (copy protection)")
         encrypted.update(_resolve(members, "", uri)[0] for uri in uris)

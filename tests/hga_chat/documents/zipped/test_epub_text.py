@@ -242,9 +242,11 @@ def test_what_is_encrypted_is_said() -> None:
     loaded = load(packed(members))
     assert codes(loaded) == ["4711"]
     assert loaded.notes == ("document 2 of 2: encrypted (copy protection)",)
-    members["META-INF/encryption.xml"] = f"<e>{encryption('OEBPS/c1.xhtml', 'OEBPS/c2.xhtml')}</e>"
-    with pytest.raises(UnreadableError, match="encrypted EPUB"):
-        load(packed(members))
+    both = f"<e>{encryption('OEBPS/c1.xhtml', 'OEBPS/c2.xhtml')}</e>"
+    for said in (both, '<EncryptionMethod Algorithm="x"/>'):
+        members["META-INF/encryption.xml"] = said
+        with pytest.raises(UnreadableError, match="encrypted EPUB"):
+            load(packed(members))
 
 
 def test_text_is_raised_as_the_style_sheet_says() -> None:
