@@ -368,6 +368,13 @@ class ChatApp(App[None]):
         if not self.flow.clear():
             self.notify("Wait until the engine is ready.", severity="warning")
 
+    def action_rename(self, title: str = "") -> None:
+        """Give the session another title."""
+        if title:
+            self.engine.rename(title)
+        else:
+            self.notify("Type the title: /rename TITLE.", severity="warning")
+
     def action_export(self, name: str = "") -> None:
         """Write the conversation to a file."""
         if not self.transcript.turns:

@@ -65,7 +65,12 @@ class _Verify:
     cancel: threading.Event
 
 
-_Order = _Question | _Forget | _Export | _Verify
+@dataclass(frozen=True)
+class _Rename:
+    title: str
+
+
+_Order = _Question | _Forget | _Export | _Verify | _Rename
 
 
 class EngineThread:
@@ -127,6 +132,10 @@ class EngineThread:
     def export(self, path: Path) -> None:
         """Write the turns as Markdown; a note reports the outcome."""
         self._orders.put(_Export(path))
+
+    def rename(self, title: str) -> None:
+        """Give the session another title; a note reports the outcome."""
+        self._orders.put(_Rename(title))
 
     def cancel(self) -> None:
         """Stop the answer to the last question; what it has so far stays."""
@@ -209,6 +218,8 @@ class EngineThread:
                 self._verify(conversation, number, cancel)
             case _Export(path):
                 self._outbox.put(Note(export_turns(conversation, path)))
+            case _Rename(title):
+                self._outbox.put(Note(rename(conversation, title)))
 
     def _verify(self, conversation: "Conversation", number: int, cancel: threading.Event) -> None:
         from hga_chat.conversation.verify import verify
@@ -271,6 +282,17 @@ class EngineThread:
         from hga_chat.errors import describe
 
         self._outbox.put(Failed(describe(error), fatal))
+
+
+def rename(conversation: "Conversation", title: str) -> str:
+    """Give a conversation's session another title; return the outcome in words."""
+    if conversation.saved is None:
+        return "This chat is not saved; it has no title."
+    try:
+        conversation.saved.rename(title)
+    except OSError as error:
+        return f"The title cannot be saved: {error.strerror or error}."
+    return f"The session's title is now {title}."
 
 
 def export_turns(conversation: "Conversation", path: Path) -> str:

@@ -591,3 +591,15 @@ async def test_a_failed_save_stays_in_sight(scripted, opened, until, tmp_path):
             await ask(pilot)
             await until(pilot, is_done(app, count))
         assert len(app.transcript.notices) == 1
+
+
+async def test_rename_gives_the_session_another_title(scripted, opened, until, tmp_path):
+    store = SessionStore(1 << 30, tmp_path / "sessions", tmp_path / "kv")
+    script = scripted()
+    async with opened(lambda progress: keep(script.make(progress), store)) as (app, pilot):
+        await until(pilot, lambda: app.flow.is_free and bool(store.ids()))
+        (id_,) = store.ids()
+        app.prompt.text = "/rename high tide"
+        app.prompt.action_send()
+        await until(pilot, lambda: bool(app.transcript.notices))
+        assert store.title(id_) == "high tide"
