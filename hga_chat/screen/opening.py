@@ -81,7 +81,7 @@ class Opening:
             lines.append(Content.styled(displayable(self._left_out).replace("\n", "␤"), QUIET))
         if self._skipped:
             lines.append(
-                Content.styled(f"{count(len(self._skipped), 'source')} skipped:", "$text-warning")
+                Content.styled(f"{count(len(self._skipped), 'file')} skipped:", "$text-warning")
             )
             lines += [
                 Content.styled(
@@ -94,7 +94,9 @@ class Opening:
                 more = len(self._skipped) - _SHOWN_SKIPPED
                 lines.append(Content.styled(f"  and {more:,} more", QUIET))
         lines.append(
-            Content.styled("Ask about them below; what an answer reads lights up. F1 helps.", QUIET)
+            Content.styled(
+                "Ask about them below; the map shows what each answer reads. F1: help", QUIET
+            )
         )
         return Content("\n").join(lines)
 

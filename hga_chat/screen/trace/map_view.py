@@ -211,4 +211,4 @@ class MapView:
         blocks = range(self.grid.block_of(start), self.grid.block_of(max(end - 1, start)) + 1)
         if all(self.window[block] for block in blocks):
             return "Always read, whatever is asked."
-        return "Hardly read by any answer."
+        return "No answer used this passage."
