@@ -26,6 +26,8 @@ _UNUSED_1 = (
     "gpu_scoring_stride",
 )
 """Settings of the GPU, which a version-1 state of either device held beside those in use."""
+_ADDED = {"decode_odds": 1.0, "prefill_odds": 1.0}
+"""Fields of ``Routing`` that earlier states do not hold, and what they stood for."""
 MANIFEST = "state.json"
 _BLOCK = 1 << 20
 
@@ -170,6 +172,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             raise ValueError("checksum")
         if version == 1:
             body["routing"] = _routing_from_1(body.pop("router"))
+        body["routing"] = _ADDED | body["routing"]
         geometry = Geometry(**body.pop("geometry"))
         token_file = FileRecord(**body.pop("token_file"))
         index = body.pop("index")
