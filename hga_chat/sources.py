@@ -78,8 +78,8 @@ class Attribution:
     """Whether a passage of earlier turns drew more attention than any of the documents; it then has
     no sources."""
     attended: tuple[tuple[int, int], ...] = ()
-    """First and last token, as ``Source`` counts them, of the passages to hide in a test: the
-    sources and the next heaviest, whether they stand out or not."""
+    """First token and one past the last, as ``Source`` counts them, of the passages to hide in a
+    test: the sources and the next heaviest, whether they stand out or not."""
 
 
 @dataclass(frozen=True)

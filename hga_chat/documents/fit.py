@@ -7,6 +7,7 @@ left out; a later one may still fit.
 """
 
 import heapq
+from functools import cached_property
 from pathlib import PurePath
 
 from hga_chat.documents.tree.imports import Imports
@@ -84,8 +85,9 @@ class Fitting:
             self._dropped, _ = heapq.heappop(self._heap)
             self._held += self._dropped[1]
 
+    @cached_property
     def importance(self) -> dict[int, Importance]:
-        """Return the importance of every document by its number."""
+        """The importance of every document by its number, once all have been added."""
         counts = self._imports.counts()
         return {number: (rank, counts[number]) for number, rank in self._ranks.items()}
 
@@ -95,10 +97,9 @@ class Fitting:
         Reasons begin with the document that matters most. A reason is empty for a document that
         must stay but does not fit.
         """
-        importance = self.importance()
 
         def order(number: int) -> tuple[int, int, int, int]:
-            rank, imports = importance[number]
+            rank, imports = self.importance[number]
             return -rank, -imports if rank == _CODE else 0, self._tokens[number], number
 
         held = {-key[2]: document for key, document in self._heap}

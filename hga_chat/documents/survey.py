@@ -120,7 +120,7 @@ def survey_documents(
             fitting.add(len(counted), document, loaded.kind, count)
             counted.append(Counted.of(document, count, secrets))
     documents, reasons = fitting.choose()
-    for number, importance in fitting.importance().items():
+    for number, importance in fitting.importance.items():
         counted[number] = replace(counted[number], importance=importance)
     if fit:
         skipped[:0] = (
