@@ -24,6 +24,17 @@ FULL = replace(
     prefill_budget=99,
     paper_chunks=99,
 )
+WHOLE_BINS = replace(
+    FULL,
+    chunk_size=32,
+    group_size=16,
+    prefill_group_size=16,
+    prefill_block=32,
+    paper_group_size=16,
+    sink_tokens=32,
+    trace_bin_tokens=16,
+)
+"""Attention to everything, in groups as large as a trace bin."""
 LLAMA = ModelConfig(
     architecture="llama",
     num_layers=3,

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
-from hga_chat.documents.tree.wildmatch import Pattern, patterns_of
+from hga_chat.documents.tree.wildmatch import Pattern, patterns_of, verdict
 from hga_chat.documents.types import DocumentError
 
 _GIT_SECONDS = 60
@@ -65,12 +65,11 @@ class IgnoreRules:
 
     def ignores(self, path: Path, *, is_folder: bool) -> bool:
         """Whether ``path`` is ignored; the folder it is in must not be."""
-        name = os.fsencode(path.name)
         for folder, patterns in reversed(self.levels):
             relative = os.fsencode(path.relative_to(folder).as_posix())
-            for pattern in reversed(patterns):
-                if pattern.matches(relative, name, is_folder=is_folder):
-                    return not pattern.is_negative
+            found = verdict(patterns, relative, is_folder=is_folder)
+            if found is not None:
+                return found
         return False
 
     def tracks(self, path: Path) -> bool:  # noqa: ARG002

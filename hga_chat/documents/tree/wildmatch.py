@@ -4,7 +4,7 @@ Reference: gitignore(5), and git's behaviour where that is silent. Patterns and 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _SPECIAL = re.compile(rb"[*?\[\\]")
@@ -41,6 +41,15 @@ class Pattern:
         if self.is_for_folders and not is_folder:
             return False
         return self.expression.fullmatch(name if self.is_for_names else path) is not None
+
+
+def verdict(patterns: Sequence[Pattern], path: bytes, *, is_folder: bool) -> bool | None:
+    """Return whether the last pattern that matches a path ignores it; None if none matches."""
+    name = path.rpartition(b"/")[2]
+    for pattern in reversed(patterns):
+        if pattern.matches(path, name, is_folder=is_folder):
+            return not pattern.is_negative
+    return None
 
 
 def patterns_of(content: bytes, *, ignore_case: bool = False) -> tuple[Pattern, ...]:

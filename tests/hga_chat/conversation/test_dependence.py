@@ -1,27 +1,22 @@
 """Dependence of an answer on passages, compared with the same model under torch's attention."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from hga_chat.conversation import dependence
 from hga_chat.conversation.dependence import depends, groups_of
-from tests.support.tiny_engine import FULL, LLAMA, ask, dense_pass, make_engine, random_tokens, read
+from tests.support.tiny_engine import (
+    LLAMA,
+    WHOLE_BINS,
+    ask,
+    dense_pass,
+    make_engine,
+    random_tokens,
+    read,
+)
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
-# Groups as large as a trace bin, and attention to everything.
-ROUTER = replace(
-    FULL,
-    chunk_size=32,
-    group_size=16,
-    prefill_group_size=16,
-    prefill_block=32,
-    paper_group_size=16,
-    sink_tokens=32,
-    trace_bin_tokens=16,
-)
 OPENING, DOCUMENT, QUESTION = 5, random_tokens(155), random_tokens(16, seed=1)
 START = OPENING + len(DOCUMENT)
 PASSAGES = [(27, 59), (75, 91)]
@@ -31,7 +26,7 @@ PASSAGES = [(27, 59), (75, 91)]
 @pytest.fixture
 def engine():
     """An engine with an answer of 16 tokens, whose turn fills two groups."""
-    engine = make_engine(router=ROUTER)
+    engine = make_engine(router=WHOLE_BINS)
     read(engine, random_tokens(OPENING, seed=9) + DOCUMENT)
     ask(engine, QUESTION, 16)
     return engine
@@ -73,7 +68,7 @@ def test_the_session_stays_as_it_was(engine):
 
 
 def test_without_room_for_a_copy_it_cannot_be_told():
-    engine = make_engine(router=ROUTER, context=START + 40)
+    engine = make_engine(router=WHOLE_BINS, context=START + 40)
     read(engine, random_tokens(OPENING, seed=9) + DOCUMENT)
     ask(engine, QUESTION, 16)
     before = engine.token_ids

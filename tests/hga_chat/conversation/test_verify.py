@@ -10,21 +10,18 @@ import torch
 from hga_chat.conversation.answer import Answer
 from hga_chat.conversation.verify import verify
 from hga_chat.sources import Source
-from tests.support.tiny_engine import FULL, LLAMA, ask, dense_pass, make_engine, random_tokens, read
+from tests.support.tiny_engine import (
+    LLAMA,
+    WHOLE_BINS,
+    ask,
+    dense_pass,
+    make_engine,
+    random_tokens,
+    read,
+)
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
-# Groups as large as a trace bin, and attention to everything.
-ROUTER = replace(
-    FULL,
-    chunk_size=32,
-    group_size=16,
-    prefill_group_size=16,
-    prefill_block=32,
-    paper_group_size=16,
-    sink_tokens=32,
-    trace_bin_tokens=16,
-)
 OPENING, DOCUMENT = 5, random_tokens(160)
 QUESTIONS = [random_tokens(9, seed=1), random_tokens(7, seed=2)]
 
@@ -52,7 +49,7 @@ def source(start, end):
 def conversation(request):
     """Two turns with answers of six tokens, the first with two sources; takes the group size."""
     size = getattr(request, "param", 16)
-    engine = make_engine(router=replace(ROUTER, group_size=size))
+    engine = make_engine(router=replace(WHOLE_BINS, group_size=size))
     read(engine, random_tokens(OPENING, seed=9) + DOCUMENT)
     turns = []
     for number, question in enumerate(QUESTIONS):

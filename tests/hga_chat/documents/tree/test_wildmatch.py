@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hga_chat.documents.tree.wildmatch import Pattern, patterns_of
+from hga_chat.documents.tree.wildmatch import patterns_of
+from tools.stress.fuzz_readers import ignored_by_git, is_ignored
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
 
@@ -25,33 +26,10 @@ _NAMES = [
 ]
 
 
-def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False).stdout
-
-
-def _ignored_by_git(folder: Path, paths: list[bytes]) -> set[bytes]:
-    arguments = ("check-ignore", "-z", "-v", "--stdin", "--no-index")
-    fields = _git(folder, *arguments, stdin=b"\0".join(paths) + b"\0").split(b"\0")
-    found = zip(fields[2::4], fields[3::4], strict=False)
-    return {path for pattern, path in found if not pattern.startswith(b"!")}
-
-
-def _is_ignored(patterns: tuple[Pattern, ...], path: bytes) -> bool:
-    """Whether the last matching pattern ignores the path or, before it, a folder it is in."""
-    names = path.split(b"/")
-    for depth, name in enumerate(names, start=1):
-        part, is_folder = b"/".join(names[:depth]), depth < len(names)
-        found = [p for p in patterns if p.matches(part, name, is_folder=is_folder)]
-        if found and not found[-1].is_negative:
-            return True
-    return False
-
-
 @needs_git
 @pytest.mark.parametrize("seed", range(4))
 def test_any_lines_match_what_git_says(seed: int, tmp_path: Path) -> None:
-    _git(tmp_path, "init", "-q")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     choose = random.Random(seed)
     hits = 0
     for _ in range(60):
@@ -65,9 +43,9 @@ def test_any_lines_match_what_git_says(seed: int, tmp_path: Path) -> None:
                 for _ in range(12)
             }
         )
-        ignored = _ignored_by_git(tmp_path, paths)
+        ignored = ignored_by_git(tmp_path, paths)
         patterns = patterns_of(content)
-        assert {path for path in paths if _is_ignored(patterns, path)} == ignored, content
+        assert {path for path in paths if is_ignored(patterns, path)} == ignored, content
         hits += len(ignored)
     assert hits > 20
 
@@ -89,8 +67,8 @@ def test_lines_as_gitignore_5_has_them(
     content: bytes, ignored: list[bytes], kept: list[bytes]
 ) -> None:
     patterns = patterns_of(content)
-    assert [path for path in ignored if not _is_ignored(patterns, path)] == []
-    assert [path for path in kept if _is_ignored(patterns, path)] == []
+    assert [path for path in ignored if not is_ignored(patterns, path)] == []
+    assert [path for path in kept if is_ignored(patterns, path)] == []
 
 
 @pytest.mark.parametrize(
