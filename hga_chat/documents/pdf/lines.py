@@ -20,7 +20,7 @@ from hga_chat.documents.plain.scripts import raised_and_lowered
 
 _MAX_GAP_EM = 1.0
 _MIN_SPACE_EM = 0.13
-_MIN_SPACE_BESIDE_SPACES_EM = 0.28
+_MAX_PITCH_GAP_EM = 0.65
 _SAME_BASELINE_EM = 0.3
 _MAX_SCRIPT_SIZE = 0.86
 _MAX_SCRIPT_SHIFT_EM = 0.75
@@ -28,6 +28,7 @@ _MIN_SCRIPT_SHIFT_EM = 0.1
 _MAX_LEADING_SCRIPT = 12
 _OVERPRINT_EM = 0.12
 _MAX_COLUMNS = 64
+_LEADERS = "._·…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,20 +330,18 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
         for before, after in pairwise(glyphs)
     ]
     text = "".join(glyph.text for glyph in glyphs)
-    spaces = sum(map(str.isspace, text))
-    least = _MIN_SPACE_BESIDE_SPACES_EM if 8 * spaces > len(text) else _MIN_SPACE_EM
+    least = _MIN_SPACE_EM
+    # Of formulas, only letters side by side tell: operators have gaps of their own.
     inner = [
         gap
         for gap, (left, right) in zip(gaps, pairwise(glyphs), strict=True)
-        if not left.text[-1:].isspace()
-        and not right.text[:1].isspace()
-        and (left.text[-1:] != right.text[:1] or left.text[-1:].isalnum())  # no dot leaders
+        if left.text[-1:].isalnum() and right.text[:1].isalnum()
     ]
     inner += [0.0] * (len(text) - len(glyphs))
     if len(inner) >= 3:
         # Letters that are spaced out: words are further apart.
         usual = median(inner)
-        if usual > 0.6 * least:
+        if 0.6 * least < usual <= _MAX_PITCH_GAP_EM:
             least = max(least, usual + 0.15, 1.5 * usual)
     yield glyphs[0]
     for at, (before, after) in enumerate(pairwise(glyphs)):
@@ -350,6 +349,7 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
             gaps[at] >= least
             and not before.text[-1:].isspace()
             and not after.text[:1].isspace()
+            and not (before.text[-1:] == after.text[:1] and after.text[:1] in _LEADERS)
             and not _has_pitch(glyphs, at)
         ):
             yield Glyph(
@@ -364,6 +364,8 @@ def _has_pitch(glyphs: Sequence[Glyph], at: int) -> bool:
     if at < 1 or at + 2 >= len(glyphs):
         return False
     if any(len(glyphs[n].text) > 1 for n in range(at - 1, at + 3)):
+        return False
+    if glyphs[at + 1].x - glyphs[at].to_x > _MAX_PITCH_GAP_EM * glyphs[at].size:
         return False
     steps = [glyphs[n + 1].x - glyphs[n].x for n in (at - 1, at, at + 1)]
     return max(steps) - min(steps) < 0.02 * glyphs[at].size

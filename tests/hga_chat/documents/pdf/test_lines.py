@@ -119,3 +119,35 @@ def test_dots_that_lead_to_a_page_number_do_not_make_words_of_a_title_one(text_o
     dots = b" ".join(b"-190 (.)" for _ in range(40))
     line = b"BT /F1 12 Tf 72 700 Td [(Research) -250 (question) %b -270 (11)] TJ ET" % dots
     assert text_of(line).startswith("Research question")
+
+
+def test_words_of_two_fonts_with_a_gap_for_a_space_stay_two(text_of) -> None:
+    # As typesetters change to italics: the space is a move of 0.21 em between two strings.
+    line = (
+        b"BT /F1 10 Tf 72 700 Td (as free as possible) Tj 85.5 0 Td (from the control of) Tj "
+        b"[( the past.) -210 (A free) -10 (ly given) 15 ( one)] TJ ET"
+    )
+    assert text_of(line) == "as free as possible from the control of the past. A freely given one"
+
+
+def test_words_beside_formulas_stay_apart(text_of) -> None:
+    # As TeX sets text around short formulas: every gap is 0.28 or 0.33 em.
+    items = (b"X", b"=", b"Y", b"gibt", b"es", b"ein", b"g", b"=", b"G", b"mit", b"P", b"<", b"g")
+    line = b" -330 ".join(b"(%b)" % item for item in items)
+    text = text_of(b"BT /F1 11 Tf 72 700 Td [%b] TJ ET" % line)
+    assert text == "X = Y gibt es ein g = G mit P < g"
+
+
+def test_letters_that_are_spaced_out_make_words(text_of) -> None:
+    letters = b" -250 ".join(b"(%c)" % letter for letter in b"CHAPTER")
+    more = b" -250 ".join(b"(%c)" % letter for letter in b"ONE")
+    assert text_of(b"BT /F1 11 Tf 72 700 Td [%b -800 %b] TJ ET" % (letters, more)) == "CHAPTER ONE"
+
+
+def test_letters_at_one_pitch_make_a_word_and_cells_far_apart_do_not(text_of) -> None:
+    def at(pitch: int) -> str:
+        shown = b" ".join(b"1 0 0 1 %d 700 Tm (%d) Tj" % (72 + pitch * n, n) for n in range(1, 8))
+        return text_of(b"BT /F1 10 Tf %b ET" % shown)
+
+    assert at(8) == "1234567"
+    assert at(13) == "1 2 3 4 5 6 7"
