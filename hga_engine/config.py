@@ -230,6 +230,9 @@ class SessionConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     slice_tokens: int = 1024
     """Tokens of one prefill step, a multiple of the chunk size."""
+    part_tokens: int | None = None
+    """Tokens of a long text that are best prefilled at a time, a multiple of ``slice_tokens``: each
+    part that is done can be saved. None: the whole text."""
 
 
 def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
@@ -244,7 +247,10 @@ def resolve(config: EngineConfig, device_type: str) -> SessionConfig:
     tokens = config.budget_tokens
     if device_type == "cpu":
         routing = Routing(config.router, decode_budget=tokens // 2, prefill_budget=7 * tokens // 8)
-        return SessionConfig(routing, config.cache)
+        # As fast as the whole text at once, except that pages on disk are fetched for each part.
+        slices = 2 if config.cache.host_budget_bytes is None else 16
+        part = slices * SessionConfig.slice_tokens
+        return SessionConfig(routing, config.cache, part_tokens=part)
     # Scoring every query would take longer than all the rest. Queries that are not scored look for
     # what comes next: hence larger groups in prefill.
     routing = Routing(

@@ -182,7 +182,7 @@ class Engine:
 
     def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
-    ) -> Iterator[PrefillProgress]:
+    ) -> Generator[PrefillProgress, None, None]:
         """Append known text, layer after layer over all of it, by the prefill rule.
 
         Each layer's weights are read once, and its K/V is resident while the layer runs. The last

@@ -11,7 +11,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class PrefillProgress:
-    """``done`` of ``total`` steps of a prefill; a step is one slice through one layer."""
+    """``done`` of ``total`` steps of a prefill, all of which take about as long."""
 
     done: int
     total: int

@@ -1,7 +1,7 @@
 """The engine's interface, as conversations and the screen use it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from hga_engine.config import ModelConfig, SamplingParams, SessionConfig
@@ -81,7 +81,7 @@ class EngineProtocol(Protocol):
 
     def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
-    ) -> Iterator[PrefillProgress]:
+    ) -> Generator[PrefillProgress, None, None]:
         """Append known text. If cancelled or closed before the end, the session is as before.
 
         Raises:

@@ -1,8 +1,31 @@
-"""Timing of an answer: prefill, first token, decode."""
+"""Timing: how long a prefill will take, and how long the parts of an answer took."""
 
 import time
 
+from hga_engine.config import ModelConfig
 from hga_engine.events import Finished, FinishReason
+
+_SCORE_COST = 0.3
+"""Time to score one channel of a position, in that of one weight. Measured on two cores of an AMD
+EPYC (Zen 4): 0.23 with SmolLM2-135M, about 0.4 with Qwen2.5-Coder-0.5B in Q4_K_M."""
+
+
+def prefill_work(model: ModelConfig, tokens: int) -> int:
+    """Return the work of prefilling the first ``tokens`` tokens of a session.
+
+    The selection scores all earlier tokens, so a token takes longer the later it stands.
+
+    Returns:
+        The work in that of tokens that have nothing to score.
+    """
+    if model.num_experts:
+        width = model.experts_per_token * model.expert_intermediate_size
+    else:
+        width = model.intermediate_size
+    heads = model.num_query_heads + model.num_kv_heads
+    weights = model.hidden_size * (2 * heads * model.head_dim + 3 * width)
+    scored = _SCORE_COST * model.num_query_heads * model.head_dim / weights
+    return round(tokens + scored * tokens**2 / 2)
 
 
 class AnswerClock:

@@ -55,6 +55,7 @@ def ask(
             output.note(note)
         with cancel_on_interrupt() as cancel:
             prefill_s = prefill_documents(conversation, output, cancel)
+            kept = [] if conversation.is_prefilled else conversation.keep_part()
             answer = _answer(conversation, question, settings, output, cancel, stream=not as_json)
             verification = None
             if with_verification and answer.sources:
@@ -66,12 +67,14 @@ def ask(
             if verification is not None:
                 report["verification"] = verification.as_object()
             output.json(report)
-        else:
+        elif conversation.is_prefilled:
             _note_answer(conversation, answer, prefill_s if is_new else None, output)
             if verification is not None:
                 output.note(f"\n{verification.as_text()}")
             if session is not None and conversation.room_note is not None:
                 output.note(f"\n{conversation.room_note}")
+        for note in kept:
+            output.note(note)
         # After printing, so that the answer does not wait for the disk.
         _save(conversation, output, is_new=is_new, in_session=session is not None)
     except BrokenPipeError:  # the reader is gone, but the K/V serves the next question
@@ -145,8 +148,6 @@ def _note_answer(
     finished = answer.finished
     if finished.reason == "cancelled":
         output.note("Interrupted.")
-        if not conversation.is_prefilled:
-            return
     elif finished.reason == "length":
         output.note("The answer was cut off here; --max-new-tokens allows a longer one.")
     if answer.sources:

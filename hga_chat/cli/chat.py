@@ -124,17 +124,18 @@ def _open_screen(start: "Start", output: "Output") -> None:
         return opened[0]
 
     settings = start.settings
-    run_screen(
+    kept = run_screen(
         make_conversation,
         settings.sampling(),
         settings.theme,
         plain=settings.ascii or None,
         alerts=not settings.no_alert,
     )
-    saved = opened[0].saved if opened else None
-    if saved is not None and saved.is_new:
-        output.note("The chat was left before the documents were read; nothing is saved.")
+    for note in kept:
+        output.note(note)
+    if kept:
         raise typer.Exit(INTERRUPTED)
+    saved = opened[0].saved if opened else None
     if saved is not None:
         output.note(
             f"Session {saved.info.id} ({saved.info.title}) is saved; "
@@ -164,7 +165,8 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
         with cancel_on_interrupt() as cancel:
             prefill_s = prefill_documents(conversation, output, cancel)
         if not conversation.is_prefilled:
-            output.note("Interrupted before the documents were read; nothing is saved.")
+            for note in conversation.keep_part():
+                output.note(note)
             raise typer.Exit(INTERRUPTED)
         started = time.perf_counter()
         for note in conversation.save():

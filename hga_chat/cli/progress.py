@@ -1,4 +1,4 @@
-"""Prefill on the command line: its progress line, and Ctrl-C."""
+"""Prefill on the command line: its progress line, and what interrupts it."""
 
 import signal
 import threading
@@ -13,22 +13,27 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Ctrl-C, a polite end, and a closed terminal."""
 
 
 @contextmanager
 def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """Set the event on the first Ctrl-C; the second ends the process at once."""
+    """Set the event on the first Ctrl-C or other signal; the second ends the process at once."""
     cancel = threading.Event()
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
 
     def interrupt(*_: object) -> None:
         cancel.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def prefill_documents(

@@ -1,8 +1,10 @@
 """A conversation about documents over one engine; ``ask`` and the chat screen share it."""
 
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from hga_chat.sources import Attribution, attribute
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError, EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
+from hga_engine.timing import prefill_work
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens, Skipped
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 _LITTLE_ROOM = 1536
 """Tokens left at which a person is warned: two or three questions with their answers."""
+_SAVE_EVERY_S = 60.0
+"""Time between two saves of a prefill under way: what a crash costs."""
 
 
 class Conversation:
@@ -63,6 +68,8 @@ class Conversation:
         self.saved = saved
         self.notes: list[str] = []
         self.given: dict[str, Path] = {}
+        self._save_notes: list[str] = []
+        """Notes of saves during a prefill, which the next ``save`` returns."""
         self._opening = engine.tokenizer.opening(None)
         self.document_start = len(self._opening)
         reusable = self._reusable_tokens()
@@ -87,10 +94,14 @@ class Conversation:
         return f"{left:,} tokens are left in this session. {WAYS_OUT}"
 
     @property
+    def text_tokens(self) -> int:
+        """Tokens of documents and turns, prefilled or not."""
+        return self.turn_start(len(self.turns))
+
+    @property
     def pending_tokens(self) -> int:
         """Tokens of documents and turns that still have to be prefilled."""
-        turns = sum(len(turn.token_ids) for turn in self.turns)
-        return max(self.document_end + turns - self.engine.num_tokens, 0)
+        return max(self.text_tokens - self.engine.num_tokens, 0)
 
     @property
     def is_prefilled(self) -> bool:
@@ -115,16 +126,46 @@ class Conversation:
         return same - same % self.engine.config.routing.chunk_size
 
     def prefill(self, cancel: threading.Event | None = None) -> Iterator[PrefillProgress]:
-        """Prefill the pending tokens.
+        """Prefill the pending tokens, part by part, and save now and then.
 
-        Cancelled, it ends early and leaves the session as it was.
+        Cancelled, it ends early; the session keeps the parts that are done, and so can ``save``.
 
         Raises:
             ContextFullError: the documents are longer than the context.
         """
-        if not self.is_prefilled:
-            with self._dropping_damaged_kv():
-                yield from self.engine.prefill(self._text()[self.engine.num_tokens :], cancel)
+        if self.is_prefilled:
+            return
+        text, start = self._text(), self.engine.num_tokens
+        if len(text) > self.engine.config.cache.context:
+            raise ContextFullError(len(text) - start, start, self.engine.config.cache.context)
+        began = saved = time.perf_counter()
+        work = prefill_work(self.engine.model_config, start)
+        total = prefill_work(self.engine.model_config, len(text)) - work
+        for first, last in self._parts(start, len(text)):
+            before = prefill_work(self.engine.model_config, first) - work
+            own = prefill_work(self.engine.model_config, last) - work - before
+            with (
+                self._dropping_damaged_kv(),
+                closing(self.engine.prefill(text[first:last], cancel)) as steps,
+            ):
+                for step in steps:
+                    done = before + own * step.done // step.total
+                    seconds = time.perf_counter() - began
+                    yield PrefillProgress(done, total, len(text) - start, seconds)
+            if self.engine.num_tokens < last:
+                return
+            if last < len(text) and time.perf_counter() - saved > _SAVE_EVERY_S:
+                notes = self.save_if_possible()
+                self._save_notes += [note for note in notes if note not in self._save_notes]
+                saved = time.perf_counter()
+
+    def _parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges in which a text is prefilled; they begin at the same positions always.
+
+        With the same slices, the K/V does not depend on where the text was interrupted.
+        """
+        size = self.engine.config.part_tokens or end
+        return pairwise([start, *range(start - start % size + size, end, size), end])
 
     def rewind(self) -> None:
         """Remove every turn; the documents stay prefilled."""
@@ -141,18 +182,21 @@ class Conversation:
     def save(self) -> list[str]:
         """Save documents, turns and K/V, if the session is saved at all.
 
+        While the documents are not prefilled, it saves the beginning that is.
+
         Returns:
             Notes for the user.
 
         Raises:
             OSError, EngineError: something could not be written; the conversation can go on.
         """
-        if self.saved is None or not self.is_prefilled:
+        if self.saved is None or not self.engine.num_tokens:
             return []
         turns = tuple(map(saved_turn, self.turns))
         with self._dropping_damaged_kv():
             removed = self.saved.save(self.engine.save, self._documents(), turns)
-        return [
+        earlier, self._save_notes = self._save_notes, []
+        return earlier + [
             f"The K/V of session {entry.id} ({entry.title}, {human_bytes(entry.bytes)}) was "
             "removed to stay within --disk-limit; its documents are read again when it is opened."
             for entry in removed
@@ -164,6 +208,21 @@ class Conversation:
             return self.save()
         except (OSError, EngineError) as error:
             return [f"The session could not be saved: {describe(error)}"]
+
+    def keep_part(self) -> list[str]:
+        """Save what is prefilled so far; return what to tell the user of it."""
+        if self.layout is None:
+            return []
+        notes, saved = self.save_if_possible(), self.saved
+        held = saved.kv_tokens() if saved is not None else 0
+        if saved is None or not held:
+            return [*notes, "Stopped before the documents were read; nothing is kept."]
+        info = saved.info
+        return [
+            *notes,
+            f"Stopped after {held:,} of {self.text_tokens:,} tokens. They are kept in session "
+            f"{info.id} ({info.title}); 'hga-chat chat {info.id}' goes on from there.",
+        ]
 
     def save_documents(self) -> list[str]:
         """Save like ``save_if_possible``, but without the turns added since opening."""

@@ -302,4 +302,5 @@ def _resume_note(conversation: Conversation) -> str:
         return f"The session's K/V is gone; {pending:,} tokens are read again."
     documents = conversation.document_end - conversation.document_start
     found = conversation.layout.locate(held - conversation.document_start, documents)
-    return f"Read again: {pending:,} of {held + pending:,} tokens, from {found[0].path} on."
+    total = held + pending
+    return f"{held:,} of {total:,} tokens are read already; it goes on in {found[0].path}."

@@ -98,12 +98,12 @@ class Flow:
             case Opened():
                 self._open(report)
             case Prefilling():
-                self._set_state(f"reading {report.fraction:.0%}")
+                self._set_state(f"reading {report.read:.0%}")
                 if self.layout is not None:
-                    tokens = min(report.tokens, len(self.layout))
-                    self._screen.title_line.prefill = (round(report.fraction * tokens), tokens)
+                    tokens = len(self.layout)
+                    self._screen.title_line.prefill = (round(report.read * tokens), tokens)
                     transcript.show_card(self._opening.prefill(report))
-                self._screen.fill(report.fraction)
+                self._screen.fill(report.read)
             case Ready():
                 transcript.show_card(self._opening.ready(report))
                 self._screen.title_line.prefill = None

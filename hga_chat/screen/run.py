@@ -24,7 +24,7 @@ def run_screen(
     plain: bool | None = None,
     *,
     alerts: bool = True,
-) -> None:
+) -> list[str]:
     """Run the screen until the user quits, then close the engine.
 
     Args:
@@ -34,6 +34,9 @@ def run_screen(
         theme: a name, or ``auto``.
         plain: draw in ASCII; None: if the terminal asks for it.
         alerts: call the user back when something took long.
+
+    Returns:
+        What is kept of documents that were not read to the end; empty if they were.
 
     Raises:
         Exception: the error that ended loading or prefill, after the screen has shown it.
@@ -55,3 +58,4 @@ def run_screen(
         raise app.engine.error
     if app.return_code:
         raise SystemExit(app.return_code)
+    return app.engine.kept

@@ -12,6 +12,7 @@ from hga_chat.sessions import as_json
 from hga_chat.sessions.files import write_sealed
 from hga_chat.sessions.lock import SessionLock
 from hga_chat.sessions.types import SavedDocuments, SavedTurn, SavedTurns, SessionInfo
+from hga_engine.errors import EngineError
 
 if TYPE_CHECKING:
     from hga_chat.sessions.types import Removed
@@ -127,6 +128,14 @@ class SavedSession:
         except BaseException:
             new.drop_kv()
             raise
+
+    def kv_tokens(self) -> int:
+        """Return for how many tokens there is K/V on disk."""
+        try:
+            info = engine_access.access.read_saved(self.kv_folder)
+        except EngineError:
+            return 0
+        return info.tokens if info is not None else 0
 
     def drop_kv(self) -> None:
         """Remove the K/V; it is computed again when the session is next opened."""

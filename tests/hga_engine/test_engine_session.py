@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+import torch
 
 from hga_engine.config import Routing, SamplingParams
 from hga_engine.engine import Engine
@@ -82,8 +83,23 @@ def test_an_abandoned_reading_leaves_the_session_as_it_was(budget: int | None, s
     for _ in range(step):
         next(steps)
     assert isinstance(steps, Iterator)
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     assert goes_on_like(engine, with_a_turn())
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_text_in_parts_of_whole_slices_is_the_same_session(
+    router: Routing, budget: int | None
+) -> None:
+    text = random_tokens(150, seed=4)
+    whole = make_engine(router=router, slice_tokens=16, host_budget_bytes=budget)
+    read(whole, text)
+    parts = make_engine(router=router, slice_tokens=16, host_budget_bytes=budget)
+    for first, last in [(0, 32), (32, 64), (64, 128), (128, 150)]:
+        read(parts, text[first:last])
+    (expected,), (found,) = whole.logits(QUESTION[:9]), parts.logits(QUESTION[:9])
+    assert torch.equal(found, expected)
 
 
 def test_a_reading_cancelled_before_it_began_reads_nothing() -> None:

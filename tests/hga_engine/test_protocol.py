@@ -67,7 +67,7 @@ def test_a_prefill_that_is_closed_leaves_the_session_as_it_was(make: Make) -> No
     engine = filled(make)
     steps = engine.prefill(PROMPT * 4)
     next(steps)
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     assert engine.token_ids == TEXT
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,7 +192,7 @@ class ScriptedEngine:
 
     def prefill(
         self, token_ids: Sequence[int], cancel: threading.Event | None = None
-    ) -> Iterator[PrefillProgress]:
+    ) -> Generator[PrefillProgress, None, None]:
         if not token_ids:
             return
         self._check_room(len(token_ids))

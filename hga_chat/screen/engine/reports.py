@@ -51,6 +51,13 @@ class Prefilling:
     fraction: float
     tokens: int
     seconds: float
+    held: int = 0
+    """Tokens that were prefilled in an earlier run."""
+
+    @property
+    def read(self) -> float:
+        """Share of the session's text that is prefilled by now, 0 to 1."""
+        return (self.held + self.fraction * self.tokens) / (self.held + self.tokens)
 
 
 @dataclass(frozen=True)

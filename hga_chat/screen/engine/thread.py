@@ -80,6 +80,7 @@ class EngineThread:
 
     Attributes:
         error: the exception that ended the thread early, or None.
+        kept: what is kept of documents whose prefill was interrupted, in words.
         sampling: how answers are sampled.
     """
 
@@ -89,6 +90,7 @@ class EngineThread:
         sampling: "SamplingParams",
     ) -> None:
         self.error: Exception | None = None
+        self.kept: list[str] = []
         self._make_conversation = make_conversation
         self.sampling = sampling
         self._outbox = Outbox()
@@ -195,12 +197,14 @@ class EngineThread:
             )
         )
         self._report_memory(conversation)
-        pending = conversation.pending_tokens
+        held, pending = engine.num_tokens, conversation.pending_tokens
         began = time.perf_counter()
-        for progress in conversation.prefill(self._stopping):
-            self._outbox.put(Prefilling(progress.fraction, progress.tokens, progress.seconds))
+        for step in conversation.prefill(self._stopping):
+            self._outbox.put(Prefilling(step.fraction, step.tokens, step.seconds, held))
             self._report_memory(conversation, now=False)
-        if not self._stopping.is_set():
+        if not conversation.is_prefilled:
+            self.kept = conversation.keep_part()
+        elif not self._stopping.is_set():
             self._report_memory(conversation)
             freeze_all()
             self._outbox.put(Ready(engine.num_tokens, pending, time.perf_counter() - began))

@@ -91,6 +91,9 @@ def test_the_chat_opens_on_a_terminal_before_the_model_is_loaded(
         loaded = []
         conversation = make_conversation(lambda what, share: loaded.append(share))
         opened.append((conversation.layout, sampling.max_new_tokens, loaded))
+        kept = [] if conversation.is_prefilled else conversation.keep_part()
+        conversation.close()
+        return kept
 
     opened = []
     use_engine()
@@ -101,7 +104,7 @@ def test_the_chat_opens_on_a_terminal_before_the_model_is_loaded(
     left = cli("ingest", tmp_path, "--max-new-tokens", "9")
     assert (left.code, left.err) == (
         130,
-        "The chat was left before the documents were read; nothing is saved.\n",
+        "Stopped before the documents were read; nothing is kept.\n",
     )
     assert cli("chat").code == 0
     (layout, new_tokens, loaded), (no_layout, *_) = opened

@@ -12,6 +12,7 @@ from hga_chat.conversation.verify import Effect, Verification
 from hga_engine.errors import GpuMemoryError
 from tests.support.scripted import ScriptedAnswer
 
+NOTHING_KEPT = "Stopped before the documents were read; nothing is kept."
 KEYS = {
     "answer",
     "finish_reason",
@@ -31,6 +32,14 @@ def notes(tmp_path):
     """300 lines of five tokens, after a header of three."""
     path = tmp_path / "notes.txt"
     path.write_text("".join(f"line{n} holds some words\n" for n in range(1, 301)))
+    return path
+
+
+@pytest.fixture
+def long_notes(tmp_path):
+    """3,000 tokens or so: more than one part of a prefill."""
+    path = tmp_path / "notes.txt"
+    path.write_text("".join(f"line{n} holds some words\n" for n in range(700)))
     return path
 
 
@@ -191,10 +200,35 @@ def test_an_interrupted_prefill_is_not_reported_as_done(cli, use_engine, notes):
     engine.prefill = interrupted
     ran = cli("ask", notes, "q")
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.splitlines()[-1] == "Interrupted."
+    assert ran.err.splitlines()[-1] == NOTHING_KEPT
     ran = cli("ingest", "--no-chat", notes)
     assert (ran.code, ran.out) == (130, "")
-    assert ran.err.splitlines()[-1].startswith("Interrupted before")
+    assert ran.err.splitlines()[-1] == NOTHING_KEPT
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("options", [("ask", "q"), ("ingest", "--no-chat")])
+def test_what_is_prefilled_by_an_interrupt_is_kept(cli, use_engine, long_notes, name, options):
+    command, option = options
+    engine = use_engine("one")
+    prefill = engine.prefill
+
+    def interrupted(token_ids, cancel):
+        if engine.num_tokens and not cancel.is_set():
+            signal.raise_signal(getattr(signal, name))
+        return prefill(token_ids, cancel)
+
+    engine.prefill = interrupted
+    stopped = cli(command, long_notes, option)
+    assert (stopped.code, stopped.out) == (130, "")
+    engine.prefill = prefill
+    engine.reads.clear()
+    ran = cli(command, long_notes, option)
+    assert ran.code == 0
+    (pending,) = engine.reads
+    progress = f"2,048 of {2048 + pending:,} tokens"
+    assert f"Stopped after {progress}" in stopped.err
+    assert f"{progress} are read already; it goes on in {long_notes}" in ran.err
 
 
 def test_a_closed_pipe_costs_the_answer_but_not_the_prefill(cli, use_engine, notes, monkeypatch):

@@ -124,7 +124,8 @@ def test_a_change_is_prefilled_from_its_chunk_on(cli, ingest, use_engine, folder
     read = len(engine.session) - same // CHUNK * CHUNK
     assert engine.reads == [len(before), read]
     assert ran.out == f"{first['session']}\n"
-    assert f"Read again: {read} of {len(engine.session):,} tokens, from c.txt on." in ran.err
+    total = len(engine.session)
+    assert f"{total - read:,} of {total:,} tokens are read already; it goes on in c.txt" in ran.err
     assert "c30 was rough" in text(engine)
     saved = store.documents(first["session"]).loaded.documents[2]
     assert "c30 was rough" in saved.sections[0].text
@@ -492,6 +493,7 @@ def test_chat_continues_a_session(cli, ingest, ask, use_engine, folder, monkeypa
         conversation = make_conversation(lambda *_: None)
         opened.append(([turn.text for turn in conversation.turns], conversation.notes))
         conversation.close()
+        return []
 
     monkeypatch.setattr("hga_chat.screen.run.run_screen", run_screen)
     for stream in ("stdin", "stdout", "__stderr__"):

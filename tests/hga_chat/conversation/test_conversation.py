@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,8 @@ def ask(conversation, question, cancel=None):
 
 class Layout:
     """Tokens without provenance: these tests check the session, not the sources."""
+
+    documents = ()
 
     def __init__(self, token_ids):
         self.token_ids = token_ids
@@ -151,3 +154,61 @@ def test_a_full_session_says_so_ahead_and_names_ways_out():
     with pytest.raises(SessionFullError, match=rf"Its turns take {turns}\."):
         ask(conversation, "word " * 1600)
     assert ask(conversation, "Which colour?")[0].text == "Red."
+
+
+def in_parts(tokens, context=64, part=16):
+    """An engine that prefills in parts, and a conversation about a text of so many tokens."""
+    engine = ScriptedEngine(["Blue."], context=context)
+    engine.config = replace(engine.config, part_tokens=part)
+    return engine, Conversation(engine, Layout(list(range(3, 3 + tokens))))
+
+
+def test_a_long_text_is_prefilled_in_parts_that_begin_at_fixed_positions():
+    engine, conversation = in_parts(40)
+    steps = list(conversation.prefill())
+    # 41 tokens with the one that opens the session.
+    assert engine.reads == [16, 16, 9]
+    assert engine.session == [0, *range(3, 43)]
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions)
+    assert (fractions[-1], {step.tokens for step in steps}) == (1.0, {41})
+
+
+def test_a_cancelled_prefill_keeps_the_parts_that_are_done():
+    engine, conversation = in_parts(40)
+    cancel = threading.Event()
+    for _ in conversation.prefill(cancel):
+        if engine.num_tokens == 16:
+            cancel.set()
+    assert engine.session == [0, *range(3, 18)]
+    assert conversation.pending_tokens == 41 - 16
+    list(conversation.prefill())
+    assert engine.reads == [16, 16, 16, 9]
+    assert engine.session == [0, *range(3, 43)]
+
+
+def test_a_text_beyond_the_context_is_refused_before_its_first_part():
+    engine, conversation = in_parts(80)
+    with pytest.raises(ContextFullError):
+        list(conversation.prefill())
+    assert engine.reads == []
+
+
+def test_a_prefill_saves_now_and_then_what_it_has(monkeypatch, tmp_path):
+    monkeypatch.setattr("hga_chat.conversation.conversation._SAVE_EVERY_S", -1.0)
+    engine, conversation = in_parts(40)
+    saved = conversation.saved = Saved(engine)
+    list(conversation.prefill())
+    assert saved.lengths == [16, 32]
+
+
+class Saved:
+    """A saved session that records how many tokens each save has."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.lengths = []
+
+    def save(self, save_kv, documents, turns):
+        self.lengths.append(self.engine.num_tokens)
+        return []

@@ -1,8 +1,10 @@
 import threading
 import time
+from dataclasses import replace
 
 import torch
 
+from hga_chat import engine_access
 from hga_chat.errors import describe
 from hga_chat.screen.engine.outbox import Outbox
 from hga_chat.screen.engine.reports import (
@@ -22,6 +24,7 @@ from hga_chat.screen.engine.thread import EngineThread
 from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError, KVStoreError, ModelFileError
+from tests.support.scripted import ScriptedAccess
 from tests.support.scripted_conversation import keep
 
 PATIENCE_S = 10.0
@@ -306,3 +309,27 @@ def test_another_temperature_applies_to_one_question(scripted):
     collect(thread, Answered)
     assert ended(thread)
     assert drawn == [0.8, 0.0]
+
+
+def test_a_prefill_that_is_stopped_keeps_the_parts_that_are_done(scripted, tmp_path, monkeypatch):
+    script = scripted()
+    engine, prefill = script.engine, script.engine.prefill
+    monkeypatch.setattr(engine_access, "access", ScriptedAccess(engine))
+    engine.config = replace(engine.config, part_tokens=256)
+    store = SessionStore(1 << 30, tmp_path / "sessions", tmp_path / "kv")
+
+    def stopped(token_ids, cancel):
+        if engine.num_tokens:
+            thread.stop()
+        return prefill(token_ids, cancel)
+
+    engine.prefill = stopped
+    thread = EngineThread(lambda progress: keep(script.make(progress), store), SamplingParams())
+    thread.start()
+    assert thread.join(PATIENCE_S)
+    (id_,) = store.ids()
+    total = len(script.layout.token_ids) + 1
+    assert thread.kept == [
+        f"Stopped after 256 of {total:,} tokens. They are kept in session {id_} (logs); "
+        f"'hga-chat chat {id_}' goes on from there."
+    ]
