@@ -12,14 +12,14 @@ from typing import Any
 from pypdf.generic import DictionaryObject, read_object
 
 _TOKEN = re.compile(
-    rb"""[\0\t\n\f\r ]+ | %[^\r\n]*
+    rb"""[\0\t\n\f\r ]*(?: %[^\r\n]*
     | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+))(?=[\0\t\n\f\r ()<>\[\]{}/%]|$)
     | (?P<operator>[A-Za-z'"][A-Za-z0-9*'"]*)
     | (?P<string>\((?P<plain>[^()\\\r]*)\)|\()
     | (?P<hex><[0-9A-Fa-f\0\t\n\f\r ]*>)
     | (?P<name>/[^\0\t\n\f\r ()<>\[\]{}/%]*)
     | (?P<open>\[) | (?P<close>\]) | (?P<dictionary><<)
-    | (?P<other>[^\0\t\n\f\r ()<>\[\]{}/%]+|.)""",
+    | (?P<other>[^\0\t\n\f\r ()<>\[\]{}/%]+|.) | $)""",
     re.VERBOSE | re.DOTALL,
 )
 _NUMBER = re.compile(rb"[+-]*\d*\.?\d*")
@@ -59,16 +59,16 @@ def operations(data: bytes) -> Iterator[Operation]:
     match_at = _TOKEN.match
     while at < end:
         match = match_at(data, at)
-        assert match is not None  # the last alternative takes any byte
+        assert match is not None  # one of the last alternatives takes any byte or the end
         kind = match.lastgroup
         at = match.end()
         value: Any
         if kind is None:
             continue
         if kind == "number":
-            value = float(match[0])
+            value = float(match["number"])
         elif kind == "operator":
-            operator = match[0]
+            operator = match["operator"]
             if operator in _LITERALS:
                 value = _LITERALS[operator]
             elif array is not None:
@@ -85,10 +85,10 @@ def operations(data: bytes) -> Iterator[Operation]:
             if value is None:
                 value, at = _string(data, at)
         elif kind == "hex":
-            digits = re.sub(rb"[<>\s\0]", b"", match[0])
+            digits = re.sub(rb"[<>\s\0]", b"", match["hex"])
             value = bytes.fromhex((digits + b"0" * (len(digits) % 2)).decode())
         elif kind == "name":
-            value = _name(match[0])
+            value = _name(match["name"])
         elif kind == "open":
             array = []
             continue
@@ -97,9 +97,9 @@ def operations(data: bytes) -> Iterator[Operation]:
                 continue
             value, array = array, None
         elif kind == "dictionary":
-            value, at = _dictionary(data, match.start())
+            value, at = _dictionary(data, match.start("dictionary"))
         else:
-            value = _damaged_number(match[0])
+            value = _damaged_number(match["other"])
             if value is None:
                 continue
         if array is not None:

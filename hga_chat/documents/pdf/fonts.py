@@ -28,6 +28,7 @@ _NONSYMBOLIC = 1 << 5
 _MAX_KEPT_RUNS = 20_000
 _UNICODE_NAME = re.compile(r"uni((?:[0-9A-F]{4})+)|u([0-9A-F]{4,6})")
 _STYLED_NAME = re.compile(r"(.+?)(?:oldstyle|small|inferior|superior)")
+_BYTE_WORD = re.compile(rb"[^ ]* |[^ ]+")
 _CODE_NAME = re.compile(r"/[Cc](\d{2,3})")
 _NUMBER_IN_NAME = re.compile(r"[A-Za-z]{0,2}?([0-9A-Fa-f]{1,4})")
 _STANDARD_ENCODING = re.compile(rb"/Encoding\s+StandardEncoding\s+def")
@@ -88,6 +89,8 @@ class Font:
         self.vertical = False
         self._codes: dict[bytes, Code] = {}
         self._runs: dict[bytes, list[Run]] = {}
+        # Whether words can be looked up one by one, because a space ends them.
+        self._ends_words = False
         unicode = resolved(font.get("/ToUnicode"))
         self._to_unicode = CMap()
         if isinstance(unicode, StreamObject):
@@ -103,6 +106,8 @@ class Font:
                 self.scale = abs(matrix[0]) if len(matrix) == 6 and matrix[0] else 0.001
                 widths = [width for width in self._simple.widths.values() if width]
                 self.em = mean(map(abs, widths)) * self.scale / _MEAN_WIDTH if widths else 1.0
+            space = self._decode(b" ")
+            self._ends_words = space.apart or space.text.isspace()
 
     def decode(self, data: bytes) -> list[Code]:
         """Return the codes of a string."""
@@ -124,6 +129,9 @@ class Font:
             return [_run([code]) for code in self.decode(data)]
         found = self._runs.get(data)
         if found is None:
+            parts = _BYTE_WORD.findall(data) if self._ends_words else ()
+            if len(parts) > 1:
+                return [run for part in parts for run in self.runs(part, words=True)]
             found = list(_runs(self.decode(data)))
             if len(data) <= _MAX_KEPT_RUN and len(self._runs) < _MAX_KEPT_RUNS:
                 self._runs[data] = found
@@ -220,14 +228,12 @@ def _runs(codes: list[Code]) -> Iterator[Run]:
 
 
 def _run(codes: list[Code]) -> Run:
-    return Run(
-        "".join(code.text for code in codes),
-        sum(code.width for code in codes),
-        len(codes),
-        sum(code.is_space for code in codes),
-        codes[0].known,
-        codes[0].apart,
-    )
+    text, width, spaces = "", 0.0, 0
+    for code in codes:
+        text += code.text
+        width += code.width
+        spaces += code.is_space
+    return Run(text, width, len(codes), spaces, codes[0].known, codes[0].apart)
 
 
 class Fonts:

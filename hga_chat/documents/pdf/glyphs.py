@@ -444,28 +444,30 @@ class _Drawing:
             dx, dy = a, b
         moved = 0.0
         glyphs, operation, name, rise = self.content.glyphs, self._shows, font.name, text.rise
-        scale = font.scale * size
+        scale = font.scale * size * stretch
+        char_space, word_space = text.char_space * stretch, text.word_space * stretch
         words = not vertical and abs(text.char_space) <= _MAX_WORD_GAP * abs(size)
         near = _MAX_WORD_GAP * abs(size)
         joins, gap = False, 0.0
         for item in shown:
-            if isinstance(item, int | float):
-                by = number(item) / 1000 * size * (1.0 if vertical else stretch)
-                moved -= by
-                gap -= by
-                continue
-            item = resolved(item)
-            if isinstance(item, str):
-                item = item.encode("latin-1", "replace")
-            if not isinstance(item, bytes):
-                continue
+            if type(item) is not bytes:
+                if isinstance(item, int | float):
+                    by = number(item) / 1000 * size * (1.0 if vertical else stretch)
+                    moved -= by
+                    gap -= by
+                    continue
+                item = resolved(item)
+                if isinstance(item, str):
+                    item = item.encode("latin-1", "replace")
+                if not isinstance(item, bytes):
+                    continue
             for shows, width, codes, spaces, known, apart in font.runs(item, words=words):
                 if vertical:
                     full = -size * codes
                     advance = full + text.char_space * codes + text.word_space * spaces
                 else:
-                    full = width * scale * stretch
-                    advance = full + (text.char_space * codes + text.word_space * spaces) * stretch
+                    full = width * scale
+                    advance = full + char_space * codes + word_space * spaces
                 if hidden:
                     self.content.hidden += codes
                 elif shows:
@@ -483,7 +485,12 @@ class _Drawing:
                                 f + moved * dy,
                                 e + to * dx,
                                 f + to * dy,
-                                *(height, angle, name, operation, rise, known),
+                                height,
+                                angle,
+                                name,
+                                operation,
+                                rise,
+                                known,
                             )
                         )
                     joins = words and not apart and not shows[-1].isspace()

@@ -20,7 +20,7 @@ from hga_chat.documents.plain.scripts import raised_and_lowered
 
 _MAX_GAP_EM = 1.0
 _MIN_SPACE_EM = 0.13
-_MAX_PITCH_GAP_EM = 0.65
+_MAX_PITCH_GAP_EM = 0.56
 _SAME_BASELINE_EM = 0.3
 _MAX_SCRIPT_SIZE = 0.86
 _MAX_SCRIPT_SHIFT_EM = 0.75
@@ -58,6 +58,8 @@ class Line:
     @property
     def text(self) -> str:
         """The text of the whole line."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].text
         return "".join(piece.text for piece in self.pieces)
 
     @property
@@ -68,6 +70,8 @@ class Line:
     @property
     def main(self) -> Piece:
         """The longest piece, whose font, size and baseline are taken for the line's."""
+        if len(self.pieces) == 1:
+            return self.pieces[0]
         return max(self.pieces, key=lambda piece: len(piece.text))
 
 
@@ -130,10 +134,13 @@ def without_overprint(glyphs: Sequence[Glyph]) -> list[Glyph]:
         cell = max(1.0, round(0.25 * glyph.size))
         row, wide = int(glyph.y // cell), 8 * cell
         middle = int((glyph.x + glyph.to_x) / 2 // wide)
-        if any(
-            other.operation != glyph.operation and _is_over(glyph, other)
-            for up in (row - 1, row, row + 1)
-            for other in seen.get((glyph.angle, up, middle), ())
+        level = seen.get((glyph.angle, row, middle))
+        below = seen.get((glyph.angle, row - 1, middle))
+        above = seen.get((glyph.angle, row + 1, middle))
+        if (
+            (level and _is_over(glyph, level))
+            or (below and _is_over(glyph, below))
+            or (above and _is_over(glyph, above))
         ):
             continue
         kept.append(glyph)
@@ -143,10 +150,22 @@ def without_overprint(glyphs: Sequence[Glyph]) -> list[Glyph]:
     return kept
 
 
-def _is_over(glyph: Glyph, other: Glyph) -> bool:
-    """Whether a glyph repeats another one, or a part of a word, at the same place."""
+def _is_over(glyph: Glyph, others: Sequence[Glyph]) -> bool:
+    """Whether a glyph repeats one of those of other operators."""
     near = _OVERPRINT_EM * glyph.size
-    if abs(other.y - glyph.y) > near or abs(other.size - glyph.size) > 0.1 * glyph.size:
+    for other in others:
+        if (
+            other.operation != glyph.operation
+            and abs(other.y - glyph.y) <= near
+            and _repeats(glyph, other, near)
+        ):
+            return True
+    return False
+
+
+def _repeats(glyph: Glyph, other: Glyph, near: float) -> bool:
+    """Whether a glyph repeats another one, or a part of a word, that far to the side."""
+    if abs(other.size - glyph.size) > 0.1 * glyph.size:
         return False
     if other.text == glyph.text:
         return abs(other.x - glyph.x) <= near
@@ -240,7 +259,7 @@ def _line(glyphs: list[Glyph]) -> Line:
     while groups and not any(glyph.text.strip() for glyph in groups[-1]):
         groups.pop()
     text = "".join(glyph.text for glyph in glyphs)
-    is_turned = bool(RIGHT_TO_LEFT.search(text)) and runs_right_to_left(text)
+    is_turned = not text.isascii() and bool(RIGHT_TO_LEFT.search(text)) and runs_right_to_left(text)
     if is_turned:
         groups.reverse()
     pieces = []
@@ -270,16 +289,20 @@ def _groups(glyphs: Sequence[Glyph]) -> Iterator[list[Glyph]]:
 
 
 def _piece(glyphs: list[Glyph], *, right_to_left: bool) -> Piece:
-    sizes: Counter[tuple[float, float, str]] = Counter()
-    for glyph in glyphs:
-        sizes[round(glyph.size, 2), round(glyph.y, 2), glyph.font] += len(glyph.text.strip())
-    size, baseline, font = _main(sizes)
+    first = glyphs[0]
+    size, baseline, font = round(first.size, 2), round(first.y, 2), first.font
+    is_mixed = any(
+        glyph.y != first.y or glyph.size != first.size or glyph.font != font for glyph in glyphs
+    )
+    if is_mixed:
+        size, baseline, font = _main(glyphs)
     spaced = list(_with_spaces(glyphs))
-    if any(RIGHT_TO_LEFT.search(glyph.text) for glyph in spaced):
+    text = "".join(glyph.text for glyph in spaced)
+    if not text.isascii() and RIGHT_TO_LEFT.search(text):
         letters = [letter for glyph in spaced for letter in _letters(glyph)]
         spaced = logical(letters, right_to_left=right_to_left)
         text = base_letters("".join(glyph.text for glyph in spaced))
-    else:
+    elif is_mixed:
         text = raised_and_lowered([(glyph.text, _shift(glyph, baseline, size)) for glyph in spaced])
     return Piece(
         text,
@@ -303,8 +326,11 @@ def _letters(glyph: Glyph) -> Iterator[Glyph]:
         yield replace(glyph, text=letter, x=left, to_x=left + step)
 
 
-def _main(sizes: Counter[tuple[float, float, str]]) -> tuple[float, float, str]:
+def _main(glyphs: Sequence[Glyph]) -> tuple[float, float, str]:
     """Return the size, baseline and font of a piece: of most of it, unless that is an index."""
+    sizes: Counter[tuple[float, float, str]] = Counter()
+    for glyph in glyphs:
+        sizes[round(glyph.size, 2), round(glyph.y, 2), glyph.font] += len(glyph.text.strip())
     (main, count), *others = sizes.most_common()
     if count <= _MAX_LEADING_SCRIPT:
         largest = max((entry for entry, number in others if number), default=main)
@@ -329,6 +355,9 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
         (after.x - before.to_x) / max(before.size, after.size, 0.1)
         for before, after in pairwise(glyphs)
     ]
+    if max(gaps, default=0.0) < _MIN_SPACE_EM:
+        yield from glyphs
+        return
     text = "".join(glyph.text for glyph in glyphs)
     least = _MIN_SPACE_EM
     # Of formulas, only letters side by side tell: operators have gaps of their own.

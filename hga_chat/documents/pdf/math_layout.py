@@ -9,6 +9,7 @@ from hga_chat.documents.pdf.glyphs import Glyph, Rule
 _MAX_BARS = 400
 _MAX_BAR_POINTS = 300.0
 _REACH_POINTS = 40.0
+_REACH_EM = 3.0
 _SINGLE = re.compile(r"[^\W_]+(?:[.,]\d+)?|\(.*\)")
 _ROOT = "√"
 
@@ -49,6 +50,9 @@ class _Glyphs:
         self._glyphs = glyphs
         self._by_height = sorted(glyphs, key=lambda glyph: glyph.y)
         self._heights = [glyph.y for glyph in self._by_height]
+        self._reach = min(
+            _REACH_POINTS, _REACH_EM * max((glyph.size for glyph in glyphs), default=0.0)
+        )
         self._rank = {id(glyph): at for at, glyph in enumerate(glyphs)}
         self._gone: set[int] = set()
         self._after: dict[int, list[Glyph]] = {}
@@ -57,12 +61,11 @@ class _Glyphs:
 
     def around(self, bar: Rule) -> list[Glyph]:
         """Return what stands near a bar."""
-        first = bisect_left(self._heights, bar.y - _REACH_POINTS)
-        last = bisect_right(self._heights, bar.y + _REACH_POINTS)
+        first = bisect_left(self._heights, bar.y - self._reach)
+        last = bisect_right(self._heights, bar.y + self._reach)
+        left, right = bar.left - self._reach, bar.right + self._reach
         return [
-            glyph
-            for glyph in self._by_height[first:last]
-            if bar.left - _REACH_POINTS < glyph.to_x and glyph.x < bar.right + _REACH_POINTS
+            glyph for glyph in self._by_height[first:last] if left < glyph.to_x and glyph.x < right
         ]
 
     def written(self, glyphs: Sequence[Glyph]) -> list[Glyph]:

@@ -28,6 +28,11 @@ def _folded(text: str) -> str:
     return text.lower().replace("\u2010", "-")
 
 
+def _broken_off(line: str) -> re.Match[str] | None:
+    """Return what stands before the hyphen that a line ends with."""
+    return _BROKEN_OFF.search(line) if line.endswith(("-", "\u2010", _SOFT_HYPHEN)) else None
+
+
 def plain(text: str) -> str:
     """Return ``text`` with ligatures as letters and without control characters."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LETTERS)
@@ -48,7 +53,7 @@ class Vocabulary:
             continues = False
             for line in lines:
                 found = _WORD.findall(_folded(line))
-                broken = _BROKEN_OFF.search(line)
+                broken = _broken_off(line)
                 words.update(found[int(continues) : len(found) - (broken is not None)])
                 continues = broken is not None
         words |= {part for word in words if "-" in word for part in word.split("-")}
@@ -86,10 +91,12 @@ class Vocabulary:
 
     def _joined(self, line: str, following: str) -> tuple[str, str] | None:
         """Return a rejoined line and the rest of the next one; None if no word is broken."""
-        broken = _BROKEN_OFF.search(line.rstrip())
+        broken = _broken_off(line.rstrip())
+        if broken is None:
+            return None
         indented = following.lstrip()
         rest = _WORD.match(indented)
-        if broken is None or rest is None:
+        if rest is None:
             return None
         begin, end = broken[1], rest[0]
         if broken[2] != _SOFT_HYPHEN:
