@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,6 +178,21 @@ class Conversation:
         tokens = sum(len(turn.token_ids) for turn in gone)
         self.engine.truncate(max(self.engine.num_tokens - tokens, 0))
         del self.turns[len(self.turns) - len(gone) :]
+
+    def restore(
+        self, turns: Sequence[Answer], cancel: threading.Event | None = None
+    ) -> Iterator[PrefillProgress]:
+        """Make these the session's turns again: forget others, and prefill what is missing.
+
+        Args:
+            turns: turns that the session held before.
+            cancel: see ``prefill``.
+        """
+        pairs = zip(self.turns, turns, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+        self.forget(len(self.turns) - same)
+        self.turns += turns[same:]
+        yield from self.prefill(cancel)
 
     def save(self) -> list[str]:
         """Save documents, turns and K/V, if the session is saved at all.

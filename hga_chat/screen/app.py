@@ -16,6 +16,7 @@ from hga_chat.documents.files import file_of
 from hga_chat.screen import clipboard, editor
 from hga_chat.screen.alert import LONG_S, alert
 from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
+from hga_chat.screen.drawing.figures import count
 from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
 from hga_chat.screen.engine.thread import EngineThread, Progress
 from hga_chat.screen.flow import Flow
@@ -354,7 +355,7 @@ class ChatApp(App[None]):
         remark = self.flow.retry()
         if remark is None:
             self.notify("There is nothing to ask again now.", severity="warning")
-        elif remark:
+        else:
             self.notify(remark)
 
     def action_verify(self) -> None:
@@ -365,8 +366,18 @@ class ChatApp(App[None]):
 
     def action_clear(self) -> None:
         """Forget all turns."""
+        turns = len(self.transcript.turns)
         if not self.flow.clear():
             self.notify("Wait until the engine is ready.", severity="warning")
+        elif turns:
+            self.notify(f"{count(turns, 'turn')} forgotten. /undo brings back what is gone.")
+
+    def action_undo(self) -> None:
+        """Bring back what /clear, /edit or /retry has removed."""
+        if not self.flow.is_free:
+            self.notify("Wait until the engine is ready.", severity="warning")
+        elif not self.flow.undo():
+            self.notify("There is nothing to undo.", severity="warning")
 
     def action_rename(self, title: str = "") -> None:
         """Give the session another title."""

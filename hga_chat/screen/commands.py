@@ -31,6 +31,7 @@ COMMANDS = (
     Command("retry", "Ask the last question again", "retry", "Ctrl+R"),
     Command("edit", "Edit the last question", "edit", "F7"),
     Command("clear", "Forget all turns; keep the documents", "clear"),
+    Command("undo", "Undo /clear, /edit or /retry; again: redo", "undo"),
     Command("map", "Map: the answer, all answers, what was hardly read", "map_mode", "F5"),
     Command("layer", "Map: one layer of the model, or all", "layer", "", "NUMBER"),
     Command("documents", "Show or hide the documents", "panel('documents')", "F2"),

@@ -1,5 +1,6 @@
 """The flow of questions to the engine and of its reports to the screen."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from hga_chat.screen.engine.reports import (
     PrefillingQuestion,
     Ready,
     Report,
+    Restored,
+    Restoring,
     Streamed,
     TraceReport,
     Verified,
@@ -61,6 +64,8 @@ class Flow:
         self._opening = Opening()
         self._waiting: Turn | None = None
         self._temperature: float | None = None
+        self._before: list[Turn] | None = None
+        """The turns before the last change that ``undo`` takes back."""
         self._streamed: Streamed | None = None
         """The latest report that the panels do not show yet."""
         self._newest: torch.Tensor | None = None
@@ -125,6 +130,11 @@ class Flow:
                 self._verified(report)
             case Forgotten():
                 self._screen.title_line.tokens = report.tokens
+            case Restoring():
+                self._set_state(f"restoring {report.fraction:.0%}")
+            case Restored():
+                self._screen.title_line.tokens = report.tokens
+                self._next()
             case MemoryReport():
                 self._screen.show_memory(report.figures)
             case Note():
@@ -290,14 +300,19 @@ class Flow:
         if not self.is_free or not turns:
             return None
         turn = turns[-1]
-        if turn.in_session:
-            self._engine.forget(1)
+        self._before = list(turns)
+        self._engine.forget(int(turn.in_session))
         self._screen.transcript.take_out(turn)
+        self._select_last()
+        return turn.question
+
+    def _select_last(self) -> None:
+        """Show the trace of the last turn after turns have come or gone."""
+        turns = self._screen.transcript.turns
         self.view.turn = turns[-1] if turns else None
         self.view.token = None
         self._screen.redraw_trace()
         self._screen.refresh_bindings()
-        return turn.question
 
     def retry(self) -> str | None:
         """Ask the last question again; return a remark, or None if that is not possible now."""
@@ -307,17 +322,38 @@ class Flow:
         is_fixed = self._engine.sampling.temperature == 0
         self._temperature = LIVELY if is_fixed else None
         self.send(question)
-        return f"Sampled at temperature {LIVELY}; at 0 it would be the same." if is_fixed else ""
+        remark = f"Sampled at temperature {LIVELY}; at 0 it would be the same. " if is_fixed else ""
+        return f"{remark}/undo brings the old answer back."
 
     def clear(self) -> bool:
         """Remove all turns; return whether that was possible now."""
         if not self.is_free:
             return False
+        self._before = list(self._screen.transcript.turns)
         self._engine.forget()
         self._screen.transcript.clear()
-        self.view.turn = self.view.token = None
-        self._screen.redraw_trace()
-        self._screen.refresh_bindings()
+        self._select_last()
+        return True
+
+    def undo(self) -> bool:
+        """Bring back the turns before the last ``take_back``, ``clear`` or ``undo``.
+
+        Returns:
+            Whether that was possible now.
+        """
+        transcript, before = self._screen.transcript, self._before
+        if not self.is_free or before is None:
+            return False
+        self._before = list(transcript.turns)
+        pairs = zip(transcript.turns, before, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+        for turn in self._before[same:]:
+            transcript.take_out(turn)
+        for turn in before[same:]:
+            transcript.bring_back(turn)
+        self._set_state("restoring")
+        self._engine.undo()
+        self._select_last()
         return True
 
     def verify(self) -> str:

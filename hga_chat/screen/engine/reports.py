@@ -142,6 +142,21 @@ class Forgotten:
 
 
 @dataclass(frozen=True)
+class Restoring:
+    """Turns that were removed are being prefilled again."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Turns that were removed are back; the engine is ready."""
+
+    tokens: int
+    """Tokens in the session."""
+
+
+@dataclass(frozen=True)
 class Verified:
     """An answer was scored again without its sources."""
 
@@ -177,6 +192,8 @@ Report = (
     | TraceReport
     | Answered
     | Forgotten
+    | Restoring
+    | Restored
     | Verified
     | MemoryReport
     | Note

@@ -24,12 +24,15 @@ from hga_chat.screen.engine.reports import (
     PrefillingQuestion,
     Ready,
     Report,
+    Restored,
+    Restoring,
     Verified,
 )
 from hga_chat.screen.engine.tracing import TraceRecorder
 from hga_chat.sources import document_bins
 
 if TYPE_CHECKING:
+    from hga_chat.conversation.answer import Answer
     from hga_chat.conversation.conversation import Conversation
     from hga_engine.config import SamplingParams
 
@@ -55,6 +58,11 @@ class _Forget:
 
 
 @dataclass(frozen=True)
+class _Undo:
+    pass
+
+
+@dataclass(frozen=True)
 class _Export:
     path: Path
 
@@ -70,7 +78,7 @@ class _Rename:
     title: str
 
 
-_Order = _Question | _Forget | _Export | _Verify | _Rename
+_Order = _Question | _Forget | _Undo | _Export | _Verify | _Rename
 
 
 class EngineThread:
@@ -99,6 +107,8 @@ class EngineThread:
         self._cancel = threading.Event()
         self._memory_due = 0.0
         self._answers = 0
+        self._before: list[Answer] = []
+        """The turns before the last ``forget`` or ``undo``."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -125,6 +135,10 @@ class EngineThread:
     def forget(self, turns: int | None = None) -> None:
         """Remove the last turns from the session; None removes all of them."""
         self._orders.put(_Forget(turns))
+
+    def undo(self) -> None:
+        """Bring back the turns before the last ``forget`` or ``undo``."""
+        self._orders.put(_Undo())
 
     def verify(self, number: int) -> None:
         """Score an answer again without its sources; ``cancel`` stops after the current source."""
@@ -215,8 +229,15 @@ class EngineThread:
             case _Question():
                 self._answer(conversation, order)
             case _Forget(turns):
+                self._before = list(conversation.turns)
                 conversation.forget(turns)
                 self._outbox.put(Forgotten(conversation.engine.num_tokens))
+                self._save(conversation)
+            case _Undo():
+                before, self._before = self._before, list(conversation.turns)
+                for step in conversation.restore(before, self._stopping):
+                    self._outbox.put(Restoring(step.fraction))
+                self._outbox.put(Restored(conversation.engine.num_tokens))
                 self._save(conversation)
             case _Verify(number, cancel):
                 self._verify(conversation, number, cancel)

@@ -136,6 +136,12 @@ class Transcript(ScrollView, can_focus=True):
         self._gather(self._entries.last)
         return turn
 
+    def bring_back(self, turn: Turn) -> None:
+        """Append a turn that was taken out, and scroll to it."""
+        self._entries.add(turn)
+        self._follows = True
+        self._gather(self._entries.last)
+
     def take_out(self, turn: Turn) -> None:
         """Remove a turn."""
         self._entries.remove(turn)

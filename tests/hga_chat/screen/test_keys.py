@@ -58,6 +58,9 @@ def answered(scripted, answer, opened, until):
             turns = self.app.transcript.turns
             return len(turns) == count and turns[-1].state == "done" and self.app.flow.is_free
 
+        def notified(self):
+            return "\n".join(notice.message for notice in self.app._notifications)
+
         async def press(self, *keys):
             await self.pilot.press(*keys)
             await self.pilot.pause()
@@ -302,6 +305,44 @@ async def test_retry_replaces_the_last_turn(answered):
         assert it.script.engine.prompts[0] == it.script.engine.prompts[1]
         await it.command("/retry")
         await it.until(lambda: it.is_done(1) and it.app.transcript.turns[0].text == "Three.")
+
+
+async def test_a_cleared_conversation_comes_back(answered):
+    async with answered() as it:
+        await it.ask("more")
+        turns, session = list(it.app.transcript.turns), list(it.script.engine.session)
+        await it.command("/clear")
+        assert "2 turns forgotten" in it.notified()
+        await it.until(lambda: it.script.engine.num_tokens == len(it.script.layout) + 1)
+        await it.command("/undo")
+        assert it.app.transcript.turns == turns
+        assert it.app.flow.view.turn is turns[-1]
+        await it.until(lambda: it.app.flow.is_free and it.script.engine.session == session)
+        assert it.app.title_line.tokens == len(session)
+        await it.command("/undo")
+        assert it.app.transcript.turns == []
+        await it.until(lambda: it.app.flow.is_free and len(it.script.engine.session) < len(session))
+
+
+async def test_the_answer_before_a_retry_comes_back_and_the_new_one_too(answered):
+    async with answered() as it:
+        (old,) = it.app.transcript.turns
+        await it.press("ctrl+r")
+        await it.until(lambda: it.is_done(1) and it.app.transcript.turns[0].text == "Two.")
+        (new,) = it.app.transcript.turns
+        for turn in (old, new, old):
+            await it.command("/undo")
+            await it.until(lambda: it.app.flow.is_free)
+            assert it.app.transcript.turns == [turn]
+            session = it.script.engine.tokenizer.decode(it.script.engine.session)
+            assert session.endswith(turn.text)
+
+
+async def test_without_a_change_there_is_nothing_to_undo(answered):
+    async with answered() as it:
+        await it.command("/undo")
+        assert "nothing to undo" in it.notified()
+        assert len(it.app.transcript.turns) == 1
 
 
 async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered, monkeypatch):
