@@ -84,15 +84,22 @@ class Output:
         """Whether only results and errors are written."""
         return self._quiet
 
-    def ask(self, question: str) -> bool:
-        """Ask on standard error and read the answer from standard input; Enter means yes."""
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to answer."""
+        return all(stream is not None and stream.isatty() for stream in (sys.stdin, self._stderr))
+
+    def ask(self, question: str, *, default: bool = True) -> bool:
+        """Ask on standard error and read yes or no from standard input; Enter is the default."""
         self.clear_progress()
-        self._stderr.write(f"{question} [Y/n] ")
+        self._stderr.write(f"{question} [{'Y/n' if default else 'y/N'}] ")
         self._stderr.flush()
         answer = sys.stdin.readline()
         if not answer:  # the end of the input is no answer
             self._stderr.write("\n")
-        return bool(answer) and answer.strip().lower() in ("", "y", "yes")
+        if not answer.strip():
+            return bool(answer) and default
+        return answer.strip().lower() in ("y", "yes")
 
     def progress(self, label: str, fraction: float) -> None:
         """Replace the progress line; ``fraction`` is from 0 to 1."""

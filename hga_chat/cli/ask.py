@@ -135,10 +135,22 @@ def _save(
     conversation: "Conversation", output: "Output", *, is_new: bool, in_session: bool
 ) -> None:
     """Save the K/V of the documents; in a session, save the turn as well."""
-    if conversation.is_prefilled and (is_new or in_session):
-        save = conversation.save_if_possible if in_session else conversation.save_documents
-        for note in save():
-            output.note(note)
+    if not conversation.is_prefilled or not (is_new or in_session):
+        return
+    saved = conversation.saved
+    is_first = saved is not None and saved.is_new
+    save = conversation.save_if_possible if in_session else conversation.save_documents
+    for note in save():
+        output.note(note)
+    if saved is not None and is_first and not saved.is_new:
+        from hga_chat.output import human_bytes
+        from hga_chat.sessions.files import disk_bytes
+
+        size = human_bytes(disk_bytes(saved.folder) + disk_bytes(saved.kv_folder))
+        output.note(
+            f"What was read is kept for the next question: {size} on disk, "
+            f"session {saved.info.id}. --no-save keeps nothing."
+        )
 
 
 def _note_answer(

@@ -1,6 +1,5 @@
 """Asks before anything large is fetched."""
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,7 @@ _LARGE = 200_000_000
 
 def is_interactive(output: Output) -> bool:
     """Whether a person can be asked."""
-    streams = (sys.stdin, sys.stderr)
-    return not output.is_quiet and all(stream is not None and stream.isatty() for stream in streams)
+    return not output.is_quiet and output.can_ask
 
 
 def asking(output: Output) -> "Callable[[Fetch], bool]":

@@ -93,15 +93,21 @@ def show(name: Name, as_json: Json = False) -> None:
 def export(
     name: Name,
     to: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a new file.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the file if there is one.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export questions, answers and sources as Markdown or JSON."""
     import json
 
+    from hga_chat.errors import UsageError
     from hga_chat.sessions.export import as_markdown
 
+    if to is not None and to.is_file() and not force:
+        raise UsageError(f"{to} exists; --force overwrites it.")
     output, store, id_ = _find(name)
     if as_json:
         text = json.dumps(_content(store, id_), ensure_ascii=False, indent=2) + "\n"
@@ -156,9 +162,10 @@ def remove(
         list[str] | None, typer.Argument(metavar="SESSION", help="Ids or titles of sessions.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Remove all sessions.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove sessions with everything saved of them."""
+    """Remove sessions with everything saved of them; on a terminal, --all asks first."""
     from hga_chat.errors import UsageError
     from hga_chat.output import Output, human_bytes
     from hga_chat.sessions.store import SessionStore
@@ -168,6 +175,12 @@ def remove(
     output, store = Output(quiet=settings.quiet), SessionStore(settings.disk_limit)
     # Look up all names before removing anything.
     ids = store.ids() if all_ else list(dict.fromkeys(store.find(name) for name in names or []))
+    if all_ and ids and not yes and output.can_ask:
+        sessions = "the session" if len(ids) == 1 else f"all {len(ids)} sessions"
+        size = human_bytes(store.total_bytes())
+        if not output.ask(f"Remove {sessions} ({size})?", default=False):
+            output.note("Nothing was removed.")
+            raise typer.Exit(1)
     removed = []
     for id_ in ids:
         title = store.title(id_)

@@ -231,6 +231,16 @@ def test_what_is_prefilled_by_an_interrupt_is_kept(cli, use_engine, long_notes, 
     assert f"{progress} are read already; it goes on in {long_notes}" in ran.err
 
 
+def test_what_is_kept_is_said_once(cli, use_engine, notes):
+    use_engine("one", "two", "three")
+    first, second = cli("ask", notes, "q"), cli("ask", notes, "q")
+    (session,) = json.loads(cli("sessions", "list", "--json").out)["sessions"]
+    kept = f"on disk, session {session['session']}. --no-save keeps nothing."
+    assert kept in first.err
+    assert "--no-save" not in second.err
+    assert "--no-save" not in cli("ask", notes, "q", "--no-save").err
+
+
 def test_a_closed_pipe_costs_the_answer_but_not_the_prefill(cli, use_engine, notes, monkeypatch):
     engine = use_engine("one two three", "one two three")
 

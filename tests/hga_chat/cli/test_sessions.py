@@ -1,5 +1,6 @@
 """Saved sessions on the command line, with a scripted engine."""
 
+import io
 import json
 
 import pytest
@@ -455,6 +456,48 @@ def test_export_has_questions_answers_and_sources(cli, ingest, use_engine, folde
     (turn,) = json.loads(path.read_text())["turns"]
     assert (turn["question"], turn["answer"]) == ("Is it\ncalm?", "Calm, \x1b[31mall\x1b[0m day.")
     assert turn["sources"][0]["path"] == "b.txt"
+
+
+def test_export_overwrites_nothing_unless_forced(cli, ingest, use_engine, folder, tmp_path):
+    use_engine()
+    ingest(folder)
+    path = tmp_path / "answers.md"
+    path.write_text("mine")
+    ran = cli("sessions", "export", "log", "-o", path)
+    assert (ran.code, path.read_text()) == (2, "mine")
+    assert f"{path} exists; --force overwrites it." in ran.err
+    assert cli("sessions", "export", "log", "-o", path, "--force").code == 0
+    assert path.read_text().startswith("# log")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("typed", "is_removed"), [("y\n", True), ("\n", False), ("", False)])
+def test_rm_all_asks_a_person(
+    cli, ingest, use_engine, folder, store, monkeypatch, typed, is_removed
+):
+    use_engine()
+    ingest(folder)
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    ran = cli("sessions", "rm", "--all")
+    assert "Remove the session (" in shown.getvalue()
+    assert (ran.code, store.ids() == []) == ((0, True) if is_removed else (1, False))
+
+
+def test_rm_all_with_yes_asks_nothing(cli, ingest, use_engine, folder, store, monkeypatch):
+    use_engine()
+    ingest(folder)
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert cli("sessions", "rm", "--all", "--yes").code == 0
+    assert "?" not in shown.getvalue()
+    assert store.ids() == []
 
 
 def test_a_fork_is_independent_of_its_original(cli, ingest, ask, use_engine, folder, store):
