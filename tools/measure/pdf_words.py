@@ -34,6 +34,7 @@ _WORD = re.compile(
 )
 _BROKEN = re.compile(r"(?<=\w)[-\u2010\u00ad]\s*\n\s*(?=[a-zà-ÿ])")
 _SCRIPTS = re.compile(r"[_^]\{?|\}")
+_DOTLESS = re.compile("\u0131(?=[\u0300-\u030f])")
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
 _EDGE_LINES = 3
 _MIN_REPEATS = 3
@@ -53,7 +54,8 @@ class PageScore:
 
 def words_of(text: str) -> list[str]:
     """Return the words of a page, in a form that different programs agree on."""
-    text = _SCRIPTS.sub("", unicodedata.normalize("NFKC", text.replace("\u00ad\n", "")))
+    text = _DOTLESS.sub("i", text.replace("\u00ad\n", ""))
+    text = _SCRIPTS.sub("", unicodedata.normalize("NFKC", text))
     return _WORD.findall(_HYPHENS.sub("", _BROKEN.sub("", text)).casefold())
 
 

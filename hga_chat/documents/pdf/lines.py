@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
+from hga_chat.documents.pdf.accents import with_accents
 from hga_chat.documents.pdf.bidi import base_letters, logical, runs_right_to_left
 from hga_chat.documents.pdf.glyphs import Glyph, Rule
 from hga_chat.documents.pdf.math_layout import with_linear_fractions
@@ -86,7 +87,7 @@ def lines_of(glyphs: Sequence[Glyph], rules: Sequence[Rule] = ()) -> list[Line]:
         rules: Its thin horizontal rules, of which some are fraction bars.
     """
     main = _upright(glyphs)
-    framed = without_overprint(glyphs)
+    framed = with_accents(without_overprint(glyphs))
     upright = [glyph for glyph in framed if not glyph.angle]
     if main == 0 and rules:
         upright = with_linear_fractions(upright, rules, linear_text)
