@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
     from hga_chat.output import Output
 
-_EXCERPT_CHARS = 72
-
 
 @with_settings(*ANSWERING)
 def ask(
@@ -157,6 +155,8 @@ def _note_answer(
     conversation: "Conversation", answer: "Answer", prefill_s: float | None, output: "Output"
 ) -> None:
     """Print the sources and the speed; ``prefill_s`` is None if all was prefilled before."""
+    from hga_chat.excerpt import excerpt
+
     finished = answer.finished
     if finished.reason == "cancelled":
         output.note("Interrupted.")
@@ -165,8 +165,8 @@ def _note_answer(
     if answer.sources:
         output.note("\nRead most for this answer (share of the attention that stands out):")
         for source in answer.sources:
-            excerpt = " ".join(source.text.split())[:_EXCERPT_CHARS]
-            output.note(f"  {source.score:4.0%}  {source.place}  {excerpt}")
+            output.note(f"  {source.score:4.0%}  {source.place}")
+            output.note(f"        {excerpt(source.text, answer.text)}")
     elif answer.from_conversation:
         output.note("\nRead most for this answer: the conversation, not the documents.")
     elif conversation.layout and answer.text:

@@ -18,6 +18,7 @@ class Command:
     key: str = ""
     argument: str = ""
     """Name of the argument; empty if there is none."""
+    needs_argument: bool = False
 
 
 COMMANDS = (
@@ -27,7 +28,7 @@ COMMANDS = (
     Command("verify", "Measure whether the last answer depends on its sources", "verify"),
     Command("copy", "Copy the last answer as it was written", "copy", "F8"),
     Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
-    Command("rename", "Give the session another title", "rename", "", "TITLE"),
+    Command("rename", "Give the session another title", "rename", "", "TITLE", True),
     Command("retry", "Ask the last question again", "retry", "Ctrl+R"),
     Command("edit", "Edit the last question", "edit", "F7"),
     Command("clear", "Forget all turns; keep the documents", "clear"),

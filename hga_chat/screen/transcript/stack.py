@@ -18,9 +18,9 @@ class Stack:
         width: cells for the text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 1) -> None:
         self.pieces: list[Piece] = []
-        self.width = 1
+        self.width = width
         self._tops = [0]
         self._rows = [0]
 

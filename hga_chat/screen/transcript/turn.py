@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 from textual.content import Content
 
 from hga_chat.display import displayable
+from hga_chat.excerpt import excerpt
 from hga_chat.screen.drawing.bars import QUIET, bar
 from hga_chat.screen.drawing.figures import percent, speed
 from hga_chat.screen.trace.answer_trace import AnswerTrace
-from hga_chat.screen.transcript.excerpt import excerpt
 from hga_chat.screen.transcript.highlight import Colouring
 from hga_chat.screen.transcript.markdown import (
     Block,

@@ -78,7 +78,7 @@ class Transcript(ScrollView, can_focus=True):
         self.colouring = Colouring()
         card = Piece("card", ())
         self._entries = Entries(card)
-        self._stack = Stack()
+        self._stack = Stack(WIDEST)  # the first frame is drawn before the size is known
         self._stack.replace(0, [card])
         self._drawn: OrderedDict[Piece, None] = OrderedDict()
         self._on_screen: dict[int, Strip] = {}

@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import OptionList, TextArea
 
+from hga_chat.screen.commands import parse
 from hga_chat.screen.widgets.completions import Completions, completions
 
 
@@ -86,7 +87,8 @@ class Prompt(TextArea):
             self.take_completion()
         elif key == "enter" and self.text.strip() != self.offered.chosen.strip():
             self.take_completion()
-            if self.text.startswith("/") and not self.text.endswith(" "):
+            command = parse(self.text)
+            if command is not None and not command[0].needs_argument:
                 self.action_send()
         else:
             return False

@@ -62,11 +62,10 @@ class StatusLine(Horizontal):
         yield self._text
 
     def show_memory(self, figures: "MemoryFigures") -> None:
-        """Show the memory of K/V and of the whole process."""
-        stored = figures.kv_host_bytes + figures.kv_disk_bytes + figures.kv_device_bytes
+        """Show the host memory of K/V, of which disk and GPU hold copies, and of the process."""
         self._memory = Content.assemble(
             ("K/V ", QUIET),
-            human_bytes(stored),
+            human_bytes(figures.kv_host_bytes),
             ("  process ", QUIET),
             human_bytes(figures.host_resident_bytes),
         )

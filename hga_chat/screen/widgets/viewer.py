@@ -118,8 +118,9 @@ class DocumentLines(ScrollView, can_focus=True):
 
     @property
     def marked_text(self) -> str:
-        """Text of the marked lines."""
-        return "\n".join(line.text for line in self._lines if self._is_marked(line))
+        """Text of the marked lines; of all lines if none is marked."""
+        marked = [line.text for line in self._lines if self._is_marked(line)]
+        return "\n".join(marked or [line.text for line in self._lines if not line.is_head])
 
     def _is_marked(self, line: TextLine) -> bool:
         start, end = self._marked
@@ -300,7 +301,8 @@ class Viewer(ModalScreen[None]):
 
         Args:
             layout: the documents.
-            places: passages to go through: first token, one past the last, name.
+            places: passages to go through: first token, one past the last, name. An empty one
+                stands for the document that begins there.
             number: number of the first passage to show.
             brightness: returns the brightness of tokens ``[start, end)`` on the map, 0 to 1.
             readers: returns in words which answers attended to tokens ``[start, end)``.
@@ -356,7 +358,7 @@ class Viewer(ModalScreen[None]):
             self._edit(line.start)
 
     def action_copy(self) -> None:
-        """Copy the lines of the passage."""
+        """Copy the lines of the passage, or the whole document."""
         copy = getattr(self.app, "copy_text", None)
         if copy is not None:
             copy(self.query_one(DocumentLines).marked_text)
@@ -383,6 +385,7 @@ class Viewer(ModalScreen[None]):
             (f"{count}  left out: {left_out}" if left_out else count, QUIET),
         )
         self.query_one("#viewer-place", Static).update(head)
-        self.query_one("#viewer-readers", Static).update(Content(self._readers(start, end)))
+        about = (start, end) if end > start else (span.start, span.end)
+        self.query_one("#viewer-readers", Static).update(Content(self._readers(*about)))
         scale = legend("lines", 0, shown.heat) if any(levels) else Content("")
         self.query_one("#viewer-legend", Static).update(scale)

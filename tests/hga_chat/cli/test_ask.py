@@ -64,6 +64,15 @@ def test_answer_goes_to_stdout_and_sources_to_stderr(cli, use_engine, notes):
     assert engine.closed
 
 
+def test_an_excerpt_has_the_sentence_that_the_answer_is_from(cli, use_engine, tmp_path):
+    path = tmp_path / "sea.txt"
+    first = "The sea was calm and the wind was low and nobody on deck had much to do that day. "
+    path.write_text(first + "The captain's call sign was Albatross.\n" + "More was said. " * 200)
+    use_engine(ScriptedAnswer("The call sign was Albatross.", reads={1: 0.5}))
+    ran = cli("ask", path, "What was the call sign?")
+    assert "The captain's call sign was Albatross." in ran.err
+
+
 def test_a_context_beyond_the_native_one_is_said(cli, use_engine, notes):
     engine = use_engine("Blue.", "Blue.")
     engine.model_config = replace(engine.model_config, max_positions=32_768)

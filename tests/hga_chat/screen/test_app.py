@@ -369,6 +369,28 @@ async def test_page_cache_hits_are_shown_where_pages_move(of_device, scripted, o
         assert ("800.0 KiB from disk" in line) is (of_device == 0)
 
 
+async def test_the_status_line_counts_no_copies_of_kv(scripted, opened, until):
+    script = scripted()
+    figures = replace(
+        script.engine.memory(),
+        kv_host_bytes=3 * 2**20,
+        kv_disk_bytes=3 * 2**20,
+        kv_device_bytes=2**20,
+    )
+    async with opened(script.make, size=(80, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        app.show_memory(figures)
+        app._tick_panels()
+        await pilot.pause()
+        assert any("K/V 3.0 MiB" in line for line in shown(app))
+
+
+async def test_the_first_frame_is_not_one_letter_wide(scripted, opened, monkeypatch):
+    monkeypatch.setattr(Transcript, "on_resize", lambda _: None)  # not heard of its size yet
+    async with opened(scripted().make) as (app, _):
+        assert any(app.transcript.card.split("\n")[0] in line for line in shown(app))
+
+
 async def test_columns_of_the_memory_panel_have_heads(scripted, opened, until):
     async with opened(scripted().make, size=(200, 60)) as (app, pilot):
         await until(pilot, is_ready(app))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.widgets import Static
 
 from hga_chat.conversation.verify import Effect, Verification
 from hga_chat.screen.app import ChatApp
@@ -462,6 +463,12 @@ async def test_documents_open_from_the_tree(answered):
         it.app.panels.document_tree.focus()
         await it.press("down", "enter")
         await it.until(lambda: isinstance(it.app.screen, Viewer))
+        # Asked about the whole document, not about its first line, which no answer read.
+        readers = it.app.screen.query_one("#viewer-readers", Static)
+        assert "Read by answer 1" in str(readers.content)
+        await it.press("c")
+        (span, _) = it.script.layout.documents
+        assert copied(it.app) == span.document.sections[0].text.strip()
 
 
 async def test_palette_runs_commands(answered):
@@ -485,6 +492,15 @@ async def test_commands_are_completed_and_unknown_ones_are_named(answered):
         await it.command("/nonsense")
         assert it.app.prompt.text == "/nonsense"
         assert it.app.transcript.turns == []
+
+
+async def test_enter_on_the_beginning_of_a_command_runs_it(answered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with answered() as it:
+        await it.press("/", "e", "x", "enter")
+        await it.until(lambda: (tmp_path / "conversation.md").exists())
+        await it.press("/", "r", "e", "n", "enter")  # this one needs its argument
+        assert it.app.prompt.text == "/rename "
 
 
 async def test_files_are_completed_after_an_at_sign(answered):

@@ -1,6 +1,6 @@
 import pytest
 
-from hga_chat.screen.transcript.excerpt import excerpt
+from hga_chat.excerpt import excerpt
 
 LASER = (
     "The laser of the monitor is visible to pilots. It may be fired only after the flight control "
