@@ -20,6 +20,7 @@ from hga_engine.saved_state.manifest import read_info
 from hga_engine.tokenizer.load import load_tokenizer
 from hga_engine.tokenizer.synthetic import synthetic_tokenizer
 from hga_engine.tokenizer.tokenizer import Tokenizer
+from hga_kernels import compile_for_cpu
 
 _CPU = torch.device("cpu")
 _LEAST_CAPABILITY = (8, 9)
@@ -111,6 +112,10 @@ def prepare_model(
     room = probes.available_memory_bytes()
     if on_host > room:
         raise WeightMemoryError(on_host, room, "cpu")
+    if chosen == _CPU:
+        # Else the first layer of the first prefill would seem to take that long.
+        report = progress or (lambda *_: None)
+        compile_for_cpu(lambda: report("Compiling kernels for this processor, once", 0.0))
     weights = load_model(files, dtype_on(chosen), progress, chosen)
     return LoadedModel(weights, tokenizer, files.name, fingerprint(files))
 

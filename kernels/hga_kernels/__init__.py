@@ -7,6 +7,8 @@ other door, ``hga_kernels.gpu``, which imports Triton: import it where there is 
 else in this package is for use from outside.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from hga_kernels import cpu, reference
@@ -24,7 +26,7 @@ from hga_kernels.arguments import (
     TokenWindow,
     Window,
 )
-from hga_kernels.cpu import layers, library
+from hga_kernels.cpu import build, layers, library
 from hga_kernels.cpu.decode import DecodeCounts, DecodeLayer, DecodeLayers, takes_decode_layers
 from hga_kernels.dispatch import dispatch
 from hga_kernels.gguf_blocks import FORMATS
@@ -62,6 +64,7 @@ __all__ = [
     "attend_pages",
     "attention_lse",
     "code_shape",
+    "compile_for_cpu",
     "decode_tokens",
     "draw_groups",
     "empty_on_huge_pages",
@@ -103,12 +106,24 @@ attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
 attention_lse = dispatch(reference.attention_lse, cpu.attention_lse, "attention")
 
 
+def compile_for_cpu(before: Callable[[], None]) -> None:
+    """Compile the CPU's kernels, unless that was done on this machine before.
+
+    Args:
+        before: called first if they have to be compiled, which takes some seconds.
+    """
+    if build.will_compile():
+        before()
+    library.available()
+
+
 def status() -> dict[str, str]:
     """Say in words how the kernels of each device run: compiled, or why not."""
     found = {"cpu": library.status()}
     if torch.cuda.is_available():
         # Imports Triton.
-        from hga_kernels.gpu import build, compiling
+        from hga_kernels.gpu import build as gpu_build
+        from hga_kernels.gpu import compiling
 
-        found["cuda"] = f"{build.status()}; {compiling.status()}"
+        found["cuda"] = f"{gpu_build.status()}; {compiling.status()}"
     return found

@@ -34,6 +34,19 @@ def _cpu_features() -> str:
     return platform.processor()
 
 
+def will_compile() -> bool:
+    """Return whether the library for this machine has still to be compiled, and can be."""
+    return not _target("native").exists() and importlib.util.find_spec("ziglang") is not None
+
+
+def _target(cpu: str) -> Path:
+    """Return where the library for a CPU is kept; its name changes with whatever it depends on."""
+    digest = hashlib.sha256("\0".join((*_FLAGS, cpu, platform.machine(), _cpu_features())).encode())
+    for source in sorted(_SOURCES.glob("*.[ch]")):
+        digest.update(source.read_bytes())
+    return _cache_directory() / f"hga-kernels-{digest.hexdigest()[:16]}.so"
+
+
 def library_path(cpu: str = "native") -> Path:
     """Return the compiled library, compiling it if it is not in the cache.
 
@@ -46,16 +59,13 @@ def library_path(cpu: str = "native") -> Path:
     Raises:
         BuildError: there is no compiler, it failed, or the cache cannot be written.
     """
-    sources = sorted(_SOURCES.glob("*.c"))
-    digest = hashlib.sha256("\0".join((*_FLAGS, cpu, platform.machine(), _cpu_features())).encode())
-    for source in sorted(_SOURCES.glob("*.[ch]")):
-        digest.update(source.read_bytes())
-    target = _cache_directory() / f"hga-kernels-{digest.hexdigest()[:16]}.so"
+    target = _target(cpu)
     if target.exists():
         return target
     if importlib.util.find_spec("ziglang") is None:
         raise BuildError("the ziglang package is not installed")
     compiler = (sys.executable, "-m", "ziglang", "cc")
+    sources = sorted(_SOURCES.glob("*.c"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:

@@ -166,3 +166,21 @@ def test_status_says_that_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("needs the ziglang package")
     assert hga_kernels.status() == {"cpu": "compiled"}
     assert library.available()
+
+
+@pytest.mark.usefixtures("cache", "unloaded")
+def test_compiling_is_announced_before_it_happens_and_only_then(commands: list[list[str]]) -> None:
+    announced: list[int] = []
+    for _ in range(2):
+        hga_kernels.compile_for_cpu(lambda: announced.append(len(commands)))
+        library._load.cache_clear()
+    assert announced == [0]
+    assert len(commands) == 1
+
+
+@pytest.mark.usefixtures("cache", "unloaded")
+def test_without_a_compiler_none_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_compiler(monkeypatch)
+    announced: list[int] = []
+    hga_kernels.compile_for_cpu(lambda: announced.append(1))
+    assert announced == []
