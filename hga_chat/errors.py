@@ -50,9 +50,9 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 
 
 WAYS_OUT = (
-    "/clear forgets the turns and keeps the documents, /edit asks the last question again; "
-    "'hga-chat sessions fork --turns N' goes on from an earlier turn, and a larger --context needs "
-    "a new session."
+    "/clear forgets the turns and keeps the documents; /edit takes the last one back. "
+    "'hga-chat sessions fork --turns N' branches from an earlier turn. A larger --context needs a "
+    "new session."
 )
 """What a person can do when a session is full."""
 
@@ -70,7 +70,7 @@ class SessionFullError(ContextFullError):
             turn_tokens: those held by turns.
         """
         super().__init__(tokens, held, context)
-        self.args = (f"{self} Its turns take {turn_tokens:,}.",)
+        self.args = (f"{self} The turns take {turn_tokens:,} of them.",)
 
 
 def exit_code(error: Exception) -> int:
@@ -83,14 +83,14 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
-        return "There is not enough memory. A smaller --context or --host-budget takes less."
+        return "Out of memory. Use a smaller --context or --host-budget."
     if isinstance(error, EngineError):
         advice = _advice(error)
         return f"{error}\n{advice}" if advice else str(error)
     if isinstance(error, OSError) or exit_code(error) != FAILURE:
         return str(error)
     name = type(error).__name__
-    return f"Unexpected {name}: {error}\n'hga-chat --debug …' shows where it comes from."
+    return f"Unexpected {name}: {error}\n'hga-chat --debug …' shows the traceback."
 
 
 def _advice(error: EngineError) -> str | None:
@@ -131,7 +131,7 @@ def _advice(error: EngineError) -> str | None:
         case DamagedPageError():
             return "Run the command again; if this recurs, check the disk."
         case SavedStateError():
-            return "When the session is opened again, its documents are read again."
+            return "The documents are read again when the session is next opened."
     return None
 
 
@@ -153,7 +153,7 @@ def _storage_advice(error: StorageError) -> str:
     if error.is_saved and error.is_full:
         return (
             "Free space there: 'hga-chat sessions list' shows what sessions take, "
-            "'hga-chat sessions rm' removes them. --no-save keeps nothing."
+            "'hga-chat sessions rm' removes them. Or use --no-save."
         )
     if error.is_saved:
         return "Check that folder and its disk, or use --no-save."

@@ -122,9 +122,8 @@ class Settings:
         metadata=_about(
             _text,
             str,
-            "Model: a name of 'models list', a .gguf file, a folder, or owner/repo or "
-            "owner/repo:QUANT of the Hugging Face Hub; auto takes the smallest that serves, by the "
-            "free memory.",
+            "Model: a name from 'hga-chat models list', a .gguf file, a folder, or owner/repo or "
+            "owner/repo:QUANT on the Hugging Face Hub; auto picks the default for the free memory.",
         ),
     )
     context: int | None = field(
@@ -132,8 +131,8 @@ class Settings:
         metadata=_about(
             _whole,
             int,
-            f"Tokens a session can hold; by default {DEFAULT_CONTEXT:,}, or what the model was "
-            "made for if that is less.",
+            f"Tokens a session can hold. Default: {DEFAULT_CONTEXT:,}, or the model's native "
+            "context if that is less.",
         ),
     )
     budget: int = field(
@@ -141,45 +140,54 @@ class Settings:
         metadata=_about(
             _whole,
             int,
-            "Most tokens that each answer token attends to per KV head, besides the first 64 and "
-            "the open block; on average about a third. While documents are read, "
-            "neighbouring tokens share a larger selection.",
+            "Tokens that each generated token attends to at most, per KV head; on average it "
+            "uses about a third. More is slower and closer to dense attention.",
         ),
     )
     router: RouterName = field(
         default="hga",
         metadata=_about(
-            _router, str, "How tokens are selected: hga, paper (the paper's rule) or dense (all)."
+            _router, str, "Attention method: hga, paper (the paper's router) or dense (everything)."
         ),
     )
     temperature: float = field(
-        default=0.0, metadata=_about(_number, float, "0 takes the likeliest token.")
+        default=0.0,
+        metadata=_about(
+            _number, float, "Sampling temperature; 0 always takes the likeliest token."
+        ),
     )
     top_p: float = field(
         default=1.0,
-        metadata=_about(_number, float, "Sample from the likeliest tokens up to this probability."),
+        metadata=_about(
+            _number,
+            float,
+            "Nucleus sampling: keep the likeliest tokens that sum to this probability.",
+        ),
     )
     top_k: int = field(
         default=0,
-        metadata=_about(_whole, int, "Sample from this many tokens; 0 is no limit."),
+        metadata=_about(
+            _whole, int, "Sample from this many of the likeliest tokens; 0 means no limit."
+        ),
     )
     seed: int | None = field(
-        default=None, metadata=_about(_whole, int, "Makes sampling repeatable.")
+        default=None, metadata=_about(_whole, int, "Seed that makes sampling repeatable.")
     )
     max_new_tokens: int = field(
-        default=512, metadata=_about(_whole, int, "Most tokens of an answer.")
+        default=512, metadata=_about(_whole, int, "Maximum answer length in tokens.")
     )
     include: tuple[str, ...] = field(
-        default=(), metadata=_about(_globs, list, "Load only files that match. Repeatable.")
+        default=(),
+        metadata=_about(_globs, list, "Load only files that match this glob. Repeatable."),
     )
     exclude: tuple[str, ...] = field(
         default=(),
-        metadata=_about(_globs, list, "Leave out files that match. Repeatable."),
+        metadata=_about(_globs, list, "Leave out files that match this glob. Repeatable."),
     )
     max_tokens: int | None = field(
         default=None,
         metadata=_about(
-            _whole, int, "Most document tokens; by default what the context has room for."
+            _whole, int, "Maximum document tokens. Default: what the context has room for."
         ),
     )
     fit: bool = field(
@@ -187,9 +195,9 @@ class Settings:
         metadata=_about(
             _switch,
             bool,
-            "Load what fits, with room for questions: first readmes, manifests and entry points, "
-            "then source code by how many files import it, other text, examples, tests, and "
-            "finally the rest; within each, smaller files first. Files left out are listed.",
+            "Load what fits and leave room for questions. Readmes, manifests and entry points come "
+            "first, then source code by how many files import it, other text, examples, tests and "
+            "the rest; within each, smaller files first. Files left out are listed.",
         ),
     )
     redact: bool = field(
@@ -201,50 +209,49 @@ class Settings:
         metadata=_about(
             _device,
             str,
-            "Where to compute: cpu, cuda, or auto (a GPU if the weights fit, else the CPU).",
+            "Where to run: cpu, cuda, or auto (the GPU if the weights fit, else the CPU).",
         ),
     )
     device_limit: int | None = field(
         default=None,
-        metadata=_about(_size, str, "Most GPU memory to use, such as 31G; by default all of it."),
+        metadata=_about(_size, str, "Cap on GPU memory, such as 31G. Default: all of it."),
     )
     host_budget: int | None = field(
         default=None,
-        metadata=_about(_size, str, "Memory for K/V, such as 512M; the rest is on disk."),
+        metadata=_about(
+            _size, str, "Host memory for K/V, such as 512M; the rest goes to disk. CPU only."
+        ),
     )
     no_save: bool = field(
         default=False,
-        metadata=_about(
-            _switch,
-            bool,
-            "Save nothing, and do not use what is saved of the documents.",
-        ),
+        metadata=_about(_switch, bool, "Don't save, and ignore saved sessions."),
     )
     disk_limit: int = field(
         default=20 << 30,
         metadata=_about(
             _size,
             str,
-            "Disk space for saved sessions; beyond it, the least recently used K/V is removed.",
+            "Disk space for saved sessions. Beyond it, the K/V of the sessions unused for longest "
+            "is removed.",
         ),
     )
     theme: str = field(
         default="auto",
-        metadata=_about(_theme, str, "Colours of the chat: auto, night, day or sixteen."),
+        metadata=_about(_theme, str, "Colours of the screen: auto, night, day or sixteen."),
     )
     ascii: bool = field(
-        default=False, metadata=_about(_switch, bool, "Draw the chat with ASCII characters only.")
+        default=False, metadata=_about(_switch, bool, "Draw the screen with ASCII characters only.")
     )
     no_alert: bool = field(
         default=False,
         metadata=_about(
             _switch,
             bool,
-            "No bell or desktop notification when reading or an answer took more than 20 seconds.",
+            "No bell or desktop notification when reading or answering took over 20 seconds.",
         ),
     )
     quiet: bool = field(
-        default=False, metadata=_about(_switch, bool, "No progress, notes or sources.")
+        default=False, metadata=_about(_switch, bool, "Print no progress, notes or sources.")
     )
 
     def __post_init__(self) -> None:

@@ -102,7 +102,8 @@ def ask_about(
         finished = answer.finished
         say(
             f"      first token {finished.ttft_s:.2f} s, "
-            f"{finished.decode_tokens_per_s:.0f} tokens/s over {finished.sparsity:.1%} of the text"
+            f"{finished.decode_tokens_per_s:.0f} tokens/s, "
+            f"attending to {finished.sparsity:.1%} of the text"
         )
         conversation.rewind()
     conversation.engine.close()

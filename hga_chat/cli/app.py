@@ -29,7 +29,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="hga-chat",
     cls=_Commands,
-    help="Ask questions of repositories, books and PDFs, on your own machine.",
+    help="Ask questions about repositories, books and PDFs, on your own machine.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,7 +48,9 @@ app.command("doctor")(doctor.doctor)
 def options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback when something fails.")
+    ] = False,
 ) -> None:
     """Handle the options that come before the command."""
     context.obj["debug"] = debug

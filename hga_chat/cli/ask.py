@@ -22,19 +22,17 @@ if TYPE_CHECKING:
 def ask(
     *,
     paths: OptionalPaths = None,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     settings: Settings,
     session: Annotated[
         str | None,
-        typer.Option(
-            "--session", metavar="SESSION", help="Continue a saved session; takes no PATH."
-        ),
+        typer.Option("--session", metavar="SESSION", help="Ask in a saved session; takes no PATH."),
     ] = None,
     with_verification: Annotated[
         bool,
         typer.Option(
             "--verify",
-            help="Measure how much the answer depends on each source; takes seconds.",
+            help="Check each source: hide it and score the answer again. Takes seconds.",
         ),
     ] = False,
     as_json: Json = False,
@@ -161,21 +159,22 @@ def _note_answer(
     if finished.reason == "cancelled":
         output.note("Interrupted.")
     elif finished.reason == "length":
-        output.note("The answer was cut off here; --max-new-tokens allows a longer one.")
+        output.note("The answer hit the length limit; --max-new-tokens raises it.")
     if answer.sources:
-        output.note("\nRead most for this answer (share of the attention that stands out):")
+        output.note("\nSources (share of attention above baseline):")
         for source in answer.sources:
             output.note(f"  {source.score:4.0%}  {source.place}")
             output.note(f"        {excerpt(source.text, answer.text)}")
     elif answer.from_conversation:
-        output.note("\nRead most for this answer: the conversation, not the documents.")
+        output.note("\nNo clear source: mostly earlier turns.")
     elif conversation.layout and answer.text:
-        output.note("\nNo passage of the documents stands out for this answer.")
+        output.note("\nNo clear source.")
     tokens = len(conversation.layout.token_ids) if conversation.layout else 0
-    how = "had been read before" if prefill_s is None else f"read in {prefill_s:.1f} s"
+    how = "already read" if prefill_s is None else f"read in {prefill_s:.1f} s"
     output.note(
         f"\n{tokens:,} tokens {how}; first token after {finished.ttft_s:.1f} s; "
-        f"{finished.decode_tokens_per_s:.0f} tokens/s over {finished.sparsity:.1%} of them."
+        f"{finished.decode_tokens_per_s:.0f} tokens/s, attending to {finished.sparsity:.1%} of "
+        "them."
     )
 
 

@@ -27,7 +27,9 @@ Contexts = Annotated[
 ]
 Synthetic = Annotated[
     str | None,
-    typer.Option("--synthetic", help="Use random weights with the geometry of this model."),
+    typer.Option(
+        "--synthetic", help="Use random weights in this model's shapes, without downloading it."
+    ),
 ]
 
 
@@ -89,8 +91,8 @@ def speed(
         bool,
         typer.Option(
             "--topics",
-            help="With --synthetic: weights and text whose selections change slowly, as in trained "
-            "models.",
+            help="With --synthetic: weights and text whose selections change slowly from token to "
+            "token, as in trained models.",
         ),
     ] = False,
     as_json: Json = False,
@@ -141,7 +143,7 @@ def memory(
     synthetic: Synthetic = None,
     as_json: Json = False,
 ) -> None:
-    """Compare predicted with used memory."""
+    """Compare predicted memory with what is really used."""
     contexts = _numbers(context)
     from hga_chat.bench import run_memory
     from hga_chat.output import Output, human_bytes, table
@@ -190,30 +192,31 @@ def quality(
         typer.Option("--text", help="File to measure on, longer than the context. Repeatable."),
     ],
     needles: Annotated[
-        int, typer.Option("--needles", min=0, help="Facts to plant in each text and ask for.")
+        int, typer.Option("--needles", min=0, help="Facts to plant in each text and ask about.")
     ] = 10,
     tasks: Annotated[
         int,
         typer.Option(
             "--tasks",
             min=0,
-            help="Also plant this many RULER-style tasks per family; 'known' is the share of the "
-            "right answer that greedy decoding predicts.",
+            help="Also plant this many RULER-style tasks of each family; 'known' is the share of "
+            "the right answer that greedy decoding predicts.",
         ),
     ] = 0,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Number of seeds for each text, from --seed on.")
+        int, typer.Option("--seeds", min=1, help="Seeds for each text, counting up from --seed.")
     ] = 1,
     routers: Annotated[
-        str | None, typer.Option("--routers", help="List such as hga,paper; by default --router.")
+        str | None,
+        typer.Option("--routers", help="Routers to compare, such as hga,paper. Default: --router."),
     ] = None,
     budgets: Annotated[
         str | None,
-        typer.Option("--budgets", help="List such as 1024,4096,8192; by default --budget."),
+        typer.Option("--budgets", help="Budgets to compare, such as 1024,4096. Default: --budget."),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Plot gap against sparsity to a .png and an .svg file."),
+        typer.Option("--plot", help="Plot the gap against tokens attended, as .png and .svg."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -24,10 +24,11 @@ def ingest(
     paths: Paths,
     settings: Settings,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the documents and their tokens, then stop.")
+        bool, typer.Option("--dry-run", help="List documents with their token counts, then stop.")
     ] = False,
     no_chat: Annotated[
-        bool, typer.Option("--no-chat", help="Read and save, then print the session's id.")
+        bool,
+        typer.Option("--no-chat", help="Read and save the documents, then print the session's id."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -38,9 +39,13 @@ def ingest(
         _list_documents(paths, settings, as_json=as_json)
         return
     if as_json and not no_chat:
-        raise UsageError("--json needs --dry-run or --no-chat; 'hga-chat ask' answers as JSON.")
+        raise UsageError(
+            "--json needs --dry-run or --no-chat; for an answer as JSON, use 'hga-chat ask --json'."
+        )
     if no_chat and settings.no_save:
-        raise UsageError("--no-chat saves a session, --no-save does not: use one of them.")
+        raise UsageError(
+            "--no-chat only saves a session and --no-save prevents that: use one of them."
+        )
     if not no_chat:
         _require_terminal()
     from hga_chat.cli.prepare import note_skipped, prepare, start_on_documents
@@ -66,7 +71,7 @@ def chat(
         typer.Argument(metavar="SESSION", help="Id or title of a saved session."),
     ] = None,
 ) -> None:
-    """Open the chat on a saved session, or choose one from a list."""
+    """Open a saved session, or choose one from a list."""
     _require_terminal()
     from hga_chat.cli.prepare import prepare, start_on_documents, start_on_session
     from hga_chat.output import Output
@@ -86,7 +91,7 @@ def chat(
         if not Path(session).exists():
             raise
         raise SessionMissingError(
-            f"{error}\n{session} is a path; for a chat about it: hga-chat ingest {quote(session)}"
+            f"{error}\n{session} is a path; to read it, run: hga-chat ingest {quote(session)}"
         ) from error
     _open_screen(start, output)
 
@@ -109,8 +114,8 @@ def _require_terminal() -> None:
     streams = (sys.stdin, sys.stdout, sys.__stderr__)
     if not all(stream is not None and stream.isatty() for stream in streams):
         raise UsageError(
-            "The chat needs a terminal for input, output and errors.\n"
-            "'hga-chat ask PATH QUESTION' answers without one."
+            "The chat needs a terminal; its input, output or errors are redirected.\n"
+            "'hga-chat ask PATH QUESTION' works without one."
         )
 
 
@@ -139,7 +144,7 @@ def _open_screen(start: "Start", output: "Output") -> None:
     if saved is not None:
         output.note(
             f"Session {saved.info.id} ({saved.info.title}) is saved; "
-            f"'hga-chat chat {saved.info.id}' continues it."
+            f"'hga-chat chat {saved.info.id}' resumes it."
         )
 
 
@@ -160,7 +165,8 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
         saved, pending = conversation.saved, conversation.pending_tokens
         if saved is None:
             raise SessionError(
-                "Nothing was read, because the session cannot be saved; 'ask' works without."
+                "Nothing was read, because the session cannot be saved. 'hga-chat ask' works "
+                "without."
             )
         with cancel_on_interrupt() as cancel:
             prefill_s = prefill_documents(conversation, output, cancel)

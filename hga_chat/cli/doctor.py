@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "transformers", "textual")
 
 @with_settings("context", "budget", "router", "device", "device_limit", "host_budget")
 def doctor(settings: Settings, as_json: Json = False) -> None:
-    """Show what this machine can run and what is missing."""
+    """Show what this machine has and which models it can run."""
     from hga_chat.output import Output
 
     output = Output()
@@ -69,7 +69,7 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     found = as_dict(model) | fit.as_object()
     if model.directory is None:
         size = human_bytes(model.size_bytes)
-        problem = f"not here; 'hga-chat models pull {model.name}' downloads it ({size})"
+        problem = f"not downloaded; 'hga-chat models pull {model.name}' gets it ({size})"
         problem += f"; needs {model.needs}" if model.needs else ""
         found["problem"] = f"{problem}; {fit.as_text()}"
     return found
@@ -96,5 +96,5 @@ def _text(report: dict[str, Any]) -> str:
             status += f", about {model['tokens_per_s']:,.0f} tokens/s"
         lines.append(f"model     {model['name']}: {status}")
     best = report["recommended"]
-    lines.append(f"suggested {best or 'none of these: memory is too short'}")
+    lines.append(f"suggested {best or 'none: too little memory for any of these'}")
     return "\n".join(lines) + "\n"

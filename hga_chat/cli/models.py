@@ -12,15 +12,13 @@ if TYPE_CHECKING:
     from hga_chat.models import FoundModel, ListedModel
 
 app = typer.Typer(help="List, download and verify models.", rich_markup_mode=None)
-Name = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name of a model in 'hga-chat models list'.")
-]
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name from 'hga-chat models list'.")]
 
 
 @app.command("list")
 @with_settings("context", "budget", "router", "device", "device_limit", "host_budget")
 def list_(settings: Settings, as_json: Json = False) -> None:
-    """List models: those that can be fetched by name, and those that other programs have here."""
+    """List models: those to download by name, and those other programs have on this machine."""
     from hga_chat.cli.outlook import fit_of, fit_of_listed, recommendation
     from hga_chat.models import found_models, list_models
     from hga_chat.output import Output, human_bytes, table
@@ -42,7 +40,7 @@ def list_(settings: Settings, as_json: Json = False) -> None:
             human_bytes(model.size_bytes),
             fit.context_text,
             fit.as_text(),
-            model.directory or "not here",
+            model.directory or "not downloaded",
         )
         for model, fit in listed
     ]
@@ -59,7 +57,7 @@ def list_(settings: Settings, as_json: Json = False) -> None:
     output.write(table(("model", "size", "context", "here", "where"), rows) + "\n")
     best = recommendation(settings)
     if best is not None:
-        output.note(f"Suggested here: {best}.")
+        output.note(f"Suggested for this machine: {best}.")
 
 
 @app.command("pull")
@@ -69,15 +67,15 @@ def pull(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Name of a model in 'hga-chat models list', or owner/repo or owner/repo:QUANT of "
-            "the Hugging Face Hub.",
+            help="Name from 'hga-chat models list', or owner/repo or owner/repo:QUANT on the "
+            "Hugging Face Hub.",
         ),
     ],
     settings: Settings,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before fetching.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Download a model and verify it; continues where an earlier attempt ended."""
+    """Download and verify a model; resumes an interrupted download."""
     from hga_chat.cli.fetching import asking
     from hga_chat.models import pull_model
     from hga_chat.output import Output
@@ -93,7 +91,7 @@ def pull(
 @app.command("verify")
 @with_settings("quiet")
 def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
-    """Verify every file of a model by checksum."""
+    """Check every file of a model against its checksum."""
     from hga_chat.models import verify_model
     from hga_chat.output import Output
 
@@ -108,7 +106,7 @@ def verify(name: Name, settings: Settings, as_json: Json = False) -> None:
         )
         return
     output.write("".join(f"{file.sha256}  {file.path}\n" for file in files))
-    output.note(f"{name} is complete and undamaged.")
+    output.note(f"{name} is complete; all checksums match.")
 
 
 def as_dict(model: "ListedModel") -> dict[str, Any]:

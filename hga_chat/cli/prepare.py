@@ -79,7 +79,7 @@ def find_or_pull(settings: Settings, output: Output) -> "tuple[ModelFiles, Setti
         is_small = is_default or name == models.EMBEDDED_MODEL
         if not models.is_fetchable(name) or not (is_small or is_interactive(output)):
             raise
-        output.note(f"The model {name} is not here yet.")
+        output.note(f"The model {name} is not downloaded yet.")
         if settings.model == AUTO:
             _note_better(name, settings, output)
         files = models.pull_model(name, output.note, output.progress, asking(output))
@@ -94,7 +94,7 @@ def _note_better(default: str, settings: Settings, output: Output) -> None:
     if found is not None and found[0].name != default:
         name = found[0].name
         output.note(
-            f"This machine can run {describe_model(*found)} as well: "
+            f"This machine can also run a better one, {describe_model(*found)}: "
             f"'hga-chat models pull {name}', then --model {name}."
         )
 
@@ -212,7 +212,7 @@ def _find_target(
     except SessionInUseError as error:
         if not for_one_answer:
             raise
-        output.note(f"{error} The documents are read for this answer alone.")
+        output.note(f"{error} The documents are read for this answer only, and not saved.")
         return None
     except (OSError, SessionError) as error:
         output.note(f"A saved session cannot be used: {describe(error)}")

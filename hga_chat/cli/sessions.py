@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, export, fork and remove saved sessions.", rich_markup_mode=None)
 Name = Annotated[
-    str, typer.Argument(metavar="SESSION", help="Id, beginning of an id, or title of a session.")
+    str, typer.Argument(metavar="SESSION", help="Title, id or first letters of an id.")
 ]
 
 
 @app.command("list")
 @with_settings("disk_limit")
 def list_(settings: Settings, as_json: Json = False) -> None:
-    """List saved sessions and their disk space, latest first."""
+    """List saved sessions with their size on disk, latest first."""
     from hga_chat.output import Output, human_bytes, table
     from hga_chat.sessions.store import SessionStore
 
@@ -58,7 +58,7 @@ def list_(settings: Settings, as_json: Json = False) -> None:
 
 @app.command("show")
 def show(name: Name, as_json: Json = False) -> None:
-    """Show a session's documents, questions, settings and disk space."""
+    """Show a session's documents, questions, settings and size on disk."""
     from hga_chat.output import Output, human_bytes, table
 
     output, store, id_ = _find(name)
@@ -93,10 +93,10 @@ def show(name: Name, as_json: Json = False) -> None:
 def export(
     name: Name,
     to: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a new file.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this new file.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite the file if there is one.")
+        bool, typer.Option("--force", help="Overwrite the file if it exists.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +129,7 @@ def fork(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a session, to ask other questions, and print the copy's id."""
+    """Branch a session: copy it, with all or some of its turns, and print the copy's id."""
     from hga_chat.errors import UsageError
     from hga_chat.output import Output
     from hga_chat.sessions.store import SessionStore
@@ -151,7 +151,7 @@ def fork(
         output.json({"session": new.info.id, "title": new.info.title, "turns": count})
         return
     output.write(f"{new.info.id}\n")
-    output.note(f"{new.info.title}: a copy of {id_} with {count} of its {len(old.turns)} turns.")
+    output.note(f"{new.info.title} is a copy of {id_} with {count} of its {len(old.turns)} turns.")
 
 
 @app.command("rm")
@@ -162,10 +162,10 @@ def remove(
         list[str] | None, typer.Argument(metavar="SESSION", help="Ids or titles of sessions.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Remove all sessions.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove sessions with everything saved of them; on a terminal, --all asks first."""
+    """Remove sessions with all their saved data; on a terminal, --all asks first."""
     from hga_chat.errors import UsageError
     from hga_chat.output import Output, human_bytes
     from hga_chat.sessions.store import SessionStore

@@ -231,12 +231,12 @@ class Conversation:
         notes, saved = self.save_if_possible(), self.saved
         held = saved.kv_tokens() if saved is not None else 0
         if saved is None or not held:
-            return [*notes, "Stopped before the documents were read; nothing is kept."]
+            return [*notes, "Quit before reading finished; nothing was saved."]
         info = saved.info
         return [
             *notes,
-            f"Stopped after {held:,} of {self.text_tokens:,} tokens. They are kept in session "
-            f"{info.id} ({info.title}); 'hga-chat chat {info.id}' goes on from there.",
+            f"Stopped after {held:,} of {self.text_tokens:,} tokens. They are saved in session "
+            f"{info.id} ({info.title}); 'hga-chat chat {info.id}' resumes there.",
         ]
 
     def save_documents(self) -> list[str]:

@@ -136,7 +136,7 @@ def open_session(
     if info.fingerprint != model.fingerprint:
         paths = " ".join(info.given)
         raise SessionError(
-            f"Session {info.id} was read by {_model_of(info)}; the model of that name has changed "
+            f"Session {info.id} was made with {_model_of(info)}; that model has since changed "
             f"({model.fingerprint[:12]}).\n'hga-chat ingest {paths}' reads the documents with it."
         )
     return _open(model, settings, layout, documents.loaded.skipped, saved)
@@ -171,8 +171,8 @@ def open_documents(
     try:
         if saved is not None and saved.info.fingerprint != model.fingerprint:
             notes.append(
-                f"Session {saved.info.id} was read by {_model_of(saved.info)}; the model of that "
-                "name has changed, so the documents are read again."
+                f"Session {saved.info.id} was made with {_model_of(saved.info)}; that model has "
+                "since changed, so the documents are read again."
             )
             saved.close()
             saved = None
@@ -226,8 +226,8 @@ def _fork(
     except (OSError, EngineError) as error:
         notes.append(f"The K/V could not be copied: {describe(error)}")
     notes.append(
-        f"The documents have changed. Session {old.info.id} keeps its turns about the old text; "
-        f"{new.info.id} ({new.info.title}) is about the new text."
+        f"The documents have changed. Session {old.info.id} keeps the old text and its turns; "
+        f"{new.info.id} ({new.info.title}) has the new text."
     )
     old.close()
     return new
@@ -264,8 +264,8 @@ def _context_notes(engine: "EngineProtocol") -> list[str]:
     if context <= model.max_positions:
         return []
     return [
-        f"{model.max_positions:,} tokens is this model's native context; {model.rope_scaling} is "
-        f"used for {context:,}."
+        f"This model's native context is {model.max_positions:,} tokens; {model.rope_scaling} "
+        f"extends it to {context:,}."
     ]
 
 
@@ -295,12 +295,12 @@ def _resume_note(conversation: Conversation) -> str:
     """Say how much of the session has to be prefilled again."""
     held, pending = conversation.engine.num_tokens, conversation.pending_tokens
     if not pending:
-        return "Resumed; nothing had to be read again."
+        return "Resumed; nothing needs reading again."
     if held >= conversation.document_end:
-        return f"Read again: the last {pending:,} tokens of the turns."
+        return f"Resumed; the last {pending:,} tokens of the turns are read again."
     if not held or conversation.layout is None:
         return f"The session's K/V is gone; {pending:,} tokens are read again."
     documents = conversation.document_end - conversation.document_start
     found = conversation.layout.locate(held - conversation.document_start, documents)
     total = held + pending
-    return f"{held:,} of {total:,} tokens are read already; it goes on in {found[0].path}."
+    return f"{held:,} of {total:,} tokens are already read; reading resumes in {found[0].path}."

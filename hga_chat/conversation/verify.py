@@ -51,9 +51,10 @@ class Verification:
         """Return two lines for people; a drop of 2.3 nats means a tenth of the probability."""
         drops = ", ".join(f"{effect.drop:.1f}" for effect in self.effects)
         random_drops = ", ".join(f"{effect.random_drop:.1f}" for effect in self.effects)
+        which = "this source" if len(self.effects) == 1 else "each source"
         return (
-            f"Without each of them, the answer's log-probability falls by {drops} nats;\n"
-            f"without a random passage of the same length, by {random_drops}."
+            f"Nats lost without {which}: {drops}; without a random passage as long: "
+            f"{random_drops}.\n2.3 nats make the answer ten times less likely."
         )
 
     def as_object(self) -> dict[str, object]:

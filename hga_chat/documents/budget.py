@@ -33,7 +33,7 @@ class OverBudget:
 
     def __str__(self) -> str:
         """Return the message for the user: the figures, the largest files and what to do."""
-        message = f"{self.total:,} tokens are over the budget of {self.budget:,}; largest: "
+        message = f"{self.total:,} tokens are over the budget of {self.budget:,}. Largest: "
         message += _listed(self.largest)
         if self.folders:
             message += f"; folders: {_listed(self.folders)}"

@@ -216,6 +216,6 @@ def _named(name: str) -> NamedModel | None:
 
 def _unknown(name: str) -> ModelMissingError:
     return ModelMissingError(
-        f"There is no model {name!r}. Models: {', '.join(CATALOGUE)}; or a .gguf file, a folder, "
-        "owner/repo or owner/repo:QUANT of the Hugging Face Hub, or ollama:NAME:TAG."
+        f"There is no model {name!r}. Known: {', '.join(CATALOGUE)}; or a .gguf file, a folder, "
+        "owner/repo or owner/repo:QUANT on the Hugging Face Hub, or ollama:NAME:TAG."
     )

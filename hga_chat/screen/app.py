@@ -45,7 +45,7 @@ PANELS_S = 1 / 2
 """Time between two frames of the panels; drawing more often slows an answer on the CPU."""
 OFFSET_S = TICK_S / 2
 """Delay of panels against words: one frame draws one rectangle around everything that changed."""
-NO_LAYERS = "Only recent answers have layers."
+NO_LAYERS = "Layer data is kept for recent answers only."
 TWICE_S = 2.0
 """Time within which a second Ctrl+C quits."""
 
@@ -320,7 +320,7 @@ class ChatApp(App[None]):
         if self.flow.is_free or self.flow.state == "failed":
             await self.action_quit()
         else:
-            self.notify("Something is under way: Ctrl+Q quits all the same.")
+            self.notify("Still working. Ctrl+Q quits anyway.")
 
     def action_help(self) -> None:
         """Show keys and commands."""
@@ -354,7 +354,7 @@ class ChatApp(App[None]):
         """Ask the last question again."""
         remark = self.flow.retry()
         if remark is None:
-            self.notify("There is nothing to ask again now.", severity="warning")
+            self.notify("There is no question to ask again now.", severity="warning")
         else:
             self.notify(remark)
 
@@ -370,7 +370,7 @@ class ChatApp(App[None]):
         if not self.flow.clear():
             self.notify("Wait until the engine is ready.", severity="warning")
         elif turns:
-            self.notify(f"{count(turns, 'turn')} forgotten. /undo brings back what is gone.")
+            self.notify(f"{count(turns, 'turn')} forgotten. /undo brings them back.")
 
     def action_undo(self) -> None:
         """Bring back what /clear, /edit or /retry has removed."""
@@ -384,7 +384,7 @@ class ChatApp(App[None]):
         if title:
             self.engine.rename(title)
         else:
-            self.notify("Type the title: /rename TITLE.", severity="warning")
+            self.notify("Add the new title: /rename TITLE.", severity="warning")
 
     def action_export(self, name: str = "") -> None:
         """Write the conversation to a file."""
@@ -547,9 +547,9 @@ class ChatApp(App[None]):
         name = displayable(passage.path)
         path = file_of(passage.path, self.flow.given)
         if path is None or not path.is_file():
-            self.notify(f"The file of {name} is not there.", severity="warning")
+            self.notify(f"{name} is no longer there.", severity="warning")
         elif passage.start_line is None:
-            self.notify(f"{name} is no text file; no editor opens it.", severity="warning")
+            self.notify(f"{name} is not a text file; an editor cannot open it.", severity="warning")
         else:
             self._in_editor(
                 lambda command: editor.run(editor.at_line(command, path, passage.start_line))
@@ -566,7 +566,7 @@ class ChatApp(App[None]):
         """Leave the terminal to the user's editor; return None if that fails."""
         command = editor.editor(self._environment)
         if not command:
-            self.notify("Set EDITOR to the editor to use.", severity="warning")
+            self.notify("No editor found. Set EDITOR to the one to use.", severity="warning")
             return None
         try:
             with self.suspend():

@@ -258,9 +258,9 @@ class Flow:
     def refusal(self) -> str:
         """Return why no question can be taken now; empty if one can."""
         if self.state == "failed":
-            return "No questions can be asked. Ctrl+Q quits."
+            return "The engine has failed; no questions can be asked. Ctrl+Q quits."
         if self._waiting:
-            return "One question is already waiting. Esc withdraws it."
+            return "A question is already queued. Esc removes it."
         return ""
 
     def send(self, question: str) -> None:
@@ -322,7 +322,11 @@ class Flow:
         is_fixed = self._engine.sampling.temperature == 0
         self._temperature = LIVELY if is_fixed else None
         self.send(question)
-        remark = f"Sampled at temperature {LIVELY}; at 0 it would be the same. " if is_fixed else ""
+        remark = (
+            f"Retried at temperature {LIVELY}; at 0 the answer would not change. "
+            if is_fixed
+            else ""
+        )
         return f"{remark}/undo brings the old answer back."
 
     def clear(self) -> bool:

@@ -94,9 +94,7 @@ class Opening:
                 more = len(self._skipped) - _SHOWN_SKIPPED
                 lines.append(Content.styled(f"  and {more:,} more", QUIET))
         lines.append(
-            Content.styled(
-                "Ask about them below; the map shows what each answer reads. F1: help", QUIET
-            )
+            Content.styled("Ask below; the map shows what each answer reads. F1: help", QUIET)
         )
         return Content("\n").join(lines)
 

@@ -97,7 +97,7 @@ class SessionPicker(App[str | None]):
         Binding("f2", "rename", "Rename", priority=True),
         Binding("f4", "fork", "Fork", priority=True),
         Binding("f8", "delete", "Delete", priority=True),
-        Binding("ctrl+n", "new", "New, without documents", priority=True),
+        Binding("ctrl+n", "new", "New chat", priority=True),
         Binding("escape", "give_up", "Back", priority=True, show=False),
         Binding("ctrl+q,ctrl+c", "leave", "Quit", priority=True),
     ]
@@ -183,7 +183,7 @@ class SessionPicker(App[str | None]):
         entry = self._chosen
         if entry is not None and self._renamed is None:
             self._renamed = entry
-            self._say(f"New title of {displayable(entry.title)}: Enter takes it, Esc keeps the old")
+            self._say(f"New title of {displayable(entry.title)}: Enter saves, Esc cancels")
             self.query_one(Input).value = entry.title
 
     def action_fork(self) -> None:
@@ -207,7 +207,7 @@ class SessionPicker(App[str | None]):
         if self._doomed is not entry:
             self._doomed = entry
             size = human_bytes(self._store.disk_bytes(entry.id))
-            self._say(f"Delete {displayable(entry.title)}, {size}? F8 deletes it, Esc keeps it")
+            self._say(f"Delete {displayable(entry.title)} ({size})? F8 deletes it, Esc keeps it")
             return
         self._doomed = None
         self._say(TITLE)

@@ -36,8 +36,8 @@ def changes_note(saved: SavedSession, given: Mapping[str, Path]) -> str | None:
     parts = [_part("changed", changed), _part("gone", gone)]
     paths = " ".join(displayable(str(place)) for place in given.values())
     return (
-        f"Since the documents were read: {'; '.join(part for part in parts if part)}. Answers are "
-        f"about the text as it was; 'hga-chat ingest {paths}' reads it again from the first change."
+        f"Since the documents were read: {'; '.join(part for part in parts if part)}. Answers "
+        f"use the old text; 'hga-chat ingest {paths}' reads it again from the first change."
     )
 
 

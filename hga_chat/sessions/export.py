@@ -82,10 +82,13 @@ def turns_as_markdown(turns: Sequence[SavedTurn]) -> str:
     for number, turn in enumerate(turns, 1):
         lines += ["", f"## Question {number}", "", *_quote(turn.question), "", turn.text.strip()]
         if turn.finished.reason != "stop":
-            ends = {"length": "The answer was cut here.", "cancelled": "The answer was cancelled."}
+            ends = {
+                "length": "The answer hit the length limit.",
+                "cancelled": "The answer was stopped.",
+            }
             lines += ["", f"*{ends[turn.finished.reason]}*"]
         if turn.sources:
-            lines += ["", "Read most for this answer:", ""]
+            lines += ["", "Sources:", ""]
             for source in turn.sources:
                 lines += [f"- {source.score:.0%} {_code(source.place)}", *_excerpt(source)]
     return displayable("\n".join(lines).lstrip("\n")) + "\n"

@@ -70,7 +70,7 @@ LEDGER = Ledger(
         (StorageError("Cannot write K/V", FOLDER, FULL, is_saved=True), 1, "sessions rm"),
         (StorageError("Cannot write K/V", FOLDER, FAILED, is_saved=True), 1, "or use --no-save."),
         (DamagedPageError("layer 1, KV head 0, group 2", FOLDER), 1, "check the disk"),
-        (SavedStateError("pages.kv: is damaged."), 1, "its documents are read again"),
+        (SavedStateError("pages.kv: is damaged."), 1, "documents are read again when"),
     ],
 )
 def test_an_engine_error_is_shown_with_its_facts_and_advice(error, code, advice):

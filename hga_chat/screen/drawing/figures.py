@@ -25,12 +25,16 @@ def percent(share: float) -> str:
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
-def speed(tokens_per_s: float, ttft_s: float, sparsity: float) -> Content:
-    """Return ``38.1 tok/s · first 0.24 s · over 2.9%``; the last is a share of the text."""
+def speed(tokens_per_s: float, ttft_s: float, sparsity: float, *, in_full: bool = False) -> Content:
+    """Return ``38.1 tok/s · first 0.24 s · reads 2.9%``; the last is a share of the text.
+
+    In full: ``38.1 tok/s · first token 0.24 s · attends to 2.9%``.
+    """
+    first, share = ("first token", "attends to") if in_full else ("first", "reads")
     return Content.assemble(
         (f"{tokens_per_s:.1f}", "bold"),
-        (" tok/s · first ", QUIET),
+        (f" tok/s · {first} ", QUIET),
         (f"{ttft_s:.2f} s", "bold"),
-        (" · over ", QUIET),
+        (f" · {share} ", QUIET),
         (f"{sparsity:.1%}", "bold"),
     )

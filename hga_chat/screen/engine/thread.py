@@ -312,12 +312,12 @@ class EngineThread:
 def rename(conversation: "Conversation", title: str) -> str:
     """Give a conversation's session another title; return the outcome in words."""
     if conversation.saved is None:
-        return "This chat is not saved; it has no title."
+        return "This chat is not saved, so it has no title."
     try:
         conversation.saved.rename(title)
     except OSError as error:
         return f"The title cannot be saved: {error.strerror or error}."
-    return f"The session's title is now {title}."
+    return f"Renamed to {title}."
 
 
 def export_turns(conversation: "Conversation", path: Path) -> str:
@@ -329,7 +329,7 @@ def export_turns(conversation: "Conversation", path: Path) -> str:
         with path.open("x", encoding="utf-8") as file:
             file.write(turns_as_markdown([*map(saved_turn, conversation.turns)]))
     except FileExistsError:
-        return f"{path} exists; nothing was written. Name another file: '/export OTHER.md'."
+        return f"{path} already exists; nothing was written. Name another file: /export FILE"
     except OSError as error:
         return f"{path} cannot be written: {error.strerror or error}."
     return f"{count(len(conversation.turns), 'turn')} written to {path}."

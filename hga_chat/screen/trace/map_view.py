@@ -178,9 +178,9 @@ class MapView:
         if self.mode == "answer" and self.turn is not None and self.token is not None:
             begin, end = self.turn.trace.span(self.token)
             word = " ".join(self.turn.text[begin:end].split())
-            return f"Read for “{word}”" if word else "Read for a space"
+            return f"Blocks read for “{word}”" if word else "Blocks read for a space"
         if self.shown_layer is not None:
-            return f"Read by layer {self.shown_layer + 1} of {self.num_layers}"
+            return f"Blocks read by layer {self.shown_layer + 1} of {self.num_layers}"
         if self.mode == "answer" and self.turn is not None and self.turn is not self._turns()[-1]:
             return f"Blocks read for answer {self.turn.number}"
         return TITLES[self.mode] if self._turns() else "Blocks"
@@ -210,5 +210,5 @@ class MapView:
             return "No answer yet."
         blocks = range(self.grid.block_of(start), self.grid.block_of(max(end - 1, start)) + 1)
         if all(self.window[block] for block in blocks):
-            return "Always read, whatever is asked."
+            return "Always read, whatever the question."
         return "No answer used this passage."

@@ -31,10 +31,8 @@ State = Literal["waiting", "prefill", "streaming", "done"]
 
 _INDENT = Content(" " * 5)
 """Indent of a source's excerpt."""
-NOTHING_STANDS_OUT = "No passage of the documents stands out."
-FROM_THE_CONVERSATION = (
-    "From the conversation: it read earlier turns more than any passage of the documents."
-)
+NO_SOURCE = "No clear source."
+FROM_THE_CONVERSATION = "No clear source: mostly earlier turns."
 
 
 class Turn:
@@ -127,7 +125,7 @@ class Turn:
         if answer.from_conversation:
             lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
         elif has_documents and not answer.sources and self.in_session:
-            lines.append(Content.styled(NOTHING_STANDS_OUT, QUIET))
+            lines.append(Content.styled(NO_SOURCE, QUIET))
         if room_note is not None:
             lines.append(Content.styled(room_note, "$text-warning"))
         self._end = [self._note(Content("\n").join(lines))]
@@ -247,11 +245,10 @@ def _source_rows(
 def _figures(answer: "Answer") -> Content:
     finished = answer.finished
     if finished.reason == "cancelled" and not finished.completion_tokens:
-        return Content.styled("cancelled before the answer began", "$text-warning")
-    ends = {"cancelled": "cancelled after ", "length": "cut off after "}
+        return Content.styled("stopped before the answer began", "$text-warning")
+    ends = {"cancelled": "stopped after ", "length": "cut off after "}
     return Content.assemble(
         (ends.get(finished.reason, ""), "$text-warning"),
         (f"{finished.completion_tokens:,} tokens · ", QUIET),
-        speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity),
-        (" of the text", QUIET),
+        speed(finished.decode_tokens_per_s, finished.ttft_s, finished.sparsity, in_full=True),
     )

@@ -18,7 +18,7 @@ KEYS = (
         "Anywhere",
         (
             ("Tab  Shift+Tab", "next panel, previous panel"),
-            ("Esc", "stop the answer, keep what is there; back to the prompt"),
+            ("Esc", "stop the answer and keep it so far; back to the prompt"),
             ("Ctrl+C", "copy the selection; stop the answer; twice: quit"),
             ("Ctrl+P", "all commands"),
         ),
@@ -30,8 +30,8 @@ KEYS = (
             ("j k  g G", "down, up; first line, last line"),
             ("/  n  N", "find, next match, previous match"),
             ("e", "open the source, document or block in $EDITOR"),
-            ("q", "quit; close the opened source or the help"),
-            ("Ctrl+Z", "suspend; 'fg' in the shell comes back"),
+            ("q", "close the opened source or the help; else quit"),
+            ("Ctrl+Z", "suspend; 'fg' in the shell resumes"),
         ),
     ),
     (
@@ -41,7 +41,7 @@ KEYS = (
             ("Ctrl+J  Shift+Enter", "new line"),
             ("Ctrl+G", "write the prompt in $EDITOR"),
             ("↑ ↓", "previous question, next question"),
-            ("/  @", "a command, a file; Tab completes"),
+            ("/  @", "begin a command, name a file; Tab completes"),
             ("PgUp PgDn", "scroll the conversation"),
         ),
     ),
@@ -49,9 +49,9 @@ KEYS = (
         "Conversation",
         (
             ("j k", "next, previous paragraph or source"),
-            ("→ ←", "word by word through an answer: the map shows what each read"),
+            ("→ ←", "step through an answer word by word; the map shows what each read"),
             ("Enter", "open the source"),
-            ("c  y", "copy the paragraph or source, the whole answer, as written"),
+            ("c  y", "copy the paragraph or source; copy the whole answer"),
             ("r", "ask the last question again"),
         ),
     ),
@@ -65,10 +65,10 @@ KEYS = (
     (
         "Map",
         (
-            ("← ↑ ↓ →", "go from block to block"),
-            ("Enter", "open the block and see which answers read it"),
-            ("F5", "the answer, all answers, what was hardly read"),
-            ("l  L", "next layer of the model, previous layer"),
+            ("← ↑ ↓ →", "move between blocks"),
+            ("Enter", "open the block; see which answers read it"),
+            ("F5", "show this answer, all answers, or what was hardly read"),
+            ("l  L", "next, previous layer of the model"),
         ),
     ),
 )
@@ -122,10 +122,10 @@ def help_text() -> Content:
     lines += [
         Content(""),
         Content.styled("The mouse selects text, opens sources and blocks.", QUIET),
+        Content.styled("Brightness and percentages: attention above the answer's baseline.", QUIET),
         Content.styled(
-            "Brightness and shares: attention beyond what every word of an answer has.", QUIET
+            "“Read” means the model attended to it, not that it supports the answer.", QUIET
         ),
-        Content.styled("“Read” means attended to, not “supported by”.", QUIET),
     ]
     return Content("\n").join(lines)
 

@@ -104,7 +104,7 @@ def test_the_chat_opens_on_a_terminal_before_the_model_is_loaded(
     left = cli("ingest", tmp_path, "--max-new-tokens", "9")
     assert (left.code, left.err) == (
         130,
-        "Stopped before the documents were read; nothing is kept.\n",
+        "Quit before reading finished; nothing was saved.\n",
     )
     assert cli("chat").code == 0
     (layout, new_tokens, loaded), (no_layout, *_) = opened

@@ -12,7 +12,7 @@ from hga_chat.conversation.verify import Effect, Verification
 from hga_engine.errors import GpuMemoryError
 from tests.support.scripted import ScriptedAnswer
 
-NOTHING_KEPT = "Stopped before the documents were read; nothing is kept."
+NOTHING_KEPT = "Quit before reading finished; nothing was saved."
 KEYS = {
     "answer",
     "finish_reason",
@@ -58,7 +58,7 @@ def test_answer_goes_to_stdout_and_sources_to_stderr(cli, use_engine, notes):
     ran = cli("ask", notes, "Which colour?")
     assert (ran.code, ran.out) == (0, "It is blue.\n")
     assert f"100%  {notes}:" in ran.err
-    assert "Read most for this answer" in ran.err
+    assert "Sources (share" in ran.err
     assert "\x1b" not in ran.out + ran.err
     assert "\r" not in ran.out + ran.err
     assert engine.closed
@@ -76,7 +76,7 @@ def test_an_excerpt_has_the_sentence_that_the_answer_is_from(cli, use_engine, tm
 def test_a_context_beyond_the_native_one_is_said(cli, use_engine, notes):
     engine = use_engine("Blue.", "Blue.")
     engine.model_config = replace(engine.model_config, max_positions=32_768)
-    said = "32,768 tokens is this model's native context; YaRN x2 is used for 65,536.\n"
+    said = "This model's native context is 32,768 tokens; YaRN x2 extends it to 65,536.\n"
     assert said in cli("ask", "--context", 65_536, notes, "Which colour?").err
     engine.model_config = replace(engine.model_config, rope_scaling=None)
     assert "native context" not in cli("ask", "--context", 32_768, notes, "Which colour?").err
@@ -237,7 +237,7 @@ def test_what_is_prefilled_by_an_interrupt_is_kept(cli, use_engine, long_notes, 
     (pending,) = engine.reads
     progress = f"2,048 of {2048 + pending:,} tokens"
     assert f"Stopped after {progress}" in stopped.err
-    assert f"{progress} are read already; it goes on in {long_notes}" in ran.err
+    assert f"{progress} are already read; reading resumes in {long_notes}" in ran.err
 
 
 def test_what_is_kept_is_said_once(cli, use_engine, notes):
@@ -262,7 +262,7 @@ def test_a_closed_pipe_costs_the_answer_but_not_the_prefill(cli, use_engine, not
         assert cli("ask", notes, "q").code == 1
     again = cli("ask", notes, "q")
     assert (again.code, again.out) == (0, "one two three\n")
-    assert "nothing had to be read again" in again.err
+    assert "nothing needs reading again" in again.err
     assert len(engine.reads) == 1
 
 
@@ -307,7 +307,7 @@ def test_the_default_model_is_downloaded_on_the_first_ask(cli, use_engine, notes
         ran = cli("ask", notes, "q")
         assert (ran.code, ran.out) == (0, "Yes.\n")
         assert fetched.pop() == name
-        assert f"{name} is not here yet" in ran.err
+        assert f"{name} is not downloaded yet" in ran.err
     other = cli("ask", notes, "q", "--model", "qwen3-30b-a3b")
     assert other.code == 1
     assert "qwen3-30b-a3b is not here" in other.err
@@ -350,7 +350,7 @@ def test_verification_is_printed_with_the_answer(cli, use_engine, notes, monkeyp
         "seconds": 0.5,
     }
     ran = cli("ask", "--verify", notes, "Which colour?")
-    assert "falls by 7.2 nats" in ran.err
-    assert "of the same length, by -0.1" in ran.err
+    assert "without this source: 7.2;" in ran.err
+    assert "without a random passage as long: -0.1" in ran.err
     ran = cli("ask", "--verify", "--json", notes, "Is there more?")
     assert json.loads(ran.out).keys() == KEYS  # nothing stands out, nothing to verify

@@ -21,11 +21,11 @@ def test_list_names_models_that_are_missing(cli, no_models, monkeypatch, tmp_pat
     assert ran.code == 0
     lines = [re.split(" {2,}", line) for line in ran.out.splitlines()[1:]]
     embedded, large = lines[0], lines[-1]
-    assert (embedded[0], embedded[-1].strip()) == ("smollm2-64k", "not here")
+    assert (embedded[0], embedded[-1].strip()) == ("smollm2-64k", "not downloaded")
     assert large[0] == "qwen3-30b-a3b"
     assert "29.0 GiB" in large
     assert "262,144" in large
-    assert large[-1].strip() == "not here"
+    assert large[-1].strip() == "not downloaded"
 
 
 def test_list_as_json(cli, no_models):
@@ -73,7 +73,7 @@ def test_verify_lists_files_with_their_sums(cli, monkeypatch):
     monkeypatch.setattr(hga_chat.models, "verify_model", lambda name, progress: (file,))
     ran = cli("models", "verify", "tiny")
     assert ran.out == f"{'ab' * 32}  /models/tiny.gguf\n"
-    assert ran.err == "tiny is complete and undamaged.\n"
+    assert ran.err == "tiny is complete; all checksums match.\n"
     assert json.loads(cli("models", "verify", "tiny", "--json").out) == [
         {"path": "/models/tiny.gguf", "size_bytes": 12, "sha256": "ab" * 32}
     ]
@@ -91,7 +91,7 @@ def test_doctor_names_what_is_installed_and_what_is_missing(cli, no_models):
     for part in ("memory", "kernels   cpu: ", "torch 2.", "models pull smollm2-64k"):
         assert part in ran.out
     (large,) = [line for line in ran.out.splitlines() if "qwen3-30b-a3b: " in line]
-    assert "models pull qwen3-30b-a3b' downloads it (29.0 GiB)" in large
+    assert "models pull qwen3-30b-a3b' gets it (29.0 GiB)" in large
     assert "needs an NVIDIA GPU with 32 GB" in large
 
 

@@ -89,7 +89,7 @@ def test_unchanged_documents_are_not_prefilled_again(cli, ingest, use_engine, fo
     first = ingest(folder)
     ran = cli("ingest", "--no-chat", folder)
     assert ran.out == f"{first['session']}\n"
-    assert "nothing had to be read again" in ran.err
+    assert "nothing needs reading again" in ran.err
     assert len(engine.reads) == 1
     assert store.ids() == [first["session"]]
 
@@ -126,7 +126,10 @@ def test_a_change_is_prefilled_from_its_chunk_on(cli, ingest, use_engine, folder
     assert engine.reads == [len(before), read]
     assert ran.out == f"{first['session']}\n"
     total = len(engine.session)
-    assert f"{total - read:,} of {total:,} tokens are read already; it goes on in c.txt" in ran.err
+    assert (
+        f"{total - read:,} of {total:,} tokens are already read; reading resumes in c.txt"
+        in ran.err
+    )
     assert "c30 was rough" in text(engine)
     saved = store.documents(first["session"]).loaded.documents[2]
     assert "c30 was rough" in saved.sections[0].text
@@ -152,7 +155,7 @@ def test_turns_keep_the_text_that_they_are_about(cli, ingest, ask, use_engine, f
     ran = cli("ingest", "--no-chat", folder)
     second = ran.out.strip()
     assert second != first
-    assert f"Session {first} keeps its turns about the old text" in ran.err
+    assert f"Session {first} keeps the old text and its turns" in ran.err
     assert engine.reads[1] < 100
     assert "Nothing more." in text(engine)
     assert "c30" not in text(engine)
@@ -198,7 +201,7 @@ def test_ask_in_a_session_as_json(cli, ingest, use_engine, folder):
     [
         (("ask", "--session", "log", "a.txt", "Is it?"), "--session takes only a question"),
         (("ask", "--session", "log", " "), "The question is empty."),
-        (("ingest", "--no-chat", "--no-save", "a.txt"), "--no-save does not"),
+        (("ingest", "--no-chat", "--no-save", "a.txt"), "--no-save prevents that"),
         (("sessions", "rm"), "Name the sessions to remove, or use --all"),
         (("sessions", "rm", "--all", "log"), "Name the sessions to remove, or use --all"),
         (("sessions", "fork", "log", "--turns", "-1"), "--turns must be 0 or more"),
@@ -219,7 +222,7 @@ def test_ask_uses_saved_kv_and_leaves_the_turns_alone(cli, ingest, ask, use_engi
     session = list(engine.session)
     ran = cli("ask", folder, "Alone?")
     assert ran.out == "No.\n"
-    assert "had been read before" in ran.err
+    assert "already read" in ran.err
     assert engine.prompts[1][:1] == engine.tokenizer.encode("\n")  # a first question
     assert [turn.question for turn in store.turns(id_).turns] == ["Is it?"]
     ask(id_, "And?")
@@ -266,7 +269,7 @@ def test_a_session_in_use_is_reported(cli, ingest, use_engine, folder, store):
         assert f"Session {id_} is open elsewhere (process" in ran.err
     ran = cli("ask", folder, "Is it?")
     assert (ran.code, ran.out) == (0, "Yes.\n")
-    assert "read for this answer alone" in ran.err
+    assert "read for this answer only" in ran.err
     assert len(engine.reads) == 2
     held.close()
     assert store.ids() == [id_]
@@ -343,11 +346,11 @@ def test_a_changed_model_is_reported(cli, ingest, use_engine, folder, store):
     engine.fingerprint = "1" * 64
     ran = cli("ask", "--session", id_, "Is it?")
     assert (ran.code, ran.out) == (1, "")
-    assert "read by scripted (000000000000)" in ran.err
+    assert "made with scripted (000000000000)" in ran.err
     assert f"hga-chat ingest {folder}" in ran.err
     ran = cli("ingest", "--no-chat", folder)
     assert ran.code == 0
-    assert "the model of that name has changed" in ran.err
+    assert "that model has since changed" in ran.err
     assert len(engine.reads) == len(store.ids()) == 2
 
 
@@ -403,7 +406,7 @@ def test_turns_missing_from_the_kv_are_prefilled_again(
     session = list(engine.session)
     (kv(tmp_path, id_) / "state.json").write_bytes(state)
     ran = cli("ask", "--session", id_, "Which?")
-    assert f"Read again: the last {len(session) - before} tokens of the turns" in ran.err
+    assert f"the last {len(session) - before} tokens of the turns are read again" in ran.err
     assert engine.session[: len(session)] == session
     assert engine.reads[1:] == [len(session) - before]
 
@@ -543,8 +546,8 @@ def test_chat_continues_a_session(cli, ingest, ask, use_engine, folder, monkeypa
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     ran = cli("chat", id_)
     assert ran.code == 0
-    assert opened == [(["Yes."], ["Resumed; nothing had to be read again."])]
-    assert f"'hga-chat chat {id_}' continues it" in ran.err
+    assert opened == [(["Yes."], ["Resumed; nothing needs reading again."])]
+    assert f"'hga-chat chat {id_}' resumes it" in ran.err
     assert cli("ingest", folder).code == 0
     assert opened[1] == opened[0]
     assert len(engine.reads) == 1

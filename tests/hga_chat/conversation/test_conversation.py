@@ -151,7 +151,7 @@ def test_a_full_session_says_so_ahead_and_names_ways_out():
     left = 1500 - engine.num_tokens
     assert f"{left:,} tokens are left in this session. /clear" in str(conversation.room_note)
     turns = engine.num_tokens - conversation.document_end
-    with pytest.raises(SessionFullError, match=rf"Its turns take {turns}\."):
+    with pytest.raises(SessionFullError, match=f"The turns take {turns} of them"):
         ask(conversation, "word " * 1600)
     assert ask(conversation, "Which colour?")[0].text == "Red."
 

@@ -112,7 +112,9 @@ def people(error):
 
 
 def test_pull_fetches_checks_and_stores(tiny, server):
-    with pytest.raises(ModelMissingError, match="tiny is not here; run 'hga-chat models pull"):
+    with pytest.raises(
+        ModelMissingError, match="tiny is not downloaded; run 'hga-chat models pull"
+    ):
         find_model("tiny")
     assert list_models()[0].directory is None
     assert list_models()[0].size_bytes == 50_000
@@ -452,7 +454,7 @@ def test_a_repository_of_safetensors_has_no_quantisations(tiny, server):
 
 def test_a_person_may_decline(gguf_server):
     asked = []
-    with pytest.raises(ModelMissingError, match="someone/tiny:Q8_0 is not here"):
+    with pytest.raises(ModelMissingError, match="someone/tiny:Q8_0 was not downloaded"):
         pull_model("someone/tiny:Q8_0", print, confirm=lambda fetch: bool(asked.append(fetch)))
     assert gguf_server.fetched() == []
     assert (asked[0].size_bytes, asked[0].left_bytes) == (7_000, 7_000)

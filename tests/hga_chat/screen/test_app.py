@@ -179,7 +179,7 @@ async def test_escape_keeps_the_partial_answer(scripted, answer, opened, until):
         await pilot.press("escape")
         await until(pilot, is_done(app))
         assert turns(app)[0].text == "word0 word1 word2 word3 word4"
-        assert turns(app)[0].note.startswith("cancelled")
+        assert turns(app)[0].note.startswith("stopped")
         await ask(pilot, "more")
         await until(pilot, is_done(app, 2))
         assert turns(app)[1].text == "More."
@@ -206,7 +206,7 @@ async def test_only_one_question_waits(scripted, opened, until):
         await ask(pilot, "two")
         assert len(turns(app)) == 1
         assert app.query_one(Prompt).text == "two"
-        await until(pilot, lambda: "One question is already waiting" in "\n".join(shown(app)))
+        await until(pilot, lambda: "A question is already queued" in "\n".join(shown(app)))
         script.engine.release.set()
         await until(pilot, is_done(app))
         assert turns(app)[0].text == "First."
@@ -574,7 +574,7 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
         list(first.ask("sea", SamplingParams()))
         turns = [restored_answer(saved_turn(turn)) for turn in first.turns]
         conversation = Conversation(script.engine, script.layout, script.skipped, turns=turns)
-        conversation.notes.append("Resumed; nothing had to be read again.")
+        conversation.notes.append("Resumed; nothing needs reading again.")
         return conversation
 
     async with opened(make) as (app, pilot):
@@ -588,7 +588,7 @@ async def test_a_saved_session_shows_its_turns_and_goes_on(scripted, answer, ope
             == "Read by answer 1 (92%)"
         )
         opening = app.transcript.card
-        assert "Resumed; nothing had to be read again." in opening
+        assert "Resumed; nothing needs reading again." in opening
         assert "tok/s" not in opening
         await ask(pilot, "now")
         await until(pilot, is_done(app, 2))

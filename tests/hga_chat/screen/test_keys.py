@@ -224,7 +224,7 @@ async def test_the_map_shows_the_trace_of_each_word(answered):
     async with answered() as it:
         it.app.transcript.focus()
         await it.press("right", "right")
-        await it.until(lambda: "Read for" in str(it.app.panels.map.border_title))
+        await it.until(lambda: "Blocks read for" in str(it.app.panels.map.border_title))
         assert it.app.flow.view.token == 1
         await it.press("left")
         await it.until(lambda: "“One”" in str(it.app.panels.map.border_title))
@@ -240,10 +240,10 @@ async def test_the_map_shows_each_layer(answered):
         assert len(lit()) == 2
         it.app.panels.map.focus()
         await it.press("l")
-        assert "Read by layer 1 of 2" in title()
+        assert "Blocks read by layer 1 of 2" in title()
         assert lit() == [0]  # group 3 of the session, of which block 0 holds the first four
         await it.press("l")
-        assert "Read by layer 2 of 2" in title()
+        assert "Blocks read by layer 2 of 2" in title()
         assert lit() == [it.whale // 4]
         await it.press("l")
         assert "layer" not in title()
@@ -354,7 +354,7 @@ async def test_verify_shows_how_much_the_answer_depends_on_each_source(answered,
     monkeypatch.setattr("hga_chat.conversation.verify.verify", measured)
     async with answered() as it:
         await it.command("/verify")
-        await it.until(lambda: "falls by 2.5, 0.0 nats" in it.app.transcript.turns[0].note)
+        await it.until(lambda: "without each source: 2.5, 0.0;" in it.app.transcript.turns[0].note)
         first, _, second, _ = it.app.transcript.turns[0].listing.split("\n")
         assert "●  2.5 logs/sea.txt" in first
         assert "○  0.0 logs/book.pdf" in second

@@ -41,6 +41,6 @@ def test_passages_and_names_cannot_break_the_markdown():
 
 def test_question_answer_and_finish_reason_are_exported():
     text = exported("**Yes.**", "passage", "Is it\nblue?")
-    assert "> Is it\n> blue?\n\n**Yes.**\n\n*The answer was cut here.*\n" in text
+    assert "> Is it\n> blue?\n\n**Yes.**\n\n*The answer hit the length limit.*\n" in text
     assert "1,234 tokens in 1 documents" in text
     assert "- 50% " in text

@@ -330,6 +330,6 @@ def test_a_prefill_that_is_stopped_keeps_the_parts_that_are_done(scripted, tmp_p
     (id_,) = store.ids()
     total = len(script.layout.token_ids) + 1
     assert thread.kept == [
-        f"Stopped after 256 of {total:,} tokens. They are kept in session {id_} (logs); "
-        f"'hga-chat chat {id_}' goes on from there."
+        f"Stopped after 256 of {total:,} tokens. They are saved in session {id_} (logs); "
+        f"'hga-chat chat {id_}' resumes there."
     ]
