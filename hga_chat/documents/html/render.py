@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 
+from hga_chat.documents.html import katex, mathml
 from hga_chat.documents.html.line_writer import LineWriter, Numbering
-from hga_chat.documents.html.mathml import linear
 from hga_chat.documents.html.styles import (
     BLOCK_DISPLAYS,
     StyleSheets,
@@ -235,7 +235,8 @@ class _Page:
 
     def _is_duplicate(self, element: Element) -> bool:
         """Whether what screen readers skip is an icon, or how a formula beside it looks."""
-        if not any(map(str.isalnum, element.text())):
+        is_formula = "katex-html" in element.attributes.get("class", "")
+        if not is_formula and not any(map(str.isalnum, element.text())):
             return True
         for near in islice(self._open[-1].element.elements(), _NEAR_ELEMENTS):
             if near is element:
@@ -260,7 +261,9 @@ class _Page:
             self._break(tag)
             return True
         if tag == "math":
-            text = linear(element)
+            text = mathml.linear(element)
+        elif "katex-html" in values.get("class", ""):
+            text = katex.linear(element)
         elif tag in {"img", "area", "image"}:
             text = self._image(values)
         elif tag == "input":

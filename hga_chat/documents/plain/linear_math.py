@@ -20,7 +20,7 @@ _ROOTS = {"": "√", "2": "√", "3": "∛", "4": "∜"}
 _ACCENTS = {
     **dict.fromkeys("^ˆ", "\u0302"),
     **dict.fromkeys("~˜", "\u0303"),
-    **dict.fromkeys("¯‾―_\u0305", "\u0304"),
+    **dict.fromkeys("¯ˉ‾―_\u0305", "\u0304"),
     **dict.fromkeys("˙.", "\u0307"),
     "¨": "\u0308",
     "ˇ": "\u030c",
