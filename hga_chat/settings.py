@@ -297,6 +297,10 @@ class Settings:
         )
 
 
+SIZES = tuple(setting.name for setting in fields(Settings) if setting.metadata["parse"] is _size)
+"""Settings that are sizes in bytes."""
+
+
 def config_path() -> Path:
     """Return the path of the configuration file, which may not exist."""
     return config_dir() / "config.toml"
@@ -317,16 +321,29 @@ def load_settings(
     Raises:
         SettingsError: A key is unknown or a value is invalid.
     """
-    values: dict[str, object] = {}
-    values |= _read_config(config_file or config_path())
-    for variable, text in environment.items():
-        if variable.startswith(PREFIX) and variable != MODELS_DIR_VARIABLE:
-            name = variable.removeprefix(PREFIX).lower()
-            values[name] = _parse(name, text, f"The environment variable {variable}")
+    given = lasting_settings(environment, config_file)
+    values = {name: value for name, (value, _) in given.items()}
     for name, value in flags.items():
         if value is not None and value != []:
             values[name] = _parse(name, value, f"The flag --{name.replace('_', '-')}")
     return Settings(**values)  # type: ignore[arg-type]  # every value passed its field's parser
+
+
+def lasting_settings(
+    environment: Mapping[str, str] = os.environ, config_file: Path | None = None
+) -> dict[str, tuple[object, str]]:
+    """Return the settings of the configuration file and the environment, and where each is set.
+
+    Args and raises: see ``load_settings``.
+    """
+    path = config_file or config_path()
+    found = {name: (value, str(path)) for name, value in _read_config(path).items()}
+    for variable, text in environment.items():
+        if variable.startswith(PREFIX) and variable != MODELS_DIR_VARIABLE:
+            name = variable.removeprefix(PREFIX).lower()
+            value = _parse(name, text, f"The environment variable {variable}")
+            found[name] = (value, variable)
+    return found
 
 
 def _read_config(path: Path) -> dict[str, object]:

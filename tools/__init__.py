@@ -9,6 +9,7 @@ Files of the repository:
 - ``tools.adapter``: train and check the 64K adapter of the embedded model.
 - ``tools.assets.corpus``, ``tools.assets.test_pdfs``: write the test documents of ``tests/data/``.
 - ``tools.assets.handbook``: render the sample handbook as PDF.
+- ``tools.assets.man_page``: write the manual page from the help of the commands.
 - ``tools.assets.screenshots``: take the screenshots of the README.
 
 Measurements:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from hga_chat import __version__
-from hga_chat.cli import ask, bench, doctor, models, sessions
+from hga_chat.cli import ask, bench, config, doctor, models, sessions
 from hga_chat.cli import chat as screen
 from hga_chat.cli.progress import INTERRUPTED
 
@@ -30,7 +30,6 @@ app = typer.Typer(
     name="hga-chat",
     cls=_Commands,
     help="Ask questions about repositories, books and PDFs, on your own machine.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,6 +40,7 @@ app.command("chat")(screen.chat)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(config.app, name="config")
 app.command("doctor")(doctor.doctor)
 
 

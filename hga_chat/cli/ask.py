@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hga_chat.cli import completion
 from hga_chat.cli.options import ANSWERING, Json, OptionalPaths, with_settings
 from hga_chat.cli.progress import INTERRUPTED, cancel_on_interrupt, prefill_documents
 from hga_chat.settings import Settings
@@ -26,7 +27,12 @@ def ask(
     settings: Settings,
     session: Annotated[
         str | None,
-        typer.Option("--session", metavar="SESSION", help="Ask in a saved session; takes no PATH."),
+        typer.Option(
+            "--session",
+            metavar="SESSION",
+            help="Ask in a saved session; takes no PATH.",
+            autocompletion=completion.sessions,
+        ),
     ] = None,
     with_verification: Annotated[
         bool,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hga_chat.cli import completion
 from hga_chat.cli.options import Json, Paths, with_settings
 from hga_chat.cli.progress import INTERRUPTED
 from hga_chat.settings import Settings
@@ -68,7 +69,11 @@ def chat(
     settings: Settings,
     session: Annotated[
         str | None,
-        typer.Argument(metavar="SESSION", help="Id or title of a saved session."),
+        typer.Argument(
+            metavar="SESSION",
+            help="Id or title of a saved session.",
+            autocompletion=completion.sessions,
+        ),
     ] = None,
 ) -> None:
     """Open a saved session, or choose one from a list."""

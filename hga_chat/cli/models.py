@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hga_chat.cli import completion
 from hga_chat.cli.options import Json, with_settings
 from hga_chat.settings import Settings
 
@@ -12,7 +13,14 @@ if TYPE_CHECKING:
     from hga_chat.models import FoundModel, ListedModel
 
 app = typer.Typer(help="List, download and verify models.", rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name from 'hga-chat models list'.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Name from 'hga-chat models list'.",
+        autocompletion=completion.models,
+    ),
+]
 
 
 @app.command("list")

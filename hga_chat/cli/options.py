@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hga_chat.cli import completion
 from hga_chat.settings import Settings, load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -71,6 +72,11 @@ def _flag(setting: "Field[Any]") -> inspect.Parameter:
         default=None,
         annotation=Annotated[
             (list[str] if kind is list else kind) | None,
-            typer.Option(flag, *(["-q"] if setting.name == "quiet" else []), help=text),
+            typer.Option(
+                flag,
+                *(["-q"] if setting.name == "quiet" else []),
+                help=text,
+                autocompletion=completion.models if setting.name == "model" else None,
+            ),
         ],
     )

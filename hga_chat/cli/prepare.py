@@ -1,5 +1,6 @@
 """From settings and paths to a conversation: the one place that puts them together."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -108,6 +109,8 @@ def prepare(
         DocumentError: nothing can be loaded.
         EngineError: the model is missing or damaged.
     """
+    if STANDARD_INPUT in paths and sys.stdin.isatty():
+        output.note("Type or paste the text; Ctrl+D on a new line ends it.")
     # Wrong paths are reported before the model is looked for.
     entries = documents.iter_documents(paths, settings.include, settings.exclude) if paths else ()
     from hga_chat.conversation.prompts import room_for_documents

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hga_chat.cli import completion
 from hga_chat.cli.options import Json, with_settings
 from hga_chat.display import local_time
 from hga_chat.settings import Settings
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, export, fork and remove saved sessions.", rich_markup_mode=None)
 Name = Annotated[
-    str, typer.Argument(metavar="SESSION", help="Title, id or first letters of an id.")
+    str,
+    typer.Argument(
+        metavar="SESSION",
+        help="Title, id or first letters of an id.",
+        autocompletion=completion.sessions,
+    ),
 ]
 
 
@@ -159,7 +165,12 @@ def fork(
 def remove(
     settings: Settings,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="SESSION", help="Ids or titles of sessions.")
+        list[str] | None,
+        typer.Argument(
+            metavar="SESSION",
+            help="Ids or titles of sessions.",
+            autocompletion=completion.sessions,
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Remove all sessions.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")] = False,

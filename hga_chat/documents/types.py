@@ -101,6 +101,8 @@ def where(
     path: str, start_line: int | None, end_line: int | None, page: str | None, label: str = ""
 ) -> str:
     """Return a place for people: ``app.py:10-24``, ``a.pdf, page iv``, ``b.epub, Part One``."""
+    if path == STANDARD_INPUT:
+        path = "standard input"
     if page is not None:
         return f"{path}, page {page}"
     if start_line is None:

@@ -58,15 +58,24 @@ def edit_text(command: list[str], text: str) -> str:
     Raises:
         OSError: the editor cannot be started or reports a failure.
     """
-    wait = _WAIT.get(PurePath(command[0]).stem)
     handle, name = tempfile.mkstemp(prefix="prompt-", suffix=".md")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        run([*command, *([wait] if wait and wait not in command else []), name])
+        edit_file(command, Path(name))
         return Path(name).read_text(encoding="utf-8", errors="replace").rstrip("\n")
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def edit_file(command: list[str], path: Path) -> None:
+    """Let the user edit a file; return once it is closed.
+
+    Raises:
+        OSError: the editor cannot be started or reports a failure.
+    """
+    wait = _WAIT.get(PurePath(command[0]).stem)
+    run([*command, *([wait] if wait and wait not in command else []), str(path)])
 
 
 def run(command: list[str]) -> None:

@@ -102,6 +102,17 @@ def test_dash_reads_standard_input(cli, use_engine, monkeypatch):
     ran = cli("ask", "-", "Is it?")
     assert (ran.code, ran.out) == (0, "Yes.\n")
     assert "The sea is blue." in engine.tokenizer.decode(engine.session)
+    assert "Ctrl+D" not in ran.err
+
+
+def test_dash_on_a_terminal_says_how_to_end(cli, use_engine, monkeypatch):
+    use_engine("Yes.")
+    typed = io.TextIOWrapper(io.BytesIO(b"The sea is blue.\n"))
+    monkeypatch.setattr(typed, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", typed)
+    ran = cli("ask", "-", "Is it?")
+    assert ran.out == "Yes.\n"
+    assert "Ctrl+D on a new line ends it." in ran.err
 
 
 def test_json_is_exactly_the_documented_object(cli, use_engine, repository):

@@ -98,6 +98,7 @@ def test_any_attention_differs_from_none():
         (("b.pdf", None, None, "xii"), "b.pdf, page xii"),
         (("c.epub", None, None, None, "Chapter 1"), "c.epub, Chapter 1"),
         (("d.txt", None, None, None, "d.txt"), "d.txt"),
+        (("-", 3, 9, None), "standard input:3-9"),
     ],
 )
 def test_places_as_people_write_them(place, text):
