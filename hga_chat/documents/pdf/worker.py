@@ -6,6 +6,7 @@ from typing import Any
 
 from pypdf import PageObject, PdfReader
 from pypdf.errors import DependencyError, EmptyFileError, LimitReachedError, PyPdfError
+from pypdf.generic import BooleanObject
 
 from hga_chat.documents.pdf.annotations import Shown, annotations_of, with_annotations
 from hga_chat.documents.pdf.columns import in_reading_order
@@ -87,7 +88,34 @@ def extract(data: bytes) -> dict[str, Any]:
             return {"error": TOO_MUCH_TEXT}
         pages.append(page)
     headings = extract_headings(reader) if reader else []
-    return _answer(pages, headings, _attachments(reader))
+    answer = _answer(pages, headings, _attachments(reader))
+    return _with_form(answer, reader) if reader else answer
+
+
+def _with_form(answer: dict[str, Any], reader: PdfReader) -> dict[str, Any]:
+    """Put a dynamic form in place of the pages that stand in for it."""
+    lines: Sequence[str] = ()
+    hidden = 0
+    try:
+        needs_rendering = resolved(reader.root_object.get("/NeedsRendering"))
+        if not (isinstance(needs_rendering, BooleanObject) and needs_rendering.value):
+            return answer
+        from hga_chat.documents.pdf.xfa import form_of
+
+        form = form_of(reader)
+        lines, hidden = form.lines, form.hidden
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - a damaged catalogue or form raises anything
+        pass
+    text = "\n".join(plain(line) for line in lines).strip()
+    if not text:
+        return {**answer, "left_out": [*answer["left_out"], "a dynamic form (XFA)"]}
+    if len(text) > MAX_TEXT_CHARS:
+        return {"error": TOO_MUCH_TEXT}
+    page = {"label": "1", "heading": None, "text": text, "images": False, "problem": None}
+    left_out = [f"hidden parts of the form ({hidden:,})"] if hidden else []
+    return {"pages": [page], "left_out": left_out}
 
 
 def _page(

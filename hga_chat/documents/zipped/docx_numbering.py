@@ -11,7 +11,7 @@ from typing import Any
 
 from hga_chat.documents.plain.numerals import roman
 from hga_chat.documents.plain.symbol_fonts import symbol_of_code
-from hga_chat.documents.zipped.xml_lookup import child, value
+from hga_chat.documents.plain.xml_lookup import child, value
 
 BULLET = "-"
 _LEVELS = 9

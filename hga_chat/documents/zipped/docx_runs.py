@@ -12,9 +12,9 @@ from typing import Any
 
 from hga_chat.documents.plain.scripts import script
 from hga_chat.documents.plain.symbol_fonts import PRIVATE_CODES, is_symbol_font, shown_symbol
+from hga_chat.documents.plain.xml_lookup import child, local, value
 from hga_chat.documents.zipped.docx_numbering import NoteNumbers
 from hga_chat.documents.zipped.omml import linear, linear_field
-from hga_chat.documents.zipped.xml_lookup import child, local, value
 
 _OFF = frozenset({"0", "off", "false", "none"})
 _SHIFTS = {"superscript": 1, "subscript": -1, "baseline": 0}

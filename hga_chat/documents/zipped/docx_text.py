@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hga_chat.documents.plain.extracted_text import ExtractedText
+from hga_chat.documents.plain.xml_lookup import child, local, value
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.docx_numbering import BULLET, NoteNumbers, Numbers
 from hga_chat.documents.zipped.docx_runs import LEFT_OUT, RunFormat, Runs, run_format
 from hga_chat.documents.zipped.members import Members
-from hga_chat.documents.zipped.xml_lookup import child, local, value
 
 _RELATIONSHIPS = "_rels/.rels"
 _MAIN_TYPE = "/officeDocument"

@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 from hga_chat.documents.html.decode import decode_html
 from hga_chat.documents.html.render import render
 from hga_chat.documents.plain.extracted_text import ExtractedText
+from hga_chat.documents.plain.xml_lookup import local
 from hga_chat.documents.types import UnreadableError
 from hga_chat.documents.zipped.members import Members
-from hga_chat.documents.zipped.xml_lookup import local
 
 CONTAINER = "META-INF/container.xml"
 MAX_DOCUMENTS = 5_000

@@ -18,7 +18,7 @@ from hga_chat.documents.plain.linear_math import (
     stacked,
     tidied,
 )
-from hga_chat.documents.zipped.xml_lookup import child, local, value
+from hga_chat.documents.plain.xml_lookup import child, local, value
 
 _MAX_DEPTH = 60
 _LEFT_OUT = frozenset({"del", "moveFrom"})
