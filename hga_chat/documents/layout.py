@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -52,6 +52,16 @@ class SectionSpan:
 
 
 @dataclass(frozen=True)
+class Chapter:
+    """The tokens ``[start, end)`` under one heading of a document without lines or pages."""
+
+    label: str
+    """The headings from the outermost to its own, joined by ``HEADING_JOINT``."""
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class DocumentSpan:
     """A document's tokens ``[start, end)``; its sections cover all of them."""
 
@@ -64,6 +74,27 @@ class DocumentSpan:
     def tokens(self) -> int:
         """How many tokens the document has, including its header."""
         return self.end - self.start
+
+    @property
+    def chapters(self) -> tuple[Chapter, ...]:
+        """Its chapters in order, which cover all its tokens; empty if lines or pages address it.
+
+        Also empty if there is only one.
+        """
+        found: list[Chapter] = []
+        part = 1
+        for span in self.sections:
+            if span.section.start_line is not None or span.section.page is not None:
+                return ()
+            label = span.section.label
+            # Long chapters are cut into sections of their own.
+            if found and label == f"{found[-1].label}, part {part + 1}":
+                part += 1
+                found[-1] = replace(found[-1], end=span.end)
+            else:
+                part = 1
+                found.append(Chapter(label, span.start, span.end))
+        return tuple(found) if len(found) > 1 else ()
 
 
 class DocumentTokens:

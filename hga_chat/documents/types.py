@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 STANDARD_INPUT = "-"
 """The path that stands for standard input."""
+HEADING_JOINT = " > "
+"""Between the headings that make up a section's label."""
 
 
 class DocumentError(Exception):

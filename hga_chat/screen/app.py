@@ -30,7 +30,7 @@ from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.help import Help
 from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.prompt import Prompt
-from hga_chat.screen.widgets.viewer import Viewer
+from hga_chat.screen.widgets.viewer import Place, Viewer
 
 if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
@@ -493,20 +493,28 @@ class ChatApp(App[None]):
         grid = self.flow.view.grid
         found = grid.passage(message.block)
         if found is not None:
-            places = [(*grid.tokens_of(message.block), found.place)]
+            places = [Place(*grid.tokens_of(message.block), found.place)]
             self._view(places, 0, in_editor=message.in_editor)
 
     def on_transcript_source_opened(self, message: Transcript.SourceOpened) -> None:
         """Open a source."""
-        places = [(s.start_token, s.end_token, s.place) for s in message.turn.sources]
+        places = [Place(s.start_token, s.end_token, s.place) for s in message.turn.sources]
         self._view(places, message.number, in_editor=message.in_editor)
 
     def on_document_tree_opened(self, message: DocumentTree.Opened) -> None:
-        """Open a document at its beginning."""
-        if self.flow.layout is not None:
-            span = self.flow.layout.documents[message.number]
-            places = [(span.start, span.start, span.document.path)]
-            self._view(places, 0, in_editor=message.in_editor)
+        """Open a document at its beginning, or at a chapter; the others are a key away."""
+        if self.flow.layout is None:
+            return
+        span = self.flow.layout.documents[message.number]
+        path = span.document.path
+        if message.chapter is None:
+            places = [Place(span.start, span.end, path, is_marked=False)]
+        else:
+            places = [
+                Place(chapter.start, chapter.end, f"{path}, {chapter.label}", is_marked=False)
+                for chapter in span.chapters
+            ]
+        self._view(places, message.chapter or 0, in_editor=message.in_editor)
 
     def action_sources(self, number: str = "") -> None:
         """Open a source of the selected answer, or of the last one that has any."""
@@ -517,15 +525,13 @@ class ChatApp(App[None]):
             self.notify("No answer has sources yet.", severity="warning")
             return
         at = int(number) - 1 if number.isdecimal() else 0
-        places = [(s.start_token, s.end_token, s.place) for s in turn.sources]
+        places = [Place(s.start_token, s.end_token, s.place) for s in turn.sources]
         self._view(places, min(max(at, 0), len(places) - 1))
 
-    def _view(
-        self, places: Sequence[tuple[int, int, str]], number: int, *, in_editor: bool = False
-    ) -> None:
+    def _view(self, places: Sequence[Place], number: int, *, in_editor: bool = False) -> None:
         layout, view = self.flow.layout, self.flow.view
         if in_editor:
-            self._edit(places[number][0])
+            self._edit(places[number].start)
             return
         if layout is None or isinstance(self.screen, Viewer):
             return

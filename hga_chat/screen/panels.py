@@ -73,7 +73,7 @@ class Panels:
         for block_map in self._maps:
             block_map.light(now, levels, sources, window)
         self._entitle(view)
-        self.document_tree.show_shares(view.document_shares())
+        self.document_tree.show_shares(view.shares(self.document_tree.spans))
 
     def _entitle(self, view: MapView) -> None:
         if self.map.filled < 1:

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from hga_chat.documents.types import Section
+from hga_chat.documents.types import HEADING_JOINT, Section
 
 MAX_SECTION_LINES = 200
 MAX_SECTION_CHARS = 20_000
@@ -72,7 +72,7 @@ def sections_under(
     trail: list[tuple[int, str]] = []
     for (start, level, title), end in zip(found, starts[1:], strict=True):
         trail = [entry for entry in trail if entry[0] < level] + [(level, title)]
-        label = " > ".join(title for _, title in trail)
+        label = HEADING_JOINT.join(title for _, title in trail)
         own = numbers[start:end] if numbers is not None else None
         sections += sections_of(path, lines[start:end], label, own)
     return sections

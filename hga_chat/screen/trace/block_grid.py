@@ -99,11 +99,6 @@ class BlockGrid:
             (up_to(self._start + end) - up_to(self._start + start)) / whole for start, end in spans
         ]
 
-    def document_shares(self, mass: Sequence[float], whole: float | None = None) -> list[float]:
-        """Return the share of a [bins] mass that each document drew; see ``shares``."""
-        documents = self._layout.documents if self._layout else ()
-        return self.shares(mass, [(span.start, span.end) for span in documents], whole)
-
     def _adder(self, mass: Sequence[float]) -> Callable[[int], float]:
         """Return a function that sums the mass before a position of the session."""
         before = [0.0, *accumulate(mass)]

@@ -101,14 +101,14 @@ class MapView:
             return "missed"
         return "answer" if self.is_whole else "part"
 
-    def document_shares(self) -> list[float]:
-        """Return the share of what is shown that each document drew."""
+    def shares(self, spans: Sequence[tuple[int, int]]) -> list[float]:
+        """Return the share of what is shown that each span of document tokens drew."""
         whole = None
         if self.mode != "answer":
             whole = float(sum(any(turn.trace.total) for turn in self._turns()))
         elif self.is_whole and self.turn is not None:
             whole = self.turn.trace.whole
-        return self.grid.document_shares(self.mass, whole)
+        return self.grid.shares(self.mass, spans, whole)
 
     @property
     def window(self) -> list[bool]:

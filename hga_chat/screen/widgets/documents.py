@@ -16,45 +16,58 @@ from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from hga_chat.display import displayable
+from hga_chat.documents.types import HEADING_JOINT
 from hga_chat.screen.drawing.panel import Panel
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens
+    from hga_chat.documents.layout import Chapter
 
 _NUMBERS = 13
 """Cells for the figures on the right."""
+_TOGGLES = Style.from_meta({"toggle": True})
+"""Textual folds or unfolds a row where this is clicked."""
 MUCH = 0.1
 """Share from which a document is highlighted."""
 
 
 @dataclass
 class Entry:
-    """A document or a folder."""
+    """A folder, a document or a chapter."""
 
     name: str
     tokens: int = 0
     share: float = 0.0
     number: int | None = None
     """Number of the document; None for a folder."""
+    chapter: int | None = None
+    """Number of the chapter in its document; None for a document or folder."""
 
 
 class DocumentTree(Tree[Entry], Panel):
-    """Folders and documents with token counts and shares of the trace that is shown."""
+    """Folders, documents and chapters with token counts and shares of the trace that is shown.
+
+    Attributes:
+        spans: the tokens ``[start, end)`` of each row that has text of its own, in order.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
         Binding("g,home", "jump(0)", "First document", show=False),
         Binding("G,end", "jump(-1)", "Last document", show=False),
+        Binding("right", "fold(False)", "Chapters", show=False),
+        Binding("left", "fold(True)", "Fold", show=False),
         Binding("e", "edit", "Editor"),
     ]
 
     class Opened(Message):
-        """The user opened a document, here or in an editor."""
+        """The user opened a document or a chapter of it, here or in an editor."""
 
-        def __init__(self, number: int, *, in_editor: bool) -> None:
+        def __init__(self, number: int, chapter: int | None, *, in_editor: bool) -> None:
             super().__init__()
             self.number = number
+            self.chapter = chapter
             self.in_editor = in_editor
 
     def __init__(self) -> None:
@@ -62,13 +75,16 @@ class DocumentTree(Tree[Entry], Panel):
         self.show_root = False
         self.show_guides = False
         self.guide_depth = 2
+        self.auto_expand = False
+        self.spans: list[tuple[int, int]] = []
         self._title = "Documents"
-        self._leaves: list[TreeNode[Entry]] = []
+        self._rows: list[TreeNode[Entry]] = []
+        """The row of each span."""
 
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents of a layout in order, grouped by folder."""
         self.root.remove_children()
-        self._leaves = []
+        self.spans, self._rows = [], []
         if layout is None:
             self.root.add_leaf("", Entry("none: ask about anything"))
             self._fit()
@@ -78,16 +94,42 @@ class DocumentTree(Tree[Entry], Panel):
         shared = _shared_parents(paths)
         self._title = "/".join(paths[0][:shared]) or "Documents"
         self._head()
-        for span, (*parents, name) in zip(layout.documents, paths, strict=True):
+        for number, (span, (*parents, name)) in enumerate(
+            zip(layout.documents, paths, strict=True)
+        ):
             path: tuple[str, ...] = ()
             for parent in parents[shared:]:
                 above, path = folders[path], (*path, parent)
                 if path not in folders:
                     folders[path] = above.add("", Entry(f"{parent}/"), expand=True)
                 _entry(folders[path]).tokens += span.tokens
-            entry = Entry(name, span.tokens, number=len(self._leaves))
-            self._leaves.append(folders[path].add_leaf("", entry))
+            entry = Entry(name, span.tokens, number=number)
+            if span.chapters:
+                # The chapters of a book on its own are its map; among other files they crowd.
+                node = folders[path].add("", entry, expand=len(paths) == 1)
+                self._add_chapters(node, span.chapters)
+            else:
+                self._add_span(folders[path].add_leaf("", entry), span.start, span.end)
         self._fit()
+
+    def _add_chapters(self, node: TreeNode[Entry], chapters: "Sequence[Chapter]") -> None:
+        """Add a row for each chapter below the chapter that its headings lie under."""
+        rows: dict[tuple[str, ...], TreeNode[Entry]] = {}
+        for number, chapter in enumerate(chapters):
+            *above, name = chapter.label.split(HEADING_JOINT)
+            parent = rows.get(tuple(above), node)
+            if parent is not node:
+                parent.allow_expand = True
+                parent.expand()
+            entry = Entry(_shown(name), number=_entry(node).number, chapter=number)
+            row = rows[*above, name] = parent.add_leaf("", entry)
+            for place in takewhile(lambda place: place is not node, _upwards(row)):
+                _entry(place).tokens += chapter.end - chapter.start
+            self._add_span(row, chapter.start, chapter.end)
+
+    def _add_span(self, row: TreeNode[Entry], start: int, end: int) -> None:
+        self.spans.append((start, end))
+        self._rows.append(row)
 
     def _fit(self) -> None:
         """Limit the height to the number of lines."""
@@ -103,14 +145,28 @@ class DocumentTree(Tree[Entry], Panel):
         self._fit()
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Entry]) -> None:
-        """Open the chosen document."""
+        """Open the chosen document or chapter; fold or unfold a folder."""
         event.stop()
-        self._open(event.node, in_editor=False)
+        if _entry(event.node).number is None:
+            event.node.toggle()
+        else:
+            self._open(event.node, in_editor=False)
 
     def _open(self, node: TreeNode[Entry] | None, *, in_editor: bool) -> None:
-        number = _entry(node).number if node is not None else None
-        if number is not None:
-            self.post_message(self.Opened(number, in_editor=in_editor))
+        if node is not None and (number := _entry(node).number) is not None:
+            self.post_message(self.Opened(number, _entry(node).chapter, in_editor=in_editor))
+
+    def action_fold(self, close: bool) -> None:
+        """Show the rows below the cursor, or hide them; with none to hide, go a level up."""
+        node = self.cursor_node
+        if node is None:
+            return
+        if not close:
+            node.expand()
+        elif node.allow_expand and node.is_expanded:
+            node.collapse()
+        elif node.parent is not None and node.parent is not self.root:
+            self.move_cursor(node.parent)
 
     def action_edit(self) -> None:
         """Open the document at the cursor in the user's editor."""
@@ -121,10 +177,10 @@ class DocumentTree(Tree[Entry], Panel):
         self.cursor_line = line % max(self.last_line + 1, 1)
 
     def show_shares(self, shares: Sequence[float]) -> None:
-        """Show the share of each document."""
+        """Show the share of each span, and in the rows above it what they add up to."""
         totals: dict[TreeNode[Entry], float] = {}
-        for leaf, share in zip(self._leaves, shares, strict=True):
-            for node in _upwards(leaf):
+        for row, share in zip(self._rows, shares, strict=True):
+            for node in _upwards(row):
                 totals[node] = totals.get(node, 0.0) + share
         for node, share in totals.items():
             is_seen = f"{share:.0%}" != f"{_entry(node).share:.0%}"
@@ -133,8 +189,9 @@ class DocumentTree(Tree[Entry], Panel):
                 node.refresh()
 
     def shares(self) -> dict[str, float]:
-        """Return the share of each document by its name."""
-        return {_entry(leaf).name: _entry(leaf).share for leaf in self._leaves}
+        """Return the share of each document and chapter by its name."""
+        nodes = {node for row in self._rows for node in _upwards(row)}
+        return {_entry(n).name: _entry(n).share for n in nodes if _entry(n).number is not None}
 
     def on_resize(self) -> None:
         """Keep the figures at the right edge."""
@@ -143,7 +200,7 @@ class DocumentTree(Tree[Entry], Panel):
 
     def _head(self) -> None:
         """Put the heads of the columns into the border, above the figures."""
-        heads = " tokens  read" if self._leaves or self.root.children else ""
+        heads = " tokens  read" if self.root.children else ""
         room = max(self.scrollable_content_region.width - len(heads) - 1, 4)
         title = Content(self._title).truncate(room, ellipsis=True)
         line = "─" * max(room - title.cell_length - 1, 0)
@@ -156,7 +213,8 @@ class DocumentTree(Tree[Entry], Panel):
         mark = ("▾ " if node.is_expanded else "▸ ") if node.allow_expand else "  "
         # Guides are hidden, but the indentation is there.
         width = self.scrollable_content_region.width - self.guide_depth * (depth + 1)
-        name = Text(mark + entry.name, style=base_style + style, no_wrap=True)
+        name = Text(no_wrap=True).append(mark, base_style + style + _TOGGLES)
+        name.append(entry.name, base_style + style)
         if not entry.tokens:
             return name
         name.truncate(max(width - _NUMBERS, 4), overflow="ellipsis", pad=True)

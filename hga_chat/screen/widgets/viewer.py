@@ -4,7 +4,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
@@ -30,6 +30,17 @@ from hga_chat.screen.widgets.key_line import KeyLine
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens
     from hga_chat.documents.layout import DocumentSpan
+
+
+class Place(NamedTuple):
+    """Tokens ``[start, end)`` to open a document at."""
+
+    start: int
+    """Counted from the first token of all documents."""
+    end: int
+    name: str
+    is_marked: bool = True
+    """Whether its lines are marked; those of a whole document or chapter are not."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ class DocumentLines(ScrollView, can_focus=True):
     def __init__(
         self,
         lines: Sequence[TextLine],
-        marked: tuple[int, int],
+        place: Place,
         levels: Sequence[float],
         *,
         is_plain: bool = False,
@@ -99,13 +110,13 @@ class DocumentLines(ScrollView, can_focus=True):
 
         Args:
             lines: lines of the document.
-            marked: tokens of the passage, ``[start, end)``.
+            place: the passage, or the whole document.
             levels: brightness of each line, 0 to 1.
             is_plain: draw in ASCII.
         """
         super().__init__(id="lines")
         self._lines = lines
-        self._marked = marked
+        self._opened = place
         self._levels = levels
         self._gutter = max((len(line.label) for line in lines), default=0) + 3
         self._is_plain = is_plain
@@ -117,14 +128,16 @@ class DocumentLines(ScrollView, can_focus=True):
         self._match = -1
 
     @property
-    def marked_text(self) -> str:
-        """Text of the marked lines; of all lines if none is marked."""
-        marked = [line.text for line in self._lines if self._is_marked(line)]
-        return "\n".join(marked or [line.text for line in self._lines if not line.is_head])
+    def opened_text(self) -> str:
+        """Text of the lines of the place."""
+        return "\n".join(line.text for line in self._lines if self._is_opened(line))
+
+    def _is_opened(self, line: TextLine) -> bool:
+        place = self._opened
+        return not line.is_head and line.start < place.end and line.end > place.start
 
     def _is_marked(self, line: TextLine) -> bool:
-        start, end = self._marked
-        return not line.is_head and line.start < end and line.end > start
+        return self._opened.is_marked and self._is_opened(line)
 
     def on_resize(self) -> None:
         """Wrap the lines; scroll to the passage the first time."""
@@ -148,9 +161,12 @@ class DocumentLines(ScrollView, can_focus=True):
                 at += len(piece)
         self.virtual_size = Size(width, len(self._shown))
         if is_first:
-            found = (n for n, line in enumerate(self._lines) if self._is_marked(line))
-            here = max(next(found, 0), 0)
-        self._go(next((n for n, row in enumerate(self._shown) if row.line == here), 0), is_first)
+            found = (n for n, line in enumerate(self._lines) if self._is_opened(line))
+            here = next(found, 0)
+            if here and self._lines[here - 1].is_head:
+                here -= 1
+        row = next((n for n, row in enumerate(self._shown) if row.line == here), 0)
+        self._go(row, is_first and self._opened.is_marked)
         self.refresh()
 
     def _go(self, row: int, below_top: bool) -> None:
@@ -276,8 +292,8 @@ class Viewer(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Back"),
-        Binding("right", "go(1)", "Next source"),
-        Binding("left", "go(-1)", "Previous source"),
+        Binding("right", "go(1)", "Next"),
+        Binding("left", "go(-1)", "Previous"),
         Binding("slash", "find", "Find"),
         Binding("n", "find_next(1)", "Next match", show=False),
         Binding("N", "find_next(-1)", "Previous match", show=False),
@@ -289,7 +305,7 @@ class Viewer(ModalScreen[None]):
     def __init__(
         self,
         layout: "DocumentTokens",
-        places: "Sequence[tuple[int, int, str]]",
+        places: Sequence[Place],
         number: int,
         brightness: Callable[[int, int], float],
         readers: Callable[[int, int], str],
@@ -301,9 +317,8 @@ class Viewer(ModalScreen[None]):
 
         Args:
             layout: the documents.
-            places: passages to go through: first token, one past the last, name. An empty one
-                stands for the document that begins there.
-            number: number of the first passage to show.
+            places: passages, chapters or documents to go through.
+            number: number of the first one to show.
             brightness: returns the brightness of tokens ``[start, end)`` on the map, 0 to 1.
             readers: returns in words which answers attended to tokens ``[start, end)``.
             edit: opens the line of a token in the user's editor.
@@ -358,15 +373,15 @@ class Viewer(ModalScreen[None]):
             self._edit(line.start)
 
     def action_copy(self) -> None:
-        """Copy the lines of the passage, or the whole document."""
+        """Copy the lines of the passage, chapter or document."""
         copy = getattr(self.app, "copy_text", None)
         if copy is not None:
-            copy(self.query_one(DocumentLines).marked_text)
+            copy(self.query_one(DocumentLines).opened_text)
 
     async def _show(self) -> None:
-        start, end, place = self._places[self._number]
+        place = self._places[self._number]
         span = next(
-            (span for span in self._layout.documents if span.start <= start < span.end),
+            (span for span in self._layout.documents if span.start <= place.start < span.end),
             self._layout.documents[-1],
         )
         lines = lines_of(span)
@@ -375,17 +390,17 @@ class Viewer(ModalScreen[None]):
         ]
         body = self.query_one("#viewer-body")
         await body.remove_children()
-        shown = DocumentLines(lines, (start, end), levels, is_plain=self._is_plain)
+        shown = DocumentLines(lines, place, levels, is_plain=self._is_plain)
         await body.mount(shown, Finder(shown, "the document"))
         shown.focus()
         count = f"  {self._number + 1} of {len(self._places)}" if len(self._places) > 1 else ""
         left_out = displayable(", ".join(span.document.left_out))
         head = Content.assemble(
-            (displayable(place).replace("\n", "␤"), "bold"),
+            (displayable(place.name).replace("\n", "␤"), "bold"),
             (f"{count}  left out: {left_out}" if left_out else count, QUIET),
         )
         self.query_one("#viewer-place", Static).update(head)
-        about = (start, end) if end > start else (span.start, span.end)
-        self.query_one("#viewer-readers", Static).update(Content(self._readers(*about)))
+        readers = Content(self._readers(place.start, place.end))
+        self.query_one("#viewer-readers", Static).update(readers)
         scale = legend("lines", 0, shown.heat) if any(levels) else Content("")
         self.query_one("#viewer-legend", Static).update(scale)

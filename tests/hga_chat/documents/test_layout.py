@@ -200,3 +200,25 @@ def test_laying_out_is_fast(tokenizer) -> None:
     for start in range(0, len(layout), 1024):
         layout.locate(start, start + 16)
     assert time.perf_counter() - started < 5
+
+
+def test_chapters_cover_a_book_and_join_the_parts_of_a_long_one(tokenizer) -> None:
+    labels = ("Title", "One", "One, part 2", "One, part 3", "Two", "Two > A", "Two, part 2")
+    sections = [Section("b.epub", label, f"{label}\n", None, None, None) for label in labels]
+    book = Document("b.epub", "epub", tuple(sections))
+    text = _text("a.txt", "one\n" * 500)
+    pages = _pages("c.pdf", "One", "Two")
+    spans = lay_out(_loaded(text, book, pages), tokenizer).documents
+    assert spans[0].chapters == spans[2].chapters == ()  # lines and pages address these
+    chapters = spans[1].chapters
+    assert [chapter.label for chapter in chapters] == [
+        "Title",
+        "One",
+        "Two",
+        "Two > A",
+        "Two, part 2",
+    ]
+    assert [chapter.start for chapter in chapters[1:]] == [c.end for c in chapters[:-1]]
+    assert (chapters[0].start, chapters[-1].end) == (spans[1].start, spans[1].end)
+    whole = Document("d.epub", "epub", (Section("d.epub", "text", "One\n", None, None, None),))
+    assert lay_out(_loaded(whole), tokenizer).documents[0].chapters == ()

@@ -9,6 +9,7 @@ import pytest
 from textual.widgets import Static
 
 from hga_chat.conversation.verify import Effect, Verification
+from hga_chat.documents import Document, LoadedDocuments, Section
 from hga_chat.screen.app import ChatApp
 from hga_chat.screen.commands import COMMANDS, is_command, parse
 from hga_chat.screen.keys import key_name
@@ -165,10 +166,10 @@ async def test_sources_open_at_the_passage_and_name_its_readers(answered):
         lines = it.app.screen.query_one(DocumentLines)
         await it.until(lambda: bool(lines._shown))
         # Group 3 holds tokens 47 to 62 of the documents, which are lines of nine tokens.
-        assert "line 5 of the log says calm" in lines.marked_text
+        assert "line 5 of the log says calm" in lines.opened_text
         assert "answer 1 (75%)" in str(it.app.screen.query_one("#viewer-readers").content)
         await it.press("right")
-        await it.until(lambda: "The whale" in it.app.screen.query_one(DocumentLines).marked_text)
+        await it.until(lambda: "The whale" in it.app.screen.query_one(DocumentLines).opened_text)
         await it.press("c")
         assert "The whale is white." in copied(it.app)
         await it.press("escape")
@@ -400,7 +401,7 @@ async def test_map_goes_from_block_to_block_and_opens_the_passage(answered):
         await it.press("home", "down", "up", "enter")
         await it.until(lambda: isinstance(it.app.screen, Viewer))
         await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
-        assert "line 0 of the log" in it.app.screen.query_one(DocumentLines).marked_text
+        assert "line 0 of the log" in it.app.screen.query_one(DocumentLines).opened_text
 
 
 async def test_the_map_shows_all_answers_and_what_they_missed(answered):
@@ -469,6 +470,76 @@ async def test_documents_open_from_the_tree(answered):
         await it.press("c")
         (span, _) = it.script.layout.documents
         assert copied(it.app) == span.document.sections[0].text.strip()
+
+
+def _book():
+    """A book of two parts with three chapters, the second long enough for two sections."""
+    chapters = {
+        "The Sea": "A book about the sea. " * 9,
+        "The Sea > Calm": "The sea is calm today.\n" * 30,
+        "The Sea > Storm": "The storm came at night.\n" * 30,
+        "The Sea > Storm, part 2": "The mast broke.\n" * 30,
+        "The Land": "The land is green.\n" * 30,
+    }
+    return tuple(
+        Section("sea.epub", name, text, None, None, None) for name, text in chapters.items()
+    )
+
+
+async def test_chapters_are_rows_that_open_there(scripted, answer, opened, until):
+    script = scripted(loaded=LoadedDocuments((Document("sea.epub", "epub", _book()),), ()))
+    storm = script.group_of("The mast broke")
+    script.engine._answers += [answer("It broke.", {storm + 1: 1.0})]
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, lambda: app.flow.is_free)
+        app.flow.send("What broke?")
+        await until(pilot, lambda: app.transcript.turns and app.transcript.turns[0].sources)
+        tree = app.panels.document_tree
+        await until(pilot, lambda: tree.shares()["Storm"] > 0.9)
+        assert tree.shares()["sea.epub"] == tree.shares()["The Sea"] == tree.shares()["Storm"]
+        assert tree.shares()["Calm"] == tree.shares()["The Land"] == 0
+        book = tree.root.children[0]
+        assert [str(node.data.name) for node in book.children] == ["The Sea", "The Land"]
+        assert sum(node.data.tokens for node in book.children) == book.data.tokens
+        tree.focus()
+        await pilot.press("g", "j", "j", "j", "enter")
+        await until(pilot, lambda: bool(app.screen.query(DocumentLines)))
+        lines = app.screen.query_one(DocumentLines)
+        await until(pilot, lambda: bool(lines._shown))
+        place = app.screen.query_one("#viewer-place", Static)
+        assert str(place.content).startswith("sea.epub, The Sea > Storm  3 of 4")
+        assert lines._lines[lines.top_line].text == "The Sea > Storm"
+        assert "answer 1" in str(app.screen.query_one("#viewer-readers", Static).content)
+        await pilot.press("c")
+        assert copied(app).startswith("The storm came")
+        assert "The mast broke" in copied(app)
+        await pilot.press("right")
+        await until(pilot, lambda: str(place.content).startswith("sea.epub, The Land"))
+        await pilot.press("q")
+        (source,) = app.transcript.turns[0].sources
+        assert source.place == "sea.epub, The Sea > Storm, part 2"
+
+
+async def test_chapters_fold(scripted, opened, until):
+    log = Section("log.txt", "log.txt", "calm\n", 1, 1, None)
+    loaded = LoadedDocuments(
+        (Document("sea.epub", "epub", _book()), Document("log.txt", "text", (log,))), ()
+    )
+    async with opened(scripted(loaded=loaded).make) as (app, pilot):
+        await until(pilot, lambda: app.flow.is_free)
+        tree = app.panels.document_tree
+        tree.focus()
+        await pilot.press("g")
+        assert tree.last_line == 1  # among other files, a book is folded
+        await pilot.press("right")
+        await until(pilot, lambda: tree.last_line == 5)
+        await pilot.press("G", "g", "j", "j", "left")
+        assert tree.cursor_node.data.name == "The Sea"
+        await pilot.press("left")
+        await until(pilot, lambda: tree.last_line == 3)
+        await pilot.press("left", "left")
+        await until(pilot, lambda: tree.last_line == 1)
+        assert not isinstance(app.screen, Viewer)
 
 
 async def test_palette_runs_commands(answered):
@@ -668,7 +739,7 @@ async def test_e_opens_the_source_in_the_editor_at_its_line(
         await it.until(lambda: bool(it.app.screen.query(DocumentLines)))
         lines = it.app.screen.query_one(DocumentLines)
         await it.until(lambda: bool(lines._shown))
-        first = lines.marked_text.split()[1]
+        first = lines.opened_text.split()[1]
         await it.press("e")
         assert edited[1] == ["vim", f"+{int(first) + 1}", path]
         await it.press("q")

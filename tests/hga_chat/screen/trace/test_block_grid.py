@@ -45,12 +45,13 @@ def test_block_levels_are_square_roots_relative_to_the_heaviest_block():
     assert grid.block_levels([]) == [0.0] * 3
 
 
-def test_document_shares_count_document_tokens_only():
+def test_shares_count_document_tokens_only():
     grid = BlockGrid(layout(40, 24), document_start=8, chunk_size=64, trace_bin_tokens=16)
     # Documents at 8–48 and 48–72; half of bins 0 and 4 belongs to others.
     mass = [2.0, 1.0, 0.0, 1.0, 2.0]
-    assert grid.document_shares(mass) == pytest.approx([0.5, 0.5])
-    assert grid.document_shares([]) == [0.0, 0.0]
+    documents = [(0, 40), (40, 64)]
+    assert grid.shares(mass, documents) == pytest.approx([0.5, 0.5])
+    assert grid.shares([], documents) == [0.0, 0.0]
     assert grid.shares(mass, [(8, 24)]) == pytest.approx([1 / 4])
     assert grid.shares(mass, [(8, 24)], whole=16.0) == pytest.approx([1 / 16])
 
@@ -76,11 +77,7 @@ def test_passage_of_a_block():
 
 def test_without_documents_there_is_nothing_to_show():
     grid = BlockGrid(None, 0, 64, 16)
-    assert (grid.blocks, grid.block_levels([1.0]), grid.document_shares([1.0])) == (
-        0,
-        [],
-        [],
-    )
+    assert (grid.blocks, grid.block_levels([1.0]), grid.shares([1.0], [])) == (0, [], [])
     assert grid.passage(0) is None
 
 
