@@ -49,17 +49,24 @@ KEYS = (
         "Conversation",
         (
             ("j k", "next, previous paragraph or source"),
-            ("→ ←", "step through an answer word by word; the map shows what each read"),
+            ("→ ←", "go word by word; the map shows what each one read"),
             ("Enter", "open the source"),
             ("c  y", "copy the paragraph or source; copy the whole answer"),
             ("r", "ask the last question again"),
         ),
     ),
     (
-        "Opened source",
+        "Documents",
         (
-            ("→ ←", "next source, previous source"),
-            ("c", "copy the source"),
+            ("Enter", "open the document or chapter"),
+            ("→ ←", "show, hide its chapters"),
+        ),
+    ),
+    (
+        "Opened source, document or chapter",
+        (
+            ("→ ←", "next, previous source or chapter"),
+            ("c", "copy it"),
         ),
     ),
     (

@@ -89,6 +89,9 @@ class DocumentLines(ScrollView, can_focus=True):
     """Wrapped lines with their numbers; a bar shows the brightness of each, as on the map."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        # Here and not in the viewer, where the keys with which anything scrolls would hide them.
+        Binding("right", "screen.go(1)", "Next"),
+        Binding("left", "screen.go(-1)", "Previous"),
         Binding("j", "scroll_down", "Down", show=False),
         Binding("k", "scroll_up", "Up", show=False),
         Binding("g", "scroll_home", "First line", show=False),
@@ -292,8 +295,6 @@ class Viewer(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Back"),
-        Binding("right", "go(1)", "Next"),
-        Binding("left", "go(-1)", "Previous"),
         Binding("slash", "find", "Find"),
         Binding("n", "find_next(1)", "Next match", show=False),
         Binding("N", "find_next(-1)", "Previous match", show=False),

@@ -513,6 +513,7 @@ async def test_chapters_are_rows_that_open_there(scripted, answer, opened, until
         await pilot.press("c")
         assert copied(app).startswith("The storm came")
         assert "The mast broke" in copied(app)
+        assert "→ Next" in app.screen.query_one(KeyLine).render().plain
         await pilot.press("right")
         await until(pilot, lambda: str(place.content).startswith("sea.epub, The Land"))
         await pilot.press("q")
