@@ -27,6 +27,7 @@ _TEXT_OPERATORS = (b"Tj", b"TJ", b"'", b'"', b"Do", b"BI")
 _KEPT_FORMS = 64
 _MAX_WORD_GAP = 0.06
 Matrix = tuple[float, float, float, float, float, float]
+_MAX_LETTER_SPACE = 0.6
 _TILT = 4
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
@@ -448,6 +449,7 @@ class _Drawing:
         char_space, word_space = text.char_space * stretch, text.word_space * stretch
         words = not vertical and abs(text.char_space) <= _MAX_WORD_GAP * abs(size)
         near = _MAX_WORD_GAP * abs(size)
+        reaches = abs(text.char_space) <= _MAX_LETTER_SPACE * abs(size)
         joins, gap = False, 0.0
         for item in shown:
             if type(item) is not bytes:
@@ -472,7 +474,8 @@ class _Drawing:
                     self.content.hidden += codes
                 elif shows:
                     # Letters that are spaced out reach to the next one.
-                    to = moved + (advance if abs(advance) > abs(full) else full)
+                    reach = advance if reaches else full + word_space * spaces
+                    to = moved + (reach if reach * full > full * full else full)
                     if joins and not apart and abs(gap) <= near:
                         last = glyphs[-1]
                         last.text += shows

@@ -250,7 +250,8 @@ def _from_left(glyphs: list[Glyph]) -> list[Glyph]:
     reach = glyphs[0].x
     for glyph in glyphs:
         if glyph.x < reach - slack:
-            return sorted(glyphs, key=lambda glyph: glyph.x)
+            # By their middles, as narrow spaces begin within the letters beside them.
+            return sorted(glyphs, key=lambda glyph: glyph.x + glyph.to_x)
         reach = max(reach, glyph.x)
     return glyphs
 

@@ -151,3 +151,27 @@ def test_letters_at_one_pitch_make_a_word_and_cells_far_apart_do_not(text_of) ->
 
     assert at(8) == "1234567"
     assert at(13) == "1 2 3 4 5 6 7"
+
+
+def test_letters_set_by_character_spacing_leave_room_for_others(text_of) -> None:
+    # As MathType writes D log c + p log n: letters of one font far apart, the others between them.
+    content = (
+        b"BT /F1 10 Tf 1 0 0 1 81 700 Tm (log) Tj 1 0 0 1 106 700 Tm (+) Tj "
+        b"12.78 Tc 1 0 0 1 72 700 Tm (D) Tj 26 0 Td (c) Tj 17 0 Td (p) Tj ET"
+    )
+    assert text_of(content) == "D log c + p"
+
+
+def test_character_spacing_can_run_backwards(text_of) -> None:
+    # Each letter is set before the one that the file has before it.
+    content = b"BT /F1 10 Tf -10 Tc 1 0 0 1 172 700 Tm (cba) Tj ET"
+    assert text_of(content) == "abc"
+
+
+def test_a_space_that_begins_within_a_letter_stays_before_it(text_of) -> None:
+    # 15 is written last, so that the line is sorted by place; the space begins 0.1 points after a.
+    content = (
+        b"BT /F1 10 Tf 1 0 0 1 90 700 Tm (x) Tj 1 0 0 1 85.1 700 Tm ( ) Tj "
+        b"1 0 0 1 85 700 Tm (a) Tj 1 0 0 1 72 700 Tm (15) Tj ET"
+    )
+    assert text_of(content) == "15 ax"
