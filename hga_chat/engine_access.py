@@ -32,6 +32,13 @@ class EngineAccess:
 
         return load.read_model_config(files).max_positions
 
+    def parameters(self, files: "ModelFiles") -> int | None:
+        """Return how many parameters a model has."""
+        from hga_engine.memory.ledger import parameter_count
+        from hga_engine.model import load
+
+        return parameter_count(load.read_model_config(files))
+
     def load_tokenizer(self, files: "ModelFiles") -> "Tokenizer":
         """Load the tokenizer alone; see ``hga_engine.tokenizer.load.load_tokenizer``."""
         from hga_engine.tokenizer import load

@@ -4,7 +4,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from hga_chat.cli.options import Json, with_settings
-from hga_chat.settings import Settings
+from hga_chat.settings import AUTO, Settings
 
 if TYPE_CHECKING:
     from hga_chat.models import ListedModel
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "transformers", "textual")
 
 
-@with_settings("context", "budget", "router", "device", "device_limit", "host_budget")
+@with_settings("model", "context", "budget", "router", "device", "device_limit", "host_budget")
 def doctor(settings: Settings, as_json: Json = False) -> None:
     """Show what this machine has and which models it can run."""
     from hga_chat.output import Output
@@ -47,7 +47,27 @@ def _examine(settings: Settings) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "models": [_model(model, settings) for model in list_models()],
         "recommended": recommendation(settings),
+        "in_use": _in_use(settings),
     }
+
+
+def _in_use(settings: Settings) -> str | None:
+    """Say what the model in use is good for, or why that is not known."""
+    from hga_chat import models
+    from hga_chat.cli.outlook import about_model, unmet_need
+    from hga_chat.engine_access import access
+    from hga_engine.errors import EngineError
+    from hga_engine.memory.ledger import parameter_count
+
+    name = models.default_model() if settings.model == AUTO else settings.model
+    facts = models.facts_of(name)
+    try:
+        count = (
+            parameter_count(facts.geometry) if facts else access.parameters(models.find_model(name))
+        )
+    except EngineError as error:
+        return str(error)
+    return unmet_need(name, settings) or about_model(name, count, settings)
 
 
 def _version(package: str) -> str | None:
@@ -69,9 +89,10 @@ def _model(model: "ListedModel", settings: Settings) -> dict[str, Any]:
     found = as_dict(model) | fit.as_object()
     if model.directory is None:
         size = human_bytes(model.size_bytes)
-        problem = f"not downloaded; 'hga-chat models pull {model.name}' gets it ({size})"
-        problem += f"; needs {model.needs}" if model.needs else ""
-        found["problem"] = f"{problem}; {fit.as_text()}"
+        needs = f"needs {model.needs}; " if model.needs else ""
+        fetch = f"not downloaded; 'hga-chat models pull {model.name}' gets it ({size})"
+        runs, does = fit.outlook is not None, fit.as_text()
+        found["problem"] = f"{fetch}; {needs}{does}" if runs else f"{needs}{does}; {fetch}"
     return found
 
 
@@ -95,6 +116,7 @@ def _text(report: dict[str, Any]) -> str:
                 status += f" of memory and {human_bytes(model['needed_device_bytes'])} of the GPU's"
             status += f", about {model['tokens_per_s']:,.0f} tokens/s"
         lines.append(f"model     {model['name']}: {status}")
+    lines.append(f"in use    {report['in_use']}")
     best = report["recommended"]
     lines.append(f"suggested {best or 'none: too little memory for any of these'}")
     return "\n".join(lines) + "\n"

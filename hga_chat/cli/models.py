@@ -85,10 +85,14 @@ def pull(
 ) -> None:
     """Download and verify a model; resumes an interrupted download."""
     from hga_chat.cli.fetching import asking
+    from hga_chat.cli.outlook import unmet_need
     from hga_chat.models import pull_model
     from hga_chat.output import Output
 
     output = Output(quiet=settings.quiet)
+    need = unmet_need(name, settings)
+    if need is not None:
+        output.note(need)
     confirm = (lambda _: True) if yes else asking(output)
     files = pull_model(name, output.note, output.progress, confirm)
     output.clear_progress()

@@ -1,10 +1,12 @@
 """What this machine can do with models, here or not: memory, speed, and the one to recommend."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hga_chat import models
+from hga_chat.display import displayable
 from hga_chat.errors import describe
 from hga_chat.output import human_bytes
 from hga_chat.settings import Settings
@@ -20,6 +22,8 @@ _USABLE_TOKENS_PER_S = 10
 _RANKED = ("qwen3-30b-a3b", "qwen3-30b-a3b-q4", "qwen3-4b", models.DEFAULT_MODEL)
 """The models that are recommended, the best first; each with its answers in mind, not its speed."""
 _NEEDS_GPU = frozenset({"qwen3-30b-a3b"})
+_CLEARLY_LARGER = 1.5
+"""How many times the parameters of another model one has that is called better."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +158,63 @@ def describe_model(model: models.ListedModel, fit: Fit) -> str:
     if fit.outlook is not None:
         parts.append(f"about {fit.outlook.tokens_per_s:,.0f} tokens/s here")
     return f"{model.name} ({', '.join(part for part in parts if part)})"
+
+
+def about_model(name: str, parameters: int | None, settings: Settings) -> str | None:
+    """Say what a model is good for, and which better one this machine can run, in a line.
+
+    Args:
+        name: What ``--model`` takes.
+        parameters: How many it has; None if that is not known, and then nothing is said.
+        settings: The user's settings.
+    """
+    if parameters is None:
+        return None
+    facts = models.facts_of(name)
+    purpose = facts.purpose if facts else models.purpose_by_size(parameters)
+    shown = displayable(Path(name).name if models.is_path(name) else name)
+    about = models.TOY_NOTE if name == models.EMBEDDED_MODEL else f"{shown}: {purpose}."
+    better = better_model(parameters, settings)
+    return f"{about} {better}" if better else about
+
+
+def better_model(parameters: int, settings: Settings) -> str | None:
+    """Name a clearly larger model that this machine can run; None if there is none."""
+    found = recommend(replace(settings, context=None))
+    if found is None:
+        return None
+    model, fit = found
+    from hga_engine.memory.ledger import parameter_count
+
+    facts = models.facts_of(model.name)
+    assert facts is not None
+    if parameter_count(facts.geometry) < _CLEARLY_LARGER * parameters:
+        return None
+    assert fit.outlook is not None
+    speed = f"about {fit.outlook.tokens_per_s:,.0f} tokens/s"
+    return f"Better here: --model {model.name} ({facts.purpose}; {speed})."
+
+
+def unmet_need(name: str, settings: Settings) -> str | None:
+    """Say what a model of the catalogue needs that this machine lacks; None if nothing."""
+    needy = [model for model in models.list_models() if model.name == name and model.needs]
+    if not needy:
+        return None
+    (model,) = needy
+    fit = fit_of_listed(model, settings)
+    is_on_cpu = fit.outlook is None or fit.outlook.memory.device_type == "cpu"
+    if name in _NEEDS_GPU and is_on_cpu:
+        lack = "no GPU here has that" if _has_gpu() else "no usable GPU was found here"
+    elif fit.outlook is None:
+        lack = f"here it {fit.reason}"
+    else:
+        return None
+    best = recommendation(settings)
+    instead = f" This machine can run {best}." if best else ""
+    return f"{name} needs {model.needs}; {lack}.{instead}"
+
+
+def _has_gpu() -> bool:
+    from hga_engine.opening import usable_gpu
+
+    return usable_gpu() is not None

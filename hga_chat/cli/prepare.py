@@ -66,6 +66,7 @@ def find_or_pull(settings: Settings, output: Output) -> "tuple[ModelFiles, Setti
     """
     from hga_chat import models
     from hga_chat.cli.fetching import asking, is_interactive
+    from hga_chat.cli.outlook import unmet_need
 
     name = settings.model
     if name == AUTO:
@@ -73,17 +74,25 @@ def find_or_pull(settings: Settings, output: Output) -> "tuple[ModelFiles, Setti
     elif models.is_path(name):  # a session must find it from any folder
         name = str(Path(name).expanduser().absolute())
     access = engine_access.access
+    need = unmet_need(name, settings)
     try:
         files = access.find_model(name)
-    except models.ModelMissingError:
+    except models.ModelMissingError as error:
         is_default = name in (models.DEFAULT_MODEL, models.SMALL_DEFAULT_MODEL)
         is_small = is_default or name == models.EMBEDDED_MODEL
         if not models.is_fetchable(name) or not (is_small or is_interactive(output)):
+            if need is not None:
+                raise models.ModelMissingError(need) from error
             raise
+        if need is not None:
+            output.note(need)
         output.note(f"The model {name} is not downloaded yet.")
         if settings.model == AUTO:
             _note_better(name, settings, output)
         files = models.pull_model(name, output.note, output.progress, asking(output))
+    else:
+        if need is not None:
+            output.note(need)
     return files, settings.for_model(name, access.native_context(files))
 
 
@@ -181,6 +190,7 @@ def start_on_documents(
         from hga_chat.conversation.opening import open_documents
 
         with _closing_on_failure(target.saved if target else None):
+            about = _about_model(prepared.files, settings)
             model = engine_access.access.load_model(
                 prepared.files, settings.engine(), settings.device, progress
             )
@@ -188,9 +198,18 @@ def start_on_documents(
                 model, settings, prepared.layout, skipped, target, resume_turns=not for_one_answer
             )
             conversation.given = given
-        return _with_warning(conversation, settings)
+            conversation.notes[:0] = about
+        return conversation
 
     return Start(settings, open_)
+
+
+def _about_model(files: "ModelFiles", settings: Settings) -> list[str]:
+    """Say what the model is good for, before it takes the memory that a better one would use."""
+    from hga_chat.cli.outlook import about_model
+
+    about = about_model(settings.model, engine_access.access.parameters(files), settings)
+    return [about] if about else []
 
 
 def _find_target(
@@ -255,6 +274,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
 
     def open_(progress: "Progress") -> "Conversation":
         with _closing_on_failure(saved):
+            about = _about_model(files, own)
             model = engine_access.access.load_model(files, own.engine(), own.device, progress)
             conversation = open_session(model, own, saved, layout.result())
             info = saved.info
@@ -263,18 +283,10 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
             changes = changes_note(saved, conversation.given)
             if changes is not None:
                 conversation.notes.append(changes)
-        return _with_warning(conversation, own)
+            conversation.notes[:0] = about
+        return conversation
 
     return Start(own, open_)
-
-
-def _with_warning(conversation: "Conversation", settings: Settings) -> "Conversation":
-    """Warn of a model that is too small for more than tests."""
-    from hga_chat.models import EMBEDDED_MODEL, TOY_NOTE
-
-    if settings.model == EMBEDDED_MODEL:
-        conversation.notes.append(TOY_NOTE)
-    return conversation
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from hga_chat.models.catalogue import (
     TOY_NOTE,
     Facts,
     NamedModel,
+    purpose_by_size,
 )
 from hga_chat.models.files import (
     Confirm,
@@ -59,6 +60,7 @@ __all__ = [
     "is_path",
     "list_models",
     "pull_model",
+    "purpose_by_size",
     "verify_model",
 ]
 

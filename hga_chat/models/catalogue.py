@@ -243,6 +243,20 @@ FACTS = {
     "qwen3-coder-30b-a3b": Facts(_APACHE, "large repositories, in 4 bits", QWEN3_30B_A3B, True),
     "qwen3-30b-a3b": Facts(_APACHE, "the best answers, in FP8", QWEN3_30B_A3B, is_packed=False),
 }
+_BY_SIZE = (
+    (0.3e9, "finds and copies facts"),
+    (1e9, "questions about prose"),
+    (3e9, "questions about documents and code"),
+    (12e9, "documents and code, better reasoning"),
+)
+"""What models of other makers are good for, up to so many parameters."""
+
+
+def purpose_by_size(parameters: int) -> str:
+    """Return what a model with so many parameters is usually good for, in a few words."""
+    return next((purpose for most, purpose in _BY_SIZE if parameters < most), "the best answers")
+
+
 TOY_NOTE = (
     f"{EMBEDDED_MODEL} is a toy for tests: it answers 97 of 152 test questions where "
     f"{DEFAULT_MODEL} answers 150."

@@ -59,11 +59,11 @@ class Opening:
 
     def ready(self, report: Ready) -> Content:
         """Return the summary of the documents."""
+        notes = [Content.styled(displayable(note), QUIET) for note in self._notes]
         if not self._documents:
-            return Content.assemble(
-                "No documents are open. Ask about anything.",
-                ("\n'hga-chat ingest PATH…' reads documents. F1 lists keys and commands.", QUIET),
-            )
+            first = Content("No documents are open. Ask about anything.")
+            how = "'hga-chat ingest PATH…' reads documents. F1 lists keys and commands."
+            return Content("\n").join([first, *notes, Content.styled(how, QUIET)])
         how = ""
         if report.prefilled_tokens:
             pace = report.prefilled_tokens / report.seconds if report.seconds > 0 else 0.0
@@ -76,7 +76,7 @@ class Opening:
                 (how, QUIET),
             )
         ]
-        lines += [Content.styled(displayable(note), QUIET) for note in self._notes]
+        lines += notes
         if self._left_out is not None:
             lines.append(Content.styled(displayable(self._left_out).replace("\n", "␤"), QUIET))
         if self._skipped:

@@ -46,6 +46,11 @@ def weights_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
     return total + (tables * model.vocab_size + 1) * hidden * other
 
 
+def parameter_count(model: ModelConfig) -> int:
+    """Return the parameters of a model; experts count whether or not they are chosen."""
+    return weights_bytes(model, torch.bfloat16) // 2
+
+
 def index_bytes(model: ModelConfig, routing: Routing, context: int, dtype: torch.dtype) -> int:
     """Return the bytes of the routing index of a full context.
 

@@ -338,6 +338,9 @@ class ScriptedAccess(EngineAccess):
     def native_context(self, files):
         return None
 
+    def parameters(self, files):
+        return None
+
     def load_tokenizer(self, files):
         return self.engine.tokenizer
 

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,13 @@ from tests.support.tiny_model import write_tiny_model
 @pytest.fixture
 def no_models(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("HGA_CHAT_MODELS_DIR", str(tmp_path / "models"))
+
+
+@pytest.fixture
+def notes(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("a few words\n")
+    return path
 
 
 def test_list_names_models_that_are_missing(cli, no_models, monkeypatch, tmp_path):
@@ -103,4 +111,29 @@ def test_doctor_as_json(cli, no_models):
     for model in report["models"]:
         assert "models pull" in model["problem"]
         assert model["runs"] == (model["needed_bytes"] is not None)
+    assert "questions about" in report["in_use"]
     assert report["recommended"] is None or report["recommended"].startswith("qwen")
+
+
+def test_doctor_says_what_the_model_in_use_is_good_for(cli, no_models):
+    (line,) = [x for x in cli("doctor").out.splitlines() if x.startswith("in use ")]
+    assert "qwen2.5-coder-" in line
+    assert ": questions about " in line
+    wrong = cli("doctor", "--model", "nix")
+    assert wrong.code == 0
+    assert "in use    There is no model 'nix'." in wrong.out
+
+
+def test_a_model_for_a_gpu_says_that_first_where_there_is_none(cli, no_models, monkeypatch, notes):
+    monkeypatch.setattr("hga_engine.opening.usable_gpu", lambda: None)
+    needs = "qwen3-30b-a3b needs an NVIDIA GPU with 32 GB; no usable GPU was found here."
+    asked = cli("ask", notes, "Why?", "--model", "qwen3-30b-a3b")
+    assert (asked.code, asked.out) == (1, "")
+    assert asked.err.startswith(f"hga-chat: {needs}")
+    assert "pull" not in asked.err
+    there = SimpleNamespace(name="qwen3-30b-a3b", path=notes)
+    monkeypatch.setattr(hga_chat.models, "pull_model", lambda *_: there)
+    pulled = cli("models", "pull", "qwen3-30b-a3b", "--yes")
+    assert (pulled.code, pulled.err.startswith(needs)) == (0, True)
+    doctor = cli("doctor", "--model", "qwen3-30b-a3b")
+    assert f"in use    {needs}" in doctor.out
