@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import median
 
 from hga_chat.documents.pdf.accents import with_accents
 from hga_chat.documents.pdf.bidi import base_letters, logical, runs_right_to_left
@@ -370,8 +369,8 @@ def _with_spaces(glyphs: list[Glyph]) -> Iterator[Glyph]:
     ]
     inner += [0.0] * (len(text) - len(glyphs))
     if len(inner) >= 3:
-        # Letters that are spaced out: words are further apart.
-        usual = median(inner)
+        # Letters that are spaced out: words are further apart. Some pairs may be kerned.
+        usual = sorted(inner)[len(inner) // 4]
         if 0.6 * least < usual <= _MAX_PITCH_GAP_EM:
             least = max(least, usual + 0.15, 1.5 * usual)
     yield glyphs[0]

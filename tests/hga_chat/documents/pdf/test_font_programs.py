@@ -43,29 +43,39 @@ def test_codes_that_are_glyphs_of_an_embedded_font(text_of, places: bytes, codes
     assert text_of(content, fonts={"F2": font}, objects=objects) == "Řř€"
 
 
-def _cff() -> bytes:
-    """Return a CFF font with an encoding of its own: 1 is beta, 2 is at."""
+def _cff(*encoded: str) -> bytes:
+    """Return a CFF font with an encoding of its own: its glyphs from code 0."""
     font = FontBuilder(1000, isTTF=False)
-    names = [".notdef", "beta", "at"]
+    names = [".notdef", *(name for name in encoded if name != ".notdef")]
     font.setupGlyphOrder(names)
     shape = T2CharStringPen(500, None).getCharString()
     font.setupCFF("X", {}, dict.fromkeys(names, shape), {})
     top = font.font["CFF "].cff.topDictIndex[0]
-    top.Encoding = [".notdef", "beta", "at"] + [".notdef"] * 253
+    top.Encoding = [*encoded] + [".notdef"] * (256 - len(encoded))
     found = io.BytesIO()
     font.font["CFF "].cff.compile(found, font.font)
     return found.getvalue()
 
 
-def test_the_encoding_inside_a_cff_font(text_of) -> None:
+@pytest.mark.parametrize(
+    ("encoded", "text"),
+    [
+        ((".notdef", "beta", "at"), "β@"),
+        # Code 0 is the minus of TeX's symbols. Scattered codes and a row of them are stored in two
+        # ways.
+        (("minus", "beta", ".notdef", "at"), "−β"),
+        (("minus", *(f"uni{0x410 + n:04X}" for n in range(100))), "−АБ"),
+    ],
+)
+def test_the_encoding_inside_a_cff_font(text_of, encoded: tuple[str, ...], text: str) -> None:
     font = (
-        b"<< /Type /Font /Subtype /Type1 /BaseFont /X /FirstChar 1 /LastChar 2 "
-        b"/Widths [500 500] /FontDescriptor "
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /X /FirstChar 0 /LastChar 2 "
+        b"/Widths [500 500 500] /FontDescriptor "
         b"<< /Type /FontDescriptor /Flags 4 /FontFile3 21 0 R >> >>"
     )
-    objects = {21: stream(_cff(), b"/Subtype /Type1C")}
-    content = b"BT /F2 12 Tf 72 700 Td <0102> Tj ET"
-    assert text_of(content, fonts={"F2": font}, objects=objects) == "β@"
+    objects = {21: stream(_cff(*encoded), b"/Subtype /Type1C")}
+    content = b"BT /F2 12 Tf 72 700 Td <000102> Tj ET"
+    assert text_of(content, fonts={"F2": font}, objects=objects) == text
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\1\0\0\xff\xff", b"OTTO" * 50])
