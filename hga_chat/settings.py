@@ -176,6 +176,15 @@ class Settings:
     max_new_tokens: int = field(
         default=512, metadata=_about(_whole, int, "Maximum answer length in tokens.")
     )
+    think: bool = field(
+        default=False,
+        metadata=_about(
+            _switch,
+            bool,
+            "Let a model that can think do so before it answers, in up to 2,048 more tokens. At "
+            "temperature 0 it samples at 0.6.",
+        ),
+    )
     include: tuple[str, ...] = field(
         default=(),
         metadata=_about(_globs, list, "Load only files that match this glob. Repeatable."),

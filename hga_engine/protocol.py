@@ -33,8 +33,15 @@ class ChatTokenizer(Protocol):
     def opening(self, system: str | None) -> list[int]:
         """Return the tokens before the first user message's content."""
 
-    def to_answer(self) -> list[int]:
+    @property
+    def can_think(self) -> bool:
+        """Whether the model thinks before it answers if it is asked to, and only then."""
+
+    def to_answer(self, *, thinking: bool = False) -> list[int]:
         """Return the tokens that close the user message and open the assistant's."""
+
+    def opens_thought(self, *, thinking: bool = False) -> bool:
+        """Return whether ``to_answer`` ends with the tag that opens a thought."""
 
     def to_next_question(self) -> list[int]:
         """Return the tokens that close the assistant's message and open the next user message."""

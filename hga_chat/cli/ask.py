@@ -119,13 +119,18 @@ def _answer(
     stream: bool,
 ) -> "Answer":
     from hga_chat.conversation.answer import Answer
+    from hga_chat.conversation.thought import THOUGHT_TOKENS, Thought
     from hga_engine.events import TextDelta
 
+    thoughts = 0
     # Closing the generator early takes the question back out of the session.
     with closing(conversation.ask(question, settings.sampling(), cancel)) as events:
         for event in events:
             if isinstance(event, Answer):
                 answer = event
+            elif isinstance(event, Thought):
+                thoughts += 1
+                output.progress("Thinking", min(thoughts / THOUGHT_TOKENS, 1.0))
             elif stream and isinstance(event, TextDelta) and event.text:
                 output.write(event.text)
     if stream and answer.text:
@@ -200,6 +205,7 @@ def _report(
         del document["format"]  # not part of this command's JSON
     return {
         "answer": answer.text,
+        **({"thought": answer.thought} if answer.thought else {}),
         "finish_reason": finished.reason,
         "model": {"name": engine.model_name, "fingerprint": engine.fingerprint},
         "documents": listing["documents"],

@@ -123,11 +123,13 @@ def prepare(
     # Wrong paths are reported before the model is looked for.
     entries = documents.iter_documents(paths, settings.include, settings.exclude) if paths else ()
     from hga_chat.conversation.prompts import room_for_documents
+    from hga_chat.conversation.thought import THOUGHT_TOKENS
 
     files, settings = find_or_pull(settings, output)
     assert settings.context is not None
     tokenizer = engine_access.access.load_tokenizer(files)
-    room = room_for_documents(tokenizer, settings.context, settings.max_new_tokens, question)
+    answer = settings.max_new_tokens + (THOUGHT_TOKENS if settings.think else 0)
+    room = room_for_documents(tokenizer, settings.context, answer, question)
     if settings.fit:
         room = min(room, settings.context - documents.room_for_turns(settings.context))
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)
@@ -199,7 +201,7 @@ def start_on_documents(
             )
             conversation.given = given
             conversation.notes[:0] = about
-        return conversation
+        return _letting_think(conversation, settings)
 
     return Start(settings, open_)
 
@@ -284,9 +286,19 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
             if changes is not None:
                 conversation.notes.append(changes)
             conversation.notes[:0] = about
-        return conversation
+        return _letting_think(conversation, own)
 
     return Start(own, open_)
+
+
+def _letting_think(conversation: "Conversation", settings: Settings) -> "Conversation":
+    """Let the model think before it answers, if the user wants it and the model can."""
+    from hga_chat.conversation.thought import CANNOT_THINK
+
+    conversation.thinks = settings.think
+    if settings.think and not conversation.engine.tokenizer.can_think:
+        conversation.notes.append(CANNOT_THINK)
+    return conversation
 
 
 @contextmanager

@@ -21,6 +21,8 @@ class Answer:
     from_conversation: bool = False
     """Whether it attended to earlier turns more than to any passage; False for a saved turn, where
     it is not known."""
+    thought: str = ""
+    """What the model thought before it answered."""
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -32,13 +34,25 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
 def saved_turn(answer: Answer) -> SavedTurn:
     """Return what is saved of an answer."""
     return SavedTurn(
-        answer.question, answer.text, answer.sources, answer.finished, answer.token_ids
+        answer.question,
+        answer.text,
+        answer.sources,
+        answer.finished,
+        answer.token_ids,
+        answer.thought,
     )
 
 
 def restored_answer(turn: SavedTurn) -> Answer:
     """Return the answer of a saved turn."""
-    return Answer(turn.question, turn.text, turn.sources, turn.finished, turn.token_ids)
+    return Answer(
+        turn.question,
+        turn.text,
+        turn.sources,
+        turn.finished,
+        turn.token_ids,
+        thought=turn.thought,
+    )
 
 
 def cancelled_answer(question: str) -> Answer:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from hga_chat.conversation.answer import (
 )
 from hga_chat.conversation.dependence import depends
 from hga_chat.conversation.prompts import first_question, next_question
+from hga_chat.conversation.thought import Thought, ThoughtSplitter, for_thinking
 from hga_chat.documents import LoadedDocuments
 from hga_chat.errors import WAYS_OUT, SessionFullError, describe
 from hga_chat.output import human_bytes
@@ -50,6 +52,7 @@ class Conversation:
         saved: where the session is saved, or None.
         notes: what to tell the user about how the conversation was opened.
         given: the paths that the user named, with where they are.
+        thinks: whether to let the model think before it answers, if it can.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Conversation:
         self.saved = saved
         self.notes: list[str] = []
         self.given: dict[str, Path] = {}
+        self.thinks = False
         self._save_notes: list[str] = []
         """Notes of saves during a prefill, which the next ``save`` returns."""
         self._opening = engine.tokenizer.opening(None)
@@ -270,8 +274,11 @@ class Conversation:
 
     def ask(
         self, question: str, sampling: SamplingParams, cancel: threading.Event | None = None
-    ) -> Generator[PrefillProgress | TextDelta | Answer, None, None]:
+    ) -> Generator[PrefillProgress | Thought | TextDelta | Answer, None, None]:
         """Ask a question, after prefilling what is pending; end with one ``Answer``.
+
+        A ``TextDelta`` has the text of the answer alone; a ``Thought`` comes before the token that
+        completes it.
 
         Cancelled before the first token, the question leaves the session as it was; cancelled
         later, the partial answer stays.
@@ -285,11 +292,19 @@ class Conversation:
             yield cancelled_answer(question)
             return
         tokenizer = self.engine.tokenizer
+        thinking = self.thinks and tokenizer.can_think
         if self.turns:
-            prompt = next_question(tokenizer, question)
+            prompt = next_question(tokenizer, question, thinking=thinking)
         else:
-            prompt = first_question(tokenizer, question, after_documents=self.layout is not None)
+            prompt = first_question(
+                tokenizer, question, after_documents=self.layout is not None, thinking=thinking
+            )
+        is_open = tokenizer.opens_thought(thinking=thinking)
+        splitter = ThoughtSplitter(is_open=is_open) if thinking or is_open else None
+        if splitter is not None:
+            sampling = for_thinking(sampling)
         before = self.engine.num_tokens
+        thought: list[str] = []
         text: list[str] = []
         tokens: list[TextDelta] = []
         try:
@@ -299,10 +314,22 @@ class Conversation:
                         finished = event
                     else:
                         if isinstance(event, TextDelta):
-                            text.append(event.text)
                             if event.token_id >= 0:  # else the rest of a character, not a token
                                 tokens.append(event)
+                            if splitter is not None:
+                                more, shown = splitter.push(event.text)
+                                event = replace(event, text=shown)
+                                thought.append(more)
+                                if more:
+                                    yield Thought(more)
+                            text.append(event.text)
                         yield event
+                if splitter is not None:
+                    more, shown = splitter.finish()
+                    thought.append(more)
+                    if shown:
+                        text.append(shown)
+                        yield TextDelta(shown, -1, tokens[-1].trace)
         except BaseException as error:
             self.engine.truncate(before)
             if isinstance(error, ContextFullError) and self.turns:
@@ -317,6 +344,7 @@ class Conversation:
             finished,
             tuple(self.engine.token_ids[before:]),
             found.from_conversation,
+            "".join(thought).strip(),
         )
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)

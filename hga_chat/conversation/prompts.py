@@ -10,19 +10,21 @@ QUESTION_ROOM = 512
 
 
 def first_question(
-    tokenizer: "ChatTokenizer", question: str, *, after_documents: bool
+    tokenizer: "ChatTokenizer", question: str, *, after_documents: bool, thinking: bool = False
 ) -> list[int]:
     """Return the tokens of the first question, which ends the user message with the documents."""
     text = f"\n\n{question}" if after_documents else question
-    return [*tokenizer.encode(text), *tokenizer.to_answer()]
+    return [*tokenizer.encode(text), *tokenizer.to_answer(thinking=thinking)]
 
 
-def next_question(tokenizer: "ChatTokenizer", question: str) -> list[int]:
+def next_question(
+    tokenizer: "ChatTokenizer", question: str, *, thinking: bool = False
+) -> list[int]:
     """Return the tokens of a later question; they also close the answer before it."""
     return [
         *tokenizer.to_next_question(),
         *tokenizer.encode(question),
-        *tokenizer.to_answer(),
+        *tokenizer.to_answer(thinking=thinking),
     ]
 
 

@@ -379,6 +379,20 @@ class ChatApp(App[None]):
         elif not self.flow.undo():
             self.notify("There is nothing to undo.", severity="warning")
 
+    def action_think(self, what: str = "") -> None:
+        """Ask the model to think before it answers, or not to; without a word, change it."""
+        from hga_chat.conversation.thought import CANNOT_THINK
+
+        word = what.lower()
+        if not self.flow.can_think:
+            self.notify(CANNOT_THINK, severity="warning")
+        elif word not in ("", "on", "off"):
+            self.notify("Type /think on or /think off.", severity="warning")
+        else:
+            self.engine.thinks = word == "on" if word else not self.engine.thinks
+            now = "thinks before it answers" if self.engine.thinks else "answers at once"
+            self.notify(f"From the next question on, the model {now}.")
+
     def action_rename(self, title: str = "") -> None:
         """Give the session another title."""
         if title:

@@ -33,6 +33,7 @@ COMMANDS = (
     Command("edit", "Edit the last question", "edit", "F7"),
     Command("clear", "Forget all turns; keep the documents", "clear"),
     Command("undo", "Undo /clear, /edit or /retry; again: redo", "undo"),
+    Command("think", "Let the model think before it answers", "think", "", "ON|OFF"),
     Command("map", "Map: this answer, all answers, or what was hardly read", "map_mode", "F5"),
     Command("layer", "Map: show one layer of the model, or all", "layer", "", "NUMBER"),
     Command("documents", "Show or hide the documents", "panel('documents')", "F2"),

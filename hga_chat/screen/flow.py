@@ -19,6 +19,7 @@ from hga_chat.screen.engine.reports import (
     Restored,
     Restoring,
     Streamed,
+    Thinking,
     TraceReport,
     Verified,
 )
@@ -49,6 +50,7 @@ class Flow:
         state: the state of the engine, as the title line shows it.
         layout: the documents, or None.
         given: the paths that the user named, with where they are.
+        can_think: whether the model thinks before it answers if it is asked to.
         view: the selected trace.
         turn: the turn being answered, or None.
     """
@@ -57,6 +59,7 @@ class Flow:
         self.state = "starting"
         self.layout: DocumentTokens | None = None
         self.given: Mapping[str, Path] = {}
+        self.can_think = False
         self.turn: Turn | None = None
         self.view = MapView(BlockGrid(None, 0, 64, 16), lambda: screen.transcript.turns)
         self._screen = screen
@@ -120,6 +123,10 @@ class Flow:
                 if self.turn:
                     self.turn.show_prefill(report.fraction)
                     transcript.changed(self.turn)
+            case Thinking():
+                if self.turn:
+                    self.turn.think(report.text)
+                    transcript.changed(self.turn)
             case Streamed():
                 self._stream(report)
             case TraceReport():
@@ -147,6 +154,7 @@ class Flow:
         screen.title_line.model = report.model_name
         screen.title_line.context = report.context
         self.layout, self.given = report.layout, report.given
+        self.can_think, self._engine.thinks = report.can_think, report.thinks
         self.view.grid = BlockGrid(
             report.layout, report.document_start, report.chunk_size, report.trace_bin_tokens
         )

@@ -94,7 +94,11 @@ def _section(entry: Any) -> Section:
 
 def turns_as_json(saved: SavedTurns) -> dict[str, Any]:
     """Return the content of ``turns.json``."""
-    return asdict(saved)
+    content = asdict(saved)
+    for turn in content["turns"]:
+        if not turn["thought"]:  # as earlier versions wrote it
+            del turn["thought"]
+    return content
 
 
 def turns_from_json(content: Any) -> SavedTurns:

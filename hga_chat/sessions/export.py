@@ -44,6 +44,7 @@ def _turn_as_object(turn: SavedTurn) -> dict[str, Any]:
     return {
         "question": turn.question,
         "answer": turn.text,
+        **({"thought": turn.thought} if turn.thought else {}),
         "finish_reason": finished.reason,
         "sources": [source.as_object() for source in turn.sources],
         "usage": {

@@ -76,6 +76,8 @@ class SavedTurn:
     finished: Finished
     token_ids: tuple[int, ...]
     """The turn's tokens in the session: the prompt with the question, and the answer."""
+    thought: str = ""
+    """What the model thought before it answered."""
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,15 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelFileError(f"{origin}: the chat template is damaged ({error}).") from error
 
-    def around(self, roles: Sequence[str], answer_follows: bool = False) -> list[str]:
+    def around(
+        self, roles: Sequence[str], answer_follows: bool = False, *, thinking: bool = False
+    ) -> list[str]:
         """Return the text around the contents of messages: one more piece than messages.
 
         Args:
             roles: roles of the messages: system, user or assistant.
             answer_follows: whether the last piece opens the assistant's message.
+            thinking: whether a model that can think before it answers is asked to.
 
         Raises:
             ModelFileError: the template fails, or does not show every message once, in order.
@@ -59,7 +62,7 @@ class ChatTemplate:
         messages = [
             {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
         ]
-        rest = self._render(messages, answer_follows)
+        rest = self._render(messages, answer_follows, thinking)
         pieces = []
         for mark in marks:
             piece, found, rest = rest.partition(mark)
@@ -71,14 +74,13 @@ class ChatTemplate:
             pieces.append(piece)
         return [*pieces, rest]
 
-    def _render(self, messages: list[dict[str, str]], answer_follows: bool) -> str:
+    def _render(self, messages: list[dict[str, str]], answer_follows: bool, thinking: bool) -> str:
         try:
             return self._template.render(
                 self.tokens,
                 messages=messages,
                 add_generation_prompt=answer_follows,
-                # Models that can reason first are asked to answer at once.
-                enable_thinking=False,
+                enable_thinking=thinking,
             )
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise ModelFileError(f"{self._origin}: the chat template fails ({error}).") from error

@@ -117,10 +117,25 @@ class Tokenizer:
             *self._encode_markup(between, after_text=True, before_text=True),
         ]
 
-    def to_answer(self) -> list[int]:
-        """Return the tokens that close the user message and open the assistant's."""
-        markup = self.template.around(["user"], answer_follows=True)[1]
-        return self._encode_markup(markup, after_text=True)
+    def to_answer(self, *, thinking: bool = False) -> list[int]:
+        """Return the tokens that close the user message and open the assistant's.
+
+        Args:
+            thinking: whether a model that can think before it answers is asked to.
+        """
+        return self._encode_markup(self._to_answer(thinking), after_text=True)
+
+    def _to_answer(self, thinking: bool) -> str:
+        return self.template.around(["user"], answer_follows=True, thinking=thinking)[1]
+
+    @property
+    def can_think(self) -> bool:
+        """Whether the template asks for thoughts, or for none, as it is told."""
+        return self._to_answer(True) != self._to_answer(False)
+
+    def opens_thought(self, *, thinking: bool = False) -> bool:
+        """Return whether ``to_answer`` ends with the tag that opens a thought."""
+        return self._to_answer(thinking).rstrip().endswith("<think>")
 
     def to_next_question(self) -> list[int]:
         """Return the tokens that close the assistant message and open the next user message."""

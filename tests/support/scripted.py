@@ -84,8 +84,13 @@ class ScriptedTokenizer:
     def opening(self, system: str | None) -> list[int]:
         return [*(self.encode(system) if system else []), 0]
 
-    def to_answer(self) -> list[int]:
-        return [2, 1]
+    can_think = False
+
+    def to_answer(self, *, thinking: bool = False) -> list[int]:
+        return [2, 1, *self.encode("Think.")] if thinking else [2, 1]
+
+    def opens_thought(self, *, thinking: bool = False) -> bool:
+        return False
 
     def to_next_question(self) -> list[int]:
         return [2, 0]

@@ -42,6 +42,10 @@ class Opened:
     """Remarks for the user on how the session was opened."""
     given: "Mapping[str, Path]"
     """The paths that the user named, with where they are."""
+    can_think: bool = False
+    """Whether the model thinks before it answers if it is asked to."""
+    thinks: bool = False
+    """Whether it is asked to at first."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,13 @@ class PrefillingQuestion:
     """A question is being prefilled."""
 
     fraction: float
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """More of what the model thinks before it answers."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,7 @@ Report = (
     | Prefilling
     | Ready
     | PrefillingQuestion
+    | Thinking
     | Streamed
     | TraceReport
     | Answered

@@ -26,6 +26,7 @@ from hga_chat.screen.engine.reports import (
     Report,
     Restored,
     Restoring,
+    Thinking,
     Verified,
 )
 from hga_chat.screen.engine.tracing import TraceRecorder
@@ -50,6 +51,7 @@ class _Question:
     text: str
     cancel: threading.Event
     sampling: "SamplingParams"
+    thinks: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class EngineThread:
         error: the exception that ended the thread early, or None.
         kept: what is kept of documents whose prefill was interrupted, in words.
         sampling: how answers are sampled.
+        thinks: whether the model is to think before it answers, if it can.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class EngineThread:
         self.kept: list[str] = []
         self._make_conversation = make_conversation
         self.sampling = sampling
+        self.thinks = False
         self._outbox = Outbox()
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -130,7 +134,7 @@ class EngineThread:
         sampling = self.sampling
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)
-        self._orders.put(_Question(question, self._cancel, sampling))
+        self._orders.put(_Question(question, self._cancel, sampling, self.thinks))
 
     def forget(self, turns: int | None = None) -> None:
         """Remove the last turns from the session; None removes all of them."""
@@ -208,6 +212,8 @@ class EngineThread:
                 turns=tuple(conversation.turns),
                 notes=tuple(conversation.notes),
                 given=conversation.given,
+                can_think=engine.tokenizer.can_think,
+                thinks=conversation.thinks,
             )
         )
         self._report_memory(conversation)
@@ -257,8 +263,10 @@ class EngineThread:
 
     def _answer(self, conversation: "Conversation", question: _Question) -> None:
         from hga_chat.conversation.answer import Answer
+        from hga_chat.conversation.thought import Thought
         from hga_engine.events import TextDelta
 
+        conversation.thinks = question.thinks
         engine, pace = conversation.engine, Pace()
         recorder = None
         if conversation.layout is not None:
@@ -273,6 +281,8 @@ class EngineThread:
                         trace = recorder.report(engine.layer_mass())
                     room_note = conversation.room_note
                     self._outbox.put(Answered(event, engine.num_tokens, trace, room_note))
+                elif isinstance(event, Thought):
+                    self._outbox.put(Thinking(event.text))
                 elif isinstance(event, TextDelta):
                     self._outbox.put(pace.report(event))
                     if recorder and is_token(event):

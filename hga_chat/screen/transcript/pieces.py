@@ -16,7 +16,7 @@ from hga_chat.screen.transcript.rows import Look, Mark, Row
 CACHED_ROWS = 100
 """Rows of a growing piece whose drawn lines are cached: as many as a screen may show."""
 
-Kind = Literal["card", "notice", "question", "answer", "note", "error", "source"]
+Kind = Literal["card", "notice", "question", "answer", "note", "error", "source", "thought"]
 
 
 @dataclass(frozen=True)

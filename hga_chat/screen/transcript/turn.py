@@ -8,7 +8,7 @@ from textual.content import Content
 from hga_chat.display import displayable
 from hga_chat.excerpt import excerpt
 from hga_chat.screen.drawing.bars import QUIET, bar
-from hga_chat.screen.drawing.figures import percent, speed
+from hga_chat.screen.drawing.figures import count, percent, speed
 from hga_chat.screen.trace.answer_trace import AnswerTrace
 from hga_chat.screen.transcript.highlight import Colouring
 from hga_chat.screen.transcript.markdown import (
@@ -45,6 +45,7 @@ class Turn:
         question: as typed.
         state: progress of the answer.
         text: the answer so far, as Markdown that is safe to show.
+        thought: what the model thought before it answered, safe to show.
         sources: the passages listed under the answer.
         trace: what the answer attended to.
         in_session: whether question and answer are in the session.
@@ -61,6 +62,9 @@ class Turn:
         self._splitter = BlockSplitter()
         make = partial(_plain_rows, question)
         self._question = Piece("question", make(), question, gap=True, make=make)
+        self.thought = ""
+        self._thought: Piece | None = None
+        self._is_unfolded = False
         self._blocks: list[Piece] = []
         self._tail: Piece | None = None
         self._end: list[Piece] = []
@@ -70,8 +74,9 @@ class Turn:
     @property
     def pieces(self) -> list[Piece]:
         """The present pieces, from question to sources."""
+        thought = [self._thought] if self._thought else []
         tail = [self._tail] if self._tail else []
-        return [self._question, *self._blocks, *tail, *self._end]
+        return [self._question, *thought, *self._blocks, *tail, *self._end]
 
     @property
     def note(self) -> str:
@@ -97,12 +102,36 @@ class Turn:
         )
         self._end = [self._note(progress)]
 
+    def think(self, text: str) -> None:
+        """Add to the thought."""
+        self._begin()
+        self._show_thought(self.thought + displayable(text))
+
     def stream(self, text: str) -> None:
         """Add to the answer."""
+        self._begin()
+        if text:
+            is_first = not self.text
+            self._push(text)
+            if is_first and self._thought:
+                self._show_thought(self.thought)
+
+    def _begin(self) -> None:
         if self.state != "streaming":
             self.state = "streaming"
             self._end = []
-        self._push(text)
+
+    def unfold_thought(self) -> Piece:
+        """Show the whole thought, or again one line for it; return its piece."""
+        self._is_unfolded = not self._is_unfolded
+        return self._show_thought(self.thought)
+
+    def _show_thought(self, thought: str) -> Piece:
+        self.thought = thought
+        is_going_on = self.state == "streaming" and not self.text
+        make = partial(_thought_rows, thought, is_going_on, self._is_unfolded)
+        self._thought = Piece("thought", make(), thought, gap=True, make=make)
+        return self._thought
 
     def complete(
         self, answer: "Answer", *, has_documents: bool = False, room_note: str | None = None
@@ -117,6 +146,8 @@ class Turn:
         if self.state != "streaming" and answer.text:
             self._push(answer.text)
         self.state = "done"
+        if answer.thought:
+            self._show_thought(displayable(answer.thought))
         self._finish()
         self.sources = answer.sources
         finished = answer.finished
@@ -222,6 +253,13 @@ class Turn:
 
 def _plain_rows(text: str) -> tuple[Row, ...]:
     return text_rows(Content(displayable(text)))
+
+
+def _thought_rows(thought: str, is_going_on: bool, is_unfolded: bool) -> tuple[Row, ...]:
+    sign, what = "▾" if is_unfolded else "▸", "thinking" if is_going_on else "thought"
+    head = Content.styled(f"{sign} {what} · {count(len(thought.split()), 'word')}", QUIET)
+    lines = [head, Content.styled(thought.strip(), QUIET)] if is_unfolded else [head]
+    return text_rows(Content("\n").join(lines))
 
 
 def _block_rows(text: str) -> tuple[Row, ...]:

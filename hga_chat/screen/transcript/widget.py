@@ -28,7 +28,7 @@ CACHED_PIECES = 100
 """Pieces whose drawn lines are cached."""
 HERE, MATCH = "bold reverse $accent", "bold underline $accent"
 """Styles of the selected word or current match, and of other matches."""
-SELECTABLE = ("question", "answer", "source", "error")
+SELECTABLE = ("question", "thought", "answer", "source", "error")
 
 
 class Transcript(ScrollView, can_focus=True):
@@ -92,9 +92,9 @@ class Transcript(ScrollView, can_focus=True):
         self._noted = ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
-        """Offer to move once there is a question, and to open on a source."""
+        """Offer to move once there is a question, and to open on a source or thought."""
         if action == "open":
-            return self.cursor is not None and self.cursor.kind == "source"
+            return self.cursor is not None and self.cursor.kind in ("source", "thought")
         return action not in ("move", "token") or bool(self.turns)
 
     # Entries
@@ -382,11 +382,17 @@ class Transcript(ScrollView, can_focus=True):
         self.refresh()
 
     def action_open(self, in_editor: bool = False) -> None:
-        """Open the source at the cursor."""
+        """Open the source at the cursor; unfold the thought there, or fold it."""
         piece = self.cursor
         turn = self.chosen_turn
-        if piece is not None and piece.kind == "source" and turn is not None:
+        if piece is None or turn is None:
+            return
+        if piece.kind == "source":
             self.post_message(self.SourceOpened(turn, piece.number, in_editor=in_editor))
+        elif piece.kind == "thought":
+            unfolded = turn.unfold_thought()
+            self.changed(turn)
+            self.choose(unfolded)
 
     def leave_token(self) -> bool:
         """Deselect the token or piece; return whether there was one."""
@@ -424,7 +430,7 @@ class Transcript(ScrollView, can_focus=True):
         if piece is None or piece.kind not in SELECTABLE or event.chain > 1:
             return
         self.choose(piece)
-        if piece.kind == "source":
+        if piece.kind in ("source", "thought"):
             self.action_open()
 
     def text_select_all(self) -> None:

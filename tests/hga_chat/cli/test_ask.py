@@ -126,6 +126,24 @@ def test_dash_on_a_terminal_says_how_to_end(cli, use_engine, monkeypatch):
     assert "Ctrl+D on a new line ends it." in ran.err
 
 
+def test_thinking_is_kept_apart_from_the_answer(cli, use_engine, notes):
+    text = "<think>Is it?</think>\nIt is."
+    engine = use_engine(text, text)
+    engine.tokenizer.can_think = True
+    ran = cli("ask", notes, "Is it?", "--think")
+    assert ran.out == "It is.\n"
+    report = json.loads(cli("ask", notes, "Is it?", "--think", "--json").out)
+    assert (report["answer"], report["thought"]) == ("It is.", "Is it?")
+    assert set(report) == KEYS | {"thought"}
+
+
+def test_a_model_that_cannot_think_says_so(cli, use_engine, notes):
+    use_engine("It is.")
+    ran = cli("ask", notes, "Is it?", "--think")
+    assert ran.out == "It is.\n"
+    assert "cannot be asked to think" in ran.err
+
+
 def test_json_is_exactly_the_documented_object(cli, use_engine, repository):
     engine = use_engine("It is 1.")
     ran = cli("ask", repository, "Which value?", "--json", "--budget", "512")

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from hga_chat.conversation.answer import Answer, saved_turn
+from hga_chat.conversation.answer import Answer, restored_answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
+from hga_chat.conversation.thought import Thought
 from hga_chat.errors import SessionFullError
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
@@ -154,6 +155,40 @@ def test_a_full_session_says_so_ahead_and_names_ways_out():
     with pytest.raises(SessionFullError, match=f"The turns take {turns} of them"):
         ask(conversation, "word " * 1600)
     assert ask(conversation, "Which colour?")[0].text == "Red."
+
+
+@pytest.fixture
+def thinking():
+    """A conversation with a model that thinks if it is asked to."""
+    engine = ScriptedEngine(["<think>The sea? Blue.</think>\n\nBlue.", "<think> is a tag."])
+    engine.tokenizer.can_think = True
+    conversation = Conversation(engine, Layout(engine.tokenizer.encode("The sea is blue.")))
+    list(conversation.prefill())
+    return conversation
+
+
+def test_a_thought_is_told_from_the_answer(thinking):
+    thinking.thinks = True
+    answer, events = ask(thinking, "Which colour?")
+    assert (answer.thought, answer.text) == ("The sea? Blue.", "Blue.")
+    assert "".join(e.text for e in events if isinstance(e, Thought)) == "The sea? Blue."
+    tokens = [event for event in events if isinstance(event, TextDelta)]
+    assert "".join(token.text for token in tokens) == "Blue."
+    assert answer.finished.completion_tokens == len(tokens)
+    (prompt,) = thinking.engine.prompts
+    assert prompt == [
+        *thinking.engine.tokenizer.encode("\n\nWhich colour?"),
+        *thinking.engine.tokenizer.to_answer(thinking=True),
+    ]
+    assert restored_answer(saved_turn(answer)).thought == answer.thought
+
+
+def test_without_thinking_tags_are_text(thinking):
+    thinking.engine._answers.pop(0)
+    answer, events = ask(thinking, "Which colour?")
+    assert (answer.thought, answer.text) == ("", "<think> is a tag.")
+    assert not any(isinstance(event, Thought) for event in events)
+    assert thinking.engine.prompts[0][-2:] == thinking.engine.tokenizer.to_answer()
 
 
 def in_parts(tokens, context=64, part=16):

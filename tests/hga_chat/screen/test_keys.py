@@ -340,6 +340,38 @@ async def test_the_answer_before_a_retry_comes_back_and_the_new_one_too(answered
             assert session.endswith(turn.text)
 
 
+async def test_a_thought_is_folded_and_unfolds(answered):
+    async with answered() as it:
+        await it.command("/think on")
+        assert "cannot be asked" in it.notified()
+        assert not it.app.engine.thinks
+        it.app.flow.can_think = it.script.engine.tokenizer.can_think = True
+        await it.command("/think on")
+        assert it.app.engine.thinks
+        thought = "<think>\nIs it calm? The log says so.\n</think>\n\nIt is calm."
+        it.script.engine._answers[0] = replace(it.script.engine._answers[0], text=thought)
+        await it.ask("more")
+        turn = it.app.transcript.turns[-1]
+        assert (turn.text, turn.thought) == ("It is calm.", "Is it calm? The log says so.")
+        assert [piece.kind for piece in turn.pieces[:3]] == ["question", "thought", "answer"]
+        assert [row.plain for row in turn.pieces[1].rows] == ["▸ thought · 7 words"]
+        it.app.transcript.focus()
+        it.app.transcript.choose(turn.pieces[1])
+        await it.press("enter")
+        unfolded = turn.pieces[1]
+        assert it.app.transcript.cursor is unfolded
+        assert [row.plain for row in unfolded.rows] == [
+            "▾ thought · 7 words",
+            "Is it calm? The log says so.",
+        ]
+        await it.press("c")
+        assert copied(it.app) == "Is it calm? The log says so."
+        await it.press("enter")
+        assert len(turn.pieces[1].rows) == 1
+        await it.command("/think")
+        assert not it.app.engine.thinks
+
+
 async def test_without_a_change_there_is_nothing_to_undo(answered):
     async with answered() as it:
         await it.command("/undo")

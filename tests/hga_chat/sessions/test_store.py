@@ -4,6 +4,7 @@ import re
 import signal
 import stat
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -237,3 +238,12 @@ def test_a_fork_has_the_first_turns_and_its_own_title(store, save, monkeypatch):
     assert (new.info.title, new.info.origin) == ("sea.txt 2", ORIGIN)
     assert copied == [20 - len(TURN.token_ids)]
     assert old.turns == (TURN, TURN)
+
+
+def test_a_thought_is_saved_with_its_turn(store, save, tmp_path):
+    thoughtful = replace(TURN, thought="Is it?")
+    id_ = save(turns=(TURN, thoughtful))
+    assert store.turns(id_).turns == (TURN, thoughtful)
+    # Turns without a thought stay as earlier versions read them.
+    (file,) = tmp_path.glob("sessions/*/turns.json")
+    assert file.read_text().count('"thought"') == 1

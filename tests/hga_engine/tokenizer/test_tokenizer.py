@@ -146,6 +146,37 @@ def test_a_chat_has_the_same_tokens_as_in_transformers(template, special, system
     assert chat(ours, system, turns) == expected
 
 
+THINKING = CHATML.replace(
+    "assistant\n' }}",
+    "assistant\n' }}{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}",
+)
+ALWAYS_THINKING = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_thoughts_are_asked_for_as_in_transformers(thinking, tmp_path):
+    plain = byte_level()
+    ours = write(tmp_path, plain, THINKING)
+    expected = reference(plain, THINKING).apply_chat_template(
+        [{"role": "user", "content": "how far"}],
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+        return_dict=False,
+    )
+    found = [*ours.opening(None), *ours.encode("how far"), *ours.to_answer(thinking=thinking)]
+    assert found == expected
+    assert ours.can_think
+    assert not ours.opens_thought(thinking=thinking)
+
+
+def test_a_template_that_knows_no_thoughts_cannot_be_asked_for_them(tmp_path):
+    ours = write(tmp_path, byte_level())
+    assert not ours.can_think
+    always = write(tmp_path, byte_level(), ALWAYS_THINKING)
+    assert not always.can_think
+    assert always.opens_thought()
+
+
 def test_a_template_may_have_a_default_system_message(tmp_path):
     template = "{% if messages[0].role != 'system' %}<|im_start|>Be kind.{% endif %}" + CHATML
     ours = write(tmp_path, byte_level(), template)
