@@ -17,12 +17,13 @@ from hga_chat.documents.pdf.objects import dictionary, items, number, numbers, r
 
 MAX_ANNOTATIONS = 5_000
 _HIDDEN, _NO_VIEW = 1 << 1, 1 << 5
-_RADIO, _PUSH_BUTTON, _PASSWORD = 1 << 15, 1 << 16, 1 << 13
+_RADIO, _PUSH_BUTTON, _PASSWORD, _COMBO = 1 << 15, 1 << 16, 1 << 13, 1 << 17
+_MAX_SHOWN_CHOICES = 50
 _MAX_PARENTS = 16
 _COMMENTS = frozenset(
     ("/Text", "/Highlight", "/Underline", "/Squiggly", "/StrikeOut", "/Caret", "/Ink", "/Square")
 ) | {"/Circle", "/Line", "/Polygon", "/PolyLine"}
-_WITHOUT_TEXT = frozenset(("/Link", "/Popup", "/FileAttachment", "/Sound", "/Movie", "/Screen"))
+_WITHOUT_TEXT = frozenset(("/Link", "/Popup", "/FileAttachment"))
 _DEFAULT_SIZE = 10.0
 
 
@@ -69,7 +70,7 @@ def _shown(annotation: DictionaryObject, interpreter: Interpreter) -> Shown | No
     content = interpreter.appearance(_appearance(annotation), rect)
     lines = [line for line in lines_of(content.glyphs) if not line.is_blank]
     if kind == "/Widget":
-        lines = _field(annotation, lines, rect)
+        lines = _field(annotation, lines, rect, is_stale=interpreter.has_stale_fields)
     if not lines and kind == "/FreeText":
         lines = list(_placed(text_of(annotation.get("/Contents")).splitlines(), rect))
     return Shown(tuple(lines), unknown=content.unknown) if lines else None
@@ -83,8 +84,14 @@ def _appearance(annotation: DictionaryObject) -> Any:
     return resolved(normal.get(str(resolved(annotation.get("/AS", "/Off")))))
 
 
-def _field(annotation: DictionaryObject, lines: list[Line], rect: Sequence[float]) -> list[Line]:
-    """Return the lines of a form field: its appearance, else its value or a mark."""
+def _field(
+    annotation: DictionaryObject, lines: list[Line], rect: Sequence[float], *, is_stale: bool
+) -> list[Line]:
+    """Return the lines of a form field: its appearance, else its value or a mark.
+
+    Where the document says that appearances are to be made anew, the value comes first. Of a list
+    in which more than the chosen entries show, these are marked.
+    """
     kind = _inherited(annotation, "/FT")
     flags = int(number(_inherited(annotation, "/Ff")))
     if kind == "/Btn" and not flags & _PUSH_BUTTON:
@@ -94,8 +101,10 @@ def _field(annotation: DictionaryObject, lines: list[Line], rect: Sequence[float
             lines = list(_placed([marks[0 if on else 1]], rect))
     elif kind == "/Tx" and flags & _PASSWORD:
         return []
-    elif not lines and kind in ("/Tx", "/Ch"):
-        lines = list(_placed(_value(annotation, str(kind)), rect))
+    elif kind == "/Ch" and not flags & _COMBO and (marked := _marked(annotation)):
+        lines = list(_placed(marked, rect))
+    elif kind in ("/Tx", "/Ch") and (is_stale or not lines):
+        lines = list(_placed(_value(annotation, str(kind)), rect)) or lines
     return lines
 
 
@@ -120,15 +129,36 @@ def _inherited(field: DictionaryObject, key: str) -> Any:
 
 def _value(annotation: DictionaryObject, kind: str) -> list[str]:
     """Return the value of a field as lines; of choices, as they are displayed."""
+    chosen = _chosen(annotation)
+    if kind == "/Ch":
+        names = dict(_options(annotation))
+        chosen = [names.get(entry, entry) for entry in chosen]
+    return [line for entry in chosen for line in entry.replace("\r", "\n").split("\n")]
+
+
+def _chosen(annotation: DictionaryObject) -> list[str]:
     value = _inherited(annotation, "/V")
     if isinstance(value, StreamObject):
         value = value.get_data()
-    chosen = [text_of(entry) for entry in (items(value) or [value])]
-    if kind == "/Ch":
-        pairs = [items(option) for option in items(_inherited(annotation, "/Opt"))]
-        names = {text_of(pair[0]): text_of(pair[1]) for pair in pairs if len(pair) == 2}
-        chosen = [names.get(entry, entry) for entry in chosen]
-    return [line for entry in chosen for line in entry.replace("\r", "\n").split("\n")]
+    return [text_of(entry) for entry in (items(value) or [value])]
+
+
+def _options(annotation: DictionaryObject) -> list[tuple[str, str]]:
+    """Return what can be chosen: values, and what is displayed for them."""
+    found = []
+    for option in items(_inherited(annotation, "/Opt")):
+        pair = items(option) or [option, option]
+        if len(pair) == 2:
+            found.append((text_of(pair[0]), text_of(pair[1])))
+    return found
+
+
+def _marked(annotation: DictionaryObject) -> list[str]:
+    """Return the entries of a list, the chosen ones ticked; none if there are too many."""
+    options, chosen = _options(annotation), set(_chosen(annotation))
+    if len(options) > _MAX_SHOWN_CHOICES:
+        return []
+    return [f"{'☑' if value in chosen else '☐'} {shown}" for value, shown in options]
 
 
 def _placed(texts: Sequence[str], rect: Sequence[float]) -> tuple[Line, ...]:

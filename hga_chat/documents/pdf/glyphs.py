@@ -15,7 +15,15 @@ from pypdf.generic import DictionaryObject, StreamObject
 
 from hga_chat.documents.pdf.content_parser import Operation, operations
 from hga_chat.documents.pdf.fonts import Font, Fonts
-from hga_chat.documents.pdf.objects import dictionary, items, number, numbers, resolved, text_of
+from hga_chat.documents.pdf.objects import (
+    dictionary,
+    is_true,
+    items,
+    number,
+    numbers,
+    resolved,
+    text_of,
+)
 
 MAX_GLYPHS = 400_000
 MAX_OPERATIONS = 2_000_000
@@ -170,6 +178,8 @@ class Interpreter:
     def __init__(self, reader: PdfReader, fonts: Fonts | None = None) -> None:
         self._fonts = fonts or Fonts()
         self._layers = Layers(reader)
+        self.has_stale_fields = _has_stale_fields(reader)
+        """Whether the appearances of fields are to be made anew from their values."""
         self._parsed: dict[int, tuple[Any, list[Operation]]] = {}
 
     def page(self, page: PageObject) -> Content:
@@ -206,6 +216,13 @@ class Interpreter:
             if len(self._parsed) > _KEPT_FORMS:
                 del self._parsed[next(iter(self._parsed))]
         return known[1]
+
+
+def _has_stale_fields(reader: PdfReader) -> bool:
+    try:
+        return is_true(dictionary(reader.root_object.get("/AcroForm")).get("/NeedAppearances"))
+    except Exception:  # noqa: BLE001 - a damaged catalogue raises anything
+        return False
 
 
 def _operations(contents: Any) -> Iterable[Operation]:

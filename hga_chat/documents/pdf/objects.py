@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from pypdf._codecs import charset_encoding
-from pypdf.generic import ArrayObject, DictionaryObject
+from pypdf.generic import ArrayObject, BooleanObject, DictionaryObject
 
 _DOC_ENCODING = charset_encoding["/PDFDocEncoding"]
 
@@ -29,6 +29,12 @@ def items(value: Any) -> list[Any]:
     """Return the elements of an array; none for anything else."""
     value = resolved(value)
     return list(value) if isinstance(value, ArrayObject) else []
+
+
+def is_true(value: Any) -> bool:
+    """Whether a value is the Boolean ``true``."""
+    value = resolved(value)
+    return isinstance(value, BooleanObject) and bool(value.value)
 
 
 def number(value: Any, default: float = 0.0) -> float:

@@ -6,7 +6,6 @@ from typing import Any
 
 from pypdf import PageObject, PdfReader
 from pypdf.errors import DependencyError, EmptyFileError, LimitReachedError, PyPdfError
-from pypdf.generic import BooleanObject
 
 from hga_chat.documents.pdf.annotations import Shown, annotations_of, with_annotations
 from hga_chat.documents.pdf.columns import in_reading_order
@@ -14,7 +13,7 @@ from hga_chat.documents.pdf.glyphs import Content, Glyph, Interpreter, TooMuchEr
 from hga_chat.documents.pdf.headers_footers import without_headers_and_footers
 from hga_chat.documents.pdf.lazy_reader import LazyReader
 from hga_chat.documents.pdf.lines import Line, lines_of
-from hga_chat.documents.pdf.objects import dictionary, items, resolved
+from hga_chat.documents.pdf.objects import dictionary, is_true, items, resolved
 from hga_chat.documents.pdf.outline import Heading, extract_headings, headings_of_pages
 from hga_chat.documents.pdf.second_reader import SecondReader
 from hga_chat.documents.pdf.tables import with_cells_apart
@@ -97,8 +96,7 @@ def _with_form(answer: dict[str, Any], reader: PdfReader) -> dict[str, Any]:
     lines: Sequence[str] = ()
     hidden = 0
     try:
-        needs_rendering = resolved(reader.root_object.get("/NeedsRendering"))
-        if not (isinstance(needs_rendering, BooleanObject) and needs_rendering.value):
+        if not is_true(reader.root_object.get("/NeedsRendering")):
             return answer
         from hga_chat.documents.pdf.xfa import form_of
 

@@ -28,13 +28,50 @@ def test_a_value_of_the_parent_field() -> None:
     assert _with(b"20 0 R", objects=objects) == "Name: Änne\nMember:"
 
 
-def test_choices_are_named_as_displayed() -> None:
-    options = b"/FT /Ch /Opt [[(de) (Germany)] [(fr) (France)] (Italy)] "
-    assert _with(_widget(options + b"/V (fr)")) == "Name: France\nMember:"
-    listed = _with(_widget(options + b"/V [(de) (Italy)]", b"150 660 400 715"))
-    assert "Germany" in listed
-    assert "Italy" in listed
-    assert "France" not in listed
+OPTIONS = b"/FT /Ch /Opt [[(de) (Germany)] [(fr) (France)] (Italy)] "
+
+
+def test_the_choice_of_a_drop_down_list_is_named_as_displayed() -> None:
+    drop_down = OPTIONS + b"/Ff 131072 "
+    assert _with(_widget(drop_down + b"/V (fr)")) == "Name: France\nMember:"
+    assert _with(_widget(drop_down)) == "Name:\nMember:"
+
+
+def test_the_entries_of_a_list_are_ticked_if_chosen() -> None:
+    shown = b"BT /F1 10 Tf 0 10 Td (Germany) Tj 0 -10 Td (France) Tj ET"
+    form = stream(shown, b"/Type /XObject /Subtype /Form /BBox [0 0 200 55] /Resources 3 0 R")
+    rect = b"150 660 400 720"
+    for appearance in (b"", b"/AP << /N 20 0 R >> "):
+        widget = _widget(OPTIONS + appearance + b"/V [(de) (Italy)]", rect)
+        lines = _with(widget, content=b"", objects={20: form}).splitlines()
+        assert lines == ["☑ Germany", "☐ France", "☑ Italy"]
+
+
+def test_of_a_long_list_only_the_choice_is_named() -> None:
+    options = b"/FT /Ch /Opt [%b] /V (C7)" % b" ".join(b"(C%d)" % n for n in range(200))
+    assert _with(_widget(options)) == "Name: C7\nMember:"
+
+
+def test_an_appearance_that_is_to_be_made_anew_gives_way_to_the_value() -> None:
+    form = stream(b"BT /F1 10 Tf 2 5 Td (old) Tj ET", FORM.removeprefix(b"<< "))
+    widget = _widget(b"/FT /Tx /V (new) /AP << /N 20 0 R >>")
+    empty = _widget(b"/FT /Tx /V () /AP << /N 20 0 R >>")
+
+    def shown(widget: bytes, form_entries: bytes) -> str:
+        catalog = b"/AcroForm << /Fields [] %b >>" % form_entries
+        return _with(widget, objects={20: form}, catalog=catalog).splitlines()[0]
+
+    assert shown(widget, b"") == "Name: old"
+    assert shown(widget, b"/NeedAppearances true") == "Name: new"
+    assert shown(empty, b"/NeedAppearances true") == "Name: old"
+
+
+def test_what_a_sound_or_film_shows_is_text() -> None:
+    form = stream(b"BT /F1 10 Tf 2 5 Td (Play) Tj ET", FORM.removeprefix(b"<< "))
+    for kind in (b"Screen", b"Sound", b"Movie", b"RichMedia"):
+        entries = b"/Type /Annot /Rect [150 695 350 715] /AP << /N 20 0 R >>"
+        shown = _with(b"<< %b /Subtype /%b >>" % (entries, kind), objects={20: form})
+        assert shown == "Name: Play\nMember:"
 
 
 def test_check_boxes_and_radio_buttons_without_text() -> None:
