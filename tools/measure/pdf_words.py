@@ -1,11 +1,14 @@
 """Hold the words found in PDFs against those that poppler's ``pdftotext`` finds, page by page.
 
-A page is right if at least 98% of pdftotext's words are found in it: in any order, and in the same
-order (longest common subsequence). Case, hyphens and compatibility forms do not count, numbers
-stand apart from letters, of Chinese, Japanese and Korean each character is a word, and the marks of
-indices and exponents (``x_i``) do not count. The reader keeps headers and footers once: of a line
-at an edge that three pages or more have, digits aside, only the first is wanted. Files that are
-refused although pdftotext finds words in them are listed.
+A page is right if at least 98% of pdftotext's words are found in it: in any order, in the same
+order (longest common subsequence), and as neighbours within its lines. The last is what a page has
+one right value for: which of two columns, boxes or cells comes first is for each program to say.
+Case, hyphens and compatibility forms do not count, numbers stand apart from letters, of Chinese,
+Japanese and Korean each character is a word, and the marks of indices and exponents (``x_i``) do
+not count. The reader keeps headers and footers once: of a line at an edge that three pages or more
+have, digits aside, only the first is wanted, of page numbers none, as they are in the page's label,
+and of headers that repeat a title none but the title. Files that are refused although pdftotext
+finds words in them are listed.
 
     python -m tools.measure.pdf_words FOLDER [--worst 20] [--json FILE]
 """
@@ -19,8 +22,9 @@ import sys
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from hga_chat.documents.pdf import reader
@@ -35,9 +39,12 @@ _WORD = re.compile(
 _BROKEN = re.compile(r"(?<=\w)[-\u2010\u00ad]\s*\n\s*(?=[a-zà-ÿ])")
 _SCRIPTS = re.compile(r"[_^]\{?|\}")
 _DOTLESS = re.compile("\u0131(?=[\u0300-\u030f])")
+_NOT_LETTERS = re.compile(r"[\W\d_]+")
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
+_PAGE_NUMBER = "#"
 _EDGE_LINES = 3
 _MIN_REPEATS = 3
+_MIN_TITLE_CHARS = 4
 _HYPHENS = re.compile(r"(?<=\w)[-\u2010\u00ad](?=\w)")
 
 
@@ -50,6 +57,7 @@ class PageScore:
     words: int
     any_order: float
     in_order: float
+    side_by_side: float
 
 
 def words_of(text: str) -> list[str]:
@@ -104,12 +112,25 @@ def without_repeated_edges(pages: Sequence[str]) -> list[str]:
         for form in {lines[at] for at in at_edge}
     )
     seen: set[str] = set()
+    titles: Counter[str] = Counter()
     kept = []
     for page, lines, at_edge in zip(pages, forms, edges, strict=True):
-        gone = {at for at in at_edge if repeats[lines[at]] >= _MIN_REPEATS and lines[at] in seen}
+        letters = [_NOT_LETTERS.sub("", line) for line in lines]
+        titles.update(letters)
+        gone = {
+            at
+            for at in at_edge
+            if (repeats[lines[at]] >= _MIN_REPEATS and lines[at] in seen | {_PAGE_NUMBER})
+            or (len(letters[at]) >= _MIN_TITLE_CHARS and titles[letters[at]] > 1)
+        }
         seen.update(lines[at] for at in at_edge)
         kept.append("\n".join(t for at, t in enumerate(page.split("\n")) if at not in gone))
     return kept
+
+
+def neighbours(lines: Iterable[str]) -> Counter[tuple[str, str]]:
+    """Count the pairs of words that follow each other within a line."""
+    return Counter(pair for line in lines for pair in pairwise(words_of(line)))
 
 
 def score(file: str, expected: Sequence[str], found: Sequence[str]) -> list[PageScore]:
@@ -119,10 +140,14 @@ def score(file: str, expected: Sequence[str], found: Sequence[str]) -> list[Page
         wanted = words_of(text)
         if not wanted:
             continue
-        have = words_of(found[number]) if number < len(found) else []
+        page = found[number] if number < len(found) else ""
+        have = words_of(page)
         shared = (Counter(wanted) & Counter(have)).total() / len(wanted)
         ordered = common_subsequence(wanted, have) / len(wanted)
-        scores.append(PageScore(file, number + 1, len(wanted), shared, ordered))
+        pairs = neighbours(text.split("\n"))
+        # What continues on the next line is side by side as well.
+        beside = (pairs & Counter(pairwise(have))).total() / pairs.total() if pairs else 1.0
+        scores.append(PageScore(file, number + 1, len(wanted), shared, ordered, beside))
     return scores
 
 
@@ -173,10 +198,12 @@ def report(
         sys.exit("no page with words")
     any_order = sum(score.any_order >= ENOUGH for score in scores)
     in_order = sum(score.in_order >= ENOUGH for score in scores)
+    side_by_side = sum(score.side_by_side >= ENOUGH for score in scores)
     words = sum(score.words for score in scores)
     print(f"{len(times):,} files, {len(scores):,} pages with {words:,} words")
     print(f"at least 98% of the words in any order: {any_order / len(scores):.1%} of the pages")
     print(f"in the same order: {in_order / len(scores):.1%} of the pages")
+    print(f"side by side within its lines: {side_by_side / len(scores):.1%} of the pages")
     found = sum(score.words * score.any_order for score in scores)
     print(f"words found: {found / words:.2%}")
     print(
