@@ -71,7 +71,7 @@ def chat(
         str | None,
         typer.Argument(
             metavar="SESSION",
-            help="Id or title of a saved session.",
+            help="Title of a saved session, its file, a part of these, or its id.",
             autocompletion=completion.sessions,
         ),
     ] = None,

@@ -19,7 +19,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="SESSION",
-        help="Title, id or first letters of an id.",
+        help="Title, file, a part of these, or an id.",
         autocompletion=completion.sessions,
     ),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hga_chat import engine_access
 from hga_chat.conversation.answer import common_prefix, restored_answer
 from hga_chat.conversation.conversation import Conversation
-from hga_chat.display import displayable
+from hga_chat.conversation.titles import title_of
 from hga_chat.documents import Document, DocumentTokens, Skipped, lay_out
 from hga_chat.documents.types import STANDARD_INPUT
 from hga_chat.errors import describe
@@ -177,7 +177,7 @@ def open_documents(
             saved.close()
             saved = None
         if saved is None:
-            saved = _create(target, model)
+            saved = _create(target, model, layout)
         elif saved.turns and layout and not _is_unchanged(saved, layout):
             saved = _fork(target, model, saved, layout, notes)
     except OSError as error:
@@ -197,16 +197,12 @@ def _is_unchanged(saved: SavedSession, layout: DocumentTokens) -> bool:
     return saved.documents.loaded.documents == tuple(span.document for span in layout.documents)
 
 
-def _create(target: SaveTarget, model: "LoadedModel") -> SavedSession:
-    title = title_of(target.origin.paths)
+def _create(
+    target: SaveTarget, model: "LoadedModel", layout: DocumentTokens | None
+) -> SavedSession:
+    spans = layout.documents if layout else ()
+    title = title_of(target.origin.paths, [span.document for span in spans])
     return target.store.create(title, target.given, target.origin, model.name, model.fingerprint)
-
-
-def title_of(paths: Sequence[str]) -> str:
-    """Return a title for people: the name of the first path, and the number of others."""
-    first = "standard input" if paths[0] == STANDARD_INPUT else Path(paths[0]).name or paths[0]
-    first = " ".join(displayable(first).split())
-    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
 
 
 def _fork(
@@ -218,7 +214,7 @@ def _fork(
 ) -> SavedSession:
     """Create a session for the documents as they are now; the old one keeps its text and turns."""
     assert old.documents is not None
-    new = _create(target, model)
+    new = _create(target, model, layout)
     before = lay_out(old.documents.loaded, model.tokenizer).token_ids
     shared = len(model.tokenizer.opening(None)) + common_prefix(before, layout.token_ids)
     try:

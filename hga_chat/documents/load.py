@@ -194,7 +194,8 @@ def _load_stream(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]
     if not any(section.text.strip() for section in sections):
         raise UnreadableError("empty")
     left_out = tuple(map(valid_text, loaded.left_out))
-    document = Document(path, loaded.format or kind.name, sections, left_out)
+    title = " ".join(valid_text(loaded.title).split())
+    document = Document(path, loaded.format or kind.name, sections, left_out, title)
     return document, tuple(map(valid_text, loaded.notes))
 
 

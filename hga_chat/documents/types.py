@@ -69,6 +69,8 @@ class Document:
     sections: tuple[Section, ...]
     left_out: tuple[str, ...] = field(default=(), compare=False)
     """In a few words each, what of the source is not in the sections, such as ``images (3)``."""
+    title: str = field(default="", compare=False)
+    """As a book or page gives it itself; empty if it gives none, or once it has been saved."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class LoadedFile:
     """The format's name, where only the whole file reveals it."""
     left_out: tuple[str, ...] = ()
     """In a few words each, what of the source is not in the sections, such as ``images (3)``."""
+    title: str = ""
+    """As the source gives it itself; empty if it gives none."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from hga_chat.screen.engine.reports import (
     Prefilling,
     PrefillingQuestion,
     Ready,
+    Renamed,
     Report,
     Restored,
     Restoring,
@@ -144,6 +145,8 @@ class Flow:
                 self._next()
             case MemoryReport():
                 self._screen.show_memory(report.figures)
+            case Renamed():
+                self._screen.title_line.session = report.title
             case Note():
                 transcript.note(report.text)
             case Failed():
@@ -153,6 +156,7 @@ class Flow:
         screen = self._screen
         screen.title_line.model = report.model_name
         screen.title_line.context = report.context
+        screen.title_line.session = report.title
         self.layout, self.given = report.layout, report.given
         self.can_think, self._engine.thinks = report.can_think, report.thinks
         self.view.grid = BlockGrid(

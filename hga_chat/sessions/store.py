@@ -3,9 +3,9 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from hga_chat.paths import kv_dir, sessions_dir
 from hga_chat.sessions import as_json
@@ -49,7 +49,11 @@ class SessionStore:
         return sorted(found, key=self._last_used, reverse=True)
 
     def find(self, name: str) -> str:
-        """Return the id of the session with this id, this title or an id with this prefix.
+        """Return the id of the session that a person means by a name.
+
+        That is an id; a title; the beginning of an id; the name of a file or folder that was
+        given, with or without its suffix; or a part of a title or of such a name. Letters count
+        alike in both cases, and the first of these that any session has decides.
 
         Raises:
             SessionMissingError: no session matches, or more than one.
@@ -58,8 +62,7 @@ class SessionStore:
         if name in ids:
             return name
         titles = {id_: self.title(id_) for id_ in ids}
-        found = [id_ for id_ in ids if titles[id_] == name]
-        found = found or [id_ for id_ in ids if name and id_.startswith(name.lower())]
+        found = [id_ for id_ in ids if titles[id_] == name] or self._like(name.lower(), titles)
         if len(found) == 1:
             return found[0]
         if found:
@@ -68,6 +71,27 @@ class SessionStore:
         raise SessionMissingError(
             f"There is no saved session {name!r}. 'hga-chat sessions list' shows all sessions."
         )
+
+    def _like(self, name: str, titles: dict[str, str]) -> list[str]:
+        """Return the sessions that a name in lower case stands for, see ``find``."""
+        if not name:
+            return []
+        files = {id_: self._given_names(id_) for id_ in titles}
+        texts = {id_: [title.lower(), *files[id_]] for id_, title in titles.items()}
+        tests: tuple[Callable[[str], bool], ...] = (
+            lambda id_: texts[id_][0] == name,
+            lambda id_: id_.startswith(name),
+            lambda id_: any(name in (file, PurePath(file).stem) for file in files[id_]),
+            lambda id_: any(name in text for text in texts[id_]),
+        )
+        return next((found for test in tests if (found := [*filter(test, titles)])), [])
+
+    def _given_names(self, id_: str) -> list[str]:
+        """Return the names of the files and folders of a session, in lower case."""
+        try:
+            return [PurePath(path).name.lower() for path in self.info(id_).origin.paths]
+        except SessionError:
+            return []
 
     def info(self, id_: str) -> SessionInfo:
         """Load a session's title and origin.

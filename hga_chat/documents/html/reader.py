@@ -22,4 +22,4 @@ def load_html(path: str, data: bytes) -> LoadedFile:
     """
     text = ExtractedText.from_answer(extract(_WORKER, data, "HTML", LIMITS))
     sections = text.sections(path, text.title or None)
-    return LoadedFile(tuple(sections), left_out=text.notes())
+    return LoadedFile(tuple(sections), left_out=text.notes(), title=text.title)

@@ -61,7 +61,9 @@ def load_pdf(path: str, data: bytes) -> LoadedFile:
         notes.append(f"{_name_pages(empty)}: no text (blank or only drawings)")
     if failed:
         notes.append(f"{_name_pages(failed)}: damaged")
-    return LoadedFile(tuple(sections), tuple(notes), left_out=tuple(answer["left_out"]))
+    return LoadedFile(
+        tuple(sections), tuple(notes), left_out=tuple(answer["left_out"]), title=answer["title"]
+    )
 
 
 def _name_pages(labels: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Extracts the text of PDF page by page; a worker of the sandbox."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,12 @@ from hga_chat.documents.pdf.text_repair import Vocabulary, plain
 from hga_chat.documents.sandbox.limits import MAX_TEXT_CHARS, TOO_MUCH_TEXT
 
 MAX_PAGES = 2_000
+_NO_TITLE = re.compile(
+    r"^(?:untitled|title$|\(?(?:anonymous|unspecified)\)?$|microsoft word|document\d*$|slide 1$)"
+    r"|^\W*$|\.[a-z]{2,4}$|[\\/]{2}",
+    re.IGNORECASE,
+)
+"""Titles that programs write where a person has given none."""
 _MIN_UNKNOWN = 3
 _MIN_UNKNOWN_SHARE = 0.02
 
@@ -42,10 +49,11 @@ def extract(data: bytes) -> dict[str, Any]:
     """Return the pages of a PDF as JSON, or ``{"error": reason}``.
 
     Returns:
-        ``{"pages": [{"label", "heading", "text", "images", "problem"}], "left_out": [note]}``.
+        ``{"pages": [{"label", "heading", "text", "images", "problem"}], "left_out": [note],
+        "title": text}``.
         ``heading`` is the outline's title to name the page by; ``images`` says whether a page
         without text has any; ``problem`` is the error on a damaged page; a note says in a few
-        words what of the document is not in the text.
+        words what of the document is not in the text; the title is empty if the file has none.
     """
     second = SecondReader(data)
     reader: PdfReader | None = None
@@ -87,7 +95,7 @@ def extract(data: bytes) -> dict[str, Any]:
             return {"error": TOO_MUCH_TEXT}
         pages.append(page)
     headings = extract_headings(reader) if reader else []
-    answer = _answer(pages, headings, _attachments(reader))
+    answer = {**_answer(pages, headings, _attachments(reader)), "title": _title(reader)}
     return _with_form(answer, reader) if reader else answer
 
 
@@ -113,7 +121,7 @@ def _with_form(answer: dict[str, Any], reader: PdfReader) -> dict[str, Any]:
         return {"error": TOO_MUCH_TEXT}
     page = {"label": "1", "heading": None, "text": text, "images": False, "problem": None}
     left_out = [f"hidden parts of the form ({hidden:,})"] if hidden else []
-    return {"pages": [page], "left_out": left_out}
+    return {**answer, "pages": [page], "left_out": left_out}
 
 
 def _page(
@@ -233,6 +241,16 @@ def _labels(reader: PdfReader | None, second: SecondReader, count: int) -> list[
         labels = []
     labels = labels[:count] + [""] * (count - len(labels))
     return [label or str(number) for number, label in enumerate(labels, start=1)]
+
+
+def _title(reader: PdfReader | None) -> str:
+    """Return the title that the document states, unless a program has written a file name."""
+    try:
+        information = reader.metadata if reader is not None else None
+        title = " ".join(plain(str((information and information.title) or "")).split())
+    except Exception:  # noqa: BLE001 - damaged information raises anything
+        return ""
+    return "" if _NO_TITLE.search(title) else title
 
 
 def _one_line(error: Exception) -> str:

@@ -58,6 +58,8 @@ def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
             notes.append(f"list numbers are missing: {error}")
     text = _Text(styles, numbers, NoteNumbers(_note_forms(body)))
     text.add(body)
+    first = text.headings[:1]
+    own_title = next((words for _, level, words in first if level == _TITLE_LEVEL), "")
     for name, kind, title in _NOTE_PARTS:
         if f"{folder}/{name}" in members:
             try:
@@ -68,7 +70,7 @@ def extract_docx(members: Members) -> tuple[ExtractedText, list[str]]:
     for name in members.names:
         if _MARGIN.fullmatch(name):
             left_out["headers and footers"] += 1
-    return ExtractedText(text.lines, text.headings, left_out=dict(left_out)), notes
+    return ExtractedText(text.lines, text.headings, title=own_title, left_out=dict(left_out)), notes
 
 
 def _note_forms(body: Any) -> dict[str, str]:

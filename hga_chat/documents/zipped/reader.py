@@ -24,4 +24,6 @@ def load_zipped(path: str, data: bytes) -> LoadedFile:
     text = ExtractedText.from_answer(answer)
     preamble = text.title or ("beginning" if text.headings else "text")
     sections = text.sections(path, preamble)
-    return LoadedFile(tuple(sections), tuple(answer["notes"]), answer["format"], text.notes())
+    return LoadedFile(
+        tuple(sections), tuple(answer["notes"]), answer["format"], text.notes(), text.title
+    )

@@ -42,6 +42,8 @@ class Opened:
     """Remarks for the user on how the session was opened."""
     given: "Mapping[str, Path]"
     """The paths that the user named, with where they are."""
+    title: str
+    """Title of the saved session; empty if it is not saved."""
     can_think: bool = False
     """Whether the model thinks before it answers if it is asked to."""
     thinks: bool = False
@@ -185,6 +187,13 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Renamed:
+    """The session has another title."""
+
+    title: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """An error; the text is for the user."""
 
@@ -209,5 +218,6 @@ Report = (
     | Verified
     | MemoryReport
     | Note
+    | Renamed
     | Failed
 )

@@ -23,6 +23,7 @@ from hga_chat.screen.engine.reports import (
     Prefilling,
     PrefillingQuestion,
     Ready,
+    Renamed,
     Report,
     Restored,
     Restoring,
@@ -214,6 +215,7 @@ class EngineThread:
                 given=conversation.given,
                 can_think=engine.tokenizer.can_think,
                 thinks=conversation.thinks,
+                title=_title(conversation),
             )
         )
         self._report_memory(conversation)
@@ -251,6 +253,7 @@ class EngineThread:
                 self._outbox.put(Note(export_turns(conversation, path)))
             case _Rename(title):
                 self._outbox.put(Note(rename(conversation, title)))
+                self._outbox.put(Renamed(_title(conversation)))
 
     def _verify(self, conversation: "Conversation", number: int, cancel: threading.Event) -> None:
         from hga_chat.conversation.verify import verify
@@ -317,6 +320,10 @@ class EngineThread:
         from hga_chat.errors import describe
 
         self._outbox.put(Failed(describe(error), fatal))
+
+
+def _title(conversation: "Conversation") -> str:
+    return conversation.saved.info.title if conversation.saved is not None else ""
 
 
 def rename(conversation: "Conversation", title: str) -> str:

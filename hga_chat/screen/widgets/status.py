@@ -9,6 +9,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hga_chat.display import displayable
 from hga_chat.output import human_bytes
 from hga_chat.screen.drawing.bars import QUIET, two_ends
 from hga_chat.screen.widgets.block_map import BlockMap
@@ -16,10 +17,15 @@ from hga_chat.screen.widgets.block_map import BlockMap
 if TYPE_CHECKING:
     from hga_engine.memory.figures import MemoryFigures
 
+_LEAST_TITLE = 10
+"""Cells below which a title is left out."""
+
 
 class TitleLine(Widget):
-    """The model, the tokens of the session and the state of the engine."""
+    """The session, the model, the tokens of the session and the state of the engine."""
 
+    session = reactive("")
+    """Title of the session; as much of it is shown as fits."""
     model = reactive("")
     tokens = reactive(0)
     context = reactive(0)
@@ -31,18 +37,27 @@ class TitleLine(Widget):
         super().__init__(id="title")
 
     def render(self) -> RenderResult:
-        """Return model and tokens on the left, the state on the right."""
-        left = Content.assemble((" hga-chat", "bold $text-primary"))
-        if self.model:
-            left = Content.assemble(left, (f"  {self.model}", ""))
+        """Return session, model and tokens on the left, the state on the right."""
+        name = Content.styled(" hga-chat", "bold $text-primary")
+        model = Content(f"  {self.model}" if self.model else "")
+        tokens = Content("")
         if self.prefill:
             read, total = self.prefill
-            left = Content.assemble(left, (f"  {read:,} of {total:,} tokens read", QUIET))
+            tokens = Content.styled(f"  {read:,} of {total:,} tokens read", QUIET)
         elif self.context:
-            left = Content.assemble(left, (f"  {self.tokens:,} of {self.context:,} tokens", QUIET))
+            tokens = Content.styled(f"  {self.tokens:,} of {self.context:,} tokens", QUIET)
         colours = {"ready": "$text-success", "failed": "$text-error"}
         style = colours.get(self.state, "$text-warning")
-        return two_ends(left, Content.styled(f"● {self.state} ", style), self.size.width)
+        state = Content.styled(f"● {self.state} ", style)
+        taken = sum(part.cell_length for part in (name, model, tokens, state))
+        left = Content.assemble(name, self._title(self.size.width - taken - 1), model, tokens)
+        return two_ends(left, state, self.size.width)
+
+    def _title(self, room: int) -> Content:
+        """Return the session's title in so many cells; nothing if they are too few for sense."""
+        if not self.session or room < _LEAST_TITLE:
+            return Content("")
+        return Content(f"  {displayable(self.session)}").truncate(room, ellipsis=True)
 
 
 class StatusLine(Horizontal):

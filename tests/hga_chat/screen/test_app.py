@@ -621,7 +621,23 @@ async def test_rename_gives_the_session_another_title(scripted, opened, until, t
     async with opened(lambda progress: keep(script.make(progress), store)) as (app, pilot):
         await until(pilot, lambda: app.flow.is_free and bool(store.ids()))
         (id_,) = store.ids()
+        assert shown(app)[0].startswith(" hga-chat  logs  scripted")
         app.prompt.text = "/rename high tide"
         app.prompt.action_send()
         await until(pilot, lambda: bool(app.transcript.notices))
         assert store.title(id_) == "high tide"
+        await until(pilot, lambda: "  high tide  scripted  " in shown(app)[0])
+
+
+@pytest.mark.parametrize(
+    ("width", "title"), [(120, "A Tale of Two Cities"), (64, "A Tale of T…"), (40, "")]
+)
+async def test_the_title_takes_what_room_is_left(width, title, scripted, opened, until):
+    async with opened(scripted().make, size=(width, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        app.title_line.session = "A Tale of Two Cities"
+        await pilot.pause()
+        line = shown(app)[0]
+        assert ("Tale" in line) == bool(title)
+        assert title in line
+        assert line.endswith("● ready ")

@@ -46,8 +46,9 @@ def store(tmp_path):
 def save(store, tmp_path):
     """Saves a session with ``kv`` bytes of K/V; returns its id."""
 
-    def make(title="sea.txt", kv=0, turns=(TURN,), used=None):
-        session = store.create(title, ("sea.txt",), ORIGIN, "scripted", "0" * 64)
+    def make(title="sea.txt", kv=0, turns=(TURN,), used=None, path="/books/sea.txt"):
+        origin = replace(ORIGIN, paths=(path,))
+        session = store.create(title, ("sea.txt",), origin, "scripted", "0" * 64)
         session.save(lambda: None, DOCUMENTS, turns)
         if kv:
             session.kv_folder.mkdir()
@@ -93,6 +94,23 @@ def test_a_session_is_found_by_id_prefix_and_title(store, save):
     assert store.find(first) == first
     assert store.find(first[:5].upper()) == first
     assert store.find("a book") == second
+
+
+def test_a_session_is_found_by_parts_of_its_title_and_by_its_file(store, save):
+    whale, sea = save("Moby-Dick; or, The Whale"), save("The Sea", path="/books/sea30.epub")
+    assert store.find("moby-dick; OR, the whale") == whale
+    assert store.find("moby") == whale
+    assert store.find("sea30.epub") == sea
+    assert store.find("SEA30") == sea
+    assert store.find("the sea") == sea
+    with pytest.raises(SessionMissingError, match="could be"):
+        store.find("the ")
+
+
+def test_a_whole_name_comes_before_a_part(store, save):
+    part, whole = save("sea of sand", path="/a.pdf"), save("other", path="/books/sea.pdf")
+    assert store.find("sea") == whole
+    assert store.find("sea of") == part
 
 
 def test_titles_are_unique(store, save):

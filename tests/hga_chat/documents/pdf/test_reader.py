@@ -22,6 +22,27 @@ def test_one_section_per_page(make_pdf) -> None:
     assert not loaded.notes
 
 
+@pytest.mark.parametrize(
+    ("stated", "title"),
+    [
+        ("The Art of Unix", "The Art of Unix"),
+        ("Reading\n  slowly", "Reading slowly"),
+        ("Microsoft Word - draft.doc", ""),
+        ("thesis_final.tex", ""),
+        ("untitled", ""),
+        ("(anonymous)", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_the_title_is_the_stated_one_unless_it_is_a_file_name(make_pdf, stated, title) -> None:
+    def state(writer: PdfWriter) -> None:
+        if stated is not None:
+            writer.add_metadata({"/Title": stated})
+
+    assert load_pdf("a.pdf", make_pdf(["Text"], state)).title == title
+
+
 def test_page_labels(make_pdf) -> None:
     def label(writer: PdfWriter) -> None:
         writer.set_page_label(0, 1, style=PageLabelStyle.LOWERCASE_ROMAN)

@@ -40,6 +40,19 @@ def book(pages: dict[str, str], navigation: str = "") -> bytes:
     )
 
 
+def titled(data: bytes) -> str:
+    return load_zipped("a", data).title
+
+
+def test_books_and_word_documents_give_their_title():
+    assert titled(book({"1.xhtml": "<p>Text.</p>"})) == "Book"
+    style = '<w:style w:styleId="T"><w:name w:val="Title"/></w:style>'
+    heading = '<w:p><w:pPr><w:pStyle w:val="T"/></w:pPr><w:r><w:t>The Lamp</w:t></w:r></w:p>'
+    text = "<w:p><w:r><w:t>Text.</w:t></w:r></w:p>"
+    assert titled(word(heading + text, style)) == "The Lamp"
+    assert titled(word(text, style)) == ""
+
+
 def word(body: str, styles: str = "") -> bytes:
     return packed(
         {
