@@ -14,9 +14,11 @@ class QueryBlocks:
     start: int
     """Position of the first query."""
     positions: torch.Tensor  # [blocks, rows] int32
-    sinks: torch.Tensor  # [blocks, kv_heads, n] int32 groups, -1 for none; empty for ``dense``
-    open_chunk: torch.Tensor
-    """[blocks, kv_heads, n] int32 groups, -1 for none; for ``dense`` everything visible."""
+    window: torch.Tensor
+    """[blocks, kv_heads, n] int32 groups, -1 for none: those of the sinks, then of the open chunk;
+    for ``dense`` everything visible."""
+    sinks: int
+    """How many of them are the sinks'."""
     end_chunks: torch.Tensor  # [blocks] int32: the chunk after the last selectable one
     last_chunk: int
     """The largest of them."""
@@ -59,12 +61,12 @@ def query_blocks(
     seen = (positions[:, :, None] - window[:, None] * size + 1).clamp(0, size)
     attended = seen.masked_fill(window[:, None] < 0, 0).sum(2)
     # Made on the host, where its size is known without waiting for the device.
-    window = window[:, None].expand(-1, kv_heads, -1).to(device)
+    window = window[:, None].expand(-1, kv_heads, -1).contiguous().to(device)
     return QueryBlocks(
         start=start,
         positions=positions.to(device),
-        sinks=window[:, :, : sinks.shape[1]],
-        open_chunk=window[:, :, sinks.shape[1] :],
+        window=window,
+        sinks=sinks.shape[1],
         end_chunks=chunks.to(device),
         last_chunk=int(chunks.max()),
         offset=start % routing.prefill_block,

@@ -14,7 +14,7 @@ from hga_engine.attention.router import select
 from hga_engine.attention.trace import AttentionTotals, Tracer
 from hga_engine.config import ModelConfig, Routing
 from hga_engine.kv_store.store import KVStore
-from hga_kernels import Budget, ChunkRange, attend_pages, attention_lse
+from hga_kernels import Budget, ChunkRange, attend_pages, attention_lse, list_pages
 
 Rule = Literal["decode", "prefill"]
 
@@ -34,18 +34,6 @@ class _Choice:
     """Pages of a group."""
     odds: float
     """See ``Budget``."""
-
-    def in_pages(self, groups: torch.Tensor) -> torch.Tensor:
-        """[..., n] groups, -1 for none, to [..., n * pages] pages."""
-        if self.pages == 1:
-            return groups
-        within = torch.arange(self.pages, dtype=groups.dtype, device=groups.device)
-        pages = groups[..., None] * self.pages + within
-        return pages.masked_fill_(groups[..., None] < 0, -1).flatten(-2)
-
-    def of_pages(self, importance: torch.Tensor) -> torch.Tensor:
-        """[..., n] importance weights of groups to [..., n * pages] of their pages."""
-        return importance if self.pages == 1 else importance.repeat_interleave(self.pages, -1)
 
 
 def _choice(routing: Routing, rule: Rule) -> _Choice:
@@ -158,13 +146,12 @@ class RoutedAttention:
     ) -> torch.Tensor:
         """Attend from the queries [blocks, rows, heads, dim] of ``self._blocks``."""
         blocks = self._blocks
-        groups, selected, importance = blocks.open_chunk, None, None
+        groups, selected, importance = blocks.window, None, None
         if self._routing.kind != "dense":
-            selected, importance = self._select(layer, queries, rule)
-            groups = torch.cat((blocks.sinks, selected, blocks.open_chunk), 2)
-            if importance is not None:
-                around = (blocks.sinks.shape[2], blocks.open_chunk.shape[2])
-                importance = torch.nn.functional.pad(importance, around, value=1.0)
+            chosen, weights = self._select(layer, queries, rule)
+            pages = self._choices[rule].pages
+            groups, importance = list_pages(chosen, weights, blocks.window, blocks.sinks, pages)
+            selected = groups[:, :, blocks.sinks :][:, :, : chosen.shape[2] * pages]
             if totals is not None and totals.coverage is not None:
                 self._cover(layer, queries, selected, totals.coverage)
         groups = self._without_hidden(groups)
@@ -190,7 +177,6 @@ class RoutedAttention:
         """Compare the selections of sampled blocks with dense attention over all groups."""
         blocks = self._blocks
         pool = self._store.pool(layer)
-        window = torch.cat((blocks.sinks, blocks.open_chunk), 2)
         for number in coverage.sampled(blocks.positions).tolist():
             one = slice(number, number + 1)
             positions = blocks.positions[one]
@@ -200,7 +186,7 @@ class RoutedAttention:
             slots = self._store.fetch(layer, groups)
             _, mass = attend_pages(queries[one], positions, groups, slots, pool, self._scale, True)
             assert mass is not None
-            coverage.add(layer, mass, window[one], selected[one])
+            coverage.add(layer, mass, blocks.window[one], selected[one])
 
     def _select(
         self, layer: int, queries: torch.Tensor, rule: Rule
@@ -217,7 +203,7 @@ class RoutedAttention:
         window_lse = None
         if routing.kind == "hga" and self._blocks.last_chunk > routing.sink_chunks:
             window_lse = self._window_lse(layer, scored, positions)
-        groups, importance = select(
+        return select(
             scored,
             self._index,
             layer,
@@ -227,13 +213,12 @@ class RoutedAttention:
             self._scale,
             window_lse,
         )
-        return choice.in_pages(groups), None if importance is None else choice.of_pages(importance)
 
     def _window_lse(
         self, layer: int, queries: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
         """Return [blocks, rows, query_heads]: the LSE of the window's scores."""
-        groups = self._without_hidden(torch.cat((self._blocks.sinks, self._blocks.open_chunk), 2))
+        groups = self._without_hidden(self._blocks.window)
         # Not counted here: attending to them counts them.
         slots = self._store.fetch(layer, groups, counted=False)
         pool = self._store.pool(layer)

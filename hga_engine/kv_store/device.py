@@ -99,6 +99,9 @@ class DeviceKVStore:
             torch.arange(self._kv_heads, device=device, dtype=torch.int32)[:, None]
             * self._max_groups
         )
+        nothing = torch.empty(0, dtype=torch.int32)
+        self._last_fetched = (nothing, nothing)
+        """Groups and their slots; every layer asks for those of the same window."""
         self.window = window_of(router)
         cache_slots = self.window.slots + cached_pages
         heads = (self._layers, self._kv_heads)
@@ -165,7 +168,9 @@ class DeviceKVStore:
     def fetch(self, layer: int, groups: torch.Tensor, counted: bool = True) -> torch.Tensor:  # noqa: ARG002
         """Return slots of pages; all are in the pool, so hits and misses are not counted."""
         self._enter(layer)
-        return torch.where(groups < 0, groups, groups + self._slot_start)
+        if groups is not self._last_fetched[0]:
+            self._last_fetched = groups, groups + self._slot_start
+        return self._last_fetched[1]
 
     def pool(self, layer: int) -> torch.Tensor:
         """Return the pages of ``layer``, [kv_heads * max_groups, 2, group_size, head_dim]."""

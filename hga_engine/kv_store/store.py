@@ -68,9 +68,9 @@ class KVStore(Protocol):
             counted: whether to count hits and misses.
 
         Returns:
-            [..., kv_heads, n] int32 slots in ``pool(layer)``, -1 where ``groups`` is -1. Slots and
-            pool stay valid until the next call that may move pages, for any layer: ``append``,
-            ``fetch``, ``open_layer``, ``close_layer`` or ``truncate``.
+            [..., kv_heads, n] int32 slots in ``pool(layer)``; without meaning where ``groups`` is
+            -1. Slots and pool stay valid until the next call that may move pages, for any layer:
+            ``append``, ``fetch``, ``open_layer``, ``close_layer`` or ``truncate``.
         """
 
     def pool(self, layer: int) -> torch.Tensor:

@@ -75,6 +75,7 @@ __all__ = [
     "hadamard",
     "index_chunks",
     "linear",
+    "list_pages",
     "min_cache_slots",
     "mlp",
     "norm_linear",
@@ -102,6 +103,7 @@ summarize = dispatch(reference.summarize, cpu.summarize)
 encode_tokens = dispatch(reference.encode_tokens, cpu.encode_tokens)
 index_chunks = dispatch(reference.index_chunks, cpu.index_chunks, "index")
 select_groups = dispatch(reference.select_groups, cpu.select_groups, "select.dispatch")
+list_pages = dispatch(reference.list_pages, None, "attention")
 attend_pages = dispatch(reference.attend_pages, cpu.attend_pages, "attention")
 attention_lse = dispatch(reference.attention_lse, cpu.attention_lse, "attention")
 

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, Launches, capability, pick
+from hga_kernels.gpu.launch import Kernel
 
 _NO_MAXIMUM = tl.constexpr(-1e30)
 """Below every score, and finite, so that the difference of two is a number."""
@@ -16,6 +17,7 @@ _NEVER = tl.constexpr(2**31 - 1)
 _MAX_ELEMENTS = 2**31
 """Offsets into a pool are 32-bit."""
 
+LIST = {90: Launch({"LANES": 512}, warps=4, stages=1)}
 ORDER = {90: Launch({"LANES": 256}, warps=4, stages=1)}
 ATTEND: Mapping[int, Launches] = {
     16: {
@@ -62,6 +64,39 @@ CANDIDATES = {
 }
 
 
+@Kernel
+@triton.jit
+def _list_pages(
+    chosen,
+    importance,
+    window,
+    listed,
+    listed_importance,
+    count,
+    sinks,
+    open_chunk,
+    PAGES: tl.constexpr,
+    WITH_IMPORTANCE: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    # One program per block and KV head, and per LANES entries.
+    row = tl.program_id(0)
+    size = sinks + count * PAGES + open_chunk
+    i = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    nth = i - sinks
+    is_chosen = (nth >= 0) & (nth < count * PAGES)
+    in_window = tl.where(nth < 0, i, i - count * PAGES)
+    group = tl.load(chosen + row * count + nth // PAGES, mask=is_chosen, other=-1)
+    of_window = window + row * (sinks + open_chunk) + in_window
+    page = tl.load(of_window, mask=(i < size) & ~is_chosen, other=-1)
+    page = tl.where(group < 0, page, group * PAGES + nth % PAGES)
+    tl.store(listed + row * size + i, page, mask=i < size)
+    if WITH_IMPORTANCE:
+        weight = tl.load(importance + row * count + nth // PAGES, mask=is_chosen, other=1.0)
+        tl.store(listed_importance + row * size + i, weight, mask=i < size)
+
+
+@Kernel
 @triton.jit
 def _order_pages(
     positions,
@@ -137,6 +172,7 @@ def _add_tile(
     return larger, total, attended
 
 
+@Kernel
 @triton.jit
 def _attend_pages(
     queries,
@@ -243,6 +279,7 @@ def _attend_pages(
         tl.store(lse + head, maximum + tl.log2(total), mask=inside)
 
 
+@Kernel
 @triton.jit
 def _weigh_pages(
     queries,
@@ -290,6 +327,38 @@ def _weigh_pages(
     of_pages = tl.sum(tl.reshape(sums, (PAGES, GROUP)), 1)
     page = tl.program_id(0) * PAGES + tl.arange(0, PAGES)
     tl.store(mass + listed + page, of_pages, mask=page < pages)
+
+
+def list_pages(
+    chosen: torch.Tensor,
+    importance: torch.Tensor | None,
+    window: torch.Tensor,
+    sinks: int,
+    pages: int,
+) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """See ``reference.list_pages``; None for tensors that the kernel does not take."""
+    if importance is not None and importance.dtype != torch.float32:
+        return None
+    rows, count = chosen.shape[:-1], chosen.shape[-1]
+    size = window.shape[-1] + count * pages
+    listed = torch.empty(*rows, size, dtype=torch.int32, device=chosen.device)
+    weights = None if importance is None else torch.empty_like(listed, dtype=torch.float32)
+    launch = pick(LIST, capability(chosen.device))
+    if listed.numel():
+        _list_pages[(rows.numel(), triton.cdiv(size, launch.sizes["LANES"]))](
+            chosen.contiguous(),
+            None if importance is None else importance.contiguous(),
+            window.contiguous(),
+            listed,
+            weights,
+            count,
+            sinks,
+            window.shape[-1] - sinks,
+            PAGES=pages,
+            WITH_IMPORTANCE=importance is not None,
+            **launch.options(),
+        )
+    return listed, weights
 
 
 def attend_pages(
@@ -441,9 +510,11 @@ _TYPES = {
     **dict.fromkeys(("queries", "pool", "out"), "*bf16"),
     **dict.fromkeys(("positions", "groups", "slots", "counts"), "*i32"),
     **dict.fromkeys(("ordered_groups", "ordered_slots"), "*i32"),
+    **dict.fromkeys(("chosen", "window", "listed"), "*i32"),
     **dict.fromkeys(("lse", "mass", "importance", "ordered_importance"), "*fp32"),
+    "listed_importance": "*fp32",
     "scale": "fp32",
-    **dict.fromkeys(("rows", "pages"), "i32"),
+    **dict.fromkeys(("rows", "pages", "count", "sinks", "open_chunk"), "i32"),
 }
 _QWEN3 = {"HEADS": 8, "DIM": 128}
 _SMOLLM2 = {"HEADS": 3, "DIM": 64}
@@ -475,6 +546,7 @@ def _attend_build(name: str, rows: int, constants: dict[str, object]) -> Build:
 
 
 BUILDS = (
+    Build("list_pages", _list_pages, _TYPES, LIST, {"PAGES": 4, **_WEIGHTED}),
     *_builds(4),
     *_builds(2),
     Build(

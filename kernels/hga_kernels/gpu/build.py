@@ -16,6 +16,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 
+from hga_kernels.gpu.launch import Kernel
+
 SHARED_MEMORY = {90: 232_448, 120: 101_376}
 """Bytes of shared memory that a block may use, by compute capability (H100, RTX 5090)."""
 _ALIGNED = [["tt.divisibility", 16]]
@@ -54,8 +56,8 @@ class Build:
     """One form in which the engine uses a kernel, for compiling it without a GPU."""
 
     name: str
-    kernel: Any
-    """The function under ``triton.jit``."""
+    kernel: Kernel
+    """A ``Kernel``."""
     types: Mapping[str, str]
     """Triton types of the run-time arguments: "*bf16", "*fp8e4nv", "i32", …"""
     launches: Launches
@@ -136,7 +138,7 @@ def compile_ahead(build: Build, target: int) -> Compiled:
         for name in build.kernel.arg_names
     }
     pointers = [i for i, name in enumerate(build.kernel.arg_names) if types[name].startswith("*")]
-    source = ASTSource(build.kernel, types, constants, {(i,): _ALIGNED for i in pointers})
+    source = ASTSource(build.kernel.function, types, constants, {(i,): _ALIGNED for i in pointers})
     compiled = compile_kernel(
         source,
         target=GPUTarget("cuda", target, 32),

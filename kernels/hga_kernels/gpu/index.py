@@ -7,6 +7,7 @@ import triton.language as tl
 from hga_kernels.arguments import ChunkIndex, Window
 from hga_kernels.gpu.build import Build, Launch, capability, pick
 from hga_kernels.gpu.hadamard import load_quarters, signs, transform_quarters
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.reference.index import packing_of
 
 INDEX_LAUNCHES = {90: Launch({}, warps=4), 120: Launch({}, warps=4)}
@@ -92,6 +93,7 @@ def _levels(values, spread):
     return values * (level - 1.5), level
 
 
+@Kernel
 @triton.jit
 def index_chunks_kernel(
     keys,
@@ -129,6 +131,7 @@ def index_chunks_kernel(
     )
 
 
+@Kernel
 @triton.jit
 def index_closed_chunk_kernel(
     position,

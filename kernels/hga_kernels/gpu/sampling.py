@@ -12,6 +12,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.launch import Kernel
 
 _DIGITS = tl.constexpr(4)
 _BASE = tl.constexpr(64)
@@ -101,6 +102,7 @@ def _deepest(
     return deepest
 
 
+@Kernel
 @triton.jit
 def largest_kernel(
     logits_ptr,
@@ -122,6 +124,7 @@ def largest_kernel(
     tl.store(likeliest_ptr + block, likeliest)
 
 
+@Kernel
 @triton.jit
 def narrow_kernel(
     logits_ptr,  # [VOCAB] float32
@@ -169,6 +172,7 @@ def narrow_kernel(
     tl.store(sums_ptr + offsets, sums)
 
 
+@Kernel
 @triton.jit
 def draw_kernel(
     logits_ptr,
@@ -213,6 +217,7 @@ def draw_kernel(
     tl.store(drawn_ptr + tl.program_id(0), drawn)
 
 
+@Kernel
 @triton.jit
 def finish_kernel(
     settings_ptr,

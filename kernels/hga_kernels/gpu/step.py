@@ -7,11 +7,13 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import DecodeState, Reported, StepResults
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.launch import Kernel
 
 COUNT_LAUNCHES = {90: Launch({"BLOCK": 32}, warps=4), 120: Launch({"BLOCK": 32}, warps=4)}
 LAUNCHES = {90: Launch({"BLOCK": 2048}, warps=8), 120: Launch({"BLOCK": 2048}, warps=8)}
 
 
+@Kernel
 @triton.jit
 def count_layers_kernel(
     step_mass,  # [LAYERS, stride] float32
@@ -49,6 +51,7 @@ def count_layers_kernel(
     tl.store(own, 0.0, mask=there)
 
 
+@Kernel
 @triton.jit
 def finish_step_kernel(
     drawn,

@@ -1,6 +1,6 @@
 """The plain torch definition of every kernel, which the fast paths are tested against."""
 
-from hga_kernels.reference.attention import attend_pages, attention_lse
+from hga_kernels.reference.attention import attend_pages, attention_lse, list_pages
 from hga_kernels.reference.index import (
     Packing,
     code_shape,
@@ -68,6 +68,7 @@ __all__ = [
     "hadamard",
     "index_chunks",
     "linear",
+    "list_pages",
     "load_window",
     "min_cache_slots",
     "mlp",

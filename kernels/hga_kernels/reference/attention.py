@@ -7,6 +7,36 @@ import torch
 from hga_kernels.reference.model import widen as _wide
 
 
+def list_pages(
+    chosen: torch.Tensor,
+    importance: torch.Tensor | None,
+    window: torch.Tensor,
+    sinks: int,
+    pages: int,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """List the pages of blocks: those of the sinks, those chosen, those of the open chunk.
+
+    Args:
+        chosen: [blocks, kv_heads, n] int32 groups of ``pages`` pages each, -1 for none.
+        importance: [blocks, kv_heads, n] float32 importance weights; None: one.
+        window: [blocks, kv_heads, m] int32 pages, -1 for none.
+        sinks: how many of them are the sinks'.
+        pages: pages of a chosen group.
+
+    Returns:
+        pages [blocks, kv_heads, m + n * pages] int32, -1 for none, and their importance weights,
+        one for the window; None if ``importance`` is.
+    """
+    within = torch.arange(pages, dtype=chosen.dtype, device=chosen.device)
+    of_chosen = (chosen[..., None] * pages + within).masked_fill(chosen[..., None] < 0, -1)
+    listed = torch.cat((window[..., :sinks], of_chosen.flatten(-2), window[..., sinks:]), -1)
+    if importance is None:
+        return listed, None
+    around = (sinks, window.shape[-1] - sinks)
+    weights = importance.repeat_interleave(pages, -1)
+    return listed, torch.nn.functional.pad(weights, around, value=1.0)
+
+
 def attention_lse(
     queries: torch.Tensor,
     positions: torch.Tensor,

@@ -48,6 +48,44 @@ def check(
     assert_near(found[1].cpu(), mass.double(), 1e-3, 1e-1)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 700),
+    st.integers(0, 5),
+    st.integers(0, 40),
+    st.sampled_from([1, 2, 3, 4]),
+    st.booleans(),
+    seeds,
+)
+def test_lists_pages(
+    device: torch.device,
+    blocks: int,
+    heads: int,
+    count: int,
+    sinks: int,
+    open_chunk: int,
+    pages: int,
+    with_importance: bool,
+    seed: int,
+) -> None:
+    """Pages and importance weights stand where the definition puts them."""
+    draw = torch.Generator().manual_seed(seed)
+    window = torch.randint(-1, 99, (blocks, heads, sinks + open_chunk), generator=draw).int()
+    chosen = torch.randint(-1, 99, (blocks, heads, count), generator=draw).int()
+    importance = torch.rand(blocks, heads, count, generator=draw) if with_importance else None
+    right, right_weights = reference.list_pages(chosen, importance, window, sinks, pages)
+    moved = None if importance is None else importance.to(device)
+    found = gpu_attention.list_pages(chosen.to(device), moved, window.to(device), sinks, pages)
+    assert found is not None
+    assert torch.equal(found[0].cpu(), right)
+    if right_weights is None:
+        assert found[1] is None
+    else:
+        assert torch.equal(found[1].cpu(), right_weights)
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([16, 64, 128]),

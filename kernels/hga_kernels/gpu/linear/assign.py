@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.expert_gemv import ranks, shares_of
 
 LAUNCHES = {
@@ -28,6 +29,7 @@ class Assignments:
     """Rows of a tile."""
 
 
+@Kernel
 @triton.jit
 def route_kernel(
     logits_ptr,  # [rows, EXPERTS] float32
@@ -55,6 +57,7 @@ def route_kernel(
     tl.store(ranks_ptr + target, nth, mask=chosen)
 
 
+@Kernel
 @triton.jit
 def order_kernel(
     experts_ptr,  # [assignments] int32

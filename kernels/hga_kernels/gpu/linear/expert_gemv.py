@@ -13,6 +13,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, overlap
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.gemv import (
     MAX_ROWS,
     format_of,
@@ -136,6 +137,7 @@ def shares_of(
     return weights / tl.sum(tl.where(counted, weights, 0.0), 0)
 
 
+@Kernel
 @triton.jit
 def gate_kernel(
     x_ptr,  # [rows, SIZE] bf16
@@ -227,6 +229,7 @@ def _packed_pairs(
     return tl.sum(stack(products, 2 * BLOCK_N), 0)
 
 
+@Kernel
 @triton.jit
 def gated_gemv_kernel(
     x_ptr,  # [rows, SIZE] bf16, or int32 in limbs
@@ -403,6 +406,7 @@ def _plain_mixture(
     tl.store(out_ptr + row * OUT + n, (sums + residual).to(out_ptr.dtype.element_ty), mask=n < OUT)
 
 
+@Kernel
 @triton.jit
 def mixed_gemv_kernel(
     x_ptr,  # [rows, CHOSEN, SIZE] bf16

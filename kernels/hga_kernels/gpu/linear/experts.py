@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.assign import assign
 from hga_kernels.gpu.linear.expert_gemv import gate, gated_gemv, mixed_gemv
 from hga_kernels.gpu.linear.gemm import gemm, options
@@ -25,6 +26,7 @@ _MAX_WIDTH = 8192
 LAUNCHES = {90: Launch({"BLOCK": 512}, 2), 120: Launch({"BLOCK": 512}, 2)}
 
 
+@Kernel
 @triton.jit
 def mix_kernel(
     parts_ptr,  # [rows, CHOSEN, columns] bf16

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.assign import Assignments
 from hga_kernels.gpu.linear.gemv import parts
 from hga_kernels.weights import BlockScaled, Weight
@@ -111,6 +112,7 @@ _FEW_ROWS = 64
 """Tiles with fewer rows use the launches for few rows."""
 
 
+@Kernel
 @triton.jit
 def gemm_kernel(
     x_ptr,  # [.., SIZE]

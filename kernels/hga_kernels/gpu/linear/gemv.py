@@ -14,6 +14,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, Launches, capability, overlap, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.limbs import limbs, product_of, row_of, runs_of, unpack_run
 from hga_kernels.gpu.linear.packed import KINDS, WIDE, load_units, nothing, size_of, unit_of
 from hga_kernels.weights import FP8_BLOCK, BlockScaled, Packed, RowParts, Weight
@@ -271,6 +272,7 @@ def _plain_rows(
     tl.store(out_ptr + targets, sums.to(out_ptr.dtype.element_ty), mask=mask)
 
 
+@Kernel
 @triton.jit
 def gemv_kernel(
     x_ptr,  # [ROWS, SIZE] bf16 or float32, or int32 in limbs

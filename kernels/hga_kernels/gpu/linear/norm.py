@@ -7,6 +7,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.gemv import norm_weight, normalised, normed_row
 from hga_kernels.gpu.linear.limbs import empty_rows, part_of, store_normed
 from hga_kernels.reference.model import LARGEST_FP8
@@ -29,6 +30,7 @@ _FEW_ROWS = 16
 _LARGEST_FP8 = tl.constexpr(LARGEST_FP8)
 
 
+@Kernel
 @triton.jit
 def rms_norm_kernel(
     x_ptr,
@@ -58,6 +60,7 @@ def rms_norm_kernel(
     store_normed(out_ptr, row, normed, own, SIZE, PART)
 
 
+@Kernel
 @triton.jit
 def quantize_kernel(
     x_ptr,
@@ -85,6 +88,7 @@ def quantize_kernel(
     tl.store(scales_ptr + row * SCALES + blocks, scales, mask=blocks < SCALES)
 
 
+@Kernel
 @triton.jit
 def split_heads_kernel(
     x_ptr,  # [rows, (QUERIES + 2 * KEYS) * 2 * HALF] bf16 or float32

@@ -6,6 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.packed import KINDS, load_units, parts_of, size_of, unit_of
 from hga_kernels.gpu.linear.unpack import store_units
 from hga_kernels.weights import Packed
@@ -22,6 +23,7 @@ CANDIDATES = {
 }
 
 
+@Kernel
 @triton.jit
 def gather_rows_kernel(table, ids, out, rows, size, COLUMNS: tl.constexpr):
     """Copy COLUMNS columns of a row; rows that do not exist are NaN."""
@@ -33,6 +35,7 @@ def gather_rows_kernel(table, ids, out, rows, size, COLUMNS: tl.constexpr):
     tl.store(out + target * size + column, values, mask=column < size)
 
 
+@Kernel
 @triton.jit
 def gather_packed_kernel(
     w_ptr,  # [rows, SIZE] packed

@@ -6,6 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.gpu.build import Build, Launch, capability, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.linear.packed import (
     bytes_of,
     load_units,
@@ -37,6 +38,7 @@ def store_units(out_ptr, units, block, within, inside, PARTS: tl.constexpr, FORM
         tl.store(target, whole.to(out_ptr.dtype.element_ty), mask=inside[:, None])
 
 
+@Kernel
 @triton.jit
 def unpack_kernel(
     w_ptr,  # [matrices] packed, in planes

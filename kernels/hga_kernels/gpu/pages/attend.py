@@ -13,6 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import CHUNK, LayerPages
 from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, capability, overlap, pick
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.reference.pages import MISSING
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -79,6 +80,7 @@ def _listed_page(
     return group, slot, (cached >= _MISSING) & (group >= 0)
 
 
+@Kernel
 @triton.jit
 def _attend_resident(
     queries,
@@ -158,6 +160,7 @@ def _attend_resident(
     tl.store(resident + cached + GROUP * DIM, value, mask=missing[:, None])
 
 
+@Kernel
 @triton.jit
 def _combine(
     groups,

@@ -19,6 +19,7 @@ from hga_kernels.gpu.build import (
     overlap,
     pick,
 )
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.lru import least_recently_used
 from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
@@ -42,6 +43,7 @@ CANDIDATES = {
 }
 
 
+@Kernel
 @triton.jit
 def _write_token(
     heads,
@@ -238,6 +240,7 @@ def give_slots(
     tl.store(slots + lane, tl.where(missing, given | _MISSING, cached), mask=lane < budget)
 
 
+@Kernel
 @triton.jit
 def _resolve_pages(
     groups,
@@ -322,6 +325,7 @@ def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> tor
     return slots
 
 
+@Kernel
 @triton.jit
 def _load_window(
     host,

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.hadamard import load_quarters, transform_quarters
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.pages.attend import LOG2_E
 from hga_kernels.gpu.select.scores import (
     LIFT,
@@ -50,6 +51,7 @@ def _first_row(unit, heads, tiles, head_rows, block_rows, ROWS: tl.constexpr):
     return (pair % heads) * head_rows + (pair // heads) * block_rows + (unit % tiles) * ROWS
 
 
+@Kernel
 @triton.jit(do_not_specialize=_COUNTS)
 def quantise_rows_kernel(
     queries,
@@ -85,6 +87,7 @@ def quantise_rows_kernel(
     tl.store(steps + unit * ROWS + row, step * scale)
 
 
+@Kernel
 @triton.jit(do_not_specialize=_COUNTS)
 def score_chunks_kernel(
     queries,
@@ -155,6 +158,7 @@ def _load_chunk(scales, centres, chunk, ROWS: tl.constexpr, GROUP: tl.constexpr)
     return scale.to(tl.float32), centre
 
 
+@Kernel
 @triton.jit(do_not_specialize=_COUNTS)
 def score_groups_kernel(
     ints,
@@ -240,6 +244,7 @@ def score_groups_kernel(
     tl.store(totals + (unit * spans + span) * ROWS + row, tl.sum(total, 1))
 
 
+@Kernel
 @triton.jit(do_not_specialize=_COUNTS)
 def weigh_kernel(
     values,
@@ -279,6 +284,7 @@ def weigh_kernel(
         tl.store(shares + pair * all_groups + group, mean / rows, group < all_groups)
 
 
+@Kernel
 @triton.jit(do_not_specialize=_COUNTS)
 def choose_kernel(
     shares,

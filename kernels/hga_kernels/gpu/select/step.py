@@ -15,6 +15,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange, PageTable, TokenWindow
 from hga_kernels.gpu.build import Launch, capability, launches_for, overlap, pick
 from hga_kernels.gpu.hadamard import load_quarters, transform_quarters
+from hga_kernels.gpu.launch import Kernel
 from hga_kernels.gpu.pages.attend import LOG2_E, store_window_lse
 from hga_kernels.gpu.pages.cache import give_slots, mark_used, padded_slots, slots_of
 from hga_kernels.gpu.select.scores import (
@@ -75,6 +76,7 @@ CANDIDATES = {
 }
 
 
+@Kernel
 @triton.jit
 def score_step_kernel(
     queries,
@@ -226,6 +228,7 @@ def _whole(
     return most, whole
 
 
+@Kernel
 @triton.jit(do_not_specialize=("first_head",))
 def choose_step_kernel(
     end_chunks,
