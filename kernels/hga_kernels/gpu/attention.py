@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, Launches, capability, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 
 _NO_MAXIMUM = tl.constexpr(-1e30)
 """Below every score, and finite, so that the difference of two is a number."""
@@ -345,7 +345,7 @@ def list_pages(
     weights = None if importance is None else torch.empty_like(listed, dtype=torch.float32)
     launch = pick(LIST, capability(chosen.device))
     if listed.numel():
-        _list_pages[(rows.numel(), triton.cdiv(size, launch.sizes["LANES"]))](
+        _list_pages[(rows.numel(), cdiv(size, launch.sizes["LANES"]))](
             chosen.contiguous(),
             None if importance is None else importance.contiguous(),
             window.contiguous(),
@@ -387,7 +387,7 @@ def attend_pages(
     weigh = pick(WEIGH, capability(queries.device))
     if queries.numel():
         group = pool.shape[2]
-        tiles = triton.cdiv(pages * group, weigh.sizes["TOKENS"])
+        tiles = cdiv(pages * group, weigh.sizes["TOKENS"])
         _weigh_pages[(tiles, kv_heads, blocks)](
             queries,
             positions,
@@ -458,13 +458,13 @@ def _attend(
         counts,
         rows,
         pages,
-        ROWS=triton.next_power_of_2(rows),
+        ROWS=next_power_of_2(rows),
         WITH_IMPORTANCE=weights is not None,
         GROUP=pool.shape[2],
         **pick(ORDER, known).options(),
     )
     launch = pick(ATTEND[_program_rows(rows * per_kv)], known)
-    grid = (triton.cdiv(rows * per_kv, launch.sizes["M"]), kv_heads, blocks)
+    grid = (cdiv(rows * per_kv, launch.sizes["M"]), kv_heads, blocks)
     _attend_pages[grid](
         queries,
         positions,

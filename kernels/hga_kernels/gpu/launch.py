@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from triton.compiler import CompiledKernel
 
-_INT32 = range(-(2**31), 2**31)
+_ALIGNED = 16
+"""Bytes of a pointer, and steps of an integer, that Triton specialises on."""
+_LARGEST = 2**31
 
 
 class Kernel:
@@ -37,11 +39,7 @@ class Kernel:
         return functools.partial(self._queue, grid)
 
     def _queue(self, grid: tuple[int, ...], *arguments: Any, **named: Any) -> None:
-        key = (
-            torch.cuda.current_device() if torch.cuda.is_initialized() else -1,
-            *map(_specialised, arguments),
-            *named.items(),
-        )
+        key = (*specialised(arguments), *named.items())
         known = self._known.get(key)
         if known is None:
             names = self.arg_names[len(arguments) :]
@@ -54,10 +52,26 @@ class Kernel:
         compiled[(*grid, 1, 1)](*arguments, *constants)
 
 
-def _specialised(argument: Any) -> Any:
-    """Return what of a run-time argument a compiled kernel depends on."""
-    if isinstance(argument, torch.Tensor):
-        return argument.dtype, argument.data_ptr() % 16 == 0
-    if type(argument) is int:
-        return argument == 1 or (argument % 16 == 0, argument in _INT32)
-    return type(argument)
+def specialised(arguments: tuple[Any, ...]) -> list[Any]:
+    """Return what a compiled kernel depends on of its run-time arguments, and their devices."""
+    key: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            is_aligned = argument.data_ptr() % _ALIGNED == 0
+            key += (argument.dtype, argument.get_device(), is_aligned)
+        elif type(argument) is int:
+            is_wide = not -_LARGEST <= argument < _LARGEST
+            key.append(argument == 1 or (argument % _ALIGNED == 0, is_wide))
+        else:
+            key.append(type(argument))
+    return key
+
+
+def cdiv(number: int, step: int) -> int:
+    """Return ``number / step``, rounded up."""
+    return -(-number // step)
+
+
+def next_power_of_2(number: int) -> int:
+    """Return the smallest power of two that is not below ``number``."""
+    return 1 << max(number - 1, 0).bit_length()

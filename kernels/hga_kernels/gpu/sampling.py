@@ -12,7 +12,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 
 _DIGITS = tl.constexpr(4)
 _BASE = tl.constexpr(64)
@@ -270,7 +270,7 @@ def draw(
     """Return the token and the depth of the last that may be drawn, unset at temperature 0."""
     vocab, device = logits.shape[1], logits.device
     launch = pick(LAUNCHES, capability(device))
-    count = triton.cdiv(vocab, launch.sizes["BLOCK"])
+    count = cdiv(vocab, launch.sizes["BLOCK"])
     largest, best = (torch.empty(count, dtype=torch.float32, device=device) for _ in range(2))
     likeliest, drawn = (torch.empty(count, dtype=torch.int32, device=device) for _ in range(2))
     passes = 2 * _DIGITS.value
@@ -278,7 +278,7 @@ def draw(
     state = torch.empty(passes, dtype=torch.int32, device=device)
     deepest = torch.empty(1, dtype=torch.int32, device=device)
     out = torch.empty(1, dtype=torch.int64, device=device)
-    blocks = {"COUNT": count, "BLOCK_P": triton.next_power_of_2(count)}
+    blocks = {"COUNT": count, "BLOCK_P": next_power_of_2(count)}
     overlaps = overlap(device)
     options = launch.options() | overlaps
     largest_kernel[(count,)](logits, largest, likeliest, VOCAB=vocab, **options)

@@ -7,7 +7,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import DecodeState, Reported, StepResults
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 
 COUNT_LAUNCHES = {90: Launch({"BLOCK": 32}, warps=4), 120: Launch({"BLOCK": 32}, warps=4)}
 LAUNCHES = {90: Launch({"BLOCK": 2048}, warps=8), 120: Launch({"BLOCK": 2048}, warps=8)}
@@ -97,7 +97,7 @@ def count_layers(
     """See ``reference.count_layers``; rows of ``step_mass`` may be apart."""
     layers, groups = layer_mass.shape
     launch = pick(COUNT_LAUNCHES, capability(mass.device))
-    count_layers_kernel[(triton.cdiv(groups, launch.sizes["BLOCK"]),)](
+    count_layers_kernel[(cdiv(groups, launch.sizes["BLOCK"]),)](
         step_mass,
         mass,
         layer_mass,
@@ -109,7 +109,7 @@ def count_layers(
         PER_CHUNK=reported.per_chunk,
         LEAST=reported.least,
         LAYERS=layers,
-        PADDED=triton.next_power_of_2(layers),
+        PADDED=next_power_of_2(layers),
         **overlap(mass.device),
         **launch.options(),
     )

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 from hga_kernels.gpu.linear.expert_gemv import ranks, shares_of
 
 LAUNCHES = {
@@ -116,14 +116,14 @@ def assign(
     rows, experts = logits.shape
     total = rows * experts_per_row
     # Each expert has at most one tile that is not full.
-    max_tiles = triton.cdiv(total, block) + min(experts, total)
+    max_tiles = cdiv(total, block) + min(experts, total)
     chosen, within, order = (
         torch.empty(total, dtype=torch.int32, device=logits.device) for _ in range(3)
     )
     shares = torch.empty(rows, experts_per_row, dtype=torch.float32, device=logits.device)
     tiles = torch.empty(max_tiles, 3, dtype=torch.int32, device=logits.device)
     counts = torch.zeros(experts, dtype=torch.int32, device=logits.device)
-    sizes = {"EXPERTS": experts, "BLOCK_E": triton.next_power_of_2(experts)}
+    sizes = {"EXPERTS": experts, "BLOCK_E": next_power_of_2(experts)}
     target = capability(logits.device)
     route_kernel[(rows,)](
         logits,
@@ -137,7 +137,7 @@ def assign(
         **pick(LAUNCHES["route"], target).options(),
     )
     launch = pick(LAUNCHES["order"], target)
-    order_kernel[(triton.cdiv(max(total, max_tiles), launch.sizes["BLOCK"]),)](
+    order_kernel[(cdiv(max(total, max_tiles), launch.sizes["BLOCK"]),)](
         chosen,
         within,
         counts,

@@ -13,7 +13,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, overlap
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 from hga_kernels.gpu.linear.gemv import (
     MAX_ROWS,
     format_of,
@@ -507,7 +507,7 @@ def gate(
         torch.empty(shape, dtype=torch.float32, device=device),
     )
     chosen = options(LAUNCHES["gate"], size, device)
-    programs = triton.cdiv(experts, chosen["BLOCK_N"])
+    programs = cdiv(experts, chosen["BLOCK_N"])
     gate_kernel[(programs, rows)](
         inputs.contiguous(),
         norm,
@@ -522,7 +522,7 @@ def gate(
         EXPERTS=experts,
         CHOSEN=experts_per_row,
         NORMALIZE=normalize,
-        BLOCK_E=triton.next_power_of_2(experts),
+        BLOCK_E=next_power_of_2(experts),
         PART=part_of(size, programs),
         **overlap(device),
         **chosen,
@@ -561,7 +561,7 @@ def gated_gemv(
     out = torch.empty(rows, experts_per_row, width, dtype=torch.bfloat16, device=inputs.device)
     kind = f"gated_{unit_kind(weight)}" if isinstance(weight, Packed) else "gated"
     chosen = options(LAUNCHES[kind], size, inputs.device)
-    gated_gemv_kernel[(triton.cdiv(width, chosen["BLOCK_N"]), experts_per_row, rows)](
+    gated_gemv_kernel[(cdiv(width, chosen["BLOCK_N"]), experts_per_row, rows)](
         inputs.contiguous(),
         norm,
         None if route is None else route.experts,
@@ -604,7 +604,7 @@ def mixed_gemv(
     out = torch.empty_like(residual, memory_format=torch.contiguous_format)
     kind = f"mixed_{unit_kind(weight)}" if isinstance(weight, Packed) else "mixed"
     chosen = options(LAUNCHES[kind], width, gated.device)
-    mixed_gemv_kernel[(triton.cdiv(outputs, chosen["BLOCK_N"]), rows)](
+    mixed_gemv_kernel[(cdiv(outputs, chosen["BLOCK_N"]), rows)](
         gated,
         route.experts,
         route.shares,
@@ -617,9 +617,9 @@ def mixed_gemv(
         CHOSEN=experts_per_row,
         HAS_SCALES=scales is not None,
         FORMAT=format_of(weight),
-        BLOCK_C=triton.next_power_of_2(experts_per_row),
+        BLOCK_C=next_power_of_2(experts_per_row),
         **overlap(gated.device),
-        **chosen | {"BLOCK_K": max(triton.next_power_of_2(width), FP8_BLOCK)},
+        **chosen | {"BLOCK_K": max(next_power_of_2(width), FP8_BLOCK)},
     )
     return out
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv
 from hga_kernels.gpu.linear.assign import assign
 from hga_kernels.gpu.linear.expert_gemv import gate, gated_gemv, mixed_gemv
 from hga_kernels.gpu.linear.gemm import gemm, options
@@ -161,7 +161,7 @@ def _many(
             is_scattered=True,
             first_column=first,
         )
-        mix_kernel[(rows, triton.cdiv(columns, launch.sizes["BLOCK"]))](
+        mix_kernel[(rows, cdiv(columns, launch.sizes["BLOCK"]))](
             outputs,
             shares,
             hidden,

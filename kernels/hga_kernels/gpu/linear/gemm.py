@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 from hga_kernels.gpu.linear.assign import Assignments
 from hga_kernels.gpu.linear.gemv import parts
 from hga_kernels.weights import BlockScaled, Weight
@@ -260,7 +260,7 @@ def options(
         kind = "narrow"
     elif values.ndim == 3 and kind != "quantized":
         kind = "grouped" if kind == "fp8" else "grouped_bf16"
-    tile = max(16, triton.next_power_of_2(rows))
+    tile = max(16, next_power_of_2(rows))
     name = kind if tile >= _FEW_ROWS else f"{kind}_few"
     chosen = pick(LAUNCHES[name], capability(device)).options()
     return chosen | {"BLOCK_R": min(tile, chosen["BLOCK_R"])}
@@ -308,13 +308,13 @@ def gemm(
     rows = out.shape[0]
     experts = len(values) if assigned is not None else 0
     chosen = options(weight, rows // max(experts, 1), inputs.device, input_scales is not None)
-    tiles = triton.cdiv(rows, chosen["BLOCK_R"])
+    tiles = cdiv(rows, chosen["BLOCK_R"])
     order = table = None
     if assigned is not None:
         order, table, tiles = assigned.order, assigned.tiles, len(assigned.tiles)
         chosen["BLOCK_R"] = assigned.block
     units = chosen["BLOCK_O"] // 2 if is_gated else chosen["BLOCK_O"]
-    gemm_kernel[(triton.cdiv(columns, units), tiles)](
+    gemm_kernel[(cdiv(columns, units), tiles)](
         inputs,
         input_scales,
         values,

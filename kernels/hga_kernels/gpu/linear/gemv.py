@@ -14,7 +14,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.gpu.build import Build, Launch, Launches, capability, overlap, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 from hga_kernels.gpu.linear.limbs import limbs, product_of, row_of, runs_of, unpack_run
 from hga_kernels.gpu.linear.packed import KINDS, WIDE, load_units, nothing, size_of, unit_of
 from hga_kernels.weights import FP8_BLOCK, BlockScaled, Packed, RowParts, Weight
@@ -396,9 +396,7 @@ def options(launches: Launches, size: int, device: torch.device) -> dict[str, An
     """Return the keyword arguments of a launch for rows of ``size`` columns."""
     chosen = pick(launches, capability(device)).options()
     # A block of columns holds whole blocks of scales.
-    return chosen | {
-        "BLOCK_K": min(chosen["BLOCK_K"], max(triton.next_power_of_2(size), FP8_BLOCK))
-    }
+    return chosen | {"BLOCK_K": min(chosen["BLOCK_K"], max(next_power_of_2(size), FP8_BLOCK))}
 
 
 def unit_kind(weight: Packed) -> str:
@@ -437,7 +435,7 @@ def gemv(
     values, scales = parts(first)
     outputs, others = first.shape[0], 0 if below is None else below.shape[0]
     chosen = options(LAUNCHES[kind_of(first)], size, inputs.device)
-    programs = triton.cdiv(outputs, chosen["BLOCK_N"]) + triton.cdiv(others, chosen["BLOCK_N"])
+    programs = cdiv(outputs, chosen["BLOCK_N"]) + cdiv(others, chosen["BLOCK_N"])
     gemv_kernel[(programs,)](
         inputs.contiguous(),
         norm,

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from triton import knobs
 
+from hga_kernels.gpu.launch import cdiv, next_power_of_2
 from hga_kernels.gpu.linear.packed import (
     factor_of,
     has_shifts,
@@ -46,7 +47,7 @@ def empty_rows(rows: int, size: int, device: torch.device, in_limbs: bool) -> to
 
 def part_of(size: int, programs: int) -> int:
     """Return the columns of a row that each of some programs stores: whole scales, 2**n of them."""
-    return max(int(triton.next_power_of_2(triton.cdiv(size, programs))), 32)
+    return max(int(next_power_of_2(cdiv(size, programs))), 32)
 
 
 @triton.jit

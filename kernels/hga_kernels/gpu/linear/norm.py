@@ -7,7 +7,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import Angles, HeadWeights
 from hga_kernels.gpu.build import Build, Launch, capability, overlap, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 from hga_kernels.gpu.linear.gemv import norm_weight, normalised, normed_row
 from hga_kernels.gpu.linear.limbs import empty_rows, part_of, store_normed
 from hga_kernels.reference.model import LARGEST_FP8
@@ -176,9 +176,9 @@ def rms_norm(
     rows, size = inputs.shape
     out = empty_rows(rows, size, inputs.device, in_limbs)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
-    block = max(triton.next_power_of_2(size), 32)
+    block = max(next_power_of_2(size), 32)
     part = part_of(size, _PROGRAMS) if in_limbs else block
-    rms_norm_kernel[(rows, triton.cdiv(size, part))](
+    rms_norm_kernel[(rows, cdiv(size, part))](
         inputs,
         weight,
         out,
@@ -199,7 +199,7 @@ def quantize(
     """See ``reference.quantize``; bf16 rows are normalised first if a norm is given."""
     rows, size = inputs.shape
     values = torch.empty(rows, size, dtype=torch.float8_e4m3fn, device=inputs.device)
-    scales = torch.empty(rows, triton.cdiv(size, FP8_BLOCK), device=inputs.device)
+    scales = torch.empty(rows, cdiv(size, FP8_BLOCK), device=inputs.device)
     launch = pick(ROW_LAUNCHES, capability(inputs.device))
     quantize_kernel[(rows,)](
         inputs,
@@ -210,7 +210,7 @@ def quantize(
         inputs.stride(0),
         SIZE=size,
         HAS_NORM=norm is not None,
-        BLOCK=max(triton.next_power_of_2(size), FP8_BLOCK),
+        BLOCK=max(next_power_of_2(size), FP8_BLOCK),
         **launch.options(),
     )
     return values, scales
@@ -236,7 +236,7 @@ def split_heads(
     )
     kind = "few" if rows < _FEW_ROWS else "many"
     launch = pick(HEADS_LAUNCHES[kind], capability(heads.device))
-    split_heads_kernel[(sum(shape), triton.cdiv(rows, launch.sizes["BLOCK_R"]))](
+    split_heads_kernel[(sum(shape), cdiv(rows, launch.sizes["BLOCK_R"]))](
         heads.contiguous(),
         weights.q_norm,
         weights.k_norm,
@@ -256,7 +256,7 @@ def split_heads(
         HAS_K_NORM=weights.k_norm is not None,
         HAS_BIAS=weights.bias is not None,
         HAS_SHIFT=weights.key_shift is not None,
-        BLOCK_D=triton.next_power_of_2(half),
+        BLOCK_D=next_power_of_2(half),
         **launch.options(),
     )
     return queries, keys, values

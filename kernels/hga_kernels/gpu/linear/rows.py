@@ -6,7 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv
 from hga_kernels.gpu.linear.packed import KINDS, load_units, parts_of, size_of, unit_of
 from hga_kernels.gpu.linear.unpack import store_units
 from hga_kernels.weights import Packed
@@ -83,7 +83,7 @@ def gather_rows(
         out = torch.empty(ids.shape[0], size, dtype=table.dtype, device=ids.device)
     launch = pick(LAUNCHES["plain"], capability(ids.device))
     if ids.shape[0]:
-        gather_rows_kernel[(ids.shape[0], triton.cdiv(size, launch.sizes["COLUMNS"]))](
+        gather_rows_kernel[(ids.shape[0], cdiv(size, launch.sizes["COLUMNS"]))](
             table, ids, out, rows, size, **launch.options()
         )
     return out
@@ -99,7 +99,7 @@ def _gather_packed(
     if out is None:
         out = torch.empty(ids.shape[0], size, dtype=dtype, device=ids.device)
     launch = pick(LAUNCHES["packed"], capability(ids.device))
-    programs = triton.cdiv(size // unit_of(table.format), launch.sizes["UNITS"])
+    programs = cdiv(size // unit_of(table.format), launch.sizes["UNITS"])
     if ids.shape[0]:
         gather_packed_kernel[(ids.shape[0], programs)](
             table.data,

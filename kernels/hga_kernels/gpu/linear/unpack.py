@@ -6,7 +6,7 @@ import triton.language as tl
 
 from hga_kernels.gguf_blocks import FORMATS
 from hga_kernels.gpu.build import Build, Launch, capability, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv
 from hga_kernels.gpu.linear.packed import (
     bytes_of,
     load_units,
@@ -86,7 +86,7 @@ def _unpack_part(weight: Packed, out: torch.Tensor) -> None:
     blocks = matrices[0].numel() // block.bytes
     units = blocks * (block.size // unit_of(weight.format))
     launch = pick(LAUNCHES, capability(out.device))
-    unpack_kernel[(triton.cdiv(units, launch.sizes["UNITS"]), len(matrices))](
+    unpack_kernel[(cdiv(units, launch.sizes["UNITS"]), len(matrices))](
         weight.data,
         out,
         BLOCKS=blocks,

@@ -13,7 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from hga_kernels.arguments import CHUNK, LayerPages
 from hga_kernels.gpu.build import GROUP_SIZES, Build, Launch, capability, overlap, pick
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, cdiv, next_power_of_2
 from hga_kernels.reference.pages import MISSING
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -281,7 +281,7 @@ def attend_resident(
     launch, combine = pick(ATTEND, known), pick(COMBINE, known)
     budget, per_kv = groups.shape[1], heads // kv_heads
     pages_of_piece = launch.sizes["TOKENS"] // group
-    pieces = triton.cdiv(window.slots + budget, pages_of_piece)
+    pieces = cdiv(window.slots + budget, pages_of_piece)
     out = torch.empty_like(queries)
     maxima, sums = queries.new_empty(2, heads, pieces, dtype=torch.float32)
     page_sums = maxima.new_empty(heads, pieces, pages_of_piece) if mass is not None else None
@@ -305,7 +305,7 @@ def attend_resident(
         host.shape[0] // kv_heads,
         budget,
         WITH_IMPORTANCE=importance is not None,
-        ROWS=max(triton.next_power_of_2(per_kv), _TENSOR_CORE_ROWS),
+        ROWS=max(next_power_of_2(per_kv), _TENSOR_CORE_ROWS),
         **shared,
         **launch.options(),
     )
@@ -321,7 +321,7 @@ def attend_resident(
         mass,
         pieces,
         budget,
-        PIECES=triton.next_power_of_2(pieces),
+        PIECES=next_power_of_2(pieces),
         TOKENS=launch.sizes["TOKENS"],
         **shared,
         **combine.options(),

@@ -19,7 +19,7 @@ from hga_kernels.gpu.build import (
     overlap,
     pick,
 )
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, next_power_of_2
 from hga_kernels.gpu.lru import least_recently_used
 from hga_kernels.reference.pages import MAX_AGE, MISSING
 from hga_kernels.reference.selection import STRATA
@@ -297,7 +297,7 @@ def _resolve_pages(
 
 def padded_slots(cache_slots: int, warps: int) -> int:
     """Return SLOTS of ``slots_of``: a power of two, at least one slot per thread."""
-    return max(int(triton.next_power_of_2(-(-cache_slots // STRATA))), 32 * warps)
+    return max(int(next_power_of_2(-(-cache_slots // STRATA))), 32 * warps)
 
 
 def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> torch.Tensor:
@@ -318,7 +318,7 @@ def resolve_pages(groups: torch.Tensor, cache: PageTable, per_chunk: int) -> tor
         cache_slots,
         cache.table.shape[1],
         per_chunk,
-        BUDGET=triton.next_power_of_2(budget),
+        BUDGET=next_power_of_2(budget),
         SLOTS=padded_slots(cache_slots, launch.warps),
         **launch.options(),
     )

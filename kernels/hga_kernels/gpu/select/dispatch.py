@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import triton
 
 from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange
 from hga_kernels.gpu.build import GROUP_SIZES, capability, launches_for, pick
+from hga_kernels.gpu.launch import next_power_of_2
 from hga_kernels.gpu.select.block import (
     CENTRE_TILE,
     choose_kernel,
@@ -89,7 +89,7 @@ class _Work:
     @property
     def most_runs(self) -> int:
         """Runs of the whole index; a power of two, so that fewer kernels are compiled."""
-        return int(triton.next_power_of_2(-(-self.index.codes.shape[1] // CENTRE_TILE)))
+        return int(next_power_of_2(-(-self.index.codes.shape[1] // CENTRE_TILE)))
 
     def blocks(self, first: int, last: int) -> "_Work":
         """Return the part of the blocks from ``first`` up to ``last``."""
@@ -292,7 +292,7 @@ def _weigh(work: _Work, weights: torch.Tensor, totals: torch.Tensor) -> None:
         runs,
         all_groups,
         ROWS=work.unit_rows,
-        RUNS=max(work.most_runs, triton.next_power_of_2(runs)),
+        RUNS=max(work.most_runs, next_power_of_2(runs)),
         PER_CHUNK=work.per_chunk,
         **launch.options(),
     )
@@ -304,7 +304,7 @@ def _choose(
     """Draw the groups of each pair, as many as ``groups`` has columns."""
     all_groups, budget = work.shares.shape[1], groups.shape[-1]
     of_stratum = -(-all_groups // (work.per_chunk * STRATA)) * work.per_chunk
-    padded = max(int(triton.next_power_of_2(of_stratum)), _MIN_STRATUM_GROUPS)
+    padded = max(int(next_power_of_2(of_stratum)), _MIN_STRATUM_GROUPS)
     choose_kernel[(work.pairs, STRATA)](
         work.shares,
         work.end_chunks,
@@ -317,7 +317,7 @@ def _choose(
         expected,
         layer * work.heads,
         COUNT=padded,
-        BUDGET=triton.next_power_of_2(budget),
+        BUDGET=next_power_of_2(budget),
         PER_CHUNK=work.per_chunk,
         **pick(launches_for(CHOOSE_LAUNCHES, padded), capability()).options(),
     )

@@ -1,9 +1,8 @@
 """Launches of the selection's kernels for blocks, and the forms in which all are built."""
 
-import triton
-
 from hga_kernels.arguments import CHUNK
 from hga_kernels.gpu.build import Build, Launch, launches_for
+from hga_kernels.gpu.launch import next_power_of_2
 from hga_kernels.gpu.select import step as selection_step
 from hga_kernels.gpu.select.block import (
     CENTRE_TILE,
@@ -69,7 +68,7 @@ CANDIDATES = {
 
 def unit_rows_for(rows: int) -> int:
     """Return the query rows of a unit, given those of a block."""
-    return min(max(int(triton.next_power_of_2(rows)), 16), 128)
+    return min(max(int(next_power_of_2(rows)), 16), 128)
 
 
 _COUNTS = ("heads", "tiles", "rows", "head_rows", "block_rows")
@@ -175,7 +174,7 @@ def _choose_build(kind: str, count: int, budget: int, per_chunk: int) -> Build:
 
 
 def _step_builds(dim: int, rows: int, model: str, group: int) -> tuple[Build, ...]:
-    padded = max(int(triton.next_power_of_2(rows)), selection_step.MIN_ROWS)
+    padded = max(int(next_power_of_2(rows)), selection_step.MIN_ROWS)
     sizes = {"ROWS": padded, "GROUP": group, "CHUNKS": 8, "RUNS": 128, "PIECES": 1}
     score = Build(
         f"score_step {model} {group}",

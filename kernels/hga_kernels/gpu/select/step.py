@@ -15,7 +15,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from hga_kernels.arguments import CHUNK, Budget, ChunkIndex, ChunkRange, PageTable, TokenWindow
 from hga_kernels.gpu.build import Launch, capability, launches_for, overlap, pick
 from hga_kernels.gpu.hadamard import load_quarters, transform_quarters
-from hga_kernels.gpu.launch import Kernel
+from hga_kernels.gpu.launch import Kernel, next_power_of_2
 from hga_kernels.gpu.pages.attend import LOG2_E, store_window_lse
 from hga_kernels.gpu.pages.cache import give_slots, mark_used, padded_slots, slots_of
 from hga_kernels.gpu.select.scores import (
@@ -373,8 +373,8 @@ def select_few(
     groups_of_run = run_chunks * (CHUNK // group_size)
     runs = -(-chunks.last // run_chunks)
     # Every stratum has a chunk.
-    all_runs = max(int(triton.next_power_of_2(-(-capacity // run_chunks))), STRATA // run_chunks)
-    padded = max(int(triton.next_power_of_2(rows)), MIN_ROWS)
+    all_runs = max(int(next_power_of_2(-(-capacity // run_chunks))), STRATA // run_chunks)
+    padded = max(int(next_power_of_2(rows)), MIN_ROWS)
     choose = pick(launches_for(CHOOSE_LAUNCHES, all_runs * groups_of_run // STRATA), capability())
     device = queries.device
     sums = torch.empty(
@@ -450,10 +450,10 @@ def select_few(
         GROUP=group_size,
         CHUNKS=run_chunks,
         RUNS=all_runs,
-        BUDGET=triton.next_power_of_2(budget.groups),
-        ROOM=triton.next_power_of_2(most_room(budget.groups, CHUNK // group_size)),
+        BUDGET=next_power_of_2(budget.groups),
+        ROOM=next_power_of_2(most_room(budget.groups, CHUNK // group_size)),
         SLOTS=padded_slots(cache_slots, choose.warps) if cache_slots else 0,
-        PIECES=triton.next_power_of_2(pieces) if pieces else 0,
+        PIECES=next_power_of_2(pieces) if pieces else 0,
         **overlap(device),
         **choose.options(),
     )
