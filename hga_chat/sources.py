@@ -129,10 +129,10 @@ def standing_out(per_token: "Sequence[torch.Tensor]") -> "torch.Tensor":
 def document_bins(layout: "DocumentTokens", document_start: int) -> range:
     """Return the bins of the session in which only document tokens count.
 
-    The first bin is a sink whatever it holds. The bin with the end of the documents also holds the
-    beginning of a question.
+    The first bin is a sink whatever it holds. The bins with the documents' beginning and end also
+    hold the end of the system prompt, another sink, and the beginning of a question.
     """
-    first = max(document_start // TRACE_BIN_TOKENS, 1)
+    first = max(-(-document_start // TRACE_BIN_TOKENS), 1)
     return range(first, (document_start + len(layout.token_ids)) // TRACE_BIN_TOKENS)
 
 

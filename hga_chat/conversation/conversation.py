@@ -18,6 +18,7 @@ from hga_chat.conversation.answer import (
 )
 from hga_chat.conversation.dependence import depends
 from hga_chat.conversation.prompts import first_question, next_question
+from hga_chat.conversation.statement import stating
 from hga_chat.conversation.thought import Thought, ThoughtSplitter, for_thinking
 from hga_chat.documents import LoadedDocuments
 from hga_chat.errors import WAYS_OUT, SessionFullError, describe
@@ -336,7 +337,7 @@ class Conversation:
                 turns = before - self.document_end
                 raise SessionFullError(error.tokens, before, error.context, turns) from None
             raise
-        found = self._attribution(tokens, before, finished, cancel)
+        found = self._attribution(question, tokens, before, finished, cancel)
         answer = Answer(
             question,
             "".join(text),
@@ -354,6 +355,7 @@ class Conversation:
 
     def _attribution(
         self,
+        question: str,
         tokens: Sequence[TextDelta],
         turn_start: int,
         finished: Finished,
@@ -372,6 +374,10 @@ class Conversation:
         )
         if not found.sources or (cancel is not None and cancel.is_set()):
             return found
+        first = stating(question, "".join(token.text for token in tokens), found.sources)
+        if first:
+            rest = tuple(source for source in found.sources if source not in first)
+            return replace(found, sources=first + rest)
         with self._dropping_damaged_kv():
             is_from_documents = depends(
                 self.engine,

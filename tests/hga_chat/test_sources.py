@@ -260,3 +260,11 @@ def test_all_mass_stands_out_if_tokens_do_not_differ() -> None:
     torch.testing.assert_close(standing_out([token]), token[None])
     torch.testing.assert_close(standing_out([token, token]), torch.stack([token, token]))
     assert standing_out([]).numel() == 0
+
+
+@pytest.mark.parametrize(("document_start", "first"), [(0, 1), (8, 1), (16, 1), (24, 2), (32, 2)])
+def test_bins_shared_with_the_system_prompt_are_no_sources(layout, document_start, first):
+    bins = document_bins(layout, document_start)
+    assert bins.start == first
+    assert bins.start * BIN >= document_start
+    assert bins.stop * BIN <= document_start + len(layout)

@@ -6,6 +6,7 @@ import pytest
 from hga_chat.conversation.answer import Answer, restored_answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
 from hga_chat.conversation.thought import Thought
+from hga_chat.documents import Document, LoadedDocuments, Section, lay_out
 from hga_chat.errors import SessionFullError
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
@@ -247,3 +248,44 @@ class Saved:
     def save(self, save_kv, documents, turns):
         self.lengths.append(self.engine.num_tokens)
         return []
+
+
+@pytest.mark.parametrize(
+    ("text", "depends", "lines"),
+    [
+        ("It lasts 43 minutes.", False, [43, 11]),  # stated: first, whatever hiding costs
+        ("It lasts long enough.", False, []),
+        ("It lasts long enough.", True, [11, 43]),
+    ],
+)
+def test_sources_are_passages_that_state_the_answer_or_that_it_depends_on(text, depends, lines):
+    document = Document(
+        "plan.txt",
+        "text",
+        (
+            Section(
+                "plan.txt",
+                "plan.txt",
+                "".join(f"step {line} takes some\n" for line in range(80)),
+                0,
+                79,
+                None,
+            ),
+        ),
+    )
+    layout = lay_out(LoadedDocuments((document,), ()), ScriptedEngine().tokenizer)
+    bins = {}
+    for line, mass in ((11, 0.5), (43, 0.3)):
+        start = next(
+            start
+            for start in range(len(layout.token_ids))
+            if layout.locate(start, start + 1)
+            and layout.locate(start, start + 1)[0].start_line == line
+        )
+        bins[(start + 1) // 16] = mass
+    answer = ScriptedAnswer(text, reads_of_tokens={1: bins}, depends=depends)
+    conversation = Conversation(ScriptedEngine([answer]), layout)
+    found, _ = ask(conversation, "How long?")
+    assert len(found.sources) == len(lines)
+    for one, line in zip(found.sources, lines, strict=True):
+        assert one.start_line <= line <= one.end_line
