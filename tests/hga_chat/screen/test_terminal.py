@@ -1,5 +1,6 @@
 """The screen in a real terminal, and the state in which it leaves the terminal."""
 
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,26 @@ EngineThread._open = crash
 """
 ANSWER_CRASH = """
 script.engine._answers.insert(0, ScriptedAnswer("", error=RuntimeError("the answer broke")))
+"""
+IN_PARTS = """
+from dataclasses import replace
+from pathlib import Path
+from hga_chat.sessions.store import SessionStore
+from tests.support.scripted_conversation import keep
+
+engine, make = script.engine, script.make
+engine.config = replace(engine.config, part_tokens=256)
+prefill = engine.prefill
+
+def held_in_the_second_part(token_ids, cancel):
+    if engine.num_tokens:
+        engine._hold_prefill_after = 1
+        Path("second part").touch()
+    return prefill(token_ids, cancel)
+
+engine.prefill = held_in_the_second_part
+store = SessionStore(1 << 30, Path("sessions"), Path("kv"))
+script.make = lambda progress: keep(make(progress), store)
 """
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -315,3 +336,40 @@ def test_the_editor_has_the_terminal_and_gives_it_back(terminal, program, tmp_pa
     terminal.wait("is the sea calm", "Documents", without=["EDITING"])
     terminal.send("C-q")
     terminal.wait("left with 0")
+
+
+def wait_for(path):
+    end = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.05)
+
+
+def kept_tokens(folder):
+    """How many tokens the saved session holds whose prefill was left."""
+    (state,) = folder.glob("kv/*/state.json")
+    return len(json.loads(state.read_text())["tokens"])
+
+
+@pytest.mark.parametrize("leave", ["quit", "told to end", "interrupted"])
+def test_leaving_a_long_read_keeps_what_is_read(terminal, program, tmp_path, leave):
+    terminal.run(program(IN_PARTS))
+    wait_for(tmp_path / "second part")
+    if leave == "told to end":
+        subprocess.run(["kill", "-TERM", terminal.process()], check=True)
+    else:
+        terminal.send(*(["C-q"] if leave == "quit" else ["C-c", "C-c"]))
+    terminal.wait("closed: True", "left with 0")
+    assert kept_tokens(tmp_path) == 256
+
+
+def test_a_long_read_is_kept_when_the_terminal_is_closed(terminal, program, tmp_path):
+    terminal.run(program(IN_PARTS))
+    wait_for(tmp_path / "second part")
+    process = int(terminal.process())
+    terminal.close()
+    end = time.monotonic() + PATIENCE_S
+    while is_running(process):
+        assert time.monotonic() < end, "the process outlives its terminal"
+        time.sleep(0.05)
+    assert kept_tokens(tmp_path) == 256

@@ -1,17 +1,25 @@
 """Saved sessions with real engines: killed at any moment, and continued after closing."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hga_chat.conversation.answer import Answer
 from hga_chat.conversation.conversation import Conversation
+from hga_chat.conversation.opening import lay_out_saved, open_session, settings_of
 from hga_chat.documents import lay_out, load_documents
-from hga_chat.models import EMBEDDED_MODEL
+from hga_chat.models import EMBEDDED_MODEL, find_model
+from hga_chat.sessions.store import SessionStore
+from hga_chat.settings import load_settings
 from hga_engine.config import EngineConfig, SamplingParams
+from hga_engine.engine import Engine
+from hga_engine.opening import open_engine, prepare_model
+from tests.support.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[3]
 HANDBOOK = ROOT / "assets" / "samples" / "handbook" / "13-budget.md"
@@ -30,8 +38,6 @@ def test_killing_at_any_moment_damages_and_loses_nothing():
 def test_a_session_answers_as_if_it_had_never_been_closed(
     cli, embedded_model, single_thread, monkeypatch
 ):
-    from hga_engine.opening import open_engine, prepare_model
-
     model = prepare_model(embedded_model)
     monkeypatch.setattr("hga_engine.opening.prepare_model", lambda *_: model)  # loaded once
     monkeypatch.setenv("HGA_CHAT_MODEL", EMBEDDED_MODEL)
@@ -50,3 +56,39 @@ def test_a_session_answers_as_if_it_had_never_been_closed(
         ran = cli("ask", "--session", HANDBOOK.name, question, "--max-new-tokens", "24")
         assert ran.out == f"{answer}\n"
         assert "nothing needs reading again" in ran.err
+
+
+def test_an_interrupted_read_goes_on_to_the_same_session(cli, single_thread, tmp_path, monkeypatch):
+    monkeypatch.setenv("HGA_CHAT_MODEL", str(write_tiny_model(tmp_path / "model")))
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"line {n} is calm.\n" for n in range(900)))
+    prefill = Engine.prefill
+
+    def interrupted(engine, token_ids, cancel=None):
+        if engine.num_tokens and not cancel.is_set():
+            signal.raise_signal(signal.SIGTERM)
+        return prefill(engine, token_ids, cancel)
+
+    monkeypatch.setattr(Engine, "prefill", interrupted)
+    stopped = cli("ingest", "--no-chat", path)
+    assert stopped.code == 130
+    assert "Stopped after 2,048 of " in stopped.err
+    monkeypatch.setattr(Engine, "prefill", prefill)
+    assert cli("ingest", "--no-chat", path).code == 0
+
+    settings, store = load_settings({}), SessionStore(1 << 40)
+    (id_,) = store.ids()
+    saved = store.open(id_)
+    files = find_model(settings.model)
+    model = prepare_model(files)
+    own = settings_of(saved.info, settings)
+    resumed = open_session(model, own, saved, lay_out_saved(saved, files))
+    whole = open_engine(model, own.engine())
+    tokens = resumed.engine.token_ids
+    assert len(tokens) > 2 * 2048
+    list(whole.prefill(tokens))
+    question = model.tokenizer.encode("What now?")
+    (found,), (expected,) = resumed.engine.logits(question), whole.logits(question)
+    assert torch.equal(found, expected)
+    resumed.close()
+    whole.close()
