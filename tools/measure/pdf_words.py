@@ -37,15 +37,15 @@ _WORD = re.compile(
     r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|\d+|[^\W\d\u2e80-\u9fff\uac00-\ud7af]+"
 )
 _BROKEN = re.compile(r"(?<=\w)[-\u2010\u00ad]\s*\n\s*(?=[a-zà-ÿ])")
-_SCRIPTS = re.compile(r"[_^]\{?|\}")
+_SCRIPTS = re.compile(r"[_^](?:\{([^{}]*)\}|(\w?))(?=(\w?))")
 _DOTLESS = re.compile("\u0131(?=[\u0300-\u030f])")
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
-_PAGE_NUMBER = "#"
+_PAGE_NUMBER = re.compile(r"(?:page )?#(?: ?(?:/|of) ?#)?")
 _EDGE_LINES = 3
 _MIN_REPEATS = 3
 _MIN_TITLE_CHARS = 4
-_HYPHENS = re.compile(r"(?<=\w)[-\u2010\u00ad](?=\w)")
+_HYPHENS = re.compile(r"(?<=\w)[-\u2010\u2212\u00ad](?=\w)")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,13 @@ class PageScore:
 def words_of(text: str) -> list[str]:
     """Return the words of a page, in a form that different programs agree on."""
     text = _DOTLESS.sub("i", text.replace("\u00ad\n", ""))
-    text = _SCRIPTS.sub("", unicodedata.normalize("NFKC", text))
+    text = _SCRIPTS.sub(_plain_script, unicodedata.normalize("NFKC", text))
     return _WORD.findall(_HYPHENS.sub("", _BROKEN.sub("", text)).casefold())
+
+
+def _plain_script(match: re.Match[str]) -> str:
+    """Return an index or exponent without marks, apart from the letter behind it."""
+    return (match[1] or match[2] or "") + (" " if match[3] else "")
 
 
 def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
@@ -120,7 +125,10 @@ def without_repeated_edges(pages: Sequence[str]) -> list[str]:
         gone = {
             at
             for at in at_edge
-            if (repeats[lines[at]] >= _MIN_REPEATS and lines[at] in seen | {_PAGE_NUMBER})
+            if (
+                repeats[lines[at]] >= _MIN_REPEATS
+                and (lines[at] in seen or _PAGE_NUMBER.fullmatch(lines[at]))
+            )
             or (len(letters[at]) >= _MIN_TITLE_CHARS and titles[letters[at]] > 1)
         }
         seen.update(lines[at] for at in at_edge)

@@ -29,6 +29,7 @@ _MAX_LEADING_SCRIPT = 12
 _OVERPRINT_EM = 0.12
 _MAX_COLUMNS = 64
 _LEADERS = "._·…"
+_PART = re.compile(rf"{RIGHT_TO_LEFT.pattern}(?:[\W_]*{RIGHT_TO_LEFT.pattern})*|.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,14 +318,11 @@ def _piece(glyphs: list[Glyph], *, right_to_left: bool) -> Piece:
 
 
 def _letters(glyph: Glyph) -> Iterator[Glyph]:
-    """Yield each letter of a word on its own, unless it runs from right to left."""
-    if len(glyph.text) == 1 or RIGHT_TO_LEFT.search(glyph.text):
-        yield glyph
-        return
-    step = (glyph.to_x - glyph.x) / len(glyph.text)
-    for at, letter in enumerate(glyph.text):
-        left = glyph.x + at * step
-        yield replace(glyph, text=letter, x=left, to_x=left + step)
+    """Yield each letter of a word on its own, but whole what runs from right to left."""
+    step = (glyph.to_x - glyph.x) / max(len(glyph.text), 1)
+    for part in _PART.finditer(glyph.text):
+        left, right = glyph.x + part.start() * step, glyph.x + part.end() * step
+        yield replace(glyph, text=part[0], x=left, to_x=right)
 
 
 def _main(glyphs: Sequence[Glyph]) -> tuple[float, float, str]:

@@ -37,6 +37,6 @@ def script(text: str, shift: int) -> str:
         return lead + bare.translate(_RAISED if shift > 0 else _LOWERED) + trail
     if shift > 0 and len(bare) > 3 and bare.isalpha():
         return text
-    if not bare.isalpha():
+    if len(bare) > 1:
         bare = f"{{{bare}}}"
     return f"{lead}{'^' if shift > 0 else '_'}{bare}{trail}"

@@ -11,7 +11,7 @@ from hga_chat.documents.html.katex import linear
 from hga_chat.documents.html.render import render
 from hga_chat.documents.html.tree import parse
 
-DATA = json.loads((Path(__file__).parents[3] / "data" / "katex.json").read_text("ascii"))
+DATA = json.loads(Path(__file__).with_name("katex.json").read_text("ascii"))
 WRITTEN = {
     "x^2": "x^2",
     "x_i^2": "x_i^2",

@@ -19,7 +19,7 @@ def text(html: str) -> str:
         ('5<a href="#n1"><sup>1</sup></a> tons', "5[1] tons"),
         ('5<a role="doc-noteref" href="n.html#1">1</a> tons', "5[1] tons"),
         ("5<sup>[1]</sup><sup>: 20–25 </sup> tons", "5[1]: 20–25 tons"),
-        ("H<sub>2</sub>O, x<sub>max</sub>, e<sup>2x</sup>", "H₂O, x_max, e^{2x}"),
+        ("H<sub>2</sub>O, x<sub>max</sub>, e<sup>2x</sup>", "H₂O, x_{max}, e^{2x}"),
         ('10<span style="vertical-align: super">6</span> cells', "10⁶ cells"),
         ('CO<span style="font-size:smaller; vertical-align:sub">2</span>', "CO₂"),
         # As books exported from layout programs and word processors mark it.

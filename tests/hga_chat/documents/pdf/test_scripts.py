@@ -9,7 +9,7 @@ import pytest
         (b"(3 x 10) Tj 5 Ts /F1 7 Tf (6) Tj 0 Ts /F1 12 Tf ( cells) Tj", "3 x 10⁶ cells"),
         (b"(pore 10) Tj 0 5 Td /F1 7 Tf 42 0 Td (-9) Tj", "pore 10⁻⁹"),
         (b"(H) Tj /F1 8 Tf 8.7 -3 Td (2) Tj /F1 12 Tf 4.5 3 Td (O) Tj", "H₂O"),
-        (b"(x) Tj -3 Ts /F1 8 Tf (max) Tj", "x_max"),
+        (b"(x) Tj -3 Ts /F1 8 Tf (max) Tj", "x_{max}"),
         (b"(e) Tj 5 Ts /F1 8 Tf (2x) Tj 0 Ts /F1 12 Tf ( grows) Tj", "e^{2x} grows"),
         (b"(a) Tj 5 Ts /F1 8 Tf (n) Tj", "aⁿ"),
         (b"(on the 1) Tj 5 Ts /F1 8 Tf (st) Tj 0 Ts /F1 12 Tf ( of May) Tj", "on the 1st of May"),

@@ -10,7 +10,7 @@ from hga_chat.documents.plain.scripts import script
         ("-9", 1, "⁻⁹"),
         (" 2 ", -1, " ₂ "),
         ("n", 1, "ⁿ"),
-        ("max", -1, "_max"),
+        ("max", -1, "_{max}"),
         ("2x", 1, "^{2x}"),
         ("i,j", -1, "_{i,j}"),
         ("st", 1, "st"),

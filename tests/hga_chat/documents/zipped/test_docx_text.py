@@ -77,7 +77,7 @@ SYMBOL = '<w:rFonts w:ascii="Symbol" w:hAnsi="Symbol"/>'
             ),
             "3 × 10⁶ cells; 10⁻⁹",
         ),
-        ((run("H"), run("2", LOWERED), run("O, x"), run("max", LOWERED)), "H₂O, x_max"),
+        ((run("H"), run("2", LOWERED), run("O, x"), run("max", LOWERED)), "H₂O, x_{max}"),
         ((run("m"), run("2", '<w:position w:val="6"/><w:sz w:val="16"/>')), "m²"),
         ((run("m"), run("2", '<w:rStyle w:val="Power"/>')), "m²"),
         ((run("m"), run("2", '<w:rStyle w:val="Power"/><w:vertAlign w:val="baseline"/>')), "m2"),
