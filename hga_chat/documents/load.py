@@ -186,7 +186,9 @@ def _load_stream(path: str, stream: BinaryIO) -> tuple[Document, tuple[str, ...]
         raise UnreadableError(unsupported)
     if kind.is_text and is_binary(head):
         raise UnreadableError("binary")
-    data = head + stream.read(kind.max_bytes + 1 - len(head))
+    data = head
+    if len(head) >= PROBE_BYTES:  # else it has ended, and a terminal would be read on
+        data += stream.read(kind.max_bytes + 1 - len(head))
     if len(data) > kind.max_bytes:
         raise UnreadableError(f"larger than the limit of {kind.max_bytes // MEGABYTE} MB")
     loaded = kind.load(path, data)

@@ -226,6 +226,17 @@ def test_standard_input() -> None:
     assert loaded.documents[0].format == "text"
 
 
+def test_the_end_of_typed_input_is_the_end() -> None:
+    class Typed(io.BytesIO):
+        """A terminal: after Ctrl+D it can be read on."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            assert self.tell() < len(self.getvalue()), "would wait for another Ctrl+D"
+            return super().read(size)
+
+    assert _texts(load_documents(["-"], stdin=Typed(b"typed\ntext\n"))) == {"-": "typed\ntext\n"}
+
+
 def test_a_pdf_on_standard_input(make_pdf) -> None:
     loaded = load_documents(["-"], stdin=io.BytesIO(make_pdf(["piped page"])))
     assert loaded.documents[0].format == "pdf"
