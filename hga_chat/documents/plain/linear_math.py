@@ -35,7 +35,7 @@ _OPENING = {"(": ")", "[": "]", "{": "}", "|": "|", "‖": "‖", "⟨": "⟩", 
 
 def fraction(above: str, below: str) -> str:
     """Return a fraction."""
-    return f"{_grouped(above, _TERM)}/{_grouped(below, _ATOM)}"
+    return f"{bracketed(above, _TERM)}/{bracketed(below, _ATOM)}"
 
 
 def stacked(above: str, below: str) -> str:
@@ -47,13 +47,13 @@ def root(radicand: str, degree: str = "") -> str:
     """Return a root."""
     degree = degree.strip()
     if degree in _ROOTS:
-        return _ROOTS[degree] + _grouped(radicand, _ATOM)
+        return _ROOTS[degree] + bracketed(radicand, _ATOM)
     return f"root({degree}, {radicand.strip()})"
 
 
 def scripts(base: str, lower: str = "", upper: str = "") -> str:
     """Return ``base`` with a subscript and a superscript, as in TeX."""
-    return _grouped(base, _SINGLE) + _script("_", lower) + _script("^", upper)
+    return bracketed(base, _SINGLE) + _script("_", lower) + _script("^", upper)
 
 
 def accented(base: str, mark: str) -> str:
@@ -114,8 +114,8 @@ def tidied(text: str) -> str:
     return " ".join(_SPACED.sub(r" \1 ", text).split())
 
 
-def _grouped(text: str, plain: re.Pattern[str]) -> str:
-    """Return a part of a formula with brackets around it if it needs them."""
+def bracketed(text: str, plain: re.Pattern[str]) -> str:
+    """Return a part of a formula, in brackets unless it is ``plain`` or has them already."""
     text = text.strip()
     return text if not text or plain.fullmatch(text) or _is_bracketed(text) else f"({text})"
 

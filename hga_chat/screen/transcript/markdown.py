@@ -9,6 +9,8 @@ from markdown_it.token import Token
 from textual.content import Content
 from textual.highlight import highlight
 
+from hga_chat.screen.transcript.math_rules import CLOSING, add_math
+
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
 _ITEM = re.compile(r"^ ?(?:[-*+]|(\d{1,9})[.)])(?:\s+\S|$)")
 _HEADING = re.compile(r"^ {0,3}#{1,6}(?:\s|$)")
@@ -32,8 +34,8 @@ class Block:
 class BlockSplitter:
     """Splits a stream of Markdown into blocks that later text cannot change.
 
-    A block is a paragraph, a heading, a table, a quotation, a code fence or one item of the
-    outermost list with everything nested in it.
+    A block is a paragraph, a heading, a table, a quotation, a code fence, a formula between lines
+    of its own or one item of the outermost list with everything nested in it.
     """
 
     def __init__(self) -> None:
@@ -71,7 +73,11 @@ class BlockSplitter:
         if self._fence is not None:
             self._lines.append(line)
             bare = line.strip()
-            if bare.startswith(self._fence) and not bare.strip(self._fence[0]):
+            if self._fence in CLOSING.values():
+                is_closed = bare.endswith(self._fence)
+            else:
+                is_closed = bare.startswith(self._fence) and not bare.strip(self._fence[0])
+            if is_closed:
                 self._fence = None
                 return None if self._is_item else self._close()
             return None
@@ -94,6 +100,7 @@ class BlockSplitter:
         fence = _FENCE.match(line)
         if fence and (len(fence[1]) < 4 or self._is_item) and "`" not in fence[3]:
             self._fence = fence[2]
+        self._fence = self._fence or CLOSING.get(line.strip())
         return finished
 
     @property
@@ -106,14 +113,15 @@ class BlockSplitter:
         item = _ITEM.match(line)
         if self._is_item:
             return bool(item or _HEADING.match(line)) or (
-                not line.startswith("  ") and (self._blanks > 0 or bool(_FENCE.match(line)))
+                not line.startswith("  ")
+                and (self._blanks > 0 or bool(_FENCE.match(line)) or line.strip() in CLOSING)
             )
         if self._blanks or _HEADING.match(self._lines[0]) or _HEADING.match(line):
             return True
         if item:
             # Within a paragraph only 1 begins a list; "born in\n1986. …" does not.
             return item[1] in (None, "1")
-        return bool(_FENCE.match(line))
+        return bool(_FENCE.match(line)) or line.strip() in CLOSING
 
     def _close(self) -> Block | None:
         if not self._lines:
@@ -139,6 +147,8 @@ class Table:
 
     rows: tuple[tuple[Content, ...], ...]
     indent: Content
+    is_right: tuple[bool, ...] = ()
+    """For each column, whether its cells are aligned at the right."""
 
 
 Part = Line | Table
@@ -184,7 +194,7 @@ def open_table(markdown: str) -> list[Part] | None:
     if len(known) < len(rows):
         return None
     (table,) = _table(head)
-    return [Table((table.rows[0], *known), table.indent)]
+    return [Table((table.rows[0], *known), table.indent, table.is_right)]
 
 
 @lru_cache(maxsize=64)
@@ -201,7 +211,8 @@ def _table_row(head: str, line: str) -> tuple[Content, ...] | None:
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
     # Raw HTML stays text; entities stay as written.
-    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    return add_math(parser)
 
 
 @dataclass
@@ -225,6 +236,7 @@ class _Renderer:
     def render(self, tokens: list[Token]) -> list[Part]:
         rows: list[tuple[Content, ...]] = []
         cells: list[Content] = []
+        is_right: list[bool] = []
         heading = 0
         for index, token in enumerate(tokens):
             kind = token.type
@@ -245,6 +257,10 @@ class _Renderer:
                 self._gap = not token.hidden
             elif kind in ("fence", "code_block"):
                 self._code(token.content, token.info.split()[0] if token.info.split() else "")
+            elif kind == "math_block":
+                self._gap = self._gap or bool(self._parts)
+                self._text(Content(token.content), Content("  "))
+                self._gap = True
             elif kind == "hr":
                 self._text(Content.styled("─" * 24, QUIET_STYLE))
                 self._gap = True
@@ -262,12 +278,14 @@ class _Renderer:
             elif kind in ("bullet_list_close", "ordered_list_close"):
                 self._numbers.pop()
                 self._gap = not self._numbers
+            elif kind == "th_open":
+                is_right.append(token.attrs.get("style") == "text-align:right")
             elif kind == "tr_close":
                 rows.append(tuple(cells))
                 cells = []
             elif kind == "table_close":
-                self._table(rows)
-                rows = []
+                self._table(rows, is_right)
+                rows, is_right = [], []
         return self._parts
 
     def _item(self) -> _Container:
@@ -307,10 +325,10 @@ class _Renderer:
         self._text(content, Content.styled("▏ ", QUIET_STYLE))
         self._gap = True
 
-    def _table(self, rows: list[tuple[Content, ...]]) -> None:
+    def _table(self, rows: list[tuple[Content, ...]], is_right: list[bool]) -> None:
         self._gap = self._gap or bool(self._parts)
         self._separate()
-        self._parts.append(Table(tuple(rows), self._rest()))
+        self._parts.append(Table(tuple(rows), self._rest(), tuple(is_right)))
         self._gap = True
 
 

@@ -11,6 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from hga_chat.screen.transcript.math_rules import formulas
 from hga_chat.screen.transcript.rows import Look, Mark, Row
 
 CACHED_ROWS = 100
@@ -192,14 +193,30 @@ def written_at(source: str, shown: str) -> list[int]:
     """Return the offset in Markdown at which each character of its rendered text was written.
 
     Rendering drops signs and keeps the order of the others, so each character is searched for
-    behind the one before it.
+    behind the one before it. The characters of a formula are spread over its source.
     """
+    offsets: list[int] = []
+    begin = 0
+    for start, end, text in formulas(source):
+        text = text.replace("\n", "")
+        done = len(offsets)
+        before = sum(map(str.isalnum, source[begin:start]))
+        found = shown.find(text, done)
+        while found >= 0 and sum(map(str.isalnum, shown[done:found])) < before:
+            found = shown.find(text, found + 1)
+        if found >= 0:
+            offsets += _written_between(source, begin, start, shown[done:found])
+            offsets += [start + n * (end - start) // len(text) for n in range(len(text))]
+            begin = end
+    return offsets + _written_between(source, begin, len(source), shown[len(offsets) :])
+
+
+def _written_between(source: str, at: int, end: int, shown: str) -> list[int]:
     offsets = []
-    at = 0
     for sign in shown:
-        found = source.find(sign, at)
+        found = source.find(sign, at, end)
         if found < 0 or found - at > 400:
-            found = min(at, max(len(source) - 1, 0))
+            found = max(min(at, end - 1), 0)
         else:
             at = found + 1
         offsets.append(found)

@@ -13,6 +13,8 @@ from textual.visual import RenderOptions
 from hga_chat.screen.transcript.markdown import QUIET_STYLE, Line, Part, Table
 
 _LEAST_COLUMN = 6
+_LISTED_RULE = 24
+"""Cells of the rule between rows whose cells stand below each other."""
 
 Mark = tuple[int, int, str | Style]
 """First character, one past the last (-1: the end) and style of a mark in a row."""
@@ -92,7 +94,10 @@ class TableGrid:
     _columns: dict[int, list[int]] = field(default_factory=dict, compare=False)
 
     def columns(self, width: int) -> list[int]:
-        """Return the column widths: natural ones, the widest narrowed until a row fits."""
+        """Return the column widths: natural ones, the widest narrowed until a row fits.
+
+        Empty if none does; the cells of a row then stand below each other.
+        """
         if width not in self._columns:
             self._columns.clear()
             self._columns[width] = _fit(self.table, width)
@@ -101,7 +106,11 @@ class TableGrid:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table; the head has a rule below."""
+    """A row of a table; the head has a rule below.
+
+    Where the columns do not fit side by side, a row is a list of its cells, each after the head of
+    its column, and the head has no line of its own.
+    """
 
     grid: TableGrid
     number: int
@@ -115,6 +124,8 @@ class TableRow:
         """Return the number of lines at ``width`` cells."""
         cells = self.grid.table.rows[self.number]
         columns = self._columns(width)
+        if not columns:
+            return len(self._listed(width))
         lines = [
             1 if cell.cell_length <= column else len(cell.wrap(column))
             for cell, column in zip(cells, columns, strict=False)
@@ -124,7 +135,8 @@ class TableRow:
     def strips(self, width: int, look: Look, marks: Sequence[Mark] = ()) -> list[Strip]:
         """Return the lines at ``width`` cells; a mark covers the whole row."""
         indent = self.grid.table.indent
-        lines = self._lines(self._columns(width))
+        columns = self._columns(width)
+        lines = self._lines(columns) if columns else self._listed(width)
         strips = []
         for content in lines:
             for _, _, style in marks:
@@ -146,8 +158,23 @@ class TableRow:
     def _columns(self, width: int) -> list[int]:
         return self.grid.columns(_room(width, self.grid.table.indent.cell_length))
 
+    def _listed(self, width: int) -> list[Content]:
+        """Return the cells below each other."""
+        table = self.grid.table
+        if self.number == 0:
+            return []
+        room = _room(width, table.indent.cell_length)
+        lines: list[Content] = []
+        if self.number > 1:
+            lines.append(Content.styled("─" * min(room, _LISTED_RULE), QUIET_STYLE))
+        for head, cell in zip(table.rows[0], table.rows[self.number], strict=False):
+            first, *rest = Content.assemble(head.stylize("bold"), "  ", cell).wrap(max(room, 3))
+            lines += [first, *(line.pad_left(2) for line in rest)]
+        return lines
+
     def _lines(self, columns: list[int]) -> list[Content]:
-        cells = list(self.grid.table.rows[self.number])
+        table = self.grid.table
+        cells = list(table.rows[self.number])
         cells += [Content("")] * (len(columns) - len(cells))
         if self.number == 0:
             cells = [cell.stylize("bold") for cell in cells]
@@ -155,12 +182,13 @@ class TableRow:
             cell.wrap(column) or [Content("")] for cell, column in zip(cells, columns, strict=True)
         ]
         border = Content.styled(" │ ", QUIET_STYLE)
+        is_right = (*table.is_right, *[False] * len(columns))
         lines = []
         for number in range(max(len(of_cell) for of_cell in wrapped)):
-            pieces = []
-            for of_cell, column in zip(wrapped, columns, strict=True):
-                piece = of_cell[number] if number < len(of_cell) else Content("")
-                pieces.append(piece.pad_right(max(column - piece.cell_length, 0)))
+            pieces = [
+                _padded(of_cell[number] if number < len(of_cell) else Content(""), column, right)
+                for of_cell, column, right in zip(wrapped, columns, is_right, strict=False)
+            ]
             lines.append(border.join(pieces))
         if self.number == 0:
             rule = "─┼─".join("─" * column for column in columns)
@@ -183,6 +211,11 @@ def rows_of(parts: Sequence[Part]) -> tuple[Row, ...]:
 def text_rows(content: Content, *, wrapped: bool = True) -> tuple[Row, ...]:
     """Return styled text as rows, one for each line."""
     return tuple(TextRow(Line(line), wrapped) for line in content.split("\n", allow_blank=True))
+
+
+def _padded(cell: Content, width: int, is_right: bool) -> Content:
+    free = max(width - cell.cell_length, 0)
+    return cell.pad_left(free) if is_right else cell.pad_right(free)
 
 
 def _room(width: int, indent: int) -> int:
@@ -210,4 +243,4 @@ def _fit(table: Table, width: int) -> list[int]:
     while excess > 0 and max(columns) > _LEAST_COLUMN:
         columns[columns.index(max(columns))] -= 1
         excess -= 1
-    return columns
+    return columns if excess <= 0 else []

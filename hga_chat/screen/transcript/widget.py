@@ -17,6 +17,7 @@ from hga_chat.display import displayable
 from hga_chat.screen.transcript.entries import Entries
 from hga_chat.screen.transcript.frames import BARS, MARGIN, Frames
 from hga_chat.screen.transcript.highlight import Colouring
+from hga_chat.screen.transcript.math_rules import formulas
 from hga_chat.screen.transcript.pieces import Frame, Kind, Piece, source_offsets
 from hga_chat.screen.transcript.rows import Mark, text_rows
 from hga_chat.screen.transcript.search import Match, find
@@ -472,7 +473,7 @@ class Transcript(ScrollView, can_focus=True):
         selection = self.text_selection
         if selection is None or selection.start is None or selection.end is None:
             return None
-        ends = []
+        ends: list[tuple[Turn | None, int]] = []
         for offset in (selection.start, selection.end):
             index = self._stack.index_of_row(offset.y)
             piece, row = self._stack.pieces[index], offset.y - self._stack.first_row(index)
@@ -480,10 +481,14 @@ class Transcript(ScrollView, can_focus=True):
                 return None
             at = source_offsets(piece)[row]
             inside = at[min(max(offset.x, 0), len(at) - 1)] if at else 0
-            is_end = bool(at) and offset.x >= len(at)
-            ends.append((self._entries.turn_at(index), piece.begin + inside + is_end))
-        (turn, begin), (other, end) = ends
-        return turn.text[begin:end] or None if turn is other and turn is not None else None
+            inside += bool(at) and offset.x >= len(at)
+            # A formula is copied whole.
+            for start, end, _ in formulas(piece.source):
+                if start < inside < end:
+                    inside = end if ends else start
+            ends.append((self._entries.turn_at(index), piece.begin + inside))
+        (turn, first), (other, last) = ends
+        return turn.text[first:last] or None if turn is other and turn is not None else None
 
     def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
         """Draw the selection."""

@@ -5,6 +5,8 @@ import threading
 from dataclasses import replace
 
 import pytest
+from textual.geometry import Offset
+from textual.selection import Selection
 
 from hga_chat.conversation.answer import restored_answer, saved_turn
 from hga_chat.conversation.conversation import Conversation
@@ -558,6 +560,26 @@ async def test_selected_text_is_unwrapped_and_without_bullets(scripted, opened, 
         await pilot.pause()
         assert app.screen.get_selected_text() == LONG
         assert app.transcript.selected_source() == LONG
+
+
+async def test_a_formula_is_copied_as_it_was_written(scripted, opened, until):
+    text = "The area is $\\pi r^2$ or so."
+    async with opened(scripted([text]).make, (80, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot)
+        await until(pilot, is_done(app))
+        assert "The area is πr² or so." in "\n".join(shown(app))
+        y = next(n for n, line in enumerate(shown(app)) if "The area" in line) - 1
+        await pilot.click("#transcript", offset=(6, y), times=2)
+        await pilot.pause()
+        assert app.transcript.selected_source() == text
+        (selection,) = app.screen.selections.values()
+        row = selection.start.y
+        # From the r to the end of "or": a formula is copied whole.
+        app.screen.selections = {app.transcript: Selection(Offset(13, row), Offset(18, row))}
+        assert app.transcript.selected_source() == "$\\pi r^2$ or"
+        await pilot.press("f8")
+        assert app.clipboard == "$\\pi r^2$ or"
 
 
 def test_screen_comes_up_without_torch():

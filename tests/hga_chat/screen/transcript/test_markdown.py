@@ -26,6 +26,16 @@ After.
 | 1 | 2 |
 
 > quoted
+
+The sum:
+$$
+a
+
++ b
+$$
+\\[
+- c
+\\]
 """
 BLOCKS = [
     "Intro with **bold**\nover two lines.",
@@ -38,6 +48,9 @@ BLOCKS = [
     "After.",
     "| a | b |\n|---|---|\n| 1 | 2 |",
     "> quoted",
+    "The sum:",
+    "$$\na\n\n+ b\n$$",
+    "\\[\n- c\n\\]",
 ]
 
 
@@ -137,3 +150,46 @@ def test_table_keeps_its_cells():
     (table,) = render("| a | b |\n|---|---|\n| 1 | `2` |")
     assert isinstance(table, Table)
     assert [[cell.plain for cell in row] for row in table.rows] == [["a", "b"], ["1", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("markdown", "shown"),
+    [
+        ("Let $x^2$ be, \\(x_1\\) and $$x_2$$ \\[x_3\\].", "Let x² be, x₁ and x₂ x₃."),
+        ("$a$, $b$: $n + 1$ in $O(n)$-time", "a, b: n + 1 in O(n)-time"),
+        ("**$\\pi$** of $5\\%$", "π of 5%"),
+        # A formula that cannot be drawn stays as it is written, and no sign in it is emphasis.
+        ("$\\foo_a * b_c$ and *d*", "$\\foo_a * b_c$ and d"),
+    ],
+)
+def test_math_is_drawn(markdown, shown):
+    assert plain(render(markdown)) == [shown]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It costs $5 and $6.",
+        "From $5-$6, $10/$20 or US$5=$7 to 8$, 100$<200$.",
+        "$HOME/$USER, $PATH:$HOME and $$ is the shell, $$ again",
+        "between $5 (was 7$) and more",
+    ],
+)
+def test_prices_and_variables_are_no_math(text):
+    assert plain(render(text)) == [text]
+
+
+def test_code_is_no_math():
+    assert plain(render("`$x^2$` and\n\n```\n$y^2$\n$$\n```")) == [
+        "$x^2$ and",
+        "",
+        "▏ $y^2$",
+        "▏ $$",
+    ]
+
+
+def test_formulas_between_lines_of_their_own():
+    equations = "$$\n\\begin{aligned}\na &= b \\\\\n+ c &= d\n\\end{aligned}\n$$"
+    assert plain(render(f"So\n{equations}\nthen")) == ["So", "", "  a = b", "  + c = d", "", "then"]
+    assert plain(render("- so:\n  \\[\n  a = b\n  \\]\n- c"))[2] == "    a = b"
+    assert plain(render("$$\nnever closed")) == ["$$", "never closed"]

@@ -11,6 +11,11 @@ from hga_chat.screen.transcript.rows import Look, rows_of
 
 FRAME = Frame(Look(Style(), lambda _: Style()), Strip([]), 30, 30, RichStyle())
 FENCE = ["```python", *[f"total{n} = total + {n}  # a line that is wrapped" for n in range(9)]]
+LISTED = [
+    "|" + "|".join(f"h{n}" for n in range(5)) + "|",
+    "|--|--|--|--|--|",
+    *["|" + "|".join(f"cell {n} {m}" for n in range(5)) + "|" for m in range(4)],
+]
 TABLE = ["| name | what |", "|--|--|", *[f"| row{n} | {'wide ' * n} |" for n in range(9)]]
 PROSE = ["one two three four five six seven eight nine ten"] * 3
 
@@ -29,7 +34,9 @@ def drawn(piece):
     return found
 
 
-@pytest.mark.parametrize("lines", [FENCE, TABLE, PROSE], ids=["fence", "table", "prose"])
+@pytest.mark.parametrize(
+    "lines", [FENCE, TABLE, LISTED, PROSE], ids=["fence", "table", "listed", "prose"]
+)
 def test_a_growing_piece_looks_like_a_new_one(lines):
     growing = piece(lines[:2])
     for end in range(2, len(lines) + 1):
@@ -55,7 +62,24 @@ def test_rows_that_stay_are_not_drawn_again():
         ("a **b** c", "a b c", [0, 1, 4, 7, 8]),
         ("`x` y", "x y", [1, 3, 4]),
         ("- item", "item", [2, 3, 4, 5]),
+        # The characters of a formula are spread over its source.
+        ("a $x^2$ x", "a x² x", [0, 1, 2, 4, 7, 8]),
+        ("x is \\(\\alpha\\) / b", "x is α / b", [0, 1, 2, 3, 4, 5, 15, 16, 17, 18]),
+        ("`$x^2$` x", "$x^2$ x", [1, 2, 3, 4, 5, 7, 8]),
     ],
 )
 def test_rendered_characters_map_to_offsets_in_the_source(source, shown, offsets):
     assert written_at(source, shown) == offsets
+
+
+def test_a_wide_table_is_wrapped_and_one_of_many_columns_is_listed():
+    wide = piece(["| name | what it is |", "|--|--:|", "| mast | long and thin and of wood |"])
+    assert [strip.text.rstrip() for strip in drawn(wide)] == [
+        "name │              what it is",
+        "─────┼────────────────────────",
+        "mast │    long and thin and of",
+        "     │                    wood",
+    ]
+    text = "\n".join(strip.text.rstrip() for strip in drawn(piece(LISTED[:4])))
+    rows = [[f"h{n}  cell {n} {m}" for n in range(5)] for m in range(2)]
+    assert text == "\n".join([*rows[0], "─" * 24, *rows[1]])
