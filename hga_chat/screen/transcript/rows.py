@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.content import Content
 from textual.strip import Strip
@@ -12,7 +14,8 @@ from textual.visual import RenderOptions
 
 from hga_chat.screen.transcript.markdown import QUIET_STYLE, Line, Part, Table
 
-_LEAST_COLUMN = 6
+_MOST_OF_A_WORD = 20
+"""Cells above which a word in a table may be broken."""
 _LISTED_RULE = 24
 """Cells of the rule between rows whose cells stand below each other."""
 
@@ -234,13 +237,25 @@ def _behind(indent: Content, strip: Strip, look: Look) -> Strip:
 
 
 def _fit(table: Table, width: int) -> list[int]:
+    """Return widths in which a row fits and no short word is broken; empty if there are none."""
     count = max(len(row) for row in table.rows)
-    columns = [
-        max(max((row[n].cell_length for row in table.rows if n < len(row)), default=1), 1)
-        for n in range(count)
-    ]
+    cells = [[row[n] for row in table.rows if n < len(row)] for n in range(count)]
+    columns = [max([cell.cell_length for cell in of_column] + [1]) for of_column in cells]
     excess = sum(columns) + 3 * (count - 1) - width
-    while excess > 0 and max(columns) > _LEAST_COLUMN:
-        columns[columns.index(max(columns))] -= 1
-        excess -= 1
-    return columns if excess <= 0 else []
+    if excess <= 0:
+        return columns
+    least = [
+        min(max([_longest_word(cell.plain) for cell in of_column] + [1]), _MOST_OF_A_WORD)
+        for of_column in cells
+    ]
+    for _ in range(excess):
+        wide = [n for n in range(count) if columns[n] > least[n]]
+        if not wide:
+            return []
+        columns[max(wide, key=columns.__getitem__)] -= 1
+    return columns
+
+
+@lru_cache(maxsize=1024)
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=1)
