@@ -67,7 +67,7 @@ class Vocabulary:
         dropped if it contains the word without it. If it contains neither, the hyphen is kept if
         both parts, of three letters or more, are words of the document; in a word with further
         hyphens, one part is enough. Words that continue with a capital or a digit stay broken,
-        except words in capitals that the document also contains unbroken.
+        unless the document also contains them unbroken.
 
         Of 2,691 words broken on purpose in English texts, 1% are not restored, and 6% of 339
         compounds lose their hyphen.
@@ -101,8 +101,7 @@ class Vocabulary:
         begin, end = broken[1], rest[0]
         if broken[2] != _SOFT_HYPHEN:
             lower = begin[-1].islower() and end[0].islower()
-            capitals = begin.isupper() and end.isupper() and _folded(begin + end) in self.words
-            if not lower and not capitals:
+            if not lower and _folded(begin + end) not in self.words:
                 return None
             hyphen = "" if self._is_one_word(_folded(begin), _folded(end)) else "-"
         else:

@@ -19,6 +19,8 @@ def test_ligatures_become_letters_and_controls_are_dropped() -> None:
         ("understand under stand", ["to under-", "stand"], ["to understand"]),
         ("case", ["on a case-", "by-case basis"], ["on a case-by-case", "basis"]),
         ("established", ["well-estab-", "lished ways"], ["well-established", "ways"]),
+        ("a TraceMonkey", ["in Trace-", "Monkey we"], ["in TraceMonkey", "we"]),
+        ("French", ["non-", "French words"], ["non-", "French words"]),
         ("", ["in 17-", "19 and", "A-", "B"], ["in 17-", "19 and", "A-", "B"]),
         ("", ["of Jean-", "Luc"], ["of Jean-", "Luc"]),
         ("", ["a list -", "of what"], ["a list -", "of what"]),
