@@ -34,7 +34,7 @@ def test_the_largest_files_are_named_and_excluded() -> None:
     assert report.folders == (("src/", 300),)
     assert report.options == ("--exclude 'huge.txt'",)
     assert str(report) == (
-        "1,260 tokens are over the budget of 400; largest: huge.txt (900), src/[x]*.py (300), "
+        "1,260 tokens are over the budget of 400. Largest: huge.txt (900), src/[x]*.py (300), "
         "mid (50), small (10); folders: src/ (300)\n"
         "For example, --exclude 'huge.txt' makes it fit; --fit chooses for you."
     )
