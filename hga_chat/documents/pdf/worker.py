@@ -116,6 +116,8 @@ def _with_form(answer: dict[str, Any], reader: PdfReader) -> dict[str, Any]:
         pass
     text = "\n".join(plain(line) for line in lines).strip()
     if not text:
+        if not any(page["text"] for page in answer.get("pages", ())):
+            return {"error": "a dynamic form (XFA) that cannot be read; print it to a PDF first"}
         return {**answer, "left_out": [*answer["left_out"], "a dynamic form (XFA)"]}
     if len(text) > MAX_TEXT_CHARS:
         return {"error": TOO_MUCH_TEXT}

@@ -16,6 +16,7 @@ from lxml import etree
 from pypdf import PdfReader
 from pypdf.generic import StreamObject
 
+from hga_chat.documents.pdf.glyphs import TooMuchError
 from hga_chat.documents.pdf.objects import dictionary, items, resolved, text_of
 from hga_chat.documents.plain.xml_lookup import child, local
 from hga_chat.documents.sandbox.limits import MAX_TEXT_CHARS
@@ -25,6 +26,7 @@ _PARTS = _CONTAINERS | {"draw", "field", "exclGroup"}
 _NOT_SHOWN = frozenset({"hidden", "invisible", "inactive"})
 _NOT_TEXT = frozenset({"image", "arc", "line", "rectangle"})
 _MAX_DEPTH = 100
+_MAX_PARTS = 200_000
 _POSITION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(mm|cm|in|pt)?")
 _POINTS = {"mm": 72 / 25.4, "cm": 72 / 2.54, "in": 72.0, "pt": 1.0}
 _ROW_POINTS = 6.0
@@ -111,13 +113,21 @@ class _Writer:
 
     def __init__(self, datasets: Any) -> None:
         self.hidden = 0
+        self._count = 0
         self._datasets = datasets
 
     def lines(self, element: Any, data: _Data, depth: int) -> Iterator[str]:
-        """Yield the lines of what is in an element of the template."""
+        """Yield the lines of what is in an element of the template.
+
+        Raises:
+            TooMuchError: The form has more parts than the limit.
+        """
         if depth > _MAX_DEPTH:
             return
         for inner in _ordered(element):
+            self._count += 1
+            if self._count > _MAX_PARTS:
+                raise TooMuchError(f"more than {_MAX_PARTS:,} parts of a form")
             kind = local(inner)
             if inner.get("presence") in _NOT_SHOWN:
                 self.hidden += kind in _PARTS

@@ -97,8 +97,21 @@ def test_a_form_that_cannot_be_read_is_said(template: str) -> None:
     assert answer["left_out"] == ["a dynamic form (XFA)"]
 
 
+def test_a_form_without_anything_to_read_is_refused() -> None:
+    catalog = b"/AcroForm << /Fields [] /XFA [] >> /NeedsRendering true"
+    error = extract(pdf_of(b"", catalog=catalog))["error"]
+    assert error.startswith("a dynamic form (XFA)")
+
+
 def test_entities_are_not_expanded() -> None:
     bomb = '<!DOCTYPE t [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>'
     text = "<draw><value><text>x &b; y</text></value></draw>"
     answer = extract(_form(f"{bomb}<template><subform>{text}</subform></template>", ""))
     assert "haha" not in answer["pages"][0]["text"]
+
+
+def test_a_form_that_repeats_itself_without_end_is_said() -> None:
+    fields = "<field name='f'/>" * 500
+    template = f"<template><subform name='a'><occur max='-1'/>{fields}</subform></template>"
+    datasets = "<x:datasets xmlns:x='x'><x:data>" + "<a/>" * 1000 + "</x:data></x:datasets>"
+    assert extract(_form(template, datasets))["left_out"] == ["a dynamic form (XFA)"]
