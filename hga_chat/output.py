@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
 _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -107,16 +108,20 @@ class Output:
             return
         columns = shutil.get_terminal_size().columns
         line = f"{label} {fraction:4.0%}"[: columns - 1]
-        self._stderr.write("\r" + line.ljust(self._progress_width))
-        self._stderr.flush()
+        self._draw("\r" + line.ljust(self._progress_width))
         self._progress_width = len(line)
 
     def clear_progress(self) -> None:
         """Erase the progress line."""
         if self._progress_width:
-            self._stderr.write("\r" + " " * self._progress_width + "\r")
-            self._stderr.flush()
+            self._draw("\r" + " " * self._progress_width + "\r")
             self._progress_width = 0
+
+    def _draw(self, line: str) -> None:
+        """Write a progress line; a terminal that is gone must not end what it reports."""
+        with suppress(OSError):
+            self._stderr.write(line)
+            self._stderr.flush()
 
     def write(self, text: str) -> None:
         """Write a part of the result and flush."""

@@ -175,10 +175,10 @@ def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:
             )
         with cancel_on_interrupt() as cancel:
             prefill_s = prefill_documents(conversation, output, cancel)
-        if not conversation.is_prefilled:
-            for note in conversation.keep_part():
-                output.note(note)
-            raise typer.Exit(INTERRUPTED)
+            if not conversation.is_prefilled:
+                for note in conversation.keep_part():
+                    output.note(note)
+                raise typer.Exit(INTERRUPTED)
         started = time.perf_counter()
         for note in conversation.save():
             output.note(note)

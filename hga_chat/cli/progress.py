@@ -19,14 +19,16 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 @contextmanager
 def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """Set the event on the first Ctrl-C or other signal; the second ends the process at once."""
+    """Set the event on the first signal; a second Ctrl-C or SIGTERM ends the process at once."""
     cancel = threading.Event()
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
 
     def interrupt(*_: object) -> None:
         cancel.set()
         for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+            # A closed terminal sends its signal, and so does the shell that ran in it.
+            is_hangup = number == getattr(signal, "SIGHUP", None)
+            signal.signal(number, signal.SIG_IGN if is_hangup else signal.SIG_DFL)
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:

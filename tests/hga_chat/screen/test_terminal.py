@@ -373,3 +373,51 @@ def test_a_long_read_is_kept_when_the_terminal_is_closed(terminal, program, tmp_
         assert time.monotonic() < end, "the process outlives its terminal"
         time.sleep(0.05)
     assert kept_tokens(tmp_path) == 256
+
+
+COMMAND = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = [{root!r}, {kernels!r}]
+for kind in ("CONFIG", "DATA", "CACHE"):
+    os.environ[f"XDG_{{kind}}_HOME"] = os.path.abspath(kind)
+from hga_chat import engine_access
+from hga_chat.__main__ import main
+from tests.support.scripted import ScriptedAccess, ScriptedEngine
+
+engine = ScriptedEngine(["Calm."])
+opened, prefill = engine.open, engine.prefill
+
+def open_in_parts(config):
+    opened(config)
+    engine.config = replace(engine.config, part_tokens=256)
+    return engine
+
+def held_in_the_second_part(token_ids, cancel):
+    if engine.num_tokens:
+        engine._hold_prefill_after = 1
+        Path("second part").touch()
+    return prefill(token_ids, cancel)
+
+engine.open, engine.prefill = open_in_parts, held_in_the_second_part
+engine_access.access = ScriptedAccess(engine)
+Path("log.txt").write_text("".join(f"line {{n}} is calm.\\n" for n in range(200)))
+main({arguments!r})
+"""
+
+
+@pytest.mark.parametrize("arguments", [["ingest", "--no-chat", "log.txt"], ["ask", "log.txt", "?"]])
+def test_a_command_keeps_what_is_read_when_its_terminal_is_closed(terminal, tmp_path, arguments):
+    path = tmp_path / "command.py"
+    source = COMMAND.format(root=str(ROOT), kernels=str(ROOT / "kernels"), arguments=arguments)
+    path.write_text(source)
+    terminal.run(path)
+    wait_for(tmp_path / "second part")
+    process = int(terminal.process())
+    terminal.close()
+    end = time.monotonic() + PATIENCE_S
+    while is_running(process):
+        assert time.monotonic() < end, "the process outlives its terminal"
+        time.sleep(0.05)
+    assert kept_tokens(tmp_path / "CACHE" / "hga-chat") == 256
