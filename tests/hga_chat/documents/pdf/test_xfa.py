@@ -110,8 +110,9 @@ def test_entities_are_not_expanded() -> None:
     assert "haha" not in answer["pages"][0]["text"]
 
 
-def test_a_form_that_repeats_itself_without_end_is_said() -> None:
-    fields = "<field name='f'/>" * 500
+def test_a_form_that_repeats_itself_without_end_is_said(monkeypatch) -> None:
+    monkeypatch.setattr("hga_chat.documents.pdf.xfa._MAX_PARTS", 1000)
+    fields = "<field name='f'/>" * 100
     template = f"<template><subform name='a'><occur max='-1'/>{fields}</subform></template>"
-    datasets = "<x:datasets xmlns:x='x'><x:data>" + "<a/>" * 1000 + "</x:data></x:datasets>"
+    datasets = "<x:datasets xmlns:x='x'><x:data>" + "<a/>" * 100 + "</x:data></x:datasets>"
     assert extract(_form(template, datasets))["left_out"] == ["a dynamic form (XFA)"]
