@@ -259,6 +259,15 @@ class Settings:
             "No bell or desktop notification when reading or answering took over 20 seconds.",
         ),
     )
+    first_message: bool | None = field(
+        default=None,
+        metadata=_about(
+            _switch,
+            bool,
+            "After reading, show a two-sentence summary and three questions to ask. Default: only "
+            "on a GPU.",
+        ),
+    )
     quiet: bool = field(
         default=False, metadata=_about(_switch, bool, "Print no progress, notes or sources.")
     )

@@ -140,6 +140,7 @@ def _open_screen(start: "Start", output: "Output") -> None:
         settings.theme,
         plain=settings.ascii or None,
         alerts=not settings.no_alert,
+        first_message=settings.first_message,
     )
     for note in kept:
         output.note(note)

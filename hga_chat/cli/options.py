@@ -23,7 +23,7 @@ OptionalPaths = Annotated[
 ANSWERING = tuple(
     setting.name
     for setting in fields(Settings)
-    if setting.name not in ("theme", "ascii", "no_alert")
+    if setting.name not in ("theme", "ascii", "no_alert", "first_message")
 )
 """Settings of a command that answers without the chat screen."""
 
@@ -59,7 +59,9 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 def _flag(setting: "Field[Any]") -> inspect.Parameter:
     """Return the command parameter for a setting's flag; its value is None without the flag."""
     kind: Any = setting.metadata["flag"]
-    flag = f"--{setting.name.replace('_', '-')}"
+    name = setting.name.replace("_", "-")
+    is_open = kind is bool and setting.default is None
+    flag = f"--{name}/--no-{name}" if is_open else f"--{name}"
     text = setting.metadata["help"]
     default: Any = setting.default
     if default not in (None, ()) and not isinstance(default, bool):

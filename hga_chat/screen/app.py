@@ -76,6 +76,14 @@ class ChatApp(App[None]):
         Binding("slash", "find('', True)", "Find", show=False),
         Binding("n", "find_next(1)", "Next match", show=False),
         Binding("N", "find_next(-1)", "Previous match", show=False),
+        *(
+            binding
+            for n in "123"
+            for binding in (
+                Binding(n, f"suggested({n})", "Ask it", show=False),
+                Binding(f"alt+{n}", f"suggested({n})", "Ask it", show=False, priority=True),
+            )
+        ),
         Binding("q", "leave", "Quit", show=False),
         Binding("ctrl+z", "suspend_process", "Suspend", show=False),
         Binding("ctrl+q", "quit", "Quit", priority=True),
@@ -90,6 +98,7 @@ class ChatApp(App[None]):
         plain: bool | None = None,
         *,
         alerts: bool = True,
+        first_message: bool | None = False,
     ) -> None:
         """Set up; loading begins once the screen is shown.
 
@@ -99,6 +108,7 @@ class ChatApp(App[None]):
             theme: a name, or ``auto``.
             plain: draw in ASCII; None: if the terminal asks for it.
             alerts: call the user back when something took long.
+            first_message: see ``run_screen``.
         """
         self._environment = dict(os.environ)
         chosen = theme_for(theme, self._environment)
@@ -108,7 +118,7 @@ class ChatApp(App[None]):
         self._is_plain = is_plain(self._environment) if plain is None else plain
         if self._is_plain:
             self._filters.append(PlainSigns())
-        self.engine = EngineThread(make_conversation, sampling)
+        self.engine = EngineThread(make_conversation, sampling, first_message=first_message)
         self.panels = Panels()
         self.title_line = self.panels.title_line
         self.transcript, self.prompt = Transcript(), Prompt()
@@ -225,14 +235,23 @@ class ChatApp(App[None]):
         text = message.question
         if is_command(text):
             self._command(text)
-            return
+        elif self._ask(text):
+            self.prompt.text = ""
+
+    def action_suggested(self, number: int) -> None:
+        """Ask one of the questions of the first message, counted from 1."""
+        if number <= len(self.flow.suggested):
+            self._ask(self.flow.suggested[number - 1])
+
+    def _ask(self, question: str) -> bool:
+        """Ask a question; return whether one could be taken."""
         refusal = self.flow.refusal()
         if refusal:
             self.notify(refusal, severity="warning")
-            return
-        self.prompt.text = ""
-        self.prompt.remember(text)
-        self.flow.send(text)
+            return False
+        self.prompt.remember(question)
+        self.flow.send(question)
+        return True
 
     def _command(self, text: str) -> None:
         found = parse(text)

@@ -8,6 +8,8 @@ from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
     Forgotten,
+    Introduced,
+    Introducing,
     Loading,
     MemoryReport,
     Note,
@@ -54,6 +56,7 @@ class Flow:
         can_think: whether the model thinks before it answers if it is asked to.
         view: the selected trace.
         turn: the turn being answered, or None.
+        suggested: the questions of the first message.
     """
 
     def __init__(self, screen: View, engine: "EngineThread") -> None:
@@ -62,11 +65,13 @@ class Flow:
         self.given: Mapping[str, Path] = {}
         self.can_think = False
         self.turn: Turn | None = None
+        self.suggested: tuple[str, ...] = ()
         self.view = MapView(BlockGrid(None, 0, 64, 16), lambda: screen.transcript.turns)
         self._screen = screen
         self._engine = engine
         self._opening = Opening()
         self._waiting: Turn | None = None
+        self._is_introducing = False
         self._temperature: float | None = None
         self._before: list[Turn] | None = None
         """The turns before the last change that ``undo`` takes back."""
@@ -84,7 +89,8 @@ class Flow:
     def is_stoppable(self) -> bool:
         """Whether there is something to cancel."""
         is_busy = self.turn is not None or self.state == "verifying"
-        return self._waiting is not None or (is_busy and self.state != "stopping")
+        is_busy = is_busy and self.state != "stopping"
+        return self._waiting is not None or is_busy or self._is_introducing
 
     @property
     def has_progress(self) -> bool:
@@ -120,6 +126,17 @@ class Flow:
                 self._screen.fill(1.0)
                 self._screen.alert("The documents are read.", report.seconds)
                 self._next()
+                if self.is_free and self.layout is not None and not transcript.turns:
+                    self._engine.introduce()
+            case Introducing():
+                self._is_introducing = True
+                transcript.show_card(self._opening.introduce())
+                self._screen.refresh_bindings()
+            case Introduced():
+                self._is_introducing = False
+                self.suggested = report.message.questions if report.message else ()
+                transcript.show_card(self._opening.introduced(report.message))
+                self._screen.refresh_bindings()
             case PrefillingQuestion():
                 if self.turn:
                     self.turn.show_prefill(report.fraction)
@@ -293,7 +310,8 @@ class Flow:
         if self._withdraw("withdrawn"):
             return True
         if self.turn is None and self.state != "verifying":
-            return False
+            self._engine.stop_introduction()
+            return self._is_introducing
         self._set_state("stopping")
         self._engine.cancel()
         return True

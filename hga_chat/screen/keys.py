@@ -5,6 +5,7 @@ from textual.binding import Binding
 _NAMES = {
     "ctrl": "Ctrl",
     "shift": "Shift",
+    "alt": "Alt",
     "enter": "Enter",
     "escape": "Esc",
     "left": "←",

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from textual.content import Content
+from textual.style import Style
 
 from hga_chat.display import displayable
 from hga_chat.documents.left_out import left_out_note
@@ -11,6 +12,7 @@ from hga_chat.screen.drawing.figures import count, duration
 from hga_chat.screen.engine.reports import Loading, Opened, Prefilling, Ready
 
 if TYPE_CHECKING:
+    from hga_chat.conversation.first_message import FirstMessage
     from hga_chat.documents import Skipped
 
 _BAR = 30
@@ -21,6 +23,7 @@ class Opening:
     """The texts of the card, in the order in which they are shown."""
 
     def __init__(self) -> None:
+        self._ready = Content("")
         self._documents = 0
         self._document_tokens = 0
         self._left_out: str | None = None
@@ -57,8 +60,31 @@ class Opening:
             remaining,
         )
 
+    def introduce(self) -> Content:
+        """Return the summary of the documents while the first message is written."""
+        waiting = Content.styled("\n\nWriting a summary and three questions …", QUIET)
+        return Content.assemble(self._ready, waiting)
+
+    def introduced(self, message: "FirstMessage | None") -> Content:
+        """Return the summary of the documents with the first message."""
+        if message is None:
+            return self._ready
+        lines = [self._ready, Content(""), Content(displayable(message.summary)), Content("")]
+        for number, question in enumerate(message.questions, 1):
+            press = Style.from_meta({"@click": f"app.suggested({number})"})
+            line = Content.assemble((f"  {number}  ", "$text-accent"), displayable(question))
+            lines.append(line.stylize(press))
+        if message.questions:
+            keys = f"1 to {len(message.questions)}"
+            lines.append(Content.styled(f"Alt+{keys} asks one of them.", QUIET))
+        return Content("\n").join(lines)
+
     def ready(self, report: Ready) -> Content:
         """Return the summary of the documents."""
+        self._ready = self._summary(report)
+        return self._ready
+
+    def _summary(self, report: Ready) -> Content:
         notes = [Content.styled(displayable(note), QUIET) for note in self._notes]
         if not self._documents:
             first = Content("No documents are open. Ask about anything.")

@@ -24,6 +24,7 @@ def run_screen(
     plain: bool | None = None,
     *,
     alerts: bool = True,
+    first_message: bool | None = False,
 ) -> list[str]:
     """Run the screen until the user quits, then close the engine.
 
@@ -34,6 +35,7 @@ def run_screen(
         theme: a name, or ``auto``.
         plain: draw in ASCII; None: if the terminal asks for it.
         alerts: call the user back when something took long.
+        first_message: show a summary and questions to ask; None: if a GPU is in use.
 
     Returns:
         What is kept of documents that were not read to the end; empty if they were.
@@ -47,7 +49,9 @@ def run_screen(
         os.environ.pop(name, None)
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
-    app = ChatApp(make_conversation, sampling, theme, plain, alerts=alerts)
+    app = ChatApp(
+        make_conversation, sampling, theme, plain, alerts=alerts, first_message=first_message
+    )
     try:
         app.run()
     finally:

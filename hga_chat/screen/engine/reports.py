@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from hga_chat.conversation.answer import Answer
+    from hga_chat.conversation.first_message import FirstMessage
     from hga_chat.conversation.verify import Verification
     from hga_chat.documents import DocumentTokens, Skipped
     from hga_engine.memory.figures import MemoryFigures
@@ -75,6 +76,18 @@ class Ready:
     prefilled_tokens: int
     """Tokens prefilled just now; the others were prefilled in an earlier run."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class Introducing:
+    """The model writes a first message."""
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """The first message is written, or there is none."""
+
+    message: "FirstMessage | None"
 
 
 @dataclass(frozen=True)
@@ -207,6 +220,8 @@ Report = (
     | Opened
     | Prefilling
     | Ready
+    | Introducing
+    | Introduced
     | PrefillingQuestion
     | Thinking
     | Streamed

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from hga_chat.screen.engine.reports import (
     Answered,
     Failed,
     Forgotten,
+    Introduced,
+    Introducing,
     Loading,
     MemoryReport,
     Note,
@@ -77,11 +80,16 @@ class _Verify:
 
 
 @dataclass(frozen=True)
+class _Introduce:
+    cancel: threading.Event
+
+
+@dataclass(frozen=True)
 class _Rename:
     title: str
 
 
-_Order = _Question | _Forget | _Undo | _Export | _Verify | _Rename
+_Order = _Introduce | _Question | _Forget | _Undo | _Export | _Verify | _Rename
 
 
 class EngineThread:
@@ -100,7 +108,16 @@ class EngineThread:
         self,
         make_conversation: "Callable[[Progress], Conversation]",
         sampling: "SamplingParams",
+        *,
+        first_message: bool | None = False,
     ) -> None:
+        """Set up; ``start`` starts it.
+
+        Args:
+            make_conversation: see ``run_screen``.
+            sampling: how answers are sampled.
+            first_message: whether ``introduce`` does anything; None: if a GPU is in use.
+        """
         self.error: Exception | None = None
         self.kept: list[str] = []
         self._make_conversation = make_conversation
@@ -110,6 +127,9 @@ class EngineThread:
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._cancel = threading.Event()
+        self._introduction = threading.Event()
+        """Stops the first message."""
+        self._first_message = first_message
         self._memory_due = 0.0
         self._answers = 0
         self._before: list[Answer] = []
@@ -124,6 +144,22 @@ class EngineThread:
         """Return the reports since the last call, in order."""
         return self._outbox.take()
 
+    def introduce(self) -> None:
+        """Let the model write a first message, if the user wants one.
+
+        Any order that follows stops it.
+        """
+        self._introduction = threading.Event()
+        self._orders.put(_Introduce(self._introduction))
+
+    def stop_introduction(self) -> None:
+        """Do without the first message."""
+        self._introduction.set()
+
+    def _put(self, order: _Order) -> None:
+        self._introduction.set()
+        self._orders.put(order)
+
     def ask(self, question: str, *, temperature: float | None = None) -> None:
         """Queue a question.
 
@@ -135,28 +171,28 @@ class EngineThread:
         sampling = self.sampling
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)
-        self._orders.put(_Question(question, self._cancel, sampling, self.thinks))
+        self._put(_Question(question, self._cancel, sampling, self.thinks))
 
     def forget(self, turns: int | None = None) -> None:
         """Remove the last turns from the session; None removes all of them."""
-        self._orders.put(_Forget(turns))
+        self._put(_Forget(turns))
 
     def undo(self) -> None:
         """Bring back the turns before the last ``forget`` or ``undo``."""
-        self._orders.put(_Undo())
+        self._put(_Undo())
 
     def verify(self, number: int) -> None:
         """Score an answer again without its sources; ``cancel`` stops after the current source."""
         self._cancel = threading.Event()
-        self._orders.put(_Verify(number, self._cancel))
+        self._put(_Verify(number, self._cancel))
 
     def export(self, path: Path) -> None:
         """Write the turns as Markdown; a note reports the outcome."""
-        self._orders.put(_Export(path))
+        self._put(_Export(path))
 
     def rename(self, title: str) -> None:
         """Give the session another title; a note reports the outcome."""
-        self._orders.put(_Rename(title))
+        self._put(_Rename(title))
 
     def cancel(self) -> None:
         """Stop the answer to the last question; what it has so far stays."""
@@ -166,6 +202,7 @@ class EngineThread:
         """End the thread as soon as the engine returns."""
         self._stopping.set()
         self._cancel.set()
+        self._introduction.set()
         self._orders.put(None)
 
     def join(self, timeout: float | None = None) -> bool:
@@ -234,6 +271,8 @@ class EngineThread:
 
     def _obey(self, conversation: "Conversation", order: _Order) -> None:
         match order:
+            case _Introduce(cancel):
+                self._introduce(conversation, cancel)
             case _Question():
                 self._answer(conversation, order)
             case _Forget(turns):
@@ -254,6 +293,22 @@ class EngineThread:
             case _Rename(title):
                 self._outbox.put(Note(rename(conversation, title)))
                 self._outbox.put(Renamed(_title(conversation)))
+
+    def _introduce(self, conversation: "Conversation", cancel: threading.Event) -> None:
+        from hga_chat.conversation.first_message import first_message
+        from hga_engine.errors import EngineError
+
+        is_wanted = self._first_message
+        if is_wanted is None:
+            is_wanted = conversation.engine.memory().device_total_bytes > 0
+        if not is_wanted or cancel.is_set():
+            return
+        self._outbox.put(Introducing())
+        message = None
+        with suppress(EngineError):  # without room or engine, a question will say so
+            message = first_message(conversation, cancel)
+        self._outbox.put(Introduced(message))
+        self._report_memory(conversation)
 
     def _verify(self, conversation: "Conversation", number: int, cancel: threading.Event) -> None:
         from hga_chat.conversation.verify import verify

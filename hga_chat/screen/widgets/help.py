@@ -43,6 +43,7 @@ KEYS = (
             ("↑ ↓", "previous question, next question"),
             ("/  @", "begin a command, name a file; Tab completes"),
             ("PgUp PgDn", "scroll the conversation"),
+            ("Alt+1 2 3", "ask a question of the first message"),
         ),
     ),
     (

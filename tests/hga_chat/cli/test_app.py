@@ -87,7 +87,7 @@ def test_the_chat_opens_on_a_terminal_before_the_model_is_loaded(
 ):
     import hga_chat.screen.run
 
-    def run_screen(make_conversation, sampling, theme, plain, alerts):
+    def run_screen(make_conversation, sampling, theme, plain, alerts, first_message):
         loaded = []
         conversation = make_conversation(lambda what, share: loaded.append(share))
         opened.append((conversation.layout, sampling.max_new_tokens, loaded))

@@ -21,6 +21,7 @@ from hga_chat.screen.widgets.help import KEYS, Help, help_text
 from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.prompt import Prompt
 from hga_chat.screen.widgets.viewer import DocumentLines, Viewer
+from hga_engine.config import SamplingParams
 
 TEXT = "One **two** three.\n\n- item\n\n```python\nx = 1\n```"
 
@@ -573,6 +574,62 @@ async def test_chapters_fold(scripted, opened, until):
         await pilot.press("left", "left")
         await until(pilot, lambda: tree.last_line == 1)
         assert not isinstance(app.screen, Viewer)
+
+
+SUMMARY = "A log of the sea. It is calm."
+QUESTIONS = "1. Is it calm?\n2. Where is it?\n3. Who wrote it?"
+
+
+@pytest.mark.parametrize("key", ["alt+2", "2", "click"])
+async def test_a_first_message_offers_questions(key, scripted, until):
+    script = scripted([SUMMARY, QUESTIONS, "At sea."])
+    app = ChatApp(script.make, SamplingParams(), first_message=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(app.flow.suggested) == 3)
+        assert "A log of the sea. It is calm." in app.transcript.card
+        assert "  2  Where is it?" in app.transcript.card
+        held = app.title_line.tokens
+        assert held == len(script.engine.session)
+        if key == "click":
+            lines = app.screen._compositor.render_strips()
+            y = next(n for n, strip in enumerate(lines) if "Where is it?" in strip.text)
+            await pilot.click(offset=(55, y))
+        else:
+            if key == "2":
+                await pilot.press("1")  # typed into the prompt
+                assert app.prompt.text == "1"
+                app.transcript.focus()
+            await pilot.press(key)
+        await until(pilot, lambda: app.transcript.turns and app.flow.is_free)
+        (turn,) = app.transcript.turns
+        assert (turn.question, turn.text) == ("Where is it?", "At sea.")
+        assert "Where is it?" in app.transcript.card  # the questions stay
+
+
+@pytest.mark.parametrize("keys", ["How\n", "\x1b"])
+async def test_a_question_or_escape_stops_the_first_message(keys, scripted, answer, until):
+    script = scripted([answer(SUMMARY, hold_after=3), "Calm."])
+    app = ChatApp(script.make, SamplingParams(), first_message=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "Writing a summary" in app.transcript.card)
+        await pilot.press(*({"\n": "enter", "\x1b": "escape"}.get(key, key) for key in keys))
+        await until(pilot, lambda: "Writing a summary" not in app.transcript.card)
+        assert not app.flow.suggested
+        if "How" in keys:
+            await until(pilot, lambda: app.transcript.turns and app.flow.is_free)
+            assert app.transcript.turns[0].text == "Calm."
+
+
+@pytest.mark.parametrize("wanted", [False, None])
+async def test_without_a_gpu_there_is_a_first_message_only_if_asked_for(wanted, scripted, until):
+    script = scripted(["Calm."])
+    app = ChatApp(script.make, SamplingParams(), first_message=wanted)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.flow.is_free)
+        await pilot.press("alt+1", "H", "i", "enter")
+        await until(pilot, lambda: app.transcript.turns and app.flow.is_free)
+        assert app.transcript.turns[0].text == "Calm."
+        assert len(script.engine.prompts) == 1
 
 
 async def test_palette_runs_commands(answered):
