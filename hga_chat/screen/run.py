@@ -1,8 +1,10 @@
 """Running the screen; the terminal is restored afterwards."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hga_chat.screen.app import ChatApp
@@ -57,9 +59,22 @@ def run_screen(
     finally:
         sys.__stderr__ = terminal  # type: ignore[misc]
         app.engine.stop()
-        app.engine.join(PATIENCE_S)
+        with _ignoring_hangup():
+            app.engine.join(PATIENCE_S)
     if app.engine.error is not None:
         raise app.engine.error
     if app.return_code:
         raise SystemExit(app.return_code)
     return app.engine.kept
+
+
+@contextmanager
+def _ignoring_hangup() -> Iterator[None]:
+    """Go on saving when a closed terminal's shell repeats the signal that ended the screen."""
+    number = getattr(signal, "SIGHUP", None)
+    before = signal.signal(number, signal.SIG_IGN) if number is not None else None
+    try:
+        yield
+    finally:
+        if number is not None:
+            signal.signal(number, before)
