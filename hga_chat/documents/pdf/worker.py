@@ -1,8 +1,9 @@
 """Extracts the text of PDF page by page; a worker of the sandbox."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pypdf import PageObject, PdfReader
@@ -203,8 +204,8 @@ def _answer(pages: list[_Page], headings: list[Heading], attachments: int) -> di
     texts = [[plain(line.text).rstrip() for line in lines] for lines in ordered]
     vocabulary = Vocabulary.of(texts)
     answer = []
-    for page, lines, title in zip(pages, texts, titles, strict=True):
-        text = "\n".join(vocabulary.rejoined(lines)).strip("\n")
+    for page, shown, lines, title in zip(pages, ordered, texts, titles, strict=True):
+        text = "\n".join(vocabulary.rejoined(lines, set(_in_columns(shown)))).strip("\n")
         answer.append(
             {
                 "label": page.label,
@@ -216,6 +217,17 @@ def _answer(pages: list[_Page], headings: list[Heading], attachments: int) -> di
         )
     shorter = sum(len(kept) < len(lines) for kept, lines in zip(body, extracted, strict=True))
     return {"pages": answer, "left_out": _left_out(pages, shorter, attachments)}
+
+
+def _in_columns(lines: Sequence[Line]) -> Iterator[int]:
+    """Yield the numbers of the lines in which the last column of the line before goes on."""
+    for number, (before, line) in enumerate(pairwise(lines), start=1):
+        last = before.pieces[-1] if len(before.pieces) > 1 else None
+        if last is not None and any(
+            left.right <= last.left and right.left < last.right and last.left < right.right
+            for left, right in pairwise(line.pieces)
+        ):
+            yield number
 
 
 def _left_out(pages: Sequence[_Page], shorter: int, attachments: int) -> list[str]:

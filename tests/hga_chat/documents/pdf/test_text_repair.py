@@ -41,3 +41,15 @@ def test_words_broken_at_line_ends_are_rejoined(
 def test_halves_of_broken_words_are_not_words() -> None:
     vocabulary = Vocabulary.of([["the observa-", "tory is well-known"]])
     assert vocabulary.words == {"the", "is", "well-known", "well", "known"}
+
+
+def test_words_broken_in_the_last_of_two_columns_do_not_go_on_in_the_first(text_of) -> None:
+    def row(y: int, left: bytes, right: bytes) -> bytes:
+        return b"1 0 0 1 72 %d Tm (%b) Tj 1 0 0 1 200 %d Tm (%b) Tj " % (y, left, y, right)
+
+    captions = row(700, b"An angle", b"An outer an-") + row(688, b"of a square", b"gle of it")
+    text = text_of(b"BT /F1 10 Tf %b ET" % captions)
+    assert text == "An angle An outer an-\nof a square gle of it"
+    # A line with wide gaps is no row of two columns.
+    one = b"1 0 0 1 72 700 Tm (An) Tj 1 0 0 1 200 700 Tm (outer an-) Tj 1 0 0 1 72 688 Tm (gle) Tj"
+    assert text_of(b"BT /F1 10 Tf %b ET" % one) == "An outer angle"
