@@ -76,14 +76,9 @@ class ChatApp(App[None]):
         Binding("slash", "find('', True)", "Find", show=False),
         Binding("n", "find_next(1)", "Next match", show=False),
         Binding("N", "find_next(-1)", "Previous match", show=False),
-        *(
-            binding
-            for n in "123"
-            for binding in (
-                Binding(n, f"suggested({n})", "Ask it", show=False),
-                Binding(f"alt+{n}", f"suggested({n})", "Ask it", show=False, priority=True),
-            )
-        ),
+        Binding("1", "suggested(1)", "Ask question 1", show=False),
+        Binding("2", "suggested(2)", "Ask question 2", show=False),
+        Binding("3", "suggested(3)", "Ask question 3", show=False),
         Binding("q", "leave", "Quit", show=False),
         Binding("ctrl+z", "suspend_process", "Suspend", show=False),
         Binding("ctrl+q", "quit", "Quit", priority=True),
@@ -235,13 +230,14 @@ class ChatApp(App[None]):
         text = message.question
         if is_command(text):
             self._command(text)
-        elif self._ask(text):
+        elif self._ask(self.flow.suggestion(text) or text):
             self.prompt.text = ""
 
     def action_suggested(self, number: int) -> None:
         """Ask one of the questions of the first message, counted from 1."""
-        if number <= len(self.flow.suggested):
-            self._ask(self.flow.suggested[number - 1])
+        question = self.flow.suggestion(f"{number}")
+        if question is not None:
+            self._ask(question)
 
     def _ask(self, question: str) -> bool:
         """Ask a question; return whether one could be taken."""

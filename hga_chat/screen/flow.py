@@ -284,6 +284,11 @@ class Flow:
         self._engine.ask(self.turn.question, temperature=self._temperature)
         self._temperature = None
 
+    def suggestion(self, number: str) -> str | None:
+        """Return the question of the first message that a number stands for, if it does."""
+        counted = {f"{n}": question for n, question in enumerate(self.suggested, 1)}
+        return counted.get(number.strip())
+
     def refusal(self) -> str:
         """Return why no question can be taken now; empty if one can."""
         if self.state == "failed":

@@ -5,7 +5,6 @@ from textual.binding import Binding
 _NAMES = {
     "ctrl": "Ctrl",
     "shift": "Shift",
-    "alt": "Alt",
     "enter": "Enter",
     "escape": "Esc",
     "left": "←",

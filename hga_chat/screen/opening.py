@@ -75,8 +75,7 @@ class Opening:
             line = Content.assemble((f"  {number}  ", "$text-accent"), displayable(question))
             lines.append(line.stylize(press))
         if message.questions:
-            keys = f"1 to {len(message.questions)}"
-            lines.append(Content.styled(f"Alt+{keys} asks one of them.", QUIET))
+            lines.append(Content.styled("A number and Enter asks one of them.", QUIET))
         return Content("\n").join(lines)
 
     def ready(self, report: Ready) -> Content:

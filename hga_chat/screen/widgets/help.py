@@ -30,6 +30,7 @@ KEYS = (
             ("j k  g G", "down, up; first line, last line"),
             ("/  n  N", "find, next match, previous match"),
             ("e", "open the source, document or block in $EDITOR"),
+            ("1 2 3", "ask a question of the first message; in the prompt with Enter"),
             ("q", "close the opened source or the help; else quit"),
             ("Ctrl+Z", "suspend; 'fg' in the shell resumes"),
         ),
@@ -43,7 +44,6 @@ KEYS = (
             ("↑ ↓", "previous question, next question"),
             ("/  @", "begin a command, name a file; Tab completes"),
             ("PgUp PgDn", "scroll the conversation"),
-            ("Alt+1 2 3", "ask a question of the first message"),
         ),
     ),
     (
