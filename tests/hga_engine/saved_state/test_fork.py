@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from hga_engine.errors import KVStoreError, SavedStateError
 from hga_engine.saved_state import fork, read_info
 from tests.support.saved_sessions import answers, grow, saved
-from tests.support.tiny_engine import make_engine
+from tests.support.tiny_engine import LLAMA, make_engine
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,38 @@ def test_a_copy_goes_on_like_the_session_cut_there(
     whole = make_engine(saved_dir=folder)
     whole.check()
     assert whole.num_tokens == 90
+
+
+@pytest.mark.parametrize("context", [90, 256, 300, 1000])
+@pytest.mark.parametrize("tokens", [50, 90])
+def test_a_copy_with_another_context_goes_on_like_a_session_of_it(
+    folder: Path, tmp_path: Path, context: int, tokens: int
+) -> None:
+    model = replace(LLAMA, max_positions=1000)
+    original = grow(make_engine(model, saved_dir=folder))
+    original.save()
+    original.close()
+    fork(folder, tmp_path / "copy", tokens, context)
+    copy = make_engine(model, saved_dir=tmp_path / "copy", context=context)
+    cut = grow(make_engine(model, context=max(context, 200)))
+    cut.truncate(tokens)
+    assert copy.token_ids == cut.token_ids
+    if context > 200:
+        assert answers(copy) == answers(cut)
+        copy.save()
+        copy.close()
+        again = make_engine(model, saved_dir=tmp_path / "copy", context=context)
+        again.check()
+        assert again.token_ids == cut.token_ids
+
+
+def test_a_copy_is_not_opened_with_another_scaling_of_rope(folder: Path, tmp_path: Path) -> None:
+    saved(folder)
+    fork(folder, tmp_path / "copy", 90, 512)
+    with pytest.raises(SavedStateError, match="rope unscaled, not YaRN x2"):
+        make_engine(saved_dir=tmp_path / "copy", context=512)
+    with pytest.raises(ValueError, match="a context of 80 tokens does not hold 90"):
+        fork(folder, tmp_path / "other", 90, 80)
 
 
 def test_a_copy_belongs_to_its_owner_alone(folder: Path, tmp_path: Path) -> None:
