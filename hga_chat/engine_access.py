@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hga_engine.config import DeviceName, EngineConfig
+    from hga_engine.config import DeviceName, EngineConfig, ModelConfig
     from hga_engine.model.files import ModelFiles
     from hga_engine.opening import LoadedModel
     from hga_engine.protocol import EngineProtocol
@@ -31,6 +31,12 @@ class EngineAccess:
         from hga_engine.model import load
 
         return load.read_model_config(files).max_positions
+
+    def model_config(self, files: "ModelFiles") -> "ModelConfig":
+        """Return the geometry of a model."""
+        from hga_engine.model import load
+
+        return load.read_model_config(files)
 
     def parameters(self, files: "ModelFiles") -> int | None:
         """Return how many parameters a model has."""
@@ -97,11 +103,13 @@ class EngineAccess:
 
         return saved_state.read_info(folder)
 
-    def copy_saved(self, source: Path, target: Path, tokens: int) -> None:
+    def copy_saved(
+        self, source: Path, target: Path, tokens: int, context: int | None = None
+    ) -> None:
         """Copy the first tokens of saved K/V; see ``hga_engine.saved_state.fork``."""
         from hga_engine import saved_state
 
-        saved_state.fork(source, target, tokens)
+        saved_state.fork(source, target, tokens, context)
 
 
 access = EngineAccess()

@@ -49,18 +49,34 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-WAYS_OUT = (
-    "/clear forgets the turns and keeps the documents; /edit takes the last one back. "
-    "'hga-chat sessions fork --turns N' branches from an earlier turn. A larger --context needs a "
-    "new session."
-)
-"""What a person can do when a session is full."""
+def ways_out(larger_context: int | None = None, *, is_kept: bool = False) -> str:
+    """Say what a person can do when a session is full.
+
+    Args:
+        larger_context: a context that fits in memory; None: none is known.
+        is_kept: whether it takes no new prefill.
+    """
+    text = (
+        "/clear forgets the turns and keeps the documents; /edit takes the last one back. "
+        "'hga-chat sessions fork --turns N' branches from an earlier turn."
+    )
+    if larger_context is None:
+        return text
+    cost = "nothing is read again" if is_kept else "all is read again"
+    return f"{text} /context {larger_context} makes room for more; {cost}."
 
 
 class SessionFullError(ContextFullError):
     """A question does not fit in a session that has turns."""
 
-    def __init__(self, tokens: int, held: int, context: int, turn_tokens: int) -> None:
+    def __init__(
+        self,
+        tokens: int,
+        held: int,
+        context: int,
+        turn_tokens: int,
+        advice: str,
+    ) -> None:
         """Describe what does not fit, see ``ContextFullError``.
 
         Args:
@@ -68,9 +84,11 @@ class SessionFullError(ContextFullError):
             held: tokens already in the session.
             context: tokens that the session can hold.
             turn_tokens: those held by turns.
+            advice: see ``ways_out``.
         """
         super().__init__(tokens, held, context)
         self.args = (f"{self} The turns take {turn_tokens:,} of them.",)
+        self.advice = advice
 
 
 def exit_code(error: Exception) -> int:
@@ -97,7 +115,7 @@ def _advice(error: EngineError) -> str | None:
     """Say what a person can do about an error of the engine; None if its text has said it."""
     match error:
         case SessionFullError():
-            return WAYS_OUT
+            return error.advice
         case ContextFullError():
             return f"Use a larger --context (now {error.context:,}) or less text."
         case LongContextError():

@@ -18,14 +18,18 @@ def prefill_work(model: ModelConfig, tokens: int) -> int:
     Returns:
         The work in that of tokens that have nothing to score.
     """
+    scored = _SCORE_COST * model.num_query_heads * model.head_dim / layer_weights(model)
+    return round(tokens + scored * tokens**2 / 2)
+
+
+def layer_weights(model: ModelConfig) -> int:
+    """Return how many weights of a layer a token is multiplied with."""
     if model.num_experts:
         width = model.experts_per_token * model.expert_intermediate_size
     else:
         width = model.intermediate_size
     heads = model.num_query_heads + model.num_kv_heads
-    weights = model.hidden_size * (2 * heads * model.head_dim + 3 * width)
-    scored = _SCORE_COST * model.num_query_heads * model.head_dim / weights
-    return round(tokens + scored * tokens**2 / 2)
+    return model.hidden_size * (2 * heads * model.head_dim + 3 * width)
 
 
 class AnswerClock:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hga_chat.cli.prepare import Start
     from hga_chat.conversation.conversation import Conversation
     from hga_chat.output import Output
+    from hga_chat.screen.run import Ended
 
 
 @with_settings()
@@ -125,6 +126,27 @@ def _require_terminal() -> None:
 
 
 def _open_screen(start: "Start", output: "Output") -> None:
+    """Show the screen until the user quits; a change of the session opens it again."""
+    from hga_chat.cli.changes import start_again
+
+    ended, conversation = _show_screen(start)
+    while ended.change is not None and conversation is not None:
+        start = start_again(ended.change, conversation, start, output)
+        ended, conversation = _show_screen(start)
+    for note in ended.kept:
+        output.note(note)
+    if ended.kept:
+        raise typer.Exit(INTERRUPTED)
+    saved = conversation.saved if conversation else None
+    if saved is not None:
+        output.note(
+            f"Session {saved.info.id} ({saved.info.title}) is saved; "
+            f"'hga-chat chat {saved.info.id}' resumes it."
+        )
+
+
+def _show_screen(start: "Start") -> "tuple[Ended, Conversation | None]":
+    from hga_chat.cli.changes import consider
     from hga_chat.screen.run import run_screen
 
     opened: list[Conversation] = []
@@ -134,24 +156,16 @@ def _open_screen(start: "Start", output: "Output") -> None:
         return opened[0]
 
     settings = start.settings
-    kept = run_screen(
+    ended = run_screen(
         make_conversation,
         settings.sampling(),
         settings.theme,
         plain=settings.ascii or None,
         alerts=not settings.no_alert,
         first_message=settings.first_message,
+        consider=lambda conversation, change: consider(conversation, change, start),
     )
-    for note in kept:
-        output.note(note)
-    if kept:
-        raise typer.Exit(INTERRUPTED)
-    saved = opened[0].saved if opened else None
-    if saved is not None:
-        output.note(
-            f"Session {saved.info.id} ({saved.info.title}) is saved; "
-            f"'hga-chat chat {saved.info.id}' resumes it."
-        )
+    return ended, opened[0] if opened else None
 
 
 def _save_only(start: "Start", output: "Output", *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hga_chat.conversation.conversation import Conversation
     from hga_chat.conversation.opening import SaveTarget
     from hga_chat.sessions.saved import SavedSession
+    from hga_chat.sessions.types import SessionInfo
     from hga_engine.model.files import ModelFiles
 
     Progress = Callable[[str, float], None]
@@ -157,6 +158,18 @@ class Start:
     """The user's settings, or those of the saved session."""
     open: "Callable[[Progress], Conversation]"
     """Loads the model and opens the conversation; reports the step and its fraction, 0 to 1."""
+    again: "Callable[[Settings], Start] | None" = None
+    """Starts anew with other settings, where the session is not saved; None: that is impossible."""
+
+    def with_note(self, note: str) -> "Start":
+        """Return a start whose conversation begins with a note."""
+
+        def open_(progress: "Progress") -> "Conversation":
+            conversation = self.open(progress)
+            conversation.notes.insert(0, note)
+            return conversation
+
+        return replace(self, open=open_)
 
 
 def start_on_documents(
@@ -178,26 +191,67 @@ def start_on_documents(
     Raises:
         SessionInUseError: another process has the saved session open.
     """
-    from hga_engine.model.weight_cache import read_ahead
-
-    read_ahead(prepared.files)
     settings = prepared.settings
     target = None
     if paths and not settings.no_save and not (for_one_answer and "-" in paths):
         target = _find_target(prepared, paths, settings, output, for_one_answer=for_one_answer)
-    skipped = prepared.loaded.skipped
     given = resolved(paths)
+    start = start_on_target(
+        prepared.files,
+        settings,
+        prepared.loaded,
+        target,
+        given,
+        layout=prepared.layout,
+        resume_turns=not for_one_answer,
+    )
+    if STANDARD_INPUT in paths:
+        return start
+
+    def again(settings: Settings) -> Start:
+        return start_on_documents(prepare(paths, settings, output), paths, output)
+
+    return replace(start, again=again)
+
+
+def start_on_target(
+    files: "ModelFiles",
+    settings: Settings,
+    loaded: documents.LoadedDocuments,
+    target: "SaveTarget | None",
+    given: dict[str, Path],
+    *,
+    layout: documents.DocumentTokens | None = None,
+    resume_turns: bool = True,
+) -> Start:
+    """Start a conversation about loaded documents.
+
+    Args:
+        files: the model's files.
+        settings: with the model's name and context.
+        loaded: the documents; none: a conversation without.
+        target: where it is saved; None: nowhere.
+        given: see ``resolved``.
+        layout: the documents as tokens; None: they are laid out when the model is loaded.
+        resume_turns: go on after the turns of the saved session.
+    """
+    from hga_engine.model.weight_cache import read_ahead
+
+    read_ahead(files)
 
     def open_(progress: "Progress") -> "Conversation":
         from hga_chat.conversation.opening import open_documents
 
         with _closing_on_failure(target.saved if target else None):
-            about = _about_model(prepared.files, settings)
+            about = _about_model(files, settings)
             model = engine_access.access.load_model(
-                prepared.files, settings.engine(), settings.device, progress
+                files, settings.engine(), settings.device, progress
             )
+            tokens = layout
+            if tokens is None and loaded.documents:
+                tokens = documents.lay_out(loaded, model.tokenizer)
             conversation = open_documents(
-                model, settings, prepared.layout, skipped, target, resume_turns=not for_one_answer
+                model, settings, tokens, loaded.skipped, target, resume_turns=resume_turns
             )
             conversation.given = given
             conversation.notes[:0] = about
@@ -279,9 +333,7 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
             about = _about_model(files, own)
             model = engine_access.access.load_model(files, own.engine(), own.device, progress)
             conversation = open_session(model, own, saved, layout.result())
-            info = saved.info
-            places = zip(info.given, map(Path, info.origin.paths), strict=True)
-            conversation.given = {path: place for path, place in places if path != STANDARD_INPUT}
+            conversation.given = given_places(saved.info)
             changes = changes_note(saved, conversation.given)
             if changes is not None:
                 conversation.notes.append(changes)
@@ -289,6 +341,12 @@ def start_on_session(name: str, settings: Settings, output: Output) -> Start:
         return _letting_think(conversation, own)
 
     return Start(own, open_)
+
+
+def given_places(info: "SessionInfo") -> dict[str, Path]:
+    """Return the paths of a session as the user typed them, with where they are."""
+    places = zip(info.given, map(Path, info.origin.paths), strict=True)
+    return {path: place for path, place in places if path != STANDARD_INPUT}
 
 
 def _letting_think(conversation: "Conversation", settings: Settings) -> "Conversation":

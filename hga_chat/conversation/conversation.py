@@ -18,10 +18,11 @@ from hga_chat.conversation.answer import (
 )
 from hga_chat.conversation.dependence import depends
 from hga_chat.conversation.prompts import first_question, next_question
+from hga_chat.conversation.room import larger_context, needs_new_prefill
 from hga_chat.conversation.statement import stating
 from hga_chat.conversation.thought import Thought, ThoughtSplitter, for_thinking
 from hga_chat.documents import LoadedDocuments
-from hga_chat.errors import WAYS_OUT, SessionFullError, describe
+from hga_chat.errors import SessionFullError, describe, ways_out
 from hga_chat.output import human_bytes
 from hga_chat.sessions.types import SavedDocuments
 from hga_chat.sources import Attribution, attribute
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _LITTLE_ROOM = 1536
 """Tokens left at which a person is warned: two or three questions with their answers."""
+_LONG_PREFILL = 512
+"""Tokens of a prefill that shows how fast others are."""
 _SAVE_EVERY_S = 60.0
 """Time between two saves of a prefill under way: what a crash costs."""
 
@@ -54,6 +57,8 @@ class Conversation:
         notes: what to tell the user about how the conversation was opened.
         given: the paths that the user named, with where they are.
         thinks: whether to let the model think before it answers, if it can.
+        pace: seconds that the last long prefill took by its work (``prefill_work``); None: there
+            has been none.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Conversation:
         self.notes: list[str] = []
         self.given: dict[str, Path] = {}
         self.thinks = False
+        self.pace: float | None = None
         self._save_notes: list[str] = []
         """Notes of saves during a prefill, which the next ``save`` returns."""
         self._opening = engine.tokenizer.opening(None)
@@ -96,7 +102,14 @@ class Conversation:
         left = self.engine.config.cache.context - self.engine.num_tokens
         if not self.turns or left >= _LITTLE_ROOM:
             return None
-        return f"{left:,} tokens are left in this session. {WAYS_OUT}"
+        return f"{left:,} tokens are left in this session. {self._ways_out()}"
+
+    def _ways_out(self) -> str:
+        larger = larger_context(self.engine)
+        if larger is None:
+            return ways_out()
+        is_kept = self.saved is not None and not needs_new_prefill(self.engine, larger)
+        return ways_out(larger, is_kept=is_kept)
 
     @property
     def text_tokens(self) -> int:
@@ -163,6 +176,8 @@ class Conversation:
                 notes = self.save_if_possible()
                 self._save_notes += [note for note in notes if note not in self._save_notes]
                 saved = time.perf_counter()
+        if len(text) - start >= _LONG_PREFILL:
+            self.pace = (time.perf_counter() - began) / total
 
     def _parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Return the ranges in which a text is prefilled; they begin at the same positions always.
@@ -335,7 +350,8 @@ class Conversation:
             self.engine.truncate(before)
             if isinstance(error, ContextFullError) and self.turns:
                 turns = before - self.document_end
-                raise SessionFullError(error.tokens, before, error.context, turns) from None
+                advice = self._ways_out()
+                raise SessionFullError(error.tokens, before, error.context, turns, advice) from None
             raise
         found = self._attribution(question, tokens, before, finished, cancel)
         answer = Answer(

@@ -4,8 +4,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
@@ -15,10 +16,11 @@ from hga_chat.display import displayable
 from hga_chat.documents.files import file_of
 from hga_chat.screen import clipboard, editor
 from hga_chat.screen.alert import LONG_S, alert
+from hga_chat.screen.changes import Change, Offer
 from hga_chat.screen.commands import Command, PaletteCommands, is_command, parse
 from hga_chat.screen.drawing.figures import count
 from hga_chat.screen.drawing.themes import NIGHT, SIXTEEN, THEMES, PlainSigns, is_plain, theme_for
-from hga_chat.screen.engine.thread import EngineThread, Progress
+from hga_chat.screen.engine.thread import Consider, EngineThread, Progress
 from hga_chat.screen.flow import Flow
 from hga_chat.screen.keys import key_name
 from hga_chat.screen.panels import Panels
@@ -26,6 +28,7 @@ from hga_chat.screen.trace.map_view import MODES
 from hga_chat.screen.transcript.finder import Finder
 from hga_chat.screen.transcript.widget import Transcript
 from hga_chat.screen.widgets.block_map import BlockMap
+from hga_chat.screen.widgets.confirm import Confirm
 from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.help import Help
 from hga_chat.screen.widgets.key_line import KeyLine
@@ -94,6 +97,7 @@ class ChatApp(App[None]):
         *,
         alerts: bool = True,
         first_message: bool | None = False,
+        consider: Consider | None = None,
     ) -> None:
         """Set up; loading begins once the screen is shown.
 
@@ -104,7 +108,10 @@ class ChatApp(App[None]):
             plain: draw in ASCII; None: if the terminal asks for it.
             alerts: call the user back when something took long.
             first_message: see ``run_screen``.
+            consider: says what a change of the session costs; None: nothing can be changed.
         """
+        self.change: Change | None = None
+        """The change to make, for which the app has ended."""
         self._environment = dict(os.environ)
         chosen = theme_for(theme, self._environment)
         # For NO_COLOR, Textual can only leave out the terminal's own colours.
@@ -113,7 +120,9 @@ class ChatApp(App[None]):
         self._is_plain = is_plain(self._environment) if plain is None else plain
         if self._is_plain:
             self._filters.append(PlainSigns())
-        self.engine = EngineThread(make_conversation, sampling, first_message=first_message)
+        self.engine = EngineThread(
+            make_conversation, sampling, first_message=first_message, consider=consider
+        )
         self.panels = Panels()
         self.title_line = self.panels.title_line
         self.transcript, self.prompt = Transcript(), Prompt()
@@ -414,6 +423,39 @@ class ChatApp(App[None]):
             self.engine.rename(title)
         else:
             self.notify("Add the new title: /rename TITLE.", severity="warning")
+
+    # Changes that take another engine
+
+    def action_context(self, tokens: str = "") -> None:
+        """Let the session hold more tokens, or fewer."""
+        self._consider("context", tokens, "Add the number of tokens: /context 65536.")
+
+    def action_model(self, name: str = "") -> None:
+        """Ask another model about the documents."""
+        self._consider("model", name, "Add the model's name: /model NAME.")
+
+    def _consider(
+        self, what: Literal["model", "context", "system"], value: str, usage: str
+    ) -> None:
+        if not value:
+            self.notify(usage, severity="warning")
+        elif not self.flow.consider(Change(what, value)):
+            self.notify("Wait until the engine is ready.", severity="warning")
+
+    def offer(self, offer: Offer) -> None:
+        """Say what a change costs, and make it if it is free or the user agrees."""
+        if offer.change is None:
+            self.notify(displayable(offer.text), severity="warning")
+        elif offer.is_asked:
+            self.push_screen(Confirm(offer.text), partial(self._make, offer.change))
+        else:
+            self._make(offer.change, True)
+
+    def _make(self, change: Change, agreed: bool | None) -> None:
+        if agreed:
+            self.change = change
+            self.engine.stop()
+            self.exit()
 
     def action_export(self, name: str = "") -> None:
         """Write the conversation to a file."""

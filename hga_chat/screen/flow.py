@@ -13,6 +13,7 @@ from hga_chat.screen.engine.reports import (
     Loading,
     MemoryReport,
     Note,
+    Offered,
     Opened,
     Prefilling,
     PrefillingQuestion,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from hga_chat.conversation.answer import Answer
     from hga_chat.documents import DocumentTokens
+    from hga_chat.screen.changes import Change
     from hga_chat.screen.engine.thread import EngineThread
 
 LIVELY = 0.8
@@ -164,6 +166,9 @@ class Flow:
                 self._screen.show_memory(report.figures)
             case Renamed():
                 self._screen.title_line.session = report.title
+            case Offered():
+                self._screen.offer(report.offer)
+                self._next()
             case Note():
                 transcript.note(report.text)
             case Failed():
@@ -416,6 +421,14 @@ class Flow:
             turn.verify(report.found)
         self._screen.transcript.changed(turn)
         self._next()
+
+    def consider(self, change: "Change") -> bool:
+        """Find out what a change of the session costs; return whether that is possible now."""
+        if not self.is_free:
+            return False
+        self._set_state("estimating")
+        self._engine.consider(change)
+        return True
 
     def export(self, path: Path) -> None:
         """Write the conversation to a file."""

@@ -5,10 +5,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hga_chat.screen.app import ChatApp
-from hga_chat.screen.engine.thread import Progress
+from hga_chat.screen.changes import Change
+from hga_chat.screen.engine.thread import Consider, Progress
 from hga_chat.screen.terminal import LastingOutput
 
 if TYPE_CHECKING:
@@ -19,6 +21,16 @@ PATIENCE_S = 15.0
 """How long to wait for the engine when the screen is closed."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How the screen was left."""
+
+    kept: list[str]
+    """What is kept of documents that were not read to the end; empty if they were."""
+    change: Change | None = None
+    """The change for which the session is to be opened again; None: the user quits."""
+
+
 def run_screen(
     make_conversation: "Callable[[Progress], Conversation]",
     sampling: "SamplingParams",
@@ -27,7 +39,8 @@ def run_screen(
     *,
     alerts: bool = True,
     first_message: bool | None = False,
-) -> list[str]:
+    consider: Consider | None = None,
+) -> Ended:
     """Run the screen until the user quits, then close the engine.
 
     Args:
@@ -38,9 +51,7 @@ def run_screen(
         plain: draw in ASCII; None: if the terminal asks for it.
         alerts: call the user back when something took long.
         first_message: show a summary and questions to ask; None: if a GPU is in use.
-
-    Returns:
-        What is kept of documents that were not read to the end; empty if they were.
+        consider: says what a change of the session costs; None: nothing can be changed.
 
     Raises:
         Exception: the error that ended loading or prefill, after the screen has shown it.
@@ -52,7 +63,13 @@ def run_screen(
     terminal = sys.__stderr__
     sys.__stderr__ = LastingOutput(terminal)  # type: ignore[assignment, arg-type, misc]
     app = ChatApp(
-        make_conversation, sampling, theme, plain, alerts=alerts, first_message=first_message
+        make_conversation,
+        sampling,
+        theme,
+        plain,
+        alerts=alerts,
+        first_message=first_message,
+        consider=consider,
     )
     try:
         app.run()
@@ -65,7 +82,7 @@ def run_screen(
         raise app.engine.error
     if app.return_code:
         raise SystemExit(app.return_code)
-    return app.engine.kept
+    return Ended(app.engine.kept, app.change)
 
 
 @contextmanager

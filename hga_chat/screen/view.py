@@ -9,6 +9,7 @@ from hga_chat.screen.widgets.status import TitleLine
 
 if TYPE_CHECKING:
     from hga_chat.documents import DocumentTokens
+    from hga_chat.screen.changes import Offer
     from hga_engine.memory.figures import MemoryFigures
 
 
@@ -39,6 +40,9 @@ class View(Protocol):
 
     def alert(self, text: str, seconds: float) -> None:
         """Call the user back after something that took long."""
+
+    def offer(self, offer: "Offer") -> None:
+        """Say what a change costs, and make it if it is free or the user agrees."""
 
     def refresh_bindings(self) -> None:
         """Show which keys do something now."""

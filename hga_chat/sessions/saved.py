@@ -129,6 +129,26 @@ class SavedSession:
             new.drop_kv()
             raise
 
+    def set_context(self, context: int, *, keep_kv: bool) -> None:
+        """Let the session hold another number of tokens.
+
+        Args:
+            context: that number.
+            keep_kv: take over the K/V that is saved; else it is removed.
+
+        Raises:
+            OSError, EngineError: the K/V cannot be copied; the session is as before.
+        """
+        access, copy = engine_access.access, self.kv_folder.with_name(f"{self.info.id}.new")
+        shutil.rmtree(copy, ignore_errors=True)
+        if keep_kv and (info := access.read_saved(self.kv_folder)) is not None:
+            access.copy_saved(self.kv_folder, copy, info.tokens, context)
+        self.drop_kv()
+        if copy.exists():
+            copy.rename(self.kv_folder)
+        self.info = replace(self.info, origin=replace(self.info.origin, context=context))
+        write_sealed(self.folder / INFO, as_json.info_as_json(self.info))
+
     def kv_tokens(self) -> int:
         """Return for how many tokens there is K/V on disk."""
         try:

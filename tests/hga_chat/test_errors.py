@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hga_chat.errors import SessionFullError, describe, exit_code
+from hga_chat.errors import SessionFullError, describe, exit_code, ways_out
 from hga_chat.models.catalogue import QWEN3_30B_A3B
 from hga_engine.config import CacheConfig, SessionConfig
 from hga_engine.errors import (
@@ -41,7 +41,7 @@ LEDGER = Ledger(
     ("error", "code", "advice"),
     [
         (ContextFullError(168, 90, 256), 4, "a larger --context (now 256) or less text"),
-        (SessionFullError(168, 190, 256, 90), 4, "/clear forgets the turns"),
+        (SessionFullError(168, 190, 256, 90, ways_out()), 4, "/clear forgets the turns"),
         (LongContextError(9000, 4096, "why"), 2, "Use --context 4096 or less."),
         (NotANumberError(), 1, "'hga-chat models verify'"),
         (DamagedWeightsError("a.safetensors: is truncated."), 1, "Fetch the file again."),

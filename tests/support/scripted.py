@@ -343,6 +343,9 @@ class ScriptedAccess(EngineAccess):
     def native_context(self, files):
         return None
 
+    def model_config(self, files):
+        return self.engine.model_config
+
     def parameters(self, files):
         return None
 
@@ -372,7 +375,7 @@ class ScriptedAccess(EngineAccess):
             raise SavedStateError(f"{path}: is damaged.") from None
         return SimpleNamespace(tokens=len(state["tokens"]))
 
-    def copy_saved(self, source, target, tokens):
+    def copy_saved(self, source, target, tokens, context=None):
         state = json.loads((source / "state.json").read_text())
         target.mkdir()
         shorter = {**state, "tokens": state["tokens"][:tokens]}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hga_chat.conversation.first_message import FirstMessage
     from hga_chat.conversation.verify import Verification
     from hga_chat.documents import DocumentTokens, Skipped
+    from hga_chat.screen.changes import Offer
     from hga_engine.memory.figures import MemoryFigures
 
 
@@ -207,6 +208,13 @@ class Renamed:
 
 
 @dataclass(frozen=True)
+class Offered:
+    """What a change would cost."""
+
+    offer: "Offer"
+
+
+@dataclass(frozen=True)
 class Failed:
     """An error; the text is for the user."""
 
@@ -234,5 +242,6 @@ Report = (
     | MemoryReport
     | Note
     | Renamed
+    | Offered
     | Failed
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hga_chat.screen.changes import Change, Offer
 from hga_chat.screen.drawing.figures import count
 from hga_chat.screen.engine.garbage import freeze_all, rare_collections, settle
 from hga_chat.screen.engine.outbox import Outbox
@@ -22,6 +23,7 @@ from hga_chat.screen.engine.reports import (
     Loading,
     MemoryReport,
     Note,
+    Offered,
     Opened,
     Prefilling,
     PrefillingQuestion,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from hga_engine.config import SamplingParams
 
 Progress = Callable[[str, float], None]
+Consider = Callable[["Conversation", Change], Offer]
+"""Says what a change of an open conversation would cost."""
 
 MEMORY_INTERVAL_S = 0.5
 
@@ -89,7 +93,12 @@ class _Rename:
     title: str
 
 
-_Order = _Introduce | _Question | _Forget | _Undo | _Export | _Verify | _Rename
+@dataclass(frozen=True)
+class _Consider:
+    change: Change
+
+
+_Order = _Introduce | _Question | _Forget | _Undo | _Export | _Verify | _Rename | _Consider
 
 
 class EngineThread:
@@ -110,6 +119,7 @@ class EngineThread:
         sampling: "SamplingParams",
         *,
         first_message: bool | None = False,
+        consider: Consider | None = None,
     ) -> None:
         """Set up; ``start`` starts it.
 
@@ -117,10 +127,12 @@ class EngineThread:
             make_conversation: see ``run_screen``.
             sampling: how answers are sampled.
             first_message: whether ``introduce`` does anything; None: if a GPU is in use.
+            consider: says what a change costs; None: nothing can be changed.
         """
         self.error: Exception | None = None
         self.kept: list[str] = []
         self._make_conversation = make_conversation
+        self._consider = consider
         self.sampling = sampling
         self.thinks = False
         self._outbox = Outbox()
@@ -193,6 +205,10 @@ class EngineThread:
     def rename(self, title: str) -> None:
         """Give the session another title; a note reports the outcome."""
         self._put(_Rename(title))
+
+    def consider(self, change: Change) -> None:
+        """Find out what a change costs; an ``Offered`` reports it."""
+        self._put(_Consider(change))
 
     def cancel(self) -> None:
         """Stop the answer to the last question; what it has so far stays."""
@@ -290,6 +306,8 @@ class EngineThread:
                 self._verify(conversation, number, cancel)
             case _Export(path):
                 self._outbox.put(Note(export_turns(conversation, path)))
+            case _Consider(change):
+                self._outbox.put(Offered(self._offer(conversation, change)))
             case _Rename(title):
                 self._outbox.put(Note(rename(conversation, title)))
                 self._outbox.put(Renamed(_title(conversation)))
@@ -309,6 +327,16 @@ class EngineThread:
             message = first_message(conversation, cancel)
         self._outbox.put(Introduced(message))
         self._report_memory(conversation)
+
+    def _offer(self, conversation: "Conversation", change: Change) -> Offer:
+        from hga_chat.errors import describe
+
+        if self._consider is None:
+            return Offer("That cannot be changed here.", None)
+        try:
+            return self._consider(conversation, change)
+        except Exception as error:  # noqa: BLE001 - the session is intact
+            return Offer(describe(error), None)
 
     def _verify(self, conversation: "Conversation", number: int, cancel: threading.Event) -> None:
         from hga_chat.conversation.verify import verify

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from hga_chat import __version__
+from hga_chat.screen.run import Ended
 
 COMMAND = [sys.executable, "-m", "hga_chat"]
 
@@ -87,13 +88,13 @@ def test_the_chat_opens_on_a_terminal_before_the_model_is_loaded(
 ):
     import hga_chat.screen.run
 
-    def run_screen(make_conversation, sampling, theme, plain, alerts, first_message):
+    def run_screen(make_conversation, sampling, theme, plain, alerts, first_message, consider):
         loaded = []
         conversation = make_conversation(lambda what, share: loaded.append(share))
         opened.append((conversation.layout, sampling.max_new_tokens, loaded))
         kept = [] if conversation.is_prefilled else conversation.keep_part()
         conversation.close()
-        return kept
+        return Ended(kept)
 
     opened = []
     use_engine()

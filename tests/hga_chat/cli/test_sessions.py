@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from hga_chat.screen.run import Ended
 from hga_chat.sessions.store import SessionStore
 from hga_engine.errors import KVStoreError
 
@@ -535,11 +536,11 @@ def test_chat_continues_a_session(cli, ingest, ask, use_engine, folder, monkeypa
     ask(id_, "Is it?")
     opened = []
 
-    def run_screen(make_conversation, sampling, theme, plain, alerts):
+    def run_screen(make_conversation, sampling, theme, plain, alerts, first_message, consider):
         conversation = make_conversation(lambda *_: None)
         opened.append(([turn.text for turn in conversation.turns], conversation.notes))
         conversation.close()
-        return []
+        return Ended([])
 
     monkeypatch.setattr("hga_chat.screen.run.run_screen", run_screen)
     for stream in ("stdin", "stdout", "__stderr__"):

@@ -47,8 +47,8 @@ def opened():
     """An app under test; when it is left, its engine thread must have ended."""
 
     @asynccontextmanager
-    async def open_app(make, size=(120, 40), sampling=None):
-        app = ChatApp(make, sampling or SamplingParams())
+    async def open_app(make, size=(120, 40), sampling=None, consider=None):
+        app = ChatApp(make, sampling or SamplingParams(), consider=consider)
         async with app.run_test(size=size, notifications=True) as pilot:
             yield app, pilot
         assert await asyncio.to_thread(app.engine.join, PATIENCE_S)
