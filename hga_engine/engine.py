@@ -79,6 +79,8 @@ class Engine:
         self._graph = self._make_graph(weights)
         groups = -(-config.cache.context // routing.group_size)
         self._layer_mass = torch.zeros(model.num_layers, groups)
+        self._is_replayed = self._graph is not None
+        """Whether the last answer was decoded by the graph."""
         step = make_decode_step(
             weights, model, routing, self._decoder, tiers.host, self._index, self._tracer
         )
@@ -223,6 +225,16 @@ class Engine:
                 self._cut(start)
                 self._pending = tokens[: len(tokens) - len(token_ids)]
 
+    def leave_out(self, groups: Sequence[int]) -> None:
+        """Keep these groups from what follows: ``answer`` and ``logits`` do not attend to them.
+
+        Their K/V stays in the session. ``prefill`` attends to everything.
+
+        Args:
+            groups: instead of those left out before; none: nothing is left out.
+        """
+        self._attention.leave_out(groups)
+
     @torch.inference_mode()
     def logits(
         self,
@@ -339,7 +351,8 @@ class Engine:
         totals = AttentionTotals(0)
         generated = 0
         reason: FinishReason = "length"
-        steps = self._steps if self._graph is None else self._graph_steps
+        self._is_replayed = self._graph is not None and not self._attention.leaves_out
+        steps = self._graph_steps if self._is_replayed else self._steps
         with closing(steps(token, sampling, totals)) as tokens:
             for token, trace in tokens:
                 clock.token_sampled()
@@ -432,7 +445,9 @@ class Engine:
         Returns:
             [layers, bins] float32: as traces report it, summed over the answer; the window is zero.
         """
-        mass = self._layer_mass if self._graph is None else self._graph.layer_mass()
+        mass = self._layer_mass
+        if self._graph is not None and self._is_replayed:
+            mass = self._graph.layer_mass()
         return self._tracer.by_layer(max(self._stored - 1, 0), mass)
 
     def page_hit_rate(self) -> float:

@@ -122,8 +122,9 @@ class ForwardPass:
         Returns:
             [tokens, hidden_size] after the last layer.
         """
-        if self._step is not None and len(tokens) == 1 and totals is not None and with_mass:
-            return self._step.run(tokens[0], start, totals)
+        step = None if self._attention.leaves_out else self._step
+        if step is not None and len(tokens) == 1 and totals is not None and with_mass:
+            return step.run(tokens[0], start, totals)
         hidden = self._decoder.embed(torch.tensor(list(tokens)))
         for layer in range(self._num_layers):
             hidden = self._layer(layer, hidden, start, rule, totals, with_mass)

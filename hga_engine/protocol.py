@@ -129,6 +129,9 @@ class EngineProtocol(Protocol):
             SavedStateError: the resumed state is damaged.
         """
 
+    def leave_out(self, groups: Sequence[int]) -> None:
+        """Let ``answer`` and ``logits`` attend to none of these groups until the next call."""
+
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on; nothing if the session is shorter."""
 

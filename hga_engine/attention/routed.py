@@ -72,6 +72,9 @@ class RoutedAttention:
         self.tracer = Tracer(model, routing)
         self._choices = {rule: _choice(routing, rule) for rule in get_args(Rule)}
         self._hidden: torch.Tensor | None = None
+        self._left_out: torch.Tensor | None = None
+        self._listed: torch.Tensor | None = None
+        """[chunks of the context] whether groups of a chunk may be selected; None: all."""
         self._blocks: QueryBlocks
         self._cached_blocks: dict[tuple[int, int, int], QueryBlocks] = {}
         """By position, queries and rows: every layer asks for the same."""
@@ -84,6 +87,23 @@ class RoutedAttention:
         self._hidden = None
         if groups:
             self._hidden = torch.tensor(groups, dtype=torch.int32, device=self._device)
+
+    def leave_out(self, groups: Sequence[int]) -> None:
+        """Attend to none of these groups from now on, and spend the budget on the others.
+
+        Chunks that are named whole do not take part in the selection, unlike with ``hide``; router
+        ``paper`` selects as ever. Both can be in force at a time.
+        """
+        self._left_out = self._listed = None
+        if groups:
+            self._left_out = torch.tensor(groups, dtype=torch.int32).unique().to(self._device)
+            per_chunk = self._routing.groups_per_chunk
+            self._listed = (self._left_out // per_chunk).bincount() < per_chunk
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether any groups are left out."""
+        return self._left_out is not None
 
     def attend(
         self,
@@ -212,7 +232,18 @@ class RoutedAttention:
             routing,
             self._scale,
             window_lse,
+            self._listed_chunks(),
         )
+
+    def _listed_chunks(self) -> torch.Tensor | None:
+        """Return the numbers [n] of the chunks that may be selected from; None: all."""
+        if self._listed is None:
+            return None
+        first, end = self._routing.sink_chunks, self._blocks.last_chunk
+        listed = self._listed[:end]
+        listed = torch.nn.functional.pad(listed, (0, end - len(listed)), value=True)
+        listed[:first] = False
+        return listed.nonzero().flatten()
 
     def _window_lse(
         self, layer: int, queries: torch.Tensor, positions: torch.Tensor
@@ -225,9 +256,10 @@ class RoutedAttention:
         return attention_lse(queries, positions, groups, slots, pool, self._scale)
 
     def _without_hidden(self, groups: torch.Tensor) -> torch.Tensor:
-        if self._hidden is None:
-            return groups
-        return groups.masked_fill(torch.isin(groups, self._hidden), -1)
+        for hidden in (self._hidden, self._left_out):
+            if hidden is not None:
+                groups = groups.masked_fill(torch.isin(groups, hidden), -1)
+        return groups
 
     def _blocks_of(self, start: int, count: int, rows: int) -> QueryBlocks:
         span = (start, count, rows)

@@ -6,7 +6,7 @@ import torch
 
 from hga_engine.attention.index import RoutingIndex
 from hga_engine.config import Routing
-from hga_kernels import Budget, ChunkRange, select_groups, take_groups, top_chunks
+from hga_kernels import Budget, ChunkIndex, ChunkRange, select_groups, take_groups, top_chunks
 
 
 def select(
@@ -18,6 +18,7 @@ def select(
     router: Routing,
     scale: float,
     window_lse: torch.Tensor | None = None,
+    listed: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Choose the groups that a block of query rows attends to besides the window.
 
@@ -36,6 +37,8 @@ def select(
         scale: of the attention scores.
         window_lse: [blocks, rows, query_heads] LSE of the window, whose mass then counts in the
             normalisation.
+        listed: [n] int64 chunk numbers, ascending, that router ``hga`` may choose from, all of
+            them in ``chunks``; None: all of ``chunks``.
 
     Returns:
         groups: [blocks, kv_heads, n] int32 group numbers, n <= budget, -1 for none,
@@ -51,10 +54,21 @@ def select(
         return _paper_groups(rows, index, layer, chunks, router.paper_chunks, budget.groups), None
     if window_lse is not None:
         window_lse = window_lse.unflatten(2, (kv_heads, -1)).permute(2, 0, 1, 3).flatten(2)
-    chosen: tuple[torch.Tensor, torch.Tensor] = select_groups(
-        rows, index.layer(layer), chunks, budget, scale, window_lse, layer
-    )
-    return chosen
+    entries = index.layer(layer)
+    if listed is not None:
+        # An index of the listed chunks alone, as if the others were not in the session.
+        entries = ChunkIndex(
+            entries.summaries[:, listed], entries.codes[:, listed], entries.scales[:, listed]
+        )
+        ends = torch.searchsorted(listed, chunks.ends.long()).int()
+        chunks = ChunkRange(0, ends, len(listed))
+    groups, importance = select_groups(rows, entries, chunks, budget, scale, window_lse, layer)
+    if listed is not None and groups.numel():
+        per_chunk = entries.scales.shape[2] // budget.group_size
+        at = groups.clamp_min(0).long()
+        numbers = (listed[at // per_chunk] * per_chunk + at % per_chunk).int()
+        groups = numbers.masked_fill(groups < 0, -1)
+    return groups, importance
 
 
 def _paper_groups(

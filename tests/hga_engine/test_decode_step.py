@@ -148,3 +148,23 @@ def test_packed_weights_of_too_few_columns_are_not_taken():
     )
     engine = make_engine(replace(weights, layers=(odd, *weights.layers[1:])))
     assert not has_step(engine)
+
+
+def test_answers_with_groups_left_out_are_those_of_single_kernels():
+    engine = make_engine(bf16(LLAMA))
+    read(engine, DOCUMENT)
+    sampling = SamplingParams(max_new_tokens=5, ignore_end=True)
+    whole = [event for event in engine.answer(QUESTION, sampling) if isinstance(event, TextDelta)]
+    engine.truncate(len(DOCUMENT))
+    left_out = list(range(40, 250))
+    engine.leave_out(left_out)
+    found = [event for event in engine.answer(QUESTION, sampling) if isinstance(event, TextDelta)]
+    bins = slice(40 * 2 // 16, 250 * 2 // 16)
+    assert all(delta.trace.all_mass[bins].any() for delta in whole)
+    assert not any(delta.trace.all_mass[bins].any() for delta in found)
+    # As many as without: half of the groups that are left may be chosen.
+    assert found[0].trace.tokens_attended > 64 + 30
+    engine.truncate(len(DOCUMENT))
+    engine.leave_out(())
+    again = [event for event in engine.answer(QUESTION, sampling) if isinstance(event, TextDelta)]
+    assert [delta.token_id for delta in again] == [delta.token_id for delta in whole]

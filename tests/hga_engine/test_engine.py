@@ -339,6 +339,43 @@ def test_hidden_groups_are_not_attended_to(router: Routing) -> None:
     torch.testing.assert_close(again, dense_pass(LLAMA, tokens)[0][len(DOCUMENT) :])
 
 
+@pytest.mark.parametrize("router", FULL_ROUTERS)
+def test_what_is_left_out_is_not_attended_to_by_questions_and_answers(router: Routing) -> None:
+    engine = make_engine(router=router)
+    read(engine, DOCUMENT)
+    # A sink, whole chunks of two groups, and single groups.
+    left_out = [1, 4, 5, 8, 9, 10, 11, 15, 24]
+    engine.leave_out(left_out)
+    found = all_logits(engine, QUESTION)
+    tokens = DOCUMENT + QUESTION
+    unseen = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
+    for group in left_out:
+        unseen[len(DOCUMENT) :, 4 * group : 4 * group + 4] = True
+    expected = dense_pass(LLAMA, tokens, unseen=unseen)[0][len(DOCUMENT) :]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    engine.truncate(len(DOCUMENT))
+    for delta in ask(engine, QUESTION, 6).deltas:
+        assert not delta.trace.all_mass[left_out].any()
+        assert delta.trace.all_mass[[6, 7, 14, 20]].all()
+    engine.truncate(len(DOCUMENT))
+    engine.leave_out(())
+    again = all_logits(engine, QUESTION)
+    torch.testing.assert_close(again, dense_pass(LLAMA, tokens)[0][len(DOCUMENT) :])
+
+
+def test_the_budget_goes_to_what_is_not_left_out() -> None:
+    # Twelve groups may be chosen. All are taken of one chunk of the document and two with the end
+    # of it and the question, as if the ten others were not in the session.
+    engine = make_engine(router=replace(PARTIAL, decode_budget=12))
+    read(engine, DOCUMENT)
+    left_out = [group for group in range(2, 24) if group not in (14, 15)]
+    engine.leave_out(left_out)
+    for delta in ask(engine, QUESTION, 3).deltas:
+        assert not delta.trace.all_mass[left_out].any()
+        # The sinks, the chunk, and everything from the end of the document on.
+        assert delta.trace.tokens_attended == 8 + 8 + delta.trace.position + 1 - 96
+
+
 def test_memory_is_counted() -> None:
     engine = make_engine()
     weights = random_weights(LLAMA)

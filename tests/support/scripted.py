@@ -122,6 +122,8 @@ class ScriptedEngine:
     Attributes:
         session: the token ids of the session.
         prompts: the tokens of each question.
+        left_out: the groups that are left out now.
+        left_out_of: the groups that were left out of each question.
         reads: the number of tokens of each prefill.
         save_error: raised by ``save``.
     """
@@ -145,6 +147,8 @@ class ScriptedEngine:
         self.session: list[int] = []
         self.prompts: list[list[int]] = []
         self.truncations: list[int] = []
+        self.left_out: list[int] = []
+        self.left_out_of: list[list[int]] = []
         self.release = threading.Event()
         self.reads: list[int] = []
         self.save_error: Exception | None = None
@@ -217,6 +221,7 @@ class ScriptedEngine:
     ) -> Iterator[Event]:
         self._check_room(len(prompt_ids) + 1)
         self.prompts.append(list(prompt_ids))
+        self.left_out_of.append(self.left_out)
         yield PrefillProgress(1, 2, len(prompt_ids), 0.01)
         if self._is_cancelled(cancel):
             yield self._finished("cancelled", len(prompt_ids), 0)
@@ -273,6 +278,9 @@ class ScriptedEngine:
         if not self._attended.isdisjoint(group * size // GROUP for group in hidden_groups):
             logits[:, 0] = 20.0
         yield logits
+
+    def leave_out(self, groups: Sequence[int]) -> None:
+        self.left_out = list(groups)
 
     def page_hit_rate(self) -> float:
         return 1.0
