@@ -34,29 +34,41 @@ def with_accents(glyphs: Sequence[Glyph]) -> list[Glyph]:
             changed.
     """
     kept: list[Glyph] = []
+    last: Glyph | None = None
     for glyph in glyphs:
-        last = kept[-1] if kept else None
-        if last is not None and last.text and glyph.text and _are_near(last, glyph):
-            if last.text[-1] in _MARKS and _is_within(_end(last), _start(glyph), glyph.size):
-                letter = _composed(glyph.text[0], last.text[-1])
-                if letter:
-                    glyph.text = letter + glyph.text[1:]
-                    last.text, last.to_x = last.text[:-1], min(last.to_x, glyph.x)
-                    if not last.text:
-                        kept.pop()
-            elif glyph.text[0] in _MARKS and _is_within(_start(glyph), _end(last), last.size):
-                letter = _composed(last.text[-1], glyph.text[0])
-                if letter:
-                    last.text = last.text[:-1] + letter
-                    glyph.text, glyph.x = glyph.text[1:], max(glyph.x, last.to_x)
-                    if not glyph.text:
-                        continue
+        if (
+            last is not None
+            and (last.text[-1:] in _MARKS or glyph.text[:1] in _MARKS)
+            and _are_near(last, glyph)
+        ):
+            _join(last, glyph)
+            if not last.text:
+                kept.pop()
+            if not glyph.text:
+                last = kept[-1]
+                continue
         kept.append(glyph)
+        last = glyph
     return kept
 
 
+def _join(last: Glyph, glyph: Glyph) -> None:
+    """Move a mark at the end of one glyph or the start of the next to the letter it belongs to."""
+    if last.text[-1:] in _MARKS and _is_within(_end(last), _start(glyph), glyph.size):
+        letter = _composed(glyph.text[0], last.text[-1])
+        if letter:
+            glyph.text = letter + glyph.text[1:]
+            last.text, last.to_x = last.text[:-1], min(last.to_x, glyph.x)
+    elif glyph.text[:1] in _MARKS and _is_within(_start(glyph), _end(last), last.size):
+        letter = _composed(last.text[-1], glyph.text[0])
+        if letter:
+            last.text = last.text[:-1] + letter
+            glyph.text, glyph.x = glyph.text[1:], max(glyph.x, last.to_x)
+
+
 def _are_near(one: Glyph, other: Glyph) -> bool:
-    return one.angle == other.angle and abs(one.y - other.y) <= _MAX_SHIFT_EM * other.size
+    is_level = one.angle == other.angle and abs(one.y - other.y) <= _MAX_SHIFT_EM * other.size
+    return is_level and bool(one.text and other.text)
 
 
 def _start(glyph: Glyph) -> tuple[float, float]:
