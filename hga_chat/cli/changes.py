@@ -52,7 +52,9 @@ def _consider_context(conversation: "Conversation", change: Change) -> Offer:
         return Offer(f"The session holds {own:,} tokens already.", None)
     if context < max(held + 1, LEAST_CONTEXT):
         least = f"{max(held + 1, LEAST_CONTEXT):,}"
-        return Offer(f"The session has {held:,} tokens; its context is at least {least}.", None)
+        return Offer(
+            f"The session has {held:,} tokens; the context must be at least {least}.", None
+        )
     require_fit(engine, context)
     change = replace(change, value=digits)
     is_new = needs_new_prefill(engine, context)
@@ -95,10 +97,12 @@ def _consider_model(conversation: "Conversation", change: Change, settings: Sett
         seconds *= new.num_layers * layer_weights(new) / (old.num_layers * layer_weights(old))
     where = ""
     if _is_kept(conversation):
-        where = " The answers so far stay in this session; the other model gets one of its own."
+        where = " The answers so far stay in this session; the other model gets a new one."
     cost = _cost(tokens, seconds)
     lost = where or _lost(conversation)
-    return Offer(f"K/V is a model's own, so {cost}.{lost} Go on?", change, is_asked=True)
+    return Offer(
+        f"Another model cannot use this K/V, so {cost}.{lost} Go on?", change, is_asked=True
+    )
 
 
 def _require_memory(engine: "EngineProtocol", files: "ModelFiles", settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""``config``: show the settings that last, edit their file, say where it is."""
+"""``config``: show the settings, edit their file, say where it is."""
 
 from dataclasses import fields
 from typing import Any
@@ -10,7 +10,7 @@ from hga_chat.settings import SIZES, Settings, config_path, lasting_settings, lo
 
 _UNITS = ((40, "T"), (30, "G"), (20, "M"), (10, "K"), (0, ""))
 
-app = typer.Typer(help="Show or edit the settings that last.", rich_markup_mode=None)
+app = typer.Typer(help="Show or edit the settings file.", rich_markup_mode=None)
 
 
 @app.command("show")
@@ -34,7 +34,7 @@ def show(as_json: Json = False) -> None:
     ]
     output.write(table(("setting", "value", "set by"), rows) + "\n")
     if not config_path().exists():
-        output.note(f"There is no {config_path()} yet; 'hga-chat config edit' makes it.")
+        output.note(f"There is no {config_path()} yet; 'hga-chat config edit' creates it.")
 
 
 @app.command("path")
@@ -56,14 +56,14 @@ def edit() -> None:
 
     command = editor.editor(os.environ)
     if not command:
-        raise UsageError(f"Set EDITOR to the editor to use, or edit {config_path()} yourself.")
+        raise UsageError(f"No editor found. Set EDITOR, or edit {config_path()} yourself.")
     file = config_path()
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(template(), encoding="utf-8")
     editor.edit_file(command, file)
     load_settings({})  # says what is wrong with it
-    Output().note(f"{file} is in use from the next command on.")
+    Output().note(f"Saved; the next command uses {file}.")
 
 
 def template() -> str:

@@ -29,8 +29,10 @@ COMMANDS = (
     Command("copy", "Copy the last answer, as Markdown", "copy", "F8"),
     Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
     Command("rename", "Give the session another title", "rename", "", "TITLE", True),
-    Command("context", "Let the session hold more tokens, or fewer", "context", "", "TOKENS", True),
-    Command("model", "Ask another model about the documents", "model", "", "NAME", True),
+    Command(
+        "context", "Change how many tokens the session can hold", "context", "", "TOKENS", True
+    ),
+    Command("model", "Switch to another model", "model", "", "NAME", True),
     Command("retry", "Ask the last question again", "retry", "Ctrl+R"),
     Command("edit", "Edit the last question", "edit", "F7"),
     Command("clear", "Forget all turns; keep the documents", "clear"),

@@ -105,7 +105,7 @@ def test_beyond_the_native_context_all_is_read_again_after_asking(screens, use_e
     [
         ("much", "such as /context 65536"),
         ("65536", "holds 65,536 tokens already"),
-        ("512", "its context is at least 1,024"),
+        ("512", "the context must be at least 1,024"),
         ("99999999999", "Not enough memory"),
     ],
 )
