@@ -171,6 +171,8 @@ def _note_answer(
         output.note("Interrupted.")
     elif finished.reason == "length":
         output.note("The answer hit the length limit; --max-new-tokens raises it.")
+    if answer.scope_note:
+        output.note(f"\n{answer.scope_note}")
     if answer.sources:
         output.note("\nSources (share of attention above baseline):")
         for source in answer.sources:
@@ -211,6 +213,8 @@ def _report(
         "documents": listing["documents"],
         "skipped": listing["skipped"],
         "sources": [source.as_object() for source in answer.sources],
+        **({"limited_to": [*answer.scope.limited_to]} if answer.scope.limited_to else {}),
+        **({"without": [*answer.scope.without]} if answer.scope.without else {}),
         "usage": {
             "document_tokens": listing["tokens"],
             "prompt_tokens": finished.prompt_tokens,

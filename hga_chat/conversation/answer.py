@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hga_chat.scope import EVERYTHING, Scope
 from hga_chat.sessions.types import SavedTurn
 from hga_chat.sources import Source
 from hga_engine.events import Finished
@@ -23,6 +24,15 @@ class Answer:
     it is not known."""
     thought: str = ""
     """What the model thought before it answered."""
+    scope: Scope = EVERYTHING
+    """The documents that it could attend to."""
+    remark: str = ""
+    """What to say of names in the question that no document has; not saved."""
+
+    @property
+    def scope_note(self) -> str:
+        """What to say about its documents; empty if there is nothing to say."""
+        return " ".join(filter(None, (self.scope.as_text(), self.remark)))
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -40,6 +50,7 @@ def saved_turn(answer: Answer) -> SavedTurn:
         answer.finished,
         answer.token_ids,
         answer.thought,
+        answer.scope,
     )
 
 
@@ -52,6 +63,7 @@ def restored_answer(turn: SavedTurn) -> Answer:
         turn.finished,
         turn.token_ids,
         thought=turn.thought,
+        scope=turn.scope,
     )
 
 

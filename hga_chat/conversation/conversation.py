@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise, takewhile
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from hga_chat.conversation.answer import (
@@ -21,11 +22,13 @@ from hga_chat.conversation.prompts import first_question, next_question
 from hga_chat.conversation.room import larger_context, needs_new_prefill
 from hga_chat.conversation.statement import stating
 from hga_chat.conversation.thought import Thought, ThoughtSplitter, for_thinking
+from hga_chat.display import displayable
 from hga_chat.documents import LoadedDocuments
 from hga_chat.errors import SessionFullError, describe, ways_out
 from hga_chat.output import human_bytes
+from hga_chat.scope import Scope, groups_left_out, matching, mentioned, named, unknown_note
 from hga_chat.sessions.types import SavedDocuments
-from hga_chat.sources import Attribution, attribute
+from hga_chat.sources import TRACE_BIN_TOKENS, Attribution, attribute
 from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError, EngineError, SavedStateError
 from hga_engine.events import Finished, PrefillProgress, TextDelta
@@ -40,6 +43,10 @@ _LITTLE_ROOM = 1536
 """Tokens left at which a person is warned: two or three questions with their answers."""
 _LONG_PREFILL = 512
 """Tokens of a prefill that shows how fast others are."""
+_COMPUTED = (
+    " The text after it was read with it there, so hints of it can remain; only a new "
+    "'hga-chat ingest' with --exclude reads the rest without it."
+)
 _SAVE_EVERY_S = 60.0
 """Time between two saves of a prefill under way: what a crash costs."""
 
@@ -59,6 +66,7 @@ class Conversation:
         thinks: whether to let the model think before it answers, if it can.
         pace: seconds that the last long prefill took by its work (``prefill_work``); None: there
             has been none.
+        dropped: paths of the documents that are ticked off: questions do not attend to them.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Conversation:
         skipped: "Sequence[Skipped]" = (),
         turns: Sequence[Answer] = (),
         saved: "SavedSession | None" = None,
+        dropped: Sequence[str] = (),
     ) -> None:
         """Keep the tokens of documents and turns that the engine already holds; drop others."""
         self.engine = engine
@@ -78,6 +87,9 @@ class Conversation:
         self.notes: list[str] = []
         self.given: dict[str, Path] = {}
         self.thinks = False
+        self.dropped = tuple(path for path in self.paths if path in dropped)
+        self._is_told = False
+        """Whether the user was told what ticking off does not undo."""
         self.pace: float | None = None
         self._save_notes: list[str] = []
         """Notes of saves during a prefill, which the next ``save`` returns."""
@@ -86,6 +98,11 @@ class Conversation:
         reusable = self._reusable_tokens()
         if reusable < engine.num_tokens:
             engine.truncate(reusable)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of the documents."""
+        return tuple(span.document.path for span in self.layout.documents) if self.layout else ()
 
     @property
     def document_end(self) -> int:
@@ -229,7 +246,7 @@ class Conversation:
             return []
         turns = tuple(map(saved_turn, self.turns))
         with self._dropping_damaged_kv():
-            removed = self.saved.save(self.engine.save, self._documents(), turns)
+            removed = self.saved.save(self.engine.save, self._documents(), turns, self.dropped)
         earlier, self._save_notes = self._save_notes, []
         return earlier + [
             f"The K/V of session {entry.id} ({entry.title}, {human_bytes(entry.bytes)}) was "
@@ -264,6 +281,7 @@ class Conversation:
         self.rewind()
         if self.saved is not None:
             self.turns += map(restored_answer, self.saved.turns)
+            self.dropped = self.saved.dropped
         return self.save_if_possible()
 
     def _documents(self) -> SavedDocuments:
@@ -282,6 +300,48 @@ class Conversation:
             self.saved.drop_kv()
             raise SavedStateError(f"{error} It was removed.") from error
 
+    def drop(self, name: str) -> str:
+        """Tick documents off for the questions that follow; return the outcome in words."""
+        found = matching(name, self.paths)
+        if not found:
+            return unknown_note([name], self.paths)
+        new = [path for path in found if path not in self.dropped]
+        if not new:
+            return f"{named(found)}: ticked off already."
+        self.dropped = tuple(path for path in self.paths if path in (*self.dropped, *new))
+        computed, self._is_told = "" if self._is_told else _COMPUTED, True
+        return (
+            f"Ticked off {named(new)}; questions leave it out until /add {displayable(name)}."
+            f"{computed}"
+        )
+
+    def add(self, name: str) -> str:
+        """Tick documents on again; return the outcome in words."""
+        found = matching(name, self.paths)
+        old = [path for path in found if path in self.dropped]
+        self.dropped = tuple(path for path in self.dropped if path not in old)
+        if old:
+            return f"Ticked on {named(old)}; nothing needs reading again."
+        if found:
+            return f"{named(found)}: ticked on already."
+        if not Path(name).expanduser().exists():
+            return unknown_note([name], self.paths)
+        places = [str(place) for place in self.given.values()]
+        paths = " ".join(map(quote, [*places, str(Path(name).expanduser().absolute())]))
+        return (
+            f"{displayable(name)} is not in this session, and text cannot be put before its turns. "
+            f"'hga-chat ingest {displayable(paths)}' reads all of it into a new session."
+        )
+
+    def files(self) -> str:
+        """Return the documents with their ticks and tokens, a line each."""
+        if self.layout is None:
+            return "This chat has no documents."
+        return "\n".join(
+            f"{'[ ]' if path in self.dropped else '[x]'} {span.tokens:>9,}  {displayable(path)}"
+            for path, span in zip(self.paths, self.layout.documents, strict=True)
+        )
+
     def close(self) -> None:
         """Free the engine's memory and let other processes open the session."""
         self.engine.close()
@@ -292,6 +352,8 @@ class Conversation:
         self, question: str, sampling: SamplingParams, cancel: threading.Event | None = None
     ) -> Generator[PrefillProgress | Thought | TextDelta | Answer, None, None]:
         """Ask a question, after prefilling what is pending; end with one ``Answer``.
+
+        It attends to the documents that it names after an at sign, else to all but ``dropped``.
 
         A ``TextDelta`` has the text of the answer alone; a ``Thought`` comes before the token that
         completes it.
@@ -307,6 +369,34 @@ class Conversation:
         if not self.is_prefilled:
             yield cancelled_answer(question)
             return
+        limited_to, unknown = mentioned(question, self.paths)
+        scope = Scope(limited_to, () if limited_to else self.dropped)
+        remark = unknown_note(unknown, self.paths) if self.layout else ""
+        with self.leaving_out(scope):
+            yield from self._answer(question, sampling, cancel, scope, remark)
+
+    @contextmanager
+    def leaving_out(self, scope: Scope) -> Iterator[None]:
+        """Let the engine attend to no document outside a scope."""
+        if self.layout is None:
+            yield
+            return
+        size = self.engine.config.routing.group_size
+        groups = groups_left_out(scope, self.layout, self.document_start, size, TRACE_BIN_TOKENS)
+        self.engine.leave_out(groups)
+        try:
+            yield
+        finally:
+            self.engine.leave_out(())
+
+    def _answer(
+        self,
+        question: str,
+        sampling: SamplingParams,
+        cancel: threading.Event | None,
+        scope: Scope,
+        remark: str,
+    ) -> Generator[PrefillProgress | Thought | TextDelta | Answer, None, None]:
         tokenizer = self.engine.tokenizer
         thinking = self.thinks and tokenizer.can_think
         if self.turns:
@@ -353,7 +443,7 @@ class Conversation:
                 advice = self._ways_out()
                 raise SessionFullError(error.tokens, before, error.context, turns, advice) from None
             raise
-        found = self._attribution(question, tokens, before, finished, cancel)
+        found = self._attribution(question, tokens, before, finished, cancel, scope)
         answer = Answer(
             question,
             "".join(text),
@@ -362,6 +452,8 @@ class Conversation:
             tuple(self.engine.token_ids[before:]),
             found.from_conversation,
             "".join(thought).strip(),
+            scope,
+            remark,
         )
         if finished.reason == "cancelled" and not finished.completion_tokens:
             self.engine.truncate(before)
@@ -376,6 +468,7 @@ class Conversation:
         turn_start: int,
         finished: Finished,
         cancel: threading.Event | None,
+        scope: Scope,
     ) -> Attribution:
         """Return where the answer comes from that the engine's session ends with."""
         if not self.layout:
@@ -388,6 +481,9 @@ class Conversation:
             turn_start,
             [turn.text for turn in self.turns],
         )
+        # A trace bin at a border counts tokens of both documents.
+        within = tuple(source for source in found.sources if not scope.hides(source.path))
+        found = replace(found, sources=within)
         if not found.sources or (cancel is not None and cancel.is_set()):
             return found
         first = stating(question, "".join(token.text for token in tokens), found.sources)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hga_chat.conversation.prompts import first_question, next_question
+from hga_chat.scope import Scope
 from hga_engine.config import SamplingParams
 from hga_engine.events import TextDelta
 
@@ -53,8 +54,9 @@ def first_message(
     sampling = SamplingParams(max_new_tokens=_MOST_TOKENS)
 
     def reply(prompt: list[int]) -> str:
-        events = engine.answer(prompt, sampling, cancel)
-        return "".join(event.text for event in events if isinstance(event, TextDelta))
+        with conversation.leaving_out(Scope(without=conversation.dropped)):
+            events = engine.answer(prompt, sampling, cancel)
+            return "".join(event.text for event in events if isinstance(event, TextDelta))
 
     try:
         summary = reply(first_question(tokenizer, _SUMMARY, after_documents=True))

@@ -12,6 +12,7 @@ from hga_chat.conversation.titles import title_of
 from hga_chat.documents import Document, DocumentTokens, Skipped, lay_out
 from hga_chat.documents.types import STANDARD_INPUT
 from hga_chat.errors import describe
+from hga_chat.scope import named
 from hga_chat.sessions.saved import SavedSession
 from hga_chat.sessions.store import SessionStore
 from hga_chat.sessions.types import Origin, SessionError, SessionInfo
@@ -247,10 +248,15 @@ def _open(
         raise
     notes += _context_notes(engine)
     turns = [restored_answer(turn) for turn in saved.turns] if saved and resume_turns else []
-    conversation = Conversation(engine, layout, skipped, turns, saved)
+    dropped = saved.dropped if saved and resume_turns else ()
+    conversation = Conversation(engine, layout, skipped, turns, saved, dropped)
     conversation.notes += notes
     if saved is not None and (engine.num_tokens or not saved.is_new):
         conversation.notes.append(_resume_note(conversation))
+    if conversation.dropped:
+        conversation.notes.append(
+            f"Ticked off: {named(conversation.dropped)}. /files lists all, /add FILE ticks one on."
+        )
     return conversation
 
 

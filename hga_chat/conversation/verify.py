@@ -89,7 +89,6 @@ def verify(
         raise ValueError("the answer has no sources to verify")
     began = time.perf_counter()
     engine = conversation.engine
-    everything = engine.token_ids
     start = conversation.turn_start(turn_number)
     asked = turn.finished.prompt_tokens
     question, answer = turn.token_ids[:asked], turn.token_ids[asked:]
@@ -97,7 +96,8 @@ def verify(
 
     def score(hidden: Sequence[int]) -> float:
         engine.truncate(start)
-        return log_probability(engine, question, answer, hidden)
+        with conversation.leaving_out(turn.scope):
+            return log_probability(engine, question, answer, hidden)
 
     try:
         whole = score(())
@@ -114,8 +114,10 @@ def verify(
             effects.append(Effect(source, drop, random_drop))
     finally:
         engine.truncate(start)
-        for _ in engine.logits(everything[start:]):
-            pass
+        for later in conversation.turns[turn_number:]:
+            with conversation.leaving_out(later.scope):
+                for _ in engine.logits(later.token_ids):
+                    pass
     return Verification(whole, tuple(effects), time.perf_counter() - began)
 
 

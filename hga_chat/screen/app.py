@@ -196,6 +196,10 @@ class ChatApp(App[None]):
         else:
             self.prompt.paths = [span.document.path for span in layout.documents]
 
+    def show_ticks(self, dropped: Sequence[str]) -> None:
+        """Show which documents are ticked off."""
+        self.panels.document_tree.show_ticks(dropped)
+
     def fill(self, fraction: float) -> None:
         """Show how much of the documents is prefilled."""
         self.panels.fill(fraction, self.flow.view)
@@ -416,6 +420,28 @@ class ChatApp(App[None]):
             self.engine.thinks = word == "on" if word else not self.engine.thinks
             now = "thinks before it answers" if self.engine.thinks else "answers at once"
             self.notify(f"From the next question on, the model {now}.")
+
+    def action_files(self) -> None:
+        """List the documents with their ticks."""
+        self.engine.tick("files")
+
+    def action_drop(self, name: str = "") -> None:
+        """Tick a document off."""
+        self._tick_files("drop", name)
+
+    def action_add(self, name: str = "") -> None:
+        """Tick a document on."""
+        self._tick_files("add", name)
+
+    def _tick_files(self, what: Literal["add", "drop"], name: str) -> None:
+        if name:
+            self.engine.tick(what, name.removeprefix("@"))
+        else:
+            self.notify(f"Add a file or folder: /{what} FILE.", severity="warning")
+
+    def on_document_tree_ticked(self, message: DocumentTree.Ticked) -> None:
+        """Tick a document on or off."""
+        self.engine.tick("add" if message.is_dropped else "drop", message.path)
 
     def action_rename(self, title: str = "") -> None:
         """Give the session another title."""

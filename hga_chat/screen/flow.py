@@ -24,6 +24,7 @@ from hga_chat.screen.engine.reports import (
     Restoring,
     Streamed,
     Thinking,
+    Ticked,
     TraceReport,
     Verified,
 )
@@ -169,6 +170,8 @@ class Flow:
             case Offered():
                 self._screen.offer(report.offer)
                 self._next()
+            case Ticked():
+                self._screen.show_ticks(report.dropped)
             case Note():
                 transcript.note(report.text)
             case Failed():
@@ -186,6 +189,7 @@ class Flow:
         )
         self._opening.open(report)
         screen.lay_out(report.layout)
+        screen.show_ticks(report.dropped)
         for answer in report.turns:
             turn = screen.transcript.add(answer.question)
             self._restore(turn, answer)

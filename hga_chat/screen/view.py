@@ -23,6 +23,9 @@ class View(Protocol):
     def lay_out(self, layout: "DocumentTokens | None") -> None:
         """Show the documents."""
 
+    def show_ticks(self, dropped: Sequence[str]) -> None:
+        """Show which documents are ticked off."""
+
     def fill(self, fraction: float) -> None:
         """Show how much of the documents has been prefilled."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hga_chat.documents import Document, LoadedDocuments, Section, Skipped
+from hga_chat.scope import Scope
 from hga_chat.sessions.files import read_sealed
 from hga_chat.sessions.types import (
     Origin,
@@ -96,20 +97,28 @@ def turns_as_json(saved: SavedTurns) -> dict[str, Any]:
     """Return the content of ``turns.json``."""
     content = asdict(saved)
     for turn in content["turns"]:
-        if not turn["thought"]:  # as earlier versions wrote it
+        # What is empty is left out, as earlier versions wrote it.
+        if not turn["thought"]:
             del turn["thought"]
+        if not any(turn["scope"].values()):
+            del turn["scope"]
+    if not content["dropped"]:
+        del content["dropped"]
     return content
 
 
 def turns_from_json(content: Any) -> SavedTurns:
     """Reverse ``turns_as_json``."""
-    return SavedTurns(content["updated"], tuple(map(_turn, content["turns"])))
+    dropped = tuple(content.get("dropped", ()))
+    return SavedTurns(content["updated"], tuple(map(_turn, content["turns"])), dropped)
 
 
 def _turn(entry: Any) -> SavedTurn:
+    scope = entry.get("scope", {})
     parts = {
         "sources": tuple(Source(**source) for source in entry["sources"]),
         "finished": Finished(**entry["finished"]),
+        "scope": Scope(**_with_tuples(scope, *scope)),
     }
     return SavedTurn(**{**_with_tuples(entry, "token_ids"), **parts})
 

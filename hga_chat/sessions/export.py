@@ -47,6 +47,8 @@ def _turn_as_object(turn: SavedTurn) -> dict[str, Any]:
         **({"thought": turn.thought} if turn.thought else {}),
         "finish_reason": finished.reason,
         "sources": [source.as_object() for source in turn.sources],
+        **({"limited_to": [*turn.scope.limited_to]} if turn.scope.limited_to else {}),
+        **({"without": [*turn.scope.without]} if turn.scope.without else {}),
         "usage": {
             "prompt_tokens": finished.prompt_tokens,
             "completion_tokens": finished.completion_tokens,

@@ -59,6 +59,11 @@ class SavedSession:
         return self._saved_turns.turns if self._saved_turns else ()
 
     @property
+    def dropped(self) -> tuple[str, ...]:
+        """Paths of the documents that are ticked off, on disk."""
+        return self._saved_turns.dropped if self._saved_turns else ()
+
+    @property
     def is_new(self) -> bool:
         """Whether nothing has been saved yet."""
         return self.documents is None
@@ -68,6 +73,7 @@ class SavedSession:
         save_kv: Callable[[], None],
         documents: SavedDocuments,
         turns: Sequence[SavedTurn],
+        dropped: tuple[str, ...] = (),
     ) -> "list[Removed]":
         """Write what has changed.
 
@@ -75,6 +81,7 @@ class SavedSession:
             save_kv: writes the K/V, such as the engine's ``save``.
             documents: the session's documents.
             turns: its turns.
+            dropped: paths of the documents that are ticked off.
 
         Returns:
             The K/V that was removed to stay within the disk limit.
@@ -87,9 +94,9 @@ class SavedSession:
         is_new = self.is_new
         if documents != self.documents:
             write_sealed(self.folder / DOCUMENTS, as_json.documents_as_json(documents))
-        if is_new or tuple(turns) != self.turns:
+        if is_new or tuple(turns) != self.turns or dropped != self.dropped:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            saved = SavedTurns(now, tuple(turns))
+            saved = SavedTurns(now, tuple(turns), dropped)
             write_sealed(self.folder / TURNS, as_json.turns_as_json(saved))
             self._saved_turns = saved
         if is_new:

@@ -197,7 +197,7 @@ class SessionStore:
         new = self.create(info.title, info.given, info.origin, info.model_name, info.fingerprint)
         try:
             old.copy_kv_to(new, dropped=sum(len(turn.token_ids) for turn in dropped))
-            new.save(lambda: None, old.documents, first)
+            new.save(lambda: None, old.documents, first, old.dropped)
         except BaseException:
             new.close()
             raise

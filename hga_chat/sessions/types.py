@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hga_chat.documents import LoadedDocuments
+from hga_chat.scope import EVERYTHING, Scope
 from hga_chat.sources import Source
 from hga_engine.config import RouterName
 from hga_engine.errors import EngineError
@@ -78,6 +79,8 @@ class SavedTurn:
     """The turn's tokens in the session: the prompt with the question, and the answer."""
     thought: str = ""
     """What the model thought before it answered."""
+    scope: Scope = EVERYTHING
+    """The documents that it could attend to."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class SavedTurns:
     updated: str
     """UTC."""
     turns: tuple[SavedTurn, ...]
+    dropped: tuple[str, ...] = ()
+    """Paths of the documents that are ticked off."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class Opened:
     """Whether the model thinks before it answers if it is asked to."""
     thinks: bool = False
     """Whether it is asked to at first."""
+    dropped: tuple[str, ...] = ()
+    """Paths of the documents that are ticked off."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,14 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Ticked:
+    """Documents were ticked on or off."""
+
+    dropped: tuple[str, ...]
+    """Paths of all that are ticked off now."""
+
+
+@dataclass(frozen=True)
 class Renamed:
     """The session has another title."""
 
@@ -241,6 +251,7 @@ Report = (
     | Verified
     | MemoryReport
     | Note
+    | Ticked
     | Renamed
     | Offered
     | Failed

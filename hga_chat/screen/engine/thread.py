@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hga_chat.screen.changes import Change, Offer
 from hga_chat.screen.drawing.figures import count
@@ -33,6 +33,7 @@ from hga_chat.screen.engine.reports import (
     Restored,
     Restoring,
     Thinking,
+    Ticked,
     Verified,
 )
 from hga_chat.screen.engine.tracing import TraceRecorder
@@ -89,6 +90,14 @@ class _Introduce:
 
 
 @dataclass(frozen=True)
+class _Tick:
+    """Lists the documents, or ticks some on or off."""
+
+    what: Literal["files", "add", "drop"]
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class _Rename:
     title: str
 
@@ -98,7 +107,7 @@ class _Consider:
     change: Change
 
 
-_Order = _Introduce | _Question | _Forget | _Undo | _Export | _Verify | _Rename | _Consider
+_Order = _Introduce | _Question | _Forget | _Undo | _Export | _Verify | _Rename | _Consider | _Tick
 
 
 class EngineThread:
@@ -202,6 +211,10 @@ class EngineThread:
         """Write the turns as Markdown; a note reports the outcome."""
         self._put(_Export(path))
 
+    def tick(self, what: Literal["files", "add", "drop"], name: str = "") -> None:
+        """List the documents, or tick some on or off; a note reports the outcome."""
+        self._put(_Tick(what, name))
+
     def rename(self, title: str) -> None:
         """Give the session another title; a note reports the outcome."""
         self._put(_Rename(title))
@@ -268,6 +281,7 @@ class EngineThread:
                 given=conversation.given,
                 can_think=engine.tokenizer.can_think,
                 thinks=conversation.thinks,
+                dropped=conversation.dropped,
                 title=_title(conversation),
             )
         )
@@ -308,6 +322,13 @@ class EngineThread:
                 self._outbox.put(Note(export_turns(conversation, path)))
             case _Consider(change):
                 self._outbox.put(Offered(self._offer(conversation, change)))
+            case _Tick(what, name):
+                ticking = {"add": conversation.add, "drop": conversation.drop}
+                is_listing = what == "files"
+                self._outbox.put(Note(conversation.files() if is_listing else ticking[what](name)))
+                if not is_listing:
+                    self._outbox.put(Ticked(conversation.dropped))
+                    self._save(conversation)
             case _Rename(title):
                 self._outbox.put(Note(rename(conversation, title)))
                 self._outbox.put(Renamed(_title(conversation)))

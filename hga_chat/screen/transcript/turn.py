@@ -153,6 +153,8 @@ class Turn:
         finished = answer.finished
         self.in_session = finished.reason != "cancelled" or finished.completion_tokens > 0
         lines = [_figures(answer)]
+        if answer.scope_note:
+            lines.append(Content.styled(displayable(answer.scope_note), QUIET))
         if answer.from_conversation:
             lines.append(Content.styled(FROM_THE_CONVERSATION, QUIET))
         elif has_documents and not answer.sources and self.in_session:

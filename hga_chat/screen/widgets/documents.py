@@ -59,6 +59,7 @@ class DocumentTree(Tree[Entry], Panel):
         Binding("right", "fold(False)", "Chapters", show=False),
         Binding("left", "fold(True)", "Fold", show=False),
         Binding("e", "edit", "Editor"),
+        Binding("x", "tick", "Tick on, off"),
     ]
 
     class Opened(Message):
@@ -70,8 +71,19 @@ class DocumentTree(Tree[Entry], Panel):
             self.chapter = chapter
             self.in_editor = in_editor
 
+    class Ticked(Message):
+        """The user ticked a document on or off."""
+
+        def __init__(self, path: str, *, is_dropped: bool) -> None:
+            super().__init__()
+            self.path = path
+            self.is_dropped = is_dropped
+
     def __init__(self) -> None:
         super().__init__("", Entry("documents"), id="documents")
+        self._paths: list[str] = []
+        self._dropped: set[int] = set()
+        """Numbers of the documents that are ticked off."""
         self.show_root = False
         self.show_guides = False
         self.guide_depth = 2
@@ -85,6 +97,7 @@ class DocumentTree(Tree[Entry], Panel):
         """Show the documents of a layout in order, grouped by folder."""
         self.root.remove_children()
         self.spans, self._rows = [], []
+        self._paths = [span.document.path for span in layout.documents] if layout else []
         if layout is None:
             self.root.add_leaf("", Entry("none: ask about anything"))
             self._fit()
@@ -172,6 +185,19 @@ class DocumentTree(Tree[Entry], Panel):
         """Open the document at the cursor in the user's editor."""
         self._open(self.cursor_node, in_editor=True)
 
+    def action_tick(self) -> None:
+        """Tick the document at the cursor on or off."""
+        number = _entry(self.cursor_node).number if self.cursor_node is not None else None
+        if number is not None:
+            is_dropped = number in self._dropped
+            self.post_message(self.Ticked(self._paths[number], is_dropped=is_dropped))
+
+    def show_ticks(self, dropped: Sequence[str]) -> None:
+        """Show which documents are ticked off."""
+        self._dropped = {number for number, path in enumerate(self._paths) if path in dropped}
+        self._invalidate()
+        self.refresh()
+
     def action_jump(self, line: int) -> None:
         """Go to the first or the last line."""
         self.cursor_line = line % max(self.last_line + 1, 1)
@@ -214,7 +240,10 @@ class DocumentTree(Tree[Entry], Panel):
         # Guides are hidden, but the indentation is there.
         width = self.scrollable_content_region.width - self.guide_depth * (depth + 1)
         name = Text(no_wrap=True).append(mark, base_style + style + _TOGGLES)
-        name.append(entry.name, base_style + style)
+        is_dropped = entry.number in self._dropped
+        name.append(f"× {entry.name}" if is_dropped else entry.name, base_style + style)
+        if is_dropped:
+            name.stylize(Style(dim=True))
         if not entry.tokens:
             return name
         name.truncate(max(width - _NUMBERS, 4), overflow="ellipsis", pad=True)

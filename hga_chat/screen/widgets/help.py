@@ -61,6 +61,7 @@ KEYS = (
         (
             ("Enter", "open the document or chapter"),
             ("→ ←", "show, hide its chapters"),
+            ("x", "tick the document off: questions leave it out; on again"),
         ),
     ),
     (

@@ -12,6 +12,7 @@ from hga_engine.config import SamplingParams
 from hga_engine.errors import ContextFullError
 from hga_engine.events import PrefillProgress, TextDelta
 from tests.support.scripted import ScriptedAnswer, ScriptedEngine
+from tests.support.scripted_conversation import ScriptedConversation
 
 GREEDY = SamplingParams()
 
@@ -245,7 +246,7 @@ class Saved:
         self.engine = engine
         self.lengths = []
 
-    def save(self, save_kv, documents, turns):
+    def save(self, save_kv, documents, turns, dropped=()):
         self.lengths.append(self.engine.num_tokens)
         return []
 
@@ -289,3 +290,86 @@ def test_sources_are_passages_that_state_the_answer_or_that_it_depends_on(text, 
     assert len(found.sources) == len(lines)
     for one, line in zip(found.sources, lines, strict=True):
         assert one.start_line <= line <= one.end_line
+
+
+# Documents that are ticked off, and questions about some of them
+
+
+def left_out(script, conversation, path):
+    """Groups of 2 tokens that hold nothing but a document."""
+    (span,) = (s for s in script.layout.documents if s.document.path == path)
+    start, end = (conversation.document_start + token for token in (span.start, span.end))
+    return set(range(-(-max(start, 16) // 2), end // 2))
+
+
+@pytest.fixture
+def script():
+    return ScriptedConversation(["One.", "Two.", "Three.", "Four."])
+
+
+def test_a_question_leaves_out_what_is_ticked_off(script):
+    conversation = script.make(lambda *_: None)
+    ask(conversation, "Whole?")
+    first = conversation.drop("sea.txt")
+    assert first.startswith("Ticked off logs/sea.txt; questions leave it out until /add sea.txt.")
+    assert "was read with it there" in first
+    answer, _ = ask(conversation, "Less?")
+    assert answer.scope.without == ("logs/sea.txt",)
+    assert not answer.scope_note
+    assert conversation.add("sea.txt") == "Ticked on logs/sea.txt; nothing needs reading again."
+    assert "was read with it there" not in conversation.drop("book.pdf")
+    conversation.add("book.pdf")
+    ask(conversation, "Whole again?")
+    whole, less, again = script.engine.left_out_of
+    assert whole == again == []
+    assert set(less) == left_out(script, conversation, "logs/sea.txt")
+    assert script.engine.left_out == []
+    assert script.engine.reads == [len(script.layout) + 1]
+
+
+def test_a_question_that_names_documents_is_limited_to_them(script):
+    conversation = script.make(lambda *_: None)
+    conversation.drop("logs/book.pdf")
+    answer, _ = ask(conversation, "What does @book.pdf say?")
+    assert answer.scope_note == "Limited to logs/book.pdf."
+    assert set(script.engine.left_out_of[0]) == left_out(script, conversation, "logs/sea.txt")
+    answer, _ = ask(conversation, "And @boook.pdf?")
+    assert answer.scope_note == "No document is called boook.pdf. Did you mean logs/book.pdf?"
+    assert set(script.engine.left_out_of[1]) == left_out(script, conversation, "logs/book.pdf")
+
+
+def test_sources_are_documents_that_the_question_could_attend_to(script):
+    tokens = script.layout.documents[0].end + 1
+    border = tokens // 16
+    assert tokens % 16  # a trace bin with tokens of both documents
+    script.engine._answers[0] = ScriptedAnswer("Calm.", {border: 3.0, border + 3: 1.0})
+    conversation = script.make(lambda *_: None)
+    answer, _ = ask(conversation, "What does @book.pdf say?")
+    assert {source.path for source in answer.sources} == {"logs/book.pdf"}
+
+
+def test_what_cannot_be_ticked_is_said(script, tmp_path):
+    conversation = script.make(lambda *_: None)
+    assert "No document is called see.txt. Did you mean logs/sea.txt?" in conversation.drop(
+        "see.txt"
+    )
+    assert conversation.add("logs/sea.txt") == "logs/sea.txt: ticked on already."
+    conversation.drop("logs")
+    assert conversation.dropped == ("logs/sea.txt", "logs/book.pdf")
+    assert conversation.drop("sea.txt") == "logs/sea.txt: ticked off already."
+    assert [line[:3] for line in conversation.files().splitlines()] == ["[ ]", "[ ]"]
+    conversation.add("sea.txt")
+    tokens = f"{script.layout.documents[0].tokens:,}"
+    assert conversation.files().splitlines()[0].split() == ["[x]", tokens, "logs/sea.txt"]
+    conversation.given = {"logs": tmp_path}
+    new = tmp_path / "new file.txt"
+    new.write_text("new")
+    said = conversation.add(str(new))
+    assert f"'hga-chat ingest {tmp_path} '{new}'' reads all of it into a new session" in said
+    assert conversation.add(str(tmp_path / "nothing.txt")).startswith("No document is called")
+
+
+def test_without_documents_an_at_sign_is_text(engine):
+    answer, _ = ask(Conversation(engine, None), "What is @property?")
+    assert not answer.scope_note
+    assert Conversation(engine, None).files() == "This chat has no documents."

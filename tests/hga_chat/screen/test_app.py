@@ -663,3 +663,69 @@ async def test_the_title_takes_what_room_is_left(width, title, scripted, opened,
         assert ("Tale" in line) == bool(title)
         assert title in line
         assert line.endswith("● ready ")
+
+
+# Ticking documents on and off
+
+
+def tree_lines(app):
+    return [line for line in shown(app) if ".txt" in line or ".pdf" in line]
+
+
+async def test_commands_and_a_key_tick_documents_off_and_on(scripted, opened, until):
+    script = scripted(["Less.", "Whole."])
+    async with opened(script.make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot, "/drop sea.txt")
+        await until(pilot, lambda: "Ticked off logs/sea.txt" in "\n".join(shown(app)))
+        assert any("× sea.txt" in line for line in shown(app))
+        await ask(pilot, "/files")
+        await until(pilot, lambda: "[x]" in "\n".join(shown(app)))
+        assert any("[ ]" in line and "logs/sea.txt" in line for line in shown(app))
+        await ask(pilot, "sea")
+        await until(pilot, is_done(app))
+        assert turns(app)[-1].text == "Less."
+        app.query_one(DocumentTree).focus()
+        await pilot.press("g", "x")
+        await until(pilot, lambda: not any("× sea.txt" in line for line in shown(app)))
+        await pilot.press("x")
+        await until(pilot, lambda: any("× sea.txt" in line for line in shown(app)))
+        await pilot.press("x")
+        app.query_one(Prompt).focus()
+        await ask(pilot, "sea")
+        await until(pilot, is_done(app, 2))
+        less, whole = script.engine.left_out_of
+        assert less
+        assert not whole
+        await ask(pilot, "/drop whale")
+        await until(pilot, lambda: "No document is called whale." in "\n".join(shown(app)))
+
+
+async def test_an_answer_about_a_named_file_says_that_it_was_limited(scripted, opened, until):
+    async with opened(scripted(["White."]).make, (80, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        app.query_one(Prompt).fill("Which colour? @book.pdf")
+        await pilot.press("escape", "enter")
+        await until(pilot, is_done(app))
+        assert "Limited to logs/book.pdf." in "\n".join(shown(app))
+
+
+async def test_ticks_are_saved_and_shown_on_resume(scripted, opened, until, tmp_path):
+    store = SessionStore(2**30, tmp_path / "sessions", tmp_path / "kv")
+    script = scripted()
+    async with opened(lambda p: keep(script.make(p), store)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await ask(pilot, "/drop sea.txt")
+        await until(pilot, lambda: any("× sea.txt" in line for line in shown(app)))
+    (id_,) = store.ids()
+    assert store.turns(id_).dropped == ("logs/sea.txt",)
+    saved = store.open(id_)
+    again = scripted()
+
+    def resume(progress):
+        return Conversation(again.engine, again.layout, (), (), None, saved.dropped)
+
+    async with opened(resume) as (app, pilot):
+        await until(pilot, is_ready(app))
+        assert any("× sea.txt" in line for line in shown(app))
+    saved.close()
