@@ -160,6 +160,12 @@ class SessionPicker(App[str | None]):
         """Open the session that was clicked."""
         self.exit(event.option.id)
 
+    def on_option_list_option_highlighted(self) -> None:
+        """Delete nothing but what was asked about: another session ends the question."""
+        if self._doomed is not None and self._chosen is not self._doomed:
+            self._doomed = None
+            self._say(TITLE)
+
     @property
     def _chosen(self) -> Entry | None:
         """The highlighted session."""

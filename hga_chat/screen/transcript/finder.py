@@ -37,6 +37,8 @@ class Finder(Horizontal):
         self._input = Input(placeholder=f"Find in {what}", id="finder-text", compact=True)
         self._count = Static("", markup=False, id="finder-count")
         self._hands_over = False
+        self._opener: Widget | None = None
+        """What had the keys when the search was begun."""
         self.display = False
 
     def compose(self) -> ComposeResult:
@@ -53,6 +55,9 @@ class Finder(Horizontal):
                 otherwise it goes to the previous match, as in a browser.
         """
         self._hands_over = hands_over
+        focused = self.screen.focused
+        if focused is not self._input:
+            self._opener = focused
         self.display = True
         self._input.value = text or self._input.value
         self._input.focus()
@@ -77,10 +82,10 @@ class Finder(Horizontal):
         self._show(*self._searched.find_next(by))
 
     def action_close(self) -> None:
-        """Remove the marks; the text stays where it is."""
+        """Remove the marks, and give the keys back to what had them; the text stays where it is."""
         self.display = False
         self._searched.find("")
-        self._searched.focus()
+        (self._opener or self._searched).focus()
 
     def _find(self, text: str) -> None:
         count = self._searched.find(text)

@@ -66,6 +66,9 @@ class Prompt(TextArea):
         self.focus()
 
     async def _on_key(self, event: events.Key) -> None:
+        if self.offered.is_open and not self._fits(self.offered.chosen):
+            # Keys that came at once: the list is that of an earlier text.
+            self._offer()
         # The base class handles Enter as a line break before it checks bindings.
         is_taken = self.offered.is_open and self._choose(event.key)
         if is_taken or event.key == "enter":
@@ -103,10 +106,19 @@ class Prompt(TextArea):
 
     def on_text_area_changed(self) -> None:
         """Offer completions."""
+        self._offer()
+
+    def _offer(self) -> None:
+        self.offered.offer(self._completions())
+
+    def _fits(self, completion: str) -> bool:
+        return any(text == completion for text, _ in self._completions())
+
+    def _completions(self) -> Sequence[tuple[str, str]]:
+        """Return the completions of what stands before the cursor."""
         row, column = self.cursor_location
         before = self.document.get_line(row)[:column]
-        found = completions(before, self.paths)[1]
-        self.offered.offer(() if row and before.startswith("/") else found)
+        return () if row and before.startswith("/") else completions(before, self.paths)[1]
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Take the completion that was clicked."""

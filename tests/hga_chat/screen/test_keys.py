@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual.widgets import Static
+from textual.widgets import Static, TextArea
 
 from hga_chat.conversation.verify import Effect, Verification
 from hga_chat.documents import Document, LoadedDocuments, Section
@@ -17,6 +17,7 @@ from hga_chat.screen.transcript.finder import Finder
 from hga_chat.screen.transcript.widget import Transcript
 from hga_chat.screen.widgets.block_map import BlockMap
 from hga_chat.screen.widgets.completions import completions
+from hga_chat.screen.widgets.documents import DocumentTree
 from hga_chat.screen.widgets.help import KEYS, Help, help_text
 from hga_chat.screen.widgets.key_line import KeyLine
 from hga_chat.screen.widgets.prompt import Prompt
@@ -101,7 +102,8 @@ def test_keys_named_by_commands_run_the_same_actions():
 
 def test_keys_have_the_same_names_in_footer_help_and_docs():
     known = {"Tab", "Shift+Tab", "Ctrl+P", "Shift+Enter", "PgUp", "PgDn", "@"}
-    for widget in (ChatApp, Prompt, Transcript, BlockMap, DocumentLines, Viewer, Finder):
+    widgets = (ChatApp, Prompt, Transcript, BlockMap, DocumentTree, DocumentLines, Viewer, Finder)
+    for widget in widgets:
         for binding in widget.BINDINGS:
             for key in binding.key.split(","):
                 known.add(key_name(replace(binding, key=key, key_display=None)))
@@ -273,6 +275,7 @@ async def test_search_goes_from_match_to_match(answered):
         assert str(count.content) == "4 of 4"
         await it.press("escape")
         assert not it.app.finder.display
+        assert it.app.focused is it.app.prompt  # from where the search was begun
         await it.command("/find page 7")
         await it.until(lambda: str(count.content) == "2 of 2")
 
@@ -662,6 +665,18 @@ async def test_enter_on_the_beginning_of_a_command_runs_it(answered, tmp_path, m
         await it.until(lambda: (tmp_path / "conversation.md").exists())
         await it.press("/", "r", "e", "n", "enter")  # this one needs its argument
         assert it.app.prompt.text == "/rename "
+
+
+async def test_keys_that_come_at_once_take_no_completion_of_an_earlier_text(answered):
+    async with answered() as it:
+        await it.press("/")
+        prompt = it.app.prompt
+        assert prompt.offered.is_open
+        with prompt.prevent(TextArea.Changed):  # it comes after Enter
+            prompt.insert("find sea")
+            await it.press("enter")
+        count = it.app.query_one("#finder-count")
+        await it.until(lambda: str(count.content) == "2 of 2")
 
 
 async def test_files_are_completed_after_an_at_sign(answered):

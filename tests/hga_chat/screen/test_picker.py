@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from hga_chat.conversation.answer import saved_turn
-from hga_chat.screen.picker import SessionPicker
+from hga_chat.screen.picker import TITLE, SessionPicker
 from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
 from tests.support.scripted import ScriptedAnswer
@@ -65,7 +65,11 @@ async def test_rename_fork_and_delete(store):
         doomed = app._chosen.id
         await pilot.press("f8", "escape")
         assert len(store.ids()) == 3
-        await pilot.press("f8", "f8")
+        await pilot.press("f8", "down")
+        assert str(app.query_one("#sessions-title", Static).render()) == TITLE
+        await pilot.press("f8", "up", "f8")
+        assert len(store.ids()) == 3
+        await pilot.press("f8")
         assert len(store.ids()) == 2
         assert doomed not in store.ids()
         app.query_one(Input).value = "tide"
