@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,9 @@ import torch
 
 from hga_engine.attention.routed import RoutedAttention, Rule
 from hga_engine.attention.trace import AttentionTotals
-from hga_engine.config import ModelConfig, SamplingParams, SessionConfig
-from hga_engine.decode_step import make_decode_step
-from hga_engine.errors import ContextFullError
+from hga_engine.config import LEAST_BUDGET, ModelConfig, SamplingParams, SessionConfig
+from hga_engine.decode_step import DecodeStep, make_decode_step
+from hga_engine.errors import ContextFullError, FixedBudgetError
 from hga_engine.events import Event, FinishReason, PrefillProgress, TextDelta, Trace
 from hga_engine.forward import ForwardPass
 from hga_engine.memory.figures import MemoryFigures, memory_figures
@@ -81,9 +82,8 @@ class Engine:
         self._layer_mass = torch.zeros(model.num_layers, groups)
         self._is_replayed = self._graph is not None
         """Whether the last answer was decoded by the graph."""
-        step = make_decode_step(
-            weights, model, routing, self._decoder, tiers.host, self._index, self._tracer
-        )
+        self._weights = weights
+        step = self._make_step()
         dtypes = (weights.dtype, dtype)
         self._layers = ForwardPass(
             model, self._decoder, self._attention, tiers, config, device, dtypes, step
@@ -129,6 +129,39 @@ class Engine:
         from hga_engine.decode_graph import DecodeGraph
 
         return DecodeGraph(weights, routing, tiers.device, tiers.index, self._decoder, self._tracer)
+
+    def _make_step(self) -> DecodeStep | None:
+        return make_decode_step(
+            self._weights,
+            self.model_config,
+            self.config.routing,
+            self._decoder,
+            self._tiers.host,
+            self._index,
+            self._tracer,
+        )
+
+    def set_budget(self, tokens: int) -> None:
+        """Let queries attend to another number of tokens by the decode rule from now on.
+
+        K/V stays as it is, and a saved state that of the budget with which it was opened.
+
+        Args:
+            tokens: most tokens beyond the window, per KV head.
+
+        Raises:
+            ValueError: they are fewer than ``LEAST_BUDGET``.
+            FixedBudgetError: the session is on a GPU.
+        """
+        if tokens < LEAST_BUDGET:
+            raise ValueError(f"a budget is at least {LEAST_BUDGET} tokens")
+        if self._tiers.device is not None:
+            raise FixedBudgetError
+        routing = self.config.routing
+        routing = replace(routing, decode_budget=tokens // routing.group_size)
+        self.config = replace(self.config, routing=routing)
+        self._attention.set_routing(routing)
+        self._layers.set_decode_step(self._make_step())
 
     @property
     def token_ids(self) -> list[int]:

@@ -85,6 +85,13 @@ class NoGpuError(EngineError):
         self.capability = capability
 
 
+class FixedBudgetError(EngineError):
+    """The budget of an open session was to change on a GPU, whose kernels are captured with it."""
+
+    def __init__(self) -> None:
+        super().__init__("On a GPU the budget is fixed while a session is open.")
+
+
 class HostBudgetError(EngineError):
     """A host memory budget for K/V was set on a GPU, whose K/V is always all in host memory."""
 

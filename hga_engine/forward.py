@@ -54,6 +54,10 @@ class ForwardPass:
         self._dtype, self._kv_dtype = dtypes
         self._step = step
 
+    def set_decode_step(self, step: DecodeStep | None) -> None:
+        """Take the tokens of answers through the layers by another step."""
+        self._step = step
+
     def slices(self, start: int, tokens: int) -> list[tuple[int, int]]:
         """Return ranges that end at slice boundaries, which are chunk boundaries.
 

@@ -132,6 +132,14 @@ class EngineProtocol(Protocol):
     def leave_out(self, groups: Sequence[int]) -> None:
         """Let ``answer`` and ``logits`` attend to none of these groups until the next call."""
 
+    def set_budget(self, tokens: int) -> None:
+        """Let answers attend to another number of tokens per KV head from now on.
+
+        Raises:
+            ValueError: they are fewer than ``LEAST_BUDGET``.
+            FixedBudgetError: the session is on a GPU.
+        """
+
     def truncate(self, tokens: int) -> None:
         """Drop everything from position ``tokens`` on; nothing if the session is shorter."""
 

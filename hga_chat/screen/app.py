@@ -450,6 +450,17 @@ class ChatApp(App[None]):
         else:
             self.notify("Add the new title: /rename TITLE.", severity="warning")
 
+    def action_budget(self, percent: str = "") -> None:
+        """Let answers attend to another share of the session."""
+        try:
+            share = float(percent.removesuffix("%")) if percent else None
+        except ValueError:
+            share = 0.0
+        if share is not None and not 0 < share <= 100:
+            self.notify("Add a percentage of the text: /budget 10.", severity="warning")
+        else:
+            self.engine.set_budget(share)
+
     # Changes that take another engine
 
     def action_context(self, tokens: str = "") -> None:

@@ -32,6 +32,7 @@ COMMANDS = (
     Command("drop", "Tick a document off: questions leave it out", "drop", "", "FILE", True),
     Command("add", "Tick a document on again", "add", "", "FILE", True),
     Command("rename", "Give the session another title", "rename", "", "TITLE", True),
+    Command("budget", "Share of the text that a word may attend to", "budget", "", "PERCENT"),
     Command(
         "context", "Change how many tokens the session can hold", "context", "", "TOKENS", True
     ),

@@ -63,14 +63,13 @@ class RoutedAttention:
         index: RoutingIndex,
         device: torch.device,
     ) -> None:
-        self._routing = routing
         self._device = device
         self._store = store
         self._index = index
         self._kv_heads = model.num_kv_heads
         self._scale = 1 / math.sqrt(model.head_dim)
         self.tracer = Tracer(model, routing)
-        self._choices = {rule: _choice(routing, rule) for rule in get_args(Rule)}
+        self.set_routing(routing)
         self._hidden: torch.Tensor | None = None
         self._left_out: torch.Tensor | None = None
         self._listed: torch.Tensor | None = None
@@ -78,6 +77,11 @@ class RoutedAttention:
         self._blocks: QueryBlocks
         self._cached_blocks: dict[tuple[int, int, int], QueryBlocks] = {}
         """By position, queries and rows: every layer asks for the same."""
+
+    def set_routing(self, routing: Routing) -> None:
+        """Select by other budgets from now on; sizes of chunks and groups must be the same."""
+        self._routing = routing
+        self._choices = {rule: _choice(routing, rule) for rule in get_args(Rule)}
 
     def hide(self, groups: Sequence[int]) -> None:
         """Attend to none of these groups from now on, whatever is selected.

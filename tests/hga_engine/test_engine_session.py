@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from hga_engine.config import Routing, SamplingParams
+from hga_engine.config import LEAST_BUDGET, Routing, SamplingParams
 from hga_engine.engine import Engine
 from hga_engine.errors import ContextFullError, KVStoreError
 from hga_engine.events import PrefillProgress, TextDelta
 from hga_engine.kv_store.tiered import TieredKVStore
+from hga_engine.saved_state import read_info
 from tests.support.tiny_engine import (
     LLAMA,
     MOE,
@@ -331,3 +333,38 @@ def test_sessions_of_one_model_are_apart() -> None:
     assert second.num_tokens == 0
     assert ask(second, QUESTION, 4).tokens == ask(make_engine(MOE), QUESTION, 4).tokens
     assert make_engine(LLAMA).num_tokens == 0
+
+
+def test_another_budget_counts_from_the_next_token_on() -> None:
+    question = random_tokens(9, seed=1)
+
+    def said(engine: Engine) -> list[int]:
+        return ask(engine, question, 12).tokens
+
+    small, large = make_engine(), make_engine(router=replace(PARTIAL, decode_budget=99))
+    changed = make_engine()
+    for engine in (small, large, changed):
+        read(engine, random_tokens(150))
+    changed.set_budget(99 * PARTIAL.group_size)
+    assert changed.config.routing == large.config.routing
+    assert said(changed) == said(large) != said(small)
+    changed.truncate(150)
+    changed.set_budget(LEAST_BUDGET)
+    assert ask(changed, question, 12).finished.sparsity < 1
+    with pytest.raises(ValueError, match="at least 64 tokens"):
+        changed.set_budget(10)
+
+
+def test_a_session_of_another_budget_is_resumed(tmp_path: Path) -> None:
+    engine = make_engine(saved_dir=tmp_path)
+    read(engine, random_tokens(150))
+    engine.set_budget(200)
+    ask(engine, random_tokens(9), 5)
+    engine.save()
+    engine.close()
+    info = read_info(tmp_path)
+    assert info is not None
+    assert info.routing == asdict(PARTIAL)
+    again = make_engine(saved_dir=tmp_path)
+    again.check()
+    assert again.token_ids == engine.token_ids

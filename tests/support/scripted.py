@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -284,6 +284,11 @@ class ScriptedEngine:
 
     def page_hit_rate(self) -> float:
         return 1.0
+
+    def set_budget(self, tokens: int) -> None:
+        routing = self.config.routing
+        routing = replace(routing, decode_budget=tokens // routing.group_size)
+        self.config = replace(self.config, routing=routing)
 
     def truncate(self, tokens: int) -> None:
         self.truncations.append(tokens)

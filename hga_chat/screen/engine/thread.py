@@ -103,11 +103,27 @@ class _Rename:
 
 
 @dataclass(frozen=True)
+class _Budget:
+    percent: float | None
+
+
+@dataclass(frozen=True)
 class _Consider:
     change: Change
 
 
-_Order = _Introduce | _Question | _Forget | _Undo | _Export | _Verify | _Rename | _Consider | _Tick
+_Order = (
+    _Introduce
+    | _Question
+    | _Forget
+    | _Undo
+    | _Export
+    | _Verify
+    | _Rename
+    | _Budget
+    | _Consider
+    | _Tick
+)
 
 
 class EngineThread:
@@ -219,6 +235,14 @@ class EngineThread:
         """Give the session another title; a note reports the outcome."""
         self._put(_Rename(title))
 
+    def set_budget(self, percent: float | None) -> None:
+        """Let answers attend to this share of the session; a note reports the outcome.
+
+        Args:
+            percent: of the session as it is now; None: only report what it is.
+        """
+        self._put(_Budget(percent))
+
     def consider(self, change: Change) -> None:
         """Find out what a change costs; an ``Offered`` reports it."""
         self._put(_Consider(change))
@@ -320,6 +344,8 @@ class EngineThread:
                 self._verify(conversation, number, cancel)
             case _Export(path):
                 self._outbox.put(Note(export_turns(conversation, path)))
+            case _Budget(percent):
+                self._outbox.put(Note(set_budget(conversation, percent)))
             case _Consider(change):
                 self._outbox.put(Offered(self._offer(conversation, change)))
             case _Tick(what, name):
@@ -439,6 +465,28 @@ def rename(conversation: "Conversation", title: str) -> str:
     except OSError as error:
         return f"The title cannot be saved: {error.strerror or error}."
     return f"Renamed to {title}."
+
+
+def set_budget(conversation: "Conversation", percent: float | None) -> str:
+    """Let answers attend to a share of the session; return the outcome in words."""
+    from hga_engine.config import LEAST_BUDGET
+    from hga_engine.errors import FixedBudgetError
+
+    engine = conversation.engine
+    held = engine.num_tokens
+    if engine.config.routing.kind == "dense":
+        return "With --router dense every word attends to everything."
+    if percent is not None:
+        try:
+            engine.set_budget(max(round(percent * held / 100), LEAST_BUDGET))
+        except FixedBudgetError as error:
+            return f"{error} --budget sets that of a new one."
+    tokens = engine.config.routing.budget_tokens
+    share = f"{tokens / held:.0%} of this session" if 0 < tokens < held else "all of this session"
+    until = "" if percent is None else " Until you quit; nothing is read again."
+    return (
+        f"A word of an answer attends to at most {tokens:,} tokens, {share}; more is slower.{until}"
+    )
 
 
 def export_turns(conversation: "Conversation", path: Path) -> str:

@@ -89,3 +89,22 @@ async def test_a_value_and_a_free_engine_are_needed(changing, until, scripted, o
         app.action_context("9")
         await until(pilot, lambda: "Wait until the engine is ready" in shown(app))
         held.engine.release.set()
+
+
+async def test_the_budget_changes_at_once(scripted, opened, until):
+    script = scripted()
+    async with opened(script.make) as (app, pilot):
+        await run(pilot, until, "/budget 10")
+        routing = "at most 92 tokens, 10% of this session"
+        await until(
+            pilot,
+            lambda: routing in app.transcript.notices[-1] if app.transcript.notices else False,
+        )
+        assert script.engine.config.routing.budget_tokens == 92
+        await run(pilot, until, "/budget")
+        app.action_budget("")
+        await until(pilot, lambda: len(app.transcript.notices) == 2)
+        for wrong in ("0", "-3", "101", "much", "nan"):
+            app.action_budget(wrong)
+            await until(pilot, lambda: "Add a percentage" in shown(app))
+        assert script.engine.config.routing.budget_tokens == 92
