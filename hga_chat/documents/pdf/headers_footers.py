@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
@@ -90,7 +91,7 @@ def without_headers_and_footers(
     pages, or the title of a heading that began earlier, alone or next to constant parts. In
     addition, at most half of the surrounding pages may have other lines at that height and font.
     """
-    sizes = sum((_sizes(lines) for lines in pages), Counter[float]())
+    sizes = _sizes(line for lines in pages for line in lines)
     edges = [_edges(number, lines, _usual(sizes)) for number, lines in enumerate(pages)]
     found = [row for page in edges for rows in page for row in rows]
     repeated = _repeated(found, pages, labels, headings)
@@ -133,7 +134,7 @@ def _said(row: _Row, lines: Sequence[Line], titles: dict[str, int]) -> set[str]:
     }
 
 
-def _sizes(lines: Sequence[Line]) -> Counter[float]:
+def _sizes(lines: Iterable[Line]) -> Counter[float]:
     """Count the characters of each font size."""
     sizes: Counter[float] = Counter()
     for line in lines:
@@ -278,6 +279,7 @@ def _are_titles(
     return not (here and alone) or here <= {_core(x.text) for x in lines if x not in row.lines}
 
 
+@lru_cache(maxsize=10_000)
 def _core(text: str) -> str:
     return letters_and_digits(_CHAPTER_NUMBER.sub("", text.strip()))
 
