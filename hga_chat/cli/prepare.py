@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SKIPPED_SHOWN = 3
 
+NOT_SAVED = "A chat without documents is not saved; /export writes it to a file."
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -255,6 +257,8 @@ def start_on_target(
             )
             conversation.given = given
             conversation.notes[:0] = about
+            if resume_turns and not loaded.documents and not settings.no_save:
+                conversation.notes.append(NOT_SAVED)
         return _letting_think(conversation, settings)
 
     return Start(settings, open_)

@@ -3,9 +3,11 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 _USUAL = ("nano", "vim", "vi")
@@ -84,6 +86,22 @@ def run(command: list[str]) -> None:
     Raises:
         OSError: it cannot be started or reports a failure.
     """
-    code = subprocess.run(command, check=False).returncode
+    with _stopping_with_it():
+        code = subprocess.run(command, check=False).returncode
     if code:
         raise OSError(f"{command[0]} ended with exit code {code}")
+
+
+@contextmanager
+def _stopping_with_it() -> Iterator[None]:
+    """Let Ctrl+Z in the editor stop this program too, and ``fg`` wake it without taking keys.
+
+    The screen's own handler would read from the terminal again while the editor has it.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTSTP", "SIGCONT") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """The user's editor. The spellings of a line are those of each editor's manual."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,19 @@ def test_a_failing_editor_is_an_error():
         edit_text(["false"], "first")
     with pytest.raises(OSError, match="no-such-editor"):
         edit_text(["no-such-editor"], "first")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="needs job control")
+def test_what_wakes_the_editor_does_not_wake_the_screen(tmp_path):
+    script = tmp_path / "waking"
+    script.write_text("#!/bin/sh\nkill -CONT $PPID\n")
+    script.chmod(0o755)
+    woken = []
+    before = signal.signal(signal.SIGCONT, lambda *_: woken.append(True))
+    try:
+        edit_text([str(script)], "first")
+        assert not woken
+        signal.raise_signal(signal.SIGCONT)
+        assert woken
+    finally:
+        signal.signal(signal.SIGCONT, before)
