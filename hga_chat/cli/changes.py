@@ -1,6 +1,7 @@
 """Changes of an open session: what they cost, and opening it again with them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hga_chat import engine_access, models
@@ -8,11 +9,14 @@ from hga_chat.cli.prepare import (
     Start,
     find_or_pull,
     given_places,
+    prepare,
+    start_on_documents,
     start_on_session,
     start_on_target,
 )
 from hga_chat.conversation.opening import SaveTarget, find_saved_session, origin_of
-from hga_chat.errors import describe
+from hga_chat.documents import DocumentError
+from hga_chat.errors import OverBudgetError, describe
 from hga_chat.output import Output
 from hga_chat.screen.changes import Change, Offer
 from hga_chat.screen.drawing.figures import count, duration
@@ -36,9 +40,58 @@ def consider(conversation: "Conversation", change: Change, start: Start) -> Offe
     """
     if start.again is None and not _is_kept(conversation):
         return Offer("This chat is not saved, so it cannot be opened again with that.", None)
+    if change.what == "documents":
+        return _consider_documents(conversation, change)
     if change.what == "context":
         return _consider_context(conversation, change)
     return _consider_model(conversation, change, start.settings)
+
+
+def _consider_documents(conversation: "Conversation", change: Change) -> Offer:
+    from hga_chat.conversation.room import prefill_seconds
+    from hga_chat.sessions.changes import changes_of
+
+    saved, layout = conversation.saved, conversation.layout
+    if saved is None or saved.is_new or layout is None or not conversation.given:
+        return Offer("Only the files of a saved session can be loaded again.", None)
+    changes = changes_of(saved, conversation.given)
+    if not changes:
+        return Offer("No file has changed since the documents were read.", None)
+    old = {*changes.changed, *changes.gone}
+    starts = [span.start for span in layout.documents if span.document.path in old]
+    tokens = len(layout) - min(starts, default=len(layout))
+    cost = "What comes before the first change need not be read again."
+    if tokens:
+        seconds = prefill_seconds(conversation, tokens)
+        time = f", about {duration(seconds)}" if seconds is not None else ""
+        cost = f"From the first of them on, {tokens:,} tokens are read again{time}."
+    where = ""
+    if conversation.turns:
+        where = " The answers so far stay in this session; the new text gets one of its own."
+    return Offer(f"{changes.as_text()}. {cost}{where} Load them?", change, is_asked=True)
+
+
+def _start_on_files(saved: "SavedSession", settings: Settings, output: Output) -> Start:
+    """Start on the files of a session as they are now."""
+    assert saved.documents is not None
+    info, origin = saved.info, saved.info.origin
+    settings = replace(
+        settings,
+        include=origin.include,
+        exclude=origin.exclude,
+        fit=origin.fit,
+        redact=origin.redact,
+    )
+    # Documents are named by the paths as they were typed, if these still lead there.
+    is_same = tuple(str(Path(path).resolve()) for path in info.given) == origin.paths
+    paths = info.given if is_same else origin.paths
+    prepared = prepare(paths, settings, output)
+    prepared.check_budget()
+    if prepared.loaded.documents != saved.documents.loaded.documents:
+        return start_on_documents(prepared, paths, output)
+    saved.confirm_documents()
+    note = "The files were written, but their text has not changed."
+    return start_on_session(info.id, settings, output).with_note(note)
 
 
 def _consider_context(conversation: "Conversation", change: Change) -> Offer:
@@ -177,13 +230,15 @@ def start_again(
         if saved is None:
             assert start.again is not None
             return start.again(_changed(change, start.settings))
-        if context is None:
+        if change.what == "documents":
+            changed = _start_on_files(saved, start.settings, output)
+        elif context is None:
             changed = _start_on_copy(saved, _changed(change, start.settings), output)
         else:
             set_context(context)
             settings = replace(start.settings, context=context)
             changed = start_on_session(saved.info.id, settings, output)
-    except (EngineError, OSError) as error:
+    except (DocumentError, EngineError, OSError, OverBudgetError) as error:
         return as_before(error)
 
     def open_(progress: "Progress") -> "Conversation":

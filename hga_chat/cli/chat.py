@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from hga_chat.output import Output
     from hga_chat.screen.run import Ended
 
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch", help="While the chat is open, say when files change; /reload loads them."
+    ),
+]
+
 
 @with_settings()
 def ingest(
@@ -33,6 +40,7 @@ def ingest(
         typer.Option("--no-chat", help="Read and save the documents, then print the session's id."),
     ] = False,
     as_json: Json = False,
+    watch: Watch = False,
 ) -> None:
     """Read documents into a saved session and open the chat."""
     from hga_chat.errors import UsageError
@@ -61,7 +69,7 @@ def ingest(
     if no_chat:
         _save_only(start, output, as_json=as_json)
     else:
-        _open_screen(start, output)
+        _open_screen(start, output, watch=watch)
 
 
 @with_settings()
@@ -76,6 +84,7 @@ def chat(
             autocompletion=completion.sessions,
         ),
     ] = None,
+    watch: Watch = False,
 ) -> None:
     """Open a saved session, or choose one from a list."""
     _require_terminal()
@@ -99,7 +108,7 @@ def chat(
         raise SessionMissingError(
             f"{error}\n{session} is a path; to read it, run: hga-chat ingest {quote(session)}"
         ) from error
-    _open_screen(start, output)
+    _open_screen(start, output, watch=watch)
 
 
 def _choose_session(settings: Settings) -> str | None:
@@ -125,14 +134,14 @@ def _require_terminal() -> None:
         )
 
 
-def _open_screen(start: "Start", output: "Output") -> None:
+def _open_screen(start: "Start", output: "Output", *, watch: bool = False) -> None:
     """Show the screen until the user quits; a change of the session opens it again."""
     from hga_chat.cli.changes import start_again
 
-    ended, conversation = _show_screen(start)
+    ended, conversation = _show_screen(start.watching() if watch else start)
     while ended.change is not None and conversation is not None:
         start = start_again(ended.change, conversation, start, output)
-        ended, conversation = _show_screen(start)
+        ended, conversation = _show_screen(start.watching() if watch else start)
     for note in ended.kept:
         output.note(note)
     if ended.kept:

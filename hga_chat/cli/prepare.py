@@ -163,6 +163,16 @@ class Start:
     again: "Callable[[Settings], Start] | None" = None
     """Starts anew with other settings, where the session is not saved; None: that is impossible."""
 
+    def watching(self) -> "Start":
+        """Return a start whose conversation looks for files that change."""
+
+        def open_(progress: "Progress") -> "Conversation":
+            conversation = self.open(progress)
+            conversation.watches = True
+            return conversation
+
+        return replace(self, open=open_)
+
     def with_note(self, note: str) -> "Start":
         """Return a start whose conversation begins with a note."""
 

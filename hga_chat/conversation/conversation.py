@@ -27,6 +27,7 @@ from hga_chat.documents import LoadedDocuments
 from hga_chat.errors import SessionFullError, describe, ways_out
 from hga_chat.output import human_bytes
 from hga_chat.scope import Scope, groups_left_out, matching, mentioned, named, unknown_note
+from hga_chat.sessions.changes import changes_note
 from hga_chat.sessions.types import SavedDocuments
 from hga_chat.sources import TRACE_BIN_TOKENS, Attribution, attribute
 from hga_engine.config import SamplingParams
@@ -66,6 +67,7 @@ class Conversation:
         thinks: whether to let the model think before it answers, if it can.
         pace: seconds that the last long prefill took by its work (``prefill_work``); None: there
             has been none.
+        watches: whether ``news`` looks for files that have changed.
         dropped: paths of the documents that are ticked off: questions do not attend to them.
     """
 
@@ -91,6 +93,7 @@ class Conversation:
         self._is_told = False
         """Whether the user was told what ticking off does not undo."""
         self.pace: float | None = None
+        self.watches = False
         self._save_notes: list[str] = []
         """Notes of saves during a prefill, which the next ``save`` returns."""
         self._opening = engine.tokenizer.opening(None)
@@ -299,6 +302,15 @@ class Conversation:
                 raise
             self.saved.drop_kv()
             raise SavedStateError(f"{error} It was removed.") from error
+
+    def news(self) -> str | None:
+        """Return what to tell the user of files that have changed; None if none has."""
+        if not self.watches or self.saved is None or self.saved.is_new:
+            return None
+        try:
+            return changes_note(self.saved, self.given)
+        except OSError:  # the session is being removed
+            return None
 
     def drop(self, name: str) -> str:
         """Tick documents off for the questions that follow; return the outcome in words."""

@@ -169,6 +169,7 @@ def open_documents(
         return _open(model, settings, layout, skipped, None)
     notes: list[str] = []
     saved = target.saved
+    dropped = saved.dropped if saved and resume_turns else ()
     try:
         if saved is not None and saved.info.fingerprint != model.fingerprint:
             notes.append(
@@ -186,6 +187,7 @@ def open_documents(
         notes.append(f"The session cannot be saved: {describe(error)}.")
     conversation = _open(model, settings, layout, skipped, saved, resume_turns=resume_turns)
     conversation.notes[:0] = notes
+    conversation.dropped = tuple(path for path in conversation.paths if path in dropped)
     return conversation
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hga_chat.documents.tree.walk import path_text
+from hga_chat.documents.tree.ignore import Globs
+from hga_chat.documents.tree.walk import path_text, walk
 from hga_chat.documents.types import STANDARD_INPUT
 
 
@@ -30,3 +31,27 @@ def file_of(path: str, given: Mapping[str, Path]) -> Path | None:
         (place,) = given.values()
         return place / path if place.is_dir() else None
     return None
+
+
+def files_below(
+    given: Mapping[str, Path], include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[str]:
+    """Return the paths of the files in the folders that the user named, as documents are named.
+
+    Files are not opened, so some of them may be skipped when they are loaded.
+
+    Args:
+        given: What the user named, see ``resolved``.
+        include: Globs, as for ``iter_documents``.
+        exclude: Likewise.
+
+    Raises:
+        DocumentError: A folder cannot be listed.
+    """
+    globs = Globs.parse(include, exclude)
+    found: list[str] = []
+    for name, place in given.items():
+        if place.is_dir():
+            prefix = "" if len(given) == 1 else path_text(Path(name)).rstrip("/") + "/"
+            found += [entry.path for entry in walk(place, prefix, globs)[0]]
+    return found

@@ -467,12 +467,19 @@ class ChatApp(App[None]):
         """Let the session hold more tokens, or fewer."""
         self._consider("context", tokens, "Add the number of tokens: /context 65536.")
 
+    def action_reload(self) -> None:
+        """Load the files that have changed since the documents were read."""
+        self._consider("documents", "files", "")
+
     def action_model(self, name: str = "") -> None:
         """Ask another model about the documents."""
         self._consider("model", name, "Add the model's name: /model NAME.")
 
     def _consider(
-        self, what: Literal["model", "context", "system"], value: str, usage: str
+        self,
+        what: Literal["model", "context", "system", "documents"],
+        value: str,
+        usage: str,
     ) -> None:
         if not value:
             self.notify(usage, severity="warning")

@@ -8,7 +8,7 @@ from typing import Literal
 class Change:
     """What a person wants to change."""
 
-    what: Literal["model", "context", "system"]
+    what: Literal["model", "context", "system", "documents"]
     value: str
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     Command("verify", "Check whether the last answer depends on its sources", "verify"),
     Command("copy", "Copy the last answer, as Markdown", "copy", "F8"),
     Command("export", "Write the conversation as Markdown", "export", "", "FILE"),
+    Command("reload", "Load files that changed, went or came", "reload"),
     Command("files", "List the documents, ticked on or off", "files"),
     Command("drop", "Tick a document off: questions leave it out", "drop", "", "FILE", True),
     Command("add", "Tick a document on again", "add", "", "FILE", True),

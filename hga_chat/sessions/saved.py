@@ -1,5 +1,6 @@
 """A session that this process has open, and how it is saved."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -104,6 +105,14 @@ class SavedSession:
         self.documents = documents
         save_kv()
         return self._make_room()
+
+    def confirm_documents(self) -> None:
+        """Note that the files of the documents still have the text that is on disk.
+
+        Raises:
+            OSError: it could not be noted.
+        """
+        os.utime(self.folder / DOCUMENTS)
 
     def rename(self, title: str) -> None:
         """Give the session another title.

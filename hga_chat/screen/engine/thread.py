@@ -49,6 +49,8 @@ Consider = Callable[["Conversation", Change], Offer]
 """Says what a change of an open conversation would cost."""
 
 MEMORY_INTERVAL_S = 0.5
+WATCH_INTERVAL_S = 2.0
+"""Time between two looks for changed files."""
 
 
 class _Stop(Exception):  # noqa: N818 - a signal, not an error
@@ -169,6 +171,8 @@ class EngineThread:
         self._first_message = first_message
         self._memory_due = 0.0
         self._answers = 0
+        self._news: str | None = None
+        """What was said last of changed files."""
         self._before: list[Answer] = []
         """The turns before the last ``forget`` or ``undo``."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -273,7 +277,7 @@ class EngineThread:
         try:
             conversation = self._make_conversation(self._loading)
             self._open(conversation)
-            while (order := self._orders.get()) and not self._stopping.is_set():
+            while (order := self._next(conversation)) and not self._stopping.is_set():
                 self._obey(conversation, order)
         except _Stop:
             pass
@@ -283,6 +287,18 @@ class EngineThread:
         finally:
             if conversation is not None:
                 conversation.close()
+
+    def _next(self, conversation: "Conversation") -> _Order | None:
+        """Wait for an order, and tell of changed files meanwhile."""
+        while conversation.watches:
+            try:
+                return self._orders.get(timeout=WATCH_INTERVAL_S)
+            except queue.Empty:
+                news = conversation.news()
+                if news is not None and news not in (self._news, *conversation.notes):
+                    self._outbox.put(Note(news))
+                self._news = news
+        return self._orders.get()
 
     def _loading(self, what: str, fraction: float) -> None:
         if self._stopping.is_set():

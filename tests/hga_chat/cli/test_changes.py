@@ -1,5 +1,8 @@
 """Changes of an open session: what they cost, and that it is opened again with them."""
 
+import json
+import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +12,7 @@ from hga_chat.errors import describe
 from hga_chat.models import ModelMissingError
 from hga_chat.screen.changes import Change, Offer
 from hga_chat.screen.run import Ended
+from hga_chat.sessions.saved import DOCUMENTS
 from hga_chat.sessions.store import SessionStore
 from hga_engine.config import SamplingParams
 from hga_engine.errors import EngineError, HostMemoryError
@@ -183,3 +187,83 @@ def test_a_model_that_is_missing_or_too_small_is_refused(screens, use_engine, bo
     (here,) = screens([("model", "qwen3-30b-a3b")], "ingest", book, "--context", "4096")
     assert here.offer.change is None
     assert here.offer.text.startswith("qwen3-30b-a3b needs an NVIDIA GPU with 32 GB")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "notes"
+    path.mkdir()
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (path / name).write_text("".join(f"line {n} of {name} says calm\n" for n in range(60)))
+    return path
+
+
+def change(path, text):
+    """Write a file as if it were some time after the documents were loaded."""
+    path.write_text(text)
+    later = time.time() + 10
+    os.utime(path, (later, later))
+
+
+def test_changed_files_are_loaded_from_the_first_change_on(screens, cli, use_engine, folder, store):
+    engine = use_engine("Yes.", "No.")
+    id_ = cli("ingest", folder, "--no-chat").out.strip()
+    whole = sum(engine.reads)
+    reads = len(engine.reads)
+    assert cli("ask", "--session", id_, "Is it?").code == 0
+    change(folder / "b.txt", "Now it is rough.\n")
+    change(folder / "d.txt", "A new one.\n")
+    first, second = screens([("documents", "files")], "chat", id_, question="")
+    assert any("changed b.txt; new d.txt. Answers use the old text" in n for n in first.notes)
+    assert first.offer.is_asked
+    assert "changed b.txt; new d.txt. From the first of them on, " in first.offer.text
+    assert "The answers so far stay in this session" in first.offer.text
+    assert (second.turns, second.id == id_) == ([], False)
+    documents = store.documents(second.id).loaded.documents
+    assert [document.path for document in documents] == ["a.txt", "b.txt", "c.txt", "d.txt"]
+    assert "rough" in documents[1].sections[0].text
+    # a.txt is a third of the text that was read at first, and is not read again; b.txt is short.
+    assert 0 < sum(engine.reads[reads:]) < 0.6 * whole
+    assert store.turns(id_).turns[0].text == "Yes."
+
+
+def test_files_that_were_only_written_keep_the_session(screens, cli, use_engine, folder, store):
+    engine = use_engine("Yes.")
+    id_ = cli("ingest", folder, "--no-chat").out.strip()
+    reads = [*engine.reads]
+    change(folder / "b.txt", (folder / "b.txt").read_text())
+    saved = store._sessions / id_ / DOCUMENTS
+    first, second = screens([("documents", "files")], "chat", id_, question="")
+    assert "changed b.txt" in first.offer.text
+    assert second.id == id_
+    assert "their text has not changed" in second.notes[0]
+    assert engine.reads == [*reads, 256]  # to tell how long reading takes
+    os.utime(folder / "b.txt", (saved.stat().st_mtime - 1,) * 2)
+    (only,) = screens([("documents", "files")], "chat", id_, question="")
+    assert only.offer.text == "No file has changed since the documents were read."
+
+
+def test_files_that_cannot_be_loaded_leave_the_session_open(screens, cli, use_engine, folder):
+    use_engine()
+    id_ = cli("ingest", folder, "--no-chat").out.strip()
+    for path in folder.iterdir():
+        path.unlink()
+    first, second = screens([("documents", "files")], "chat", id_, question="")
+    assert "gone a.txt, b.txt, c.txt" in first.offer.text
+    assert second.id == id_
+    assert "nothing to load" in second.notes[0]
+
+
+def test_ticks_are_kept_when_changed_files_are_loaded(screens, cli, use_engine, folder, store):
+    use_engine("Yes.", "No.")
+    id_ = cli("ingest", folder, "--no-chat").out.strip()
+    assert cli("ask", "--session", id_, "Is it?").code == 0
+    saved = store.open(id_)
+    saved.save(lambda: None, saved.documents, saved.turns, ("a.txt", "c.txt"))
+    saved.close()
+    ran = cli("ask", "--session", id_, "--json", "And now?")
+    assert json.loads(ran.out)["without"] == ["a.txt", "c.txt"]
+    assert "Ticked off: a.txt, c.txt." in ran.err
+    (folder / "c.txt").unlink()
+    _, second = screens([("documents", "files")], "chat", id_, question="")
+    assert store.turns(second.id).dropped == ("a.txt",)

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -729,3 +730,30 @@ async def test_ticks_are_saved_and_shown_on_resume(scripted, opened, until, tmp_
         await until(pilot, is_ready(app))
         assert any("× sea.txt" in line for line in shown(app))
     saved.close()
+
+
+async def test_a_chat_that_watches_tells_of_changed_files(
+    scripted, opened, until, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hga_chat.screen.engine.thread.WATCH_INTERVAL_S", 0.05)
+    store = SessionStore(2**30, tmp_path / "sessions", tmp_path / "kv")
+    script, folder = scripted(), tmp_path / "logs"
+    folder.mkdir()
+    for name in ("sea.txt", "book.pdf"):
+        (folder / name).touch()
+        os.utime(folder / name, (1, 1))
+
+    def make(progress):
+        conversation = keep(script.make(progress), store)
+        conversation.given = {"logs": folder, "other": tmp_path / "other"}
+        conversation.watches = True
+        return conversation
+
+    async with opened(make) as (app, pilot):
+        await until(pilot, is_ready(app))
+        assert "new logs" not in "\n".join(shown(app))
+        (folder / "new.txt").touch()
+        await until(pilot, lambda: "new logs/new.txt" in "\n".join(shown(app)))
+        assert "/reload" in "\n".join(shown(app))
+        await ask(pilot, "/reload")
+        await until(pilot, lambda: "cannot be changed here" in "\n".join(shown(app)))

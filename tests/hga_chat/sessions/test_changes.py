@@ -1,6 +1,7 @@
 """Files that changed or went since a session was made are named when it is opened."""
 
 import os
+import shutil
 
 from hga_chat.documents.files import resolved
 from hga_chat.sessions.changes import changes_note
@@ -31,4 +32,12 @@ def test_changed_and_missing_files_are_named(tmp_path):
     (folder / "book.pdf").unlink()
     assert "changed logs/sea.txt; gone logs/book.pdf." in changes_note(saved, given)
     assert changes_note(saved, {}) is None
+    # Files that were skipped are not new, nor are ignored ones.
+    (folder / "crew.jpg").touch()
+    (folder / ".gitignore").write_text("*.log\n")
+    (folder / "a.log").touch()
+    (folder / "new.txt").touch()
+    assert "gone logs/book.pdf; new logs/new.txt." in changes_note(saved, given)
+    shutil.rmtree(folder)
+    assert "gone logs/sea.txt, logs/book.pdf." in changes_note(saved, given)
     conversation.close()
