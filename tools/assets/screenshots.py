@@ -25,9 +25,9 @@ from hga_chat.settings import load_settings
 
 HANDBOOK = os.path.relpath(Path(__file__).parents[2] / "assets" / "samples" / "handbook")
 QUESTION = "What is the code word for an immediate stop?"
-WORD = 8
-"""Index of the answer's token that is the code word, as the embedded model writes it."""
-LOAD_S, READ_S, ANSWER_S, PICTURE_S = 120.0, 900.0, 120.0, 60.0
+WORD = "lantern"
+"""The answer."""
+LOAD_S, READ_S, ANSWER_S, PICTURE_S = 120.0, 1800.0, 300.0, 60.0
 """Time limits, generous enough for a busy machine."""
 WIDE, SMALL, LARGE = (120, 40), (80, 24), (200, 60)
 
@@ -86,7 +86,10 @@ async def session(folder: Path) -> None:
             next(p for p in app.transcript.turns[-1].pieces if p.kind == "answer")
         )
         app.transcript.focus()
-        await pilot.press(*["right"] * (WORD + 1))
+        begin = turn.text.index(WORD)
+        tokens = range(turn.trace.tokens)
+        token = next(n for n in tokens if turn.trace.span(n)[1] > begin)
+        await pilot.press(*["right"] * (token + 1))
         await take(app, pilot, folder, "wide-word")
         await pilot.press("escape", "escape")
         app.prompt.focus()
