@@ -50,6 +50,12 @@ def _text(value: object) -> str:
     raise ValueError("text")
 
 
+def _plain(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    raise ValueError("text")
+
+
 def _router(value: object) -> str:
     if value in ("hga", "paper", "dense"):
         return str(value)
@@ -148,6 +154,14 @@ class Settings:
         default="hga",
         metadata=_about(
             _router, str, "Attention method: hga, paper (the paper's router) or dense (everything)."
+        ),
+    )
+    system: str = field(
+        default="",
+        metadata=_about(
+            _plain,
+            str,
+            "Instructions for the model, which stand before the documents. Default: the model's.",
         ),
     )
     temperature: float = field(

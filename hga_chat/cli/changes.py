@@ -44,6 +44,8 @@ def consider(conversation: "Conversation", change: Change, start: Start) -> Offe
         return _consider_documents(conversation, change)
     if change.what == "context":
         return _consider_context(conversation, change)
+    if change.what == "system":
+        return _consider_system(conversation, change)
     return _consider_model(conversation, change, start.settings)
 
 
@@ -124,6 +126,25 @@ def _consider_context(conversation: "Conversation", change: Change) -> Offer:
     return Offer(f"{why}, so {cost}.{_lost(conversation)} Go on?", change, is_asked=True)
 
 
+def _consider_system(conversation: "Conversation", change: Change) -> Offer:
+    from hga_chat.conversation.room import prefill_seconds
+
+    opening = conversation.engine.tokenizer.opening(change.value)  # refuses what has no place
+    tokens = conversation.document_end - conversation.document_start + len(opening)
+    cost = _cost(tokens, prefill_seconds(conversation, tokens))
+    lost = _apart(conversation, "what follows gets")
+    return Offer(
+        f"Instructions stand before the documents, so {cost}.{lost} Go on?", change, is_asked=True
+    )
+
+
+def _apart(conversation: "Conversation", rest: str) -> str:
+    """Say that the answers so far stay apart from what follows, or are lost."""
+    if _is_kept(conversation):
+        return f" The answers so far stay in this session; {rest} a new one."
+    return _lost(conversation)
+
+
 def _consider_model(conversation: "Conversation", change: Change, settings: Settings) -> Offer:
     from hga_chat.cli.outlook import unmet_need
     from hga_chat.conversation.prompts import QUESTION_ROOM
@@ -148,11 +169,8 @@ def _consider_model(conversation: "Conversation", change: Change, settings: Sett
     if seconds is not None:
         old, new = conversation.engine.model_config, access.model_config(files)
         seconds *= new.num_layers * layer_weights(new) / (old.num_layers * layer_weights(old))
-    where = ""
-    if _is_kept(conversation):
-        where = " The answers so far stay in this session; the other model gets a new one."
     cost = _cost(tokens, seconds)
-    lost = where or _lost(conversation)
+    lost = _apart(conversation, "the other model gets")
     return Offer(
         f"Another model cannot use this K/V, so {cost}.{lost} Go on?", change, is_asked=True
     )
@@ -256,6 +274,8 @@ def start_again(
 def _changed(change: Change, settings: Settings) -> Settings:
     if change.what == "context":
         return replace(settings, context=int(change.value))
+    if change.what == "system":
+        return replace(settings, system=change.value)
     return replace(settings, model=change.value, context=None)
 
 
@@ -268,7 +288,7 @@ def _start_on_copy(saved: "SavedSession", settings: Settings, output: Output) ->
     store = SessionStore(settings.disk_limit)
     # Not ``origin_of``: the paths, and how they were loaded, are those of the session.
     new = origin_of((), files, settings)
-    origin = replace(info.origin, model=new.model, context=new.context)
+    origin = replace(info.origin, model=new.model, context=new.context, system=new.system)
     found = find_saved_session(store, origin, documents.loaded.documents, output.note)
     target = SaveTarget(store, info.given, origin, store.open(found) if found else None)
     return start_on_target(files, settings, documents.loaded, target, given_places(info))

@@ -132,7 +132,7 @@ def prepare(
     assert settings.context is not None
     tokenizer = engine_access.access.load_tokenizer(files)
     answer = settings.max_new_tokens + (THOUGHT_TOKENS if settings.think else 0)
-    room = room_for_documents(tokenizer, settings.context, answer, question)
+    room = room_for_documents(tokenizer, settings.context, answer, question, settings.system)
     if settings.fit:
         room = min(room, settings.context - documents.room_for_turns(settings.context))
     budget = room if settings.max_tokens is None else min(room, settings.max_tokens)

@@ -79,8 +79,13 @@ class Conversation:
         turns: Sequence[Answer] = (),
         saved: "SavedSession | None" = None,
         dropped: Sequence[str] = (),
+        system: str = "",
     ) -> None:
-        """Keep the tokens of documents and turns that the engine already holds; drop others."""
+        """Keep the tokens of documents and turns that the engine already holds; drop others.
+
+        Raises:
+            ModelFileError: there are instructions, and the chat template has no place for them.
+        """
         self.engine = engine
         self.layout = layout
         self.skipped = tuple(skipped)
@@ -96,7 +101,7 @@ class Conversation:
         self.watches = False
         self._save_notes: list[str] = []
         """Notes of saves during a prefill, which the next ``save`` returns."""
-        self._opening = engine.tokenizer.opening(None)
+        self._opening = engine.tokenizer.opening(system or None)
         self.document_start = len(self._opening)
         reusable = self._reusable_tokens()
         if reusable < engine.num_tokens:

@@ -50,6 +50,7 @@ def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> 
         budget_tokens=settings.budget,
         fit=settings.fit,
         redact=settings.redact,
+        system=settings.system,
     )
 
 
@@ -62,6 +63,7 @@ def settings_of(info: SessionInfo, settings: Settings) -> Settings:
         context=origin.context,
         router=origin.router,
         budget=origin.budget_tokens,
+        system=origin.system,
     )
 
 
@@ -219,7 +221,9 @@ def _fork(
     assert old.documents is not None
     new = _create(target, model, layout)
     before = lay_out(old.documents.loaded, model.tokenizer).token_ids
-    shared = len(model.tokenizer.opening(None)) + common_prefix(before, layout.token_ids)
+    shared = len(model.tokenizer.opening(target.origin.system or None)) + common_prefix(
+        before, layout.token_ids
+    )
     try:
         old.copy_kv_to(new, shared)
     except (OSError, EngineError) as error:
@@ -251,7 +255,7 @@ def _open(
     notes += _context_notes(engine)
     turns = [restored_answer(turn) for turn in saved.turns] if saved and resume_turns else []
     dropped = saved.dropped if saved and resume_turns else ()
-    conversation = Conversation(engine, layout, skipped, turns, saved, dropped)
+    conversation = Conversation(engine, layout, skipped, turns, saved, dropped, settings.system)
     conversation.notes += notes
     if saved is not None and (engine.num_tokens or not saved.is_new):
         conversation.notes.append(_resume_note(conversation))

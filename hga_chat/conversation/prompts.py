@@ -29,9 +29,13 @@ def next_question(
 
 
 def room_for_documents(
-    tokenizer: "ChatTokenizer", context: int, max_new_tokens: int, question: str = ""
+    tokenizer: "ChatTokenizer",
+    context: int,
+    max_new_tokens: int,
+    question: str = "",
+    system: str = "",
 ) -> int:
     """Return how many document tokens fit in ``context`` with the question and its answer."""
     asking = len(first_question(tokenizer, question, after_documents=True))
-    opening = len(tokenizer.opening(None))
+    opening = len(tokenizer.opening(system or None))
     return max(context - opening - max(asking, QUESTION_ROOM) - max_new_tokens, 0)

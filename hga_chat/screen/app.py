@@ -471,6 +471,10 @@ class ChatApp(App[None]):
         """Load the files that have changed since the documents were read."""
         self._consider("documents", "files", "")
 
+    def action_system(self, text: str = "") -> None:
+        """Give the model other instructions."""
+        self._consider("system", text, "Add the instructions: /system Answer in one sentence.")
+
     def action_model(self, name: str = "") -> None:
         """Ask another model about the documents."""
         self._consider("model", name, "Add the model's name: /model NAME.")

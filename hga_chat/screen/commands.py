@@ -38,6 +38,7 @@ COMMANDS = (
         "context", "Change how many tokens the session can hold", "context", "", "TOKENS", True
     ),
     Command("model", "Switch to another model", "model", "", "NAME", True),
+    Command("system", "Give the model other instructions", "system", "", "TEXT", True),
     Command("retry", "Ask the last question again", "retry", "Ctrl+R"),
     Command("edit", "Edit the last question", "edit", "F7"),
     Command("clear", "Forget all turns; keep the documents", "clear"),

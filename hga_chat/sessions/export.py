@@ -33,6 +33,7 @@ def as_object(info: SessionInfo, documents: SavedDocuments, turns: SavedTurns) -
             "exclude": list(info.origin.exclude),
             "fit": info.origin.fit,
             "redact": info.origin.redact,
+            "system": info.origin.system,
         },
         **listing(counted, loaded.skipped),
         "turns": [_turn_as_object(turn) for turn in turns.turns],

@@ -40,6 +40,8 @@ class Origin:
     budget_tokens: int
     fit: bool = False
     redact: bool = False
+    system: str = ""
+    """Instructions before the documents; empty: those of the chat template."""
 
 
 @dataclass(frozen=True)

@@ -267,3 +267,24 @@ def test_ticks_are_kept_when_changed_files_are_loaded(screens, cli, use_engine, 
     (folder / "c.txt").unlink()
     _, second = screens([("documents", "files")], "chat", id_, question="")
     assert store.turns(second.id).dropped == ("a.txt",)
+
+
+def test_other_instructions_get_a_session_of_their_own(screens, use_engine, book, store):
+    engine = use_engine("Yes.")
+    first, second = screens([("system", "Be brief.")], "ingest", book)
+    assert first.offer.is_asked
+    assert "Instructions stand before the documents, so all " in first.offer.text
+    assert second.turns == []
+    assert second.id != first.id
+    assert store.info(second.id).origin.system == "Be brief."
+    assert engine.tokenizer.decode(engine.session).startswith("Be brief.")
+    (third,) = screens([], "chat", second.id, question=None)
+    assert third.id == second.id
+    assert "Resumed; nothing needs reading again." in third.notes
+    assert len(engine.reads) == 2
+
+
+def test_instructions_of_ask_stand_before_the_documents(cli, use_engine, book):
+    engine = use_engine("Yes.")
+    assert cli("ask", book, "Is it?", "--system", "Be brief.").code == 0
+    assert engine.tokenizer.decode(engine.session).startswith("Be brief.")
