@@ -290,5 +290,6 @@ def _start_on_copy(saved: "SavedSession", settings: Settings, output: Output) ->
     new = origin_of((), files, settings)
     origin = replace(info.origin, model=new.model, context=new.context, system=new.system)
     found = find_saved_session(store, origin, documents.loaded.documents, output.note)
-    target = SaveTarget(store, info.given, origin, store.open(found) if found else None)
+    opened = store.open(found) if found else None
+    target = SaveTarget(store, info.given, origin, opened, info.title)
     return start_on_target(files, settings, documents.loaded, target, given_places(info))

@@ -35,6 +35,8 @@ class SaveTarget:
     origin: Origin
     saved: SavedSession | None
     """The open session that was saved for the same origin, if there is one."""
+    title: str = ""
+    """Title of a new session; empty: that of its documents."""
 
 
 def origin_of(paths: Sequence[str], files: "ModelFiles", settings: Settings) -> Origin:
@@ -206,7 +208,7 @@ def _create(
     target: SaveTarget, model: "LoadedModel", layout: DocumentTokens | None
 ) -> SavedSession:
     spans = layout.documents if layout else ()
-    title = title_of(target.origin.paths, [span.document for span in spans])
+    title = target.title or title_of(target.origin.paths, [span.document for span in spans])
     return target.store.create(title, target.given, target.origin, model.name, model.fingerprint)
 
 

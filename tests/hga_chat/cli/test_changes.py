@@ -284,6 +284,14 @@ def test_other_instructions_get_a_session_of_their_own(screens, use_engine, book
     assert len(engine.reads) == 2
 
 
+def test_a_copy_is_called_like_its_session(screens, cli, use_engine, book, store):
+    use_engine("Yes.")
+    id_ = cli("ingest", book, "--no-chat").out.strip()
+    store.rename(id_, "A calm book")
+    _, second = screens([("system", "Be brief.")], "chat", id_)
+    assert store.title(second.id) == "A calm book 2"
+
+
 def test_instructions_of_ask_stand_before_the_documents(cli, use_engine, book):
     engine = use_engine("Yes.")
     assert cli("ask", book, "Is it?", "--system", "Be brief.").code == 0
