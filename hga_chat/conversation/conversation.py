@@ -67,7 +67,7 @@ class Conversation:
         thinks: whether to let the model think before it answers, if it can.
         pace: seconds that the last long prefill took by its work (``prefill_work``); None: there
             has been none.
-        watches: whether ``news`` looks for files that have changed.
+        watches: whether to look for files that change while it is open, see ``news``.
         dropped: paths of the documents that are ticked off: questions do not attend to them.
     """
 
@@ -310,7 +310,7 @@ class Conversation:
 
     def news(self) -> str | None:
         """Return what to tell the user of files that have changed; None if none has."""
-        if not self.watches or self.saved is None or self.saved.is_new:
+        if self.saved is None or self.saved.is_new:
             return None
         try:
             return changes_note(self.saved, self.given)

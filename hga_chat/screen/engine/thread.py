@@ -337,6 +337,9 @@ class EngineThread:
             self._report_memory(conversation)
             freeze_all()
             self._outbox.put(Ready(engine.num_tokens, pending, time.perf_counter() - began))
+            # The opening screen has it as well, but the last turns hide that.
+            if conversation.turns and (news := conversation.news()) is not None:
+                self._outbox.put(Note(news))
             self._save(conversation)
 
     def _obey(self, conversation: "Conversation", order: _Order) -> None:

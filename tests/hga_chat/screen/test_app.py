@@ -757,3 +757,24 @@ async def test_a_chat_that_watches_tells_of_changed_files(
         assert "/reload" in "\n".join(shown(app))
         await ask(pilot, "/reload")
         await until(pilot, lambda: "cannot be changed here" in "\n".join(shown(app)))
+
+
+async def test_changed_files_are_named_below_the_turns_of_a_resumed_session(
+    scripted, opened, until, tmp_path
+):
+    store = SessionStore(2**30, tmp_path / "sessions", tmp_path / "kv")
+    script, folder = scripted([LONG]), tmp_path / "logs"
+    folder.mkdir()
+
+    def make(progress):
+        conversation = keep(script.make(progress), store)
+        for _ in conversation.ask("Is it?", SamplingParams()):
+            pass
+        conversation.save()
+        (folder / "new.txt").touch()
+        conversation.given = {"logs": folder, "other": tmp_path / "other"}
+        return conversation
+
+    async with opened(make, (80, 24)) as (app, pilot):
+        await until(pilot, is_ready(app))
+        await until(pilot, lambda: "new.txt. Answers" in "\n".join(shown(app)))
