@@ -42,7 +42,7 @@ class OverBudget:
             return message + ("." if self.is_fitted else "; --fit chooses for you.")
         message += "\nName fewer files or a smaller folder"
         if self.is_fitted:
-            return message + "; --fit never leaves out readmes, manifests and entry points."
+            return message + ": not even one file fits."
         return message + ", or let --fit leave files out."
 
 

@@ -14,7 +14,8 @@ from hga_chat.documents.tree.imports import Imports
 from hga_chat.documents.tree.kinds import FOLDERS_OF, Kind, is_code, is_prose
 from hga_chat.documents.types import Document
 
-_DATA, _OTHER, _TEST, _EXAMPLE, _TEXT, _CODE, _STAYS = range(7)
+_DATA, _OTHER, _TEST, _EXAMPLE, _TEXT, _CODE, _FIRST = range(7)
+_TOO_LARGE = "too large for what is left"
 _RANKS = {
     Kind.DATA: (_DATA, "data"),
     Kind.LOG: (_DATA, "a log"),
@@ -24,11 +25,11 @@ _RANKS = {
     Kind.TRANSLATION: (_OTHER, "a translation"),
     Kind.TEST: (_TEST, "a test"),
     Kind.EXAMPLE: (_EXAMPLE, "an example"),
-    Kind.README: (_STAYS, ""),
-    Kind.MANIFEST: (_STAYS, ""),
-    Kind.ENTRY: (_STAYS, ""),
+    Kind.README: (_FIRST, _TOO_LARGE),
+    Kind.MANIFEST: (_FIRST, _TOO_LARGE),
+    Kind.ENTRY: (_FIRST, _TOO_LARGE),
 }
-_STAYING = frozenset(kind for kind, (rank, _) in _RANKS.items() if rank == _STAYS)
+_FIRST_KINDS = frozenset(kind for kind, (rank, _) in _RANKS.items() if rank == _FIRST)
 _LEAST_ROOM, _ROOM_SHARE = 8192, 8
 _HELD = 16
 """How many budgets' worth of documents is kept to choose from."""
@@ -73,7 +74,7 @@ class Fitting:
         self._imports.add(number, document.path, text)
         rank, reason = _rank_of(document, kind)
         self._ranks[number], self._tokens[number], self._reasons[number] = rank, tokens, reason
-        if tokens > self._budget and rank != _STAYS:
+        if tokens > self._budget:
             self._reasons[number] = "longer than the whole token budget"
             return
         key = (rank, -tokens, -number)
@@ -94,8 +95,7 @@ class Fitting:
     def choose(self) -> tuple[list[Document], dict[int, str]]:
         """Return the chosen documents in order, and the reasons for leaving out others by number.
 
-        Reasons begin with the document that matters most. A reason is empty for a document that
-        must stay but does not fit.
+        Reasons begin with the document that matters most.
         """
 
         def order(number: int) -> tuple[int, int, int, int]:
@@ -118,12 +118,12 @@ class Fitting:
 def _rank_of(document: Document, kind: Kind) -> tuple[int, str]:
     """Return a document's rank, and why it is left out."""
     path = PurePath(document.path)
-    if kind in _STAYING and FOLDERS_OF[Kind.EXAMPLE].intersection(path.parts[:-1]):
+    if kind in _FIRST_KINDS and FOLDERS_OF[Kind.EXAMPLE].intersection(path.parts[:-1]):
         return _RANKS[Kind.EXAMPLE]
     if kind != Kind.FILE:
         return _RANKS[kind]
     if is_code(path):
-        return _CODE, "too large for what is left"
+        return _CODE, _TOO_LARGE
     if is_prose(path) or document.format not in {"text", "table"}:
-        return _TEXT, "too large for what is left"
+        return _TEXT, _TOO_LARGE
     return _OTHER, "neither text nor code"

@@ -103,8 +103,7 @@ def survey_documents(
         entries: From ``iter_documents``.
         tokenizer: The model's.
         budget: How many document tokens there is room for.
-        fit: Leave out documents until the rest fits. If even those that must stay do not fit,
-            only they are counted.
+        fit: Leave out documents until the rest fits, unless not even one does.
         without_secrets: Redact secrets in the text.
     """
     counted: list[Counted] = []
@@ -122,13 +121,12 @@ def survey_documents(
     documents, reasons = fitting.choose()
     for number, importance in fitting.importance.items():
         counted[number] = replace(counted[number], importance=importance)
-    if fit:
+    if fit and documents:
         skipped[:0] = (
             Skipped(counted[number].path, f"left out by --fit: {reason}")
             for number, reason in reasons.items()
-            if reason
         )
-        counted = [entry for number, entry in enumerate(counted) if not reasons.get(number)]
+        counted = [entry for number, entry in enumerate(counted) if number not in reasons]
     return Survey(tuple(counted), LoadedDocuments(tuple(documents), tuple(skipped)))
 
 

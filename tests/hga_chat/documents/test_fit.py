@@ -69,10 +69,10 @@ def test_reasons_for_leaving_out() -> None:
     }
 
 
-def test_documents_that_must_stay_but_do_not_fit_have_no_reason() -> None:
+def test_what_comes_first_is_left_out_as_well_if_it_does_not_fit() -> None:
     files = [("README.md", Kind.README, 80), ("a.py", Kind.FILE, 10), ("main.py", Kind.ENTRY, 30)]
-    assert _left_out(100, files) == {"README.md": ""}
-    assert _left_out(50, files) == {"README.md": ""}
+    assert _left_out(100, files) == {"README.md": "too large for what is left"}
+    assert _left_out(50, files) == {"README.md": "longer than the whole token budget"}
 
 
 def test_the_choice_depends_neither_on_the_order_nor_on_dropped_documents() -> None:

@@ -62,11 +62,9 @@ def test_fit_changes_nothing_if_everything_fits(tree: Path, tokenizer) -> None:
     assert _survey(tree, tokenizer, fit=True) == _survey(tree, tokenizer)
 
 
-def test_documents_that_must_stay_are_counted_even_if_they_do_not_fit(
-    tree: Path, tokenizer
-) -> None:
+def test_where_not_even_one_document_fits_all_are_counted(tree: Path, tokenizer) -> None:
     found = _survey(tree, tokenizer, 10, fit=True)
-    assert [d.path for d in found.counted] == ["README.md"]
+    assert found.counted == _survey(tree, tokenizer).counted
     assert found.tokens > 10
 
 
